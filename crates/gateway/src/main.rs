@@ -1,0 +1,3 @@
+//! The binary `tidegate`.
+#![forbid(unsafe_code)]
+fn main() {}
