@@ -169,7 +169,12 @@ pub trait Backend {
     ///
     /// # Errors
     /// Where no socket can be made (`EMFILE`, `EADDRNOTAVAIL`, ...).
-    fn connect(&mut self, address: &Address, options: &ConnectOptions, token: Token) -> io::Result<Self::Socket>;
+    fn connect(
+        &mut self,
+        address: &Address,
+        options: &ConnectOptions,
+        token: Token,
+    ) -> io::Result<Self::Socket>;
 
     /// Sends a FIN behind what was sent (`SHUT_WR`). Errors are of no use to the caller: the receive tells.
     fn shutdown_write(&mut self, socket: &Self::Socket);
