@@ -41,7 +41,8 @@ pub enum Event<S> {
     Accepted {
         /// Where.
         listener: ListenerId,
-        /// The connection, non-blocking, `TCP_NODELAY` set.
+        /// The connection, `TCP_NODELAY` set. Whether the descriptor blocks is the backend's affair: a ring
+        /// would not wait for a non-blocking one.
         socket: S,
         /// Its remote address.
         peer: Option<SocketAddr>,

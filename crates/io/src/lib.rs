@@ -5,9 +5,15 @@
 
 mod backend;
 mod buffer;
+mod clock;
+mod epoll;
+mod socket;
+mod waker;
 
 pub use backend::{
     Address, Backend, ConnectOptions, Counters, Event, Lent, ListenerId, MAX_PIECES, ReceiveEnd, Remainder,
     Sends, Token, Wake,
 };
 pub use buffer::{BUFFER_BYTES, Buffer, Pool};
+pub use epoll::{Epoll, EpollOptions};
+pub use waker::Waker;
