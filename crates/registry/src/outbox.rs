@@ -1,0 +1,626 @@
+//! The bytes that wait for one socket.
+//!
+//! Invariant: bytes leave in the order in which they were taken in. Only whole messages of which no byte was sent
+//! are ever dropped, and only a control frame of which no byte was sent is ever replaced.
+
+use std::collections::VecDeque;
+
+use crate::{Chunk, Frame, Retained};
+
+/// The most pieces that [`Outbox::pieces`] yields: one send takes no more.
+pub const MAX_PIECES: usize = 64;
+
+/// What a chunk counts against the limits beside its bytes, so that a queue of tiny messages is bounded too. About
+/// what it takes in memory.
+pub const CHUNK_COST: usize = 64;
+
+/// Streamed bytes are copied together up to this size.
+const COALESCE_BYTES: usize = 16 * 1024;
+
+/// The marks on an outbox's bytes (each chunk counts for [`CHUNK_COST`] more).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OutboxLimits {
+    soft: usize,
+    low: usize,
+    hard: usize,
+}
+
+impl OutboxLimits {
+    /// Above `soft` a producer is paused, at `low` it goes on, above `hard` nothing more is taken.
+    ///
+    /// # Panics
+    /// Unless `low <= soft <= hard`.
+    #[must_use]
+    pub const fn new(soft: usize, low: usize, hard: usize) -> Self {
+        assert!(low <= soft && soft <= hard, "low <= soft <= hard");
+        Self { soft, low, hard }
+    }
+
+    /// Above this a producer is paused.
+    #[must_use]
+    pub const fn soft(&self) -> usize {
+        self.soft
+    }
+
+    /// At this a paused producer goes on.
+    #[must_use]
+    pub const fn low(&self) -> usize {
+        self.low
+    }
+
+    /// Above this nothing more is taken.
+    #[must_use]
+    pub const fn hard(&self) -> usize {
+        self.hard
+    }
+}
+
+/// What happens to a message when the outbox is full.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum FullPolicy {
+    /// Above the hard limit the new message is dropped.
+    DropNew,
+    /// Above the hard limit the oldest messages are dropped that were themselves pushed under this policy and of
+    /// which nothing was sent; where that does not make room, the new one is.
+    DropOld,
+    /// Above the hard limit the session ends (1013).
+    Disconnect,
+    /// Above the soft limit the producer is paused. Where so much was on its way that the hard limit is passed all
+    /// the same, the session ends.
+    Pause,
+}
+
+/// What became of pushed bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Admission {
+    /// Taken.
+    Queued,
+    /// Taken; the producer must be paused until [`Outbox::consume`] returns true.
+    QueuedPause,
+    /// The new message was not taken.
+    Dropped,
+    /// Taken, and so many older messages were dropped for it.
+    DroppedOld(u32),
+    /// Not taken; the session must end.
+    Disconnect,
+}
+
+/// Where streamed bytes end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// Inside a frame: nothing but the rest of it may follow.
+    Inside,
+    /// After a whole frame: a control frame may follow.
+    Boundary,
+}
+
+/// Control frames, RFC 6455 §5.5.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Control {
+    /// §5.5.2.
+    Ping,
+    /// §5.5.3: where several pings wait for an answer, the last one's pong is enough.
+    Pong,
+    /// §5.5.1: the last frame of all. A second one is ignored.
+    Close,
+}
+
+/// Output that waits for its socket to take it. Nothing on the heap while it is empty.
+///
+/// A session that is not mid-send sends past its outbox; what the kernel did not take comes here by
+/// [`Outbox::push_remainder`]. From then on all output goes through the outbox until it is empty again.
+///
+/// - Whole messages: [`Outbox::push`], which may refuse or drop them.
+/// - A forwarded stream of bytes: [`Outbox::append_copy`].
+/// - Control frames: [`Outbox::push_control`], always taken. Of each kind at most one waits, so they are bounded.
+/// - Sending: [`Outbox::pieces`], then [`Outbox::consume`].
+/// - Ending: [`Outbox::drop_unsent`], and [`Outbox::clear`] before it is dropped, so that [`Retained`] stays true.
+#[derive(Debug, Default)]
+pub struct Outbox {
+    held: Held,
+    /// A producer was told to pause and has not been told to go on.
+    paused: bool,
+}
+
+#[derive(Debug, Default)]
+enum Held {
+    #[default]
+    Nothing,
+    /// One shared frame, as every subscriber of a topic has it between the push and the flush: no heap.
+    One { frame: Frame, sent: u32, droppable: bool },
+    /// Never empty.
+    Many(Box<Queue>),
+}
+
+impl Outbox {
+    /// An empty outbox.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self { held: Held::Nothing, paused: false }
+    }
+
+    /// Whether nothing waits.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        matches!(self.held, Held::Nothing)
+    }
+
+    /// The buffered amount: bytes that wait, control frames with them.
+    #[must_use]
+    pub fn buffered(&self) -> usize {
+        match &self.held {
+            Held::Nothing => 0,
+            Held::One { frame, sent, .. } => frame.len() - *sent as usize,
+            Held::Many(queue) => queue.buffered,
+        }
+    }
+
+    /// Whether a producer was told to pause and has not been told to go on.
+    #[must_use]
+    pub const fn is_paused(&self) -> bool {
+        self.paused
+    }
+
+    /// Whether a new frame may follow what waits. True where nothing does: only the caller knows about bytes that
+    /// went past the outbox.
+    #[must_use]
+    pub fn at_boundary(&self) -> bool {
+        match &self.held {
+            Held::Nothing | Held::One { .. } => true,
+            Held::Many(queue) => queue.at_boundary(),
+        }
+    }
+
+    /// Takes a whole message, or does with it what `policy` says. An outbox without any data takes a message of
+    /// every size: its size has its own limit, and refusing it would refuse it for ever.
+    pub fn push(
+        &mut self,
+        chunk: Chunk,
+        limits: &OutboxLimits,
+        policy: FullPolicy,
+        retained: &mut Retained,
+    ) -> Admission {
+        debug_assert!(self.at_boundary(), "a message inside a frame");
+        let len = chunk.bytes().len();
+        if len == 0 {
+            return Admission::Queued;
+        }
+        let before = self.footprint();
+        let admission = self.admit(len, limits, policy);
+        if !matches!(admission, Admission::Dropped | Admission::Disconnect) {
+            let droppable = policy == FullPolicy::DropOld;
+            match (chunk, &self.held) {
+                (Chunk::Shared(frame), Held::Nothing) if u32::try_from(len).is_ok() => {
+                    self.held = Held::One { frame, sent: 0, droppable };
+                }
+                (chunk, _) => self.queue().push_back(Piece::message(chunk, droppable)),
+            }
+        }
+        retained.change(before, self.footprint());
+        admission
+    }
+
+    /// Takes bytes of a forwarded stream, which ends its session rather than lose any: as [`FullPolicy::Pause`].
+    pub fn append_copy(
+        &mut self,
+        bytes: &[u8],
+        end: End,
+        limits: &OutboxLimits,
+        retained: &mut Retained,
+    ) -> Admission {
+        if bytes.is_empty() {
+            return Admission::Queued;
+        }
+        let before = self.footprint();
+        let admission = self.admit(bytes.len(), limits, FullPolicy::Pause);
+        if admission != Admission::Disconnect {
+            self.queue().append(bytes, end);
+        }
+        retained.change(before, self.footprint());
+        admission
+    }
+
+    /// Takes what the kernel left of a send that went past the outbox: of `pieces`, all but the first `sent` bytes.
+    /// It goes in front of all that was queued meanwhile and is never refused or dropped.
+    pub fn push_remainder<'a>(
+        &mut self,
+        pieces: impl Iterator<Item = &'a [u8]>,
+        sent: usize,
+        end: End,
+        limits: &OutboxLimits,
+        retained: &mut Retained,
+    ) -> Admission {
+        let mut rest = Vec::new();
+        let mut skip = sent;
+        for piece in pieces {
+            let skipped = skip.min(piece.len());
+            skip -= skipped;
+            rest.extend_from_slice(&piece[skipped..]);
+        }
+        assert_eq!(skip, 0, "more was sent than there was");
+        if rest.is_empty() {
+            return Admission::Queued;
+        }
+        let before = self.footprint();
+        self.queue().push_front(Piece { bytes: Bytes::Owned(rest), at: 0, kind: Kind::Stream(end) });
+        retained.change(before, self.footprint());
+        if self.cost() > limits.soft {
+            self.paused = true;
+            return Admission::QueuedPause;
+        }
+        Admission::Queued
+    }
+
+    /// Takes a control frame's wire bytes, whatever the limits. A ping or pong takes the place of one of its kind
+    /// of which nothing was sent; a Close is ignored behind another.
+    ///
+    /// False where the queued output ends inside a frame: then nothing was taken, and the caller tries again at the
+    /// boundary.
+    #[must_use]
+    pub fn push_control(&mut self, control: Control, bytes: &[u8], retained: &mut Retained) -> bool {
+        debug_assert!(!bytes.is_empty(), "a frame has a header");
+        let before = self.footprint();
+        let queue = self.queue();
+        let fits = queue.at_boundary();
+        if fits {
+            queue.push_control(control, bytes);
+        }
+        retained.change(before, self.footprint());
+        fits
+    }
+
+    /// What to send next, in order: at most [`MAX_PIECES`], none of them empty.
+    pub fn pieces(&self) -> impl Iterator<Item = &[u8]> {
+        let (one, many) = match &self.held {
+            Held::Nothing => (None, None),
+            Held::One { frame, sent, .. } => (Some(&frame[*sent as usize..]), None),
+            Held::Many(queue) => (None, Some(queue)),
+        };
+        let many = many.into_iter().flat_map(|queue| queue.pieces.iter().map(|piece| queue.bytes_of(piece)));
+        one.into_iter().chain(many).take(MAX_PIECES)
+    }
+
+    /// How many bytes [`Outbox::pieces`] yields: what to consume after a send that was taken whole.
+    #[must_use]
+    pub fn sendable(&self) -> usize {
+        self.pieces().map(<[u8]>::len).sum()
+    }
+
+    /// The kernel has taken the first `sent` bytes. True where a paused producer must go on now.
+    ///
+    /// # Panics
+    /// If that is more than waits.
+    #[must_use]
+    pub fn consume(&mut self, sent: usize, limits: &OutboxLimits, retained: &mut Retained) -> bool {
+        assert!(sent <= self.buffered(), "more was sent than there was");
+        let before = self.footprint();
+        let emptied = match &mut self.held {
+            Held::Nothing => false,
+            Held::One { frame, sent: already, .. } => {
+                // No truncation: at most the frame's length, which fits.
+                *already += sent as u32;
+                *already as usize == frame.len()
+            }
+            Held::Many(queue) => {
+                queue.consume(sent);
+                queue.pieces.is_empty()
+            }
+        };
+        if emptied {
+            self.held = Held::Nothing;
+        }
+        retained.change(before, self.footprint());
+        let resume = self.paused && self.cost() <= limits.low;
+        self.paused &= !resume;
+        resume
+    }
+
+    /// Drops all that can be: everything but the rest of what was begun. For a session that is to end with a
+    /// Close now. False where what was begun does not end in here, so that no frame can follow; then
+    /// nothing was dropped.
+    #[must_use]
+    pub fn drop_unsent(&mut self, retained: &mut Retained) -> bool {
+        let before = self.footprint();
+        let ends = self.queue().drop_unsent();
+        self.normalize();
+        retained.change(before, self.footprint());
+        ends
+    }
+
+    /// Drops everything.
+    pub fn clear(&mut self, retained: &mut Retained) {
+        let before = self.footprint();
+        *self = Self::new();
+        retained.change(before, 0);
+    }
+
+    /// Decides about `len` more bytes, and drops old messages where that makes room for them.
+    fn admit(&mut self, len: usize, limits: &OutboxLimits, policy: FullPolicy) -> Admission {
+        let cost = self.cost().saturating_add(len).saturating_add(CHUNK_COST);
+        if cost <= limits.soft {
+            return Admission::Queued;
+        }
+        if cost <= limits.hard || !self.has_data() {
+            if policy != FullPolicy::Pause {
+                return Admission::Queued;
+            }
+            self.paused = true;
+            return Admission::QueuedPause;
+        }
+        match policy {
+            FullPolicy::DropNew => Admission::Dropped,
+            FullPolicy::DropOld => {
+                let dropped = self.queue().drop_old(cost - limits.hard);
+                self.normalize();
+                dropped.map_or(Admission::Dropped, Admission::DroppedOld)
+            }
+            FullPolicy::Disconnect | FullPolicy::Pause => Admission::Disconnect,
+        }
+    }
+
+    /// What waits, as the limits see it.
+    fn cost(&self) -> usize {
+        let chunks = match &self.held {
+            Held::Nothing => 0,
+            Held::One { .. } => 1,
+            Held::Many(queue) => queue.pieces.len(),
+        };
+        self.buffered() + chunks * CHUNK_COST
+    }
+
+    fn has_data(&self) -> bool {
+        match &self.held {
+            Held::Nothing => false,
+            Held::One { .. } => true,
+            Held::Many(queue) => queue.has_data(),
+        }
+    }
+
+    /// The heap that only this outbox holds.
+    fn footprint(&self) -> usize {
+        match &self.held {
+            Held::Nothing | Held::One { .. } => 0,
+            Held::Many(queue) => queue.footprint(),
+        }
+    }
+
+    /// What is held, as a queue; to be followed by a push or [`Outbox::normalize`].
+    fn queue(&mut self) -> &mut Queue {
+        if !matches!(self.held, Held::Many(_)) {
+            let mut queue = Box::<Queue>::default();
+            if let Held::One { frame, sent, droppable } = std::mem::take(&mut self.held) {
+                let kind = Kind::Message { begun: sent > 0, droppable };
+                queue.push_back(Piece { bytes: Bytes::Shared(frame), at: sent as usize, kind });
+            }
+            self.held = Held::Many(queue);
+        }
+        match &mut self.held {
+            Held::Many(queue) => queue,
+            Held::Nothing | Held::One { .. } => unreachable!("made above"),
+        }
+    }
+
+    /// An empty queue is not kept.
+    fn normalize(&mut self) {
+        if matches!(&self.held, Held::Many(queue) if queue.pieces.is_empty()) {
+            self.held = Held::Nothing;
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    pieces: VecDeque<Piece>,
+    /// The sum of what all pieces have left.
+    buffered: usize,
+    /// The sum of the capacities of all owned buffers.
+    owned: usize,
+    /// The control frames that [`Bytes::Waiting`] stands for: here they can be replaced without a search.
+    waiting: [Option<Vec<u8>>; 3],
+}
+
+#[derive(Debug)]
+struct Piece {
+    bytes: Bytes,
+    /// Where what is left begins in `bytes`.
+    at: usize,
+    kind: Kind,
+}
+
+#[derive(Debug)]
+enum Bytes {
+    Owned(Vec<u8>),
+    Shared(Frame),
+    Static(&'static [u8]),
+    /// The control frame of this kind in `waiting`, of which nothing was sent.
+    Waiting(Control),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Message {
+        begun: bool,
+        droppable: bool,
+    },
+    /// Bytes of frames whose beginning may have gone past the outbox.
+    Stream(End),
+    Control,
+}
+
+impl Piece {
+    fn message(chunk: Chunk, droppable: bool) -> Self {
+        let kind = Kind::Message { begun: false, droppable };
+        match chunk {
+            Chunk::Owned { bytes, start } => Self { bytes: Bytes::Owned(bytes), at: start, kind },
+            Chunk::Shared(frame) => Self { bytes: Bytes::Shared(frame), at: 0, kind },
+            Chunk::Static(bytes) => Self { bytes: Bytes::Static(bytes), at: 0, kind },
+        }
+    }
+}
+
+impl Queue {
+    fn bytes_of<'a>(&'a self, piece: &'a Piece) -> &'a [u8] {
+        let bytes: &[u8] = match &piece.bytes {
+            Bytes::Owned(bytes) => bytes,
+            Bytes::Shared(frame) => frame,
+            Bytes::Static(bytes) => bytes,
+            Bytes::Waiting(control) => self.waiting[*control as usize].as_deref().unwrap_or_default(),
+        };
+        &bytes[piece.at..]
+    }
+
+    fn footprint(&self) -> usize {
+        size_of::<Self>() + self.pieces.capacity() * size_of::<Piece>() + self.owned
+    }
+
+    fn at_boundary(&self) -> bool {
+        self.pieces.back().is_none_or(|piece| piece.kind != Kind::Stream(End::Inside))
+    }
+
+    fn has_data(&self) -> bool {
+        // Control frames are few, so this looks at a handful of pieces at most.
+        self.pieces.iter().any(|piece| piece.kind != Kind::Control)
+    }
+
+    fn push_back(&mut self, piece: Piece) {
+        self.count(&piece);
+        self.pieces.push_back(piece);
+    }
+
+    fn push_front(&mut self, piece: Piece) {
+        self.count(&piece);
+        self.pieces.push_front(piece);
+    }
+
+    fn count(&mut self, piece: &Piece) {
+        self.buffered += self.bytes_of(piece).len();
+        if let Bytes::Owned(bytes) = &piece.bytes {
+            self.owned += bytes.capacity();
+        }
+    }
+
+    /// A piece has left the queue, with `left` bytes not sent.
+    fn discount(&mut self, piece: &Piece, left: usize) {
+        self.buffered -= left;
+        match &piece.bytes {
+            Bytes::Owned(bytes) => self.owned -= bytes.capacity(),
+            Bytes::Waiting(control) => {
+                let bytes = self.waiting[*control as usize].take();
+                self.owned -= bytes.map_or(0, |bytes| bytes.capacity());
+            }
+            Bytes::Shared(_) | Bytes::Static(_) => {}
+        }
+    }
+
+    fn append(&mut self, bytes: &[u8], end: End) {
+        if let Some(Piece { bytes: Bytes::Owned(last), kind: kind @ Kind::Stream(_), .. }) =
+            self.pieces.back_mut()
+            && last.len() + bytes.len() <= COALESCE_BYTES
+        {
+            let before = last.capacity();
+            last.extend_from_slice(bytes);
+            *kind = Kind::Stream(end);
+            self.owned += last.capacity() - before;
+            self.buffered += bytes.len();
+            return;
+        }
+        self.push_back(Piece { bytes: Bytes::Owned(bytes.to_vec()), at: 0, kind: Kind::Stream(end) });
+    }
+
+    fn push_control(&mut self, control: Control, bytes: &[u8]) {
+        let place = &mut self.waiting[control as usize];
+        match place {
+            Some(_) if control == Control::Close => {}
+            Some(older) => {
+                self.buffered = self.buffered - older.len() + bytes.len();
+                self.owned -= older.capacity();
+                older.clear();
+                older.extend_from_slice(bytes);
+                self.owned += older.capacity();
+            }
+            None => {
+                let bytes = bytes.to_vec();
+                self.owned += bytes.capacity();
+                *place = Some(bytes);
+                self.push_back(Piece { bytes: Bytes::Waiting(control), at: 0, kind: Kind::Control });
+            }
+        }
+    }
+
+    fn consume(&mut self, mut sent: usize) {
+        while sent > 0 {
+            let Some(mut piece) = self.pieces.pop_front() else { break };
+            let left = self.bytes_of(&piece).len();
+            if sent >= left {
+                sent -= left;
+                self.discount(&piece, left);
+                continue;
+            }
+            self.buffered -= sent;
+            piece.at += sent;
+            sent = 0;
+            if let Kind::Message { begun, .. } = &mut piece.kind {
+                *begun = true;
+            }
+            // A control frame that was begun can no longer be replaced.
+            if let Bytes::Waiting(control) = piece.bytes {
+                piece.bytes = Bytes::Owned(self.waiting[control as usize].take().unwrap_or_default());
+            }
+            self.pieces.push_front(piece);
+        }
+        // A burst's storage does not stay for as long as something waits.
+        if self.pieces.capacity() > MAX_PIECES && self.pieces.len() < self.pieces.capacity() / 8 {
+            self.pieces.shrink_to(self.pieces.len() * 2);
+        }
+    }
+
+    /// Drops as many of the oldest droppable messages as it takes to save `need`; none if they are not enough.
+    fn drop_old(&mut self, need: usize) -> Option<u32> {
+        let droppable = Kind::Message { begun: false, droppable: true };
+        let mut saved = 0;
+        let mut count = 0;
+        for piece in self.pieces.iter().filter(|piece| piece.kind == droppable) {
+            if saved >= need {
+                break;
+            }
+            saved += self.bytes_of(piece).len() + CHUNK_COST;
+            count += 1;
+        }
+        if saved < need {
+            return None;
+        }
+        let mut at = 0;
+        for _ in 0..count {
+            while self.pieces.get(at)?.kind != droppable {
+                at += 1;
+            }
+            let piece = self.pieces.remove(at)?;
+            let left = self.bytes_of(&piece).len();
+            self.discount(&piece, left);
+        }
+        Some(count)
+    }
+
+    fn drop_unsent(&mut self) -> bool {
+        let keep = match self.pieces.front() {
+            None => 0,
+            Some(Piece { kind: Kind::Message { begun, .. }, .. }) => usize::from(*begun),
+            Some(Piece { kind: Kind::Control, bytes, .. }) => {
+                usize::from(!matches!(bytes, Bytes::Waiting(_)))
+            }
+            // Its first frame may have been begun.
+            Some(Piece { kind: Kind::Stream(_), .. }) => {
+                let whole = |piece: &Piece| piece.kind != Kind::Stream(End::Inside);
+                let Some(last) = self.pieces.iter().position(whole) else { return false };
+                last + 1
+            }
+        };
+        while self.pieces.len() > keep {
+            let Some(piece) = self.pieces.pop_back() else { break };
+            let left = self.bytes_of(&piece).len();
+            self.discount(&piece, left);
+        }
+        true
+    }
+}

@@ -1,0 +1,82 @@
+//! How many bytes wait to be sent, over the whole process.
+//!
+//! Invariant: the total is the sum of what each shard's outboxes hold as of its last [`Retained::settle`], plus each
+//! living [`crate::Frame`] once, however many outboxes refer to it.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering::Relaxed},
+};
+
+/// Bytes retained for output by all shards together. Clones are the same counter.
+#[derive(Clone, Debug, Default)]
+pub struct Total(Arc<AtomicUsize>);
+
+impl Total {
+    /// Bytes, as of each shard's last [`Retained::settle`].
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.0.load(Relaxed)
+    }
+
+    pub(crate) fn add(&self, bytes: usize) {
+        self.0.fetch_add(bytes, Relaxed);
+    }
+
+    pub(crate) fn subtract(&self, bytes: usize) {
+        self.0.fetch_sub(bytes, Relaxed);
+    }
+}
+
+/// One shard's part of the [`Total`]: a plain counter, brought up to date once per turn, so that pushing to an outbox
+/// touches nothing that other shards touch.
+///
+/// It counts what is really held: the capacity of owned buffers and the queues' own storage.
+#[derive(Debug)]
+pub struct Retained {
+    total: Total,
+    held: usize,
+    settled: usize,
+}
+
+impl Retained {
+    /// A shard's counter, at zero.
+    #[must_use]
+    pub fn new(total: &Total) -> Self {
+        Self { total: total.clone(), held: 0, settled: 0 }
+    }
+
+    /// Bytes that this shard's outboxes own. Shared frames are not among them: they are nobody's own.
+    #[must_use]
+    pub const fn bytes(&self) -> usize {
+        self.held
+    }
+
+    /// The process's counter.
+    #[must_use]
+    pub const fn total(&self) -> &Total {
+        &self.total
+    }
+
+    /// Brings the total up to date. Once per turn.
+    pub fn settle(&mut self) {
+        if self.held > self.settled {
+            self.total.add(self.held - self.settled);
+        } else if self.held < self.settled {
+            self.total.subtract(self.settled - self.held);
+        }
+        self.settled = self.held;
+    }
+
+    /// An outbox now holds `after` bytes instead of `before`.
+    pub(crate) fn change(&mut self, before: usize, after: usize) {
+        self.held = self.held + after - before;
+    }
+}
+
+/// What the outboxes of a shard that ends held goes with them.
+impl Drop for Retained {
+    fn drop(&mut self) {
+        self.total.subtract(self.settled);
+    }
+}
