@@ -1,0 +1,59 @@
+//! The whole configuration, and its listeners.
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use ipnet::IpNet;
+
+use crate::{Limits, Route};
+
+/// A valid configuration: nothing in it has to be checked again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// The version of the schema: 1.
+    pub version: u32,
+    /// How many shards; `None` means one for each core that the process may use.
+    pub shards: Option<usize>,
+    /// How to talk to the kernel.
+    pub io: IoChoice,
+    /// The limits.
+    pub limits: Limits,
+    /// At least one, at most 256, no two alike.
+    pub listeners: Vec<Listener>,
+    /// At least one, in the order in which they are tried; each can be reached.
+    pub routes: Vec<Route>,
+    /// Networks whose `X-Forwarded-*` fields are believed.
+    pub trusted: Vec<IpNet>,
+}
+
+/// How to talk to the kernel.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum IoChoice {
+    /// io_uring where it works, else epoll.
+    #[default]
+    Auto,
+    /// io_uring or not at all.
+    Uring,
+    /// epoll.
+    Epoll,
+}
+
+/// One `[[listener]]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listener {
+    /// Where.
+    pub bind: Bind,
+    /// Connections that may wait to be accepted, on each shard's socket; the kernel caps it at `net.core.somaxconn`.
+    pub backlog: u32,
+}
+
+/// Where a listener listens.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Bind {
+    /// TCP; port 0 lets the kernel choose.
+    Tcp(SocketAddr),
+    /// A unix stream socket.
+    Unix(PathBuf),
+}
+
+/// Backlog of a listener that sets none.
+pub const DEFAULT_BACKLOG: u32 = 4096;

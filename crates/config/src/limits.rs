@@ -1,0 +1,99 @@
+//! `[limits]`: what the process, a shard and a session may use. Every value is within its range and none
+//! contradicts another; zero stands for "off" only where the field says so.
+
+/// The limits of the process; those that a route may set for itself are in [`RouteLimits`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Client sessions in the whole process, divided over the shards. A proxied session uses a second slot and
+    /// a second descriptor for its upstream leg, which this does not count.
+    pub max_sessions: usize,
+    /// Longest request head, from its first byte to the end of its empty line.
+    pub head_bytes: usize,
+    /// Longest request line; at most `head_bytes`.
+    pub request_line_bytes: usize,
+    /// Most fields in a head.
+    pub head_fields: usize,
+    /// From the first to the last byte of a head, in ms.
+    pub head_timeout_ms: u64,
+    /// How long a peer may take nothing while bytes wait for it, in ms.
+    pub write_timeout_ms: u64,
+    /// Most bytes that are read and discarded after a refusal or a Close, so that closing does not reset.
+    pub linger_bytes: usize,
+    /// Receive buffers of each shard: a power of two.
+    pub receive_buffers: u32,
+    /// Inflaters that a shard lends to messages under way.
+    pub inflaters: u32,
+    /// Deflaters of each shard.
+    pub deflaters: u32,
+    /// Memory for context takeover in the whole process; 0 means that takeover is never agreed to.
+    pub takeover_bytes: usize,
+    /// zlib's level, 1 to 9.
+    pub compression_level: u8,
+    /// What a session gets on a route that sets nothing.
+    pub route: RouteLimits,
+}
+
+/// The limits of a session on one route: every value is filled in, from the route or else from `[limits]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RouteLimits {
+    /// Longest message, after inflating.
+    pub message_bytes: usize,
+    /// Most frames of one message, empty ones too.
+    pub message_fragments: u32,
+    /// From the first to the last byte of a message, in ms.
+    pub message_timeout_ms: u64,
+    /// Most control frames that a peer may send within `control_window_ms`.
+    pub control_frames: u32,
+    /// The window of `control_frames`, in ms.
+    pub control_window_ms: u64,
+    /// Buffered output above which whoever produces it is paused.
+    pub outbox_soft_bytes: usize,
+    /// Buffered output that is never passed; at least `outbox_soft_bytes`.
+    pub outbox_hard_bytes: usize,
+    /// A ping after this much silence, in ms; 0 means never.
+    pub ping_interval_ms: u64,
+    /// How long the peer may be silent after a ping, in ms.
+    pub pong_timeout_ms: u64,
+    /// How long the peer may take to answer a Close, in ms.
+    pub close_timeout_ms: u64,
+    /// Close 1001 after this long without a data message either way, in ms; 0 means never.
+    pub idle_timeout_ms: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            max_sessions: 100_000,
+            head_bytes: 16 << 10,
+            request_line_bytes: 8 << 10,
+            head_fields: 100,
+            head_timeout_ms: 10_000,
+            write_timeout_ms: 30_000,
+            linger_bytes: 64 << 10,
+            receive_buffers: 1024,
+            inflaters: 64,
+            deflaters: 8,
+            takeover_bytes: 64 << 20,
+            compression_level: 1,
+            route: RouteLimits::default(),
+        }
+    }
+}
+
+impl Default for RouteLimits {
+    fn default() -> Self {
+        Self {
+            message_bytes: 1 << 20,
+            message_fragments: 131_072,
+            message_timeout_ms: 30_000,
+            control_frames: 100,
+            control_window_ms: 10_000,
+            outbox_soft_bytes: 1 << 20,
+            outbox_hard_bytes: 4 << 20,
+            ping_interval_ms: 25_000,
+            pong_timeout_ms: 10_000,
+            close_timeout_ms: 5_000,
+            idle_timeout_ms: 0,
+        }
+    }
+}
