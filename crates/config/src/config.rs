@@ -57,3 +57,9 @@ pub enum Bind {
 
 /// Backlog of a listener that sets none.
 pub const DEFAULT_BACKLOG: u32 = 4096;
+
+/// Most routes of a configuration.
+pub const MAX_ROUTES: usize = 4096;
+
+/// Most listeners of a configuration.
+pub const MAX_LISTENERS: usize = 256;

@@ -8,9 +8,9 @@ mod proxy;
 mod route;
 
 pub use self::{
-    config::{Bind, Config, DEFAULT_BACKLOG, IoChoice, Listener},
+    config::{Bind, Config, DEFAULT_BACKLOG, IoChoice, Listener, MAX_LISTENERS, MAX_ROUTES},
     limits::{Limits, RouteLimits},
-    pattern::{HostPattern, PathPattern},
+    pattern::{HostPattern, PathPattern, bare_host},
     proxy::{Balance, Deflate, HashKey, Proxy, Target, Upstream, Utf8},
     route::{Action, Echo, EchoDeflate, FullAction, Route},
 };
@@ -24,7 +24,7 @@ pub fn embedded() -> Config {
         path: PathPattern::Exact(path.to_owned()),
         subprotocols: Vec::new(),
         origins: Vec::new(),
-        limits: limits.route.clone(),
+        limits: limits.route_limits(),
         full: FullAction::Pause,
         action,
     };

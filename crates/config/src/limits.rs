@@ -1,7 +1,8 @@
 //! `[limits]`: what the process, a shard and a session may use. Every value is within its range and none
 //! contradicts another; zero stands for "off" only where the field says so.
 
-/// The limits of the process; those that a route may set for itself are in [`RouteLimits`].
+/// The limits of the process. Those that a route may set for itself are also in [`RouteLimits`]; here they are what
+/// counts before a session has a route, and on routes that set nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Client sessions in the whole process, divided over the shards. A proxied session uses a second slot and
@@ -29,8 +30,28 @@ pub struct Limits {
     pub takeover_bytes: usize,
     /// zlib's level, 1 to 9.
     pub compression_level: u8,
-    /// What a session gets on a route that sets nothing.
-    pub route: RouteLimits,
+    /// Longest message, after inflating.
+    pub message_bytes: usize,
+    /// Most frames of one message, empty ones too.
+    pub message_fragments: u32,
+    /// From the first to the last byte of a message, in ms.
+    pub message_timeout_ms: u64,
+    /// Most control frames that a peer may send within `control_window_ms`.
+    pub control_frames: u32,
+    /// The window of `control_frames`, in ms.
+    pub control_window_ms: u64,
+    /// Buffered output above which whoever produces it is paused.
+    pub outbox_soft_bytes: usize,
+    /// Buffered output that is never passed; at least `outbox_soft_bytes`.
+    pub outbox_hard_bytes: usize,
+    /// A ping after this much silence, in ms; 0 means never.
+    pub ping_interval_ms: u64,
+    /// How long the peer may be silent after a ping, in ms.
+    pub pong_timeout_ms: u64,
+    /// How long the peer may take to answer a Close, in ms.
+    pub close_timeout_ms: u64,
+    /// Close 1001 after this long without a data message either way, in ms; 0 means never.
+    pub idle_timeout_ms: u64,
 }
 
 /// The limits of a session on one route: every value is filled in, from the route or else from `[limits]`.
@@ -75,14 +96,6 @@ impl Default for Limits {
             deflaters: 8,
             takeover_bytes: 64 << 20,
             compression_level: 1,
-            route: RouteLimits::default(),
-        }
-    }
-}
-
-impl Default for RouteLimits {
-    fn default() -> Self {
-        Self {
             message_bytes: 1 << 20,
             message_fragments: 131_072,
             message_timeout_ms: 30_000,
@@ -95,5 +108,31 @@ impl Default for RouteLimits {
             close_timeout_ms: 5_000,
             idle_timeout_ms: 0,
         }
+    }
+}
+
+impl Limits {
+    /// The limits of a route that sets none itself.
+    #[must_use]
+    pub fn route_limits(&self) -> RouteLimits {
+        RouteLimits {
+            message_bytes: self.message_bytes,
+            message_fragments: self.message_fragments,
+            message_timeout_ms: self.message_timeout_ms,
+            control_frames: self.control_frames,
+            control_window_ms: self.control_window_ms,
+            outbox_soft_bytes: self.outbox_soft_bytes,
+            outbox_hard_bytes: self.outbox_hard_bytes,
+            ping_interval_ms: self.ping_interval_ms,
+            pong_timeout_ms: self.pong_timeout_ms,
+            close_timeout_ms: self.close_timeout_ms,
+            idle_timeout_ms: self.idle_timeout_ms,
+        }
+    }
+}
+
+impl Default for RouteLimits {
+    fn default() -> Self {
+        Limits::default().route_limits()
     }
 }

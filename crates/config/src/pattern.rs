@@ -20,10 +20,9 @@ pub enum PathPattern {
 }
 
 impl HostPattern {
-    /// Whether this pattern takes `authority`, as received: `host` or `host:port`.
+    /// Whether this pattern takes `host`, in any case; [`bare_host`] makes one of an authority.
     #[must_use]
-    pub fn matches(&self, authority: &str) -> bool {
-        let host = host_of(authority);
+    pub fn matches(&self, host: &str) -> bool {
         match self {
             Self::Exact(name) => host.eq_ignore_ascii_case(name),
             Self::Below(parent) => {
@@ -71,8 +70,10 @@ impl PathPattern {
     }
 }
 
-/// The host of an authority: without port, brackets and one final dot.
-fn host_of(authority: &str) -> &str {
+/// The host of an authority as received (`host`, `host:port`, `[address]:port`): without port, brackets and one
+/// final dot.
+#[must_use]
+pub fn bare_host(authority: &str) -> &str {
     if let Some(rest) = authority.strip_prefix('[') {
         return rest.split_once(']').map_or(rest, |(address, _)| address);
     }
