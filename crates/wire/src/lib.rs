@@ -12,6 +12,8 @@ pub mod message;
 pub mod relay;
 pub mod utf8;
 
+pub use http::HeadLimits;
+
 /// Which end of a connection this is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {

@@ -1,0 +1,200 @@
+//! A response's head, as an upstream sends it.
+
+use super::grammar::decimal;
+use super::refusal::push_status_line;
+use super::request::first_line;
+use super::{Fields, HeadLimits, Refusal, Version, push_field, work};
+use crate::handshake::is_hop_by_hop;
+
+/// A response's head.
+#[derive(Clone, Debug)]
+pub struct ResponseHead<'b> {
+    /// 100 to 599.
+    pub status: u16,
+    /// The reason phrase; empty where it is not UTF-8.
+    pub reason: &'b str,
+    /// The version.
+    pub version: Version,
+    /// The fields.
+    pub fields: Fields<'b>,
+}
+
+/// Where a response's body ends (RFC 9112 §6.3, for an answer to a GET).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Framing {
+    /// There is no body.
+    Empty,
+    /// After so many bytes.
+    Length(u64),
+    /// With the last chunk.
+    Chunked,
+    /// With the connection.
+    UntilClose,
+}
+
+/// What is wrong with an upstream's answer. Constant text only: nothing of the answer is reflected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BadResponse {
+    /// The head is not well-formed, or too long; the text says how.
+    Head(&'static str),
+    /// The body is framed in two ways, or in one that is not known.
+    Framing,
+    /// Not a 101 but this status.
+    Status(u16),
+    /// A 101 in HTTP/1.0.
+    Version,
+    /// `Upgrade` is not exactly `websocket`.
+    Upgrade,
+    /// `Connection` does not name `Upgrade`.
+    Connection,
+    /// `Sec-WebSocket-Accept` is missing, doubled or not the one that the key asks for.
+    Accept,
+    /// A subprotocol that was not offered, or more than one.
+    Protocol,
+    /// An extension that was not offered, or parameters that the offer does not allow.
+    Extension,
+    /// A 101 that announces a body.
+    Body,
+}
+
+impl BadResponse {
+    /// One line for the log.
+    #[must_use]
+    pub const fn reason(&self) -> &'static str {
+        match self {
+            Self::Head(reason) => reason,
+            Self::Framing => "the response's body is framed in more than one way",
+            Self::Status(_) => "the response is not a 101",
+            Self::Version => "the 101 is not HTTP/1.1",
+            Self::Upgrade => "the 101 does not upgrade to websocket",
+            Self::Connection => "the Connection field of the 101 does not name Upgrade",
+            Self::Accept => "the 101 does not answer the key",
+            Self::Protocol => "the 101 selects a subprotocol that was not offered",
+            Self::Extension => "the 101 selects an extension that was not offered",
+            Self::Body => "the 101 announces a body",
+        }
+    }
+
+    /// What the client is told: 502.
+    #[must_use]
+    pub const fn refusal(&self) -> Refusal {
+        Refusal::new(502, self.reason())
+    }
+}
+
+impl std::fmt::Display for BadResponse {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.reason())
+    }
+}
+
+impl std::error::Error for BadResponse {}
+
+impl From<Refusal> for BadResponse {
+    /// A response's head is scanned and parsed by the same code as a request's.
+    fn from(refusal: Refusal) -> Self {
+        Self::Head(refusal.reason)
+    }
+}
+
+impl<'b> ResponseHead<'b> {
+    /// Parses exactly one head, its closing empty line included.
+    ///
+    /// # Errors
+    /// [`BadResponse::Head`].
+    pub fn parse(head: &'b [u8], limits: &HeadLimits) -> Result<Self, BadResponse> {
+        if head.len() > limits.head_bytes {
+            return Err(BadResponse::Head("the response head is too long"));
+        }
+        let (line, section) = first_line(head)?;
+        let (version, status, reason) = status_line(line)?;
+        let fields = Fields::parse(section, limits.fields)?;
+        Ok(Self { status, reason, version, fields })
+    }
+
+    /// Whether another response follows (RFC 9110 §15.2): 1xx but not 101.
+    #[must_use]
+    pub fn is_interim(&self) -> bool {
+        (100..200).contains(&self.status) && self.status != 101
+    }
+
+    /// Where the body of this answer to a GET ends.
+    ///
+    /// # Errors
+    /// [`BadResponse::Framing`].
+    pub fn framing(&self) -> Result<Framing, BadResponse> {
+        let length = match self.fields.one("content-length").map_err(|_| BadResponse::Framing)? {
+            Some(text) => Some(decimal(text).ok_or(BadResponse::Framing)?),
+            None => None,
+        };
+        let coding = self.fields.one("transfer-encoding").map_err(|_| BadResponse::Framing)?;
+        match (self.status, coding, length) {
+            (100..200 | 204 | 304, _, _) => Ok(Framing::Empty),
+            (_, Some(coding), None)
+                if coding.eq_ignore_ascii_case("chunked") && self.version == Version::Http11 =>
+            {
+                Ok(Framing::Chunked)
+            }
+            (_, Some(_), _) => Err(BadResponse::Framing),
+            (_, None, Some(length)) => Ok(Framing::Length(length)),
+            (_, None, None) => Ok(Framing::UntilClose),
+        }
+    }
+
+    /// Writes this head for the client of a refused upgrade: the end-to-end fields, the framing as it came, and
+    /// `Connection: close`. The body follows as the upstream sends it.
+    ///
+    /// # Errors
+    /// [`BadResponse::Framing`]; nothing is written then.
+    ///
+    /// # Panics
+    /// If the status is 1xx: those are not final, and a 101 is never relayed.
+    pub fn relay(&self, out: &mut Vec<u8>) -> Result<Framing, BadResponse> {
+        assert!(self.status >= 200, "only a final response is relayed");
+        let framing = self.framing()?;
+        push_status_line(out, self.status, self.reason.as_bytes());
+        for (name, value) in self.fields.iter() {
+            if !is_hop_by_hop(name, self.fields.list("connection")) {
+                push_field(out, name, value);
+            }
+        }
+        if framing == Framing::Chunked {
+            push_field(out, "Transfer-Encoding", b"chunked");
+        }
+        // RFC 9110 §15.5.22: a 426 MUST say to what; nothing but websocket is ever spoken here.
+        if self.status == 426 {
+            push_field(out, "Upgrade", b"websocket");
+            push_field(out, "Connection", b"Upgrade, close");
+        } else {
+            push_field(out, "Connection", b"close");
+        }
+        out.extend_from_slice(b"\r\n");
+        Ok(framing)
+    }
+}
+
+/// RFC 9112 §4: `HTTP-version SP status-code SP [ reason-phrase ]`; the last space may be missing, as many servers
+/// leave it out.
+pub(super) fn status_line(line: &[u8]) -> Result<(Version, u16, &str), Refusal> {
+    const MALFORMED: Refusal = Refusal::bad("the status line is not well-formed");
+    work::examined(line.len());
+    let (version, rest) = if let Some(rest) = line.strip_prefix(b"HTTP/1.1 ") {
+        (Version::Http11, rest)
+    } else if let Some(rest) = line.strip_prefix(b"HTTP/1.0 ") {
+        (Version::Http10, rest)
+    } else {
+        return Err(MALFORMED);
+    };
+    let Some((digits, rest)) = rest.split_at_checked(3) else { return Err(MALFORMED) };
+    let [a @ b'1'..=b'5', b @ b'0'..=b'9', c @ b'0'..=b'9'] = digits else { return Err(MALFORMED) };
+    let status = [a, b, c].into_iter().fold(0, |status, digit| status * 10 + u16::from(digit - b'0'));
+    let reason = match rest {
+        [] => rest,
+        [b' ', reason @ ..] => reason,
+        _ => return Err(MALFORMED),
+    };
+    if reason.iter().any(|byte| byte.is_ascii_control() && *byte != b'\t') {
+        return Err(MALFORMED);
+    }
+    Ok((version, status, std::str::from_utf8(reason).unwrap_or("")))
+}

@@ -1,0 +1,152 @@
+//! Finding the end of a head while its bytes arrive.
+
+use memchr::memchr;
+
+use super::grammar::is_token_byte;
+use super::request::{HEAD_TOO_LONG, LINE_TOO_LONG, request_line};
+use super::response::status_line;
+use super::{HeadLimits, Refusal, work};
+
+/// What [`HeadScanner::scan`] knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scan {
+    /// The head ends before this index.
+    Complete(usize),
+    /// More bytes are needed.
+    Partial,
+}
+
+/// Finds the end of a head, and refuses as soon as no continuation could make it one.
+///
+/// It remembers how far it has looked: every byte is searched once for its line's end, and the first line is checked
+/// once more when it is complete, so the work is at most two passes (and a constant for the first few bytes) however
+/// the bytes are cut. CVE-2023-43669 was a parser that began anew at every read.
+#[derive(Clone, Debug)]
+pub struct HeadScanner {
+    kind: Kind,
+    stage: Stage,
+    /// Every byte before it was searched.
+    looked: u32,
+    /// Where the line that is being looked for begins.
+    line: u32,
+    /// Complete field lines.
+    fields: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Request,
+    Response,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// Nothing yet.
+    Start,
+    /// One empty line was skipped.
+    Skipped,
+    /// The first line was taken.
+    Fields,
+}
+
+/// How much of an incomplete request line is looked at early: longer than any method.
+const PREFIX: usize = 16;
+
+impl HeadScanner {
+    /// A scanner for one request.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self { kind: Kind::Request, stage: Stage::Start, looked: 0, line: 0, fields: 0 }
+    }
+
+    /// A scanner for one response; its refusals say in their reason what is wrong, their status means nothing.
+    #[must_use]
+    pub const fn for_response() -> Self {
+        Self { kind: Kind::Response, ..Self::new() }
+    }
+
+    /// Looks at what has come since the last call. `bytes` is everything received so far, from the head's first byte
+    /// on; it may hold more than the head.
+    ///
+    /// # Errors
+    /// 400, 414, 431 or 505. The caller answers once and stops reading.
+    pub fn scan(&mut self, bytes: &[u8], limits: &HeadLimits) -> Result<Scan, Refusal> {
+        let limit = limits.head_bytes.min(u32::MAX as usize);
+        let within = &bytes[..bytes.len().min(limit)];
+        let mut from = within.len().min(self.looked as usize);
+        while let Some(length) = memchr(b'\n', &within[from..]) {
+            work::examined(length + 1);
+            let line = &within[self.line as usize..from + length];
+            from += length + 1;
+            self.looked = from as u32;
+            self.line = self.looked;
+            if let Some(complete) = self.take_line(line, limits)? {
+                return Ok(complete);
+            }
+        }
+        work::examined(within.len() - from);
+        self.looked = within.len() as u32;
+        if self.stage != Stage::Fields {
+            let line = self.line as usize;
+            self.check_start(&within[line..], from - line, limits)?;
+        }
+        // A head of exactly the limit would have ended by now.
+        if within.len() >= limit { Err(HEAD_TOO_LONG) } else { Ok(Scan::Partial) }
+    }
+
+    /// One line, without its LF.
+    fn take_line(&mut self, line: &[u8], limits: &HeadLimits) -> Result<Option<Scan>, Refusal> {
+        if self.stage != Stage::Fields && line.len() > limits.request_line_bytes.saturating_add(1) {
+            return Err(LINE_TOO_LONG);
+        }
+        let line = line.strip_suffix(b"\r").ok_or(Refusal::bad("a line does not end with CR LF"))?;
+        match (self.stage, self.kind) {
+            (Stage::Fields, _) if line.is_empty() => return Ok(Some(Scan::Complete(self.looked as usize))),
+            (Stage::Fields, _) => {
+                self.fields += 1;
+                if self.fields as usize > limits.fields {
+                    return Err(Refusal::new(431, "the request has too many fields"));
+                }
+            }
+            // RFC 9112 §2.2: a server SHOULD ignore at least one empty line before the request line.
+            (Stage::Start, Kind::Request) if line.is_empty() => self.stage = Stage::Skipped,
+            (_, Kind::Request) => {
+                request_line(line)?;
+                self.stage = Stage::Fields;
+            }
+            (_, Kind::Response) => {
+                status_line(line)?;
+                self.stage = Stage::Fields;
+            }
+        }
+        Ok(None)
+    }
+
+    /// The beginning of a first line whose end has not come: not longer than a line may be, and not something else
+    /// altogether (a TLS record, say, would otherwise wait for the time-out). `seen` bytes of it came before.
+    fn check_start(&self, line: &[u8], seen: usize, limits: &HeadLimits) -> Result<(), Refusal> {
+        if line.len() > limits.request_line_bytes.saturating_add(1) {
+            return Err(LINE_TOO_LONG);
+        }
+        if seen >= PREFIX {
+            return Ok(());
+        }
+        let prefix = &line[..line.len().min(PREFIX)];
+        work::examined(prefix.len());
+        let fits = match self.kind {
+            Kind::Response => prefix.iter().zip(b"HTTP/1.").all(|(byte, expected)| byte == expected),
+            Kind::Request if self.stage == Stage::Start && prefix == b"\r" => true,
+            Kind::Request => {
+                let method = prefix.iter().take_while(|byte| is_token_byte(**byte)).count();
+                method == prefix.len() || (method > 0 && prefix[method] == b' ')
+            }
+        };
+        if fits { Ok(()) } else { Err(Refusal::bad("this is not HTTP/1.1")) }
+    }
+}
+
+impl Default for HeadScanner {
+    fn default() -> Self {
+        Self::new()
+    }
+}
