@@ -1,0 +1,214 @@
+//! What the sessions of one shard share.
+
+use super::Compression;
+use super::deflater::Deflater;
+use super::inflation::{INFLATER_BYTES, InflateError, Inflater, Inflation, Owner};
+
+/// What the codecs of one shard may cost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CodecLimits {
+    /// Inflaters lent at the same time, 47 KiB each: compressed messages of sessions without context takeover that are
+    /// received at once. One more is kept back.
+    pub inflaters: u32,
+    /// Deflaters kept, one for each window size in use, 260 to 372 KiB each. At least one, at most seven.
+    pub deflaters: u32,
+    /// Bytes that the contexts of sessions with context takeover may take together.
+    pub takeover_bytes: usize,
+    /// zlib's level, 1 to 9; values outside are taken as the nearest.
+    pub level: u8,
+}
+
+impl Default for CodecLimits {
+    fn default() -> Self {
+        Self { inflaters: 64, deflaters: 2, takeover_bytes: 0, level: 1 }
+    }
+}
+
+/// What the codecs of one shard hold and have done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CodecStats {
+    /// Inflaters that messages hold now.
+    pub inflaters_lent: u32,
+    /// Inflaters that wait for a message, the one kept back among them.
+    pub inflaters_idle: u32,
+    /// Times that the pool had no inflater to lend.
+    pub inflaters_refused: u64,
+    /// Deflaters of the pool.
+    pub deflaters: u32,
+    /// Bytes reserved for sessions with context takeover.
+    pub takeover_bytes: usize,
+    /// Heap bytes of all of it, contexts of sessions counted as soon as they are reserved.
+    pub bytes: usize,
+    /// Calls of zlib's inflate.
+    pub inflate_calls: u64,
+    /// Bytes that came out of them.
+    pub inflated_bytes: u64,
+    /// Messages deflated.
+    pub deflated_messages: u64,
+}
+
+/// The codecs of one shard.
+pub struct Codecs {
+    limits: CodecLimits,
+    #[expect(clippy::vec_box, reason = "they are lent and come back as one pointer")]
+    idle: Vec<Box<Inflater>>,
+    lent: u32,
+    spare: Option<Box<Inflater>>,
+    /// The one used last stands last.
+    deflaters: Vec<Deflater>,
+    takeover_bytes: usize,
+    refused: u64,
+    inflate_calls: u64,
+    inflated_bytes: u64,
+    deflated_messages: u64,
+}
+
+impl Codecs {
+    /// Allocates nothing yet.
+    #[must_use]
+    pub fn new(limits: CodecLimits) -> Self {
+        let level = limits.level.clamp(1, 9);
+        let deflaters = limits.deflaters.max(1);
+        Self {
+            limits: CodecLimits { level, deflaters, ..limits },
+            idle: Vec::new(),
+            lent: 0,
+            spare: None,
+            deflaters: Vec::new(),
+            takeover_bytes: 0,
+            refused: 0,
+            inflate_calls: 0,
+            inflated_bytes: 0,
+            deflated_messages: 0,
+        }
+    }
+
+    /// What is held now and what was done so far.
+    #[must_use]
+    pub fn stats(&self) -> CodecStats {
+        let inflaters_idle = self.idle.len() + usize::from(self.spare.is_some());
+        let inflaters = (inflaters_idle + self.lent as usize) * INFLATER_BYTES;
+        let deflaters: usize =
+            self.deflaters.iter().map(|deflater| Deflater::bytes(deflater.window_bits())).sum();
+        CodecStats {
+            inflaters_lent: self.lent,
+            inflaters_idle: inflaters_idle as u32,
+            inflaters_refused: self.refused,
+            deflaters: self.deflaters.len() as u32,
+            takeover_bytes: self.takeover_bytes,
+            bytes: inflaters + deflaters + self.takeover_bytes,
+            inflate_calls: self.inflate_calls,
+            inflated_bytes: self.inflated_bytes,
+            deflated_messages: self.deflated_messages,
+        }
+    }
+
+    /// Is there room for one more session with context takeover in both directions and the largest windows?
+    #[must_use]
+    pub fn takeover_available(&self) -> bool {
+        self.takeover_left() >= Deflater::bytes(15) + INFLATER_BYTES
+    }
+
+    /// Appends `payload` to `out` as a compressed message that any session may be sent whose window in this direction
+    /// is at least `window_bits` (9 to 15), context takeover or not: it looks back at nothing. Without the
+    /// `00 00 ff ff` at the end.
+    ///
+    /// A session with context takeover has to forget its own context then:
+    /// [`Compression::reset_deflater`].
+    ///
+    /// # Panics
+    /// When `window_bits` is not 9 to 15.
+    pub fn deflate(&mut self, window_bits: u8, payload: &[u8], out: &mut Vec<u8>) {
+        self.deflated_messages += 1;
+        let at = self.deflaters.iter().position(|deflater| deflater.window_bits() == window_bits);
+        let mut deflater = match at {
+            Some(at) => self.deflaters.remove(at),
+            None => {
+                if self.deflaters.len() as u32 >= self.limits.deflaters {
+                    self.deflaters.remove(0);
+                }
+                Deflater::new(window_bits, self.limits.level)
+            }
+        };
+        deflater.message(payload, out);
+        deflater.clear();
+        self.deflaters.push(deflater);
+    }
+
+    /// Inflates a whole message at once, for those that [`Compression::begin`] had no inflater for: one is kept back.
+    /// Appends to `out`, which never gets longer than `max_len`.
+    ///
+    /// # Errors
+    /// See [`InflateError`].
+    pub fn inflate_whole(
+        &mut self,
+        compression: &mut Compression,
+        input: &[u8],
+        out: &mut Vec<u8>,
+        max_len: usize,
+    ) -> Result<(), InflateError> {
+        let mut inflation = match compression.begin_own() {
+            Some(inflation) => inflation,
+            None => Inflation(self.spare.take().unwrap_or_else(|| Inflater::new(Owner::Spare))),
+        };
+        match inflation.feed(input, out, max_len) {
+            Ok(()) => inflation.finish(compression, self, out, max_len),
+            Err(error) => {
+                inflation.abandon(self);
+                Err(error)
+            }
+        }
+    }
+
+    pub(super) fn level(&self) -> u8 {
+        self.limits.level
+    }
+
+    pub(super) fn lend(&mut self) -> Option<Inflation> {
+        if self.lent >= self.limits.inflaters {
+            self.refused += 1;
+            return None;
+        }
+        self.lent += 1;
+        Some(Inflation(self.idle.pop().unwrap_or_else(|| Inflater::new(Owner::Pool))))
+    }
+
+    /// Puts an inflater back to where it came from, cleared; destroys it where that is not certain to be enough.
+    pub(super) fn take_back(&mut self, mut inflater: Box<Inflater>) {
+        self.count(&mut inflater);
+        if inflater.owner == Owner::Pool {
+            self.lent -= 1;
+        }
+        if inflater.is_sound() {
+            inflater.clear();
+            match inflater.owner {
+                Owner::Pool => self.idle.push(inflater),
+                Owner::Spare => self.spare = Some(inflater),
+                // Its session is at its end, and its bytes are given back with `Compression::release`.
+                Owner::Session => {}
+            }
+        }
+    }
+
+    pub(super) fn count(&mut self, inflater: &mut Inflater) {
+        let (calls, bytes) = inflater.take_counters();
+        self.inflate_calls += calls;
+        self.inflated_bytes += bytes;
+    }
+
+    pub(super) fn count_deflated(&mut self) {
+        self.deflated_messages += 1;
+    }
+
+    pub(super) fn takeover_left(&self) -> usize {
+        self.limits.takeover_bytes.saturating_sub(self.takeover_bytes)
+    }
+
+    pub(super) fn reserve_takeover(&mut self, bytes: usize) {
+        self.takeover_bytes += bytes;
+    }
+
+    pub(super) fn return_takeover(&mut self, bytes: usize) {
+        self.takeover_bytes -= bytes;
+    }
+}
