@@ -8,6 +8,7 @@ mod buffer;
 mod clock;
 mod epoll;
 mod socket;
+mod uring;
 mod waker;
 
 pub use backend::{
@@ -16,4 +17,5 @@ pub use backend::{
 };
 pub use buffer::{BUFFER_BYTES, Buffer, Pool};
 pub use epoll::{Epoll, EpollOptions};
+pub use uring::{Uring, UringOptions};
 pub use waker::Waker;

@@ -1,0 +1,265 @@
+//! What a completion says, as an event.
+//!
+//! A completion is input from outside: what fits nothing that was asked for is counted and otherwise passed over,
+//! and a buffer that it holds goes back.
+
+use std::{
+    io,
+    os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd},
+    time::Duration,
+};
+
+use io_uring::cqueue::{self, Entry};
+
+use super::Uring;
+use crate::{Event, ListenerId, ReceiveEnd, Remainder, Sends, Token, socket};
+
+/// From 6.13 a pass of the kernel over its deferred work ends after 20 pieces. One that yields fewer
+/// completions than this has left nothing behind.
+const PASS_MIN: u64 = 16;
+/// Times in a row that a receive must be found missing, with nothing left behind, to be taken for not armed.
+const MISSED_MAX: u8 = 8;
+
+/// Which operation a completion belongs to: the upper 8 bits of its user data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum Operation {
+    /// With the token.
+    Receive = 1,
+    /// With the position in the turn's sends. Only where it fell short.
+    Send,
+    /// With the listener and its generation.
+    Accept,
+    /// With the token.
+    Poll,
+    /// With the token.
+    Connect,
+    /// With the token of the receive. Only where that was not found.
+    Cancel,
+    Timer,
+    Waker,
+    /// Posts a completion only where it came too late, which is no matter.
+    Ignored,
+}
+
+/// The user data of an operation.
+pub(super) fn user_data(operation: Operation, data: u64) -> u64 {
+    debug_assert!(data >> 56 == 0, "the upper 8 bits of {data:#x} are the backend's");
+    (operation as u64) << 56 | data
+}
+
+/// The reverse of [`user_data`].
+fn operation(user_data: u64) -> (Option<Operation>, u64) {
+    const ALL: [Operation; 9] = [
+        Operation::Receive,
+        Operation::Send,
+        Operation::Accept,
+        Operation::Poll,
+        Operation::Connect,
+        Operation::Cancel,
+        Operation::Timer,
+        Operation::Waker,
+        Operation::Ignored,
+    ];
+    let index = (user_data >> 56).wrapping_sub(1) as usize;
+    (ALL.get(index).copied(), user_data & (u64::MAX >> 8))
+}
+
+impl Uring {
+    /// Takes the completions that are there; whether the deadline has come.
+    ///
+    /// # Errors
+    /// Where the kernel filled a buffer that it did not have: the bytes are lost.
+    pub(super) fn complete<T: Sends<OwnedFd>>(
+        &mut self,
+        sends: &T,
+        deadline: Option<Duration>,
+        events: &mut Vec<Event<OwnedFd>>,
+        remainders: &mut Vec<Remainder>,
+    ) -> io::Result<bool> {
+        let mut is_due = false;
+        let before = self.counters.events;
+        while let Some(entry) = self.ring.completion() {
+            self.counters.events += 1;
+            let (operation, data) = operation(entry.user_data());
+            match operation {
+                Some(Operation::Receive) => self.received(&entry, Token(data), events)?,
+                Some(Operation::Send) => self.fell_short(&entry, sends, data, remainders),
+                Some(Operation::Accept) => self.accepted(&entry, data, events),
+                Some(Operation::Poll) => {
+                    self.ended();
+                    events.push(Event::Writable { token: Token(data) });
+                }
+                Some(Operation::Connect) => self.connected(&entry, Token(data), events),
+                Some(Operation::Cancel) => self.cancel_missed(Token(data), before)?,
+                Some(Operation::Timer) => {
+                    self.ended();
+                    is_due = match (self.timer.fired(), deadline) {
+                        (Some(fired), Some(deadline)) => fired >= deadline,
+                        _ => is_due,
+                    };
+                }
+                Some(Operation::Waker) => self.woken(&entry, events),
+                Some(Operation::Ignored) => {}
+                None => self.stale(&entry),
+            }
+        }
+        Ok(is_due)
+    }
+
+    /// An operation has posted its last completion.
+    fn ended(&mut self) {
+        debug_assert!(self.in_flight > 0);
+        self.in_flight = self.in_flight.saturating_sub(1);
+    }
+
+    /// A completion for nothing that is armed.
+    fn stale(&mut self, entry: &Entry) {
+        self.counters.stale += 1;
+        if let Some(id) = cqueue::buffer_select(entry.flags())
+            && let Some(buffer) = self.provided.take(id, 0)
+        {
+            self.provided.give(buffer);
+        }
+    }
+
+    #[inline]
+    fn received(&mut self, entry: &Entry, token: Token, events: &mut Vec<Event<OwnedFd>>) -> io::Result<()> {
+        let (result, is_last) = (entry.result(), !cqueue::more(entry.flags()));
+        let filled = usize::try_from(result).unwrap_or(0);
+        let id = cqueue::buffer_select(entry.flags());
+        match id.map(|id| self.provided.take(id, filled)) {
+            Some(Some(buffer)) if filled > 0 => events.push(Event::Received { token, buffer }),
+            // An end or an error that has picked a buffer all the same.
+            Some(Some(buffer)) => self.provided.give(buffer),
+            // Bytes that are nowhere: going on would leave a hole in the stream.
+            None if filled > 0 => return Err(io::Error::other("bytes were received into no buffer")),
+            Some(None) => return Err(io::Error::other("a buffer was filled that the kernel did not have")),
+            None => {}
+        }
+        if !self.cancelling.is_empty() {
+            self.cancelling_saw(token, is_last);
+        }
+        if is_last {
+            self.ended();
+            let end = match -result {
+                errno if errno < 0 => ReceiveEnd::Rearm,
+                0 => ReceiveEnd::Eof,
+                libc::ENOBUFS => {
+                    self.counters.starved += 1;
+                    ReceiveEnd::Starved
+                }
+                libc::ECANCELED => ReceiveEnd::Cancelled,
+                libc::EINTR => ReceiveEnd::Rearm,
+                errno => ReceiveEnd::Error(errno),
+            };
+            events.push(Event::ReceiveEnded { token, end });
+        }
+        Ok(())
+    }
+
+    /// A receive that is being cancelled was seen: alive, or at its end.
+    #[cold]
+    fn cancelling_saw(&mut self, token: Token, is_last: bool) {
+        if is_last {
+            self.cancelling.remove(&token.0);
+        } else if let Some(cancelling) = self.cancelling.get_mut(&token.0) {
+            cancelling.missed = 0;
+        }
+    }
+
+    /// The kernel did not find a receive that was to be cancelled, or could not. While the receive is queued to
+    /// be looked at again it is in no table, and ending it must be tried again.
+    #[cold]
+    fn cancel_missed(&mut self, token: Token, events_before: u64) -> io::Result<()> {
+        let is_whole_pass = self.counters.events - events_before < PASS_MIN;
+        let Some(cancelling) = self.cancelling.get_mut(&token.0) else { return Ok(()) };
+        cancelling.missed += u8::from(is_whole_pass);
+        if cancelling.missed < MISSED_MAX {
+            // SAFETY: it names no memory.
+            unsafe { self.push(&super::cancel(token)) }
+        } else {
+            self.cancelling.remove(&token.0);
+            Ok(())
+        }
+    }
+
+    fn fell_short<T: Sends<OwnedFd>>(
+        &mut self,
+        entry: &Entry,
+        sends: &T,
+        index: u64,
+        remainders: &mut Vec<Remainder>,
+    ) {
+        if index >= sends.len() as u64 {
+            return self.stale(entry);
+        }
+        let sent = usize::try_from(entry.result()).unwrap_or(0);
+        if sent >= sends.pieces(index as usize).map(<[u8]>::len).sum() {
+            // Nothing is missing; a success that was posted nonetheless.
+            return;
+        }
+        let errno = match entry.result() {
+            0.. => 0,
+            // A signal came in between.
+            result if -result == libc::EINTR => libc::EAGAIN,
+            result => -result,
+        };
+        self.counters.partial_sends += 1;
+        remainders.push(Remainder { index: index as u32, sent, errno });
+    }
+
+    fn accepted(&mut self, entry: &Entry, data: u64, events: &mut Vec<Event<OwnedFd>>) {
+        let (id, generation) = (ListenerId(data as u8), (data >> 8) as u32);
+        let is_last = !cqueue::more(entry.flags());
+        let mut errno = 0;
+        match entry.result() {
+            descriptor @ 0.. => {
+                // SAFETY: only looked at, and an error where it is none.
+                let socket = unsafe { BorrowedFd::borrow_raw(descriptor) };
+                match socket::peer(socket) {
+                    Ok(peer) => {
+                        // SAFETY: an open socket that the kernel has just made for us, and has told nobody else.
+                        let socket = unsafe { OwnedFd::from_raw_fd(descriptor) };
+                        events.push(Event::Accepted { listener: id, socket, peer });
+                    }
+                    // 6.6 to 6.8-rc3 could hand out numbers that are no sockets: not ours to close.
+                    Err(error) => {
+                        self.counters.stale += 1;
+                        errno = error.raw_os_error();
+                    }
+                }
+            }
+            result if socket::is_passing_accept_error(-result) || -result == libc::ECANCELED => {}
+            result => errno = -result,
+        }
+        if is_last {
+            self.ended();
+            if let Some(Some(listener)) = self.listeners.get_mut(usize::from(id.0))
+                && listener.generation == generation
+            {
+                listener.accepting = false;
+                events.push(Event::AcceptEnded { listener: id, errno });
+            }
+        }
+    }
+
+    fn connected(&mut self, entry: &Entry, token: Token, events: &mut Vec<Event<OwnedFd>>) {
+        self.ended();
+        let Some(descriptor) = self.connecting.remove(&token.0) else { return self.stale(entry) };
+        // SAFETY: the caller keeps it open until this event.
+        let socket = unsafe { BorrowedFd::borrow_raw(descriptor) };
+        let errno = if entry.result() < 0 { -entry.result() } else { socket::connect_error(socket.as_fd()) };
+        events.push(Event::Connected { token, errno });
+    }
+
+    fn woken(&mut self, entry: &Entry, events: &mut Vec<Event<OwnedFd>>) {
+        if !cqueue::more(entry.flags()) {
+            self.ended();
+            self.is_waker_armed = false;
+        }
+        if self.waker.take() {
+            events.push(Event::Woken);
+        }
+    }
+}
