@@ -1,1 +1,536 @@
-//! (see the crate's doc)
+//! Cut-through: what may be forwarded as it is, judged without writing a byte.
+//!
+//! A proxied leg hands its input on as it arrives, mask and all. The [`Inspector`] reads along: it checks
+//! every header before it is forwarded, counts sizes, unmasks text in registers to check it, and takes
+//! control frames out. Its verdicts are the [`Decoder`](crate::message::Decoder)'s.
+//!
+//! Invariants: [`Stage`] describes the position behind what was returned so far; nothing is held but half a
+//! header or a control frame; a message is never completed unless it was valid.
+
+use std::fmt;
+use std::ops::{Deref, Range};
+
+use crate::close::CloseFrame;
+use crate::frame::{
+    ControlPayload, Head, HeaderRules, MAX_CONTROL_FRAME, MAX_HEADER, Opcode, decode_header, header_len,
+};
+use crate::message::sequence::Sequence;
+use crate::message::{Kind, Violation};
+use crate::utf8::Utf8;
+use crate::{Limits, Role};
+
+#[cfg(test)]
+mod tests;
+
+/// Text is unmasked on the stack in pieces of this size where it is not ASCII.
+const CHUNK: usize = 1024;
+
+/// What an [`Inspector`] lets through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RelayRules {
+    /// What a message may cost; of a compressed one the bytes on the wire count.
+    pub limits: Limits,
+    /// The two ends agreed upon compressed messages. What is in them is theirs to check.
+    pub rsv1: bool,
+    /// Text is checked to be UTF-8.
+    pub utf8: bool,
+}
+
+/// What to do next.
+#[derive(Debug)]
+pub enum Segment {
+    /// Forward these bytes of the input as they are. The range may hold many frames, and may end inside
+    /// one's payload.
+    Forward(Range<usize>),
+    /// Forward these bytes: a data frame's header that came in pieces.
+    Held(HeldBytes),
+    /// A whole Ping, to be forwarded as it came or answered here.
+    Ping(RelayControl),
+    /// A whole Pong, to be forwarded as it came or swallowed.
+    Pong(RelayControl),
+    /// The peer's last frame.
+    Close(CloseFrame),
+}
+
+/// A header that came in pieces, inline.
+#[derive(Clone, Copy)]
+pub struct HeldBytes {
+    len: u8,
+    bytes: [u8; MAX_HEADER],
+}
+
+impl Deref for HeldBytes {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.bytes[..usize::from(self.len)]
+    }
+}
+
+impl AsRef<[u8]> for HeldBytes {
+    fn as_ref(&self) -> &[u8] {
+        self
+    }
+}
+
+impl fmt::Debug for HeldBytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&**self, f)
+    }
+}
+
+/// A whole control frame as it came, inline.
+#[derive(Clone, Copy)]
+pub struct RelayControl {
+    opcode: Opcode,
+    header: u8,
+    len: u8,
+    bytes: [u8; MAX_CONTROL_FRAME],
+}
+
+impl RelayControl {
+    fn new(head: &Head, header: &[u8]) -> Self {
+        let mut this = Self {
+            opcode: head.opcode,
+            // A control frame's header has at most 6 bytes.
+            header: header.len() as u8,
+            len: 0,
+            bytes: [0; MAX_CONTROL_FRAME],
+        };
+        this.extend(header);
+        this
+    }
+
+    fn extend(&mut self, bytes: &[u8]) {
+        let from = usize::from(self.len);
+        let to = from + bytes.len();
+        self.bytes[from..to].copy_from_slice(bytes);
+        // The slice above ends within 131.
+        self.len = to as u8;
+    }
+
+    /// The frame as it came, header and mask included.
+    #[must_use]
+    pub fn wire(&self) -> &[u8] {
+        &self.bytes[..usize::from(self.len)]
+    }
+
+    /// The payload, unmasked.
+    #[must_use]
+    pub fn payload(&self) -> ControlPayload {
+        let (header, masked) = self.wire().split_at(usize::from(self.header));
+        let key = header.get(2..).and_then(<[u8]>::first_chunk).copied().unwrap_or_default();
+        let mut payload = ControlPayload::EMPTY;
+        payload.extend(masked, key);
+        payload
+    }
+
+    fn segment(self) -> Result<Segment, Violation> {
+        match self.opcode {
+            Opcode::Ping => Ok(Segment::Ping(self)),
+            Opcode::Pong => Ok(Segment::Pong(self)),
+            Opcode::Close => CloseFrame::parse(&self.payload()).map(Segment::Close),
+            Opcode::Continuation | Opcode::Text | Opcode::Binary => {
+                unreachable!("a data frame is no control frame")
+            }
+        }
+    }
+}
+
+impl fmt::Debug for RelayControl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self.wire(), f)
+    }
+}
+
+/// A control frame of which `missing` bytes are to come.
+struct Incomplete {
+    missing: usize,
+    frame: RelayControl,
+}
+
+/// Where in a frame the stream is.
+enum Stage {
+    /// In front of a header, of which the last input may have brought the first bytes.
+    Header { carried: u8, carry: [u8; MAX_HEADER - 1] },
+    /// In a data frame whose header was forwarded. `key` is the one for the next byte.
+    Payload { remaining: usize, key: [u8; 4], fin: bool },
+    /// In a control frame, of which nothing was forwarded.
+    Control(Box<Incomplete>),
+}
+
+impl Stage {
+    const BOUNDARY: Self = Self::Header { carried: 0, carry: [0; MAX_HEADER - 1] };
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Open,
+    Closed,
+    Failed(Violation),
+}
+
+/// Reads one direction of a connection along as it is forwarded.
+///
+/// [`next`](Self::next) is called with each input until it says `None`.
+pub struct Inspector {
+    stage: Stage,
+    sequence: Sequence,
+    utf8: Utf8,
+    role: Role,
+    state: State,
+}
+
+impl Inspector {
+    /// `role` is this end's on this leg: a server reads masked frames.
+    #[must_use]
+    pub const fn new(role: Role) -> Self {
+        Self { stage: Stage::BOUNDARY, sequence: Sequence::IDLE, utf8: Utf8::new(), role, state: State::Open }
+    }
+
+    /// Whether what was forwarded so far ends between two frames: only then may a frame of one's own follow.
+    #[must_use]
+    pub fn at_boundary(&self) -> bool {
+        match self.stage {
+            Stage::Header { .. } | Stage::Control(_) => true,
+            Stage::Payload { .. } => false,
+        }
+    }
+
+    /// Whether a message is incomplete.
+    #[must_use]
+    pub fn message_open(&self) -> bool {
+        self.sequence.open().is_some()
+    }
+
+    /// Whether anything is held back: half a header or a part of a control frame.
+    #[must_use]
+    pub fn has_carry(&self) -> bool {
+        match self.stage {
+            Stage::Header { carried, .. } => carried > 0,
+            Stage::Payload { .. } => false,
+            Stage::Control(_) => true,
+        }
+    }
+
+    /// Bytes of heap held.
+    #[must_use]
+    pub fn retained_bytes(&self) -> usize {
+        match self.stage {
+            Stage::Header { .. } | Stage::Payload { .. } => 0,
+            Stage::Control(_) => size_of::<Incomplete>(),
+        }
+    }
+
+    /// The next segment of `input[*read..]`. `None`: the input is used up. After a Close nothing more is
+    /// parsed; the rest is used up unread.
+    ///
+    /// # Errors
+    /// What the peer did wrong, once everything before it was returned. A frame that breaks a rule is not
+    /// forwarded at all if its header was not yet; else up to its first bad byte at most. Every later call
+    /// says the same.
+    ///
+    /// # Panics
+    /// If `*read` does not lie within the input.
+    pub fn next(
+        &mut self,
+        input: &[u8],
+        read: &mut usize,
+        rules: &RelayRules,
+    ) -> Result<Option<Segment>, Violation> {
+        match self.state {
+            State::Open => {}
+            State::Closed => {
+                *read = input.len();
+                return Ok(None);
+            }
+            State::Failed(violation) => return Err(violation),
+        }
+        let segment = match self.stage {
+            Stage::Header { carried: 0, .. } | Stage::Payload { .. } => self.forward(input, read, rules),
+            Stage::Header { .. } => self.complete_header(input, read, rules),
+            Stage::Control(_) => self.complete_control(input, read),
+        };
+        match segment {
+            Ok(Some(Segment::Close(_))) => self.state = State::Closed,
+            Ok(_) => {}
+            Err(violation) => self.state = State::Failed(violation),
+        }
+        segment
+    }
+
+    /// As many valid bytes as there are in a row; what stands in their way only if there are none.
+    fn forward(
+        &mut self,
+        input: &[u8],
+        read: &mut usize,
+        rules: &RelayRules,
+    ) -> Result<Option<Segment>, Violation> {
+        let start = *read;
+        // What lies before is valid and to be forwarded.
+        let mut at = start;
+        // The frame in whose payload `at` is, if its header is in this range: it can still be left out.
+        let mut frame: Option<(usize, Sequence)> = None;
+        let failed = loop {
+            if let Stage::Payload { remaining, key, fin } = &mut self.stage {
+                let taken = (*remaining).min(input.len() - at);
+                let piece = &input[at..at + taken];
+                let last = *fin && taken == *remaining;
+                let checked = match self.sequence.open() {
+                    Some(Kind::Text) if rules.utf8 && !self.sequence.compressed() => {
+                        check_text(&mut self.utf8, piece, *key, self.role, last)
+                    }
+                    Some(_) | None => Ok(()),
+                };
+                if let Err(bad) = checked {
+                    match frame {
+                        Some((head, sequence)) => {
+                            at = head;
+                            self.sequence = sequence;
+                            self.stage = Stage::BOUNDARY;
+                        }
+                        None => {
+                            at += bad;
+                            *remaining -= bad;
+                        }
+                    }
+                    break Some(Violation::TextNotUtf8);
+                }
+                at += taken;
+                *remaining -= taken;
+                if *remaining > 0 {
+                    key.rotate_left(taken & 3);
+                    break None;
+                }
+                if *fin {
+                    self.sequence = Sequence::IDLE;
+                }
+                self.stage = Stage::BOUNDARY;
+            }
+
+            if self.sequence.open().is_none() {
+                match self.short_frames(input, at, rules) {
+                    Ok(end) => at = end,
+                    Err(end) => {
+                        at = end;
+                        break Some(Violation::TextNotUtf8);
+                    }
+                }
+            }
+            let rest = &input[at..];
+            let (head, len) = match decode_header(rest, &self.sequence, self.header_rules(rules)) {
+                Ok(Some(header)) => header,
+                Ok(None) => {
+                    if start == at {
+                        self.carry(&[], rest);
+                        *read = input.len();
+                        return Ok(None);
+                    }
+                    break None;
+                }
+                Err(violation) => break Some(violation),
+            };
+            if head.opcode.is_control() {
+                if start == at {
+                    let (header, payload) = rest.split_at(len);
+                    let (used, segment) = self.control(&head, header, payload);
+                    *read += len + used;
+                    return segment;
+                }
+                break None;
+            }
+            if let Err(violation) = self.check_end(&head, rules) {
+                break Some(violation);
+            }
+            frame = Some((at, self.sequence));
+            at += len;
+            self.start(&head);
+        };
+        *read = at;
+        if let Some(violation) = failed {
+            if start == at {
+                return Err(violation);
+            }
+            self.state = State::Failed(violation);
+        }
+        Ok((start < at).then_some(Segment::Forward(start..at)))
+    }
+
+    /// The hot path: uncompressed messages in one frame each of at most 125 bytes, whole in the input. Where
+    /// they end; `Err`: where one starts that is not the text that it claims to be.
+    #[inline]
+    fn short_frames(&self, input: &[u8], mut at: usize, rules: &RelayRules) -> Result<usize, usize> {
+        if rules.limits.message_fragments == 0 {
+            return Ok(at);
+        }
+        loop {
+            let &[b0 @ (0x81 | 0x82), b1, ref rest @ ..] = &input[at..] else { return Ok(at) };
+            // A mask bit that does not fit the role makes this 128 or more.
+            let (len, payload, key) = match self.role {
+                Role::Server => {
+                    let Some((&key, payload)) = rest.split_first_chunk() else { return Ok(at) };
+                    (usize::from(b1 ^ 0x80), payload, key)
+                }
+                Role::Client => (usize::from(b1), rest, [0; 4]),
+            };
+            if len > 125 || len > rules.limits.message_bytes {
+                return Ok(at);
+            }
+            let Some(payload) = payload.get(..len) else { return Ok(at) };
+            if b0 == 0x81
+                && rules.utf8
+                && check_text(&mut Utf8::new(), payload, key, self.role, true).is_err()
+            {
+                return Err(at);
+            }
+            at += header_len(len, self.role == Role::Server) + len;
+        }
+    }
+
+    /// Goes on with the header that the last input ended in.
+    fn complete_header(
+        &mut self,
+        input: &[u8],
+        read: &mut usize,
+        rules: &RelayRules,
+    ) -> Result<Option<Segment>, Violation> {
+        let Stage::Header { carried, carry } = self.stage else { unreachable!("half a header was held") };
+        let carried = usize::from(carried);
+        let rest = &input[*read..];
+        let mut held = HeldBytes { len: 0, bytes: [0; MAX_HEADER] };
+        held.bytes[..carried].copy_from_slice(&carry[..carried]);
+        let more = rest.len().min(MAX_HEADER - carried);
+        held.bytes[carried..carried + more].copy_from_slice(&rest[..more]);
+        let header = decode_header(&held.bytes[..carried + more], &self.sequence, self.header_rules(rules))?;
+        let Some((head, len)) = header else {
+            self.carry(&carry[..carried], rest);
+            *read = input.len();
+            return Ok(None);
+        };
+        self.check_end(&head, rules)?;
+        // The header was incomplete without this input's bytes.
+        *read += len - carried;
+        self.stage = Stage::BOUNDARY;
+        if head.opcode.is_control() {
+            let (used, segment) = self.control(&head, &held.bytes[..len], &input[*read..]);
+            *read += used;
+            return segment;
+        }
+        self.start(&head);
+        // At most 14.
+        held.len = len as u8;
+        Ok(Some(Segment::Held(held)))
+    }
+
+    /// Goes on with the control frame that the last input ended in.
+    fn complete_control(&mut self, input: &[u8], read: &mut usize) -> Result<Option<Segment>, Violation> {
+        let Stage::Control(incomplete) = &mut self.stage else { unreachable!("a control frame was held") };
+        let taken = incomplete.missing.min(input.len() - *read);
+        incomplete.frame.extend(&input[*read..*read + taken]);
+        incomplete.missing -= taken;
+        *read += taken;
+        if incomplete.missing > 0 {
+            return Ok(None);
+        }
+        let frame = incomplete.frame;
+        self.stage = Stage::BOUNDARY;
+        frame.segment().map(Some)
+    }
+
+    /// A control frame's header was read; the payload is as much of `rest` as belongs to it. Says how much.
+    fn control(
+        &mut self,
+        head: &Head,
+        header: &[u8],
+        rest: &[u8],
+    ) -> (usize, Result<Option<Segment>, Violation>) {
+        // At most 125.
+        let len = head.len as usize;
+        let used = len.min(rest.len());
+        let mut frame = RelayControl::new(head, header);
+        frame.extend(&rest[..used]);
+        if used == len {
+            return (used, frame.segment().map(Some));
+        }
+        self.stage = Stage::Control(Box::new(Incomplete { missing: len - used, frame }));
+        (used, Ok(None))
+    }
+
+    /// A data frame's header was checked and is forwarded.
+    fn start(&mut self, head: &Head) {
+        if self.sequence.open().is_none() {
+            self.utf8 = Utf8::new();
+        }
+        self.sequence.admit(head);
+        self.stage = Stage::Payload {
+            // Checked against the limits, which are in usize.
+            remaining: head.len as usize,
+            key: head.mask.unwrap_or_default(),
+            fin: head.fin,
+        };
+    }
+
+    /// An empty frame may not end a text within a character: its header alone would complete the message.
+    fn check_end(&self, head: &Head, rules: &RelayRules) -> Result<(), Violation> {
+        let ends_text = head.fin
+            && head.len == 0
+            && head.opcode == Opcode::Continuation
+            && self.sequence.open() == Some(Kind::Text);
+        if ends_text && rules.utf8 && !self.sequence.compressed() && !self.utf8.is_boundary() {
+            return Err(Violation::TextNotUtf8);
+        }
+        Ok(())
+    }
+
+    /// Half a header is all that is left of the input. Two pieces that are no header together have fewer
+    /// than fourteen bytes.
+    fn carry(&mut self, first: &[u8], second: &[u8]) {
+        let mut carry = [0; MAX_HEADER - 1];
+        let len = first.len() + second.len();
+        carry[..first.len()].copy_from_slice(first);
+        carry[first.len()..len].copy_from_slice(second);
+        self.stage = Stage::Header { carried: len as u8, carry };
+    }
+
+    fn header_rules<'a>(&self, rules: &'a RelayRules) -> HeaderRules<'a> {
+        HeaderRules { role: self.role, limits: &rules.limits, rsv1: rules.rsv1 }
+    }
+}
+
+impl fmt::Debug for Inspector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Inspector")
+            .field("role", &self.role)
+            .field("state", &self.state)
+            .field("at_boundary", &self.at_boundary())
+            .field("message_open", &self.message_open())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Checks the next piece of a text; `last`: the text ends with it. `Err`: how many of its bytes may be
+/// forwarded, fewer than all if it is the last.
+fn check_text(utf8: &mut Utf8, piece: &[u8], key: [u8; 4], role: Role, last: bool) -> Result<(), usize> {
+    let ascii = match role {
+        Role::Server => tidegate_simd::scan(piece, key, 0),
+        Role::Client => tidegate_simd::is_ascii(piece),
+    };
+    if ascii && utf8.is_boundary() {
+        return Ok(());
+    }
+    match role {
+        Role::Server => {
+            let mut plain = [0; CHUNK];
+            for (i, masked) in piece.chunks(CHUNK).enumerate() {
+                let plain = &mut plain[..masked.len()];
+                tidegate_simd::unmask_into(masked, plain, key, i * CHUNK);
+                utf8.feed(plain).map_err(|bad| i * CHUNK + bad.at)?;
+            }
+        }
+        Role::Client => utf8.feed(piece).map_err(|bad| bad.at)?,
+    }
+    if last && !utf8.is_boundary() {
+        return Err(piece.len().saturating_sub(1));
+    }
+    Ok(())
+}
