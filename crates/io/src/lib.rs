@@ -5,6 +5,7 @@
 
 mod backend;
 mod buffer;
+mod choose;
 mod clock;
 mod epoll;
 mod socket;
@@ -16,6 +17,9 @@ pub use backend::{
     Sends, Token, Wake,
 };
 pub use buffer::{BUFFER_BYTES, Buffer, Pool};
+pub use choose::{
+    Choice, Chosen, Diagnosis, Failure, Kind, Mismatch, Refused, Rung, Surroundings, choose, diagnose,
+};
 pub use epoll::{Epoll, EpollOptions};
 pub use uring::{Uring, UringOptions};
 pub use waker::Waker;

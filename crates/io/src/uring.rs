@@ -32,8 +32,8 @@ use self::{
     timer::Timer,
 };
 use crate::{
-    Address, Backend, Buffer, ConnectOptions, Counters, Event, Lent, ListenerId, Remainder, Sends, Token,
-    Waker, clock,
+    Address, Backend, Buffer, ConnectOptions, Counters, Event, Failure, Lent, ListenerId, Remainder, Rung,
+    Sends, Token, Waker, clock,
     socket::{self, Progress},
 };
 
@@ -105,8 +105,28 @@ impl Uring {
     /// # Errors
     /// What the kernel says; [`choose`](crate::choose) tells beforehand whether it will do.
     pub fn new(options: &UringOptions) -> io::Result<Self> {
+        Self::with(Ring::new(options)?, options)
+    }
+
+    /// The same, one rung of the ladder after the other.
+    pub(crate) fn open(options: &UringOptions, held: &mut impl FnMut(Rung)) -> Result<Self, Failure> {
+        let ring = Ring::new(options).map_err(Failure::Setup)?;
+        held(Rung::Setup);
+        match ring.missing_features() {
+            missing if missing.is_empty() => held(Rung::Features),
+            missing => return Err(Failure::Features(missing)),
+        }
+        match ring.missing_operations().map_err(Failure::Probe)? {
+            missing if missing.is_empty() => held(Rung::Operations),
+            missing => return Err(Failure::Operations(missing)),
+        }
+        let uring = Self::with(ring, options).map_err(Failure::Buffers)?;
+        held(Rung::Buffers);
+        Ok(uring)
+    }
+
+    fn with(ring: Ring, options: &UringOptions) -> io::Result<Self> {
         let waker = Waker::new()?;
-        let ring = Ring::new(options)?;
         let provided = Provided::new(&ring, options.buffers)?;
         Ok(Self {
             ring,
