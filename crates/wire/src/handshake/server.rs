@@ -182,3 +182,52 @@ pub fn switching_protocols(out: &mut Vec<u8>, accepted: &Accepted<'_>) {
     }
     out.extend_from_slice(b"\r\n");
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::{HeadLimits, work};
+
+    #[test]
+    fn rfc6455_1_3_the_sample_answer() {
+        let mut out = Vec::new();
+        let extension = DeflateParams::default();
+        let key = "dGhlIHNhbXBsZSBub25jZQ==";
+        switching_protocols(&mut out, &Accepted { key, protocol: Some("chat"), extension: Some(&extension) });
+        assert_eq!(
+            String::from_utf8(out).unwrap(),
+            "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+             Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\nSec-WebSocket-Protocol: chat\r\n\
+             Sec-WebSocket-Extensions: permessage-deflate; server_no_context_takeover; client_no_context_takeover\r\n\r\n"
+        );
+    }
+
+    /// CVE-2021-32640: a pattern that went back over the spaces.
+    #[test]
+    fn a_hostile_list_costs_a_few_passes() {
+        let limits = HeadLimits { head_bytes: 1 << 20, ..HeadLimits::default() };
+        let size = 32_000;
+        let values = [
+            format!("b{}x", " ".repeat(size)),
+            " ".repeat(size),
+            ",".repeat(size),
+            "a,".repeat(size / 2),
+            "a".repeat(size),
+            (0..size / 6).map(|index| format!("{index}, ")).collect(),
+        ];
+        for name in ["Sec-WebSocket-Protocol", "Connection", "Upgrade"] {
+            for value in &values {
+                let head = format!(
+                    "GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\n{}{name}: {value}\r\nSec-WebSocket-Version: 13\r\n\
+                     Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
+                    if name == "Upgrade" { "" } else { "Upgrade: websocket\r\n" },
+                );
+                let request = Request::parse(head.as_bytes(), &limits, false).unwrap();
+                work::take();
+                let _ = upgrade(&request);
+                let examined = work::take();
+                assert!(examined <= 4 * head.len(), "{examined} for {} of {name}", head.len());
+            }
+        }
+    }
+}

@@ -2,7 +2,7 @@
 
 use memchr::memchr;
 
-use super::grammar::{decimal, is_token};
+use super::grammar::{decimal, is_token_byte};
 use super::{Authority, Fields, HeadLimits, Refusal, Target, work};
 
 /// The protocol version of a request.
@@ -49,6 +49,7 @@ impl<'b> Request<'b> {
             return Err(LINE_TOO_LONG);
         }
         let (method, target, version) = request_line(line)?;
+        let (method, target) = (text(method), text(target));
         let fields = Fields::parse(section, limits.fields)?;
         let (target, named) = Target::parse(target, secure)?;
         let authority = authority(&fields, version, named)?;
@@ -157,24 +158,13 @@ pub(super) fn first_line(head: &[u8]) -> Result<(&[u8], &[u8]), Refusal> {
     Ok((line, &head[end + 1..]))
 }
 
-/// RFC 9112 §3: `method SP request-target SP HTTP-version`, one space each.
-pub(super) fn request_line(line: &[u8]) -> Result<(&str, &str, Version), Refusal> {
+/// RFC 9112 §3: `method SP request-target SP HTTP-version`, one space each, visible ASCII between them. One pass.
+pub(super) fn request_line(line: &[u8]) -> Result<(&[u8], &[u8], Version), Refusal> {
     const MALFORMED: Refusal = Refusal::bad("the request line is not well-formed");
     work::examined(line.len());
-    let text = match std::str::from_utf8(line) {
-        Ok(text) if line.iter().all(|byte| matches!(byte, 0x20..=0x7e)) => text,
-        _ => return Err(MALFORMED),
-    };
-    let mut parts = text.split(' ');
-    let (Some(method), Some(target), Some(version), None) =
-        (parts.next(), parts.next(), parts.next(), parts.next())
-    else {
-        return Err(MALFORMED);
-    };
-    if !is_token(method.as_bytes()) || target.is_empty() {
-        return Err(MALFORMED);
-    }
-    let version = match version.as_bytes() {
+    let Some((method, rest)) = word(line, is_token_byte) else { return Err(MALFORMED) };
+    let Some((target, version)) = word(rest, |byte| byte.is_ascii_graphic()) else { return Err(MALFORMED) };
+    let version = match version {
         b"HTTP/1.1" => Version::Http11,
         b"HTTP/1.0" => Version::Http10,
         // RFC 9110 §15.6.6. The HTTP/2 preface ends here: `PRI * HTTP/2.0`.
@@ -186,6 +176,20 @@ pub(super) fn request_line(line: &[u8]) -> Result<(&str, &str, Version), Refusal
         _ => return Err(MALFORMED),
     };
     Ok((method, target, version))
+}
+
+/// A word that is not empty, and what follows the space behind it.
+fn word(text: &[u8], belongs: impl Fn(u8) -> bool) -> Option<(&[u8], &[u8])> {
+    let end = text.iter().position(|byte| !belongs(*byte))?;
+    match text.split_at(end) {
+        (word, [b' ', rest @ ..]) if !word.is_empty() => Some((word, rest)),
+        _ => None,
+    }
+}
+
+/// A word of the request line: its bytes were checked to be ASCII.
+fn text(word: &[u8]) -> &str {
+    std::str::from_utf8(word).expect("a word of the request line is ASCII")
 }
 
 /// RFC 9112 §3.2: one `Host` in HTTP/1.1, and valid; an authority in the target takes its place (§3.2.2).

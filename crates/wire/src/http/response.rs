@@ -198,3 +198,77 @@ pub(super) fn status_line(line: &[u8]) -> Result<(Version, u16, &str), Refusal> 
     }
     Ok((version, status, std::str::from_utf8(reason).unwrap_or("")))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn framing(head: &str) -> Result<Framing, BadResponse> {
+        ResponseHead::parse(head.as_bytes(), &HeadLimits::default())?.framing()
+    }
+
+    #[test]
+    fn rfc9112_6_3_a_body_ends_in_one_way() {
+        for (head, expected) in [
+            ("HTTP/1.1 200 OK\r\n\r\n", Ok(Framing::UntilClose)),
+            ("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n", Ok(Framing::Length(5))),
+            ("HTTP/1.1 200 OK\r\nTransfer-Encoding: Chunked\r\n\r\n", Ok(Framing::Chunked)),
+            ("HTTP/1.1 204 OK\r\nContent-Length: 5\r\n\r\n", Ok(Framing::Empty)),
+            ("HTTP/1.1 304 OK\r\n\r\n", Ok(Framing::Empty)),
+            ("HTTP/1.1 101 OK\r\n\r\n", Ok(Framing::Empty)),
+            ("HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", Err(BadResponse::Framing)),
+            ("HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n", Err(BadResponse::Framing)),
+            (
+                "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n",
+                Err(BadResponse::Framing),
+            ),
+            ("HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 5\r\n\r\n", Err(BadResponse::Framing)),
+            ("HTTP/1.1 200 OK\r\nContent-Length: +5\r\n\r\n", Err(BadResponse::Framing)),
+            ("HTTP/1.1 200 OK\r\nContent-Length:\r\n\r\n", Err(BadResponse::Framing)),
+        ] {
+            assert_eq!(framing(head), expected, "{head}");
+        }
+    }
+
+    #[test]
+    fn rfc9112_4_a_status_line_may_lack_its_reason() {
+        for (line, status, reason) in [
+            ("HTTP/1.1 101 Switching Protocols", 101, "Switching Protocols"),
+            ("HTTP/1.1 200", 200, ""),
+            ("HTTP/1.1 200 ", 200, ""),
+            ("HTTP/1.0 599 caf\u{e9}", 599, "caf\u{e9}"),
+        ] {
+            let (_, parsed, text) = status_line(line.as_bytes()).unwrap();
+            assert_eq!((parsed, text), (status, reason));
+        }
+        assert_eq!(status_line(b"HTTP/1.1 200 caf\xe9").unwrap().2, "");
+    }
+
+    #[test]
+    fn rfc9110_15_2_only_101_is_no_interim_response() {
+        for (status, interim) in [(100, true), (101, false), (103, true), (200, false)] {
+            let head = format!("HTTP/1.1 {status} x\r\n\r\n");
+            assert_eq!(
+                ResponseHead::parse(head.as_bytes(), &HeadLimits::default()).unwrap().is_interim(),
+                interim
+            );
+        }
+    }
+
+    #[test]
+    fn a_chunked_refusal_is_relayed_as_chunked() {
+        let head = b"HTTP/1.1 403 No\r\nTransfer-Encoding: chunked\r\nConnection: keep-alive\r\n\r\n";
+        let mut out = Vec::new();
+        let framing = ResponseHead::parse(head, &HeadLimits::default()).unwrap().relay(&mut out).unwrap();
+        assert_eq!(framing, Framing::Chunked);
+        assert_eq!(out, b"HTTP/1.1 403 No\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n");
+    }
+
+    #[test]
+    fn a_refusal_that_is_framed_twice_is_not_relayed() {
+        let head = b"HTTP/1.1 403 No\r\nTransfer-Encoding: chunked\r\nContent-Length: 3\r\n\r\n";
+        let mut out = Vec::new();
+        let relayed = ResponseHead::parse(head, &HeadLimits::default()).unwrap().relay(&mut out);
+        assert_eq!((relayed, out.len()), (Err(BadResponse::Framing), 0));
+    }
+}

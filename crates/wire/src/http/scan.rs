@@ -150,3 +150,129 @@ impl Default for HeadScanner {
         Self::new()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: HeadLimits =
+        HeadLimits { head_bytes: 16 * 1024, request_line_bytes: 8 * 1024, fields: 100 };
+
+    /// Feeds `bytes` in pieces of `step`; the bytes looked at, and the verdict.
+    fn feed(mut scanner: HeadScanner, bytes: &[u8], step: usize) -> (usize, Result<Scan, Refusal>) {
+        work::take();
+        let mut end = 0;
+        loop {
+            end = bytes.len().min(end + step);
+            let verdict = scanner.scan(&bytes[..end], &LIMITS);
+            if verdict != Ok(Scan::Partial) || end == bytes.len() {
+                return (work::take(), verdict);
+            }
+        }
+    }
+
+    /// What the look at the first bytes may cost: each of the first `PREFIX` arrivals looks at no more than `PREFIX`.
+    const START: usize = PREFIX * PREFIX;
+
+    #[test]
+    fn every_byte_is_looked_at_twice_at_most_however_it_arrives() {
+        let field = format!("X: {}\r\n", "a".repeat(7000));
+        let heads = [
+            "GET / HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(),
+            format!("GET /{} HTTP/1.1\r\nHost: a\r\n{field}\r\n", "a".repeat(8000)),
+            format!("{} / HTTP/1.1\r\nHost: a\r\n\r\n", "M".repeat(8000)),
+            format!("GET / HTTP/1.1\r\n{}\r\n", "a:b\r\n".repeat(100)),
+            format!("\r\nGET / HTTP/1.1\r\n{field}{field}\r\n"),
+        ];
+        for head in &heads {
+            for step in [1, 2, 3, 7, 100, 1448, 100_000] {
+                let (examined, verdict) = feed(HeadScanner::new(), head.as_bytes(), step);
+                assert_eq!(verdict, Ok(Scan::Complete(head.len())));
+                assert!(
+                    examined <= 2 * head.len() + START,
+                    "{examined} for {} in steps of {step}",
+                    head.len()
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_refused_costs_no_more_than_its_limit() {
+        let endless = [
+            "a".repeat(1 << 20),
+            format!("GET /{}", "a".repeat(1 << 20)),
+            format!("GET / HTTP/1.1\r\nX: {}", "a".repeat(1 << 20)),
+            format!("GET / HTTP/1.1\r\n{}", "a:b\r\n".repeat(1 << 16)),
+            format!("GET / HTTP/1.1\r\n{}", "a\r\n".repeat(1 << 16)),
+        ];
+        for (input, status) in endless.iter().zip([414, 414, 431, 431, 431]) {
+            for step in [1, 5, 1448, 1 << 21] {
+                let (examined, verdict) = feed(HeadScanner::new(), input.as_bytes(), step);
+                assert_eq!(verdict.unwrap_err().status, status, "{:.20} in steps of {step}", input);
+                assert!(examined <= 2 * LIMITS.head_bytes + START, "{examined} in steps of {step}");
+            }
+        }
+    }
+
+    #[test]
+    fn parsing_after_the_scan_looks_at_the_request_line_once_more() {
+        let head = format!("GET /{} HTTP/1.1\r\nHost: a\r\n\r\n", "a".repeat(8000));
+        work::take();
+        super::super::Request::parse(head.as_bytes(), &LIMITS, false).unwrap();
+        assert!(work::take() <= head.len() + 64);
+    }
+
+    #[test]
+    fn what_follows_the_head_is_not_looked_at() {
+        let head = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+        let input = [&head[..], &[b'\n'; 30_000]].concat();
+        let (examined, verdict) = feed(HeadScanner::new(), &input, input.len());
+        assert_eq!(verdict, Ok(Scan::Complete(head.len())));
+        assert_eq!(examined, head.len() + "GET / HTTP/1.1".len());
+    }
+
+    #[test]
+    fn a_buffer_of_exactly_the_limit_never_waits() {
+        let limits = HeadLimits { head_bytes: 64, ..LIMITS };
+        let head = format!("GET / HTTP/1.1\r\nX: {}\r\n\r\n", "a".repeat(64 - 23));
+        assert_eq!(head.len(), 64);
+        assert_eq!(HeadScanner::new().scan(head.as_bytes(), &limits), Ok(Scan::Complete(64)));
+        assert_eq!(HeadScanner::new().scan(&head.as_bytes()[..63], &limits), Ok(Scan::Partial));
+        let longer = head.replace("X: ", "X: a");
+        assert_eq!(HeadScanner::new().scan(&longer.as_bytes()[..64], &limits), Err(HEAD_TOO_LONG));
+        assert_eq!(HeadScanner::new().scan(longer.as_bytes(), &limits), Err(HEAD_TOO_LONG));
+    }
+
+    #[test]
+    fn a_scanner_is_small() {
+        assert!(size_of::<HeadScanner>() <= 16);
+    }
+
+    #[test]
+    fn the_start_of_something_else_is_refused_at_once() {
+        for bad in [
+            &b"\x16"[..],
+            b"\0",
+            b" ",
+            b"\n",
+            b"\r\r",
+            b"\r\n\r\n",
+            b"\r\n ",
+            b"G\xff",
+            b"GET\r",
+            b"GET\t",
+            b"<html>",
+            b"{",
+        ] {
+            assert!(HeadScanner::new().scan(bad, &LIMITS).is_err(), "{bad:?}");
+        }
+        for good in [&b""[..], b"\r", b"\r\n", b"\r\nG", b"G", b"GET ", b"GET /", b"GET / HTTP/1.1\r"] {
+            assert_eq!(HeadScanner::new().scan(good, &LIMITS), Ok(Scan::Partial), "{good:?}");
+        }
+        for bad in [&b"h"[..], b"\r", b"\r\n", b"HTTP/2", b"SSH-2.0"] {
+            assert!(HeadScanner::for_response().scan(bad, &LIMITS).is_err(), "{bad:?}");
+        }
+        assert_eq!(HeadScanner::for_response().scan(b"HTTP/1.", &LIMITS), Ok(Scan::Partial));
+    }
+}
