@@ -125,6 +125,16 @@ impl<T> Registry<T> {
         Ok(self.insert_with(|_| value))
     }
 
+    /// The key that the next session to be taken in will have, for operations that must name it before it is
+    /// there. `None` where all slots are taken.
+    #[must_use]
+    pub fn next_key(&self) -> Option<Key> {
+        let slot = self.slots.vacant_key();
+        // The capacity is a `u32`, so every slot is.
+        (self.slots.len() < self.capacity)
+            .then(|| Key::new(slot as u32, self.generations.get(slot).copied().unwrap_or(1)))
+    }
+
     /// Takes a session in that knows its own key. `None`, without a call of `make`, where all slots are taken.
     pub fn insert_as(&mut self, make: impl FnOnce(Key) -> T) -> Option<Key> {
         (self.slots.len() < self.capacity).then(|| self.insert_with(make))

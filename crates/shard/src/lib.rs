@@ -1,1 +1,40 @@
-//! Tidegate's shard.
+//! One thread, one backend, one registry: the loop of the data plane.
+//!
+//! A [`Shard`] owns a [`Backend`](tidegate_io::Backend), the sessions that it accepted and the legs that it opened for them. Each turn
+//! is one pass: wait, complete, parse where the bytes lie, decide, queue, flush; then deadlines in one batch. Nothing is
+//! shared with other shards but the [`Plan`]; letters come through the [`mailbox`].
+//!
+//! ```text
+//!            Event                     Span                 Sends
+//! Backend ──────────► Shard::handle ──────────► Turn ─────────────► Backend
+//!    ▲                  │ input │ echo │ proxy    │ remainder           │
+//!    │                  ▼                         ▼                     │
+//!    └────────────── Registry<Session> ◄──────── Outbox ◄───────────────┘
+//! ```
+//! It knows no socket and no clock but the backend's, and no random source but its [`Environment`]'s: `tests/sim.rs` runs
+//! whole shards on a simulated backend with a seed.
+#![forbid(unsafe_code)]
+
+mod counters;
+mod echo;
+mod ending;
+mod environment;
+mod head;
+mod input;
+mod inspect;
+pub mod log;
+mod mailbox;
+mod output;
+mod plan;
+mod proxy;
+mod session;
+mod shard;
+mod transport;
+mod turn;
+
+pub use counters::Counters;
+pub use environment::Environment;
+pub use inspect::{Inspection, Legs};
+pub use mailbox::{Mail, Mailbox, Sender, Undelivered, mailbox};
+pub use plan::{Addresses, Plan};
+pub use shard::{Progress, Shard};

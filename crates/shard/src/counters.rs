@@ -1,0 +1,48 @@
+//! What a shard has counted: plain numbers on its own thread, published once in a while.
+
+/// Counters of one shard since its start, and its present gauges.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Connections accepted.
+    pub accepted: u64,
+    /// Connections closed at once: no slot was free.
+    pub refused_full: u64,
+    /// Requests refused with a status.
+    pub refused: u64,
+    /// Handshakes that ended in a session.
+    pub opened: u64,
+    /// Sessions that have ended.
+    pub ended: u64,
+    /// Pages answered.
+    pub pages: u64,
+    /// Messages answered here.
+    pub messages: u64,
+    /// Pieces or messages carried between the legs of pairs.
+    pub relayed: u64,
+    /// Bytes received, of all kinds.
+    pub bytes_received: u64,
+    /// Protocol violations of clients.
+    pub client_violations: u64,
+    /// Protocol violations of upstreams.
+    pub upstream_violations: u64,
+    /// Pings sent by the gateway.
+    pub pings: u64,
+    /// Sessions given up because a ping stayed without answer.
+    pub ping_timeouts: u64,
+    /// Readers paused for a full far side.
+    pub pauses: u64,
+    /// Sends that the kernel did not take whole.
+    pub remainders: u64,
+    /// Receives that found no buffer.
+    pub starved: u64,
+    /// Events for sessions that no longer exist.
+    pub stale: u64,
+    /// Messages dropped by a full outbox's policy.
+    pub dropped: u64,
+    /// Sessions closed because their outbox was full or took nothing in time.
+    pub slow: u64,
+    /// Upstream connections tried.
+    pub dialed: u64,
+    /// Upstream connections that failed.
+    pub dial_failures: u64,
+}

@@ -1,0 +1,144 @@
+//! Messages that are answered where they lie.
+//!
+//! A client's header is four bytes longer than the answer's (the mask), so the answer fits where the question lay: its
+//! header goes right before the payload. Small payloads have been moved down while they were unmasked, so that the
+//! answers of one buffer lie end to end: one piece, one send.
+
+use tidegate_io::Backend;
+use tidegate_registry::{Control, Key};
+use tidegate_wire::{
+    close::CloseCode,
+    frame::{self, ControlFrame, Head, Opcode},
+    message::{Cursor, DecodeContext, Event, OwnedPayload, Payload},
+};
+
+use crate::{environment::Environment, input::Place, output::{Content, Span}, session::State, shard::Shard};
+
+/// Messages shorter than this are not worth deflating: the block's overhead eats the gain.
+pub(crate) const DEFLATE_FROM: usize = 64;
+
+/// What ended the reading of a buffer.
+enum Stop {
+    Used,
+    Close(tidegate_wire::close::CloseFrame),
+    Violation(tidegate_wire::message::Violation),
+    Flood,
+}
+
+impl<B: Backend, E: Environment> Shard<B, E> {
+    /// Answers the messages in `bytes`; uses all of them.
+    pub(crate) fn read_messages(&mut self, key: Key, bytes: &mut [u8], place: Place) -> usize {
+        let Self { registry, turn, spans, codecs, spares, plan, counters, now_ms, .. } = self;
+        let Some(session) = registry.get_mut(key) else { return bytes.len() };
+        let route = plan.route(session.route);
+        let closing = session.marks.close_sent;
+        let State::Open(open) = &mut session.state else { return bytes.len() };
+        let was_partial = open.decoder.is_partial();
+        let mut cursor = Cursor { read: 0, write: 0, compact: true };
+        // The answers since the last span lie in bytes[start..cursor.write].
+        let mut start = 0;
+        let mut completed = false;
+        let stop = loop {
+            let mut context =
+                DecodeContext { limits: &route.messages, compression: open.compression.as_mut(), codecs, spares };
+            let event = match open.decoder.next(bytes, &mut cursor, &mut context) {
+                Ok(Some(event)) => event,
+                Ok(None) => break Stop::Used,
+                Err(violation) => break Stop::Violation(violation),
+            };
+            match event {
+                Event::Message { .. } if closing => {} // RFC 6455 §5.5.1: nothing follows the Close that was sent.
+                Event::Message { kind, payload, .. } => {
+                    counters.messages += 1;
+                    completed = true;
+                    let opcode = Opcode::from(kind);
+                    let deflate = open.compression.as_mut().filter(|_| payload.len() >= DEFLATE_FROM);
+                    if let Some(compression) = deflate {
+                        let mut out = vec![0; frame::MAX_HEADER];
+                        compression.deflate(codecs, payload.bytes(bytes), &mut out);
+                        let head = Head {
+                            fin: true,
+                            rsv1: true,
+                            opcode,
+                            len: (out.len() - frame::MAX_HEADER) as u64,
+                            mask: None,
+                        };
+                        let begin = frame::encode_header_before(&mut out, frame::MAX_HEADER, &head);
+                        flush(spans, key, place, &mut start, cursor.write);
+                        spans.push(Span { key, source: turn.keep(out, begin), content: Content::Messages });
+                        if let Payload::Owned(owned) = payload {
+                            spares.give(owned.buffer);
+                        }
+                        start = cursor.read;
+                        cursor.write = cursor.read;
+                        continue;
+                    }
+                    let head = Head { fin: true, rsv1: false, opcode, len: payload.len() as u64, mask: None };
+                    match payload {
+                        Payload::InPlace(range) => {
+                            let begin = frame::encode_header_before(bytes, range.start, &head);
+                            if begin != cursor.write {
+                                flush(spans, key, place, &mut start, cursor.write);
+                                start = begin;
+                            }
+                            cursor.write = range.end;
+                        }
+                        Payload::Owned(OwnedPayload { mut buffer, start: payload_start }) => {
+                            let begin = frame::encode_header_before(&mut buffer, payload_start, &head);
+                            flush(spans, key, place, &mut start, cursor.write);
+                            spans.push(Span { key, source: turn.keep(buffer, begin), content: Content::Messages });
+                            start = cursor.read;
+                            cursor.write = cursor.read;
+                        }
+                    }
+                }
+                Event::Ping(payload) => {
+                    if !open.budget.spend(*now_ms, &route.control) {
+                        break Stop::Flood;
+                    }
+                    if !closing {
+                        flush(spans, key, place, &mut start, cursor.write);
+                        start = cursor.read;
+                        cursor.write = cursor.read;
+                        let pong = ControlFrame::pong(&payload, None);
+                        spans.push(Span { key, source: turn.keep_small(pong.as_ref()), content: Content::Control(Control::Pong) });
+                    }
+                }
+                Event::Pong(_) => {
+                    if !open.budget.spend(*now_ms, &route.control) {
+                        break Stop::Flood;
+                    }
+                    session.marks.pinged = false;
+                }
+                Event::Close(close) => break Stop::Close(close),
+            }
+        };
+        flush(spans, key, place, &mut start, cursor.write);
+        // Any byte shows that the peer is alive: the ping's pong is as good as there.
+        session.marks.pinged = false;
+        let partial = open.decoder.is_partial();
+        match stop {
+            Stop::Used => {
+                if partial && (completed || !was_partial) {
+                    session.since_ms = *now_ms;
+                    let deadline = *now_ms + route.limits.message_timeout_ms;
+                    self.ensure_deadline(key, deadline);
+                }
+            }
+            Stop::Close(close) => self.close_received(key, close),
+            Stop::Violation(violation) => self.violated(key, violation.close_code(), violation.text()),
+            Stop::Flood => {
+                self.violated(key, CloseCode::POLICY_VIOLATION, "too many control frames in a short time");
+            }
+        }
+        bytes.len()
+    }
+}
+
+/// The answers that lie end to end become one piece.
+fn flush(spans: &mut Vec<Span>, key: Key, place: Place, start: &mut usize, end: usize) {
+    if *start < end {
+        spans.push(Span { key, source: place.source(*start..end), content: Content::Messages });
+        *start = end;
+    }
+}

@@ -1,0 +1,342 @@
+//! How sessions end: by Close, by a fault, by time, by drain. Pairs end in `proxy`.
+//!
+//! The order is always the same: the last bytes, the FIN behind them, reading and discarding within a bound until the
+//! peer's FIN, then closing. Closing with unread input would send a reset that can destroy the last bytes.
+
+use tidegate_io::Backend;
+use tidegate_registry::{Control, Key};
+use tidegate_wire::{
+    close::{CloseCode, CloseFrame},
+    frame::ControlFrame,
+    http::Refusal,
+};
+
+use crate::{
+    environment::Environment,
+    log::{ABNORMAL, Leg, Level, NO_STATUS, What},
+    output::Content,
+    session::{Reading, State},
+    shard::Shard,
+};
+
+impl<B: Backend, E: Environment> Shard<B, E> {
+    /// Sends a Close on a leg, once. The mask is drawn where this end is the client (RFC 6455 §5.3).
+    pub(crate) fn send_close(&mut self, key: Key, code: Option<CloseCode>, reason: &str) {
+        let Some(session) = self.registry.get_mut(key) else { return };
+        if session.marks.close_sent {
+            return;
+        }
+        session.marks.close_sent = true;
+        let mask = session.marks.upstream.then(|| {
+            let mut mask = [0; 4];
+            self.environment.random(&mut mask);
+            mask
+        });
+        let frame = ControlFrame::close(code, reason, mask);
+        self.emit_small(key, frame.as_ref(), Content::Control(Control::Close));
+    }
+
+    /// Only the FIN is left to send: reads and discards until the peer ends, or the deadline.
+    pub(crate) fn linger(&mut self, key: Key) {
+        let deadline_ms = self.now_ms + self.plan.limits().close_timeout_ms;
+        self.release_state(key, State::Lingering { discarded: 0, deadline_ms });
+        let Some(session) = self.registry.get_mut(key) else { return };
+        session.marks.paused = false;
+        self.finishing.push(key);
+        self.ensure_deadline(key, deadline_ms);
+        self.arm_receive(key);
+    }
+
+    /// Puts another state in a state's place and gives back what the old one held.
+    pub(crate) fn release_state(&mut self, key: Key, state: State) {
+        let Some(session) = self.registry.get_mut(key) else { return };
+        match std::mem::replace(&mut session.state, state) {
+            State::Open(mut open) => {
+                self.counters.ended += 1;
+                open.decoder.abandon(&mut self.codecs);
+                if let Some(compression) = open.compression {
+                    compression.release(&mut self.codecs);
+                }
+            }
+            State::Paired(paired) => {
+                if session.marks.upstream {
+                    self.upstreams.ended(session.route, paired.upstream);
+                } else {
+                    self.counters.ended += 1;
+                }
+                if let Reading::Messages(mut messages) = paired.reading {
+                    messages.decoder.abandon(&mut self.codecs);
+                    if let Some(compression) = messages.compression {
+                        compression.release(&mut self.codecs);
+                    }
+                }
+            }
+            State::Dialing(dialing) => self.upstreams.ended(session.route, dialing.upstream),
+            State::Head(_) | State::Waiting(_) | State::Lingering { .. } | State::Dead => {}
+        }
+    }
+
+    /// A Close came to a session that is answered here.
+    pub(crate) fn close_received(&mut self, key: Key, close: CloseFrame) {
+        let Some(session) = self.registry.get_mut(key) else { return };
+        session.marks.close_received = true;
+        if !session.marks.close_sent {
+            self.log_end(key, Leg::Client, close.code.map_or(NO_STATUS, u16::from), "closed by the client");
+            // RFC 6455 §5.5.1: the answer typically echoes the status code.
+            self.send_close(key, close.code, "");
+        }
+        self.linger(key);
+    }
+
+    /// A client broke the protocol or a rule of the route.
+    pub(crate) fn violated(&mut self, key: Key, code: CloseCode, reason: &'static str) {
+        self.counters.client_violations += 1;
+        self.log_end(key, Leg::Client, code.into(), reason);
+        self.send_close(key, Some(code), reason);
+        self.linger(key);
+    }
+
+    /// The peer sent its FIN.
+    pub(crate) fn peer_ended(&mut self, key: Key) {
+        let Some(session) = self.registry.get(key) else { return };
+        // A sealed stream that ends without its closing record was cut off.
+        if session.transport.seals() && !session.marks.sealed_end {
+            self.peer_broke(key, 0);
+            return;
+        }
+        match &session.state {
+            State::Head(_) => self.abort(key, false),
+            State::Waiting(_) => self.give_up_waiting(key),
+            State::Dialing(_) => self.dial_failed(key, "closed before it answered the handshake", 0),
+            State::Open(_) => {
+                if !session.marks.close_sent {
+                    // RFC 6455 §7.1.5: a connection that ends without a Close has ended abnormally.
+                    self.log_end(key, Leg::Client, ABNORMAL, "ended without a Close");
+                }
+                self.linger(key);
+            }
+            State::Paired(_) => self.leg_vanished(key, 0),
+            State::Lingering { .. } => {
+                if session.marks.fin_sent {
+                    self.abort(key, false);
+                }
+            }
+            State::Dead => {}
+        }
+    }
+
+    /// The connection is broken: nothing can be sent or received on it.
+    pub(crate) fn peer_broke(&mut self, key: Key, errno: i32) {
+        let Some(session) = self.registry.get(key) else { return };
+        match &session.state {
+            State::Waiting(_) => self.give_up_waiting(key),
+            State::Dialing(_) => self.dial_failed(key, "connection broken", errno),
+            State::Open(_) => {
+                self.log_end(key, Leg::Client, ABNORMAL, "connection broken");
+                self.abort(key, true);
+            }
+            State::Paired(_) => self.leg_vanished(key, errno),
+            State::Head(_) | State::Lingering { .. } => self.abort(key, true),
+            State::Dead => {}
+        }
+    }
+
+    /// The outbox is over its bound: what waits is dropped at a message's end, then a Close 1013 follows.
+    pub(crate) fn end_slow(&mut self, key: Key) {
+        let Some(session) = self.registry.get_mut(key) else { return };
+        match &session.state {
+            State::Open(_) => {
+                if !session.outbox.drop_unsent(&mut self.retained) {
+                    self.abort(key, true);
+                    return;
+                }
+                self.send_close(key, Some(CloseCode::TRY_AGAIN_LATER), "slow consumer");
+                self.linger(key);
+            }
+            State::Paired(_) => self.pair_slow(key),
+            _ => self.abort(key, true),
+        }
+    }
+
+    /// Drains one session: a Close at a boundary where there is a session, the end where there is none yet.
+    pub(crate) fn drain_session(&mut self, key: Key, code: CloseCode) {
+        let Some(session) = self.registry.get_mut(key) else { return };
+        match &mut session.state {
+            State::Head(head) => {
+                if head.bytes.is_empty() {
+                    self.abort(key, false);
+                } else {
+                    self.refuse(key, &DRAINING, false);
+                }
+            }
+            State::Waiting(_) => self.refuse_waiting(key, &DRAINING),
+            State::Open(open) => {
+                if !session.marks.close_sent {
+                    open.close_deadline_ms = self.now_ms + self.plan.limits().close_timeout_ms;
+                    let deadline_ms = open.close_deadline_ms;
+                    self.send_close(key, Some(code), "going away");
+                    self.ensure_deadline(key, deadline_ms);
+                    self.resume(key);
+                }
+            }
+            State::Paired(_) => self.drain_leg(key, code),
+            State::Dialing(_) | State::Lingering { .. } | State::Dead => {}
+        }
+    }
+
+    /// A deadline of the session has come, or an earlier one that meanwhile has no meaning.
+    pub(crate) fn due(&mut self, key: Key) {
+        let now_ms = self.now_ms;
+        let Some(session) = self.registry.get(key) else { return };
+        let write_ms = self.plan.limits().write_timeout_ms;
+        if !session.outbox.is_empty() && session.stalled_ms + write_ms <= now_ms {
+            self.counters.slow += 1;
+            let leg = self.leg(key);
+            self.log_end(key, leg, CloseCode::TRY_AGAIN_LATER.into(), "slow consumer: it took nothing for too long");
+            self.peer_stalled(key);
+            return;
+        }
+        let stalled = (!session.outbox.is_empty()).then_some(session.stalled_ms + write_ms);
+        let next = match &session.state {
+            State::Head(head) if head.deadline_ms <= now_ms => {
+                if head.bytes.is_empty() && session.marks.keep_alive {
+                    self.abort(key, false);
+                } else {
+                    self.refuse(key, &HEAD_TIMEOUT, false);
+                }
+                return;
+            }
+            State::Head(head) => Some(head.deadline_ms),
+            State::Waiting(_) => self.due_waiting(key),
+            State::Dialing(dialing) if dialing.deadline_ms <= now_ms => {
+                self.dial_timed_out(key);
+                return;
+            }
+            State::Dialing(dialing) => Some(dialing.deadline_ms),
+            State::Lingering { deadline_ms, .. } if *deadline_ms <= now_ms => {
+                self.abort(key, true);
+                return;
+            }
+            State::Lingering { deadline_ms, .. } => Some(*deadline_ms),
+            State::Open(_) => self.due_open(key),
+            State::Paired(_) => self.due_paired(key),
+            State::Dead => None,
+        };
+        if matches!(self.registry.get(key), Some(session) if matches!(session.state, State::Dead)) {
+            return;
+        }
+        if let Some(next) = [next, stalled].into_iter().flatten().min() {
+            self.ensure_deadline(key, next);
+        }
+    }
+
+    /// Deadlines of a session that is answered here; gives the next one.
+    fn due_open(&mut self, key: Key) -> Option<u64> {
+        let now_ms = self.now_ms;
+        let session = self.registry.get_mut(key)?;
+        let limits = &self.plan.route(session.route).limits;
+        let State::Open(open) = &session.state else { return None };
+        if open.close_deadline_ms != 0 {
+            if open.close_deadline_ms <= now_ms {
+                self.abort(key, true);
+                return None;
+            }
+            return Some(open.close_deadline_ms);
+        }
+        let mut next = None;
+        if open.decoder.is_partial() {
+            let deadline = session.since_ms + limits.message_timeout_ms;
+            if deadline <= now_ms {
+                self.violated(key, CloseCode::POLICY_VIOLATION, "a message took too long to complete");
+                return None;
+            }
+            next = Some(deadline);
+        }
+        if limits.idle_timeout_ms != 0 {
+            let deadline = session.spoke_ms + limits.idle_timeout_ms;
+            if deadline <= now_ms {
+                self.log_end(key, Leg::Client, CloseCode::GOING_AWAY.into(), "idle for too long");
+                self.send_close(key, Some(CloseCode::GOING_AWAY), "idle for too long");
+                self.linger(key);
+                return None;
+            }
+            next = Some(next.map_or(deadline, |n: u64| n.min(deadline)));
+        }
+        let ping = self.due_ping(key)?;
+        Some(next.map_or(ping, |n| n.min(ping)))
+    }
+
+    /// Pings a silent peer, gives up one that did not answer; gives the next deadline.
+    ///
+    /// `None` where the session was ended.
+    pub(crate) fn due_ping(&mut self, key: Key) -> Option<u64> {
+        let now_ms = self.now_ms;
+        let session = self.registry.get_mut(key)?;
+        let limits = &self.plan.route(session.route).limits;
+        let (ping_interval_ms, pong_timeout_ms) = (limits.ping_interval_ms, limits.pong_timeout_ms);
+        if ping_interval_ms == 0 {
+            return Some(u64::MAX);
+        }
+        if session.marks.pinged {
+            let deadline = session.pinged_ms + pong_timeout_ms;
+            if deadline > now_ms {
+                return Some(deadline);
+            }
+            self.counters.ping_timeouts += 1;
+            let leg = self.leg(key);
+            self.log_end(key, leg, ABNORMAL, "no pong in time");
+            self.peer_silent(key);
+            return None;
+        }
+        let deadline = session.seen_ms + ping_interval_ms;
+        if deadline > now_ms {
+            return Some(deadline);
+        }
+        if self.send_ping(key) {
+            Some(now_ms + pong_timeout_ms)
+        } else {
+            // Inside a forwarded frame nothing can be put: look again soon.
+            Some(now_ms + ping_interval_ms.min(1_000))
+        }
+    }
+
+    /// A peer that answers no ping: it gets no Close, it would not read it.
+    fn peer_silent(&mut self, key: Key) {
+        match self.registry.get(key).map(|session| &session.state) {
+            Some(State::Paired(_)) => self.leg_vanished(key, 0),
+            Some(_) => self.abort(key, true),
+            None => {}
+        }
+    }
+
+    /// A peer that takes nothing.
+    fn peer_stalled(&mut self, key: Key) {
+        match self.registry.get(key).map(|session| &session.state) {
+            Some(State::Paired(_)) => self.pair_stalled(key),
+            Some(State::Dialing(_)) => self.dial_failed(key, "took no handshake", 0),
+            Some(State::Waiting(_)) => self.give_up_waiting(key),
+            Some(_) => self.abort(key, true),
+            None => {}
+        }
+    }
+
+    pub(crate) fn log_end(&mut self, key: Key, leg: Leg, code: u16, reason: &'static str) {
+        let level = match code {
+            1000 | 1001 | NO_STATUS => Level::Debug,
+            _ => Level::Info,
+        };
+        self.log(level, Some(key), What::Ended { leg, code, reason });
+    }
+}
+
+/// While draining no request is begun.
+pub(crate) const DRAINING: Refusal = Refusal {
+    status: 503,
+    reason: "the gateway is shutting down",
+    close: true,
+    fields: &[("Retry-After", "1")],
+};
+
+/// RFC 9110 §15.5.9.
+const HEAD_TIMEOUT: Refusal =
+    Refusal { status: 408, reason: "the request's head did not arrive in time", close: true, fields: &[] };

@@ -1,0 +1,224 @@
+//! From a request to what answers it: a page, a refusal, a session here, or a session with an upstream.
+
+use tidegate_config::{Action, Echo};
+use tidegate_io::Backend;
+use tidegate_registry::Key;
+use tidegate_wire::{
+    Role,
+    budget::ControlBudget,
+    deflate::Compression,
+    extension::negotiate,
+    handshake::{self, Accepted, Upgrade},
+    http::{self, HeadScanner, Refusal, Request, Scan},
+    message::Decoder,
+};
+
+use crate::{
+    environment::Environment,
+    log::{Level, What},
+    output::Content,
+    session::{Head, Open, State},
+    shard::Shard,
+};
+
+/// The lookup found nothing.
+const NOT_FOUND: Refusal = Refusal { status: 404, reason: "no route for this host and path", close: true, fields: &[] };
+
+/// RFC 6455 §10.2.
+const FOREIGN_ORIGIN: Refusal =
+    Refusal { status: 403, reason: "this origin may not open sessions here", close: true, fields: &[] };
+
+/// A page's request has no use for a body.
+const PAGE_BODY: Refusal = Refusal { status: 400, reason: "this request takes no body", close: true, fields: &[] };
+
+/// All session slots are taken.
+const FULL: Refusal =
+    Refusal { status: 503, reason: "too many sessions", close: true, fields: &[("Retry-After", "5")] };
+
+impl<B: Backend, E: Environment> Shard<B, E> {
+    /// The state of a new connection, or of one kept alive behind a page.
+    pub(crate) fn new_head(&self, now_ms: u64) -> State {
+        State::Head(Head {
+            scanner: HeadScanner::default(),
+            bytes: Vec::new(),
+            deadline_ms: now_ms + self.plan.limits().head_timeout_ms,
+        })
+    }
+
+    /// Reads a request's head; gives how many of `bytes` were part of it.
+    pub(crate) fn read_head(&mut self, key: Key, bytes: &[u8]) -> usize {
+        let plan = std::sync::Arc::clone(&self.plan);
+        let Some(session) = self.registry.get_mut(key) else { return bytes.len() };
+        let State::Head(head) = &mut session.state else { return 0 };
+        let before = head.bytes.len();
+        if before > 0 {
+            head.bytes.extend_from_slice(bytes);
+        }
+        let so_far = if before > 0 { &head.bytes[..] } else { bytes };
+        match head.scanner.scan(so_far, plan.head_limits()) {
+            Ok(Scan::Complete(end)) => {
+                let carried = std::mem::take(&mut head.bytes);
+                let text = if before > 0 { &carried[..end] } else { &bytes[..end] };
+                self.answer(key, text);
+                end - before
+            }
+            Ok(Scan::Partial) => {
+                if before == 0 {
+                    head.bytes.extend_from_slice(bytes);
+                }
+                bytes.len()
+            }
+            Err(refusal) => {
+                self.refuse(key, &refusal, false);
+                bytes.len()
+            }
+        }
+    }
+
+    fn answer(&mut self, key: Key, head: &[u8]) {
+        let plan = std::sync::Arc::clone(&self.plan);
+        let head_only = head.starts_with(b"HEAD ");
+        let outcome = Request::parse(head, plan.head_limits(), false).and_then(|request| self.dispatch(key, &request));
+        if let Err(refusal) = outcome {
+            self.refuse(key, &refusal, head_only);
+        }
+    }
+
+    fn dispatch(&mut self, key: Key, request: &Request<'_>) -> Result<(), Refusal> {
+        let plan = std::sync::Arc::clone(&self.plan);
+        let protocols = request.fields.list("sec-websocket-protocol");
+        let (id, route) = plan.routes().lookup(request.host, request.target.path, protocols).ok_or(NOT_FOUND)?;
+        match &route.action {
+            Action::Page => self.answer_page(key, request),
+            Action::Echo(echo) => {
+                let upgrade = self.upgrade(id, request)?;
+                self.set_route(key, id);
+                self.open(key, &upgrade, echo);
+                Ok(())
+            }
+            Action::Proxy(_) => {
+                let upgrade = self.upgrade(id, request)?;
+                self.set_route(key, id);
+                self.begin_proxy(key, request, &upgrade)
+            }
+        }
+    }
+
+    fn set_route(&mut self, key: Key, id: tidegate_hub::RouteId) {
+        if let Some(session) = self.registry.get_mut(key) {
+            session.route = id;
+        }
+    }
+
+    /// The upgrade that a request asks for, from an origin that may.
+    fn upgrade<'b>(&self, id: tidegate_hub::RouteId, request: &Request<'b>) -> Result<Upgrade<'b>, Refusal> {
+        let upgrade = handshake::upgrade(request)?;
+        let origins = &self.plan.route(id).origins;
+        if !handshake::origin_allowed(origins, upgrade.origin, request.host, false) {
+            return Err(FOREIGN_ORIGIN);
+        }
+        Ok(upgrade)
+    }
+
+    fn answer_page(&mut self, key: Key, request: &Request<'_>) -> Result<(), Refusal> {
+        request.check_page_method()?;
+        if request.content_length()?.is_some_and(|length| length > 0) {
+            return Err(PAGE_BODY);
+        }
+        let head_only = request.is_head();
+        let keep_alive = request.keep_alive() && self.draining.is_none();
+        let page = include_bytes!("../assets/index.html");
+        let response = http::page_response(
+            200,
+            "text/html; charset=utf-8",
+            page,
+            head_only,
+            keep_alive,
+            &[("Cache-Control", "no-cache"), ("X-Content-Type-Options", "nosniff")],
+        );
+        self.counters.pages += 1;
+        let source = self.turn.keep(response, 0);
+        self.emit(key, source, Content::WHOLE);
+        if keep_alive {
+            let head = self.new_head(self.now_ms);
+            if let Some(session) = self.registry.get_mut(key) {
+                session.state = head;
+                session.marks.keep_alive = true;
+            }
+            self.ensure_deadline(key, self.now_ms + self.plan.limits().head_timeout_ms);
+        } else {
+            self.linger(key);
+        }
+        Ok(())
+    }
+
+    /// Opens a session that is answered here.
+    fn open(&mut self, key: Key, upgrade: &Upgrade<'_>, echo: &Echo) {
+        let plan = std::sync::Arc::clone(&self.plan);
+        let Some(session) = self.registry.get(key) else { return };
+        let route = plan.route(session.route);
+        let protocol = upgrade.protocols.iter().copied().find(|p| route.subprotocols.iter().any(|own| own == p));
+        let agreed = match &route.deflate {
+            Some(policy) => {
+                let mut policy = *policy;
+                policy.context_takeover = echo.context_takeover && self.codecs.takeover_available();
+                negotiate(&upgrade.offers, &policy)
+            }
+            None => None,
+        };
+        let mut response = Vec::with_capacity(256);
+        let accepted = Accepted { key: upgrade.key, protocol, extension: agreed.as_ref() };
+        handshake::switching_protocols(&mut response, &accepted);
+        let compression = agreed.map(|params| Compression::new(params, Role::Server, &mut self.codecs));
+        let source = self.turn.keep(response, 0);
+        self.emit(key, source, Content::WHOLE);
+        let state = State::Open(Open {
+            decoder: Decoder::new(Role::Server),
+            compression,
+            budget: ControlBudget::default(),
+            close_deadline_ms: 0,
+        });
+        self.counters.opened += 1;
+        self.opened(key, state);
+    }
+
+    /// A handshake has ended in a session: its deadlines begin.
+    pub(crate) fn opened(&mut self, key: Key, state: State) {
+        let now_ms = self.now_ms;
+        let Some(session) = self.registry.get_mut(key) else { return };
+        session.state = state;
+        session.seen_ms = now_ms;
+        session.spoke_ms = now_ms;
+        let limits = &self.plan.route(session.route).limits;
+        // The head's deadline must not stay: it would only find out that it has no meaning any more.
+        self.wheel.cancel(key.index());
+        let mut deadline = u64::MAX;
+        if limits.ping_interval_ms != 0 {
+            // Spread, so that sessions that came together are not pinged together.
+            deadline = now_ms + tidegate_registry::jitter(key, limits.ping_interval_ms, u64::from(self.id));
+        }
+        if limits.idle_timeout_ms != 0 {
+            deadline = deadline.min(now_ms + limits.idle_timeout_ms);
+        }
+        if deadline != u64::MAX {
+            self.ensure_deadline(key, deadline);
+        }
+        if let Some(code) = self.draining {
+            self.drain_session(key, code);
+        }
+    }
+
+    /// Answers with a refusal and ends the connection behind it.
+    pub(crate) fn refuse(&mut self, key: Key, refusal: &Refusal, head_only: bool) {
+        self.counters.refused += 1;
+        self.log(Level::Info, Some(key), What::Refused { status: refusal.status, reason: refusal.reason });
+        let response = Refusal { close: true, ..*refusal }.response(head_only);
+        let source = self.turn.keep(response, 0);
+        self.emit(key, source, Content::WHOLE);
+        self.linger(key);
+    }
+
+    pub(crate) fn refuse_full(&mut self, key: Key) {
+        self.refuse(key, &FULL, false);
+    }
+}

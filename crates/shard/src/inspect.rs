@@ -1,0 +1,124 @@
+//! What a shard holds at a moment between two turns, for tests and the simulator.
+
+use tidegate_io::Backend;
+
+use crate::{
+    environment::Environment,
+    session::{Reading, State},
+    shard::Shard,
+};
+
+/// Counts of now.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Inspection {
+    /// Occupied slots: legs of clients and of upstreams.
+    pub slots: u32,
+    /// The same by state.
+    pub legs: Legs,
+    /// Sockets owned.
+    pub sockets: u32,
+    /// Listeners that were not closed.
+    pub listeners: u32,
+    /// Receives armed.
+    pub receives: u32,
+    /// Polls for room armed.
+    pub polls: u32,
+    /// Connects pending.
+    pub connects: u32,
+    /// Legs that wait for a receive buffer.
+    pub starved: u32,
+    /// Legs whose reader is paused.
+    pub paused: u32,
+    /// Receive buffers held.
+    pub buffers: u32,
+    /// Bytes that outboxes own, as counted.
+    pub retained: usize,
+    /// Bytes that wait in all outboxes.
+    pub outbox_bytes: usize,
+    /// Bytes that wait in the fullest outbox.
+    pub outbox_most: usize,
+    /// Bytes of incomplete heads and messages, and of early data.
+    pub partial_bytes: usize,
+    /// Legs with an entry in the wheel.
+    pub wheel: u32,
+    /// Legs without one.
+    pub untimed: u32,
+    /// Proxied pairs.
+    pub pairs: u32,
+    /// Inflaters lent.
+    pub inflaters: u32,
+    /// Sends queued for the next turn.
+    pub sends: u32,
+}
+
+/// Legs by state.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Legs {
+    /// Reading a request.
+    pub head: u32,
+    /// Waiting for an upstream.
+    pub waiting: u32,
+    /// Open, answered here or paired.
+    pub open: u32,
+    /// Open, a Close sent or owed.
+    pub closing: u32,
+    /// Last bytes and FIN on their way, discarding.
+    pub lingering: u32,
+    /// Shut down: only final events are awaited.
+    pub ending: u32,
+    /// Upstream legs that connect or await the answer.
+    pub dialing: u32,
+}
+
+impl<B: Backend, E: Environment> Shard<B, E> {
+    /// Counts all that the shard holds. Work in proportion to its sessions.
+    pub fn inspect(&self) -> Inspection {
+        let mut seen = Inspection {
+            slots: self.registry.len() as u32,
+            sockets: self.registry.len() as u32,
+            listeners: self.listeners() as u32,
+            buffers: self.turn.buffers.len() as u32,
+            retained: self.retained.bytes(),
+            inflaters: self.codecs.stats().inflaters_lent,
+            sends: self.turn.dirty.len() as u32,
+            ..Inspection::default()
+        };
+        for (key, session) in self.registry.iter() {
+            let closing = session.marks.close_sent || session.marks.close_received;
+            let (state, partial) = match &session.state {
+                State::Head(head) => (&mut seen.legs.head, head.bytes.len()),
+                State::Waiting(waiting) => (&mut seen.legs.waiting, waiting.early.len()),
+                State::Dialing(dialing) => (&mut seen.legs.dialing, dialing.bytes.len()),
+                State::Open(open) => (
+                    if closing { &mut seen.legs.closing } else { &mut seen.legs.open },
+                    open.decoder.retained_bytes(),
+                ),
+                State::Paired(paired) => {
+                    seen.pairs += u32::from(paired.far.is_some() && !session.marks.upstream);
+                    let partial = match &paired.reading {
+                        Reading::Cut(_) => 0,
+                        Reading::Messages(messages) => messages.decoder.retained_bytes(),
+                    };
+                    (if closing { &mut seen.legs.closing } else { &mut seen.legs.open }, partial)
+                }
+                State::Lingering { .. } => (&mut seen.legs.lingering, 0),
+                State::Dead => (&mut seen.legs.ending, 0),
+            };
+            *state += 1;
+            seen.partial_bytes += partial;
+            seen.receives += u32::from(session.in_flight.receive);
+            seen.polls += u32::from(session.in_flight.poll);
+            seen.connects += u32::from(session.in_flight.connect);
+            seen.starved += u32::from(session.marks.starved);
+            seen.paused += u32::from(session.marks.paused);
+            let waits = session.outbox.buffered();
+            seen.outbox_bytes += waits;
+            seen.outbox_most = seen.outbox_most.max(waits);
+            match self.wheel.deadline(key.index()) {
+                Some(_) => seen.wheel += 1,
+                None => seen.untimed += 1,
+            }
+        }
+        seen
+    }
+}

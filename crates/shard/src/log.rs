@@ -1,0 +1,120 @@
+//! What a shard has to say, as values: the text is made on another thread.
+
+use std::{fmt, net::SocketAddr};
+
+/// No Close came (RFC 6455 §7.1.5); never in a frame.
+pub(crate) const ABNORMAL: u16 = 1006;
+
+/// A Close without a code came (RFC 6455 §7.1.5); never in a frame.
+pub(crate) const NO_STATUS: u16 = 1005;
+
+/// How much it matters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Level {
+    /// The course of single sessions.
+    Debug,
+    /// Peers' faults.
+    Info,
+    /// What an operator should look at.
+    Warn,
+}
+
+/// One entry of the log. Holds no bytes of a peer: nothing to escape.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// How much it matters.
+    pub level: Level,
+    /// The shard that speaks.
+    pub shard: u16,
+    /// The session's key in its shard, where it is about one.
+    pub session: Option<u64>,
+    /// The client's address, where it is known.
+    pub peer: Option<SocketAddr>,
+    /// What happened.
+    pub what: What,
+}
+
+/// Which leg an entry is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Leg {
+    /// Between the client and the gateway.
+    Client,
+    /// Between the gateway and the upstream.
+    Upstream,
+}
+
+impl fmt::Display for Leg {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Leg::Client => "client",
+            Leg::Upstream => "upstream",
+        })
+    }
+}
+
+/// What happened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum What {
+    /// A request was refused.
+    Refused {
+        /// The answer's status.
+        status: u16,
+        /// Why, as in the answer's body.
+        reason: &'static str,
+    },
+    /// A session or leg ended.
+    Ended {
+        /// Which leg.
+        leg: Leg,
+        /// The code that was sent or received; 1005 for a Close without one, 1006 where there was no Close.
+        code: u16,
+        /// Why.
+        reason: &'static str,
+    },
+    /// An upstream could not be used.
+    UpstreamFailed {
+        /// Its position in the route's list.
+        upstream: u16,
+        /// The route's position in the configuration.
+        route: u16,
+        /// Why.
+        reason: &'static str,
+        /// The system's error number, 0 where there is none.
+        errno: i32,
+    },
+    /// Connections cannot be accepted for now.
+    AcceptPaused {
+        /// The system's error number.
+        errno: i32,
+    },
+    /// All session slots are taken: connections are refused.
+    SessionsFull,
+    /// So many entries were left out before this one.
+    Omitted {
+        /// How many.
+        entries: u64,
+    },
+}
+
+impl fmt::Display for What {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            What::Refused { status, reason } => write!(f, "request refused status={status} reason={reason:?}"),
+            What::Ended { leg, code, reason } => {
+                write!(f, "session ended leg={leg} code={code} reason={reason:?}")
+            }
+            What::UpstreamFailed { upstream, route, reason, errno } => {
+                write!(f, "upstream failed route={route} upstream={upstream} reason={reason:?}")?;
+                if *errno != 0 {
+                    write!(f, " error={:?}", std::io::Error::from_raw_os_error(*errno).to_string())?;
+                }
+                Ok(())
+            }
+            What::AcceptPaused { errno } => {
+                write!(f, "accept paused error={:?}", std::io::Error::from_raw_os_error(*errno).to_string())
+            }
+            What::SessionsFull => f.write_str("all session slots are taken: connections are refused"),
+            What::Omitted { entries } => write!(f, "log entries left out entries={entries}"),
+        }
+    }
+}

@@ -1,0 +1,63 @@
+//! The one way into a shard from another thread: a bounded queue and a wake-up.
+
+use std::sync::Arc;
+
+use crossbeam_queue::ArrayQueue;
+use tidegate_io::Wake;
+use tidegate_wire::close::CloseCode;
+
+/// A letter to a shard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mail {
+    /// Accept no more, send every session a Close with this code, and end when all are gone or at the
+    /// sessions' close deadlines.
+    Drain(CloseCode),
+    /// End now.
+    Stop,
+    /// Upstream names were resolved: sessions that wait for them go on.
+    Resolved,
+}
+
+/// How many letters may wait.
+const CAPACITY: usize = 256;
+
+/// The shard's end.
+#[derive(Debug)]
+pub struct Mailbox {
+    queue: Arc<ArrayQueue<Mail>>,
+}
+
+/// The other threads' end.
+#[derive(Clone, Debug)]
+pub struct Sender<W> {
+    queue: Arc<ArrayQueue<Mail>>,
+    waker: W,
+}
+
+/// A letter came back: its shard's queue is full.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Undelivered(pub Mail);
+
+/// Both ends of a new mailbox; `waker` belongs to the shard's backend.
+pub fn mailbox<W: Wake>(waker: W) -> (Sender<W>, Mailbox) {
+    let queue = Arc::new(ArrayQueue::new(CAPACITY));
+    (Sender { queue: Arc::clone(&queue), waker }, Mailbox { queue })
+}
+
+impl<W: Wake> Sender<W> {
+    /// Leaves a letter and wakes the shard up.
+    ///
+    /// # Errors
+    /// Gives the letter back where the queue is full.
+    pub fn send(&self, mail: Mail) -> Result<(), Undelivered> {
+        let pushed = self.queue.push(mail);
+        self.waker.wake();
+        pushed.map_err(Undelivered)
+    }
+}
+
+impl Mailbox {
+    pub(crate) fn take(&self) -> Option<Mail> {
+        self.queue.pop()
+    }
+}

@@ -1,0 +1,309 @@
+//! From a session's answers to the kernel, or to its outbox where the kernel has no room.
+//!
+//! Invariant: while an outbox is not empty nothing is sent around it, and either a poll for room is armed or the
+//! session is listed to send from it in the next turn.
+
+use tidegate_io::{Backend, MAX_PIECES, Remainder};
+use tidegate_registry::{Admission, Chunk, Control, End, Key};
+use tidegate_wire::close::CloseCode;
+
+use crate::{
+    environment::Environment,
+    log::Leg,
+    session::State,
+    shard::{Shard, token},
+    turn::Source,
+};
+
+/// What a span is to its receiver's outbox.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Content {
+    /// Whole messages: the outbox's policy may drop them together.
+    Messages,
+    /// Part of a stream of which nothing may be dropped, and where it ends.
+    Stream(End),
+    /// A control frame of the gateway's own.
+    Control(Control),
+}
+
+impl Content {
+    /// A whole thing of which nothing may be dropped.
+    pub(crate) const WHOLE: Content = Content::Stream(End::Boundary);
+
+    fn end(self) -> End {
+        match self {
+            Content::Messages | Content::Control(_) => End::Boundary,
+            Content::Stream(end) => end,
+        }
+    }
+}
+
+/// Bytes for a session, in the order in which they must arrive.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Span {
+    pub(crate) key: Key,
+    pub(crate) source: Source,
+    pub(crate) content: Content,
+}
+
+/// Linux's `EAGAIN`: the socket's buffer is full.
+const EAGAIN: i32 = 11;
+
+impl<B: Backend, E: Environment> Shard<B, E> {
+    /// Queues bytes for a session; they join the turn when the event at hand was handled.
+    pub(crate) fn emit(&mut self, key: Key, source: Source, content: Content) {
+        self.spans.push(Span { key, source, content });
+    }
+
+    /// Queues a small frame.
+    pub(crate) fn emit_small(&mut self, key: Key, bytes: &[u8], content: Content) {
+        let source = self.turn.keep_small(bytes);
+        self.emit(key, source, content);
+    }
+
+    /// The spans of the event at hand join the turn, or their outboxes.
+    pub(crate) fn flush_spans(&mut self) {
+        if self.spans.is_empty() {
+            return;
+        }
+        let mut spans = std::mem::take(&mut self.spans);
+        for span in spans.drain(..) {
+            self.send(span);
+        }
+        if self.spans.is_empty() {
+            self.spans = spans;
+        } else {
+            // Sending has ended a pair and queued its Close frames: those follow.
+            self.flush_spans();
+        }
+    }
+
+    fn send(&mut self, span: Span) {
+        let Some(session) = self.registry.get_mut(span.key) else { return };
+        if matches!(session.state, State::Dead) || session.marks.fin_sent {
+            return;
+        }
+        let (source, content) = if session.transport.seals() {
+            // A sealed stream cannot lose a record, whatever is in it.
+            let sealed = session.transport.seal(self.turn.bytes(span.source));
+            (self.turn.keep(sealed, 0), Content::Stream(span.content.end()))
+        } else {
+            (span.source, span.content)
+        };
+        if session.outbox.is_empty() {
+            if session.dirty == 0 {
+                session.dirty = self.turn.enlist(span.key, false);
+            }
+            self.turn.append(session.dirty, source, content.end());
+            return;
+        }
+        self.join_outbox(span.key, source, content);
+    }
+
+    fn join_outbox(&mut self, key: Key, source: Source, content: Content) {
+        let Some(session) = self.registry.get_mut(key) else { return };
+        let route = self.plan.route(session.route);
+        let (limits, retained) = (&route.outbox, &mut self.retained);
+        let admission = match content {
+            Content::Control(control) => {
+                if session.outbox.push_control(control, self.turn.bytes(source), retained) {
+                    Admission::Queued
+                } else {
+                    // Callers ask for the boundary first; a frame that cannot be placed ends the session.
+                    debug_assert!(false, "a control frame inside a frame");
+                    Admission::Disconnect
+                }
+            }
+            Content::Stream(end) => session.outbox.append_copy(self.turn.bytes(source), end, limits, retained),
+            Content::Messages => {
+                let (bytes, start) = self.turn.take(source);
+                session.outbox.push(Chunk::Owned { bytes, start }, limits, route.full, retained)
+            }
+        };
+        if session.dirty == 0 && !session.in_flight.poll {
+            session.dirty = self.turn.enlist(key, true);
+        }
+        match admission {
+            Admission::Queued => {}
+            Admission::QueuedPause => self.pause_producer(key),
+            Admission::Dropped => self.counters.dropped += 1,
+            Admission::DroppedOld(messages) => self.counters.dropped += u64::from(messages),
+            Admission::Disconnect => self.slow_consumer(key),
+        }
+    }
+
+    /// The bytes of the first [`MAX_PIECES`] pieces of a place: what one send offers.
+    pub(crate) fn offered(&self, place: usize) -> usize {
+        self.turn.chain(place).take(MAX_PIECES).map(|source| self.turn.bytes(source).len()).sum()
+    }
+
+    /// A send that the kernel did not take whole.
+    pub(crate) fn settle_remainder(&mut self, remainder: Remainder) {
+        self.counters.remainders += 1;
+        let place = remainder.index as usize;
+        let dirty = self.turn.dirty[place];
+        let Some(session) = self.registry.get_mut(dirty.key) else { return };
+        session.dirty = 0;
+        if remainder.errno != 0 && remainder.errno != EAGAIN {
+            self.broken.push((dirty.key, remainder.errno));
+            return;
+        }
+        if dirty.from_outbox {
+            self.consume(dirty.key, remainder.sent);
+        } else {
+            self.keep_rest(place, remainder.sent);
+        }
+        self.await_room(dirty.key);
+    }
+
+    /// A send from the outbox that the kernel took whole.
+    pub(crate) fn settle_outbox(&mut self, key: Key) {
+        let Some(session) = self.registry.get(key) else { return };
+        self.consume(key, session.outbox.sendable());
+        if self.registry.get(key).is_some_and(|session| !session.outbox.is_empty()) {
+            self.again.push(key);
+        }
+    }
+
+    /// A chain longer than one send: what it took is gone, the rest waits for the next turn.
+    pub(crate) fn settle_long(&mut self, place: usize) {
+        let key = self.turn.dirty[place].key;
+        self.keep_rest(place, self.offered(place));
+        self.again.push(key);
+    }
+
+    /// Moves what a chain has behind its first `sent` bytes to the outbox, which is empty.
+    fn keep_rest(&mut self, place: usize, sent: usize) {
+        let now_ms = self.now_ms;
+        let key = self.turn.dirty[place].key;
+        let Some(session) = self.registry.get_mut(key) else { return };
+        if matches!(session.state, State::Dead) {
+            return;
+        }
+        let route = self.plan.route(session.route);
+        session.stalled_ms = now_ms;
+        let end = self.turn.dirty[place].end;
+        let pieces = self.turn.chain(place).map(|source| self.turn.bytes(source));
+        let admission = session.outbox.push_remainder(pieces, sent, end, &route.outbox, &mut self.retained);
+        self.ensure_deadline(key, now_ms + self.plan.limits().write_timeout_ms);
+        match admission {
+            Admission::QueuedPause => self.pause_producer(key),
+            Admission::Disconnect => self.slow.push(key),
+            Admission::Queued | Admission::Dropped | Admission::DroppedOld(_) => {}
+        }
+    }
+
+    /// The kernel took `sent` bytes from the front of the outbox.
+    fn consume(&mut self, key: Key, sent: usize) {
+        let now_ms = self.now_ms;
+        let Some(session) = self.registry.get_mut(key) else { return };
+        if sent > 0 {
+            session.stalled_ms = now_ms;
+        }
+        let limits = &self.plan.route(session.route).outbox;
+        if session.outbox.consume(sent, limits, &mut self.retained) {
+            self.resume_producer(key);
+        }
+    }
+
+    /// Arms a poll for room, unless one is armed.
+    fn await_room(&mut self, key: Key) {
+        let Some(session) = self.registry.get_mut(key) else { return };
+        if matches!(session.state, State::Dead) || session.outbox.is_empty() || session.in_flight.poll {
+            return;
+        }
+        session.in_flight.poll = true;
+        self.backend.poll_writable(&session.socket, token(key));
+    }
+
+    /// The socket takes bytes again.
+    pub(crate) fn writable(&mut self, key: Key) {
+        let Some(session) = self.registry.get_mut(key) else {
+            self.counters.stale += 1;
+            return;
+        };
+        if !session.in_flight.poll {
+            self.counters.stale += 1;
+            return;
+        }
+        session.in_flight.poll = false;
+        if matches!(session.state, State::Dead) {
+            self.freeable.push(key);
+        } else if session.dirty == 0 && !session.outbox.is_empty() {
+            session.dirty = self.turn.enlist(key, true);
+        }
+    }
+
+    /// Who fills this session's outbox stops reading: itself where it is answered here, its far side else.
+    fn pause_producer(&mut self, key: Key) {
+        if let Some(producer) = self.producer(key) {
+            self.pause(producer);
+        }
+    }
+
+    fn resume_producer(&mut self, key: Key) {
+        if let Some(producer) = self.producer(key) {
+            self.resume(producer);
+        }
+    }
+
+    fn producer(&self, key: Key) -> Option<Key> {
+        match &self.registry.get(key)?.state {
+            State::Paired(paired) => paired.far,
+            _ => Some(key),
+        }
+    }
+
+    /// The outbox is past its hard limit, or took nothing for too long.
+    pub(crate) fn slow_consumer(&mut self, key: Key) {
+        self.counters.slow += 1;
+        let leg = self.leg(key);
+        self.log_end(key, leg, CloseCode::TRY_AGAIN_LATER.into(), "slow consumer: its outbox is full");
+        self.end_slow(key);
+    }
+
+    /// Sends the FINs that waited for their sessions' last bytes.
+    pub(crate) fn send_fins(&mut self) {
+        let mut place = 0;
+        while place < self.finishing.len() {
+            let key = self.finishing[place];
+            let Some(session) = self.registry.get_mut(key) else {
+                self.finishing.swap_remove(place);
+                continue;
+            };
+            if matches!(session.state, State::Dead) {
+                self.finishing.swap_remove(place);
+                continue;
+            }
+            if session.dirty != 0 || !session.outbox.is_empty() {
+                place += 1;
+                continue;
+            }
+            if session.transport.seals() && !session.marks.own_end_sealed && !session.marks.fin_sent {
+                session.marks.own_end_sealed = true;
+                let end = session.transport.seal_end();
+                session.dirty = self.turn.enlist(key, false);
+                let source = self.turn.keep(end, 0);
+                self.turn.append(session.dirty, source, End::Boundary);
+                place += 1;
+                continue;
+            }
+            self.finishing.swap_remove(place);
+            if !session.marks.fin_sent {
+                session.marks.fin_sent = true;
+                self.backend.shutdown_write(&session.socket);
+            }
+            if session.marks.ended {
+                self.abort(key, false);
+            }
+        }
+    }
+
+    /// Which leg a session is.
+    pub(crate) fn leg(&self, key: Key) -> Leg {
+        match self.registry.get(key) {
+            Some(session) if session.marks.upstream => Leg::Upstream,
+            _ => Leg::Client,
+        }
+    }
+}

@@ -1,0 +1,244 @@
+//! The configuration as the shards use it: made once, shared by all.
+
+use std::{
+    net::IpAddr,
+    sync::{Arc, atomic::AtomicUsize, atomic::Ordering},
+};
+
+use arc_swap::ArcSwap;
+use tidegate_config::{
+    Action, Config, Deflate, EchoDeflate, FullAction, Limits, Proxy, RouteLimits, Target, Utf8,
+};
+use tidegate_hub::{RouteId, Routes};
+use tidegate_io::Address;
+use tidegate_registry::{FullPolicy, OutboxLimits, Retained, Total};
+use tidegate_wire::{
+    budget::ControlRule, close::CloseCode, deflate::CodecLimits, extension::DeflatePolicy, handshake::OriginRule,
+    http::HeadLimits,
+};
+
+/// The gateway's own ping on a client's leg: the same for all of them, sent from where it lies. FIN and opcode 9, no
+/// mask, and the payload that marks it (RFC 6455 §5.5.2).
+pub(crate) const PING: [u8; 14] = *b"\x89\x0ctidegate\xf0\x9f\x8c\x8a";
+
+/// What all shards share.
+pub struct Plan {
+    config: Config,
+    routes: Routes,
+    plans: Vec<RoutePlan>,
+    head: HeadLimits,
+    total: Total,
+    shards: usize,
+}
+
+/// A route's settings, ready for use.
+pub(crate) struct RoutePlan {
+    pub(crate) limits: RouteLimits,
+    pub(crate) messages: tidegate_wire::Limits,
+    pub(crate) control: ControlRule,
+    pub(crate) outbox: OutboxLimits,
+    pub(crate) full: FullPolicy,
+    pub(crate) origins: Vec<OriginRule>,
+    pub(crate) subprotocols: Vec<String>,
+    /// What the gateway itself may agree to with clients; `None`: nothing.
+    pub(crate) deflate: Option<DeflatePolicy>,
+    pub(crate) utf8: bool,
+    pub(crate) proxy: Option<ProxyPlan>,
+}
+
+/// A proxied route's upstreams.
+pub(crate) struct ProxyPlan {
+    pub(crate) settings: Proxy,
+    pub(crate) upstreams: Vec<UpstreamPlan>,
+    pub(crate) failure_code: CloseCode,
+    /// Counts connections from `source` addresses, so that they take turns over all shards.
+    turns: AtomicUsize,
+}
+
+/// One upstream.
+pub(crate) struct UpstreamPlan {
+    pub(crate) name: String,
+    addresses: ArcSwap<Addresses>,
+}
+
+/// What is known of an upstream's addresses.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Addresses {
+    /// Its name was not resolved yet.
+    Unresolved,
+    /// These; none where the name does not exist.
+    Known(Vec<Address>),
+}
+
+impl Plan {
+    /// The plan of a configuration for so many shards.
+    ///
+    /// # Panics
+    /// Where `config` was not validated by `tidegate-config`.
+    pub fn new(config: Config, shards: usize) -> Arc<Plan> {
+        let limits = &config.limits;
+        let head = HeadLimits {
+            head_bytes: limits.head_bytes,
+            request_line_bytes: limits.request_line_bytes,
+            fields: limits.head_fields,
+        };
+        let routes = Routes::new(&config);
+        let plans = config.routes.iter().map(RoutePlan::new).collect();
+        Arc::new(Plan { routes, plans, head, total: Total::default(), shards: shards.max(1), config })
+    }
+
+    /// The configuration that it was made of.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Bytes that wait to be sent, over all shards.
+    pub fn retained_bytes(&self) -> usize {
+        self.total.bytes()
+    }
+
+    /// The upstreams that are given by name: route, upstream, name and port.
+    pub fn names(&self) -> impl Iterator<Item = (usize, usize, &str, u16)> {
+        self.plans.iter().enumerate().flat_map(|(route, plan)| {
+            let upstreams = plan.proxy.iter().flat_map(|proxy| proxy.settings.upstreams.iter().enumerate());
+            upstreams.filter_map(move |(place, upstream)| match &upstream.target {
+                Target::Name { host, port } => Some((route, place, host.as_str(), *port)),
+                Target::Address(_) | Target::Unix(_) => None,
+            })
+        })
+    }
+
+    /// Replaces what is known of an upstream's addresses; [`crate::Mail::Resolved`] tells the shards.
+    ///
+    /// # Panics
+    /// Where there is no such upstream.
+    pub fn set_addresses(&self, route: usize, upstream: usize, addresses: Vec<Address>) {
+        let proxy = self.plans[route].proxy.as_ref().expect("a route with upstreams");
+        proxy.upstreams[upstream].addresses.store(Arc::new(Addresses::Known(addresses)));
+    }
+
+    pub(crate) fn limits(&self) -> &Limits {
+        &self.config.limits
+    }
+
+    pub(crate) fn head_limits(&self) -> &HeadLimits {
+        &self.head
+    }
+
+    pub(crate) fn routes(&self) -> &Routes {
+        &self.routes
+    }
+
+    pub(crate) fn route(&self, id: RouteId) -> &RoutePlan {
+        &self.plans[id.index()]
+    }
+
+    pub(crate) fn route_config(&self, id: RouteId) -> &tidegate_config::Route {
+        &self.config.routes[id.index()]
+    }
+
+    pub(crate) fn route_plans(&self) -> &[RoutePlan] {
+        &self.plans
+    }
+
+    pub(crate) fn has_proxy(&self) -> bool {
+        self.plans.iter().any(|plan| plan.proxy.is_some())
+    }
+
+    pub(crate) fn trusts(&self, ip: IpAddr) -> bool {
+        self.config.trusted.iter().any(|network| network.contains(&ip))
+    }
+
+    pub(crate) fn retained(&self) -> Retained {
+        Retained::new(&self.total)
+    }
+
+    pub(crate) fn codec_limits(&self) -> CodecLimits {
+        let limits = &self.config.limits;
+        CodecLimits {
+            inflaters: limits.inflaters,
+            deflaters: limits.deflaters,
+            takeover_bytes: limits.takeover_bytes / self.shards,
+            level: limits.compression_level,
+        }
+    }
+}
+
+impl RoutePlan {
+    fn new(route: &tidegate_config::Route) -> RoutePlan {
+        let limits = route.limits.clone();
+        let (deflate, takeover) = match &route.action {
+            Action::Echo(echo) => (echo.deflate == EchoDeflate::On, echo.context_takeover),
+            Action::Proxy(proxy) => (proxy.deflate == Deflate::Edge, proxy.context_takeover),
+            Action::Page => (false, false),
+        };
+        let proxy = match &route.action {
+            Action::Proxy(proxy) => Some(ProxyPlan::new(proxy)),
+            Action::Echo(_) | Action::Page => None,
+        };
+        let origins = route.origins.iter().map(|origin| OriginRule::parse(origin).expect("validated"));
+        RoutePlan {
+            messages: tidegate_wire::Limits {
+                message_bytes: limits.message_bytes,
+                message_fragments: limits.message_fragments,
+            },
+            control: ControlRule {
+                count: limits.control_frames,
+                window_ms: u32::try_from(limits.control_window_ms).unwrap_or(u32::MAX),
+            },
+            outbox: OutboxLimits::new(
+                limits.outbox_soft_bytes,
+                limits.outbox_soft_bytes / 2,
+                limits.outbox_hard_bytes,
+            ),
+            full: match route.full {
+                FullAction::Pause => FullPolicy::Pause,
+                FullAction::DropNew => FullPolicy::DropNew,
+                FullAction::DropOld => FullPolicy::DropOld,
+                FullAction::Disconnect => FullPolicy::Disconnect,
+            },
+            origins: origins.collect(),
+            subprotocols: route.subprotocols.clone(),
+            deflate: deflate
+                .then(|| DeflatePolicy { context_takeover: takeover, ..DeflatePolicy::default() }),
+            utf8: !matches!(&route.action, Action::Proxy(proxy) if proxy.utf8 == Utf8::Upstream),
+            proxy,
+            limits,
+        }
+    }
+}
+
+impl ProxyPlan {
+    fn new(settings: &Proxy) -> ProxyPlan {
+        let upstreams = settings.upstreams.iter().map(|upstream| UpstreamPlan {
+            name: upstream.text.clone(),
+            addresses: ArcSwap::from_pointee(match &upstream.target {
+                Target::Address(address) => Addresses::Known(vec![Address::Tcp(*address)]),
+                Target::Unix(path) => Addresses::Known(vec![Address::Unix(path.clone())]),
+                Target::Name { .. } => Addresses::Unresolved,
+            }),
+        });
+        ProxyPlan {
+            upstreams: upstreams.collect(),
+            failure_code: CloseCode::new(settings.failure_code).expect("validated"),
+            turns: AtomicUsize::new(0),
+            settings: settings.clone(),
+        }
+    }
+
+    /// The local address for the next connection to `target`; `None` leaves it to the kernel.
+    pub(crate) fn source_for(&self, target: IpAddr) -> Option<IpAddr> {
+        let fitting = || self.settings.source.iter().filter(|source| source.is_ipv4() == target.is_ipv4());
+        let count = fitting().count();
+        if count == 0 {
+            return None;
+        }
+        fitting().nth(self.turns.fetch_add(1, Ordering::Relaxed) % count).copied()
+    }
+}
+
+impl UpstreamPlan {
+    pub(crate) fn addresses(&self) -> Arc<Addresses> {
+        self.addresses.load_full()
+    }
+}

@@ -1,0 +1,443 @@
+//! From a waiting client to a verified upstream: resolving, connecting, the handshake, and another try where the first
+//! byte was not yet answered.
+
+use tidegate_io::{Backend, ConnectOptions};
+use tidegate_registry::Key;
+use tidegate_wire::{
+    Role,
+    deflate::Compression,
+    handshake::{self, Accepted, Agreed, Offer},
+    http::{Framing, HeadScanner, Refusal, ResponseHead, Scan, page_response},
+    message::Decoder,
+    relay::Inspector,
+};
+
+use super::{Dialing, EARLY_BYTES, Phase, Waiting};
+use crate::{
+    environment::Environment,
+    log::{Level, What},
+    output::Content,
+    plan::Addresses,
+    session::{Messages, Paired, Peer, Reading, Session, State},
+    shard::{Shard, token},
+};
+
+/// No upstream took the session.
+const BAD_GATEWAY: Refusal =
+    Refusal { status: 502, reason: "no upstream could take this session", close: true, fields: &[] };
+
+/// An upstream did not answer in time.
+const GATEWAY_TIMEOUT: Refusal =
+    Refusal { status: 504, reason: "the upstream did not answer in time", close: true, fields: &[] };
+
+/// The most of an upstream's refusal that is relayed.
+const REFUSAL_BODY: usize = 64 * 1024;
+
+/// Linux's `ETIMEDOUT`.
+const ETIMEDOUT: i32 = 110;
+
+impl<B: Backend, E: Environment> Shard<B, E> {
+    /// Takes what a client sends before its upstream is there; past the bound it is not read any more.
+    pub(crate) fn hold_early(&mut self, key: Key, bytes: &[u8]) -> usize {
+        let Some(session) = self.registry.get_mut(key) else { return bytes.len() };
+        let State::Waiting(waiting) = &mut session.state else { return 0 };
+        // A burst may still land behind the pause: it was received and must not be lost.
+        waiting.early.extend_from_slice(bytes);
+        if waiting.early.len() >= EARLY_BYTES {
+            self.pause(key);
+        }
+        bytes.len()
+    }
+
+    /// Tries the next address of the upstream at hand, or the next upstream.
+    pub(crate) fn dial(&mut self, key: Key) {
+        let plan = std::sync::Arc::clone(&self.plan);
+        loop {
+            let now_ms = self.now_ms;
+            let Some(session) = self.registry.get_mut(key) else { return };
+            let route = session.route;
+            let State::Waiting(waiting) = &mut session.state else { return };
+            let Some(proxy) = &plan.route(route).proxy else { return };
+            let Some((upstream, place)) = waiting.current else {
+                let spent = waiting.tried.len() > proxy.settings.retries as usize;
+                let chosen = if spent {
+                    None
+                } else {
+                    self.upstreams.choose(route, proxy, waiting.hash, &waiting.tried, now_ms)
+                };
+                let Some(chosen) = chosen else {
+                    self.refuse_waiting(key, &BAD_GATEWAY);
+                    return;
+                };
+                waiting.tried.push(chosen);
+                waiting.current = Some((chosen, 0));
+                continue;
+            };
+            let addresses = proxy.upstreams[usize::from(upstream)].addresses();
+            let address = match &*addresses {
+                Addresses::Unresolved => {
+                    if waiting.deadline_ms == u64::MAX {
+                        waiting.deadline_ms = now_ms + proxy.settings.resolve_timeout_ms;
+                    }
+                    let deadline_ms = waiting.deadline_ms;
+                    self.upstreams.forget_probe(route, upstream);
+                    self.upstreams.await_name(route, key);
+                    self.ensure_deadline(key, deadline_ms);
+                    return;
+                }
+                Addresses::Known(addresses) => addresses.get(place),
+            };
+            waiting.deadline_ms = u64::MAX;
+            let Some(address) = address else {
+                let reason = if place == 0 { "its name has no address" } else { "none of its addresses answered" };
+                waiting.current = None;
+                self.upstreams.failed(route, upstream, proxy, now_ms);
+                self.log_upstream(key, upstream, reason, 0);
+                continue;
+            };
+            waiting.current = Some((upstream, place + 1));
+            let source = match address {
+                tidegate_io::Address::Tcp(target) => proxy.source_for(target.ip()),
+                tidegate_io::Address::Unix(_) => None,
+            };
+            let Some(leg) = self.registry.next_key() else {
+                self.refuse_waiting(key, &BAD_GATEWAY);
+                return;
+            };
+            self.counters.dialed += 1;
+            let socket = match self.backend.connect(address, &ConnectOptions { source }, token(leg)) {
+                Ok(socket) => socket,
+                Err(error) => {
+                    self.counters.dial_failures += 1;
+                    self.log_upstream(key, upstream, "cannot connect", error.raw_os_error().unwrap_or(0));
+                    continue;
+                }
+            };
+            let deadline_ms = now_ms + proxy.settings.connect_timeout_ms;
+            let state = State::Dialing(Box::new(Dialing {
+                far: key,
+                upstream,
+                phase: Phase::Connecting,
+                deadline_ms,
+                scanner: HeadScanner::for_response(),
+                bytes: Vec::new(),
+            }));
+            let mut session = Session::new(socket, Peer::new(None), state, now_ms);
+            session.route = route;
+            session.marks.upstream = true;
+            session.in_flight.connect = true;
+            let inserted = self.registry.insert(session);
+            assert!(matches!(inserted, Ok(inserted) if inserted == leg), "the next key is the next key");
+            self.upstreams.began(route, upstream);
+            self.ensure_deadline(leg, deadline_ms);
+            if let Some(State::Waiting(waiting)) = self.registry.get_mut(key).map(|session| &mut session.state) {
+                waiting.leg = Some(leg);
+            }
+            return;
+        }
+    }
+
+    /// A connect has ended: the request goes out, or the next address is tried.
+    pub(crate) fn connected(&mut self, key: Key, errno: i32) {
+        let plan = std::sync::Arc::clone(&self.plan);
+        let now_ms = self.now_ms;
+        let Some(session) = self.registry.get_mut(key) else {
+            self.counters.stale += 1;
+            return;
+        };
+        if !session.in_flight.connect {
+            self.counters.stale += 1;
+            return;
+        }
+        session.in_flight.connect = false;
+        let route = session.route;
+        let State::Dialing(dialing) = &mut session.state else {
+            self.freeable.push(key);
+            return;
+        };
+        if errno != 0 {
+            self.dial_failed(key, "cannot connect", errno);
+            return;
+        }
+        dialing.phase = Phase::Handshake;
+        dialing.deadline_ms =
+            now_ms + plan.route(route).proxy.as_ref().map_or(0, |proxy| proxy.settings.handshake_timeout_ms);
+        let (far, deadline_ms) = (dialing.far, dialing.deadline_ms);
+        let Some(State::Waiting(waiting)) = self.registry.get(far).map(|session| &session.state) else {
+            self.abort(key, true);
+            return;
+        };
+        let source = self.turn.keep_small(&waiting.request);
+        self.emit(key, source, Content::WHOLE);
+        self.wheel.cancel(key.index());
+        self.ensure_deadline(key, deadline_ms);
+        self.arm_receive(key);
+    }
+
+    /// Reads the upstream's answer; gives how many of `bytes` were part of it.
+    pub(crate) fn read_answer(&mut self, key: Key, bytes: &[u8]) -> usize {
+        let plan = std::sync::Arc::clone(&self.plan);
+        let Some(session) = self.registry.get_mut(key) else { return bytes.len() };
+        let State::Dialing(dialing) = &mut session.state else { return 0 };
+        if let Phase::Refusal { answer, missing } = &mut dialing.phase {
+            let room = missing.unwrap_or(REFUSAL_BODY.saturating_sub(answer.len()));
+            let taken = bytes.len().min(room);
+            answer.extend_from_slice(&bytes[..taken]);
+            if let Some(missing) = missing {
+                *missing -= taken;
+            }
+            if taken == room {
+                self.relay_refusal(key);
+            }
+            return bytes.len();
+        }
+        let before = dialing.bytes.len();
+        dialing.bytes.extend_from_slice(bytes);
+        let end = match dialing.scanner.scan(&dialing.bytes, plan.head_limits()) {
+            Ok(Scan::Complete(end)) => end,
+            Ok(Scan::Partial) => return bytes.len(),
+            Err(_) => {
+                self.answer_bad(key, "its answer is too long or not HTTP");
+                return bytes.len();
+            }
+        };
+        let head = std::mem::take(&mut dialing.bytes);
+        let used = end - before;
+        let answer = match ResponseHead::parse(&head[..end], plan.head_limits()) {
+            Ok(answer) => answer,
+            Err(bad) => {
+                self.answer_bad(key, bad.reason());
+                return bytes.len();
+            }
+        };
+        match answer.status {
+            101 => self.verify(key, &answer),
+            // RFC 9110 §15.2: interim answers precede the final one.
+            100..=199 => dialing.scanner = HeadScanner::for_response(),
+            _ => {
+                let mut relayed = Vec::with_capacity(512);
+                let missing = match answer.relay(&mut relayed) {
+                    Ok(Framing::Empty) => Some(0),
+                    Ok(Framing::Length(length)) if length <= REFUSAL_BODY as u64 => Some(length as usize),
+                    Ok(Framing::UntilClose) => None,
+                    // A body that is long or in chunks is left out: the status is what matters.
+                    Ok(Framing::Length(_) | Framing::Chunked) => {
+                        relayed = page_response(answer.status, "text/plain; charset=utf-8", b"", false, false, &[]);
+                        Some(0)
+                    }
+                    Err(bad) => {
+                        self.answer_bad(key, bad.reason());
+                        return bytes.len();
+                    }
+                };
+                dialing.phase = Phase::Refusal { answer: relayed, missing };
+                if missing == Some(0) {
+                    self.relay_refusal(key);
+                }
+            }
+        }
+        used
+    }
+
+    fn verify(&mut self, key: Key, answer: &ResponseHead<'_>) {
+        let Some(State::Dialing(dialing)) = self.registry.get(key).map(|session| &session.state) else { return };
+        let far = dialing.far;
+        let Some(State::Waiting(waiting)) = self.registry.get(far).map(|session| &session.state) else {
+            self.abort(key, true);
+            return;
+        };
+        let protocols: Vec<&str> = waiting.protocols.iter().map(String::as_str).collect();
+        let offer =
+            if waiting.passed_offers.is_empty() { Offer::None } else { Offer::Raw(&waiting.passed_offers) };
+        match handshake::verify_response(answer, &waiting.nonce, &protocols, offer) {
+            Ok(agreed) => self.pair_up(far, key, &agreed),
+            Err(bad) => self.answer_bad(key, bad.reason()),
+        }
+    }
+
+    /// The upstream's 101 is right: the client gets its own, and both legs are one session.
+    fn pair_up(&mut self, client: Key, upstream: Key, agreed: &Agreed) {
+        let placeholder = State::Lingering { discarded: 0, deadline_ms: 0 };
+        let Some(session) = self.registry.get_mut(upstream) else { return };
+        let route = session.route;
+        let State::Dialing(dialing) = &session.state else { return };
+        let place = dialing.upstream;
+        self.upstreams.succeeded(route, place);
+        let Some(session) = self.registry.get_mut(client) else { return };
+        let State::Waiting(waiting) = std::mem::replace(&mut session.state, placeholder) else { return };
+        let Waiting { client_key, edge, early, .. } = *waiting;
+        let rsv1 = agreed.extension.is_some();
+        let extension = edge.as_ref().or(agreed.extension.as_ref());
+        let mut response = Vec::with_capacity(256);
+        let accepted = Accepted { key: &client_key, protocol: agreed.protocol.as_deref(), extension };
+        handshake::switching_protocols(&mut response, &accepted);
+        let source = self.turn.keep(response, 0);
+        self.emit(client, source, Content::WHOLE);
+        let reading = |role: Role, compression: Option<Compression>| match edge {
+            Some(_) => Reading::Messages(Box::new(Messages { decoder: Decoder::new(role), compression })),
+            None => Reading::Cut(Inspector::new(role)),
+        };
+        let compression = edge.map(|params| Compression::new(params, Role::Server, &mut self.codecs));
+        let near = Paired::new(upstream, place, reading(Role::Server, compression), rsv1);
+        let far = Paired::new(client, place, reading(Role::Client, None), rsv1);
+        self.counters.opened += 1;
+        if let Some(session) = self.registry.get_mut(client) {
+            session.marks.paused = false;
+        }
+        self.opened(upstream, State::Paired(far));
+        self.opened(client, State::Paired(near));
+        self.arm_receive(client);
+        if !early.is_empty() {
+            self.carried_input(client, early);
+        }
+    }
+
+    /// The upstream's answer is no answer: nothing of it reaches the client.
+    fn answer_bad(&mut self, key: Key, reason: &'static str) {
+        let Some((far, upstream)) = self.end_dial(key, reason, 0) else { return };
+        let plan = std::sync::Arc::clone(&self.plan);
+        self.mark_failed(&plan, far, upstream);
+        self.refuse_waiting(far, &BAD_GATEWAY);
+    }
+
+    /// The upstream's refusal is complete enough: the client gets it.
+    fn relay_refusal(&mut self, key: Key) {
+        let Some(State::Dialing(dialing)) = self.registry.get_mut(key).map(|session| &mut session.state) else {
+            return;
+        };
+        let (far, upstream) = (dialing.far, dialing.upstream);
+        let Phase::Refusal { answer, .. } = &mut dialing.phase else { return };
+        let response = std::mem::take(answer);
+        let Some(route) = self.registry.get(far).map(|session| session.route) else { return };
+        self.upstreams.succeeded(route, upstream);
+        self.abort(key, false);
+        self.counters.refused += 1;
+        self.log_upstream(far, upstream, "it refused the session", 0);
+        let source = self.turn.keep(response, 0);
+        self.emit(far, source, Content::WHOLE);
+        self.linger(far);
+    }
+
+    /// A dial has failed before any answer: the next address, or the next upstream.
+    pub(crate) fn dial_failed(&mut self, key: Key, reason: &'static str, errno: i32) {
+        let plan = std::sync::Arc::clone(&self.plan);
+        let Some(State::Dialing(dialing)) = self.registry.get(key).map(|session| &session.state) else { return };
+        match &dialing.phase {
+            // The end of the connection is the end of a body without a length.
+            Phase::Refusal { missing: None, .. } if errno == 0 => {
+                self.relay_refusal(key);
+                return;
+            }
+            Phase::Refusal { .. } => {
+                self.answer_bad(key, "its refusal was cut off");
+                return;
+            }
+            Phase::Handshake if !dialing.bytes.is_empty() => {
+                self.answer_bad(key, "its answer was cut off");
+                return;
+            }
+            Phase::Handshake => {
+                // It took the connection and hung up: its other addresses lead to the same place.
+                let Some((far, upstream)) = self.end_dial(key, reason, errno) else { return };
+                self.mark_failed(&plan, far, upstream);
+                if let Some(State::Waiting(waiting)) = self.registry.get_mut(far).map(|s| &mut s.state) {
+                    waiting.current = None;
+                }
+                self.dial(far);
+            }
+            Phase::Connecting => {
+                let Some((far, _)) = self.end_dial(key, reason, errno) else { return };
+                self.dial(far);
+            }
+        }
+    }
+
+    /// A dial's deadline has passed.
+    pub(crate) fn dial_timed_out(&mut self, key: Key) {
+        let Some(State::Dialing(dialing)) = self.registry.get(key).map(|session| &session.state) else { return };
+        match dialing.phase {
+            Phase::Connecting => self.dial_failed(key, "cannot connect", ETIMEDOUT),
+            Phase::Handshake | Phase::Refusal { .. } => {
+                let plan = std::sync::Arc::clone(&self.plan);
+                let Some((far, upstream)) = self.end_dial(key, "no answer to the handshake in time", 0) else {
+                    return;
+                };
+                self.mark_failed(&plan, far, upstream);
+                self.refuse_waiting(far, &GATEWAY_TIMEOUT);
+            }
+        }
+    }
+
+    /// Ends an upstream leg before its 101; gives the client and the upstream's place.
+    fn end_dial(&mut self, key: Key, reason: &'static str, errno: i32) -> Option<(Key, u16)> {
+        let State::Dialing(dialing) = &self.registry.get(key)?.state else { return None };
+        let (far, upstream) = (dialing.far, dialing.upstream);
+        self.counters.dial_failures += 1;
+        self.log_upstream(far, upstream, reason, errno);
+        self.abort(key, true);
+        match &mut self.registry.get_mut(far)?.state {
+            State::Waiting(waiting) if waiting.leg == Some(key) => {
+                waiting.leg = None;
+                Some((far, upstream))
+            }
+            _ => None,
+        }
+    }
+
+    fn mark_failed(&mut self, plan: &crate::plan::Plan, client: Key, upstream: u16) {
+        let Some(route) = self.registry.get(client).map(|session| session.route) else { return };
+        if let Some(proxy) = &plan.route(route).proxy {
+            self.upstreams.failed(route, upstream, proxy, self.now_ms);
+        }
+    }
+
+    /// A client's deadline while it waits: only a name's resolving has one.
+    pub(crate) fn due_waiting(&mut self, key: Key) -> Option<u64> {
+        let State::Waiting(waiting) = &self.registry.get(key)?.state else { return None };
+        if waiting.deadline_ms > self.now_ms {
+            return (waiting.deadline_ms != u64::MAX).then_some(waiting.deadline_ms);
+        }
+        let upstream = waiting.current.map_or(0, |(upstream, _)| upstream);
+        self.log_upstream(key, upstream, "its name was not resolved in time", 0);
+        self.refuse_waiting(key, &GATEWAY_TIMEOUT);
+        None
+    }
+
+    /// Names were resolved: those that waited go on.
+    pub(crate) fn resume_resolving(&mut self) {
+        for key in self.upstreams.take_resolving() {
+            self.dial(key);
+            self.flush_spans();
+        }
+    }
+
+    /// Refuses a client that waits, and ends its dial.
+    pub(crate) fn refuse_waiting(&mut self, key: Key, refusal: &Refusal) {
+        self.end_waiting(key);
+        self.refuse(key, refusal, false);
+    }
+
+    /// The client has gone while it waited.
+    pub(crate) fn give_up_waiting(&mut self, key: Key) {
+        self.end_waiting(key);
+        self.abort(key, true);
+    }
+
+    fn end_waiting(&mut self, key: Key) {
+        let Some(session) = self.registry.get_mut(key) else { return };
+        let route = session.route;
+        let State::Waiting(waiting) = &mut session.state else { return };
+        let leg = waiting.leg.take();
+        if let Some((upstream, _)) = waiting.current {
+            self.upstreams.forget_probe(route, upstream);
+        }
+        if let Some(leg) = leg {
+            self.abort(leg, true);
+        }
+    }
+
+    fn log_upstream(&mut self, key: Key, upstream: u16, reason: &'static str, errno: i32) {
+        let route = self.registry.get(key).map_or(0, |session| session.route.index() as u16);
+        self.log(Level::Warn, Some(key), What::UpstreamFailed { upstream, route, reason, errno });
+    }
+}

@@ -1,0 +1,131 @@
+//! A pair that is carried message by message: the client's side is deflated, the upstream's is plain (`deflate = "edge"`).
+
+use tidegate_io::Backend;
+use tidegate_registry::Key;
+use tidegate_wire::{
+    frame::{self, ControlFrame, Head, Opcode},
+    message::{Cursor, DecodeContext, Event, OwnedPayload, Payload},
+};
+
+use super::{PING_MARK, pair::Stop};
+use crate::{
+    echo::DEFLATE_FROM,
+    environment::Environment,
+    input::Place,
+    output::{Content, Span},
+    session::{Reading, State},
+    shard::Shard,
+};
+
+impl<B: Backend, E: Environment> Shard<B, E> {
+    /// Carries the messages that a leg received to its far side, if that is still there.
+    pub(super) fn relay_messages(&mut self, key: Key, bytes: &mut [u8], place: Place) -> Stop {
+        let Self { registry, turn, spans, codecs, spares, plan, counters, environment, now_ms, .. } = self;
+        let Some(far_key) = registry.get(key).and_then(|session| match &session.state {
+            State::Paired(paired) => paired.far,
+            _ => None,
+        }) else {
+            return self.await_close(key, bytes);
+        };
+        let Some((session, far)) = registry.pair_mut(key, far_key) else { return Stop::Used };
+        let route = plan.route(session.route);
+        let upstream = session.marks.upstream;
+        let State::Paired(paired) = &mut session.state else { return Stop::Used };
+        let Reading::Messages(messages) = &mut paired.reading else { return Stop::Used };
+        let State::Paired(far_paired) = &mut far.state else { return Stop::Used };
+        let Reading::Messages(far_messages) = &mut far_paired.reading else { return Stop::Used };
+        let mut cursor = Cursor { read: 0, write: 0, compact: false };
+        loop {
+            let mut context =
+                DecodeContext { limits: &route.messages, compression: messages.compression.as_mut(), codecs, spares };
+            let event = match messages.decoder.next(bytes, &mut cursor, &mut context) {
+                Ok(Some(event)) => event,
+                Ok(None) => return Stop::Used,
+                Err(violation) => return Stop::Violation(violation),
+            };
+            // Frames to the upstream are a client's: each has a mask of its own (RFC 6455 §5.3).
+            let mut draw_mask = || {
+                (!upstream).then(|| {
+                    let mut mask = [0; 4];
+                    environment.random(&mut mask);
+                    mask
+                })
+            };
+            let source = match event {
+                Event::Message { kind, payload, .. } => {
+                    session.spoke_ms = *now_ms;
+                    counters.relayed += 1;
+                    let opcode = Opcode::from(kind);
+                    let deflate = far_messages.compression.as_mut().filter(|_| payload.len() >= DEFLATE_FROM);
+                    if let Some(compression) = deflate {
+                        let mut out = vec![0; frame::MAX_HEADER];
+                        compression.deflate(codecs, payload.bytes(bytes), &mut out);
+                        let len = (out.len() - frame::MAX_HEADER) as u64;
+                        let head = Head { fin: true, rsv1: true, opcode, len, mask: None };
+                        let begin = frame::encode_header_before(&mut out, frame::MAX_HEADER, &head);
+                        if let Payload::Owned(owned) = payload {
+                            spares.give(owned.buffer);
+                        }
+                        turn.keep(out, begin)
+                    } else {
+                        let mask = draw_mask();
+                        let head = Head { fin: true, rsv1: false, opcode, len: payload.len() as u64, mask };
+                        match payload {
+                            Payload::InPlace(range) => {
+                                if let Some(mask) = mask {
+                                    tidegate_simd::unmask(&mut bytes[range.clone()], mask, 0);
+                                }
+                                let begin = frame::encode_header_before(bytes, range.start, &head);
+                                place.source(begin..range.end)
+                            }
+                            Payload::Owned(OwnedPayload { mut buffer, start }) => {
+                                if let Some(mask) = mask {
+                                    tidegate_simd::unmask(&mut buffer[start..], mask, 0);
+                                }
+                                let begin = frame::encode_header_before(&mut buffer, start, &head);
+                                turn.keep(buffer, begin)
+                            }
+                        }
+                    }
+                }
+                Event::Ping(payload) => {
+                    if !upstream && !paired.budget.spend(*now_ms, &route.control) {
+                        return Stop::Flood;
+                    }
+                    turn.keep_small(ControlFrame::ping(&payload, draw_mask()).as_ref())
+                }
+                Event::Pong(payload) => {
+                    if !upstream && !paired.budget.spend(*now_ms, &route.control) {
+                        return Stop::Flood;
+                    }
+                    if &*payload == PING_MARK {
+                        continue;
+                    }
+                    turn.keep_small(ControlFrame::pong(&payload, draw_mask()).as_ref())
+                }
+                Event::Close(close) => return Stop::Close(close),
+            };
+            spans.push(Span { key: far_key, source, content: Content::WHOLE });
+        }
+    }
+
+    /// A leg without a far side: only its Close counts.
+    fn await_close(&mut self, key: Key, bytes: &mut [u8]) -> Stop {
+        let Self { registry, codecs, spares, plan, .. } = self;
+        let Some(session) = registry.get_mut(key) else { return Stop::Used };
+        let route = plan.route(session.route);
+        let State::Paired(paired) = &mut session.state else { return Stop::Used };
+        let Reading::Messages(messages) = &mut paired.reading else { return Stop::Used };
+        let mut cursor = Cursor { read: 0, write: 0, compact: false };
+        loop {
+            let mut context =
+                DecodeContext { limits: &route.messages, compression: messages.compression.as_mut(), codecs, spares };
+            match messages.decoder.next(bytes, &mut cursor, &mut context) {
+                Ok(Some(Event::Close(close))) => return Stop::Close(close),
+                Ok(Some(_)) => {}
+                Ok(None) => return Stop::Used,
+                Err(violation) => return Stop::Violation(violation),
+            }
+        }
+    }
+}

@@ -1,0 +1,440 @@
+//! Two legs that are one session: bytes go through as they arrive, and each ending of one side becomes the right ending
+//! of the other.
+//!
+//! In the middle of a forwarded frame nothing can be put in between, not even a Close: a fault there ends that leg by a
+//! reset, so that a message that was cut off is never completed.
+
+use tidegate_io::Backend;
+use tidegate_registry::{Control, End, Key};
+use tidegate_wire::{
+    close::{CloseCode, CloseFrame},
+    frame::ControlFrame,
+    message::Violation,
+    relay::{RelayRules, Segment},
+};
+
+use super::PING_MARK;
+use crate::{
+    environment::Environment,
+    input::Place,
+    log::{ABNORMAL, Leg, NO_STATUS},
+    output::{Content, Span},
+    session::{Paired, Reading, State},
+    shard::Shard,
+    turn::Source,
+};
+
+/// What ended the reading of a buffer.
+pub(super) enum Stop {
+    Used,
+    Close(CloseFrame),
+    Violation(Violation),
+    Flood,
+}
+
+impl<B: Backend, E: Environment> Shard<B, E> {
+    /// Forwards what a leg received; uses all of it.
+    pub(crate) fn relay(&mut self, key: Key, bytes: &mut [u8], place: Place) -> usize {
+        let now_ms = self.now_ms;
+        let Some(session) = self.registry.get_mut(key) else { return bytes.len() };
+        session.marks.pinged = false;
+        let State::Paired(paired) = &mut session.state else { return bytes.len() };
+        let was_open = paired.is_mid_message();
+        let stop = match paired.reading {
+            Reading::Cut(_) => self.relay_bytes(key, bytes, place),
+            Reading::Messages(_) => self.relay_messages(key, bytes, place),
+        };
+        let Some(session) = self.registry.get_mut(key) else { return bytes.len() };
+        if let State::Paired(paired) = &session.state {
+            let far = paired.far;
+            if paired.is_mid_message() && !was_open {
+                session.since_ms = now_ms;
+                let deadline = now_ms + self.plan.route(session.route).limits.message_timeout_ms;
+                self.ensure_deadline(key, deadline);
+            }
+            if let Some(far) = far {
+                self.close_at_boundary(far);
+            }
+        }
+        match stop {
+            Stop::Used => {}
+            Stop::Close(close) => self.pair_close_received(key, close),
+            Stop::Violation(violation) => self.pair_violated(key, violation.close_code(), violation.text()),
+            Stop::Flood => {
+                self.pair_violated(key, CloseCode::POLICY_VIOLATION, "too many control frames in a short time");
+            }
+        }
+        bytes.len()
+    }
+
+    fn relay_bytes(&mut self, key: Key, bytes: &[u8], place: Place) -> Stop {
+        let Self { registry, turn, spans, plan, counters, now_ms, .. } = self;
+        let Some(session) = registry.get_mut(key) else { return Stop::Used };
+        let route = plan.route(session.route);
+        let upstream = session.marks.upstream;
+        let State::Paired(paired) = &mut session.state else { return Stop::Used };
+        let Reading::Cut(inspector) = &mut paired.reading else { return Stop::Used };
+        let rules = RelayRules { limits: route.messages, rsv1: paired.rsv1, utf8: route.utf8 };
+        let far = paired.far;
+        let mut read = 0;
+        loop {
+            let segment = match inspector.next(bytes, &mut read, &rules) {
+                Ok(Some(segment)) => segment,
+                Ok(None) => return Stop::Used,
+                Err(violation) => return Stop::Violation(violation),
+            };
+            let end = if inspector.at_boundary() { End::Boundary } else { End::Inside };
+            let source = match segment {
+                Segment::Forward(range) => {
+                    session.spoke_ms = *now_ms;
+                    place.source(range)
+                }
+                Segment::Held(held) => turn.keep_small(held.as_ref()),
+                Segment::Ping(control) => {
+                    if !upstream && !paired.budget.spend(*now_ms, &route.control) {
+                        return Stop::Flood;
+                    }
+                    turn.keep_small(control.wire())
+                }
+                Segment::Pong(control) => {
+                    if !upstream && !paired.budget.spend(*now_ms, &route.control) {
+                        return Stop::Flood;
+                    }
+                    if *control.payload() == *PING_MARK {
+                        continue;
+                    }
+                    turn.keep_small(control.wire())
+                }
+                Segment::Close(close) => return Stop::Close(close),
+            };
+            if let Some(far) = far {
+                counters.relayed += 1;
+                spans.push(Span { key: far, source, content: Content::Stream(end) });
+            }
+        }
+    }
+
+    /// Whether a frame of the gateway's own can be put into what goes to a leg.
+    pub(crate) fn at_boundary(&self, key: Key) -> bool {
+        let Some(State::Paired(paired)) = self.registry.get(key).map(|session| &session.state) else { return true };
+        let Some(far) = paired.far else { return paired.outgoing_whole };
+        match self.registry.get(far).map(|session| &session.state) {
+            Some(State::Paired(far)) => match &far.reading {
+                Reading::Cut(inspector) => inspector.at_boundary(),
+                Reading::Messages(_) => true,
+            },
+            _ => true,
+        }
+    }
+
+    /// Both legs are one no more; each remembers whether what it was sent ends with a whole frame.
+    fn part(&mut self, key: Key) -> Option<Key> {
+        let whole = self.at_boundary(key);
+        let Some(State::Paired(paired)) = self.registry.get_mut(key).map(|session| &mut session.state) else {
+            return None;
+        };
+        let far = paired.far?;
+        let far_whole = self.at_boundary(far);
+        for (key, whole) in [(key, whole), (far, far_whole)] {
+            if let Some(State::Paired(paired)) = self.registry.get_mut(key).map(|session| &mut session.state) {
+                paired.far = None;
+                paired.outgoing_whole = whole;
+            }
+        }
+        // Nobody fills its outbox any more, so nobody else would wake it.
+        self.resume(key);
+        self.resume(far);
+        Some(far)
+    }
+
+    /// Ends a leg with a Close and a FIN, or by a reset where a frame was cut off.
+    fn end_leg(&mut self, key: Key, code: CloseCode, reason: &str) {
+        if self.at_boundary(key) {
+            self.send_close(key, Some(code), reason);
+            self.linger(key);
+        } else {
+            self.abort(key, true);
+        }
+    }
+
+    /// Sends a Close on a leg and waits for its answer, within the deadline.
+    fn begin_close(&mut self, key: Key, code: Option<CloseCode>, reason: &str) {
+        if !self.at_boundary(key) {
+            self.abort(key, true);
+            return;
+        }
+        let deadline_ms = self.now_ms + self.plan.limits().close_timeout_ms;
+        self.send_close(key, code, reason);
+        if let Some(State::Paired(paired)) = self.registry.get_mut(key).map(|session| &mut session.state) {
+            paired.close_deadline_ms = deadline_ms;
+            self.ensure_deadline(key, deadline_ms);
+        }
+    }
+
+    fn pair_close_received(&mut self, key: Key, close: CloseFrame) {
+        let leg = self.leg(key);
+        let Some(session) = self.registry.get_mut(key) else { return };
+        session.marks.close_received = true;
+        let answered = session.marks.close_sent;
+        let State::Paired(paired) = &session.state else { return };
+        let far = paired.far;
+        let code = close.code;
+        if answered {
+            // The answer to the Close that was sent here: the leg is done, and the far side gets its own answer.
+            if let Some(far) = far {
+                self.part(key);
+                self.send_close(far, code, &close.reason);
+                self.linger(far);
+            }
+            self.linger(key);
+            return;
+        }
+        let (by, reason) = match leg {
+            Leg::Client => (Leg::Client, "closed by the client"),
+            Leg::Upstream => (Leg::Upstream, "closed by the upstream"),
+        };
+        self.log_end(key, by, code.map_or(NO_STATUS, u16::from), reason);
+        let Some(far) = far else {
+            self.send_close(key, code, "");
+            self.linger(key);
+            return;
+        };
+        match leg {
+            Leg::Client => {
+                // The client sees the upstream's answer, else its own code at the deadline.
+                let deadline_ms = self.now_ms + self.plan.limits().close_timeout_ms;
+                if let Some(State::Paired(paired)) = self.registry.get_mut(key).map(|s| &mut s.state) {
+                    paired.close_deadline_ms = deadline_ms;
+                    paired.close_code = code;
+                }
+                self.ensure_deadline(key, deadline_ms);
+                self.begin_close(far, code, &close.reason);
+            }
+            Leg::Upstream => {
+                self.part(key);
+                self.send_close(key, code, "");
+                self.linger(key);
+                self.begin_close(far, code, &close.reason);
+            }
+        }
+    }
+
+    fn pair_violated(&mut self, key: Key, code: CloseCode, reason: &'static str) {
+        let leg = self.leg(key);
+        let far = self.part(key);
+        match leg {
+            Leg::Client => {
+                self.counters.client_violations += 1;
+                self.log_end(key, leg, code.into(), reason);
+                self.end_leg(key, code, reason);
+                if let Some(far) = far {
+                    self.end_leg(far, CloseCode::GOING_AWAY, "");
+                }
+            }
+            Leg::Upstream => {
+                self.counters.upstream_violations += 1;
+                let failure = self.failure_code(key);
+                self.log_end(key, leg, failure.into(), reason);
+                self.end_leg(key, code, reason);
+                if let Some(far) = far {
+                    self.end_leg(far, failure, "upstream failure");
+                }
+            }
+        }
+    }
+
+    /// A leg ended without a Close: its FIN, a reset, or silence.
+    pub(crate) fn leg_vanished(&mut self, key: Key, errno: i32) {
+        let leg = self.leg(key);
+        let failure = self.failure_code(key);
+        let Some(session) = self.registry.get(key) else { return };
+        let ended = session.marks.ended && errno == 0;
+        if !session.marks.close_sent {
+            let reason = if ended { "ended without a Close" } else { "connection broken or silent" };
+            self.log_end(key, leg, ABNORMAL, reason);
+        }
+        let close_code = match self.registry.get(key).map(|session| &session.state) {
+            Some(State::Paired(_)) => self.far_close_code(key),
+            _ => None,
+        };
+        let far = self.part(key);
+        if ended {
+            self.linger(key);
+        } else {
+            self.abort(key, true);
+        }
+        let Some(far) = far else { return };
+        match leg {
+            Leg::Client => self.end_leg(far, CloseCode::GOING_AWAY, ""),
+            // The upstream went away instead of answering the client's Close: the client gets its own code.
+            Leg::Upstream => match close_code {
+                Some(code) => {
+                    self.send_close(far, code, "");
+                    self.linger(far);
+                }
+                None => self.end_leg(far, failure, "upstream failure"),
+            },
+        }
+    }
+
+    /// The code of the Close that the far side has sent and that still waits for its answer.
+    fn far_close_code(&self, key: Key) -> Option<Option<CloseCode>> {
+        let State::Paired(paired) = &self.registry.get(key)?.state else { return None };
+        let far = self.registry.get(paired.far?)?;
+        let State::Paired(far_paired) = &far.state else { return None };
+        (far.marks.close_received && !far.marks.close_sent).then_some(far_paired.close_code)
+    }
+
+    /// What waits for a leg is past its bound. What it holds of a cut stream has no boundary to stop at.
+    pub(crate) fn pair_slow(&mut self, key: Key) {
+        self.pair_stalled(key);
+    }
+
+    /// A leg takes nothing any more.
+    pub(crate) fn pair_stalled(&mut self, key: Key) {
+        let leg = self.leg(key);
+        let failure = self.failure_code(key);
+        let far = self.part(key);
+        self.abort(key, true);
+        if let Some(far) = far {
+            match leg {
+                Leg::Client => self.end_leg(far, CloseCode::GOING_AWAY, ""),
+                Leg::Upstream => self.end_leg(far, failure, "upstream failure"),
+            }
+        }
+    }
+
+    /// Drains a pair at the boundaries of what goes to its legs, or at the deadline.
+    pub(crate) fn drain_leg(&mut self, key: Key, code: CloseCode) {
+        let deadline_ms = self.now_ms + self.plan.limits().close_timeout_ms;
+        let Some(session) = self.registry.get_mut(key) else { return };
+        let State::Paired(paired) = &mut session.state else { return };
+        if session.marks.close_sent || paired.close_deadline_ms != 0 {
+            return;
+        }
+        paired.close_deadline_ms = deadline_ms;
+        paired.close_wanted = Some(if session.marks.upstream { CloseCode::GOING_AWAY } else { code });
+        self.ensure_deadline(key, deadline_ms);
+        self.resume(key);
+        self.close_at_boundary(key);
+    }
+
+    /// Sends the Close that waits for a boundary.
+    fn close_at_boundary(&mut self, key: Key) {
+        let Some(State::Paired(paired)) = self.registry.get_mut(key).map(|session| &mut session.state) else { return };
+        let Some(code) = paired.close_wanted else { return };
+        if !self.at_boundary(key) {
+            return;
+        }
+        if let Some(State::Paired(paired)) = self.registry.get_mut(key).map(|session| &mut session.state) {
+            paired.close_wanted = None;
+        }
+        self.send_close(key, Some(code), "going away");
+    }
+
+    /// Deadlines of a leg; gives the next one.
+    pub(crate) fn due_paired(&mut self, key: Key) -> Option<u64> {
+        let now_ms = self.now_ms;
+        let session = self.registry.get(key)?;
+        let State::Paired(paired) = &session.state else { return None };
+        if paired.close_deadline_ms != 0 {
+            if paired.close_deadline_ms > now_ms {
+                return Some(paired.close_deadline_ms);
+            }
+            let owed = (session.marks.close_received && !session.marks.close_sent).then_some(paired.close_code);
+            let far = self.part(key);
+            match owed {
+                Some(code) => {
+                    self.send_close(key, code, "");
+                    self.linger(key);
+                }
+                None => self.abort(key, true),
+            }
+            if let Some(far) = far {
+                self.abort(far, true);
+            }
+            return None;
+        }
+        let limits = &self.plan.route(session.route).limits;
+        let mut next = u64::MAX;
+        // A reader that is paused for its far side is not late.
+        if paired.is_mid_message() && !session.marks.paused {
+            let deadline = session.since_ms + limits.message_timeout_ms;
+            if deadline <= now_ms {
+                self.pair_violated(key, CloseCode::POLICY_VIOLATION, "a message took too long to complete");
+                return None;
+            }
+            next = deadline;
+        }
+        if limits.idle_timeout_ms != 0 && !session.marks.upstream {
+            let far_spoke = paired.far.and_then(|far| self.registry.get(far)).map_or(0, |far| far.spoke_ms);
+            let deadline = session.spoke_ms.max(far_spoke) + limits.idle_timeout_ms;
+            if deadline <= now_ms {
+                self.log_end(key, Leg::Client, CloseCode::GOING_AWAY.into(), "idle for too long");
+                let far = self.part(key);
+                self.end_leg(key, CloseCode::GOING_AWAY, "idle for too long");
+                if let Some(far) = far {
+                    self.end_leg(far, CloseCode::GOING_AWAY, "");
+                }
+                return None;
+            }
+            next = next.min(deadline);
+        }
+        Some(next.min(self.due_ping(key)?))
+    }
+
+    /// Pings a silent peer, where a frame can be put in; tells whether it did.
+    pub(crate) fn send_ping(&mut self, key: Key) -> bool {
+        let now_ms = self.now_ms;
+        let Some(session) = self.registry.get(key) else { return false };
+        let (paired, upstream) = (matches!(session.state, State::Paired(_)), session.marks.upstream);
+        if paired && !self.at_boundary(key) {
+            return false;
+        }
+        if upstream {
+            let mut mask = [0; 4];
+            self.environment.random(&mut mask);
+            let frame = ControlFrame::ping(PING_MARK, Some(mask));
+            self.emit_small(key, frame.as_ref(), Content::Control(Control::Ping));
+        } else {
+            let source = Source::Static(&crate::plan::PING);
+            self.emit(key, source, Content::Control(Control::Ping));
+        }
+        self.counters.pings += 1;
+        if let Some(session) = self.registry.get_mut(key) {
+            session.marks.pinged = true;
+            session.pinged_ms = now_ms;
+        }
+        true
+    }
+
+    /// The code that tells a client that its upstream has failed.
+    fn failure_code(&self, key: Key) -> CloseCode {
+        let proxy = self.registry.get(key).and_then(|session| self.plan.route(session.route).proxy.as_ref());
+        proxy.map_or(CloseCode::INTERNAL_ERROR, |proxy| proxy.failure_code)
+    }
+}
+
+impl Paired {
+    pub(crate) fn new(far: Key, upstream: u16, reading: Reading, rsv1: bool) -> Paired {
+        Paired {
+            far: Some(far),
+            reading,
+            budget: Default::default(),
+            close_deadline_ms: 0,
+            close_code: None,
+            close_wanted: None,
+            upstream,
+            rsv1,
+            outgoing_whole: true,
+        }
+    }
+
+    /// Whether a message or frame of this leg is incomplete.
+    fn is_mid_message(&self) -> bool {
+        match &self.reading {
+            Reading::Cut(inspector) => inspector.message_open(),
+            Reading::Messages(messages) => messages.decoder.is_partial(),
+        }
+    }
+}

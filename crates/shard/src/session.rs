@@ -1,0 +1,213 @@
+//! One accepted connection or one leg to an upstream: a socket, its outbox and the state of its protocol.
+//!
+//! ```text
+//! client:    Head ──► Open(echo) ─────────────┐
+//!              │  └─► Waiting ──► Paired ─────┤──► Lingering ──► Dead ──► (slot freed)
+//!              └──────────────────────────────┘
+//! upstream:  Dialing ──► Paired ──► Lingering ──► Dead
+//! ```
+//! Invariant: a slot is freed only when no receive, poll or connect is in flight on its socket ([`InFlight`]).
+
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+
+use tidegate_hub::RouteId;
+use tidegate_registry::{Key, Outbox};
+use tidegate_wire::{
+    budget::ControlBudget, close::CloseCode, deflate::Compression, http::HeadScanner, message::Decoder, relay::Inspector,
+};
+
+use crate::{proxy::Dialing, proxy::Waiting, transport::Transport};
+
+/// What the kernel still holds of a session, and what this side wants of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct InFlight {
+    /// A receive is armed: its final event has not come.
+    pub(crate) receive: bool,
+    /// Its cancellation was asked for.
+    pub(crate) cancelling: bool,
+    /// A poll for room is armed.
+    pub(crate) poll: bool,
+    /// A connect is pending.
+    pub(crate) connect: bool,
+}
+
+impl InFlight {
+    /// Whether the socket may be closed.
+    pub(crate) fn none(self) -> bool {
+        !(self.receive || self.poll || self.connect)
+    }
+}
+
+/// What a session has told or was told, independent of its state.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Marks {
+    /// Reading is stopped until the far side has room.
+    pub(crate) paused: bool,
+    /// Waits on the shard's list for receive buffers.
+    pub(crate) starved: bool,
+    /// The peer's FIN, or the end of the connection, was seen.
+    pub(crate) ended: bool,
+    /// A FIN follows when all that waits was sent.
+    pub(crate) fin_wanted: bool,
+    /// The FIN was sent.
+    pub(crate) fin_sent: bool,
+    /// A Close frame was sent on this leg.
+    pub(crate) close_sent: bool,
+    /// A Close frame was received on this leg.
+    pub(crate) close_received: bool,
+    /// A ping of this gateway waits for its pong.
+    pub(crate) pinged: bool,
+    /// This is a leg to an upstream: this end is the client.
+    pub(crate) upstream: bool,
+    /// The peer has sealed its last bytes.
+    pub(crate) sealed_end: bool,
+    /// This end has.
+    pub(crate) own_end_sealed: bool,
+    /// A page was answered and the connection kept.
+    pub(crate) keep_alive: bool,
+    /// Counted as an open session.
+    pub(crate) counted: bool,
+}
+
+/// A remote address in 20 bytes instead of 32.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Peer {
+    ip: [u8; 16],
+    port: u16,
+    known: bool,
+}
+
+impl Peer {
+    pub(crate) fn new(address: Option<SocketAddr>) -> Peer {
+        let Some(address) = address else { return Peer { ip: [0; 16], port: 0, known: false } };
+        let ip = match address.ip() {
+            IpAddr::V4(v4) => v4.to_ipv6_mapped().octets(),
+            IpAddr::V6(v6) => v6.octets(),
+        };
+        Peer { ip, port: address.port(), known: true }
+    }
+
+    /// The address, an IPv4 one as such.
+    pub(crate) fn address(self) -> Option<SocketAddr> {
+        self.known.then(|| SocketAddr::new(Ipv6Addr::from(self.ip).to_canonical(), self.port))
+    }
+}
+
+/// A session or a leg.
+pub(crate) struct Session<S> {
+    pub(crate) socket: S,
+    pub(crate) outbox: Outbox,
+    pub(crate) state: State,
+    pub(crate) transport: Transport,
+    /// When the peer was last heard, in milliseconds.
+    pub(crate) seen_ms: u64,
+    /// When what is awaited began: a partial message, a pong; by the state. 0: nothing.
+    pub(crate) since_ms: u64,
+    /// When the outbox last got shorter, while it is not empty.
+    pub(crate) stalled_ms: u64,
+    /// When the last data came, for the idle time-out.
+    pub(crate) spoke_ms: u64,
+    /// When the ping was sent that waits for its pong.
+    pub(crate) pinged_ms: u64,
+    pub(crate) peer: Peer,
+    /// Place in the turn's list plus one; 0: not in it.
+    pub(crate) dirty: u32,
+    pub(crate) route: RouteId,
+    pub(crate) in_flight: InFlight,
+    pub(crate) marks: Marks,
+}
+
+/// The protocol's state.
+pub(crate) enum State {
+    /// Reading a request's head.
+    Head(Head),
+    /// A proxied client waits for its upstream.
+    Waiting(Box<Waiting>),
+    /// An upstream leg connects, or waits for the answer to its handshake.
+    Dialing(Box<Dialing>),
+    /// Messages are answered here.
+    Open(Open),
+    /// One side of a proxied pair.
+    Paired(Paired),
+    /// The last bytes are on their way or sent: what comes is discarded until the peer ends or the deadline.
+    Lingering {
+        /// Bytes discarded so far.
+        discarded: u32,
+        /// By when it must be over, in milliseconds.
+        deadline_ms: u64,
+    },
+    /// The socket is shut down: only the final events are awaited.
+    Dead,
+}
+
+/// Reading a request.
+pub(crate) struct Head {
+    pub(crate) scanner: HeadScanner,
+    /// What came so far, where it did not come at once.
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) deadline_ms: u64,
+}
+
+/// An open session whose messages are answered here.
+pub(crate) struct Open {
+    pub(crate) decoder: Decoder,
+    pub(crate) compression: Option<Compression>,
+    pub(crate) budget: ControlBudget,
+    /// By when the closing handshake must be over, once a Close was sent; 0 before.
+    pub(crate) close_deadline_ms: u64,
+}
+
+/// One side of a proxied pair, and how its bytes are read.
+pub(crate) struct Paired {
+    pub(crate) far: Option<Key>,
+    pub(crate) reading: Reading,
+    pub(crate) budget: ControlBudget,
+    /// By when the closing handshake must be over, once a Close was sent; 0 before.
+    pub(crate) close_deadline_ms: u64,
+    /// The code of the Close that came, while its answer is owed.
+    pub(crate) close_code: Option<CloseCode>,
+    /// A Close that waits for a boundary.
+    pub(crate) close_wanted: Option<CloseCode>,
+    /// The upstream's position in the route's list.
+    pub(crate) upstream: u16,
+    /// Compressed messages pass through (`deflate = "pass"`).
+    pub(crate) rsv1: bool,
+    /// Without a far side: whether what was sent here ends with a whole frame.
+    pub(crate) outgoing_whole: bool,
+}
+
+/// How a leg's bytes are read.
+pub(crate) enum Reading {
+    /// Forwarded as they arrive.
+    Cut(Inspector),
+    /// Message by message: the gateway inflates and deflates.
+    Messages(Box<Messages>),
+}
+
+/// Reading message by message.
+pub(crate) struct Messages {
+    pub(crate) decoder: Decoder,
+    /// On the client's leg only.
+    pub(crate) compression: Option<Compression>,
+}
+
+impl<S> Session<S> {
+    pub(crate) fn new(socket: S, peer: Peer, state: State, now_ms: u64) -> Session<S> {
+        Session {
+            socket,
+            outbox: Outbox::new(),
+            state,
+            transport: Transport::Plain,
+            seen_ms: now_ms,
+            since_ms: 0,
+            stalled_ms: 0,
+            spoke_ms: now_ms,
+            pinged_ms: 0,
+            peer,
+            dirty: 0,
+            route: RouteId(0),
+            in_flight: InFlight::default(),
+            marks: Marks::default(),
+        }
+    }
+}

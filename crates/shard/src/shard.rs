@@ -1,0 +1,525 @@
+//! The loop: one turn after the other, and the one `match` on what the kernel reports.
+//!
+//! Order of a turn: submit and wait; what was not taken whole goes to its outbox; receive buffers go back; events;
+//! mail; deadlines. Sends of all of these leave with the next turn's system call.
+
+use std::{io, sync::Arc, time::Duration};
+
+use tidegate_io::{Backend, Event, ListenerId, ReceiveEnd, Remainder, Token};
+use tidegate_registry::{Key, Registry, Retained, Wheel};
+use tidegate_wire::{close::CloseCode, deflate::Codecs, message::Spares};
+
+use crate::{
+    counters::Counters,
+    environment::Environment,
+    log::{Entry, Level, What},
+    mailbox::{Mail, Mailbox},
+    plan::Plan,
+    proxy::Upstreams,
+    session::{Peer, Session, State},
+    output::Span,
+    turn::{Outgoing, Turn},
+};
+
+/// How long accepting pauses after the system refused a connection (`EMFILE` and the like).
+const ACCEPT_PAUSE_MS: u64 = 100;
+
+/// A turn that comes this much later than its deadline means that the process did not run (stopped, or the machine
+/// slept): what the peers sent meanwhile is read first, before any of them is found to be too late.
+const LAG_MS: u64 = 1_000;
+
+/// Buffers kept for messages that do not lie in one receive buffer.
+const SPARE_BYTES: usize = 4 << 20;
+
+/// Slots beside those of sessions, so that a full gateway can still answer 503.
+const SPARE_SLOTS: usize = 64;
+
+/// Whether a shard goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// There is more to do.
+    Running,
+    /// It was told to end, and has.
+    Ended,
+}
+
+struct Listening {
+    id: ListenerId,
+    /// When to arm the accept again; 0: it is armed.
+    retry_ms: u64,
+}
+
+/// One thread's part of the gateway: a backend, a registry, and all sessions in it.
+pub struct Shard<B: Backend, E: Environment> {
+    pub(crate) id: u16,
+    pub(crate) backend: B,
+    pub(crate) environment: E,
+    pub(crate) plan: Arc<Plan>,
+    pub(crate) registry: Registry<Session<B::Socket>>,
+    pub(crate) wheel: Wheel,
+    pub(crate) codecs: Codecs,
+    pub(crate) spares: Spares,
+    pub(crate) retained: Retained,
+    pub(crate) upstreams: Upstreams,
+    pub(crate) turn: Turn,
+    /// What the event at hand sends, until its buffer is in place.
+    pub(crate) spans: Vec<Span>,
+    /// Sessions whose FIN follows their last bytes.
+    pub(crate) finishing: Vec<Key>,
+    /// Sessions without a receive, for want of buffers.
+    starved: Vec<Key>,
+    /// Sessions whose outbox did not fit into one send.
+    pub(crate) again: Vec<Key>,
+    /// Sessions whose send failed in this turn, with the error.
+    pub(crate) broken: Vec<(Key, i32)>,
+    /// Sessions whose outbox has passed its hard limit in this turn.
+    pub(crate) slow: Vec<Key>,
+    /// Slots that may be free now.
+    pub(crate) freeable: Vec<Key>,
+    listening: Vec<Listening>,
+    mailbox: Mailbox,
+    pub(crate) now_ms: u64,
+    pub(crate) counters: Counters,
+    pub(crate) sessions: usize,
+    max_sessions: usize,
+    pub(crate) draining: Option<CloseCode>,
+    stopping: bool,
+    events: Vec<Event<B::Socket>>,
+    remainders: Vec<Remainder>,
+    due: Vec<u32>,
+    full_logged_ms: u64,
+}
+
+impl<B: Backend, E: Environment> Shard<B, E> {
+    /// A shard without listeners. `max_sessions` is this shard's part of the process's.
+    pub fn new(id: u16, backend: B, environment: E, plan: Arc<Plan>, mailbox: Mailbox, max_sessions: usize) -> Self {
+        let now_ms = millis(backend.now());
+        let legs = if plan.has_proxy() { 2 } else { 1 };
+        let slots = u32::try_from(max_sessions * legs + SPARE_SLOTS).expect("the configuration bounds max_sessions");
+        Shard {
+            id,
+            registry: Registry::with_capacity(slots),
+            wheel: Wheel::new(now_ms, slots),
+            codecs: Codecs::new(plan.codec_limits()),
+            spares: Spares::new(SPARE_BYTES),
+            retained: plan.retained(),
+            upstreams: Upstreams::new(&plan),
+            turn: Turn::default(),
+            spans: Vec::new(),
+            finishing: Vec::new(),
+            starved: Vec::new(),
+            again: Vec::new(),
+            broken: Vec::new(),
+            slow: Vec::new(),
+            freeable: Vec::new(),
+            listening: Vec::new(),
+            mailbox,
+            now_ms,
+            counters: Counters::default(),
+            sessions: 0,
+            max_sessions,
+            draining: None,
+            stopping: false,
+            events: Vec::new(),
+            remainders: Vec::new(),
+            due: Vec::new(),
+            full_logged_ms: 0,
+            backend,
+            environment,
+            plan,
+        }
+    }
+
+    /// Takes a listening socket over and begins to accept.
+    ///
+    /// # Errors
+    /// Where the backend cannot take it.
+    pub fn listen(&mut self, id: ListenerId, listener: B::Listener) -> io::Result<()> {
+        self.backend.listen(id, listener)?;
+        self.backend.accept(id);
+        self.listening.push(Listening { id, retry_ms: 0 });
+        Ok(())
+    }
+
+    /// What was counted so far.
+    pub fn counters(&self) -> Counters {
+        self.counters
+    }
+
+    /// The backend, to look at.
+    pub fn backend(&self) -> &B {
+        &self.backend
+    }
+
+    /// Turns until the end.
+    ///
+    /// # Errors
+    /// Where the backend as a whole is broken.
+    pub fn run(&mut self) -> io::Result<()> {
+        while self.step()? == Progress::Running {}
+        Ok(())
+    }
+
+    /// One turn.
+    ///
+    /// # Errors
+    /// Where the backend as a whole is broken.
+    pub fn step(&mut self) -> io::Result<Progress> {
+        self.prepare();
+        if self.is_over() {
+            return Ok(Progress::Ended);
+        }
+        let deadline_ms = self.next_deadline_ms();
+        let sends = Outgoing { turn: &self.turn, registry: &self.registry };
+        self.backend.turn(&sends, deadline_ms.map(Duration::from_millis), &mut self.events, &mut self.remainders)?;
+        self.now_ms = millis(self.backend.now());
+        self.settle();
+        let had_events = !self.events.is_empty();
+        let mut events = std::mem::take(&mut self.events);
+        for event in events.drain(..) {
+            self.handle(event);
+        }
+        self.events = events;
+        let lagging = deadline_ms.is_some_and(|deadline| self.now_ms > deadline + LAG_MS);
+        if !(lagging && had_events) {
+            self.expire();
+        }
+        Ok(Progress::Running)
+    }
+
+    pub(crate) fn listeners(&self) -> usize {
+        self.listening.len()
+    }
+
+    fn is_over(&self) -> bool {
+        self.stopping || (self.draining.is_some() && self.registry.len() == 0)
+    }
+
+    /// The wheel's next deadline, or now where something waits only for the next turn.
+    fn next_deadline_ms(&self) -> Option<u64> {
+        if !self.again.is_empty() || !self.starved.is_empty() {
+            return Some(0);
+        }
+        let accept = self.listening.iter().filter(|l| l.retry_ms != 0).map(|l| l.retry_ms).min();
+        [self.wheel.next_deadline(), accept].into_iter().flatten().min()
+    }
+
+    /// Before the system call: sends FINs behind nothing, drops empty places, frees what is over.
+    fn prepare(&mut self) {
+        debug_assert!(self.spans.is_empty(), "an event's sends are flushed when it was handled");
+        self.go_on();
+        self.send_fins();
+        let mut place = 0;
+        while place < self.turn.dirty.len() {
+            let dirty = self.turn.dirty[place];
+            if dirty.from_outbox || self.turn.has_pieces(place) {
+                place += 1;
+                continue;
+            }
+            if let Some(session) = self.registry.get_mut(dirty.key) {
+                session.dirty = 0;
+            }
+            self.turn.dirty.swap_remove(place);
+            if let Some(moved) = self.turn.dirty.get(place).copied()
+                && let Some(session) = self.registry.get_mut(moved.key)
+            {
+                session.dirty = place as u32 + 1;
+            }
+        }
+        self.free_dead();
+        self.feed_starved();
+    }
+
+    /// Outboxes that have more than one send could carry.
+    fn go_on(&mut self) {
+        while let Some(key) = self.again.pop() {
+            let Some(session) = self.registry.get_mut(key) else { continue };
+            if session.dirty == 0 && !session.outbox.is_empty() && !session.in_flight.poll {
+                session.dirty = self.turn.enlist(key, true);
+            }
+        }
+    }
+
+    /// After the system call: every byte of the turn was taken, or goes to its outbox here.
+    fn settle(&mut self) {
+        let mut remainders = std::mem::take(&mut self.remainders);
+        for remainder in remainders.drain(..) {
+            self.settle_remainder(remainder);
+        }
+        self.remainders = remainders;
+        for place in 0..self.turn.dirty.len() {
+            let dirty = self.turn.dirty[place];
+            let Some(session) = self.registry.get_mut(dirty.key) else { continue };
+            if session.dirty == 0 {
+                continue; // settled as a remainder
+            }
+            session.dirty = 0;
+            if dirty.from_outbox {
+                self.settle_outbox(dirty.key);
+            } else if self.turn.is_long(place) {
+                self.settle_long(place);
+            }
+        }
+        for buffer in self.turn.buffers.drain(..) {
+            self.backend.recycle(buffer);
+        }
+        for bytes in self.turn.owned.drain(..) {
+            self.spares.give(bytes);
+        }
+        self.turn.clear();
+        // Only now: what these send borrows from the next turn.
+        while let Some((key, errno)) = self.broken.pop() {
+            self.peer_broke(key, errno);
+            self.flush_spans();
+        }
+        while let Some(key) = self.slow.pop() {
+            self.slow_consumer(key);
+            self.flush_spans();
+        }
+        self.send_fins();
+    }
+
+    /// The one `match` on what the kernel reports.
+    fn handle(&mut self, event: Event<B::Socket>) {
+        match event {
+            Event::Received { token, buffer } => {
+                let key = Key::from_bits(token.0);
+                self.received(key, buffer);
+            }
+            Event::ReceiveEnded { token, end } => self.receive_ended(Key::from_bits(token.0), end),
+            Event::Writable { token } => self.writable(Key::from_bits(token.0)),
+            Event::Connected { token, errno } => self.connected(Key::from_bits(token.0), errno),
+            Event::Accepted { listener: _, socket, peer } => self.accepted(socket, Peer::new(peer)),
+            Event::AcceptEnded { listener, errno } => self.accept_ended(listener, errno),
+            Event::Woken => self.read_mail(),
+        }
+        self.flush_spans();
+    }
+
+    fn accepted(&mut self, socket: B::Socket, peer: Peer) {
+        self.counters.accepted += 1;
+        if self.draining.is_some() {
+            self.backend.shutdown(&socket, false);
+            self.backend.close(socket);
+            return;
+        }
+        let full = self.sessions >= self.max_sessions;
+        let now_ms = self.now_ms;
+        let head = self.new_head(now_ms);
+        match self.registry.insert(Session::new(socket, peer, head, now_ms)) {
+            Ok(key) => {
+                self.arm_receive(key);
+                self.ensure_deadline(key, now_ms + self.plan.limits().head_timeout_ms);
+                self.sessions += 1;
+                self.registry.get_mut(key).expect("just inserted").marks.counted = true;
+                if full {
+                    self.log_full();
+                    self.refuse_full(key);
+                }
+            }
+            Err(full) => {
+                self.log_full();
+                let session = full.0;
+                self.counters.refused_full += 1;
+                self.backend.shutdown(&session.socket, true);
+                self.backend.close(session.socket);
+            }
+        }
+    }
+
+    fn log_full(&mut self) {
+        // Once a second: under a flood the log must not cost more than the refusals.
+        if self.now_ms >= self.full_logged_ms {
+            self.full_logged_ms = self.now_ms + 1_000;
+            self.log(Level::Warn, None, What::SessionsFull);
+        }
+    }
+
+    fn accept_ended(&mut self, id: ListenerId, errno: i32) {
+        let Some(listening) = self.listening.iter_mut().find(|l| l.id == id) else { return };
+        if errno == 0 {
+            self.backend.accept(id);
+            return;
+        }
+        listening.retry_ms = self.now_ms + ACCEPT_PAUSE_MS;
+        self.log(Level::Warn, None, What::AcceptPaused { errno });
+    }
+
+    pub(crate) fn read_mail(&mut self) {
+        while let Some(mail) = self.mailbox.take() {
+            match mail {
+                Mail::Drain(code) => self.drain(code),
+                Mail::Stop => self.stopping = true,
+                Mail::Resolved => self.resume_resolving(),
+            }
+        }
+    }
+
+    fn drain(&mut self, code: CloseCode) {
+        if self.draining.is_some() {
+            return;
+        }
+        self.draining = Some(code);
+        for listening in self.listening.drain(..) {
+            self.backend.unlisten(listening.id);
+        }
+        let keys: Vec<Key> = self.registry.iter().map(|(key, _)| key).collect();
+        for key in keys {
+            self.drain_session(key, code);
+            self.flush_spans();
+        }
+    }
+
+    /// Arms a receive unless one is armed, the reader is paused, or the stream has ended.
+    pub(crate) fn arm_receive(&mut self, key: Key) {
+        let Some(session) = self.registry.get_mut(key) else { return };
+        if session.in_flight.receive || session.marks.ended || session.marks.paused || session.marks.starved {
+            return;
+        }
+        session.in_flight.receive = true;
+        self.backend.receive(&session.socket, token(key));
+    }
+
+    fn receive_ended(&mut self, key: Key, end: ReceiveEnd) {
+        let Some(session) = self.registry.get_mut(key) else {
+            self.counters.stale += 1;
+            return;
+        };
+        if !session.in_flight.receive {
+            self.counters.stale += 1;
+            return;
+        }
+        session.in_flight.receive = false;
+        session.in_flight.cancelling = false;
+        match end {
+            _ if matches!(session.state, State::Dead) => self.freeable.push(key),
+            ReceiveEnd::Rearm | ReceiveEnd::Cancelled => self.arm_receive(key),
+            ReceiveEnd::Starved => {
+                session.marks.starved = true;
+                self.starved.push(key);
+                self.counters.starved += 1;
+            }
+            ReceiveEnd::Eof => {
+                session.marks.ended = true;
+                self.peer_ended(key);
+            }
+            ReceiveEnd::Error(errno) => {
+                session.marks.ended = true;
+                self.peer_broke(key, errno);
+            }
+        }
+    }
+
+    /// Arms those that found no buffer, once there are some again: arming with an empty pool fails at once.
+    fn feed_starved(&mut self) {
+        if self.starved.is_empty() {
+            return;
+        }
+        let pool = self.backend.buffers();
+        let free = pool.total.saturating_sub(pool.lent) as usize;
+        for _ in 0..free.min(self.starved.len()) {
+            let Some(key) = self.starved.pop() else { break };
+            let Some(session) = self.registry.get_mut(key) else { continue };
+            session.marks.starved = false;
+            self.arm_receive(key);
+        }
+    }
+
+    /// Stops reading a session until [`Shard::resume`].
+    pub(crate) fn pause(&mut self, key: Key) {
+        let Some(session) = self.registry.get_mut(key) else { return };
+        if session.marks.paused {
+            return;
+        }
+        session.marks.paused = true;
+        self.counters.pauses += 1;
+        if session.in_flight.receive && !session.in_flight.cancelling {
+            session.in_flight.cancelling = true;
+            self.backend.cancel_receive(&session.socket, token(key));
+        }
+    }
+
+    /// Reads a paused session again.
+    pub(crate) fn resume(&mut self, key: Key) {
+        let Some(session) = self.registry.get_mut(key) else { return };
+        if session.marks.paused {
+            session.marks.paused = false;
+            self.arm_receive(key);
+        }
+    }
+
+    /// Makes sure that the session is looked at by then; a deadline that is earlier stays.
+    pub(crate) fn ensure_deadline(&mut self, key: Key, deadline_ms: u64) {
+        if self.wheel.deadline(key.index()).is_none_or(|present| present > deadline_ms) {
+            self.wheel.schedule(key.index(), deadline_ms);
+        }
+    }
+
+    fn expire(&mut self) {
+        for place in 0..self.listening.len() {
+            let listening = &mut self.listening[place];
+            if listening.retry_ms != 0 && listening.retry_ms <= self.now_ms {
+                listening.retry_ms = 0;
+                self.backend.accept(listening.id);
+            }
+        }
+        let mut due = std::mem::take(&mut self.due);
+        self.wheel.expire(self.now_ms, &mut due);
+        for index in due.drain(..) {
+            if let Some(key) = self.registry.key_at(index) {
+                self.due(key);
+                self.flush_spans();
+            }
+        }
+        self.due = due;
+    }
+
+    /// Ends both directions at once and frees the slot when nothing is in flight any more.
+    pub(crate) fn abort(&mut self, key: Key, reset: bool) {
+        let Some(session) = self.registry.get_mut(key) else { return };
+        if matches!(session.state, State::Dead) {
+            return;
+        }
+        self.backend.shutdown(&session.socket, reset);
+        self.retire(key);
+    }
+
+    /// Gives back all that a session holds but its socket and slot.
+    pub(crate) fn retire(&mut self, key: Key) {
+        self.release_state(key, State::Dead);
+        let Some(session) = self.registry.get_mut(key) else { return };
+        session.outbox.clear(&mut self.retained);
+        if session.dirty != 0 {
+            self.turn.drop_chain(session.dirty);
+            self.turn.dirty[session.dirty as usize - 1].from_outbox = false;
+        }
+        self.wheel.cancel(key.index());
+        self.freeable.push(key);
+    }
+
+    fn free_dead(&mut self) {
+        while let Some(key) = self.freeable.pop() {
+            let Some(session) = self.registry.get(key) else { continue };
+            if !matches!(session.state, State::Dead) || !session.in_flight.none() || session.dirty != 0 {
+                continue;
+            }
+            let session = self.registry.remove(key).expect("it was there");
+            self.sessions -= usize::from(session.marks.counted);
+            self.backend.close(session.socket);
+        }
+    }
+
+    pub(crate) fn log(&mut self, level: Level, key: Option<Key>, what: What) {
+        let peer = key.and_then(|key| self.registry.get(key)).and_then(|session| session.peer.address());
+        self.environment.log(Entry { level, shard: self.id, session: key.map(Key::to_bits), peer, what });
+    }
+}
+
+/// A session's name towards the backend.
+pub(crate) fn token(key: Key) -> Token {
+    Token(key.to_bits())
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}

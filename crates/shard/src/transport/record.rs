@@ -1,0 +1,142 @@
+//! Length-prefixed, scrambled and checked records: what TLS will be, small enough to be simulated.
+//!
+//! Six bytes (payload length, 16 bits; check, 32 bits; both big-endian), then the payload. Length 0 ends the direction.
+//! The scrambling and the check depend on the record's number, so that one lost, doubled or swapped is found.
+
+use super::Opened;
+
+/// The largest payload of a record.
+const MOST: usize = 16_384;
+const HEADER: usize = 6;
+const FROM_CLIENT: u64 = 0x7469_6465_6331_0001;
+const FROM_SERVER: u64 = 0x7469_6465_7332_0002;
+
+/// One session's records, as the server.
+pub(crate) struct Record {
+    opened: u64,
+    sealed: u64,
+    carry: Vec<u8>,
+    ended: bool,
+}
+
+impl Record {
+    pub(crate) fn new() -> Record {
+        Record { opened: 0, sealed: 0, carry: Vec::new(), ended: false }
+    }
+
+    pub(super) fn open(&mut self, input: &mut [u8], at: &mut usize) -> Opened {
+        if self.ended {
+            return Opened::Broken;
+        }
+        if self.carry.is_empty() && input.len() - *at >= HEADER {
+            let len = length(&input[*at..]);
+            let (start, end) = (*at + HEADER, *at + HEADER + len);
+            if len > MOST {
+                return Opened::Broken;
+            }
+            if end <= input.len() {
+                let check = check_field(&input[*at..]);
+                *at = end;
+                return match self.unscramble(&mut input[start..end], check) {
+                    false => Opened::Broken,
+                    true if len == 0 => self.end(),
+                    true => Opened::InPlace(start..end),
+                };
+            }
+        }
+        // Part of a record, or the rest of one: it is put together in memory of its own.
+        while *at < input.len() {
+            self.carry.push(input[*at]);
+            *at += 1;
+            if self.carry.len() < HEADER {
+                continue;
+            }
+            let len = length(&self.carry);
+            if len > MOST {
+                return Opened::Broken;
+            }
+            let missing = HEADER + len - self.carry.len();
+            let taken = missing.min(input.len() - *at);
+            self.carry.extend_from_slice(&input[*at..*at + taken]);
+            *at += taken;
+            if self.carry.len() == HEADER + len {
+                let mut record = std::mem::take(&mut self.carry);
+                let check = check_field(&record);
+                let mut plain = record.split_off(HEADER);
+                return match self.unscramble(&mut plain, check) {
+                    false => Opened::Broken,
+                    true if len == 0 => self.end(),
+                    true => Opened::Carried(plain),
+                };
+            }
+        }
+        Opened::Partial
+    }
+
+    pub(super) fn seal(&mut self, plain: &[u8]) -> Vec<u8> {
+        let mut out = Vec::with_capacity(plain.len() + HEADER * (plain.len() / MOST + 1));
+        for part in plain.chunks(MOST) {
+            self.seal_one(part, &mut out);
+        }
+        out
+    }
+
+    pub(super) fn seal_end(&mut self) -> Vec<u8> {
+        let mut out = Vec::new();
+        self.seal_one(&[], &mut out);
+        out
+    }
+
+    fn seal_one(&mut self, part: &[u8], out: &mut Vec<u8>) {
+        out.extend_from_slice(&(part.len() as u16).to_be_bytes());
+        out.extend_from_slice(&check(self.sealed, part).to_be_bytes());
+        let start = out.len();
+        out.extend_from_slice(part);
+        scramble(FROM_SERVER, self.sealed, &mut out[start..]);
+        self.sealed += 1;
+    }
+
+    fn end(&mut self) -> Opened {
+        self.ended = true;
+        Opened::End
+    }
+
+    fn unscramble(&mut self, payload: &mut [u8], expected: u32) -> bool {
+        scramble(FROM_CLIENT, self.opened, payload);
+        let right = check(self.opened, payload) == expected;
+        self.opened += 1;
+        right
+    }
+}
+
+fn length(record: &[u8]) -> usize {
+    usize::from(u16::from_be_bytes([record[0], record[1]]))
+}
+
+fn check_field(record: &[u8]) -> u32 {
+    u32::from_be_bytes([record[2], record[3], record[4], record[5]])
+}
+
+/// FNV-1a (Fowler, Noll, Vo) over the record's number and its plain payload.
+fn check(number: u64, plain: &[u8]) -> u32 {
+    let bytes = number.to_le_bytes();
+    bytes.iter().chain(plain).fold(0x811c_9dc5, |hash: u32, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193))
+}
+
+fn scramble(key: u64, number: u64, payload: &mut [u8]) {
+    let seed = splitmix(key ^ number.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+    for (place, word) in payload.chunks_mut(8).enumerate() {
+        let stream = splitmix(seed.wrapping_add(place as u64)).to_le_bytes();
+        for (byte, mask) in word.iter_mut().zip(stream) {
+            *byte ^= mask;
+        }
+    }
+}
+
+/// SplitMix64 (Steele, Lea, Flood 2014).
+fn splitmix(x: u64) -> u64 {
+    let z = x.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}

@@ -1,0 +1,199 @@
+//! What one turn sends: pieces of receive buffers, of owned and of static bytes, chained by session.
+//!
+//! Invariant: everything that a piece names stays where it is until the turn's system call has returned; only then
+//! are buffers recycled and owned bytes dropped. A session stands in `dirty` at most once.
+
+use tidegate_io::{Buffer, MAX_PIECES, Sends};
+use tidegate_registry::{End, Key, Registry};
+
+use crate::session::Session;
+
+/// Where the bytes of a piece lie.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Source {
+    /// In a receive buffer of this turn.
+    Received { buffer: u32, start: u32, end: u32 },
+    /// In bytes that this turn owns, all of them this piece's: they may be moved to an outbox.
+    Owned { index: u32, start: u32 },
+    /// In bytes that this turn owns and several pieces share.
+    Carried { index: u32, start: u32, end: u32 },
+    /// In the turn's arena of small frames.
+    Arena { start: u32, end: u32 },
+    /// In the program.
+    Static(&'static [u8]),
+}
+
+/// The end of a chain of pieces.
+const NONE: u32 = u32::MAX;
+
+#[derive(Clone, Copy, Debug)]
+struct Piece {
+    source: Source,
+    next: u32,
+}
+
+/// One session's sends of the turn.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Dirty {
+    pub(crate) key: Key,
+    first: u32,
+    last: u32,
+    pieces: u32,
+    /// The bytes come from the session's outbox; the chain is empty.
+    pub(crate) from_outbox: bool,
+    /// Where the last piece ends.
+    pub(crate) end: End,
+}
+
+/// The sends of the turn that is being prepared, and what they borrow from.
+#[derive(Default)]
+pub(crate) struct Turn {
+    pub(crate) buffers: Vec<Buffer>,
+    pub(crate) owned: Vec<Vec<u8>>,
+    arena: Vec<u8>,
+    pieces: Vec<Piece>,
+    pub(crate) dirty: Vec<Dirty>,
+}
+
+impl Turn {
+    /// Keeps small bytes until the turn is over.
+    pub(crate) fn keep_small(&mut self, bytes: &[u8]) -> Source {
+        let start = self.arena.len() as u32;
+        self.arena.extend_from_slice(bytes);
+        Source::Arena { start, end: self.arena.len() as u32 }
+    }
+
+    /// Keeps owned bytes until the turn is over; `start` is where they count from.
+    pub(crate) fn keep(&mut self, bytes: Vec<u8>, start: usize) -> Source {
+        self.owned.push(bytes);
+        Source::Owned { index: self.owned.len() as u32 - 1, start: start as u32 }
+    }
+
+    /// The bytes of a source.
+    pub(crate) fn bytes(&self, source: Source) -> &[u8] {
+        match source {
+            Source::Received { buffer, start, end } => &self.buffers[buffer as usize][start as usize..end as usize],
+            Source::Owned { index, start } => &self.owned[index as usize][start as usize..],
+            Source::Carried { index, start, end } => &self.owned[index as usize][start as usize..end as usize],
+            Source::Arena { start, end } => &self.arena[start as usize..end as usize],
+            Source::Static(bytes) => bytes,
+        }
+    }
+
+    /// A new place in the list of sessions that send in this turn; its index plus one.
+    pub(crate) fn enlist(&mut self, key: Key, from_outbox: bool) -> u32 {
+        self.dirty.push(Dirty { key, first: NONE, last: NONE, pieces: 0, from_outbox, end: End::Boundary });
+        self.dirty.len() as u32
+    }
+
+    /// Adds a piece behind those of `place` (an index plus one).
+    pub(crate) fn append(&mut self, place: u32, source: Source, end: End) {
+        let index = self.pieces.len() as u32;
+        self.pieces.push(Piece { source, next: NONE });
+        let dirty = &mut self.dirty[place as usize - 1];
+        if dirty.last == NONE {
+            dirty.first = index;
+        } else {
+            self.pieces[dirty.last as usize].next = index;
+        }
+        dirty.last = index;
+        dirty.pieces += 1;
+        dirty.end = end;
+    }
+
+    /// All pieces of a place, in order, also those past what one send can carry.
+    pub(crate) fn chain(&self, place: usize) -> Chain<'_> {
+        Chain { turn: self, next: self.dirty[place].first }
+    }
+
+    /// The bytes of a piece as an outbox keeps them, and where they begin: moved where they are its own, copied else.
+    pub(crate) fn take(&mut self, source: Source) -> (Vec<u8>, usize) {
+        match source {
+            Source::Owned { index, start } => (std::mem::take(&mut self.owned[index as usize]), start as usize),
+            _ => (self.bytes(source).to_vec(), 0),
+        }
+    }
+
+    /// Whether a place has more pieces than one send can carry.
+    pub(crate) fn is_long(&self, place: usize) -> bool {
+        self.dirty[place].pieces as usize > MAX_PIECES
+    }
+
+    /// Whether nothing is to be sent.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.dirty.is_empty()
+    }
+
+    /// Forgets the pieces of a session that will send nothing more in this turn.
+    pub(crate) fn drop_chain(&mut self, place: u32) {
+        let dirty = &mut self.dirty[place as usize - 1];
+        dirty.first = NONE;
+        dirty.last = NONE;
+        dirty.pieces = 0;
+    }
+
+    /// Whether a place has anything to send.
+    pub(crate) fn has_pieces(&self, place: usize) -> bool {
+        self.dirty[place].pieces > 0
+    }
+
+    /// After the turn: everything but the buffers, which the caller recycles.
+    pub(crate) fn clear(&mut self) {
+        self.owned.clear();
+        self.arena.clear();
+        // A burst of control frames must not be paid for in memory ever after.
+        if self.arena.capacity() > 1 << 20 {
+            self.arena = Vec::new();
+        }
+        self.pieces.clear();
+        self.dirty.clear();
+    }
+}
+
+/// The pieces of one session.
+pub(crate) struct Chain<'a> {
+    turn: &'a Turn,
+    next: u32,
+}
+
+impl Iterator for Chain<'_> {
+    type Item = Source;
+
+    fn next(&mut self) -> Option<Source> {
+        if self.next == NONE {
+            return None;
+        }
+        let piece = self.turn.pieces[self.next as usize];
+        self.next = piece.next;
+        Some(piece.source)
+    }
+}
+
+/// The turn's sends as the backend takes them.
+pub(crate) struct Outgoing<'a, S> {
+    pub(crate) turn: &'a Turn,
+    pub(crate) registry: &'a Registry<Session<S>>,
+}
+
+impl<S> Outgoing<'_, S> {
+    fn session(&self, index: usize) -> &Session<S> {
+        let key = self.turn.dirty[index].key;
+        self.registry.get(key).expect("a session with something to send is not freed before it was sent")
+    }
+}
+
+impl<S> Sends<S> for Outgoing<'_, S> {
+    fn len(&self) -> usize {
+        self.turn.dirty.len()
+    }
+
+    fn socket(&self, index: usize) -> &S {
+        &self.session(index).socket
+    }
+
+    fn pieces(&self, index: usize) -> impl Iterator<Item = &[u8]> {
+        let dirty = &self.turn.dirty[index];
+        let outbox = dirty.from_outbox.then(|| self.session(index).outbox.pieces()).into_iter().flatten();
+        self.turn.chain(index).map(|source| self.turn.bytes(source)).chain(outbox).take(MAX_PIECES)
+    }
+}

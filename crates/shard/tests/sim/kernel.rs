@@ -1,0 +1,731 @@
+//! The gateway's kernel: its sockets, what is armed on them, and what has completed but was not yet told.
+//!
+//! Invariant: completions of one operation are told in order, and each operation has exactly one final one; an
+//! operation counts as armed until that one was told. What the shard does against the contract panics here.
+
+use std::{
+    collections::VecDeque,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    rc::Rc,
+};
+
+use tidegate_io::{Address, Buffer, Lent, ReceiveEnd};
+
+use super::{
+    faults::Fault,
+    net::{Actor, Conn, ConnId, Connect, Net, SECONDS, Way, libc_errno as errno},
+};
+
+/// A listening socket of the gateway.
+#[derive(Debug, Default)]
+pub(crate) struct Listening {
+    pub(crate) open: bool,
+    pub(crate) backlog: VecDeque<ConnId>,
+    pub(crate) limit: usize,
+    armed: bool,
+    /// The final event is on its way.
+    ended: bool,
+    /// When the accept last ended by an error.
+    failed: Option<u64>,
+    last_ready: u64,
+}
+
+impl Listening {
+    pub(crate) fn new(limit: usize) -> Listening {
+        Listening { open: true, limit, ..Listening::default() }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Life {
+    /// In a backlog, or not even there.
+    Unborn,
+    /// With the shard, or in an event on its way there.
+    Open,
+    Closed,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Receive {
+    token: u64,
+    /// Armed since the socket was last looked at.
+    fresh: bool,
+    /// When the cancellation takes effect.
+    cancel: Option<u64>,
+    ended: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Poll {
+    token: u64,
+    spurious: bool,
+    ended: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Dial {
+    token: u64,
+    ended: bool,
+}
+
+/// The gateway's end of a connection.
+#[derive(Debug)]
+pub(crate) struct Gate {
+    life: Life,
+    receive: Option<Receive>,
+    poll: Option<Poll>,
+    connect: Option<Dial>,
+    /// The token that its operations use.
+    token: Option<u64>,
+    /// The connection is broken.
+    pub(crate) broken: Option<i32>,
+    told_broken: bool,
+    shut_write: bool,
+    shut_both: bool,
+    reset_on_close: bool,
+    pub(crate) touched: bool,
+    pub(crate) destination: Option<usize>,
+    /// Where the last receive ended for want of a buffer: how many had come back by then.
+    starved: Option<u64>,
+    last_ready: u64,
+    /// Bytes that the shard has given and that the kernel took.
+    pub(crate) sent: u64,
+    /// The last turn that sent on it.
+    last_send: u64,
+}
+
+impl Gate {
+    pub(crate) fn unborn() -> Gate {
+        Gate {
+            life: Life::Unborn,
+            receive: None,
+            poll: None,
+            connect: None,
+            token: None,
+            broken: None,
+            told_broken: false,
+            shut_write: false,
+            shut_both: false,
+            reset_on_close: false,
+            touched: false,
+            destination: None,
+            starved: None,
+            last_ready: 0,
+            sent: 0,
+            last_send: 0,
+        }
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.life == Life::Closed
+    }
+
+    fn is_open(&self) -> bool {
+        self.life == Life::Open
+    }
+}
+
+/// Something that has completed.
+pub(crate) struct Pending {
+    ready: u64,
+    number: u64,
+    stream: Stream,
+    pub(crate) what: What,
+}
+
+/// Completions of one stream keep their order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stream {
+    Receive(ConnId),
+    Poll(ConnId),
+    Connect(ConnId),
+    Accept(u8),
+}
+
+pub(crate) enum What {
+    Received(ConnId, u64, Buffer),
+    ReceiveEnded(ConnId, u64, ReceiveEnd),
+    Writable(ConnId, u64),
+    Connected(ConnId, u64, i32),
+    Accepted(u8, ConnId, Option<SocketAddr>),
+    AcceptEnded(u8, i32),
+}
+
+/// What the backend believes, to be compared with what the shard believes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Armed {
+    pub(crate) sockets: u32,
+    pub(crate) receives: u32,
+    pub(crate) polls: u32,
+    pub(crate) connects: u32,
+}
+
+impl Net {
+    /// Sockets and operations that are with the shard now. A connection whose [`What::Accepted`] was not told is not.
+    pub(crate) fn armed(&self) -> Armed {
+        let mut armed = Armed::default();
+        for gate in self.conns.iter().map(|conn| &conn.gate).filter(|gate| gate.is_open()) {
+            armed.sockets += 1;
+            armed.receives += u32::from(gate.receive.is_some());
+            armed.polls += u32::from(gate.poll.is_some());
+            armed.connects += u32::from(gate.connect.is_some());
+        }
+        armed
+    }
+
+    /// The receive buffers, and how many of them are with the shard: those in completions that it was not told of are not.
+    pub(crate) fn lent(&self) -> Lent {
+        let held = self.pending.iter().filter(|pending| matches!(pending.what, What::Received(..))).count();
+        let lent = self.pool.lent();
+        Lent { lent: lent.lent - held as u32, ..lent }
+    }
+
+    fn gate(&mut self, conn: ConnId) -> &mut Gate {
+        &mut self.conns[conn].gate
+    }
+
+    // ---- operations
+
+    fn claim(&mut self, conn: ConnId, token: u64) {
+        assert!(token >> 56 == 0, "token {token:#x} has more than 56 bits");
+        assert!(self.gate(conn).is_open(), "an operation on closed socket {}", self.describe(conn));
+        self.operations += 1;
+        let gate = self.gate(conn);
+        if let Some(before) = gate.token.replace(token)
+            && before != token
+        {
+            assert!(
+                gate.receive.is_none() && gate.poll.is_none() && gate.connect.is_none(),
+                "socket #{conn} uses token {token:#x} with operations armed under {before:#x}"
+            );
+            self.tokens.remove(&before);
+        }
+        let owner = *self.tokens.entry(token).or_insert(conn);
+        assert!(owner == conn, "token {token:#x} of #{owner} is used for #{conn}");
+    }
+
+    pub(crate) fn arm_receive(&mut self, conn: ConnId, token: u64) {
+        self.claim(conn, token);
+        let (recycled, free) = (self.recycled, self.pool.lent().total - self.pool.lent().lent);
+        let established = self.conns[conn].established;
+        let gate = self.gate(conn);
+        assert!(gate.receive.is_none(), "a receive is armed twice on #{conn}");
+        assert!(gate.connect.is_none() && established, "a receive is armed on #{conn} before it is connected");
+        if gate.starved == Some(recycled) && free == 0 {
+            panic!("a starved receive is armed again on #{conn} though no buffer came back");
+        }
+        gate.receive = Some(Receive { token, fresh: true, cancel: None, ended: false });
+        self.touch(conn);
+    }
+
+    pub(crate) fn cancel_receive(&mut self, conn: ConnId, token: u64) {
+        self.operations += 1;
+        let late = if self.strikes(Fault::LateCompletion) { self.random.range(1..=80_000) } else { 0 };
+        let when = self.now + late;
+        let gate = self.gate(conn);
+        assert!(gate.is_open(), "a cancellation on closed socket #{conn}");
+        let Some(receive) = &mut gate.receive else { return };
+        assert!(receive.token == token, "a cancellation on #{conn} names another token");
+        if receive.cancel.is_none() {
+            receive.cancel = Some(when);
+            self.touch_at(when, conn);
+            self.touch(conn);
+        }
+    }
+
+    pub(crate) fn arm_poll(&mut self, conn: ConnId, token: u64) {
+        self.claim(conn, token);
+        let spurious = self.random.chance(self.swarm.rate(Fault::SpuriousWritable));
+        let gate = self.gate(conn);
+        assert!(gate.poll.is_none(), "a poll is armed twice on #{conn}");
+        gate.poll = Some(Poll { token, spurious, ended: false });
+        self.touch(conn);
+    }
+
+    /// Begins a connect; an error at once, or the new socket.
+    pub(crate) fn connect(&mut self, address: &Address, token: u64) -> Result<ConnId, i32> {
+        self.operations += 1;
+        let destination = self.destinations.iter().position(|destination| destination.address == *address);
+        let destination = destination.unwrap_or_else(|| panic!("a connect to {address:?}, which nobody configured"));
+        if self.strikes(Fault::ConnectError) {
+            self.connect_failed(destination);
+            return Err(*self.random.pick(&[errno::EMFILE, errno::EADDRNOTAVAIL, errno::ENETUNREACH]));
+        }
+        let mut gate = Gate::unborn();
+        gate.life = Life::Open;
+        gate.destination = Some(destination);
+        let conn = self.add_conn(None, gate);
+        self.claim(conn, token);
+        self.gate(conn).connect = Some(Dial { token, ended: false });
+        let kind = match self.destinations[destination].connect {
+            Connect::Accept if self.strikes(Fault::ConnectSilent) => Connect::Silent,
+            Connect::Accept if self.strikes(Fault::ConnectRefused) => Connect::Refuse,
+            kind => kind,
+        };
+        let mut time = self.now + self.random.range(0..=2 * self.latency);
+        if self.strikes(Fault::ConnectSlow) {
+            time += self.random.range(0..=3 * SECONDS);
+        }
+        match kind {
+            Connect::Accept => self.connect_at(time, conn, 0),
+            Connect::Refuse => {
+                let refusals = [errno::ECONNREFUSED, errno::ECONNREFUSED, errno::EHOSTUNREACH, errno::ETIMEDOUT];
+                let errno = *self.random.pick(&refusals);
+                self.connect_at(time, conn, errno);
+            }
+            Connect::Silent => self.connect_failed(destination),
+        }
+        self.say(|| format!("#{conn} connects to {address:?}: {kind:?}"));
+        Ok(conn)
+    }
+
+    fn connect_failed(&mut self, destination: usize) {
+        let failed = Rc::clone(&self.destinations[destination].failed);
+        failed(self);
+    }
+
+    /// The network's answer to a connect.
+    pub(crate) fn connect_ends(&mut self, conn: ConnId, errno: i32) {
+        let Some(dial) = self.gate(conn).connect.filter(|dial| !dial.ended) else { return };
+        let destination = self.conns[conn].gate.destination.expect("only connects have one");
+        if errno == 0 {
+            self.conns[conn].established = true;
+            let serve = Rc::clone(&self.destinations[destination].serve);
+            let actor: Box<dyn Actor> = serve(self, conn);
+            let actor = self.add_actor(actor);
+            self.conns[conn].actor = Some(actor);
+            self.wake_at(actor, self.now);
+        } else {
+            self.gate(conn).broken = Some(errno);
+            self.connect_failed(destination);
+        }
+        self.end_connect(conn, dial.token, errno);
+    }
+
+    fn end_connect(&mut self, conn: ConnId, token: u64, errno: i32) {
+        if let Some(dial) = &mut self.gate(conn).connect {
+            dial.ended = true;
+        }
+        self.complete(Stream::Connect(conn), What::Connected(conn, token, errno));
+    }
+
+    pub(crate) fn shutdown_write(&mut self, conn: ConnId) {
+        self.operations += 1;
+        let established = self.conns[conn].established;
+        let gate = self.gate(conn);
+        assert!(gate.is_open(), "shutdown_write on closed socket #{conn}");
+        assert!(established || gate.broken.is_some(), "shutdown_write on #{conn} before it is connected");
+        self.finish(conn);
+        self.touch(conn);
+    }
+
+    /// A FIN behind what was sent.
+    fn finish(&mut self, conn: ConnId) {
+        let gate = self.gate(conn);
+        gate.shut_write = true;
+        if gate.broken.is_none() {
+            self.conns[conn].outbound.fin = true;
+            self.start_pump(conn, Way::Out);
+        }
+    }
+
+    pub(crate) fn shutdown(&mut self, conn: ConnId, reset: bool) {
+        self.operations += 1;
+        let gate = self.gate(conn);
+        assert!(gate.is_open(), "shutdown on closed socket #{conn}");
+        gate.shut_both = true;
+        gate.reset_on_close |= reset;
+        let dial = gate.connect.filter(|dial| !dial.ended);
+        if let Some(dial) = dial {
+            gate.broken = Some(errno::ECONNABORTED);
+            self.end_connect(conn, dial.token, errno::ECONNABORTED);
+        } else if self.conns[conn].established && !reset {
+            self.finish(conn);
+        }
+        self.touch(conn);
+    }
+
+    pub(crate) fn close(&mut self, conn: ConnId) {
+        self.operations += 1;
+        let described = self.describe(conn);
+        let gate = self.gate(conn);
+        assert!(gate.is_open(), "socket {described} is closed twice");
+        assert!(gate.receive.is_none(), "socket {described} is closed with a receive armed");
+        assert!(gate.poll.is_none(), "socket {described} is closed with a poll armed");
+        assert!(gate.connect.is_none(), "socket {described} is closed with a connect pending");
+        gate.life = Life::Closed;
+        if let Some(token) = gate.token {
+            self.tokens.remove(&token);
+            self.old_tokens.push_back(token);
+            if self.old_tokens.len() > 64 {
+                self.old_tokens.pop_front();
+            }
+        }
+        self.say(|| format!("#{conn} is closed by the shard"));
+        let state = &mut self.conns[conn];
+        if !state.established || state.gate.broken.is_some() {
+            // A connect that was given up must not come through later; whoever waits there is told.
+            if state.actor.is_some() {
+                self.send_reset(conn, false);
+            }
+            return;
+        }
+        let unread = !state.inbound.arrived.is_empty();
+        if unread || state.gate.reset_on_close {
+            // RFC 1122 §4.2.2.13: closing with unread data resets the connection.
+            state.inbound.arrived.clear();
+            self.send_reset(conn, false);
+        } else {
+            self.finish(conn);
+            self.start_pump(conn, Way::In);
+        }
+    }
+
+    pub(crate) fn recycle(&mut self, mut buffer: Buffer) {
+        self.operations += 1;
+        let rubbish = [0xDB; 64];
+        buffer.fill(&rubbish);
+        self.pool.give(buffer);
+        self.recycled += 1;
+    }
+
+    /// Takes a send: how many bytes, and the errno where they are not all.
+    pub(crate) fn send(&mut self, turn: u64, conn: ConnId, pieces: &mut dyn Iterator<Item = &[u8]>) -> Sent {
+        let described = || format!("#{conn}");
+        let mut total = 0;
+        let mut count = 0;
+        let broken_before = {
+            let established = self.conns[conn].established;
+            let gate = self.gate(conn);
+            assert!(gate.is_open(), "a send on closed socket {}", described());
+            assert!(gate.connect.is_none(), "a send on {} before it is connected", described());
+            assert!(gate.last_send != turn, "two sends on {} in one turn", described());
+            gate.last_send = turn;
+            let dead = gate.broken.is_some() || gate.shut_both;
+            assert!(established || dead, "a send on {} before it is connected", described());
+            assert!(!gate.shut_write || dead, "a send on {} after its shutdown_write", described());
+            gate.broken.or(gate.shut_both.then_some(errno::EPIPE))
+        };
+        let mut room = self.conns[conn].outbound.room();
+        let whole_room = room;
+        let refused = broken_before.is_none() && room > 0 && self.strikes(Fault::RefusedSend);
+        let partial = broken_before.is_none() && !refused && room > 0 && self.strikes(Fault::PartialSend);
+        if refused {
+            room = 0;
+        } else if partial {
+            room = self.random.size(1..=room.min(3_000));
+        }
+        for piece in pieces {
+            assert!(!piece.is_empty(), "an empty piece in a send on {}", described());
+            count += 1;
+            total += piece.len();
+            if broken_before.is_none() && room > 0 {
+                let taken = piece.len().min(room);
+                room -= taken;
+                let state = &mut self.conns[conn];
+                state.outbound.flying.extend(&piece[..taken]);
+                state.gate.sent += taken as u64;
+            }
+        }
+        assert!(count > 0, "a send on {} without a piece", described());
+        assert!(count <= tidegate_io::MAX_PIECES, "a send on {} of {count} pieces", described());
+        if let Some(broken) = broken_before {
+            self.fired.count(Fault::BrokenSend);
+            let gate = self.gate(conn);
+            let errno = if gate.told_broken { errno::EPIPE } else { broken };
+            gate.told_broken = true;
+            return Sent { total, sent: 0, errno };
+        }
+        let sent = whole_room - self.conns[conn].outbound.room();
+        self.start_pump(conn, Way::Out);
+        if sent == total {
+            return Sent { total, sent, errno: 0 };
+        }
+        if !refused && !partial {
+            self.fired.count(Fault::FullSend);
+        }
+        let errno = if sent > 0 && self.random.chance(512) { 0 } else { errno::EAGAIN };
+        Sent { total, sent, errno }
+    }
+
+    // ---- listeners
+
+    pub(crate) fn arm_accept(&mut self, listener: u8) {
+        self.operations += 1;
+        let now = self.now;
+        let listening = self.listeners.get_mut(&listener).expect("accept on an unknown listener");
+        assert!(listening.open, "accept on closed listener {listener}");
+        assert!(!listening.armed, "accept is armed twice on listener {listener}");
+        if let Some(failed) = listening.failed {
+            assert!(now >= failed + 1_000, "accept spins on listener {listener}: armed again {} us after an error", now - failed);
+        }
+        listening.armed = true;
+        listening.ended = false;
+    }
+
+    pub(crate) fn unlisten(&mut self, listener: u8) {
+        self.operations += 1;
+        let listening = self.listeners.get_mut(&listener).expect("unlisten on an unknown listener");
+        assert!(listening.open, "listener {listener} is closed twice");
+        listening.open = false;
+        let backlog = std::mem::take(&mut listening.backlog);
+        let armed = listening.armed && !listening.ended;
+        for conn in backlog {
+            self.gate(conn).life = Life::Closed;
+            self.send_reset(conn, false);
+        }
+        if armed && self.random.chance(512) {
+            self.end_accept(listener, 0);
+        }
+    }
+
+    fn end_accept(&mut self, listener: u8, errno: i32) {
+        let listening = self.listeners.get_mut(&listener).expect("it is known");
+        listening.ended = true;
+        self.complete(Stream::Accept(listener), What::AcceptEnded(listener, errno));
+    }
+
+    /// Takes connections from the backlogs.
+    fn run_accepts(&mut self) {
+        let ids: Vec<u8> = self.listeners.keys().copied().collect();
+        for id in ids {
+            loop {
+                let listening = self.listeners.get_mut(&id).expect("it is known");
+                if !listening.open || !listening.armed || listening.ended || listening.backlog.is_empty() {
+                    break;
+                }
+                if self.strikes(Fault::AcceptError) {
+                    let errno = *self.random.pick(&[errno::EMFILE, errno::ENFILE, errno::ENOMEM, errno::ECONNABORTED]);
+                    self.end_accept(id, errno);
+                    break;
+                }
+                let listening = self.listeners.get_mut(&id).expect("it is known");
+                let conn = listening.backlog.pop_front().expect("it is not empty");
+                let gone = self.conns[conn].gate.broken.is_some();
+                let peer = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2, id + 1)), 1024 + (conn % 60_000) as u16);
+                let peer = (!gone && !self.strikes(Fault::NoPeerAddress)).then_some(peer);
+                self.complete(Stream::Accept(id), What::Accepted(id, conn, peer));
+                if self.strikes(Fault::AcceptRearm) {
+                    self.end_accept(id, 0);
+                    break;
+                }
+            }
+        }
+    }
+
+    // ---- completions
+
+    fn complete(&mut self, stream: Stream, what: What) {
+        let late = match self.strikes(Fault::LateCompletion) {
+            true if self.random.chance(100) => self.random.range(1..=150_000),
+            true => self.random.range(1..=2_000),
+            false => 0,
+        };
+        let mut ready = self.now + late;
+        let last = match stream {
+            Stream::Receive(conn) => &mut self.conns[conn].gate.last_ready,
+            Stream::Accept(id) => &mut self.listeners.get_mut(&id).expect("it is known").last_ready,
+            Stream::Poll(_) | Stream::Connect(_) => &mut 0,
+        };
+        ready = ready.max(*last);
+        *last = ready;
+        let number = self.operations;
+        self.operations += 1;
+        self.pending.push(Pending { ready, number, stream, what });
+    }
+
+    /// Looks at every socket where something may have changed, and completes what can complete.
+    pub(crate) fn run_operations(&mut self) {
+        self.run_accepts();
+        while let Some(conn) = self.touched.pop() {
+            self.conns[conn].gate.touched = false;
+            if self.conns[conn].gate.is_open() {
+                self.run_poll(conn);
+                self.run_receive(conn);
+            }
+        }
+    }
+
+    fn run_poll(&mut self, conn: ConnId) {
+        let state = &mut self.conns[conn];
+        let pipe = &state.outbound;
+        let room = pipe.room() > 0 && pipe.room() >= pipe.send_room / 3;
+        let gate = &mut state.gate;
+        let dead = gate.broken.is_some() || gate.shut_both || gate.shut_write;
+        let Some(poll) = gate.poll.as_mut().filter(|poll| !poll.ended) else { return };
+        if !(room || dead || poll.spurious) {
+            return;
+        }
+        poll.ended = true;
+        let token = poll.token;
+        if !(room || dead) {
+            self.fired.count(Fault::SpuriousWritable);
+        }
+        self.complete(Stream::Poll(conn), What::Writable(conn, token));
+    }
+
+    fn run_receive(&mut self, conn: ConnId) {
+        for shot in 0..8 {
+            let Some(receive) = self.conns[conn].gate.receive.filter(|receive| !receive.ended) else { return };
+            let cancelled = receive.cancel.is_some_and(|when| when <= self.now);
+            let Conn { inbound, gate, .. } = &mut self.conns[conn];
+            let (has_bytes, eof, broken) = (!inbound.arrived.is_empty(), inbound.fin_arrived, gate.broken);
+            let (fresh, shut) = (receive.fresh, gate.shut_both);
+            if let Some(receive) = &mut gate.receive {
+                receive.fresh = false;
+            }
+            let more = shot == 0 && has_bytes && cancelled && self.strikes(Fault::BytesAfterCancel);
+            if cancelled && !more {
+                if self.strikes(Fault::CancelRace) {
+                    let end = *self.random.pick(&[ReceiveEnd::Rearm, ReceiveEnd::Starved]);
+                    return self.end_receive(conn, receive.token, end);
+                }
+                let end = match (broken, has_bytes, eof || shut) {
+                    (Some(errno), _, _) if self.random.chance(512) => ReceiveEnd::Error(errno),
+                    (None, false, true) if self.random.chance(512) => ReceiveEnd::Eof,
+                    _ => ReceiveEnd::Cancelled,
+                };
+                return self.end_receive(conn, receive.token, end);
+            }
+            let empty = self.pool.lent().lent == self.pool.lent().total;
+            if has_bytes {
+                if empty {
+                    return self.starve(conn, receive.token);
+                }
+                self.receive_some(conn, receive.token);
+                if receive.cancel.is_some() && !more {
+                    self.fired.count(Fault::BytesAfterCancel);
+                }
+                if self.strikes(Fault::Rearm) {
+                    return self.end_receive(conn, receive.token, ReceiveEnd::Rearm);
+                }
+                continue;
+            }
+            if let Some(errno) = broken {
+                return self.end_receive(conn, receive.token, ReceiveEnd::Error(errno));
+            }
+            if eof || shut {
+                return self.end_receive(conn, receive.token, ReceiveEnd::Eof);
+            }
+            if fresh && empty {
+                self.fired.count(Fault::StarvedAtOnce);
+                return self.starve(conn, receive.token);
+            }
+            return;
+        }
+        // Eight shots for one socket are enough for one look: others have bytes, too.
+        self.touch_at(self.now, conn);
+    }
+
+    fn starve(&mut self, conn: ConnId, token: u64) {
+        // Buffers in completions are told of with the next turn, as a real ring does: nobody could wait for them else.
+        let now = self.now;
+        for pending in self.pending.iter_mut().filter(|pending| matches!(pending.what, What::Received(..))) {
+            pending.ready = pending.ready.min(now);
+        }
+        self.fired.count(Fault::Starved);
+        self.counters.starved += 1;
+        self.end_receive(conn, token, ReceiveEnd::Starved);
+    }
+
+    fn end_receive(&mut self, conn: ConnId, token: u64, end: ReceiveEnd) {
+        if let Some(receive) = &mut self.gate(conn).receive {
+            receive.ended = true;
+        }
+        self.complete(Stream::Receive(conn), What::ReceiveEnded(conn, token, end));
+    }
+
+    fn receive_some(&mut self, conn: ConnId, token: u64) {
+        let mut buffer = self.pool.take().expect("one is free");
+        let available = self.conns[conn].inbound.arrived.len().min(buffer.capacity());
+        let mut count = available;
+        if available > 1 && self.strikes(Fault::SplitReceive) {
+            let most = *self.random.pick(&[1, 4, 20, 200, available]);
+            count = self.random.size(1..=most.min(available));
+        }
+        let pipe = &mut self.conns[conn].inbound;
+        let bytes: Vec<u8> = pipe.arrived.drain(..count).collect();
+        buffer.fill(&bytes);
+        self.start_pump(conn, Way::In);
+        self.complete(Stream::Receive(conn), What::Received(conn, token, buffer));
+    }
+
+    /// When the next completion can be told.
+    pub(crate) fn next_ready(&self) -> Option<u64> {
+        self.pending.iter().map(|pending| pending.ready).min()
+    }
+
+    /// The completions that are told by this turn, in their order.
+    pub(crate) fn take_ready(&mut self) -> Vec<What> {
+        let now = self.now;
+        let mut ready: Vec<Pending> = self.pending.extract_if(.., |pending| pending.ready <= now).collect();
+        if ready.is_empty() {
+            return Vec::new();
+        }
+        ready.sort_by_key(|pending| pending.number);
+        if ready.len() > 1 && self.strikes(Fault::ShuffledBatch) {
+            self.shuffle(&mut ready);
+        }
+        if ready.len() > 1 && self.strikes(Fault::ShortBatch) {
+            let count = self.random.size(1..=ready.len() - 1);
+            self.pending.extend(ready.drain(count..));
+        }
+        ready.into_iter().map(|pending| pending.what).collect()
+    }
+
+    /// Another order that keeps each stream's own.
+    fn shuffle(&mut self, ready: &mut Vec<Pending>) {
+        let mut keyed: Vec<(u64, Pending)> = Vec::with_capacity(ready.len());
+        for pending in ready.drain(..) {
+            let before = keyed.iter().rev().find(|(_, other)| other.stream == pending.stream).map_or(0, |(key, _)| *key);
+            let key = before.max(self.random.below(1 << 20));
+            keyed.push((key, pending));
+        }
+        keyed.sort_by_key(|(key, _)| *key);
+        ready.extend(keyed.into_iter().map(|(_, pending)| pending));
+    }
+
+    /// Notes that a final completion is told now.
+    pub(crate) fn told(&mut self, what: &What) {
+        match *what {
+            What::Received(..) => {}
+            What::ReceiveEnded(conn, _, end) => {
+                let recycled = self.recycled;
+                let gate = self.gate(conn);
+                let receive = gate.receive.take();
+                gate.starved = (end == ReceiveEnd::Starved).then_some(recycled);
+                if receive.is_some_and(|receive| receive.cancel.is_some()) && end != ReceiveEnd::Cancelled {
+                    self.fired.count(Fault::CancelRace);
+                }
+            }
+            What::Writable(conn, _) => self.gate(conn).poll = None,
+            What::Connected(conn, ..) => self.gate(conn).connect = None,
+            What::Accepted(listener, conn, _) => {
+                self.gate(conn).life = Life::Open;
+                if !self.listeners[&listener].open {
+                    self.fired.count(Fault::LateAccept);
+                }
+            }
+            What::AcceptEnded(listener, errno) => {
+                let now = self.now;
+                let listening = self.listeners.get_mut(&listener).expect("it is known");
+                listening.armed = false;
+                listening.failed = (errno != 0).then_some(now);
+            }
+        }
+    }
+
+    /// Which of (receive, poll, connect) are armed for a live token.
+    pub(crate) fn armed_for(&self, token: u64) -> Option<(bool, bool, bool)> {
+        let gate = &self.conns[*self.tokens.get(&token)?].gate;
+        Some((gate.receive.is_some(), gate.poll.is_some(), gate.connect.is_some()))
+    }
+}
+
+/// What became of a send.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Sent {
+    pub(crate) total: usize,
+    pub(crate) sent: usize,
+    pub(crate) errno: i32,
+}

@@ -1,0 +1,680 @@
+//! The simulated network: connections as two pipes of bytes, their peers, and the one clock.
+//!
+//! Invariant: bytes of a pipe arrive in order, once, or (after a reset) not at all; nothing else happens to them.
+//! All that will happen stands in one queue by time and order of entry, so that a seed has one history.
+
+use std::{
+    cell::RefCell,
+    cmp::Reverse,
+    collections::{BTreeMap, BinaryHeap, VecDeque},
+    rc::Rc,
+};
+
+use tidegate_io::{Address, Counters, Pool};
+
+use super::{
+    faults::{Fault, Fired, Swarm},
+    kernel::{Gate, Listening, Pending},
+    random::Random,
+};
+
+/// Microseconds.
+pub(crate) const MILLIS: u64 = 1_000;
+pub(crate) const SECONDS: u64 = 1_000_000;
+
+pub(crate) type Shared = Rc<RefCell<Net>>;
+
+pub(crate) type ActorId = usize;
+pub(crate) type ConnId = usize;
+
+/// One who lives on the network's other side: a client, or an upstream.
+pub(crate) trait Actor {
+    /// Something may have changed: its connection, or the time. Said too often rather than too seldom.
+    fn poke(&mut self, net: &mut Net, me: ActorId);
+
+    /// What happens to this one from now on is not the gateway's fault: a reset, a jump of the clock, a drain.
+    fn excuse(&mut self, why: Excuse);
+
+    /// Whether it will do nothing more.
+    fn is_done(&self) -> bool;
+
+    /// For the trace and for failures.
+    fn describe(&self) -> String;
+}
+
+/// Why the gateway is excused from what it owes a peer (never from keeping bytes in order).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Excuse {
+    /// The network reset the connection.
+    Reset,
+    /// The clock jumped: deadlines passed though nobody waited.
+    Jump,
+    /// The gateway is drained.
+    Drain,
+    /// The upstream failed.
+    Upstream,
+}
+
+/// One direction of a connection.
+#[derive(Debug, Default)]
+pub(crate) struct Pipe {
+    /// In the sender's buffer or on the way.
+    pub(crate) flying: VecDeque<u8>,
+    /// With the receiver, not yet read.
+    pub(crate) arrived: VecDeque<u8>,
+    /// The most that `flying` holds.
+    pub(crate) send_room: usize,
+    /// The most that `arrived` holds.
+    pub(crate) window: usize,
+    /// A segment is on its way.
+    pumping: bool,
+    /// The sender's FIN stands behind `flying`.
+    pub(crate) fin: bool,
+    /// The FIN has arrived.
+    pub(crate) fin_arrived: bool,
+    /// Microseconds on the way, at least and at most.
+    latency: (u64, u64),
+}
+
+impl Pipe {
+    /// How many bytes the sender may add.
+    pub(crate) fn room(&self) -> usize {
+        self.send_room.saturating_sub(self.flying.len())
+    }
+
+    fn destroy(&mut self, arrived_too: bool) {
+        self.flying.clear();
+        if arrived_too {
+            self.arrived.clear();
+        }
+    }
+}
+
+/// Which way bytes go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Way {
+    /// From the peer to the gateway.
+    In,
+    /// From the gateway to the peer.
+    Out,
+}
+
+/// The peer's end of a connection.
+#[derive(Debug, Default)]
+pub(crate) struct Far {
+    /// A reset has arrived.
+    pub(crate) reset: bool,
+    /// The peer has closed; what arrives is answered by a reset.
+    pub(crate) closed: bool,
+}
+
+/// A connection, from the first SYN on; never reused.
+pub(crate) struct Conn {
+    pub(crate) actor: Option<ActorId>,
+    /// From the peer.
+    pub(crate) inbound: Pipe,
+    /// To the peer.
+    pub(crate) outbound: Pipe,
+    pub(crate) far: Far,
+    pub(crate) gate: Gate,
+    /// Whether the three-way handshake is over.
+    pub(crate) established: bool,
+}
+
+/// What a connect to a virtual upstream meets.
+pub(crate) struct Destination {
+    pub(crate) address: Address,
+    /// Makes the upstream's side of a connection.
+    #[allow(clippy::type_complexity)]
+    pub(crate) serve: Rc<dyn Fn(&mut Net, ConnId) -> Box<dyn Actor>>,
+    /// What a connect meets.
+    pub(crate) connect: Connect,
+    /// Called when a connect fails, so that those who depend on it can be excused.
+    pub(crate) failed: Rc<dyn Fn(&mut Net)>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Connect {
+    Accept,
+    Refuse,
+    Silent,
+}
+
+/// What is to happen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Due {
+    /// A segment or FIN arrives.
+    Pump(ConnId, bool),
+    /// A reset arrives at the gateway (true) or the peer.
+    Reset(ConnId, bool),
+    /// A client's SYN arrives at a listener.
+    Syn(ConnId, u8),
+    /// A connect of the gateway ends, with an errno.
+    Connected(ConnId, i32),
+    Poke(ActorId),
+    /// Look at a gateway socket again.
+    Touch(ConnId),
+    /// The network resets some connection.
+    Strike,
+    /// The clock jumps by so many microseconds.
+    Jump(u64),
+    /// A letter goes to the shard, by its index in `letters`.
+    Letter(usize),
+    /// Nothing but that time passes.
+    Tick,
+}
+
+/// What a poll of its connection tells a peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Read {
+    Bytes(usize),
+    Nothing,
+    Eof,
+    Reset,
+}
+
+/// The network, its peers, the gateway's kernel state, and the clock.
+pub(crate) struct Net {
+    /// Microseconds since the start.
+    pub(crate) now: u64,
+    pub(crate) random: Random,
+    pub(crate) swarm: Swarm,
+    pub(crate) fired: Fired,
+    pub(crate) trace: Trace,
+    /// Latency of the seed's connections, at most, in microseconds.
+    pub(crate) latency: u64,
+    queue: BinaryHeap<Reverse<(u64, u64, Due)>>,
+    entered: u64,
+    pub(crate) conns: Vec<Conn>,
+    actors: Vec<Option<Box<dyn Actor>>>,
+    poked: Vec<bool>,
+    pub(crate) unfinished: usize,
+    /// Letters to the shard: each is sent when its time has come.
+    letters: Vec<Option<Box<dyn FnOnce()>>>,
+    /// Posted when all actors are done.
+    pub(crate) last_letter: Option<usize>,
+    pub(crate) destinations: Vec<Destination>,
+    /// When the clock last jumped.
+    pub(crate) jumps: u64,
+
+    // The gateway's kernel: see `kernel`.
+    pub(crate) listeners: BTreeMap<u8, Listening>,
+    pub(crate) pool: Pool,
+    pub(crate) buffer_bytes: usize,
+    pub(crate) pending: Vec<Pending>,
+    pub(crate) touched: Vec<ConnId>,
+    /// Tokens in use, and by which socket.
+    pub(crate) tokens: BTreeMap<u64, ConnId>,
+    /// Tokens of sockets that were closed.
+    pub(crate) old_tokens: VecDeque<u64>,
+    pub(crate) counters: Counters,
+    pub(crate) idle_turns: u32,
+    /// Buffers that came back since the start.
+    pub(crate) recycled: u64,
+    pub(crate) operations: u64,
+}
+
+/// Writes down what happens, where a seed is replayed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Trace {
+    Off,
+    Print,
+}
+
+impl Net {
+    pub(crate) fn new(mut random: Random, swarm: Swarm, trace: Trace) -> Net {
+        let buffers = *random.pick(&[4, 8, 16, 64, 256]);
+        let buffer_bytes = *random.pick(&[tidegate_io::BUFFER_BYTES, tidegate_io::BUFFER_BYTES, 4096, 1024, 320]);
+        let latency = *random.pick(&[10, 200, 5 * MILLIS, 60 * MILLIS]);
+        Net {
+            now: SECONDS,
+            swarm,
+            fired: Fired::default(),
+            trace,
+            latency,
+            queue: BinaryHeap::new(),
+            entered: 0,
+            conns: Vec::new(),
+            actors: Vec::new(),
+            poked: Vec::new(),
+            unfinished: 0,
+            letters: Vec::new(),
+            last_letter: None,
+            destinations: Vec::new(),
+            jumps: 0,
+            listeners: BTreeMap::new(),
+            pool: Pool::new(buffers, buffer_bytes).expect("a few pages"),
+            buffer_bytes,
+            pending: Vec::new(),
+            touched: Vec::new(),
+            tokens: BTreeMap::new(),
+            old_tokens: VecDeque::new(),
+            counters: Counters::default(),
+            idle_turns: 0,
+            recycled: 0,
+            operations: 0,
+            random,
+        }
+    }
+
+    /// Whether a fault happens here; counts it.
+    pub(crate) fn strikes(&mut self, fault: Fault) -> bool {
+        let strikes = self.random.chance(self.swarm.rate(fault));
+        if strikes {
+            self.fired.count(fault);
+        }
+        strikes
+    }
+
+    pub(crate) fn say(&self, line: impl FnOnce() -> String) {
+        if self.trace == Trace::Print {
+            let now = self.now;
+            println!("{:>6}.{:06} {}", now / SECONDS, now % SECONDS, line());
+        }
+    }
+
+    fn at(&mut self, time: u64, due: Due) {
+        self.entered += 1;
+        self.queue.push(Reverse((time.max(self.now), self.entered, due)));
+    }
+
+    /// When something happens next.
+    pub(crate) fn next_time(&self) -> Option<u64> {
+        self.queue.peek().map(|Reverse((time, _, _))| *time)
+    }
+
+    /// Lets happen what is due, in order.
+    pub(crate) fn run_due(&mut self) {
+        while let Some(&Reverse((time, _, due))) = self.queue.peek() {
+            if time > self.now {
+                return;
+            }
+            self.queue.pop();
+            self.happen(due);
+        }
+    }
+
+    fn happen(&mut self, due: Due) {
+        match due {
+            Due::Pump(conn, inbound) => self.pump(conn, if inbound { Way::In } else { Way::Out }),
+            Due::Reset(conn, gateway) => self.reset_arrives(conn, gateway),
+            Due::Syn(conn, listener) => self.syn_arrives(conn, listener),
+            Due::Connected(conn, errno) => self.connect_ends(conn, errno),
+            Due::Poke(actor) => self.poke(actor),
+            Due::Touch(conn) => self.touch(conn),
+            Due::Strike => self.strike(),
+            Due::Jump(by) => self.jump(by),
+            Due::Letter(index) => {
+                if let Some(letter) = self.letters[index].take() {
+                    letter();
+                }
+            }
+            Due::Tick => {}
+        }
+    }
+
+    // ---- time and actors
+
+    pub(crate) fn add_actor(&mut self, actor: Box<dyn Actor>) -> ActorId {
+        self.actors.push(Some(actor));
+        self.poked.push(false);
+        self.unfinished += 1;
+        self.actors.len() - 1
+    }
+
+    /// Pokes an actor at `time`.
+    pub(crate) fn wake_at(&mut self, actor: ActorId, time: u64) {
+        self.at(time, Due::Poke(actor));
+    }
+
+    /// Pokes an actor once, soon.
+    fn poke_soon(&mut self, actor: Option<ActorId>) {
+        if let Some(actor) = actor
+            && !self.poked[actor]
+        {
+            self.poked[actor] = true;
+            self.at(self.now, Due::Poke(actor));
+        }
+    }
+
+    fn poke(&mut self, actor: ActorId) {
+        self.poked[actor] = false;
+        let mut taken = self.actors[actor].take().expect("an actor does not poke itself");
+        let was_done = taken.is_done();
+        if !was_done {
+            taken.poke(self, actor);
+            if taken.is_done() {
+                self.unfinished -= 1;
+                self.say(|| format!("{} is done", taken.describe()));
+            }
+        }
+        self.actors[actor] = Some(taken);
+    }
+
+    /// Excuses one actor, or all of them.
+    pub(crate) fn excuse(&mut self, actor: Option<ActorId>, why: Excuse) {
+        match actor {
+            Some(actor) => {
+                if let Some(actor) = &mut self.actors[actor] {
+                    actor.excuse(why);
+                }
+            }
+            None => self.actors.iter_mut().flatten().for_each(|actor| actor.excuse(why)),
+        }
+    }
+
+    pub(crate) fn describe(&self, conn: ConnId) -> String {
+        let actor = self.conns[conn].actor.and_then(|actor| self.actors[actor].as_ref());
+        format!("#{conn} ({})", actor.map_or_else(|| "nobody".to_string(), |actor| actor.describe()))
+    }
+
+    /// Descriptions of the actors that are not done.
+    pub(crate) fn unfinished_actors(&self) -> Vec<String> {
+        self.actors.iter().flatten().filter(|actor| !actor.is_done()).map(|actor| actor.describe()).collect()
+    }
+
+    /// A letter to the shard, to be sent at `time`; `None`: when all actors are done.
+    pub(crate) fn post_at(&mut self, time: Option<u64>, letter: Box<dyn FnOnce()>) {
+        self.letters.push(Some(letter));
+        let index = self.letters.len() - 1;
+        match time {
+            Some(time) => self.at(time, Due::Letter(index)),
+            None => self.last_letter = Some(index),
+        }
+    }
+
+    /// Posts the last letter, if that was not done yet.
+    pub(crate) fn post_last(&mut self) -> bool {
+        match self.last_letter.take() {
+            Some(index) => {
+                self.at(self.now, Due::Letter(index));
+                true
+            }
+            None => false,
+        }
+    }
+
+    pub(crate) fn jump_at(&mut self, time: u64, by: u64) {
+        self.at(time, Due::Jump(by));
+    }
+
+    pub(crate) fn strike_at(&mut self, time: u64) {
+        self.at(time, Due::Strike);
+    }
+
+    pub(crate) fn tick_at(&mut self, time: u64) {
+        self.at(time, Due::Tick);
+    }
+
+    fn jump(&mut self, by: u64) {
+        self.say(|| format!("the clock jumps by {} ms", by / MILLIS));
+        self.fired.count(Fault::ClockJump);
+        self.now += by;
+        self.jumps += 1;
+        self.excuse(None, Excuse::Jump);
+    }
+
+    fn strike(&mut self) {
+        let live: Vec<ConnId> = (0..self.conns.len())
+            .filter(|&conn| {
+                let conn = &self.conns[conn];
+                conn.established && !conn.far.closed && !conn.far.reset && !conn.gate.is_closed()
+            })
+            .collect();
+        if live.is_empty() {
+            return;
+        }
+        let conn = live[self.random.index(live.len())];
+        self.fired.count(Fault::Reset);
+        self.say(|| format!("the network resets {}", self.describe(conn)));
+        self.excuse(self.conns[conn].actor, Excuse::Reset);
+        self.reset_arrives(conn, true);
+        self.reset_arrives(conn, false);
+    }
+
+    // ---- connections
+
+    /// A connection that nobody knows yet.
+    pub(crate) fn add_conn(&mut self, actor: Option<ActorId>, gate: Gate) -> ConnId {
+        let sizes = [300, 2_000, 16_384, 100_000, 1 << 20];
+        let longest = if self.random.below(4) == 0 { self.latency * 3 } else { self.latency };
+        let mut pipe = || Pipe {
+            send_room: *self.random.pick(&sizes),
+            window: *self.random.pick(&sizes),
+            latency: (longest / 4, longest),
+            ..Pipe::default()
+        };
+        let (inbound, outbound) = (pipe(), pipe());
+        self.conns.push(Conn { actor, inbound, outbound, far: Far::default(), gate, established: false });
+        self.conns.len() - 1
+    }
+
+    /// A client connects to a listener of the gateway.
+    pub(crate) fn dial(&mut self, actor: ActorId, listener: u8) -> ConnId {
+        let conn = self.add_conn(Some(actor), Gate::unborn());
+        let time = self.now + self.travel(conn, Way::In);
+        self.at(time, Due::Syn(conn, listener));
+        conn
+    }
+
+    fn syn_arrives(&mut self, conn: ConnId, listener: u8) {
+        let Some(listening) = self.listeners.get_mut(&listener).filter(|listening| listening.open) else {
+            self.conns[conn].far.reset = true;
+            self.poke_soon(self.conns[conn].actor);
+            return;
+        };
+        if listening.backlog.len() >= listening.limit {
+            // RFC 9293 §3.8.1: the SYN is sent again after about a second.
+            self.fired.count(Fault::BacklogFull);
+            self.at(self.now + SECONDS, Due::Syn(conn, listener));
+            return;
+        }
+        listening.backlog.push_back(conn);
+        self.conns[conn].established = true;
+        if self.strikes(Fault::DeadAccept) {
+            self.excuse(self.conns[conn].actor, Excuse::Reset);
+            self.reset_arrives(conn, true);
+            self.reset_arrives(conn, false);
+        }
+        self.poke_soon(self.conns[conn].actor);
+    }
+
+    pub(crate) fn connect_at(&mut self, time: u64, conn: ConnId, errno: i32) {
+        self.at(time, Due::Connected(conn, errno));
+    }
+
+    pub(crate) fn touch_at(&mut self, time: u64, conn: ConnId) {
+        self.at(time, Due::Touch(conn));
+    }
+
+    fn travel(&mut self, conn: ConnId, way: Way) -> u64 {
+        let conn = &self.conns[conn];
+        let (low, high) = match way {
+            Way::In => conn.inbound.latency,
+            Way::Out => conn.outbound.latency,
+        };
+        let slow = if self.strikes(Fault::SlowSegment) { self.random.range(0..=300 * MILLIS) } else { 0 };
+        self.random.range(low..=high) + slow
+    }
+
+    fn pipe(&mut self, conn: ConnId, way: Way) -> &mut Pipe {
+        let conn = &mut self.conns[conn];
+        match way {
+            Way::In => &mut conn.inbound,
+            Way::Out => &mut conn.outbound,
+        }
+    }
+
+    /// Sends a segment on its way, where there is one and the receiver has room.
+    pub(crate) fn start_pump(&mut self, conn: ConnId, way: Way) {
+        let pipe = self.pipe(conn, way);
+        let has_room = pipe.arrived.len() < pipe.window;
+        let wants = (!pipe.flying.is_empty() && has_room) || (pipe.flying.is_empty() && pipe.fin && !pipe.fin_arrived);
+        if pipe.pumping || !wants {
+            return;
+        }
+        pipe.pumping = true;
+        let time = self.now + self.travel(conn, way);
+        self.at(time, Due::Pump(conn, way == Way::In));
+    }
+
+    fn pump(&mut self, conn: ConnId, way: Way) {
+        let split = self.strikes(Fault::SplitSegment);
+        let receiver_gone = match way {
+            Way::In => self.conns[conn].gate.is_closed(),
+            Way::Out => self.conns[conn].far.closed,
+        };
+        let pipe = self.pipe(conn, way);
+        pipe.pumping = false;
+        let mut count = pipe.flying.len().min(pipe.window.saturating_sub(pipe.arrived.len()));
+        if receiver_gone {
+            if !pipe.flying.is_empty() {
+                // RFC 1122 §4.2.2.13: data for a closed socket is answered by a reset.
+                pipe.flying.clear();
+                let back = way == Way::Out;
+                let time = self.now + self.travel(conn, way);
+                self.at(time, Due::Reset(conn, back));
+            }
+            return;
+        }
+        if split && count > 1 {
+            count = self.random.size(1..=count - 1);
+        }
+        let pipe = self.pipe(conn, way);
+        let (arrived, flying) = (&mut pipe.arrived, &mut pipe.flying);
+        arrived.extend(flying.drain(..count));
+        if pipe.flying.is_empty() && pipe.fin {
+            pipe.fin_arrived = true;
+        }
+        self.start_pump(conn, way);
+        self.poke_soon(self.conns[conn].actor);
+        self.touch(conn);
+    }
+
+    /// Has a reset on its way to the gateway or to the peer.
+    pub(crate) fn send_reset(&mut self, conn: ConnId, to_gateway: bool) {
+        let way = if to_gateway { Way::In } else { Way::Out };
+        self.pipe(conn, way).flying.clear();
+        let time = self.now + self.travel(conn, way);
+        self.at(time, Due::Reset(conn, to_gateway));
+    }
+
+    fn reset_arrives(&mut self, conn: ConnId, gateway: bool) {
+        let destroys = self.strikes(Fault::ResetDestroys);
+        let state = &mut self.conns[conn];
+        if gateway {
+            if state.gate.is_closed() || state.gate.broken.is_some() {
+                return;
+            }
+            state.gate.broken = Some(libc_errno::ECONNRESET);
+            state.inbound.destroy(destroys);
+            state.outbound.destroy(false);
+            self.touch(conn);
+        } else {
+            if state.far.closed || state.far.reset {
+                return;
+            }
+            state.far.reset = true;
+            state.outbound.destroy(destroys);
+            state.inbound.destroy(false);
+            self.poke_soon(state.actor);
+        }
+    }
+
+    /// The gateway's kernel must look at this socket.
+    pub(crate) fn touch(&mut self, conn: ConnId) {
+        if !self.conns[conn].gate.touched {
+            self.conns[conn].gate.touched = true;
+            self.touched.push(conn);
+        }
+    }
+
+    pub(crate) fn poke_peer(&mut self, conn: ConnId) {
+        self.poke_soon(self.conns[conn].actor);
+    }
+
+    // ---- what a peer does with its end
+
+    /// Reads up to `most` bytes behind what `into` holds.
+    pub(crate) fn read(&mut self, conn: ConnId, most: usize, into: &mut Vec<u8>) -> Read {
+        let state = &mut self.conns[conn];
+        let pipe = &mut state.outbound;
+        let count = most.min(pipe.arrived.len());
+        if count > 0 {
+            into.extend(pipe.arrived.drain(..count));
+            self.start_pump(conn, Way::Out);
+            return Read::Bytes(count);
+        }
+        if most == 0 && !pipe.arrived.is_empty() {
+            return Read::Nothing;
+        }
+        if state.far.reset {
+            Read::Reset
+        } else if state.outbound.fin_arrived {
+            Read::Eof
+        } else {
+            Read::Nothing
+        }
+    }
+
+    /// Whether bytes, a FIN or a reset wait for the peer.
+    pub(crate) fn readable(&self, conn: ConnId) -> bool {
+        let conn = &self.conns[conn];
+        !conn.outbound.arrived.is_empty() || conn.outbound.fin_arrived || conn.far.reset
+    }
+
+    /// Sends as much as fits, and says how much that was.
+    pub(crate) fn write(&mut self, conn: ConnId, bytes: &[u8]) -> usize {
+        let state = &mut self.conns[conn];
+        if state.far.reset || state.far.closed || state.inbound.fin || !state.established {
+            return 0;
+        }
+        let count = bytes.len().min(state.inbound.room());
+        state.inbound.flying.extend(&bytes[..count]);
+        self.start_pump(conn, Way::In);
+        count
+    }
+
+    pub(crate) fn finish_writing(&mut self, conn: ConnId) {
+        if !self.conns[conn].inbound.fin {
+            self.conns[conn].inbound.fin = true;
+            self.start_pump(conn, Way::In);
+        }
+    }
+
+    /// The peer closes its end: a FIN, or a reset where input was not read.
+    pub(crate) fn close_peer(&mut self, conn: ConnId, reset: bool) {
+        let state = &mut self.conns[conn];
+        if state.far.closed {
+            return;
+        }
+        state.far.closed = true;
+        let unread = !state.outbound.arrived.is_empty();
+        state.outbound.arrived.clear();
+        if state.far.reset {
+            return;
+        }
+        if reset || unread {
+            self.send_reset(conn, true);
+        } else {
+            self.finish_writing(conn);
+        }
+        self.start_pump(conn, Way::Out);
+    }
+}
+
+/// Error numbers of Linux on the architectures that the project runs on.
+pub(crate) mod libc_errno {
+    pub(crate) const EAGAIN: i32 = 11;
+    pub(crate) const ENOMEM: i32 = 12;
+    pub(crate) const ENFILE: i32 = 23;
+    pub(crate) const EMFILE: i32 = 24;
+    pub(crate) const EPIPE: i32 = 32;
+    pub(crate) const EADDRNOTAVAIL: i32 = 99;
+    pub(crate) const ENETUNREACH: i32 = 101;
+    pub(crate) const ECONNABORTED: i32 = 103;
+    pub(crate) const ECONNRESET: i32 = 104;
+    pub(crate) const ETIMEDOUT: i32 = 110;
+    pub(crate) const ECONNREFUSED: i32 = 111;
+    pub(crate) const EHOSTUNREACH: i32 = 113;
+}

@@ -1,0 +1,183 @@
+//! One seed's world: a shard, its kernel, the network, the peers; and what must hold after every turn.
+
+use std::{cell::RefCell, io, rc::Rc};
+
+use super::{
+    backend::SimBackend,
+    faults::{Fault, Fired, Swarm},
+    kernel::Armed,
+    net::{Net, SECONDS, Shared, Trace},
+    random::Random,
+};
+
+/// What runs on the simulated backend: the real shard, or a toy that proves the simulator.
+pub(crate) trait Subject {
+    /// One turn; `false` at the end.
+    fn turn(&mut self) -> io::Result<bool>;
+
+    /// What it believes to hold now, between two turns.
+    fn inspect(&self) -> Inspection;
+}
+
+/// What the subject believes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Inspection {
+    pub(crate) slots: u32,
+    /// Slots by state; their sum.
+    pub(crate) legs: u32,
+    pub(crate) armed: Armed,
+    pub(crate) buffers: u32,
+    /// What the counter of retained bytes says, and the same counted afresh.
+    pub(crate) retained: usize,
+    pub(crate) retained_sum: usize,
+    pub(crate) outbox_most: usize,
+    pub(crate) partial_bytes: usize,
+    /// Slots with and without an entry in the wheel.
+    pub(crate) timed: u32,
+    pub(crate) untimed: u32,
+    pub(crate) inflaters: u32,
+    pub(crate) sends: u32,
+    pub(crate) listeners: u32,
+}
+
+/// What must not be exceeded.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Bounds {
+    pub(crate) slots: u32,
+    pub(crate) outbox: usize,
+    /// Of incomplete heads and messages, for each slot.
+    pub(crate) partial_per_slot: usize,
+    /// Each slot has a deadline.
+    pub(crate) timed: bool,
+}
+
+/// How a seed went.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Outcome {
+    pub(crate) fired: Fired,
+    pub(crate) turns: u64,
+    /// Virtual microseconds.
+    pub(crate) time: u64,
+    /// A hash over all turns: equal histories have equal ones.
+    pub(crate) history: u64,
+}
+
+/// A world before its subject exists.
+pub(crate) struct World {
+    pub(crate) net: Shared,
+    pub(crate) random: Random,
+}
+
+/// Turns after which a seed has gone astray.
+const MOST_TURNS: u64 = 400_000;
+
+impl World {
+    pub(crate) fn new(seed: u64, trace: Trace) -> World {
+        let mut random = Random::new(seed);
+        let swarm = Swarm::draw(&mut random);
+        let net = Net::new(random.fork(), swarm, trace);
+        net.say(|| format!("faults: {:?}", net.swarm.drawn()));
+        net.say(|| format!("buffers: {:?} of {} bytes", net.pool.lent().total, net.buffer_bytes));
+        World { net: Rc::new(RefCell::new(net)), random }
+    }
+
+    pub(crate) fn backend(&self) -> SimBackend {
+        SimBackend::new(Rc::clone(&self.net))
+    }
+
+    /// Plans the faults that come by time: resets by the network and jumps of the clock, over `span` microseconds.
+    pub(crate) fn plan_faults(&mut self, span: u64) {
+        let mut net = self.net.borrow_mut();
+        for _ in 0..net.swarm.rate(Fault::Reset) {
+            let time = net.now + self.random.below(span);
+            net.strike_at(time);
+        }
+        for _ in 0..net.swarm.rate(Fault::ClockJump) {
+            let time = net.now + self.random.below(span);
+            let by = *self.random.pick(&[SECONDS, 6 * SECONDS, 40 * SECONDS, 600 * SECONDS]);
+            net.jump_at(time, self.random.range(by / 2..=by));
+        }
+    }
+
+    /// Runs a subject to its end, checking after every turn.
+    ///
+    /// # Panics
+    /// Where anything is not as it must be.
+    pub(crate) fn run<S: Subject>(self, mut subject: S, bounds: &Bounds) -> Outcome {
+        let mut outcome = Outcome::default();
+        loop {
+            let goes_on = subject.turn().expect("the simulated backend as a whole does not break");
+            let seen = subject.inspect();
+            self.check(&seen, bounds);
+            outcome.turns += 1;
+            outcome.history = mix(outcome.history, &seen, self.net.borrow().now);
+            if !goes_on {
+                break;
+            }
+            assert!(outcome.turns < MOST_TURNS, "no end after {MOST_TURNS} turns: {:?}", self.net.borrow().unfinished_actors());
+        }
+        self.check_end(&subject.inspect());
+        self.settle();
+        drop(subject);
+        let net = self.net.borrow();
+        outcome.fired = net.fired.clone();
+        outcome.time = net.now;
+        outcome
+    }
+
+    fn check(&self, seen: &Inspection, bounds: &Bounds) {
+        let net = self.net.borrow();
+        assert!(seen.legs == seen.slots, "{} legs by state in {} slots", seen.legs, seen.slots);
+        assert!(seen.armed == net.armed(), "the shard believes {:?}, the kernel {:?}", seen.armed, net.armed());
+        let lent = net.lent().lent;
+        assert!(seen.buffers == lent, "the shard holds {} buffers, {lent} are lent", seen.buffers);
+        assert!(
+            seen.retained == seen.retained_sum,
+            "{} bytes counted as retained, {} are",
+            seen.retained,
+            seen.retained_sum
+        );
+        assert!(
+            seen.timed + seen.untimed == seen.slots && (!bounds.timed || seen.untimed == 0),
+            "{} slots with a deadline and {} without, of {}",
+            seen.timed,
+            seen.untimed,
+            seen.slots
+        );
+        assert!(seen.slots <= bounds.slots, "{} slots of {}", seen.slots, bounds.slots);
+        assert!(seen.outbox_most <= bounds.outbox, "{} bytes in an outbox of {}", seen.outbox_most, bounds.outbox);
+        let partial = bounds.partial_per_slot * seen.slots as usize;
+        assert!(seen.partial_bytes <= partial, "{} bytes of incomplete heads and messages", seen.partial_bytes);
+    }
+
+    fn check_end(&self, seen: &Inspection) {
+        assert!(*seen == Inspection::default(), "not all is over at the end: {seen:?}");
+        let net = self.net.borrow();
+        assert!(net.armed() == Armed::default(), "left in the kernel at the end: {:?}", net.armed());
+        assert!(net.lent().lent == 0, "{} buffers are lent at the end", net.lent().lent);
+        assert!(net.listeners.values().all(|listening| !listening.open), "a listener is open at the end");
+    }
+
+    /// Lets the peers see the end of their connections.
+    fn settle(&self) {
+        let mut net = self.net.borrow_mut();
+        let limit = net.now + 1_000 * SECONDS;
+        while net.unfinished > 0 {
+            let Some(next) = net.next_time().filter(|next| *next < limit) else {
+                panic!("the shard has ended, but not: {:?}", net.unfinished_actors());
+            };
+            net.now = net.now.max(next);
+            net.run_due();
+        }
+    }
+}
+
+fn mix(hash: u64, seen: &Inspection, now: u64) -> u64 {
+    let words = [
+        now,
+        u64::from(seen.slots) << 32 | u64::from(seen.sends),
+        u64::from(seen.armed.receives) << 32 | u64::from(seen.armed.polls),
+        (seen.retained as u64) << 32 | seen.partial_bytes as u64,
+    ];
+    words.iter().fold(hash, |hash, word| super::random::splitmix64(hash ^ word))
+}
