@@ -12,7 +12,13 @@ use tidegate_wire::{
     message::{Cursor, DecodeContext, Event, OwnedPayload, Payload},
 };
 
-use crate::{environment::Environment, input::Place, output::{Content, Span}, session::State, shard::Shard};
+use crate::{
+    environment::Environment,
+    input::Place,
+    output::{Content, Span},
+    session::State,
+    shard::Shard,
+};
 
 /// Messages shorter than this are not worth deflating: the block's overhead eats the gain.
 pub(crate) const DEFLATE_FROM: usize = 64;
@@ -39,8 +45,12 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         let mut start = 0;
         let mut completed = false;
         let stop = loop {
-            let mut context =
-                DecodeContext { limits: &route.messages, compression: open.compression.as_mut(), codecs, spares };
+            let mut context = DecodeContext {
+                limits: &route.messages,
+                compression: open.compression.as_mut(),
+                codecs,
+                spares,
+            };
             let event = match open.decoder.next(bytes, &mut cursor, &mut context) {
                 Ok(Some(event)) => event,
                 Ok(None) => break Stop::Used,
@@ -86,7 +96,11 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                         Payload::Owned(OwnedPayload { mut buffer, start: payload_start }) => {
                             let begin = frame::encode_header_before(&mut buffer, payload_start, &head);
                             flush(spans, key, place, &mut start, cursor.write);
-                            spans.push(Span { key, source: turn.keep(buffer, begin), content: Content::Messages });
+                            spans.push(Span {
+                                key,
+                                source: turn.keep(buffer, begin),
+                                content: Content::Messages,
+                            });
                             start = cursor.read;
                             cursor.write = cursor.read;
                         }
@@ -101,7 +115,11 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                         start = cursor.read;
                         cursor.write = cursor.read;
                         let pong = ControlFrame::pong(&payload, None);
-                        spans.push(Span { key, source: turn.keep_small(pong.as_ref()), content: Content::Control(Control::Pong) });
+                        spans.push(Span {
+                            key,
+                            source: turn.keep_small(pong.as_ref()),
+                            content: Content::Control(Control::Pong),
+                        });
                     }
                 }
                 Event::Pong(_) => {

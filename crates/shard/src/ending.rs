@@ -15,6 +15,7 @@ use crate::{
     environment::Environment,
     log::{ABNORMAL, Leg, Level, NO_STATUS, What},
     output::Content,
+    planted::{self, Bug},
     session::{Reading, State},
     shard::Shard,
 };
@@ -43,7 +44,11 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         let Some(session) = self.registry.get_mut(key) else { return };
         session.marks.paused = false;
         self.finishing.push(key);
-        self.ensure_deadline(key, deadline_ms);
+        if planted::is(Bug::ForgetDeadline) {
+            self.wheel.cancel(key.index());
+        } else {
+            self.ensure_deadline(key, deadline_ms);
+        }
         self.arm_receive(key);
     }
 
@@ -192,7 +197,12 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         if !session.outbox.is_empty() && session.stalled_ms + write_ms <= now_ms {
             self.counters.slow += 1;
             let leg = self.leg(key);
-            self.log_end(key, leg, CloseCode::TRY_AGAIN_LATER.into(), "slow consumer: it took nothing for too long");
+            self.log_end(
+                key,
+                leg,
+                CloseCode::TRY_AGAIN_LATER.into(),
+                "slow consumer: it took nothing for too long",
+            );
             self.peer_stalled(key);
             return;
         }

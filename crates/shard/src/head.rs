@@ -22,14 +22,16 @@ use crate::{
 };
 
 /// The lookup found nothing.
-const NOT_FOUND: Refusal = Refusal { status: 404, reason: "no route for this host and path", close: true, fields: &[] };
+const NOT_FOUND: Refusal =
+    Refusal { status: 404, reason: "no route for this host and path", close: true, fields: &[] };
 
 /// RFC 6455 §10.2.
 const FOREIGN_ORIGIN: Refusal =
     Refusal { status: 403, reason: "this origin may not open sessions here", close: true, fields: &[] };
 
 /// A page's request has no use for a body.
-const PAGE_BODY: Refusal = Refusal { status: 400, reason: "this request takes no body", close: true, fields: &[] };
+const PAGE_BODY: Refusal =
+    Refusal { status: 400, reason: "this request takes no body", close: true, fields: &[] };
 
 /// All session slots are taken.
 const FULL: Refusal =
@@ -78,7 +80,8 @@ impl<B: Backend, E: Environment> Shard<B, E> {
     fn answer(&mut self, key: Key, head: &[u8]) {
         let plan = std::sync::Arc::clone(&self.plan);
         let head_only = head.starts_with(b"HEAD ");
-        let outcome = Request::parse(head, plan.head_limits(), false).and_then(|request| self.dispatch(key, &request));
+        let outcome =
+            Request::parse(head, plan.head_limits(), false).and_then(|request| self.dispatch(key, &request));
         if let Err(refusal) = outcome {
             self.refuse(key, &refusal, head_only);
         }
@@ -87,7 +90,8 @@ impl<B: Backend, E: Environment> Shard<B, E> {
     fn dispatch(&mut self, key: Key, request: &Request<'_>) -> Result<(), Refusal> {
         let plan = std::sync::Arc::clone(&self.plan);
         let protocols = request.fields.list("sec-websocket-protocol");
-        let (id, route) = plan.routes().lookup(request.host, request.target.path, protocols).ok_or(NOT_FOUND)?;
+        let (id, route) =
+            plan.routes().lookup(request.host, request.target.path, protocols).ok_or(NOT_FOUND)?;
         match &route.action {
             Action::Page => self.answer_page(key, request),
             Action::Echo(echo) => {
@@ -157,7 +161,8 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         let plan = std::sync::Arc::clone(&self.plan);
         let Some(session) = self.registry.get(key) else { return };
         let route = plan.route(session.route);
-        let protocol = upgrade.protocols.iter().copied().find(|p| route.subprotocols.iter().any(|own| own == p));
+        let protocol =
+            upgrade.protocols.iter().copied().find(|p| route.subprotocols.iter().any(|own| own == p));
         let agreed = match &route.deflate {
             Some(policy) => {
                 let mut policy = *policy;

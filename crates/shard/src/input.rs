@@ -10,9 +10,10 @@ use tidegate_registry::Key;
 
 use crate::{
     environment::Environment,
+    planted::{self, Bug},
     session::State,
     shard::Shard,
-    transport::{Opened, Transport},
+    transport::Opened,
     turn::Source,
 };
 
@@ -52,16 +53,21 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         let now_ms = self.now_ms;
         let Some(session) = self.registry.get_mut(key) else {
             self.counters.stale += 1;
-            self.backend.recycle(buffer);
+            if !planted::is(Bug::LeakStaleBuffer) {
+                self.backend.recycle(buffer);
+            }
             return;
         };
         session.seen_ms = now_ms;
         self.counters.bytes_received += buffer.len() as u64;
         let index = self.turn.buffers.len();
-        if let Transport::Plain = session.transport {
-            self.input(key, &mut buffer, Place::received(index, 0));
-        } else {
+        if session.transport.seals() {
             self.sealed_input(key, &mut buffer, index);
+        } else {
+            self.input(key, &mut buffer, Place::received(index, 0));
+        }
+        if planted::is(Bug::ReturnBufferEarly) {
+            buffer[..].fill(0);
         }
         self.turn.buffers.push(buffer);
     }
@@ -101,6 +107,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
     fn input(&mut self, key: Key, mut bytes: &mut [u8], mut place: Place) {
         while !bytes.is_empty() {
             let Some(session) = self.registry.get_mut(key) else { return };
+            let was_head = matches!(session.state, State::Head(_));
             let used = match &mut session.state {
                 State::Open(_) => self.read_messages(key, bytes, place),
                 State::Paired(_) => self.relay(key, bytes, place),
@@ -110,6 +117,9 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                 State::Lingering { .. } => self.discard(key, bytes.len()),
                 State::Dead => return,
             };
+            if was_head && planted::is(Bug::DropEarlyData) {
+                return;
+            }
             bytes = &mut bytes[used..];
             place = place.behind(used);
         }

@@ -26,6 +26,7 @@ pub mod log;
 mod mailbox;
 mod output;
 mod plan;
+pub mod planted;
 mod proxy;
 mod session;
 mod shard;

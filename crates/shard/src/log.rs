@@ -99,7 +99,9 @@ pub enum What {
 impl fmt::Display for What {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            What::Refused { status, reason } => write!(f, "request refused status={status} reason={reason:?}"),
+            What::Refused { status, reason } => {
+                write!(f, "request refused status={status} reason={reason:?}")
+            }
             What::Ended { leg, code, reason } => {
                 write!(f, "session ended leg={leg} code={code} reason={reason:?}")
             }

@@ -10,6 +10,7 @@ use tidegate_wire::close::CloseCode;
 use crate::{
     environment::Environment,
     log::Leg,
+    planted::{self, Bug},
     session::State,
     shard::{Shard, token},
     turn::Source,
@@ -90,7 +91,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         } else {
             (span.source, span.content)
         };
-        if session.outbox.is_empty() {
+        if session.outbox.is_empty() || planted::is(Bug::SendAroundOutbox) {
             if session.dirty == 0 {
                 session.dirty = self.turn.enlist(span.key, false);
             }
@@ -114,7 +115,9 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                     Admission::Disconnect
                 }
             }
-            Content::Stream(end) => session.outbox.append_copy(self.turn.bytes(source), end, limits, retained),
+            Content::Stream(end) => {
+                session.outbox.append_copy(self.turn.bytes(source), end, limits, retained)
+            }
             Content::Messages => {
                 let (bytes, start) = self.turn.take(source);
                 session.outbox.push(Chunk::Owned { bytes, start }, limits, route.full, retained)
@@ -148,10 +151,11 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             self.broken.push((dirty.key, remainder.errno));
             return;
         }
+        let sent = remainder.sent - usize::from(remainder.sent > 0 && planted::is(Bug::RepeatRemainder));
         if dirty.from_outbox {
-            self.consume(dirty.key, remainder.sent);
-        } else {
-            self.keep_rest(place, remainder.sent);
+            self.consume(dirty.key, sent);
+        } else if !planted::is(Bug::LoseRemainder) {
+            self.keep_rest(place, sent);
         }
         self.await_room(dirty.key);
     }
@@ -201,7 +205,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             session.stalled_ms = now_ms;
         }
         let limits = &self.plan.route(session.route).outbox;
-        if session.outbox.consume(sent, limits, &mut self.retained) {
+        if session.outbox.consume(sent, limits, &mut self.retained) && !planted::is(Bug::ForgetResume) {
             self.resume_producer(key);
         }
     }
@@ -229,7 +233,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         session.in_flight.poll = false;
         if matches!(session.state, State::Dead) {
             self.freeable.push(key);
-        } else if session.dirty == 0 && !session.outbox.is_empty() {
+        } else if session.dirty == 0 && !session.outbox.is_empty() && !planted::is(Bug::IgnoreWritable) {
             session.dirty = self.turn.enlist(key, true);
         }
     }
@@ -275,7 +279,8 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                 self.finishing.swap_remove(place);
                 continue;
             }
-            if session.dirty != 0 || !session.outbox.is_empty() {
+            let waits = session.dirty != 0 || !session.outbox.is_empty();
+            if waits && !planted::is(Bug::FinBeforeOutbox) {
                 place += 1;
                 continue;
             }
@@ -293,7 +298,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                 session.marks.fin_sent = true;
                 self.backend.shutdown_write(&session.socket);
             }
-            if session.marks.ended {
+            if session.marks.ended || planted::is(Bug::CloseWithoutLinger) {
                 self.abort(key, false);
             }
         }

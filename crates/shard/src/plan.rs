@@ -13,8 +13,8 @@ use tidegate_hub::{RouteId, Routes};
 use tidegate_io::Address;
 use tidegate_registry::{FullPolicy, OutboxLimits, Retained, Total};
 use tidegate_wire::{
-    budget::ControlRule, close::CloseCode, deflate::CodecLimits, extension::DeflatePolicy, handshake::OriginRule,
-    http::HeadLimits,
+    budget::ControlRule, close::CloseCode, deflate::CodecLimits, extension::DeflatePolicy,
+    handshake::OriginRule, http::HeadLimits,
 };
 
 /// The gateway's own ping on a client's leg: the same for all of them, sent from where it lies. FIN and opcode 9, no
@@ -131,10 +131,6 @@ impl Plan {
 
     pub(crate) fn route(&self, id: RouteId) -> &RoutePlan {
         &self.plans[id.index()]
-    }
-
-    pub(crate) fn route_config(&self, id: RouteId) -> &tidegate_config::Route {
-        &self.config.routes[id.index()]
     }
 
     pub(crate) fn route_plans(&self) -> &[RoutePlan] {

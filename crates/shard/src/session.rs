@@ -13,7 +13,8 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use tidegate_hub::RouteId;
 use tidegate_registry::{Key, Outbox};
 use tidegate_wire::{
-    budget::ControlBudget, close::CloseCode, deflate::Compression, http::HeadScanner, message::Decoder, relay::Inspector,
+    budget::ControlBudget, close::CloseCode, deflate::Compression, http::HeadScanner, message::Decoder,
+    relay::Inspector,
 };
 
 use crate::{proxy::Dialing, proxy::Waiting, transport::Transport};

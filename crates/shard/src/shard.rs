@@ -14,10 +14,11 @@ use crate::{
     environment::Environment,
     log::{Entry, Level, What},
     mailbox::{Mail, Mailbox},
+    output::Span,
     plan::Plan,
+    planted::{self, Bug},
     proxy::Upstreams,
     session::{Peer, Session, State},
-    output::Span,
     turn::{Outgoing, Turn},
 };
 
@@ -45,6 +46,9 @@ pub enum Progress {
 
 struct Listening {
     id: ListenerId,
+    /// Its connections speak the test-only records.
+    #[cfg(any(test, feature = "record-transport"))]
+    records: bool,
     /// When to arm the accept again; 0: it is armed.
     retry_ms: u64,
 }
@@ -92,10 +96,18 @@ pub struct Shard<B: Backend, E: Environment> {
 
 impl<B: Backend, E: Environment> Shard<B, E> {
     /// A shard without listeners. `max_sessions` is this shard's part of the process's.
-    pub fn new(id: u16, backend: B, environment: E, plan: Arc<Plan>, mailbox: Mailbox, max_sessions: usize) -> Self {
+    pub fn new(
+        id: u16,
+        backend: B,
+        environment: E,
+        plan: Arc<Plan>,
+        mailbox: Mailbox,
+        max_sessions: usize,
+    ) -> Self {
         let now_ms = millis(backend.now());
         let legs = if plan.has_proxy() { 2 } else { 1 };
-        let slots = u32::try_from(max_sessions * legs + SPARE_SLOTS).expect("the configuration bounds max_sessions");
+        let slots =
+            u32::try_from(max_sessions * legs + SPARE_SLOTS).expect("the configuration bounds max_sessions");
         Shard {
             id,
             registry: Registry::with_capacity(slots),
@@ -137,7 +149,23 @@ impl<B: Backend, E: Environment> Shard<B, E> {
     pub fn listen(&mut self, id: ListenerId, listener: B::Listener) -> io::Result<()> {
         self.backend.listen(id, listener)?;
         self.backend.accept(id);
-        self.listening.push(Listening { id, retry_ms: 0 });
+        self.listening.push(Listening {
+            id,
+            #[cfg(any(test, feature = "record-transport"))]
+            records: false,
+            retry_ms: 0,
+        });
+        Ok(())
+    }
+
+    /// As [`Shard::listen`], for connections that speak the test-only records in the place of TLS.
+    ///
+    /// # Errors
+    /// Where the backend cannot take it.
+    #[cfg(any(test, feature = "record-transport"))]
+    pub fn listen_records(&mut self, id: ListenerId, listener: B::Listener) -> io::Result<()> {
+        self.listen(id, listener)?;
+        self.listening.iter_mut().filter(|l| l.id == id).for_each(|l| l.records = true);
         Ok(())
     }
 
@@ -171,7 +199,12 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         }
         let deadline_ms = self.next_deadline_ms();
         let sends = Outgoing { turn: &self.turn, registry: &self.registry };
-        self.backend.turn(&sends, deadline_ms.map(Duration::from_millis), &mut self.events, &mut self.remainders)?;
+        self.backend.turn(
+            &sends,
+            deadline_ms.map(Duration::from_millis),
+            &mut self.events,
+            &mut self.remainders,
+        )?;
         self.now_ms = millis(self.backend.now());
         self.settle();
         let had_events = !self.events.is_empty();
@@ -192,7 +225,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
     }
 
     fn is_over(&self) -> bool {
-        self.stopping || (self.draining.is_some() && self.registry.len() == 0)
+        self.stopping || (self.draining.is_some() && self.registry.is_empty())
     }
 
     /// The wheel's next deadline, or now where something waits only for the next turn.
@@ -283,22 +316,32 @@ impl<B: Backend, E: Environment> Shard<B, E> {
     fn handle(&mut self, event: Event<B::Socket>) {
         match event {
             Event::Received { token, buffer } => {
-                let key = Key::from_bits(token.0);
+                let key = self.key(token);
                 self.received(key, buffer);
             }
-            Event::ReceiveEnded { token, end } => self.receive_ended(Key::from_bits(token.0), end),
-            Event::Writable { token } => self.writable(Key::from_bits(token.0)),
-            Event::Connected { token, errno } => self.connected(Key::from_bits(token.0), errno),
-            Event::Accepted { listener: _, socket, peer } => self.accepted(socket, Peer::new(peer)),
+            Event::ReceiveEnded { token, end } => self.receive_ended(self.key(token), end),
+            Event::Writable { token } => self.writable(self.key(token)),
+            Event::Connected { token, errno } => self.connected(self.key(token), errno),
+            Event::Accepted { listener, socket, peer } => self.accepted(listener, socket, Peer::new(peer)),
             Event::AcceptEnded { listener, errno } => self.accept_ended(listener, errno),
             Event::Woken => self.read_mail(),
         }
         self.flush_spans();
     }
 
-    fn accepted(&mut self, socket: B::Socket, peer: Peer) {
+    /// The session that a token names; it may be gone.
+    fn key(&self, token: Token) -> Key {
+        let key = Key::from_bits(token.0);
+        if planted::is(Bug::SkipGenerationCheck) {
+            return self.registry.key_at(key.index()).unwrap_or(key);
+        }
+        key
+    }
+
+    fn accepted(&mut self, listener: ListenerId, socket: B::Socket, peer: Peer) {
         self.counters.accepted += 1;
-        if self.draining.is_some() {
+        let listening = self.listening.iter().find(|l| l.id == listener);
+        if listening.is_none() {
             self.backend.shutdown(&socket, false);
             self.backend.close(socket);
             return;
@@ -306,7 +349,17 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         let full = self.sessions >= self.max_sessions;
         let now_ms = self.now_ms;
         let head = self.new_head(now_ms);
-        match self.registry.insert(Session::new(socket, peer, head, now_ms)) {
+        #[cfg_attr(
+            not(any(test, feature = "record-transport")),
+            expect(unused_mut, reason = "plain is the default")
+        )]
+        let mut session = Session::new(socket, peer, head, now_ms);
+        #[cfg(any(test, feature = "record-transport"))]
+        if listening.is_some_and(|l| l.records) {
+            session.transport =
+                crate::transport::Transport::Record(Box::new(crate::transport::record::Record::new()));
+        }
+        match self.registry.insert(session) {
             Ok(key) => {
                 self.arm_receive(key);
                 self.ensure_deadline(key, now_ms + self.plan.limits().head_timeout_ms);
@@ -341,7 +394,9 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             self.backend.accept(id);
             return;
         }
-        listening.retry_ms = self.now_ms + ACCEPT_PAUSE_MS;
+        if !planted::is(Bug::ForgetAccept) {
+            listening.retry_ms = self.now_ms + ACCEPT_PAUSE_MS;
+        }
         self.log(Level::Warn, None, What::AcceptPaused { errno });
     }
 
@@ -378,6 +433,9 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         }
         session.in_flight.receive = true;
         self.backend.receive(&session.socket, token(key));
+        if planted::is(Bug::RearmTwice) {
+            self.backend.receive(&session.socket, token(key));
+        }
     }
 
     fn receive_ended(&mut self, key: Key, end: ReceiveEnd) {
@@ -396,7 +454,9 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             ReceiveEnd::Rearm | ReceiveEnd::Cancelled => self.arm_receive(key),
             ReceiveEnd::Starved => {
                 session.marks.starved = true;
-                self.starved.push(key);
+                if !planted::is(Bug::IgnoreStarved) {
+                    self.starved.push(key);
+                }
                 self.counters.starved += 1;
             }
             ReceiveEnd::Eof => {
@@ -488,6 +548,9 @@ impl<B: Backend, E: Environment> Shard<B, E> {
     pub(crate) fn retire(&mut self, key: Key) {
         self.release_state(key, State::Dead);
         let Some(session) = self.registry.get_mut(key) else { return };
+        if planted::is(Bug::LeakRetained) {
+            session.outbox = tidegate_registry::Outbox::new();
+        }
         session.outbox.clear(&mut self.retained);
         if session.dirty != 0 {
             self.turn.drop_chain(session.dirty);
@@ -500,7 +563,8 @@ impl<B: Backend, E: Environment> Shard<B, E> {
     fn free_dead(&mut self) {
         while let Some(key) = self.freeable.pop() {
             let Some(session) = self.registry.get(key) else { continue };
-            if !matches!(session.state, State::Dead) || !session.in_flight.none() || session.dirty != 0 {
+            let in_flight = !session.in_flight.none() && !planted::is(Bug::FreeSlotEarly);
+            if !matches!(session.state, State::Dead) || in_flight || session.dirty != 0 {
                 continue;
             }
             let session = self.registry.remove(key).expect("it was there");

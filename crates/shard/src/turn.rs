@@ -72,9 +72,13 @@ impl Turn {
     /// The bytes of a source.
     pub(crate) fn bytes(&self, source: Source) -> &[u8] {
         match source {
-            Source::Received { buffer, start, end } => &self.buffers[buffer as usize][start as usize..end as usize],
+            Source::Received { buffer, start, end } => {
+                &self.buffers[buffer as usize][start as usize..end as usize]
+            }
             Source::Owned { index, start } => &self.owned[index as usize][start as usize..],
-            Source::Carried { index, start, end } => &self.owned[index as usize][start as usize..end as usize],
+            Source::Carried { index, start, end } => {
+                &self.owned[index as usize][start as usize..end as usize]
+            }
             Source::Arena { start, end } => &self.arena[start as usize..end as usize],
             Source::Static(bytes) => bytes,
         }
@@ -109,7 +113,9 @@ impl Turn {
     /// The bytes of a piece as an outbox keeps them, and where they begin: moved where they are its own, copied else.
     pub(crate) fn take(&mut self, source: Source) -> (Vec<u8>, usize) {
         match source {
-            Source::Owned { index, start } => (std::mem::take(&mut self.owned[index as usize]), start as usize),
+            Source::Owned { index, start } => {
+                (std::mem::take(&mut self.owned[index as usize]), start as usize)
+            }
             _ => (self.bytes(source).to_vec(), 0),
         }
     }
@@ -117,11 +123,6 @@ impl Turn {
     /// Whether a place has more pieces than one send can carry.
     pub(crate) fn is_long(&self, place: usize) -> bool {
         self.dirty[place].pieces as usize > MAX_PIECES
-    }
-
-    /// Whether nothing is to be sent.
-    pub(crate) fn is_idle(&self) -> bool {
-        self.dirty.is_empty()
     }
 
     /// Forgets the pieces of a session that will send nothing more in this turn.

@@ -18,6 +18,7 @@ use crate::{
     log::{Level, What},
     output::Content,
     plan::Addresses,
+    planted::{self, Bug},
     session::{Messages, Paired, Peer, Reading, Session, State},
     shard::{Shard, token},
 };
@@ -89,7 +90,8 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             };
             waiting.deadline_ms = u64::MAX;
             let Some(address) = address else {
-                let reason = if place == 0 { "its name has no address" } else { "none of its addresses answered" };
+                let reason =
+                    if place == 0 { "its name has no address" } else { "none of its addresses answered" };
                 waiting.current = None;
                 self.upstreams.failed(route, upstream, proxy, now_ms);
                 self.log_upstream(key, upstream, reason, 0);
@@ -130,7 +132,9 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             assert!(matches!(inserted, Ok(inserted) if inserted == leg), "the next key is the next key");
             self.upstreams.began(route, upstream);
             self.ensure_deadline(leg, deadline_ms);
-            if let Some(State::Waiting(waiting)) = self.registry.get_mut(key).map(|session| &mut session.state) {
+            if let Some(State::Waiting(waiting)) =
+                self.registry.get_mut(key).map(|session| &mut session.state)
+            {
                 waiting.leg = Some(leg);
             }
             return;
@@ -168,7 +172,11 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             return;
         };
         let source = self.turn.keep_small(&waiting.request);
+        let early = planted::is(Bug::ForwardBeforeVerify).then(|| self.turn.keep_small(&waiting.early));
         self.emit(key, source, Content::WHOLE);
+        if let Some(early) = early.filter(|early| !self.turn.bytes(*early).is_empty()) {
+            self.emit(key, early, Content::WHOLE);
+        }
         self.wheel.cancel(key.index());
         self.ensure_deadline(key, deadline_ms);
         self.arm_receive(key);
@@ -222,7 +230,8 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                     Ok(Framing::UntilClose) => None,
                     // A body that is long or in chunks is left out: the status is what matters.
                     Ok(Framing::Length(_) | Framing::Chunked) => {
-                        relayed = page_response(answer.status, "text/plain; charset=utf-8", b"", false, false, &[]);
+                        relayed =
+                            page_response(answer.status, "text/plain; charset=utf-8", b"", false, false, &[]);
                         Some(0)
                     }
                     Err(bad) => {
@@ -240,7 +249,9 @@ impl<B: Backend, E: Environment> Shard<B, E> {
     }
 
     fn verify(&mut self, key: Key, answer: &ResponseHead<'_>) {
-        let Some(State::Dialing(dialing)) = self.registry.get(key).map(|session| &session.state) else { return };
+        let Some(State::Dialing(dialing)) = self.registry.get(key).map(|session| &session.state) else {
+            return;
+        };
         let far = dialing.far;
         let Some(State::Waiting(waiting)) = self.registry.get(far).map(|session| &session.state) else {
             self.abort(key, true);
@@ -302,7 +313,8 @@ impl<B: Backend, E: Environment> Shard<B, E> {
 
     /// The upstream's refusal is complete enough: the client gets it.
     fn relay_refusal(&mut self, key: Key) {
-        let Some(State::Dialing(dialing)) = self.registry.get_mut(key).map(|session| &mut session.state) else {
+        let Some(State::Dialing(dialing)) = self.registry.get_mut(key).map(|session| &mut session.state)
+        else {
             return;
         };
         let (far, upstream) = (dialing.far, dialing.upstream);
@@ -321,20 +333,19 @@ impl<B: Backend, E: Environment> Shard<B, E> {
     /// A dial has failed before any answer: the next address, or the next upstream.
     pub(crate) fn dial_failed(&mut self, key: Key, reason: &'static str, errno: i32) {
         let plan = std::sync::Arc::clone(&self.plan);
-        let Some(State::Dialing(dialing)) = self.registry.get(key).map(|session| &session.state) else { return };
+        let Some(State::Dialing(dialing)) = self.registry.get(key).map(|session| &session.state) else {
+            return;
+        };
         match &dialing.phase {
             // The end of the connection is the end of a body without a length.
             Phase::Refusal { missing: None, .. } if errno == 0 => {
                 self.relay_refusal(key);
-                return;
             }
             Phase::Refusal { .. } => {
                 self.answer_bad(key, "its refusal was cut off");
-                return;
             }
             Phase::Handshake if !dialing.bytes.is_empty() => {
                 self.answer_bad(key, "its answer was cut off");
-                return;
             }
             Phase::Handshake => {
                 // It took the connection and hung up: its other addresses lead to the same place.
@@ -354,12 +365,15 @@ impl<B: Backend, E: Environment> Shard<B, E> {
 
     /// A dial's deadline has passed.
     pub(crate) fn dial_timed_out(&mut self, key: Key) {
-        let Some(State::Dialing(dialing)) = self.registry.get(key).map(|session| &session.state) else { return };
+        let Some(State::Dialing(dialing)) = self.registry.get(key).map(|session| &session.state) else {
+            return;
+        };
         match dialing.phase {
             Phase::Connecting => self.dial_failed(key, "cannot connect", ETIMEDOUT),
             Phase::Handshake | Phase::Refusal { .. } => {
                 let plan = std::sync::Arc::clone(&self.plan);
-                let Some((far, upstream)) = self.end_dial(key, "no answer to the handshake in time", 0) else {
+                let Some((far, upstream)) = self.end_dial(key, "no answer to the handshake in time", 0)
+                else {
                     return;
                 };
                 self.mark_failed(&plan, far, upstream);

@@ -36,8 +36,12 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         let Reading::Messages(far_messages) = &mut far_paired.reading else { return Stop::Used };
         let mut cursor = Cursor { read: 0, write: 0, compact: false };
         loop {
-            let mut context =
-                DecodeContext { limits: &route.messages, compression: messages.compression.as_mut(), codecs, spares };
+            let mut context = DecodeContext {
+                limits: &route.messages,
+                compression: messages.compression.as_mut(),
+                codecs,
+                spares,
+            };
             let event = match messages.decoder.next(bytes, &mut cursor, &mut context) {
                 Ok(Some(event)) => event,
                 Ok(None) => return Stop::Used,
@@ -118,8 +122,12 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         let Reading::Messages(messages) = &mut paired.reading else { return Stop::Used };
         let mut cursor = Cursor { read: 0, write: 0, compact: false };
         loop {
-            let mut context =
-                DecodeContext { limits: &route.messages, compression: messages.compression.as_mut(), codecs, spares };
+            let mut context = DecodeContext {
+                limits: &route.messages,
+                compression: messages.compression.as_mut(),
+                codecs,
+                spares,
+            };
             match messages.decoder.next(bytes, &mut cursor, &mut context) {
                 Ok(Some(Event::Close(close))) => return Stop::Close(close),
                 Ok(Some(_)) => {}

@@ -19,6 +19,7 @@ use crate::{
     input::Place,
     log::{ABNORMAL, Leg, NO_STATUS},
     output::{Content, Span},
+    planted::{self, Bug},
     session::{Paired, Reading, State},
     shard::Shard,
     turn::Source,
@@ -61,7 +62,11 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             Stop::Close(close) => self.pair_close_received(key, close),
             Stop::Violation(violation) => self.pair_violated(key, violation.close_code(), violation.text()),
             Stop::Flood => {
-                self.pair_violated(key, CloseCode::POLICY_VIOLATION, "too many control frames in a short time");
+                self.pair_violated(
+                    key,
+                    CloseCode::POLICY_VIOLATION,
+                    "too many control frames in a short time",
+                );
             }
         }
         bytes.len()
@@ -87,7 +92,8 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             let source = match segment {
                 Segment::Forward(range) => {
                     session.spoke_ms = *now_ms;
-                    place.source(range)
+                    let short = usize::from(range.len() > 1 && planted::is(Bug::ForwardShort));
+                    place.source(range.start..range.end - short)
                 }
                 Segment::Held(held) => turn.keep_small(held.as_ref()),
                 Segment::Ping(control) => {
@@ -116,7 +122,12 @@ impl<B: Backend, E: Environment> Shard<B, E> {
 
     /// Whether a frame of the gateway's own can be put into what goes to a leg.
     pub(crate) fn at_boundary(&self, key: Key) -> bool {
-        let Some(State::Paired(paired)) = self.registry.get(key).map(|session| &session.state) else { return true };
+        if planted::is(Bug::ControlInsideFrame) {
+            return true;
+        }
+        let Some(State::Paired(paired)) = self.registry.get(key).map(|session| &session.state) else {
+            return true;
+        };
         let Some(far) = paired.far else { return paired.outgoing_whole };
         match self.registry.get(far).map(|session| &session.state) {
             Some(State::Paired(far)) => match &far.reading {
@@ -136,7 +147,8 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         let far = paired.far?;
         let far_whole = self.at_boundary(far);
         for (key, whole) in [(key, whole), (far, far_whole)] {
-            if let Some(State::Paired(paired)) = self.registry.get_mut(key).map(|session| &mut session.state) {
+            if let Some(State::Paired(paired)) = self.registry.get_mut(key).map(|session| &mut session.state)
+            {
                 paired.far = None;
                 paired.outgoing_whole = whole;
             }
@@ -321,7 +333,9 @@ impl<B: Backend, E: Environment> Shard<B, E> {
 
     /// Sends the Close that waits for a boundary.
     fn close_at_boundary(&mut self, key: Key) {
-        let Some(State::Paired(paired)) = self.registry.get_mut(key).map(|session| &mut session.state) else { return };
+        let Some(State::Paired(paired)) = self.registry.get_mut(key).map(|session| &mut session.state) else {
+            return;
+        };
         let Some(code) = paired.close_wanted else { return };
         if !self.at_boundary(key) {
             return;
@@ -341,7 +355,8 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             if paired.close_deadline_ms > now_ms {
                 return Some(paired.close_deadline_ms);
             }
-            let owed = (session.marks.close_received && !session.marks.close_sent).then_some(paired.close_code);
+            let owed =
+                (session.marks.close_received && !session.marks.close_sent).then_some(paired.close_code);
             let far = self.part(key);
             match owed {
                 Some(code) => {

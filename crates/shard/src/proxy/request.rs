@@ -15,7 +15,8 @@ use super::{Waiting, upstreams::client_hash};
 use crate::{environment::Environment, plan::ProxyPlan, session::State, shard::Shard};
 
 /// Fields that say who the client is: believed only from trusted networks.
-const CLAIMS: [&str; 5] = ["x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "forwarded", "x-real-ip"];
+const CLAIMS: [&str; 5] =
+    ["x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "forwarded", "x-real-ip"];
 
 impl<B: Backend, E: Environment> Shard<B, E> {
     /// The client waits from here on; its upstream is dialed.
@@ -47,7 +48,8 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             }
             Deflate::Pass => {
                 // Other extensions are nobody's here: the gateway could not check their frames.
-                let offers: Vec<String> = upgrade.offers.deflate_offers().map(|offer| offer.to_string()).collect();
+                let offers: Vec<String> =
+                    upgrade.offers.deflate_offers().map(|offer| offer.to_string()).collect();
                 passed_offers = offers.join(", ");
             }
             Deflate::Off => {}
@@ -91,7 +93,11 @@ impl<B: Backend, E: Environment> Shard<B, E> {
 
 /// Who the client is, told to the upstream: what a trusted proxy said, with its own address behind it, or the address
 /// that the kernel knows.
-fn forwarded_fields(request: &Request<'_>, peer: Option<IpAddr>, trusted: bool) -> Vec<(&'static str, Vec<u8>)> {
+fn forwarded_fields(
+    request: &Request<'_>,
+    peer: Option<IpAddr>,
+    trusted: bool,
+) -> Vec<(&'static str, Vec<u8>)> {
     let claimed = |name: &str| -> Option<Vec<u8>> {
         if !trusted {
             return None;

@@ -19,7 +19,10 @@ pub(crate) enum Transport {
 }
 
 /// What opening has found.
-#[cfg_attr(not(any(test, feature = "record-transport")), expect(dead_code, reason = "plain sessions open nothing"))]
+#[cfg_attr(
+    not(any(test, feature = "record-transport")),
+    expect(dead_code, reason = "plain sessions open nothing")
+)]
 pub(crate) enum Opened {
     /// Plain bytes at this range of the input.
     InPlace(Range<usize>),

@@ -120,7 +120,10 @@ fn check_field(record: &[u8]) -> u32 {
 /// FNV-1a (Fowler, Noll, Vo) over the record's number and its plain payload.
 fn check(number: u64, plain: &[u8]) -> u32 {
     let bytes = number.to_le_bytes();
-    bytes.iter().chain(plain).fold(0x811c_9dc5, |hash: u32, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193))
+    bytes
+        .iter()
+        .chain(plain)
+        .fold(0x811c_9dc5, |hash: u32, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193))
 }
 
 fn scramble(key: u64, number: u64, payload: &mut [u8]) {
