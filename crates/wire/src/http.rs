@@ -34,7 +34,7 @@ pub(crate) use request::{UNKNOWN_METHOD, is_known_method};
 pub struct HeadLimits {
     /// Bytes of the whole head, its closing empty line included.
     pub head_bytes: usize,
-    /// Bytes of the request line without its line end.
+    /// Bytes of the request line (or status line) without its line end.
     pub request_line_bytes: usize,
     /// Field lines; every line counts, also one that repeats a name.
     pub fields: usize,

@@ -811,7 +811,7 @@ fn a_route_that_is_not_there_closes_with_404() {
 fn rfc9112_3_2_2_the_absolute_form_is_accepted_and_its_authority_wins() {
     match serve(&req("{line=GET ws://other.test:81/ws?a HTTP/1.1}")) {
         Verdict::Switched { path, host, .. } => {
-            assert_eq!((&path[..], &host[..]), ("/ws?a", "other.test:81"))
+            assert_eq!((&path[..], &host[..]), ("/ws?a", "other.test:81"));
         }
         other => panic!("{other:?}"),
     }

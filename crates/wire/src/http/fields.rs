@@ -26,7 +26,7 @@ impl<'b> Fields<'b> {
         // The last line end is the empty line's.
         let count = ends.saturating_sub(1);
         if count > limit {
-            return Err(TOO_MANY);
+            return Err(TOO_MANY_FIELDS);
         }
         let mut lines = vec![httparse::EMPTY_HEADER; count];
         // httparse refuses: names that are no token (an empty one, a space before the colon, a folded line), and
@@ -35,7 +35,7 @@ impl<'b> Fields<'b> {
             Ok(httparse::Status::Complete((end, parsed))) if end == section.len() => parsed.len(),
             Ok(_) => return Err(Refusal::bad("the head does not end where it should")),
             Err(httparse::Error::HeaderName) => return Err(Refusal::bad("a field name is not a token")),
-            Err(httparse::Error::TooManyHeaders) => return Err(TOO_MANY),
+            Err(httparse::Error::TooManyHeaders) => return Err(TOO_MANY_FIELDS),
             Err(_) => return Err(Refusal::bad("a field value has a control byte")),
         };
         lines.truncate(parsed);
@@ -104,7 +104,7 @@ impl<'b> Fields<'b> {
 }
 
 const BARE_LF: Refusal = Refusal::bad("a line does not end with CR LF");
-const TOO_MANY: Refusal = Refusal::new(431, "the request has too many fields");
+pub(super) const TOO_MANY_FIELDS: Refusal = Refusal::new(431, "the head has too many fields");
 
 /// Splits one value at its commas: each byte is looked at once for the comma and at most twice for the trimming.
 fn elements(value: &[u8]) -> impl Iterator<Item = &str> {

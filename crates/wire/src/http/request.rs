@@ -142,8 +142,8 @@ impl<'b> Request<'b> {
     }
 }
 
-pub(super) const HEAD_TOO_LONG: Refusal = Refusal::new(431, "the request head is too long");
-pub(super) const LINE_TOO_LONG: Refusal = Refusal::new(414, "the request line is too long");
+pub(super) const HEAD_TOO_LONG: Refusal = Refusal::new(431, "the head is too long");
+pub(super) const LINE_TOO_LONG: Refusal = Refusal::new(414, "the first line is too long");
 pub(crate) const UNKNOWN_METHOD: Refusal = Refusal::new(501, "this method is not known");
 
 /// RFC 9110 §9 and RFC 5789.

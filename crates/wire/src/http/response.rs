@@ -2,7 +2,7 @@
 
 use super::grammar::decimal;
 use super::refusal::push_status_line;
-use super::request::first_line;
+use super::request::{HEAD_TOO_LONG, LINE_TOO_LONG, first_line};
 use super::{Fields, HeadLimits, Refusal, Version, push_field, work};
 use crate::handshake::is_hop_by_hop;
 
@@ -104,9 +104,12 @@ impl<'b> ResponseHead<'b> {
     /// [`BadResponse::Head`].
     pub fn parse(head: &'b [u8], limits: &HeadLimits) -> Result<Self, BadResponse> {
         if head.len() > limits.head_bytes {
-            return Err(BadResponse::Head("the response head is too long"));
+            return Err(HEAD_TOO_LONG.into());
         }
         let (line, section) = first_line(head)?;
+        if line.len() > limits.request_line_bytes {
+            return Err(LINE_TOO_LONG.into());
+        }
         let (version, status, reason) = status_line(line)?;
         let fields = Fields::parse(section, limits.fields)?;
         Ok(Self { status, reason, version, fields })
@@ -253,6 +256,13 @@ mod tests {
                 interim
             );
         }
+    }
+
+    #[test]
+    fn a_status_line_is_as_long_as_a_request_line_at_most() {
+        let limits = HeadLimits { request_line_bytes: 20, ..HeadLimits::default() };
+        assert!(ResponseHead::parse(b"HTTP/1.1 200 abcdefg\r\n\r\n", &limits).is_ok());
+        assert!(ResponseHead::parse(b"HTTP/1.1 200 abcdefgh\r\n\r\n", &limits).is_err());
     }
 
     #[test]

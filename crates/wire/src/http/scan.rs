@@ -2,6 +2,7 @@
 
 use memchr::memchr;
 
+use super::fields::TOO_MANY_FIELDS;
 use super::grammar::is_token_byte;
 use super::request::{HEAD_TOO_LONG, LINE_TOO_LONG, request_line};
 use super::response::status_line;
@@ -96,8 +97,8 @@ impl HeadScanner {
 
     /// One line, without its LF.
     fn take_line(&mut self, line: &[u8], limits: &HeadLimits) -> Result<Option<Scan>, Refusal> {
-        if self.stage != Stage::Fields && line.len() > limits.request_line_bytes.saturating_add(1) {
-            return Err(LINE_TOO_LONG);
+        if self.stage != Stage::Fields {
+            self.check_length(line, limits)?;
         }
         let line = line.strip_suffix(b"\r").ok_or(Refusal::bad("a line does not end with CR LF"))?;
         match (self.stage, self.kind) {
@@ -105,7 +106,7 @@ impl HeadScanner {
             (Stage::Fields, _) => {
                 self.fields += 1;
                 if self.fields as usize > limits.fields {
-                    return Err(Refusal::new(431, "the request has too many fields"));
+                    return Err(TOO_MANY_FIELDS);
                 }
             }
             // RFC 9112 §2.2: a server SHOULD ignore at least one empty line before the request line.
@@ -125,12 +126,21 @@ impl HeadScanner {
     /// The beginning of a first line whose end has not come: not longer than a line may be, and not something else
     /// altogether (a TLS record, say, would otherwise wait for the time-out). `seen` bytes of it came before.
     fn check_start(&self, line: &[u8], seen: usize, limits: &HeadLimits) -> Result<(), Refusal> {
-        if line.len() > limits.request_line_bytes.saturating_add(1) {
-            return Err(LINE_TOO_LONG);
-        }
-        if seen >= PREFIX {
+        self.check_length(line, limits)?;
+        if seen < PREFIX { self.check_prefix(line) } else { Ok(()) }
+    }
+
+    /// A line that is too long is still refused for its beginning first, so that the verdict does not depend on how
+    /// much of it came at once.
+    fn check_length(&self, line: &[u8], limits: &HeadLimits) -> Result<(), Refusal> {
+        if line.len() <= limits.request_line_bytes.saturating_add(1) {
             return Ok(());
         }
+        self.check_prefix(line)?;
+        Err(LINE_TOO_LONG)
+    }
+
+    fn check_prefix(&self, line: &[u8]) -> Result<(), Refusal> {
         let prefix = &line[..line.len().min(PREFIX)];
         work::examined(prefix.len());
         let fits = match self.kind {
