@@ -10,14 +10,20 @@ pub struct CodecLimits {
     /// Inflaters lent at the same time, 47 KiB each: compressed messages of sessions without context takeover that are
     /// received at once. One more is kept back.
     pub inflaters: u32,
-    /// Deflaters kept, one for each window size in use, 260 to 372 KiB each. At least one, at most seven.
+    /// Deflaters kept, one for each window size in use, 148 to 274 KiB each. At least one; more than seven are of no use.
     pub deflaters: u32,
     /// Bytes that the contexts of sessions with context takeover may take together.
     pub takeover_bytes: usize,
     /// zlib's level, 1 to 9; values outside are taken as the nearest.
+    ///
+    /// The default is 1. A 1 KiB message of JSON, without context takeover: level 1 takes 5.5 us and leaves 47 %,
+    /// level 3 takes 16 us and leaves 35 %, level 6 takes 17 us and leaves 34 %. With takeover and the largest window:
+    /// 2.7 us and 29 %, 12 us and 22 %, 17 us and 19 %. Level 1 is where a shard can deflate everything it carries.
+    /// Where bandwidth is dearer than CPU take 3; with windows of 1 KiB and less level 1 saves little.
     pub level: u8,
 }
 
+/// 64 inflaters (3 MiB), two deflaters, no context takeover, level 1.
 impl Default for CodecLimits {
     fn default() -> Self {
         Self { inflaters: 64, deflaters: 2, takeover_bytes: 0, level: 1 }

@@ -1,0 +1,226 @@
+//! A second, slow, obvious inflater: the oracle. It follows RFC 1951 bit by bit, with the rules on incomplete codes
+//! that zlib and its `puff` have, and RFC 7692 §7.2.2 at the end of a message.
+
+use std::cmp::Ordering;
+
+/// Decodes the messages of one session.
+pub(crate) struct Puff {
+    /// All that may be looked back at.
+    history: Vec<u8>,
+    /// Keep the history from message to message?
+    takeover: bool,
+    /// The longest distance met.
+    pub(crate) furthest: usize,
+}
+
+/// Not a permessage-deflate message.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Corrupt;
+
+impl Puff {
+    pub(crate) fn new(takeover: bool) -> Self {
+        Self { history: Vec::new(), takeover, furthest: 0 }
+    }
+
+    pub(crate) fn message(&mut self, payload: &[u8]) -> Result<Vec<u8>, Corrupt> {
+        let mut input = payload.to_vec();
+        input.extend([0x00, 0x00, 0xff, 0xff]);
+        let mut bits = Bits { input: &input, at: 0, payload: payload.len() * 8 };
+        let mut out = Vec::new();
+        // Where the deflate stream in hand began: it is owed the four bytes only if it has begun at all.
+        let mut stream = 0;
+        while bits.at < input.len() * 8 {
+            if bits.at == stream && stream == bits.payload {
+                break;
+            }
+            if self.block(&mut bits, &mut out)? {
+                bits.at = bits.at.next_multiple_of(8);
+                stream = bits.at;
+                self.history.clear();
+            }
+        }
+        if bits.at > bits.payload && bits.at != input.len() * 8 || stream > bits.payload {
+            return Err(Corrupt);
+        }
+        if !self.takeover {
+            self.history.clear();
+        }
+        Ok(out)
+    }
+
+    /// Decodes one block; was it the final one?
+    fn block(&mut self, bits: &mut Bits<'_>, out: &mut Vec<u8>) -> Result<bool, Corrupt> {
+        let last = bits.take(1)? == 1;
+        match bits.take(2)? {
+            0 => {
+                bits.at = bits.at.next_multiple_of(8);
+                let len = bits.take(16)?;
+                if bits.take(16)? != len ^ 0xffff {
+                    return Err(Corrupt);
+                }
+                for _ in 0..len {
+                    let byte = bits.take(8)? as u8;
+                    self.emit(byte, bits, out)?;
+                }
+            }
+            1 => {
+                let mut lengths = [8; 288];
+                lengths[144..256].fill(9);
+                lengths[256..280].fill(7);
+                self.symbols(bits, out, &Code::new(&lengths).0, &Code::new(&[5; 30]).0)?;
+            }
+            2 => {
+                let (literals, distances) = dynamic(bits)?;
+                self.symbols(bits, out, &literals, &distances)?;
+            }
+            _ => return Err(Corrupt),
+        }
+        Ok(last)
+    }
+
+    fn symbols(
+        &mut self,
+        bits: &mut Bits<'_>,
+        out: &mut Vec<u8>,
+        literals: &Code,
+        distances: &Code,
+    ) -> Result<(), Corrupt> {
+        const LENGTHS: [usize; 29] = [
+            3, 4, 5, 6, 7, 8, 9, 10, 11, 13, 15, 17, 19, 23, 27, 31, 35, 43, 51, 59, 67, 83, 99, 115, 131,
+            163, 195, 227, 258,
+        ];
+        const DISTANCES: [usize; 30] = [
+            1, 2, 3, 4, 5, 7, 9, 13, 17, 25, 33, 49, 65, 97, 129, 193, 257, 385, 513, 769, 1025, 1537, 2049,
+            3073, 4097, 6145, 8193, 12289, 16385, 24577,
+        ];
+        loop {
+            let symbol = literals.decode(bits)?;
+            match symbol.cmp(&256) {
+                Ordering::Less => self.emit(symbol as u8, bits, out)?,
+                Ordering::Equal => return Ok(()),
+                Ordering::Greater => {
+                    let symbol = symbol - 257;
+                    let base = *LENGTHS.get(symbol).ok_or(Corrupt)?;
+                    let extra = if (8..28).contains(&symbol) { symbol / 4 - 1 } else { 0 };
+                    let len = base + bits.take(extra)?;
+                    let symbol = distances.decode(bits)?;
+                    let base = *DISTANCES.get(symbol).ok_or(Corrupt)?;
+                    let distance = base + bits.take((symbol / 2).saturating_sub(1))?;
+                    self.furthest = self.furthest.max(distance);
+                    for _ in 0..len {
+                        let from = self.history.len().checked_sub(distance).ok_or(Corrupt)?;
+                        self.emit(self.history[from], bits, out)?;
+                    }
+                }
+            }
+        }
+    }
+
+    fn emit(&mut self, byte: u8, bits: &Bits<'_>, out: &mut Vec<u8>) -> Result<(), Corrupt> {
+        // The four bytes complete an empty stored block; a message that needs them for data was cut short.
+        if bits.at > bits.payload {
+            return Err(Corrupt);
+        }
+        self.history.push(byte);
+        out.push(byte);
+        Ok(())
+    }
+}
+
+fn dynamic(bits: &mut Bits<'_>) -> Result<(Code, Code), Corrupt> {
+    const ORDER: [usize; 19] = [16, 17, 18, 0, 8, 7, 9, 6, 10, 5, 11, 4, 12, 3, 13, 2, 14, 1, 15];
+    let literals = bits.take(5)? + 257;
+    let distances = bits.take(5)? + 1;
+    let count = bits.take(4)? + 4;
+    if literals > 286 || distances > 30 {
+        return Err(Corrupt);
+    }
+    let mut lengths = [0; 19];
+    for &at in &ORDER[..count] {
+        lengths[at] = bits.take(3)?;
+    }
+    let (code, left) = Code::new(&lengths);
+    if left != 0 {
+        return Err(Corrupt);
+    }
+    let mut lengths = Vec::new();
+    while lengths.len() < literals + distances {
+        let (value, times) = match code.decode(bits)? {
+            16 => (*lengths.last().ok_or(Corrupt)?, 3 + bits.take(2)?),
+            17 => (0, 3 + bits.take(3)?),
+            18 => (0, 11 + bits.take(7)?),
+            length => (length, 1),
+        };
+        lengths.extend(std::iter::repeat_n(value, times));
+    }
+    if lengths.len() > literals + distances || lengths[256] == 0 {
+        return Err(Corrupt);
+    }
+    let (of_literals, of_distances) = lengths.split_at(literals);
+    Ok((checked(of_literals)?, checked(of_distances)?))
+}
+
+/// zlib takes an incomplete code only if it consists of a single one-bit code, or of none at all.
+fn checked(lengths: &[usize]) -> Result<Code, Corrupt> {
+    let (code, left) = Code::new(lengths);
+    let single = lengths.iter().all(|&length| length <= 1);
+    if left < 0 || left > 0 && !single { Err(Corrupt) } else { Ok(code) }
+}
+
+/// A canonical Huffman code: how many symbols of each length, and the symbols in order.
+struct Code {
+    counts: [usize; 16],
+    symbols: Vec<usize>,
+}
+
+impl Code {
+    /// The code and how many codes are unused (negative: too many in use).
+    fn new(lengths: &[usize]) -> (Self, i32) {
+        let mut counts = [0; 16];
+        let mut symbols = Vec::new();
+        let mut left = 1;
+        for (length, count) in counts.iter_mut().enumerate().skip(1) {
+            let of_it = lengths.iter().enumerate().filter(|(_, l)| **l == length).map(|(symbol, _)| symbol);
+            symbols.extend(of_it);
+            *count = lengths.iter().filter(|l| **l == length).count();
+            left = left * 2 - *count as i32;
+            if left < 0 {
+                break;
+            }
+        }
+        (Self { counts, symbols }, left)
+    }
+
+    fn decode(&self, bits: &mut Bits<'_>) -> Result<usize, Corrupt> {
+        let (mut code, mut first, mut index) = (0, 0, 0);
+        for count in &self.counts[1..] {
+            code |= bits.take(1)?;
+            if code < first + count {
+                return Ok(self.symbols[index + code - first]);
+            }
+            index += count;
+            first = (first + count) * 2;
+            code *= 2;
+        }
+        Err(Corrupt)
+    }
+}
+
+struct Bits<'i> {
+    input: &'i [u8],
+    at: usize,
+    /// Bits of the payload, before the four bytes that are appended.
+    payload: usize,
+}
+
+impl Bits<'_> {
+    fn take(&mut self, count: usize) -> Result<usize, Corrupt> {
+        let mut value = 0;
+        for shift in 0..count {
+            let byte = *self.input.get(self.at / 8).ok_or(Corrupt)?;
+            value |= usize::from(byte >> (self.at % 8) & 1) << shift;
+            self.at += 1;
+        }
+        Ok(value)
+    }
+}
