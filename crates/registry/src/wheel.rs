@@ -157,7 +157,7 @@ impl Wheel {
             let mut entry = self.heads[(tick % SLOTS) as usize];
             while entry != NONE {
                 let Node { deadline_ms, next, .. } = self.nodes[entry as usize];
-                if deadline_ms <= now_ms {
+                if deadline_ms.div_ceil(TICK_MS) <= today {
                     if room == 0 {
                         return;
                     }
