@@ -63,3 +63,9 @@ pub const MAX_ROUTES: usize = 4096;
 
 /// Most listeners of a configuration.
 pub const MAX_LISTENERS: usize = 256;
+
+/// Most upstreams of a route.
+pub const MAX_UPSTREAMS: usize = 1024;
+
+/// Most shards.
+pub const MAX_SHARDS: usize = 1024;

@@ -1,35 +1,68 @@
-//! Tidegate's configuration.
+//! Tidegate's configuration: TOML into validated types that all other crates share.
+//!
+//! [`parse`] finds every mistake that one pass can find, each with its line, its column and what was probably meant.
+//! What it gives back needs no further check: ranges hold, nothing contradicts anything else, every route can be
+//! reached. It resolves no name and opens nothing but, in [`load`], the file itself.
+//!
+//! ```text
+//! text ──► toml's spanned tree ──► Section: types, units, ranges ──► read: relations ──► Config
+//!               │ syntax                  │ unknown keys, values          │ what contradicts, what is hidden
+//!               └─────────────────────────┴───────────► Report ───────────┴──► Vec<Problem>
+//! ```
+//!
+//! ```
+//! let text = "version = 1\n[[listener]]\nbnd = '127.0.0.1:9001'\n[[route]]\npath = 'echo'\necho = {}\n";
+//! let problems = tidegate_config::parse(text, "tidegate.toml").unwrap_err();
+//! let lines: Vec<String> = problems.iter().map(|problem| problem.headline()).collect();
+//! assert_eq!(lines, [
+//!     "tidegate.toml:3:1: unknown key `bnd` in [[listener]] (did you mean `bind`?)",
+//!     "tidegate.toml:5:8: a path begins with / (did you mean `/echo`?)",
+//! ]);
+//! ```
 #![forbid(unsafe_code)]
 
+mod address;
 mod config;
 mod limits;
+mod name;
+mod origin;
 mod pattern;
+mod problem;
 mod proxy;
+mod reach;
+mod read;
+mod report;
 mod route;
+mod schema;
+mod section;
+mod units;
 
 pub use self::{
-    config::{Bind, Config, DEFAULT_BACKLOG, IoChoice, Listener, MAX_LISTENERS, MAX_ROUTES},
+    config::{
+        Bind, Config, DEFAULT_BACKLOG, IoChoice, Listener, MAX_LISTENERS, MAX_ROUTES, MAX_SHARDS,
+        MAX_UPSTREAMS,
+    },
     limits::{Limits, RouteLimits},
     pattern::{HostPattern, PathPattern, bare_host},
+    problem::Problem,
     proxy::{Balance, Deflate, HashKey, Proxy, Target, Upstream, Utf8},
+    reach::hiding,
+    read::{load, parse},
     route::{Action, Echo, EchoDeflate, FullAction, Route},
+    schema::{SCHEMA, Table},
 };
 
+/// The configuration of a gateway without a file, as a file.
+pub const EMBEDDED: &str = include_str!("embedded.toml");
+
 /// The configuration of a gateway without a file: 127.0.0.1:9001, the page at `/`, an echo at `/echo`.
+///
+/// # Panics
+/// Never: [`EMBEDDED`] is valid, and a test says so.
 #[must_use]
 pub fn embedded() -> Config {
-    let limits = Limits::default();
-    let route = |path: &str, action| Route {
-        host: None,
-        path: PathPattern::Exact(path.to_owned()),
-        subprotocols: Vec::new(),
-        origins: Vec::new(),
-        limits: limits.route_limits(),
-        full: FullAction::Pause,
-        action,
-    };
-    let routes = vec![route("/", Action::Page), route("/echo", Action::Echo(Echo::default()))];
-    let bind = Bind::Tcp((std::net::Ipv4Addr::LOCALHOST, 9001).into());
-    let listeners = vec![Listener { bind, backlog: DEFAULT_BACKLOG }];
-    Config { version: 1, shards: None, io: IoChoice::Auto, limits, listeners, routes, trusted: Vec::new() }
+    match parse(EMBEDDED, "embedded.toml") {
+        Ok(config) => config,
+        Err(problems) => unreachable!("the embedded configuration has problems: {problems:?}"),
+    }
 }

@@ -1,0 +1,195 @@
+//! From TOML to a [`Config`]: every key read, checked and put into relation with the others, in one pass that does
+//! not stop at the first mistake.
+
+mod limits;
+mod proxy;
+mod route;
+
+use std::{
+    fs::File,
+    io::{self, Read},
+    ops::Range,
+    path::Path,
+};
+
+use toml::de::DeTable;
+
+use self::limits::ProcessLimits;
+use crate::{
+    Bind, Config, DEFAULT_BACKLOG, IoChoice, Listener, MAX_LISTENERS, MAX_ROUTES, MAX_SHARDS, Problem, Route,
+    address,
+    problem::Source,
+    reach,
+    report::{Mistake, Report},
+    schema,
+    section::Section,
+};
+
+/// Longest file that is read: far above any real one, and a bound for what is not one (`/dev/zero`).
+const MAX_FILE_BYTES: u64 = 4 << 20;
+
+/// Reads a configuration from its text; `name` stands for the file in problems.
+///
+/// # Errors
+/// Every mistake that one pass can find, in the order of the file; at least one.
+pub fn parse(text: &str, name: &str) -> Result<Config, Vec<Problem>> {
+    let mut report = Report::new(Source::new(text, name));
+    let (document, errors) = DeTable::parse_recoverable(text);
+    for error in errors {
+        report.syntax(error.span().unwrap_or(0..0), error.message());
+    }
+    let config = config(&mut report, document.get_ref());
+    if report.is_empty() { Ok(config) } else { Err(report.into_problems()) }
+}
+
+/// Reads a configuration file.
+///
+/// # Errors
+/// As [`parse`]; one problem without a line where the file cannot be read.
+pub fn load(path: impl AsRef<Path>) -> Result<Config, Vec<Problem>> {
+    let path = path.as_ref();
+    let name = path.display().to_string();
+    let whole = |message: String| vec![Problem::whole_file(&name, message)];
+    let mut bytes = Vec::new();
+    let read = File::open(path).and_then(|file| file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes));
+    match read {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return Err(whole("there is no such file".to_owned()));
+        }
+        Err(error) => return Err(whole(format!("cannot be read: {error}"))),
+        Ok(length) if length as u64 > MAX_FILE_BYTES => {
+            return Err(whole(format!("is longer than {} MiB", MAX_FILE_BYTES >> 20)));
+        }
+        Ok(_) => {}
+    }
+    match std::str::from_utf8(&bytes) {
+        Ok(text) => parse(text, &name),
+        Err(error) => {
+            let line = 1 + bytes[..error.valid_up_to()].iter().filter(|byte| **byte == b'\n').count();
+            Err(whole(format!("is not UTF-8 (line {line})")))
+        }
+    }
+}
+
+/// The whole document. Where something is wrong, the report says so and the result is of no use.
+fn config(report: &mut Report<'_>, document: &DeTable<'_>) -> Config {
+    let top = Section::new(report, schema::TOP, document, 0..0);
+    let version = version(report, &top);
+    let shards = top.integer(report, "shards", 1..=MAX_SHARDS as u64);
+    let words = [("auto", IoChoice::Auto), ("uring", IoChoice::Uring), ("epoll", IoChoice::Epoll)];
+    let io = top.word(report, "io", &words).map_or(IoChoice::Auto, |io| io.value);
+
+    let mut trusted = Vec::new();
+    for text in top.texts(report, "trusted").into_iter().flat_map(|texts| texts.value) {
+        trusted.extend(report.check(&text.span, address::network(text.value)));
+    }
+
+    let limits = top.table(report, "limits", schema::LIMITS);
+    let limits = ProcessLimits::read(report, limits.as_ref());
+    if let Some(shards) = &shards
+        && limits.limits.max_sessions < shards.value as usize
+    {
+        let most = limits.limits.max_sessions;
+        report
+            .relation(shards.span.clone(), format!("each shard needs a session, and max_sessions is {most}"));
+    }
+
+    let listeners = listeners(report, &top);
+    let routes = routes(report, &top, &limits);
+    let shards = shards.map(|shards| shards.value as usize);
+    Config { version, shards, io, limits: limits.limits, listeners, routes, trusted }
+}
+
+fn version(report: &mut Report<'_>, top: &Section<'_>) -> u32 {
+    if top.lacks("version") {
+        report.relation(0..0, "the version of the schema is missing: begin with `version = 1`");
+    }
+    if let Some(version) = top.integer(report, "version", 0..=u64::from(u32::MAX))
+        && version.value != 1
+    {
+        let message = format!("this gateway reads version 1 of the schema, not {}", version.value);
+        report.wrong(version.span, Mistake::new(message));
+    }
+    1
+}
+
+fn listeners(report: &mut Report<'_>, top: &Section<'_>) -> Vec<Listener> {
+    let sections = top.tables(report, "listener", schema::LISTENER);
+    if top.lacks("listener") {
+        report.relation(0..0, "there is no listener: add a [[listener]] with `bind = \"127.0.0.1:9001\"`");
+    }
+    if let Some(beyond) = sections.get(MAX_LISTENERS) {
+        report.relation(beyond.span.clone(), format!("there are more than {MAX_LISTENERS} listeners"));
+    }
+    let mut listeners = Vec::<(Listener, Range<usize>)>::new();
+    for section in &sections {
+        if section.lacks("bind") {
+            report
+                .relation(section.span.clone(), "a listener needs `bind`, an address like \"0.0.0.0:8080\"");
+        }
+        let backlog = section.integer(report, "backlog", 1..=65_535);
+        let backlog = backlog.map_or(DEFAULT_BACKLOG, |backlog| backlog.value as u32);
+        let Some(text) = section.text(report, "bind") else { continue };
+        let Some(bind) = report.check(&text.span, address::bind(text.value)) else { continue };
+        if let Some((earlier, at)) = listeners.iter().find(|(earlier, _)| overlap(&earlier.bind, &bind)) {
+            let line = report.line(at);
+            let message = if earlier.bind == bind {
+                format!("the listener at line {line} has this address already")
+            } else {
+                format!("the listener at line {line} ({}) overlaps with this address", earlier.bind)
+            };
+            report.relation(text.span.clone(), message);
+        }
+        listeners.push((Listener { bind, backlog }, text.span));
+    }
+    listeners.into_iter().map(|(listener, _)| listener).collect()
+}
+
+/// Whether two sockets would compete for the same connections. Port 0 is another port each time.
+fn overlap(one: &Bind, other: &Bind) -> bool {
+    match (one, other) {
+        (Bind::Tcp(one), Bind::Tcp(other)) => {
+            let same_family = one.is_ipv4() == other.is_ipv4();
+            let any = one.ip().is_unspecified() || other.ip().is_unspecified();
+            one.port() != 0 && one.port() == other.port() && (one == other || (same_family && any))
+        }
+        (Bind::Unix(one), Bind::Unix(other)) => one == other,
+        (Bind::Tcp(_), Bind::Unix(_)) | (Bind::Unix(_), Bind::Tcp(_)) => false,
+    }
+}
+
+fn routes(report: &mut Report<'_>, top: &Section<'_>, limits: &ProcessLimits) -> Vec<Route> {
+    let sections = top.tables(report, "route", schema::ROUTE);
+    if top.lacks("route") {
+        report.relation(0..0, "there is no route: add a [[route]] with `path = \"/echo\"` and `echo = {}`");
+    }
+    if let Some(beyond) = sections.get(MAX_ROUTES) {
+        report.relation(beyond.span.clone(), format!("there are more than {MAX_ROUTES} routes"));
+        return Vec::new();
+    }
+    let mut places = Vec::new();
+    let mut routes = Vec::new();
+    for section in &sections {
+        if let Some((route, place)) = route::read(report, section, limits) {
+            routes.push(route);
+            places.push(place);
+        }
+    }
+    for (index, place) in places.iter().enumerate() {
+        let Some(hiding) = reach::hiding(&routes, index) else { continue };
+        let name = |earlier: &usize| {
+            let (line, route) = (report.line(&places[*earlier]), &routes[*earlier]);
+            format!("line {line} ({})", reach::pattern_text(route))
+        };
+        let earlier: Vec<String> = hiding.iter().map(name).collect();
+        let message = match earlier.as_slice() {
+            [one] => format!("this route is never reached: the one at {one} takes all its requests first"),
+            more => format!(
+                "this route is never reached: those at {} take all its requests first",
+                more.join(" and ")
+            ),
+        };
+        report.relation(place.clone(), message);
+    }
+    routes
+}

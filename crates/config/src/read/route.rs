@@ -1,0 +1,171 @@
+//! `[[route]]` and its actions, but `proxy`.
+
+use std::ops::Range;
+
+use super::{
+    limits::{Holds, ProcessLimits},
+    proxy,
+};
+use crate::{
+    Action, Deflate, Echo, EchoDeflate, FullAction, HostPattern, PathPattern, Route, name,
+    origin::origin,
+    report::{At, Mistake, Report},
+    schema,
+    section::{Section, shown},
+};
+
+const ACTIONS: [&str; 3] = ["echo", "page", "proxy"];
+
+/// A route, and where it stands; `None` where it has no pattern to compare with others.
+pub(super) fn read(
+    report: &mut Report<'_>,
+    section: &Section<'_>,
+    process: &ProcessLimits,
+) -> Option<(Route, Range<usize>)> {
+    if section.lacks("path") {
+        report.relation(section.span.clone(), "a route needs a `path`; \"/*\" takes every one");
+    }
+    let host = section.text(report, "host");
+    let host_pattern = host.as_ref().map(|text| report.check(&text.span, HostPattern::parse(text.value)));
+    let path = section.text(report, "path");
+    let path_pattern =
+        path.as_ref().and_then(|text| report.check(&text.span, PathPattern::parse(text.value)));
+    let subprotocols = subprotocols(report, section);
+    let origins = origins(report, section);
+    let words = [
+        ("pause", FullAction::Pause),
+        ("drop_new", FullAction::DropNew),
+        ("drop_old", FullAction::DropOld),
+        ("disconnect", FullAction::Disconnect),
+    ];
+    let full = section.word(report, "full", &words);
+
+    let action = action(report, section, process);
+    let own = section.table(report, "limits", schema::ROUTE_LIMITS);
+    let holds = match &action {
+        Some(Action::Echo(_)) => Holds::WholeMessages,
+        Some(Action::Proxy(proxy)) if proxy.deflate == Deflate::Edge => Holds::WholeMessages,
+        Some(Action::Proxy(_) | Action::Page) | None => Holds::Pieces,
+    };
+    let limits = process.route(report, own.as_ref(), holds);
+
+    match &action {
+        Some(Action::Page) => {
+            // A page is answered to any GET and holds no session.
+            for key in ["subprotocols", "origins", "limits", "full"] {
+                if let Some(span) = section.key_span(key) {
+                    report.relation(span, format!("`{key}` means nothing for a page, which is no WebSocket"));
+                }
+            }
+        }
+        Some(Action::Proxy(_)) => {
+            if let Some(At { value: FullAction::DropNew | FullAction::DropOld, span }) = &full {
+                let message =
+                    "a proxied session loses no message: `full` is \"pause\" or \"disconnect\" here";
+                report.relation(span.clone(), message);
+            }
+        }
+        Some(Action::Echo(_)) | None => {}
+    }
+
+    let place = path.map(|text| text.span)?;
+    let host = match host_pattern {
+        Some(parsed) => Some(parsed?),
+        None if section.has("host") => return None,
+        None => None,
+    };
+    let full = full.map(|full| full.value).unwrap_or_default();
+    let path = path_pattern?;
+    // Without an action there is a problem anyhow; the pattern still counts for those behind.
+    let action = action.unwrap_or(Action::Page);
+    Some((Route { host, path, subprotocols, origins, limits, full, action }, place))
+}
+
+fn subprotocols(report: &mut Report<'_>, section: &Section<'_>) -> Vec<String> {
+    let mut subprotocols = Vec::<String>::new();
+    for text in section.texts(report, "subprotocols").into_iter().flat_map(|texts| texts.value) {
+        if !name::is_token(text.value) {
+            // RFC 6455 §4.1: subprotocols are tokens.
+            let message =
+                format!("{} is not a subprotocol: a token of RFC 9110 without spaces", shown(text.value));
+            report.wrong(text.span, Mistake::new(message));
+        } else if subprotocols.iter().any(|earlier| earlier == text.value) {
+            report.wrong(text.span, Mistake::new(format!("{} is in the list already", shown(text.value))));
+        } else {
+            subprotocols.push(text.value.to_owned());
+        }
+    }
+    subprotocols
+}
+
+fn origins(report: &mut Report<'_>, section: &Section<'_>) -> Vec<String> {
+    let mut origins = Vec::<String>::new();
+    for text in section.texts(report, "origins").into_iter().flat_map(|texts| texts.value) {
+        let Some(origin) = report.check(&text.span, origin(text.value)) else { continue };
+        if origins.contains(&origin) {
+            report.wrong(text.span, Mistake::new(format!("{} is in the list already", shown(&origin))));
+        } else {
+            origins.push(origin);
+        }
+    }
+    origins
+}
+
+/// The one action; `None` where there is none, or it is wrong.
+fn action(report: &mut Report<'_>, section: &Section<'_>, process: &ProcessLimits) -> Option<Action> {
+    let mut named: Vec<(&str, Range<usize>)> =
+        ACTIONS.iter().filter_map(|key| section.key_span(key).map(|span| (*key, span))).collect();
+    named.sort_by_key(|(_, span)| span.start);
+    match named.as_slice() {
+        [] if section.is_ahead() || !ACTIONS.iter().all(|key| section.lacks(key)) => {}
+        [] => report
+            .relation(section.span.clone(), "a route needs an action: echo = {}, page = {} or proxy = { … }"),
+        [_] => {}
+        [(first, at), more @ ..] => {
+            let line = report.line(at);
+            for (_, span) in more {
+                report.relation(
+                    span.clone(),
+                    format!("a route has one action, and this one has `{first}` at line {line}"),
+                );
+            }
+        }
+    }
+    let [(first, _), more @ ..] = named.as_slice() else { return None };
+    for (key, _) in more {
+        // Read for its own mistakes.
+        read_action(report, section, key, process);
+    }
+    read_action(report, section, first, process)
+}
+
+fn read_action(
+    report: &mut Report<'_>,
+    section: &Section<'_>,
+    key: &str,
+    process: &ProcessLimits,
+) -> Option<Action> {
+    match key {
+        "echo" => {
+            section.table(report, key, schema::ECHO).map(|own| Action::Echo(echo(report, &own, process)))
+        }
+        "page" => section.table(report, key, schema::PAGE).map(|_| Action::Page),
+        _ => {
+            let own = section.table(report, key, schema::PROXY)?;
+            proxy::read(report, &own, process).map(Action::Proxy)
+        }
+    }
+}
+
+fn echo(report: &mut Report<'_>, section: &Section<'_>, process: &ProcessLimits) -> Echo {
+    let words = [("on", EchoDeflate::On), ("off", EchoDeflate::Off)];
+    let deflate = section.word(report, "deflate", &words).map(|deflate| deflate.value).unwrap_or_default();
+    let takeover = section.boolean(report, "context_takeover");
+    if let Some(At { value: true, span }) = &takeover {
+        if deflate == EchoDeflate::Off {
+            report.relation(span.clone(), "without deflate there is no context to take over");
+        }
+        process.check_takeover(report, span);
+    }
+    Echo { deflate, context_takeover: takeover.is_some_and(|takeover| takeover.value) }
+}

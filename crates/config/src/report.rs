@@ -1,0 +1,122 @@
+//! Collects what is wrong with a file in one pass.
+
+use std::ops::Range;
+
+use crate::problem::{Problem, Source};
+
+/// What is wrong with one value, and what was probably meant.
+#[derive(Debug)]
+pub(crate) struct Mistake {
+    pub(crate) message: String,
+    pub(crate) suggestion: Option<String>,
+}
+
+impl Mistake {
+    pub(crate) fn new(message: impl Into<String>) -> Self {
+        Self { message: message.into(), suggestion: None }
+    }
+
+    pub(crate) fn suggesting(message: impl Into<String>, suggestion: impl Into<String>) -> Self {
+        Self { message: message.into(), suggestion: Some(suggestion.into()) }
+    }
+}
+
+/// A value and where it stands.
+#[derive(Clone, Debug)]
+pub(crate) struct At<T> {
+    pub(crate) value: T,
+    pub(crate) span: Range<usize>,
+}
+
+/// The problems found so far.
+pub(crate) struct Report<'t> {
+    source: Source<'t>,
+    problems: Vec<(Range<usize>, Class, Problem)>,
+}
+
+/// What a problem is about; it decides what is told besides a syntax error.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Class {
+    /// Not TOML.
+    Syntax,
+    /// A key that does not belong where it is; behind a syntax error the header of its table may not have been read.
+    Key,
+    /// A value that is wrong in itself.
+    Value,
+    /// Something that is missing, or that contradicts something else: behind a syntax error it may just not have
+    /// been read.
+    Relation,
+}
+
+impl<'t> Report<'t> {
+    pub(crate) fn new(source: Source<'t>) -> Self {
+        Self { source, problems: Vec::new() }
+    }
+
+    pub(crate) fn line(&self, span: &Range<usize>) -> usize {
+        self.source.line(span.start)
+    }
+
+    pub(crate) fn syntax(&mut self, span: Range<usize>, message: &str) {
+        self.add(Class::Syntax, span, Mistake::new(message));
+    }
+
+    pub(crate) fn unknown(&mut self, span: Range<usize>, mistake: Mistake) {
+        self.add(Class::Key, span, mistake);
+    }
+
+    pub(crate) fn wrong(&mut self, span: Range<usize>, mistake: Mistake) {
+        self.add(Class::Value, span, mistake);
+    }
+
+    pub(crate) fn relation(&mut self, span: Range<usize>, message: impl Into<String>) {
+        self.add(Class::Relation, span, Mistake::new(message));
+    }
+
+    /// The value, or a problem where it stands.
+    pub(crate) fn check<T>(&mut self, span: &Range<usize>, checked: Result<T, Mistake>) -> Option<T> {
+        checked.map_err(|mistake| self.wrong(span.clone(), mistake)).ok()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.problems.is_empty()
+    }
+
+    /// The problems in the order of the file. Besides syntax errors, one a line, only that is reported which cannot be
+    /// their consequence.
+    pub(crate) fn into_problems(self) -> Vec<Problem> {
+        let mut problems = self.problems;
+        problems.sort_by_key(|(span, ..)| (span.start, span.end));
+        let mut broken = Vec::new();
+        problems.retain(|(_, class, problem)| {
+            let first = *class != Class::Syntax || broken.last() != Some(&problem.line);
+            if *class == Class::Syntax {
+                broken.push(problem.line);
+            }
+            first
+        });
+        if let Some(first) = broken.first() {
+            problems.retain(|(span, class, problem)| match class {
+                Class::Syntax => true,
+                Class::Key => problem.line < *first,
+                // The parser puts an empty value where there was none.
+                Class::Value => !span.is_empty() && !broken.contains(&problem.line),
+                Class::Relation => false,
+            });
+        }
+        let mut problems: Vec<Problem> = problems.into_iter().map(|(_, _, problem)| problem).collect();
+        problems.dedup();
+        problems
+    }
+
+    fn add(&mut self, class: Class, span: Range<usize>, mistake: Mistake) {
+        let Mistake { message, suggestion } = mistake;
+        let problem = self.source.problem(&span, printable(&message), suggestion.as_deref().map(printable));
+        self.problems.push((span, class, problem));
+    }
+}
+
+/// One line that does not talk to the terminal, whatever of the file stands in it.
+fn printable(text: &str) -> String {
+    text.chars().flat_map(|c| if c.is_control() { c.escape_debug().collect() } else { vec![c] }).collect()
+}

@@ -1,0 +1,99 @@
+//! The names of all keys, by table. `docs/CONFIG.md` is tested against this list, and reading a key that is not in
+//! it is a bug that the tests meet.
+
+/// A table of the schema and its keys.
+#[derive(Clone, Copy, Debug)]
+pub struct Table {
+    /// As it is written in a file: `[limits]`, `[[route]]`, `proxy = {}`; empty for the top of the file.
+    pub name: &'static str,
+    /// Its keys, in the order of the documentation.
+    pub keys: &'static [&'static str],
+}
+
+/// The top of the file.
+pub(crate) const TOP: Table =
+    Table { name: "", keys: &["version", "shards", "io", "trusted", "limits", "listener", "route"] };
+
+pub(crate) const LIMITS: Table = Table {
+    name: "[limits]",
+    keys: &[
+        "max_sessions",
+        "head_bytes",
+        "request_line_bytes",
+        "head_fields",
+        "head_timeout",
+        "message_bytes",
+        "message_fragments",
+        "message_timeout",
+        "control_frames",
+        "control_window",
+        "outbox_soft",
+        "outbox_hard",
+        "ping_interval",
+        "pong_timeout",
+        "close_timeout",
+        "idle_timeout",
+        "write_timeout",
+        "linger_bytes",
+        "receive_buffers",
+        "inflaters",
+        "deflaters",
+        "takeover_bytes",
+        "compression_level",
+    ],
+};
+
+pub(crate) const LISTENER: Table = Table { name: "[[listener]]", keys: &["bind", "backlog"] };
+
+pub(crate) const ROUTE: Table = Table {
+    name: "[[route]]",
+    keys: &["host", "path", "subprotocols", "origins", "limits", "full", "echo", "page", "proxy"],
+};
+
+pub(crate) const ROUTE_LIMITS: Table = Table {
+    name: "[route.limits]",
+    keys: &[
+        "message_bytes",
+        "message_fragments",
+        "message_timeout",
+        "control_frames",
+        "control_window",
+        "outbox_soft",
+        "outbox_hard",
+        "ping_interval",
+        "pong_timeout",
+        "close_timeout",
+        "idle_timeout",
+    ],
+};
+
+pub(crate) const ECHO: Table = Table { name: "echo = {}", keys: &["deflate", "context_takeover"] };
+
+pub(crate) const PAGE: Table = Table { name: "page = {}", keys: &[] };
+
+pub(crate) const PROXY: Table = Table {
+    name: "proxy = {}",
+    keys: &[
+        "upstreams",
+        "balance",
+        "hash_on",
+        "deflate",
+        "utf8",
+        "context_takeover",
+        "resolve_timeout",
+        "resolve_interval",
+        "connect_timeout",
+        "handshake_timeout",
+        "retries",
+        "max_fails",
+        "fail_timeout",
+        "failure_code",
+        "source",
+    ],
+};
+
+/// Every table of a configuration file.
+pub const SCHEMA: &[Table] = &[TOP, LIMITS, LISTENER, ROUTE, ROUTE_LIMITS, ECHO, PAGE, PROXY];
+
+/// Keys that are planned, so that whoever tries one learns more than that it is unknown.
+pub(crate) const LATER: &[&str] = &["tls", "proxy_protocol", "topics", "admin", "auth"];

@@ -1,0 +1,306 @@
+//! One table of a file: its values by key, with their types, units and ranges checked, and its unknown keys reported.
+
+use std::ops::{Range, RangeInclusive};
+
+use toml::de::{DeInteger, DeTable, DeValue};
+
+use crate::{
+    report::{At, Mistake, Report},
+    schema::{LATER, SCHEMA, Table},
+    units,
+};
+
+/// A table that is being read. Every getter gives `None` where the key is absent, and also where its value is wrong,
+/// which it has then reported.
+pub(crate) struct Section<'d> {
+    schema: Table,
+    table: &'d DeTable<'d>,
+    /// Of its header, or of the whole where it is inline.
+    pub(crate) span: Range<usize>,
+}
+
+/// Longest time that any key may hold: a week. It fits 32 bits of milliseconds.
+pub(crate) const LONGEST_MS: u64 = 7 * 24 * 3_600_000;
+
+impl<'d> Section<'d> {
+    /// Begins to read a table, and reports its unknown keys.
+    pub(crate) fn new(
+        report: &mut Report<'_>,
+        schema: Table,
+        table: &'d DeTable<'d>,
+        span: Range<usize>,
+    ) -> Self {
+        for key in table.keys() {
+            let name = key.get_ref().as_ref();
+            if !schema.keys.contains(&name) {
+                report.unknown(key.span(), unknown(schema, name));
+            }
+        }
+        Self { schema, table, span }
+    }
+
+    /// Whether the key is there, whatever its value.
+    pub(crate) fn has(&self, key: &str) -> bool {
+        self.entry(key).is_some()
+    }
+
+    /// Whether a key that must be there is not, and not misspelt either (which has been told).
+    pub(crate) fn lacks(&self, key: &str) -> bool {
+        let misspelt =
+            |name: &str| !self.schema.keys.contains(&name) && nearest(name, self.schema.keys) == Some(key);
+        !self.has(key) && !self.table.keys().any(|name| misspelt(name.get_ref()))
+    }
+
+    /// Whether a key is there that is planned.
+    pub(crate) fn is_ahead(&self) -> bool {
+        self.table.keys().any(|name| LATER.contains(&name.get_ref().as_ref()))
+    }
+
+    /// Where the key itself stands.
+    pub(crate) fn key_span(&self, key: &str) -> Option<Range<usize>> {
+        self.entry(key).map(|(name, _)| name)
+    }
+
+    /// A whole number within a range.
+    pub(crate) fn integer(
+        &self,
+        report: &mut Report<'_>,
+        key: &str,
+        range: RangeInclusive<u64>,
+    ) -> Option<At<u64>> {
+        let value = self.value(key)?;
+        let checked = match &value.value {
+            DeValue::Integer(number) => whole(key, number, &range, u64::to_string),
+            other => Err(unlike(key, "a whole number", other)),
+        };
+        Some(At { value: report.check(&value.span, checked)?, span: value.span })
+    }
+
+    /// A size: bytes, or a text with a unit.
+    pub(crate) fn size(
+        &self,
+        report: &mut Report<'_>,
+        key: &str,
+        range: RangeInclusive<u64>,
+    ) -> Option<At<u64>> {
+        let value = self.value(key)?;
+        let show = |bytes: &u64| units::size_text(*bytes);
+        let checked = match &value.value {
+            DeValue::Integer(number) => whole(key, number, &range, show),
+            DeValue::String(text) => units::size(text).and_then(|bytes| within(key, bytes, &range, show)),
+            other => Err(unlike(key, "a size like \"16KiB\"", other)),
+        };
+        Some(At { value: report.check(&value.span, checked)?, span: value.span })
+    }
+
+    /// A duration in milliseconds, at least `shortest_ms` and at most a week.
+    pub(crate) fn duration(&self, report: &mut Report<'_>, key: &str, shortest_ms: u64) -> Option<At<u64>> {
+        let value = self.value(key)?;
+        let range = shortest_ms..=LONGEST_MS;
+        let show = |ms: &u64| units::duration_text(*ms);
+        let checked = match &value.value {
+            DeValue::String(text) => units::duration(text).and_then(|ms| within(key, ms, &range, show)),
+            DeValue::Integer(number) if number.radix() == 10 && !number.as_str().starts_with(['-', '+']) => {
+                let meant = format!("\"{}s\"", number.as_str());
+                Err(Mistake::suggesting(format!("`{key}` needs a unit: ms, s, m or h"), meant))
+            }
+            other => Err(unlike(key, "a duration like \"10s\"", other)),
+        };
+        Some(At { value: report.check(&value.span, checked)?, span: value.span })
+    }
+
+    /// true or false.
+    pub(crate) fn boolean(&self, report: &mut Report<'_>, key: &str) -> Option<At<bool>> {
+        let value = self.value(key)?;
+        let checked = value.value.as_bool().ok_or_else(|| unlike(key, "true or false", value.value));
+        Some(At { value: report.check(&value.span, checked)?, span: value.span })
+    }
+
+    /// A text.
+    pub(crate) fn text(&self, report: &mut Report<'_>, key: &str) -> Option<At<&'d str>> {
+        let value = self.value(key)?;
+        let checked = value.value.as_str().ok_or_else(|| unlike(key, "a string", value.value));
+        Some(At { value: report.check(&value.span, checked)?, span: value.span })
+    }
+
+    /// One of a few words.
+    pub(crate) fn word<T: Copy>(
+        &self,
+        report: &mut Report<'_>,
+        key: &str,
+        words: &[(&str, T)],
+    ) -> Option<At<T>> {
+        let value = self.value(key)?;
+        let text = value.value.as_str();
+        let checked = match words.iter().find(|(word, _)| Some(*word) == text) {
+            Some((_, value)) => Ok(*value),
+            None => {
+                let names: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
+                let got = text.map_or_else(|| kind(value.value).to_owned(), shown);
+                let message = format!("`{key}` is one of {}, not {got}", quoted(&names));
+                let suggestion = text.and_then(|text| nearest(text, &names)).map(str::to_owned);
+                Err(Mistake { message, suggestion })
+            }
+        };
+        Some(At { value: report.check(&value.span, checked)?, span: value.span })
+    }
+
+    /// A list of texts; items that are not are reported and left out, and a list of nothing else is no list.
+    pub(crate) fn texts(&self, report: &mut Report<'_>, key: &str) -> Option<At<Vec<At<&'d str>>>> {
+        let value = self.value(key)?;
+        let DeValue::Array(array) = value.value else {
+            let mut mistake = unlike(key, "a list of strings", value.value);
+            mistake.suggestion = value.value.as_str().map(|text| format!("[{text:?}]"));
+            report.wrong(value.span, mistake);
+            return None;
+        };
+        let mut texts = Vec::new();
+        for item in array.iter() {
+            match item.get_ref().as_str() {
+                Some(text) => texts.push(At { value: text, span: item.span() }),
+                None => report.wrong(item.span(), unlike(key, "a list of strings", item.get_ref())),
+            }
+        }
+        (array.is_empty() || !texts.is_empty()).then_some(At { value: texts, span: value.span })
+    }
+
+    /// A table: `[key]` or `key = { … }`.
+    pub(crate) fn table(&self, report: &mut Report<'_>, key: &str, schema: Table) -> Option<Section<'d>> {
+        let value = self.value(key)?;
+        if let DeValue::Table(table) = value.value {
+            return Some(Section::new(report, schema, table, value.span));
+        }
+        let written =
+            if schema.name.starts_with('[') { schema.name.to_owned() } else { format!("{key} = {{}}") };
+        let message = format!("`{key}` must be a table, not {}", kind(value.value));
+        report.wrong(value.span, Mistake::suggesting(message, written));
+        None
+    }
+
+    /// A list of tables: `[[key]]`.
+    pub(crate) fn tables(&self, report: &mut Report<'_>, key: &str, schema: Table) -> Vec<Section<'d>> {
+        let Some(value) = self.value(key) else { return Vec::new() };
+        let wrong =
+            |kind| Mistake::suggesting(format!("`{key}` must be a list of tables, not {kind}"), schema.name);
+        let DeValue::Array(array) = value.value else {
+            report.wrong(value.span, wrong(kind(value.value)));
+            return Vec::new();
+        };
+        let mut sections = Vec::new();
+        for item in array.iter() {
+            match item.get_ref() {
+                DeValue::Table(table) => sections.push(Section::new(report, schema, table, item.span())),
+                other => report.wrong(item.span(), wrong(kind(other))),
+            }
+        }
+        sections
+    }
+
+    fn value(&self, key: &str) -> Option<At<&'d DeValue<'d>>> {
+        let table = self.table;
+        let (name, value) = table.get_key_value(key)?;
+        debug_assert_eq!(name.get_ref().as_ref(), key);
+        Some(At { value: value.get_ref(), span: value.span() })
+    }
+
+    fn entry(&self, key: &str) -> Option<(Range<usize>, Range<usize>)> {
+        debug_assert!(self.schema.keys.contains(&key), "{key} is not in the schema of {}", self.schema.name);
+        self.table.get_key_value(key).map(|(name, value)| (name.span(), value.span()))
+    }
+}
+
+/// A whole number within a range; one that no 64 bits hold is out of it, too.
+fn whole(
+    key: &str,
+    number: &DeInteger<'_>,
+    range: &RangeInclusive<u64>,
+    show: impl Fn(&u64) -> String,
+) -> Result<u64, Mistake> {
+    let digits = number.as_str().trim_start_matches('+');
+    match u64::from_str_radix(digits, number.radix()) {
+        Ok(value) => within(key, value, range, show),
+        Err(_) => Err(outside(key, range, &show, number.as_str())),
+    }
+}
+
+fn within(
+    key: &str,
+    value: u64,
+    range: &RangeInclusive<u64>,
+    show: impl Fn(&u64) -> String,
+) -> Result<u64, Mistake> {
+    if range.contains(&value) { Ok(value) } else { Err(outside(key, range, &show, &show(&value))) }
+}
+
+fn outside(key: &str, range: &RangeInclusive<u64>, show: &impl Fn(&u64) -> String, value: &str) -> Mistake {
+    let (least, most) = (show(range.start()), show(range.end()));
+    Mistake::new(format!("`{key}` must be {least} to {most}, not {value}"))
+}
+
+fn unlike(key: &str, expected: &str, value: &DeValue<'_>) -> Mistake {
+    Mistake::new(format!("`{key}` must be {expected}, not {}", kind(value)))
+}
+
+fn kind(value: &DeValue<'_>) -> &'static str {
+    match value {
+        DeValue::String(_) => "a string",
+        DeValue::Integer(_) => "a whole number",
+        DeValue::Float(_) => "a number with a fraction",
+        DeValue::Boolean(_) => "true or false",
+        DeValue::Datetime(_) => "a date",
+        DeValue::Array(_) => "a list",
+        DeValue::Table(_) => "a table",
+    }
+}
+
+/// An unknown key: what it may have been, or where it belongs.
+fn unknown(schema: Table, key: &str) -> Mistake {
+    let place = if schema.name.is_empty() { String::new() } else { format!(" in {}", schema.name) };
+    if LATER.contains(&key) {
+        return Mistake::new(format!("`{key}`{place} is not supported yet"));
+    }
+    let message = format!("unknown key {}{place}", shown(key));
+    if let Some(near) = nearest(key, schema.keys) {
+        return Mistake::suggesting(message, near);
+    }
+    let home = SCHEMA.iter().find(|table| table.keys.contains(&key));
+    match home.map(|table| table.name) {
+        Some("") => Mistake::new(format!("{message}; it belongs to the top of the file")),
+        Some(home) => Mistake::new(format!("{message}; it belongs to {home}")),
+        None => Mistake::new(message),
+    }
+}
+
+/// The word that is most like `text`, if one is much like it.
+pub(crate) fn nearest<'w>(text: &str, words: &[&'w str]) -> Option<&'w str> {
+    let lower = text.to_lowercase();
+    let likeness = |word: &&&str| strsim::jaro_winkler(&lower, word);
+    let best = words.iter().max_by(|one, other| likeness(one).total_cmp(&likeness(other)))?;
+    (likeness(&best) >= 0.85).then_some(*best)
+}
+
+/// A text of the file inside a message: in backticks, printable, and not too long.
+pub(crate) fn shown(text: &str) -> String {
+    const MOST: usize = 80;
+    if text.is_empty() {
+        return "an empty text".to_owned();
+    }
+    let escape = |c: char| match c {
+        '\\' | '"' | '\'' => vec![c],
+        _ => c.escape_debug().collect(),
+    };
+    let mut escaped: String = text.chars().take(MOST).flat_map(escape).collect();
+    if text.chars().nth(MOST).is_some() {
+        escaped.push('…');
+    }
+    format!("`{escaped}`")
+}
+
+/// `a`, `b` or `c`.
+fn quoted(words: &[&str]) -> String {
+    let quoted: Vec<String> = words.iter().map(|word| format!("`{word}`")).collect();
+    match quoted.split_last() {
+        Some((last, rest)) if !rest.is_empty() => format!("{} or {last}", rest.join(", ")),
+        _ => quoted.concat(),
+    }
+}

@@ -1,0 +1,112 @@
+//! Every mistake has its line, its column and its words: `problems.txt` holds bad configurations with exactly what is
+//! said about them. After a deliberate change of words, `TIDEGATE_BLESS=1 cargo test -p tidegate-config` writes them anew.
+
+use std::{fmt::Write as _, fs, path::Path};
+
+/// The least number of cases: none gets lost unseen.
+const CASES: usize = 150;
+
+struct Case<'t> {
+    name: &'t str,
+    text: &'t str,
+    expected: &'t str,
+}
+
+/// `=== name`, the file, `---`, the headlines.
+fn cases(table: &str) -> Vec<Case<'_>> {
+    let (_, table) = table.split_once("=== ").expect("at least one case");
+    let case = |part| {
+        let (name, rest) = str::split_once(part, '\n').expect("a name");
+        let (text, expected) = rest.split_once("---\n").expect("a file and what is said about it");
+        Case { name, text, expected }
+    };
+    table.split("\n=== ").map(case).collect()
+}
+
+/// Lines of a file are written as they are, but for what a text file cannot show.
+fn unescape(text: &str) -> String {
+    text.replace("<TAB>", "\t").replace("<ESC>", "\u{1b}").replace("<CR>", "\r").replace("<NUL>", "\0")
+}
+
+#[test]
+fn every_mistake_is_named_with_its_place() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/problems.txt");
+    let table = fs::read_to_string(&path).unwrap();
+    let cases = cases(&table);
+    assert!(cases.len() >= CASES, "{} cases", cases.len());
+
+    let mut blessed = table.split("=== ").next().unwrap().to_owned();
+    let mut wrong = String::new();
+    for (number, Case { name, text, expected }) in cases.iter().enumerate() {
+        let got = match tidegate_config::parse(&unescape(text), "t.toml") {
+            Ok(_) => "valid\n".to_owned(),
+            Err(problems) => {
+                assert!(!problems.is_empty(), "{name}: refused without a problem");
+                problems.iter().map(|problem| problem.headline() + "\n").collect()
+            }
+        };
+        let gap = if number == 0 { "" } else { "\n" };
+        write!(blessed, "{gap}=== {name}\n{text}---\n{got}").unwrap();
+        if got.trim_end() != expected.trim_end() {
+            write!(wrong, "\n{name}:\nexpected\n{expected}\ngot\n{got}").unwrap();
+        }
+    }
+    if std::env::var_os("TIDEGATE_BLESS").is_some() {
+        fs::write(&path, blessed).unwrap();
+    } else {
+        assert!(wrong.is_empty(), "{wrong}");
+    }
+    let mut names: Vec<&str> = cases.iter().map(|case| case.name).collect();
+    names.sort_unstable();
+    let count = names.len();
+    names.dedup();
+    assert_eq!(names.len(), count, "two cases of one name");
+}
+
+#[test]
+fn the_line_is_shown_with_a_caret_under_the_mistake() {
+    let text = "version = 1\n[limits]\n\thead_byte = \"16KiB\" # ü\nmax_sessions = \"många\"\n";
+    let problems = tidegate_config::parse(text, "dir/t.toml").unwrap_err();
+    let shown: Vec<String> = problems.iter().map(ToString::to_string).collect();
+    let head = "dir/t.toml:3:2: unknown key `head_byte` in [limits] (did you mean `head_bytes`?)\n\
+                3 |  head_byte = \"16KiB\" # ü\n  |  ^^^^^^^^^";
+    let sessions = "dir/t.toml:4:16: `max_sessions` must be a whole number, not a string\n\
+                    4 | max_sessions = \"många\"\n  |                ^^^^^^^";
+    assert!(shown.contains(&head.to_owned()), "{shown:#?}");
+    assert!(shown.contains(&sessions.to_owned()), "{shown:#?}");
+}
+
+#[test]
+fn a_long_line_is_cut_round_the_mistake() {
+    let text = format!("version = 1\ntrusted = [{}\"10.0.0.1/8\"]\n", "\"10.0.0.0/8\", ".repeat(40));
+    let problems = tidegate_config::parse(&text, "t.toml").unwrap_err();
+    let problem = problems.iter().find(|problem| problem.message.contains("bits")).unwrap();
+    assert_eq!((problem.line, problem.column), (2, 12 + 40 * 14));
+    let shown = problem.to_string();
+    let rows: Vec<&str> = shown.lines().collect();
+    assert!(rows[1].chars().count() <= 130, "{shown}");
+    let caret = rows[2].find('^').unwrap();
+    assert!(rows[1][caret..].starts_with("\"10.0.0.1/8\""), "{shown}");
+    assert_eq!(rows[2].matches('^').count(), "\"10.0.0.1/8\"".len());
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_a_problem_of_the_whole() {
+    let folder = tempfile::tempdir().unwrap();
+    let headline = |name: &str| {
+        let problems = tidegate_config::load(folder.path().join(name)).unwrap_err();
+        assert_eq!(problems.len(), 1);
+        assert_eq!((problems[0].line, problems[0].column), (0, 0));
+        assert_eq!(problems[0].to_string(), problems[0].headline());
+        problems[0].headline().replace(&format!("{}/", folder.path().display()), "")
+    };
+    assert_eq!(headline("none.toml"), "none.toml: there is no such file");
+    fs::create_dir(folder.path().join("folder")).unwrap();
+    assert!(headline("folder").starts_with("folder: cannot be read: "));
+    fs::write(folder.path().join("latin1.toml"), b"version = 1\n# \xfc\n").unwrap();
+    assert_eq!(headline("latin1.toml"), "latin1.toml: is not UTF-8 (line 2)");
+    fs::write(folder.path().join("long.toml"), "#".repeat((4 << 20) + 1)).unwrap();
+    assert_eq!(headline("long.toml"), "long.toml: is longer than 4 MiB");
+    fs::write(folder.path().join("good.toml"), tidegate_config::EMBEDDED).unwrap();
+    assert_eq!(tidegate_config::load(folder.path().join("good.toml")).unwrap(), tidegate_config::embedded());
+}
