@@ -255,6 +255,13 @@ mod tests {
     }
 
     #[test]
+    fn the_line_beyond_the_limit_is_refused_before_the_head_ends() {
+        let lines = |count| format!("GET / HTTP/1.1\r\n{}", "a:b\r\n".repeat(count));
+        assert_eq!(HeadScanner::new().scan(lines(100).as_bytes(), &LIMITS), Ok(Scan::Partial));
+        assert_eq!(HeadScanner::new().scan(lines(101).as_bytes(), &LIMITS), Err(TOO_MANY_FIELDS));
+    }
+
+    #[test]
     fn a_scanner_is_small() {
         assert!(size_of::<HeadScanner>() <= 16);
     }

@@ -2,7 +2,8 @@
 //!
 //! A target is taken only in the one form that can mean one thing: no empty segment, no dot segment, no parameter, no
 //! escaped byte that need not be escaped. So the path that a route is matched against is, byte for byte, the path
-//! that an upstream sees, and no server behind can fold it into another.
+//! that an upstream sees, and no server behind can fold it into another. What is left open: the case of the digits in an
+//! escape that must be one (`%c3` is `%C3`); clients write both.
 
 use std::net::Ipv6Addr;
 
