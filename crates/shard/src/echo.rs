@@ -18,6 +18,7 @@ use crate::{
     output::{Content, Span},
     session::State,
     shard::Shard,
+    stamp::Stamp,
 };
 
 /// Messages shorter than this are not worth deflating: the block's overhead eats the gain.
@@ -61,6 +62,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                 Event::Message { kind, payload, .. } => {
                     counters.messages += 1;
                     completed = true;
+                    session.spoke = session.seen;
                     let opcode = Opcode::from(kind);
                     let deflate = open.compression.as_mut().filter(|_| payload.len() >= DEFLATE_FROM);
                     if let Some(compression) = deflate {
@@ -138,7 +140,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         match stop {
             Stop::Used => {
                 if partial && (completed || !was_partial) {
-                    session.since_ms = *now_ms;
+                    session.since = Stamp::at(*now_ms);
                     let deadline = *now_ms + route.limits.message_timeout_ms;
                     self.ensure_deadline(key, deadline);
                 }

@@ -194,7 +194,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         let now_ms = self.now_ms;
         let Some(session) = self.registry.get(key) else { return };
         let write_ms = self.plan.limits().write_timeout_ms;
-        if !session.outbox.is_empty() && session.stalled_ms + write_ms <= now_ms {
+        if !session.outbox.is_empty() && session.stalled.ms(now_ms) + write_ms <= now_ms {
             self.counters.slow += 1;
             let leg = self.leg(key);
             self.log_end(
@@ -206,7 +206,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             self.peer_stalled(key);
             return;
         }
-        let stalled = (!session.outbox.is_empty()).then_some(session.stalled_ms + write_ms);
+        let stalled = (!session.outbox.is_empty()).then_some(session.stalled.ms(now_ms) + write_ms);
         let next = match &session.state {
             State::Head(head) if head.deadline_ms <= now_ms => {
                 if head.bytes.is_empty() && session.marks.keep_alive {
@@ -255,7 +255,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         }
         let mut next = None;
         if open.decoder.is_partial() {
-            let deadline = session.since_ms + limits.message_timeout_ms;
+            let deadline = session.since.ms(now_ms) + limits.message_timeout_ms;
             if deadline <= now_ms {
                 self.violated(key, CloseCode::POLICY_VIOLATION, "a message took too long to complete");
                 return None;
@@ -263,7 +263,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             next = Some(deadline);
         }
         if limits.idle_timeout_ms != 0 {
-            let deadline = session.spoke_ms + limits.idle_timeout_ms;
+            let deadline = session.spoke.ms(now_ms) + limits.idle_timeout_ms;
             if deadline <= now_ms {
                 self.log_end(key, Leg::Client, CloseCode::GOING_AWAY.into(), "idle for too long");
                 self.send_close(key, Some(CloseCode::GOING_AWAY), "idle for too long");
@@ -288,7 +288,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             return Some(u64::MAX);
         }
         if session.marks.pinged {
-            let deadline = session.pinged_ms + pong_timeout_ms;
+            let deadline = session.pinged.ms(now_ms) + pong_timeout_ms;
             if deadline > now_ms {
                 return Some(deadline);
             }
@@ -298,7 +298,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             self.peer_silent(key);
             return None;
         }
-        let deadline = session.seen_ms + ping_interval_ms;
+        let deadline = session.seen.ms(now_ms) + ping_interval_ms;
         if deadline > now_ms {
             return Some(deadline);
         }

@@ -19,6 +19,7 @@ use crate::{
     output::Content,
     session::{Head, Open, State},
     shard::Shard,
+    stamp::Stamp,
 };
 
 /// The lookup found nothing.
@@ -192,8 +193,8 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         let now_ms = self.now_ms;
         let Some(session) = self.registry.get_mut(key) else { return };
         session.state = state;
-        session.seen_ms = now_ms;
-        session.spoke_ms = now_ms;
+        session.seen = Stamp::at(now_ms);
+        session.spoke = session.seen;
         let limits = &self.plan.route(session.route).limits;
         // The head's deadline must not stay: it would only find out that it has no meaning any more.
         self.wheel.cancel(key.index());

@@ -13,6 +13,7 @@ use crate::{
     planted::{self, Bug},
     session::State,
     shard::Shard,
+    stamp::Stamp,
     transport::Opened,
     turn::Source,
 };
@@ -58,7 +59,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             }
             return;
         };
-        session.seen_ms = now_ms;
+        session.seen = Stamp::at(now_ms);
         self.counters.bytes_received += buffer.len() as u64;
         let index = self.turn.buffers.len();
         if session.transport.seals() {

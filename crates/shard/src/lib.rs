@@ -30,6 +30,7 @@ pub mod planted;
 mod proxy;
 mod session;
 mod shard;
+mod stamp;
 mod transport;
 mod turn;
 

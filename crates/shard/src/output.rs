@@ -13,6 +13,7 @@ use crate::{
     planted::{self, Bug},
     session::State,
     shard::{Shard, token},
+    stamp::Stamp,
     turn::Source,
 };
 
@@ -185,7 +186,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             return;
         }
         let route = self.plan.route(session.route);
-        session.stalled_ms = now_ms;
+        session.stalled = Stamp::at(now_ms);
         let end = self.turn.dirty[place].end;
         let pieces = self.turn.chain(place).map(|source| self.turn.bytes(source));
         let admission = session.outbox.push_remainder(pieces, sent, end, &route.outbox, &mut self.retained);
@@ -202,7 +203,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         let now_ms = self.now_ms;
         let Some(session) = self.registry.get_mut(key) else { return };
         if sent > 0 {
-            session.stalled_ms = now_ms;
+            session.stalled = Stamp::at(now_ms);
         }
         let limits = &self.plan.route(session.route).outbox;
         if session.outbox.consume(sent, limits, &mut self.retained) && !planted::is(Bug::ForgetResume) {

@@ -47,7 +47,7 @@ pub enum Progress {
 struct Listening {
     id: ListenerId,
     /// Its connections speak the test-only records.
-    #[cfg(any(test, feature = "record-transport"))]
+    #[cfg(feature = "record-transport")]
     records: bool,
     /// When to arm the accept again; 0: it is armed.
     retry_ms: u64,
@@ -151,7 +151,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         self.backend.accept(id);
         self.listening.push(Listening {
             id,
-            #[cfg(any(test, feature = "record-transport"))]
+            #[cfg(feature = "record-transport")]
             records: false,
             retry_ms: 0,
         });
@@ -162,7 +162,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
     ///
     /// # Errors
     /// Where the backend cannot take it.
-    #[cfg(any(test, feature = "record-transport"))]
+    #[cfg(feature = "record-transport")]
     pub fn listen_records(&mut self, id: ListenerId, listener: B::Listener) -> io::Result<()> {
         self.listen(id, listener)?;
         self.listening.iter_mut().filter(|l| l.id == id).for_each(|l| l.records = true);
@@ -349,12 +349,9 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         let full = self.sessions >= self.max_sessions;
         let now_ms = self.now_ms;
         let head = self.new_head(now_ms);
-        #[cfg_attr(
-            not(any(test, feature = "record-transport")),
-            expect(unused_mut, reason = "plain is the default")
-        )]
+        #[cfg_attr(not(feature = "record-transport"), expect(unused_mut, reason = "plain is the default"))]
         let mut session = Session::new(socket, peer, head, now_ms);
-        #[cfg(any(test, feature = "record-transport"))]
+        #[cfg(feature = "record-transport")]
         if listening.is_some_and(|l| l.records) {
             session.transport =
                 crate::transport::Transport::Record(Box::new(crate::transport::record::Record::new()));

@@ -57,7 +57,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             };
             let source = match event {
                 Event::Message { kind, payload, .. } => {
-                    session.spoke_ms = *now_ms;
+                    session.spoke = session.seen;
                     counters.relayed += 1;
                     let opcode = Opcode::from(kind);
                     let deflate = far_messages.compression.as_mut().filter(|_| payload.len() >= DEFLATE_FROM);

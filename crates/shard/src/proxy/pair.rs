@@ -22,6 +22,7 @@ use crate::{
     planted::{self, Bug},
     session::{Paired, Reading, State},
     shard::Shard,
+    stamp::Stamp,
     turn::Source,
 };
 
@@ -49,7 +50,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         if let State::Paired(paired) = &session.state {
             let far = paired.far;
             if paired.is_mid_message() && !was_open {
-                session.since_ms = now_ms;
+                session.since = Stamp::at(now_ms);
                 let deadline = now_ms + self.plan.route(session.route).limits.message_timeout_ms;
                 self.ensure_deadline(key, deadline);
             }
@@ -91,7 +92,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             let end = if inspector.at_boundary() { End::Boundary } else { End::Inside };
             let source = match segment {
                 Segment::Forward(range) => {
-                    session.spoke_ms = *now_ms;
+                    session.spoke = session.seen;
                     let short = usize::from(range.len() > 1 && planted::is(Bug::ForwardShort));
                     place.source(range.start..range.end - short)
                 }
@@ -374,7 +375,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         let mut next = u64::MAX;
         // A reader that is paused for its far side is not late.
         if paired.is_mid_message() && !session.marks.paused {
-            let deadline = session.since_ms + limits.message_timeout_ms;
+            let deadline = session.since.ms(now_ms) + limits.message_timeout_ms;
             if deadline <= now_ms {
                 self.pair_violated(key, CloseCode::POLICY_VIOLATION, "a message took too long to complete");
                 return None;
@@ -382,8 +383,9 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             next = deadline;
         }
         if limits.idle_timeout_ms != 0 && !session.marks.upstream {
-            let far_spoke = paired.far.and_then(|far| self.registry.get(far)).map_or(0, |far| far.spoke_ms);
-            let deadline = session.spoke_ms.max(far_spoke) + limits.idle_timeout_ms;
+            let far_spoke =
+                paired.far.and_then(|far| self.registry.get(far)).map_or(0, |far| far.spoke.ms(now_ms));
+            let deadline = session.spoke.ms(now_ms).max(far_spoke) + limits.idle_timeout_ms;
             if deadline <= now_ms {
                 self.log_end(key, Leg::Client, CloseCode::GOING_AWAY.into(), "idle for too long");
                 let far = self.part(key);
@@ -418,7 +420,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         self.counters.pings += 1;
         if let Some(session) = self.registry.get_mut(key) {
             session.marks.pinged = true;
-            session.pinged_ms = now_ms;
+            session.pinged = Stamp::at(now_ms);
         }
         true
     }

@@ -6,7 +6,7 @@
 
 use std::ops::Range;
 
-#[cfg(any(test, feature = "record-transport"))]
+#[cfg(feature = "record-transport")]
 pub(crate) mod record;
 
 /// A session's transport.
@@ -14,15 +14,12 @@ pub(crate) enum Transport {
     /// The bytes are what they are.
     Plain,
     /// Test-only records: proof of the seam.
-    #[cfg(any(test, feature = "record-transport"))]
+    #[cfg(feature = "record-transport")]
     Record(Box<record::Record>),
 }
 
 /// What opening has found.
-#[cfg_attr(
-    not(any(test, feature = "record-transport")),
-    expect(dead_code, reason = "plain sessions open nothing")
-)]
+#[cfg_attr(not(feature = "record-transport"), expect(dead_code, reason = "plain sessions open nothing"))]
 pub(crate) enum Opened {
     /// Plain bytes at this range of the input.
     InPlace(Range<usize>),
@@ -51,7 +48,7 @@ impl Transport {
                 *at = input.len();
                 Opened::InPlace(range)
             }
-            #[cfg(any(test, feature = "record-transport"))]
+            #[cfg(feature = "record-transport")]
             Transport::Record(record) => record.open(input, at),
         }
     }
@@ -60,7 +57,7 @@ impl Transport {
     pub(crate) fn seal(&mut self, plain: &[u8]) -> Vec<u8> {
         match self {
             Transport::Plain => plain.to_vec(),
-            #[cfg(any(test, feature = "record-transport"))]
+            #[cfg(feature = "record-transport")]
             Transport::Record(record) => record.seal(plain),
         }
     }
@@ -69,7 +66,7 @@ impl Transport {
     pub(crate) fn seal_end(&mut self) -> Vec<u8> {
         match self {
             Transport::Plain => Vec::new(),
-            #[cfg(any(test, feature = "record-transport"))]
+            #[cfg(feature = "record-transport")]
             Transport::Record(record) => record.seal_end(),
         }
     }
