@@ -1,0 +1,155 @@
+//! `docs/CONFIG.md` says what the code does: each key of the schema and no other, defaults that are the defaults,
+//! examples that are valid.
+
+use std::{collections::BTreeSet, fs, path::Path};
+
+use tidegate_config::{Config, SCHEMA, parse};
+
+fn document() -> String {
+    fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/CONFIG.md")).unwrap()
+}
+
+/// A row of a table of keys.
+struct Row {
+    table: &'static str,
+    key: String,
+    default: String,
+    unit: String,
+    reason: String,
+}
+
+/// The rows of all tables of keys, under the headings that bear the tables' names.
+fn rows(document: &str) -> Vec<Row> {
+    let mut rows = Vec::new();
+    let mut table = None;
+    for line in document.lines() {
+        if let Some(heading) = line.strip_prefix("## ") {
+            let named = |name: &str| {
+                if name.is_empty() { heading == "Top of the file" } else { heading == format!("`{name}`") }
+            };
+            table = SCHEMA.iter().map(|table| table.name).find(|name| named(name));
+        }
+        let Some(cells) = line.strip_prefix("| `").and_then(|row| row.strip_suffix(" |")) else { continue };
+        let (key, cells) = cells.split_once("` | ").unwrap_or_else(|| panic!("{line}"));
+        let cells: Vec<&str> = cells.split('|').map(str::trim).collect();
+        let [default, unit, reason] = cells.as_slice() else { panic!("four cells: {line}") };
+        let table = table.unwrap_or_else(|| panic!("a key under no heading of the schema: {line}"));
+        let (key, default) = (key.to_owned(), (*default).to_owned());
+        rows.push(Row { table, key, default, unit: (*unit).to_owned(), reason: (*reason).to_owned() });
+    }
+    rows
+}
+
+/// A valid configuration that says `setting` in a table.
+fn config_with(table: &str, setting: &str) -> Config {
+    let place = |name: &str| if name == table { setting } else { "" };
+    let text = format!(
+        "version = 1\n{}\n[limits]\n{}\n[[listener]]\nbind = '127.0.0.1:0'\n{}\n\
+         [[route]]\npath = '/echo'\n{}\n[route.limits]\n{}\n[route.echo]\n{}\n\
+         [[route]]\npath = '/proxy'\n[route.proxy]\nupstreams = ['ws://a']\n{}\n",
+        place(""),
+        place("[limits]"),
+        place("[[listener]]"),
+        place("[[route]]"),
+        place("[route.limits]"),
+        place("echo = {}"),
+        place("proxy = {}"),
+    );
+    parse(&text, "t.toml").unwrap_or_else(|problems| panic!("{table} {setting}: {problems:#?}"))
+}
+
+#[test]
+fn every_key_is_described_and_every_described_key_exists() {
+    let document = document();
+    let described: Vec<(String, String)> =
+        rows(&document).into_iter().map(|row| (row.table.to_owned(), row.key)).collect();
+    let schema: Vec<(String, String)> = SCHEMA
+        .iter()
+        .flat_map(|table| table.keys.iter().map(|key| (table.name.to_owned(), (*key).to_owned())))
+        .collect();
+    assert_eq!(described, schema, "the tables of docs/CONFIG.md and of the schema, in order");
+    let distinct: BTreeSet<_> = described.iter().collect();
+    assert_eq!(distinct.len(), described.len());
+    for row in rows(&document) {
+        assert!(row.reason.len() >= 10, "{} {}: what is it?", row.table, row.key);
+        assert!(
+            row.reason.starts_with('[')
+                || row.reason.ends_with('.')
+                || row.reason.contains("one of the three"),
+            "{}",
+            row.reason
+        );
+    }
+    for table in SCHEMA {
+        let heading = if table.name.is_empty() {
+            "## Top of the file".to_owned()
+        } else {
+            format!("## `{}`", table.name)
+        };
+        assert!(document.lines().any(|line| line == heading), "no heading {heading}");
+    }
+}
+
+#[test]
+fn documented_defaults_are_the_defaults() {
+    let mut tested = 0;
+    for Row { table, key, default, .. } in rows(&document()) {
+        let Some(value) = default.strip_prefix('`').and_then(|default| default.strip_suffix('`')) else {
+            continue;
+        };
+        assert_eq!(
+            config_with(table, &format!("{key} = {value}")),
+            config_with(table, ""),
+            "{table} {key} = {value}"
+        );
+        tested += 1;
+    }
+    // 23 limits, 1 of a listener, 3 of a route, 2 of an echo, 12 of a proxy, 2 of the top.
+    assert!(tested >= 43, "{tested} defaults");
+}
+
+/// The test above could not fail if keys had no effect.
+#[test]
+fn other_values_make_another_configuration() {
+    for (table, setting) in [
+        ("", "io = 'epoll'"),
+        ("[limits]", "ping_interval = '26s'"),
+        ("[[listener]]", "backlog = 4097"),
+        ("[[route]]", "full = 'disconnect'"),
+        ("[route.limits]", "message_bytes = 1"),
+        ("echo = {}", "deflate = 'off'"),
+        ("proxy = {}", "retries = 3"),
+    ] {
+        assert_ne!(config_with(table, setting), config_with(table, ""), "{setting}");
+    }
+}
+
+#[test]
+fn durations_and_sizes_have_their_unit() {
+    for Row { key, default, unit, .. } in rows(&document()) {
+        let timed = key.ends_with("_timeout") || key.ends_with("_interval") || key.ends_with("_window");
+        assert_eq!(timed, unit == "duration", "{key}");
+        let sized = key.ends_with("_bytes") || key.starts_with("outbox_");
+        assert_eq!(sized, unit == "size", "{key}");
+        assert!(!timed || default == "from `[limits]`" || default.ends_with("s\"`"), "{key} {default}");
+    }
+}
+
+#[test]
+fn the_examples_are_valid() {
+    let document = document();
+    let examples: Vec<&str> =
+        document.split("```toml\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
+    assert!(examples.len() >= 4, "{} examples", examples.len());
+    for example in &examples {
+        let mut text = (*example).to_owned();
+        if !text.contains("version = ") {
+            text.insert_str(0, "version = 1\n");
+        }
+        if !text.contains("[[listener]]") {
+            text.push_str("[[listener]]\nbind = '127.0.0.1:0'\n");
+        }
+        parse(&text, "CONFIG.md").unwrap_or_else(|problems| panic!("{example}\n{problems:#?}"));
+    }
+    assert_eq!(parse(examples.last().unwrap(), "CONFIG.md").unwrap(), tidegate_config::embedded());
+}

@@ -1,0 +1,322 @@
+//! What valid files become, and that no file makes the reader panic.
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use proptest::prelude::*;
+use tidegate_config::{
+    Action, Balance, Bind, Config, Deflate, Echo, EchoDeflate, FullAction, HashKey, HostPattern, IoChoice,
+    Limits, Listener, PathPattern, Proxy, Route, RouteLimits, SCHEMA, Target, Upstream, Utf8, embedded,
+    parse,
+};
+
+const EVERY_KEY: &str = include_str!("every_key.toml");
+
+fn address(text: &str) -> SocketAddr {
+    text.parse().unwrap()
+}
+
+fn valid(text: &str) -> Config {
+    parse(text, "t.toml").unwrap_or_else(|problems| panic!("{problems:#?}"))
+}
+
+#[test]
+fn every_key_arrives() {
+    let limits = Limits {
+        max_sessions: 5000,
+        head_bytes: 12 << 10,
+        request_line_bytes: 4096,
+        head_fields: 64,
+        head_timeout_ms: 9_000,
+        message_bytes: 2 << 20,
+        message_fragments: 77,
+        message_timeout_ms: 31_000,
+        control_frames: 55,
+        control_window_ms: 1_500,
+        outbox_soft_bytes: 3 << 20,
+        outbox_hard_bytes: 9 << 20,
+        ping_interval_ms: 60_000,
+        pong_timeout_ms: 11_000,
+        close_timeout_ms: 6_000,
+        idle_timeout_ms: 7_200_000,
+        write_timeout_ms: 33_000,
+        linger_bytes: 32 << 10,
+        receive_buffers: 512,
+        inflaters: 7,
+        deflaters: 3,
+        takeover_bytes: 1 << 30,
+        compression_level: 6,
+    };
+    let own = RouteLimits {
+        message_bytes: 64 << 10,
+        message_fragments: 8,
+        message_timeout_ms: 3_000,
+        control_frames: 5,
+        control_window_ms: 2_000,
+        outbox_soft_bytes: 100 << 10,
+        outbox_hard_bytes: 200 << 10,
+        ping_interval_ms: 0,
+        pong_timeout_ms: 4_000,
+        close_timeout_ms: 2_000,
+        idle_timeout_ms: 90_000,
+    };
+    let upstream =
+        |target, host: &str, text: &str| Upstream { target, host: host.to_owned(), text: text.to_owned() };
+    let proxy = Proxy {
+        upstreams: vec![
+            upstream(Target::Address(address("10.0.0.5:9000")), "10.0.0.5:9000", "ws://10.0.0.5:9000"),
+            upstream(
+                Target::Name { host: "app.internal".to_owned(), port: 80 },
+                "app.internal",
+                "WS://App.internal",
+            ),
+            upstream(Target::Unix(PathBuf::from("/run/app.sock")), "localhost", "unix:/run/app.sock"),
+            upstream(Target::Address(address("[2001:db8::1]:80")), "[2001:db8::1]", "ws://[2001:db8::1]"),
+        ],
+        balance: Balance::Hash(HashKey::Header("x-user".to_owned())),
+        deflate: Deflate::Edge,
+        utf8: Utf8::Upstream,
+        context_takeover: true,
+        resolve_timeout_ms: 1_000,
+        resolve_interval_ms: 15_000,
+        connect_timeout_ms: 2_000,
+        handshake_timeout_ms: 3_000,
+        retries: 1,
+        max_fails: 4,
+        fail_timeout_ms: 20_000,
+        failure_code: 1014,
+        source: vec!["10.0.0.2".parse().unwrap(), "2001:db8::2".parse().unwrap()],
+    };
+    let plain = |path: &str, full, action| Route {
+        host: None,
+        path: PathPattern::Exact(path.to_owned()),
+        subprotocols: Vec::new(),
+        origins: Vec::new(),
+        limits: limits.route_limits(),
+        full,
+        action,
+    };
+    let echo = Action::Echo(Echo { deflate: EchoDeflate::On, context_takeover: true });
+    let expected = Config {
+        version: 1,
+        shards: Some(3),
+        io: IoChoice::Epoll,
+        limits: limits.clone(),
+        listeners: vec![
+            Listener { bind: Bind::Tcp(address("0.0.0.0:8080")), backlog: 100 },
+            Listener { bind: Bind::Unix(PathBuf::from("/run/tidegate.sock")), backlog: 4096 },
+        ],
+        routes: vec![
+            Route {
+                host: Some(HostPattern::Exact("chat.example.com".to_owned())),
+                path: PathPattern::Prefix("/app".to_owned()),
+                subprotocols: vec!["graphql-transport-ws".to_owned(), "v1.chat".to_owned()],
+                origins: vec![
+                    "https://chat.example.com".to_owned(),
+                    "http://localhost:3000".to_owned(),
+                    "null".to_owned(),
+                ],
+                limits: own,
+                full: FullAction::Disconnect,
+                action: Action::Proxy(proxy),
+            },
+            plain("/echo", FullAction::DropOld, echo),
+            plain("/", FullAction::Pause, Action::Page),
+        ],
+        trusted: ["10.0.0.0/8", "fd00::/8", "192.0.2.7/32"].map(|network| network.parse().unwrap()).to_vec(),
+    };
+    assert_eq!(valid(EVERY_KEY), expected);
+}
+
+#[test]
+fn every_key_of_the_schema_is_in_the_file_that_proves_it() {
+    for table in SCHEMA {
+        for key in table.keys {
+            let written = [format!("{key} = "), format!("[{key}]"), format!("[route.{key}]")];
+            assert!(written.iter().any(|text| EVERY_KEY.contains(text)), "{} {key}", table.name);
+        }
+    }
+}
+
+/// A value other than the default for every word that a key takes.
+#[test]
+fn every_word_arrives() {
+    let route = |own: &str| {
+        let text =
+            format!("version = 1\nlistener = [{{ bind = '[::1]:0' }}]\n[[route]]\npath = '/*'\n{own}\n");
+        valid(&text).routes.remove(0)
+    };
+    let proxy = |own: &str| match route(&format!("proxy = {{ upstreams = ['ws://a'], {own} }}")).action {
+        Action::Proxy(proxy) => proxy,
+        action => panic!("{action:?}"),
+    };
+    assert_eq!(proxy("balance = 'round_robin'").balance, Balance::RoundRobin);
+    assert_eq!(proxy("balance = 'least_sessions'").balance, Balance::LeastSessions);
+    let hash = |key: &str| proxy(&format!("balance = 'hash', hash_on = '{key}'")).balance;
+    assert_eq!(hash("client_address"), Balance::Hash(HashKey::ClientAddress));
+    assert_eq!(hash("cookie:Session"), Balance::Hash(HashKey::Cookie("Session".to_owned())));
+    for (word, deflate) in [("edge", Deflate::Edge), ("pass", Deflate::Pass), ("off", Deflate::Off)] {
+        assert_eq!(proxy(&format!("deflate = '{word}'")).deflate, deflate);
+    }
+    assert_eq!(proxy("utf8 = 'check'").utf8, Utf8::Check);
+    assert_eq!(proxy("failure_code = 1011").failure_code, 1011);
+    for (word, full) in [("pause", FullAction::Pause), ("drop_new", FullAction::DropNew)] {
+        assert_eq!(route(&format!("echo = {{}}\nfull = '{word}'")).full, full);
+    }
+    let off = Action::Echo(Echo { deflate: EchoDeflate::Off, context_takeover: false });
+    assert_eq!(route("echo = { deflate = 'off' }").action, off);
+    for (word, io) in [("auto", IoChoice::Auto), ("uring", IoChoice::Uring)] {
+        let text = format!(
+            "version = 1\nio = '{word}'\n[[listener]]\nbind = '[::1]:0'\n[[route]]\npath = '/'\npage = {{}}"
+        );
+        assert_eq!(valid(&text).io, io);
+    }
+}
+
+#[test]
+fn the_embedded_configuration_is_the_defaults() {
+    let config = embedded();
+    assert_eq!(config.listeners, [Listener { bind: Bind::Tcp(address("127.0.0.1:9001")), backlog: 4096 }]);
+    assert_eq!((config.shards, config.io, config.limits), (None, IoChoice::Auto, Limits::default()));
+    let [page, echo] = config.routes.as_slice() else { panic!("two routes") };
+    assert_eq!((&page.path, &page.action), (&PathPattern::Exact("/".to_owned()), &Action::Page));
+    assert_eq!(
+        (&echo.path, &echo.action),
+        (&PathPattern::Exact("/echo".to_owned()), &Action::Echo(Echo::default()))
+    );
+    assert_eq!(echo.limits, RouteLimits::default());
+}
+
+/// Below the soft limit a producer goes on; then one message more may come, and what had arrived by then.
+#[test]
+fn a_larger_message_gets_the_room_that_it_needs() {
+    let hard = |limits: &str, own: &str| {
+        let text = format!(
+            "version = 1\nlimits = {{ {limits} }}\nlistener = [{{ bind = '[::1]:0' }}]\n\
+             [[route]]\npath = '/*'\necho = {{}}\nlimits = {{ {own} }}\n"
+        );
+        let config = valid(&text);
+        (config.limits.outbox_hard_bytes >> 20, config.routes[0].limits.outbox_hard_bytes >> 20)
+    };
+    assert_eq!(hard("", ""), (4, 4));
+    assert_eq!(hard("message_bytes = '2MiB'", ""), (4, 4));
+    assert_eq!(hard("message_bytes = '16MiB'", ""), (18, 18));
+    assert_eq!(hard("", "message_bytes = '16MiB'"), (4, 18));
+    assert_eq!(hard("message_bytes = '16MiB'", "message_bytes = '1MiB'"), (18, 4));
+    assert_eq!(hard("outbox_soft = '8MiB'", ""), (10, 10));
+    assert_eq!(hard("outbox_hard = '5MiB'", ""), (5, 5));
+    assert_eq!(hard("outbox_hard = '5MiB'", "outbox_hard = '6MiB', message_bytes = '6MiB'"), (5, 6));
+}
+
+#[test]
+fn hosts_match_without_case_port_and_final_dot() {
+    let exact = HostPattern::Exact("a.test".to_owned());
+    let below = HostPattern::Below("a.test".to_owned());
+    let six = HostPattern::Exact("::1".to_owned());
+    let matches = |pattern: &HostPattern, authority| pattern.matches(tidegate_config::bare_host(authority));
+    for authority in ["a.test", "A.Test", "a.test:80", "a.test.", "A.test.:8080"] {
+        assert!(matches(&exact, authority), "{authority}");
+        assert!(!matches(&below, authority), "{authority}");
+    }
+    for authority in ["x.a.test", "X.A.Test:1", "y.x.a.test.", "a.a.test"] {
+        assert!(matches(&below, authority), "{authority}");
+        assert!(!matches(&exact, authority), "{authority}");
+    }
+    for authority in
+        ["", ".a.test", "xa.test", "a.test.evil", "test", "a.tes", "ä.test", ":80", "[", "[a.test"]
+    {
+        assert!(!matches(&below, authority), "{authority}");
+    }
+    for authority in ["", "ba.test", "a.tes", ":a.test", "a.test..", "[::1]"] {
+        assert!(!matches(&exact, authority), "{authority}");
+    }
+    assert!(matches(&six, "[::1]:9001") && matches(&six, "[::1]") && !matches(&six, "[::2]"));
+}
+
+#[test]
+fn prefixes_end_at_a_slash() {
+    let prefix = PathPattern::Prefix("/app".to_owned());
+    let all = PathPattern::Prefix(String::new());
+    let exact = PathPattern::Exact("/app/".to_owned());
+    for (path, by_prefix, by_exact) in
+        [("/app", true, false), ("/app/", true, true), ("/app/x/y", true, false), ("/apple", false, false)]
+    {
+        assert_eq!(prefix.matches(path), by_prefix, "{path}");
+        assert_eq!(exact.matches(path), by_exact, "{path}");
+        assert!(all.matches(path), "{path}");
+    }
+    assert!(!prefix.matches("/") && !prefix.matches("/App"));
+    assert!(all.matches("/"));
+}
+
+/// A line of a file that may be nearly right.
+fn line() -> impl Strategy<Value = String> {
+    let keys: Vec<&str> = SCHEMA.iter().flat_map(|table| table.keys.iter().copied()).chain(["x"]).collect();
+    let values = prop_oneof![
+        Just("\"16KiB\"".to_owned()),
+        Just("\"10s\"".to_owned()),
+        Just("{}".to_owned()),
+        Just("[[[".to_owned()),
+        Just("[\"ws://a:1\", 1, {}]".to_owned()),
+        Just("1979-05-27".to_owned()),
+        Just("nan".to_owned()),
+        Just("'''\n'''".to_owned()),
+        any::<i64>().prop_map(|number| number.to_string()),
+        "\"[ -~äß€😀]{0,12}\"",
+        "\"(unix:|ws://|https://|/|\\\\*\\\\.)[a-z0-9.:/*%@-]{0,12}\"",
+    ];
+    let setting =
+        (proptest::sample::select(keys), values).prop_map(|(key, value)| format!("{key} = {value}"));
+    let headers = [
+        "[limits]",
+        "[[listener]]",
+        "[[route]]",
+        "[route.limits]",
+        "[route.proxy]",
+        "[route]",
+        "[[limits]]",
+        "[",
+    ];
+    prop_oneof![4 => setting, 2 => proptest::sample::select(headers.to_vec()).prop_map(str::to_owned), 1 => "\\PC{0,20}"]
+}
+
+/// No panic, and problems that can be shown: on one line of the file each, in order, without control bytes.
+fn told(text: &str) {
+    let Err(problems) = parse(text, "t.toml") else { return };
+    assert!(!problems.is_empty());
+    let mut last = (0, 0);
+    for problem in &problems {
+        let rows = text.split('\n').count();
+        assert!((1..=rows).contains(&problem.line), "{problem:?}");
+        let row = text.split('\n').nth(problem.line - 1).unwrap();
+        assert!((1..=row.chars().count() + 1).contains(&problem.column), "{problem:?}");
+        assert!(last <= (problem.line, problem.column), "{problems:?}");
+        last = (problem.line, problem.column);
+        let shown = problem.to_string();
+        assert_eq!(shown.lines().count(), 3, "{shown}");
+        assert!(shown.chars().all(|c| c == '\n' || !c.is_control()), "{shown:?}");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(1500))]
+
+    #[test]
+    fn no_text_makes_the_reader_panic(text in "(?s).{0,200}") {
+        told(&text);
+    }
+
+    #[test]
+    fn no_file_of_lines_makes_the_reader_panic(lines in proptest::collection::vec(line(), 0..24)) {
+        told(&lines.join("\n"));
+        told(&format!("version = 1\r\n{}", lines.join("\r\n")));
+    }
+
+    /// A valid file with one stretch of it replaced.
+    #[test]
+    fn no_damage_makes_the_reader_panic(
+        at in 0..EVERY_KEY.len(), length in 0usize..40, patch in prop_oneof!["(?s).{0,6}", "[\\[\\]{}\"'=#,.\n0-9a-z*]{0,6}"],
+    ) {
+        let end = (at + length).min(EVERY_KEY.len());
+        told(&format!("{}{patch}{}", &EVERY_KEY[..at], &EVERY_KEY[end..]));
+    }
+}
