@@ -167,7 +167,7 @@ impl Wheel {
                 }
                 entry = next;
             }
-            self.cursor = if tick == last { today.saturating_add(1) } else { tick + 1 };
+            self.cursor = tick + 1;
         }
     }
 

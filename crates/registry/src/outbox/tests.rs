@@ -462,6 +462,18 @@ fn tiny_messages_are_bounded_too() {
 }
 
 #[test]
+fn one_send_takes_so_many_pieces_and_no_more() {
+    let (mut outbox, mut retained) = fixture();
+    let limits = OutboxLimits::new(1 << 20, 1 << 19, 4 << 20);
+    for _ in 0..MAX_PIECES + 3 {
+        let _ = outbox.push(Chunk::Static(b"\x81\x02ab"), &limits, FullPolicy::Pause, &mut retained);
+    }
+    assert_eq!((outbox.pieces().count(), outbox.sendable()), (MAX_PIECES, 4 * MAX_PIECES));
+    let _ = outbox.consume(outbox.sendable(), &limits, &mut retained);
+    assert_eq!((outbox.pieces().count(), outbox.buffered()), (3, 12));
+}
+
+#[test]
 fn a_bursts_storage_does_not_stay() {
     let (mut outbox, mut retained) = fixture();
     let limits = OutboxLimits::new(1 << 20, 1 << 19, 4 << 20);
