@@ -10,13 +10,15 @@ use std::{
 };
 
 use tidegate_io::{
-    Address, Backend, ConnectOptions, Counters, Event, Lent, ListenerId, ReceiveEnd, Remainder, Sends, Token, Wake,
+    Address, Backend, ConnectOptions, Counters, Event, Lent, ListenerId, ReceiveEnd, Remainder, Sends, Token,
+    Wake,
 };
 
 use super::{
     faults::Fault,
     kernel::{Listening, What},
     net::{ConnId, Net, SECONDS, Shared},
+    world::LONGEST,
 };
 
 /// A socket as the shard holds it. To be given to [`Backend::close`]; dropping it leaks it, which fails the run.
@@ -133,7 +135,12 @@ impl Backend for SimBackend {
             let socket = sends.socket(index);
             assert!(!socket.closed, "a send on a socket that was closed");
             let sent = net.send(turn, socket.conn, &mut sends.pieces(index));
-            net.say(|| format!("turn {turn}: #{} sends {} of {} ({})", socket.conn, sent.sent, sent.total, sent.errno));
+            net.say(|| {
+                format!(
+                    "turn {turn}: #{} sends {} of {} ({})",
+                    socket.conn, sent.sent, sent.total, sent.errno
+                )
+            });
             if sent.sent < sent.total {
                 net.counters.partial_sends += 1;
                 remainders.push(Remainder { index: index as u32, sent: sent.sent, errno: sent.errno });
@@ -146,10 +153,15 @@ impl Backend for SimBackend {
         let deadline = deadline.map(micros_up);
         let past = deadline.is_some_and(|deadline| deadline <= net.now);
         let before = events.len();
-        wait(net, &self.waker, deadline, events);
+        // A remainder is news, too: nobody waits with one.
+        let idle = sends.is_empty() && !past && net.lent().lent == 0;
+        wait(net, &self.waker, if remainders.is_empty() { deadline } else { Some(0) }, idle, events);
         if past && events.len() == before && sends.is_empty() && operations == net.operations {
             net.idle_turns += 1;
-            assert!(net.idle_turns <= 100, "the shard spins: its deadline {deadline:?} is past, and it does nothing");
+            assert!(
+                net.idle_turns <= 100,
+                "the shard spins: its deadline {deadline:?} is past, and it does nothing"
+            );
         } else {
             net.idle_turns = 0;
         }
@@ -174,7 +186,13 @@ fn micros_up(time: Duration) -> u64 {
 }
 
 /// Waits for an event or for the deadline, letting the network live meanwhile.
-fn wait(net: &mut Net, waker: &SimWaker, deadline: Option<u64>, events: &mut Vec<Event<SimSocket>>) {
+fn wait(
+    net: &mut Net,
+    waker: &SimWaker,
+    deadline: Option<u64>,
+    idle: bool,
+    events: &mut Vec<Event<SimSocket>>,
+) {
     // A turn takes time, too.
     net.now += net.random.range(1..=15);
     let early = net.strikes(Fault::EarlyReturn);
@@ -185,7 +203,7 @@ fn wait(net: &mut Net, waker: &SimWaker, deadline: Option<u64>, events: &mut Vec
         let woken = waker.0.swap(false, Ordering::Relaxed) || spurious;
         let ready = net.take_ready();
         if woken || !ready.is_empty() {
-            forge(net, events);
+            forge(net, idle, events);
             if woken {
                 events.push(Event::Woken);
             }
@@ -211,6 +229,7 @@ fn wait(net: &mut Net, waker: &SimWaker, deadline: Option<u64>, events: &mut Vec
             next += net.random.range(0..=SECONDS / 50);
         }
         net.now = net.now.max(next);
+        assert!(net.now < 2 * LONGEST, "a turn without end: {:?}", net.unfinished_actors());
     }
 }
 
@@ -220,15 +239,18 @@ fn event(what: What) -> Event<SimSocket> {
         What::ReceiveEnded(_, token, end) => Event::ReceiveEnded { token: Token(token), end },
         What::Writable(_, token) => Event::Writable { token: Token(token) },
         What::Connected(_, token, errno) => Event::Connected { token: Token(token), errno },
-        What::Accepted(listener, conn, peer) => {
-            Event::Accepted { listener: ListenerId(listener), socket: SimSocket { conn, closed: false }, peer }
-        }
+        What::Accepted(listener, conn, peer) => Event::Accepted {
+            listener: ListenerId(listener),
+            socket: SimSocket { conn, closed: false },
+            peer,
+        },
         What::AcceptEnded(listener, errno) => Event::AcceptEnded { listener: ListenerId(listener), errno },
     }
 }
 
 /// Adds events for nothing that is armed, before the real ones: what is armed while those are handled is not met.
-fn forge(net: &mut Net, events: &mut Vec<Event<SimSocket>>) {
+/// `idle`: neither does the shard arm anything between this turn and its events.
+fn forge(net: &mut Net, idle: bool, events: &mut Vec<Event<SimSocket>>) {
     if net.strikes(Fault::UnknownToken) {
         let index = *net.random.pick(&[0, 1, 5, 1_000, u64::from(u32::MAX)]);
         let generation = net.random.range(0x40_0000..=0xFF_FFFF);
@@ -253,7 +275,7 @@ fn forge(net: &mut Net, events: &mut Vec<Event<SimSocket>>) {
         net.say(|| format!("forged: bytes for old token {token:#x}"));
         events.push(Event::Received { token: Token(token), buffer });
     }
-    if !net.tokens.is_empty() && net.random.chance(net.swarm.rate(Fault::Duplicate)) {
+    if idle && !net.tokens.is_empty() && net.random.chance(net.swarm.rate(Fault::Duplicate)) {
         let nth = net.random.index(net.tokens.len());
         let token = *net.tokens.keys().nth(nth).expect("below their number");
         let (receive, poll, connect) = net.armed_for(token).expect("it is live");
@@ -276,14 +298,20 @@ fn old_token(net: &mut Net) -> Option<u64> {
     }
     // Mostly a recent one: its slot has a new owner soon.
     let len = net.old_tokens.len();
-    let back = net.random.index(len.min(if net.random.chance(700) { 4 } else { len }));
+    let recent = if net.random.chance(700) { 4 } else { len };
+    let back = net.random.index(len.min(recent));
     let token = net.old_tokens[len - 1 - back];
     net.armed_for(token).is_none().then_some(token)
 }
 
 fn some_end(net: &mut Net) -> ReceiveEnd {
-    let ends =
-        [ReceiveEnd::Eof, ReceiveEnd::Rearm, ReceiveEnd::Starved, ReceiveEnd::Cancelled, ReceiveEnd::Error(104)];
+    let ends = [
+        ReceiveEnd::Eof,
+        ReceiveEnd::Rearm,
+        ReceiveEnd::Starved,
+        ReceiveEnd::Cancelled,
+        ReceiveEnd::Error(104),
+    ];
     *net.random.pick(&ends)
 }
 

@@ -210,7 +210,10 @@ impl Net {
         let established = self.conns[conn].established;
         let gate = self.gate(conn);
         assert!(gate.receive.is_none(), "a receive is armed twice on #{conn}");
-        assert!(gate.connect.is_none() && established, "a receive is armed on #{conn} before it is connected");
+        assert!(
+            gate.connect.is_none() && established,
+            "a receive is armed on #{conn} before it is connected"
+        );
         if gate.starved == Some(recycled) && free == 0 {
             panic!("a starved receive is armed again on #{conn} though no buffer came back");
         }
@@ -246,7 +249,8 @@ impl Net {
     pub(crate) fn connect(&mut self, address: &Address, token: u64) -> Result<ConnId, i32> {
         self.operations += 1;
         let destination = self.destinations.iter().position(|destination| destination.address == *address);
-        let destination = destination.unwrap_or_else(|| panic!("a connect to {address:?}, which nobody configured"));
+        let destination =
+            destination.unwrap_or_else(|| panic!("a connect to {address:?}, which nobody configured"));
         if self.strikes(Fault::ConnectError) {
             self.connect_failed(destination);
             return Err(*self.random.pick(&[errno::EMFILE, errno::EADDRNOTAVAIL, errno::ENETUNREACH]));
@@ -257,11 +261,13 @@ impl Net {
         let conn = self.add_conn(None, gate);
         self.claim(conn, token);
         self.gate(conn).connect = Some(Dial { token, ended: false });
-        let kind = match self.destinations[destination].connect {
-            Connect::Accept if self.strikes(Fault::ConnectSilent) => Connect::Silent,
-            Connect::Accept if self.strikes(Fault::ConnectRefused) => Connect::Refuse,
-            kind => kind,
-        };
+        let mut kind = self.destinations[destination].connect;
+        if kind == Connect::Accept && self.strikes(Fault::ConnectSilent) {
+            kind = Connect::Silent;
+        }
+        if kind == Connect::Accept && self.strikes(Fault::ConnectRefused) {
+            kind = Connect::Refuse;
+        }
         let mut time = self.now + self.random.range(0..=2 * self.latency);
         if self.strikes(Fault::ConnectSlow) {
             time += self.random.range(0..=3 * SECONDS);
@@ -269,7 +275,8 @@ impl Net {
         match kind {
             Connect::Accept => self.connect_at(time, conn, 0),
             Connect::Refuse => {
-                let refusals = [errno::ECONNREFUSED, errno::ECONNREFUSED, errno::EHOSTUNREACH, errno::ETIMEDOUT];
+                let refusals =
+                    [errno::ECONNREFUSED, errno::ECONNREFUSED, errno::EHOSTUNREACH, errno::ETIMEDOUT];
                 let errno = *self.random.pick(&refusals);
                 self.connect_at(time, conn, errno);
             }
@@ -457,7 +464,11 @@ impl Net {
         assert!(listening.open, "accept on closed listener {listener}");
         assert!(!listening.armed, "accept is armed twice on listener {listener}");
         if let Some(failed) = listening.failed {
-            assert!(now >= failed + 1_000, "accept spins on listener {listener}: armed again {} us after an error", now - failed);
+            assert!(
+                now >= failed + 1_000,
+                "accept spins on listener {listener}: armed again {} us after an error",
+                now - failed
+            );
         }
         listening.armed = true;
         listening.ended = false;
@@ -495,14 +506,22 @@ impl Net {
                     break;
                 }
                 if self.strikes(Fault::AcceptError) {
-                    let errno = *self.random.pick(&[errno::EMFILE, errno::ENFILE, errno::ENOMEM, errno::ECONNABORTED]);
+                    let errno = *self.random.pick(&[
+                        errno::EMFILE,
+                        errno::ENFILE,
+                        errno::ENOMEM,
+                        errno::ECONNABORTED,
+                    ]);
                     self.end_accept(id, errno);
                     break;
                 }
                 let listening = self.listeners.get_mut(&id).expect("it is known");
                 let conn = listening.backlog.pop_front().expect("it is not empty");
                 let gone = self.conns[conn].gate.broken.is_some();
-                let peer = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2, id + 1)), 1024 + (conn % 60_000) as u16);
+                let peer = SocketAddr::new(
+                    IpAddr::V4(Ipv4Addr::new(192, 0, 2, id + 1)),
+                    1024 + (conn % 60_000) as u16,
+                );
                 let peer = (!gone && !self.strikes(Fault::NoPeerAddress)).then_some(peer);
                 self.complete(Stream::Accept(id), What::Accepted(id, conn, peer));
                 if self.strikes(Fault::AcceptRearm) {
@@ -566,7 +585,9 @@ impl Net {
 
     fn run_receive(&mut self, conn: ConnId) {
         for shot in 0..8 {
-            let Some(receive) = self.conns[conn].gate.receive.filter(|receive| !receive.ended) else { return };
+            let Some(receive) = self.conns[conn].gate.receive.filter(|receive| !receive.ended) else {
+                return;
+            };
             let cancelled = receive.cancel.is_some_and(|when| when <= self.now);
             let Conn { inbound, gate, .. } = &mut self.conns[conn];
             let (has_bytes, eof, broken) = (!inbound.arrived.is_empty(), inbound.fin_arrived, gate.broken);
@@ -677,7 +698,11 @@ impl Net {
     fn shuffle(&mut self, ready: &mut Vec<Pending>) {
         let mut keyed: Vec<(u64, Pending)> = Vec::with_capacity(ready.len());
         for pending in ready.drain(..) {
-            let before = keyed.iter().rev().find(|(_, other)| other.stream == pending.stream).map_or(0, |(key, _)| *key);
+            let before = keyed
+                .iter()
+                .rev()
+                .find(|(_, other)| other.stream == pending.stream)
+                .map_or(0, |(key, _)| *key);
             let key = before.max(self.random.below(1 << 20));
             keyed.push((key, pending));
         }

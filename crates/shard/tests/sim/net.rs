@@ -224,7 +224,8 @@ pub(crate) enum Trace {
 impl Net {
     pub(crate) fn new(mut random: Random, swarm: Swarm, trace: Trace) -> Net {
         let buffers = *random.pick(&[4, 8, 16, 64, 256]);
-        let buffer_bytes = *random.pick(&[tidegate_io::BUFFER_BYTES, tidegate_io::BUFFER_BYTES, 4096, 1024, 320]);
+        let buffer_bytes =
+            *random.pick(&[tidegate_io::BUFFER_BYTES, tidegate_io::BUFFER_BYTES, 4096, 1024, 320]);
         let latency = *random.pick(&[10, 200, 5 * MILLIS, 60 * MILLIS]);
         Net {
             now: SECONDS,
@@ -509,7 +510,8 @@ impl Net {
     pub(crate) fn start_pump(&mut self, conn: ConnId, way: Way) {
         let pipe = self.pipe(conn, way);
         let has_room = pipe.arrived.len() < pipe.window;
-        let wants = (!pipe.flying.is_empty() && has_room) || (pipe.flying.is_empty() && pipe.fin && !pipe.fin_arrived);
+        let wants = (!pipe.flying.is_empty() && has_room)
+            || (pipe.flying.is_empty() && pipe.fin && !pipe.fin_arrived);
         if pipe.pumping || !wants {
             return;
         }
@@ -546,6 +548,13 @@ impl Net {
         if pipe.flying.is_empty() && pipe.fin {
             pipe.fin_arrived = true;
         }
+        let (arrived, flying, fin) = (pipe.arrived.len(), pipe.flying.len(), pipe.fin_arrived);
+        self.say(|| {
+            format!(
+                "  #{conn} {way:?}: {count} arrive, {arrived} wait, {flying} fly{}",
+                if fin { ", FIN" } else { "" }
+            )
+        });
         self.start_pump(conn, way);
         self.poke_soon(self.conns[conn].actor);
         self.touch(conn);
@@ -577,7 +586,7 @@ impl Net {
             state.far.reset = true;
             state.outbound.destroy(destroys);
             state.inbound.destroy(false);
-            self.poke_soon(state.actor);
+            self.poke_peer(conn);
         }
     }
 

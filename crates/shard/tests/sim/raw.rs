@@ -30,6 +30,8 @@ pub(crate) struct RawClient {
     pace: (usize, u64),
     may_read: u64,
     progress: u64,
+    /// When it looks at its watch next.
+    watched: u64,
     excused: Option<Excuse>,
     done: bool,
 }
@@ -54,6 +56,7 @@ impl RawClient {
             pace,
             may_read: 0,
             progress: start,
+            watched: 0,
             excused: None,
             done: false,
         }
@@ -66,7 +69,12 @@ impl RawClient {
                 Read::Bytes(count) => {
                     let due = &self.bytes[..self.sent];
                     let expected = due.get(self.read..self.read + count);
-                    assert!(expected == Some(&got[..]), "client {} got bytes that are not its own at {}", self.name, self.read);
+                    assert!(
+                        expected == Some(&got[..]),
+                        "client {} got bytes that are not its own at {}",
+                        self.name,
+                        self.read
+                    );
                     self.read += count;
                     self.progress = net.now;
                     self.may_read = net.now + self.pace.1;
@@ -77,7 +85,13 @@ impl RawClient {
                 Read::Nothing => return,
                 Read::Eof => {
                     let all = self.read == self.bytes.len();
-                    assert!(all || self.excused.is_some(), "client {} got {} of {}", self.name, self.read, self.bytes.len());
+                    assert!(
+                        all || self.excused.is_some(),
+                        "client {} got {} of {}",
+                        self.name,
+                        self.read,
+                        self.bytes.len()
+                    );
                     net.close_peer(conn, false);
                     self.done = true;
                     return;
@@ -126,8 +140,9 @@ impl Actor for RawClient {
             PATIENCE / SECONDS,
             self.describe()
         );
-        if net.now < patience {
-            net.wake_at(me, patience);
+        if net.now >= self.watched {
+            self.watched = patience.max(net.now + SECONDS);
+            net.wake_at(me, self.watched);
         }
     }
 
@@ -140,6 +155,13 @@ impl Actor for RawClient {
     }
 
     fn describe(&self) -> String {
-        format!("raw {} sent {} read {} of {} {:?}", self.name, self.sent, self.read, self.bytes.len(), self.manner)
+        format!(
+            "raw {} sent {} read {} of {} {:?}",
+            self.name,
+            self.sent,
+            self.read,
+            self.bytes.len(),
+            self.manner
+        )
     }
 }

@@ -71,6 +71,9 @@ pub(crate) struct World {
 /// Turns after which a seed has gone astray.
 const MOST_TURNS: u64 = 400_000;
 
+/// Virtual microseconds after which it has.
+pub(crate) const LONGEST: u64 = 20_000 * SECONDS;
+
 impl World {
     pub(crate) fn new(seed: u64, trace: Trace) -> World {
         let mut random = Random::new(seed);
@@ -114,7 +117,11 @@ impl World {
             if !goes_on {
                 break;
             }
-            assert!(outcome.turns < MOST_TURNS, "no end after {MOST_TURNS} turns: {:?}", self.net.borrow().unfinished_actors());
+            assert!(
+                outcome.turns < MOST_TURNS,
+                "no end after {MOST_TURNS} turns: {:?}",
+                self.net.borrow().unfinished_actors()
+            );
         }
         self.check_end(&subject.inspect());
         self.settle();
@@ -128,7 +135,12 @@ impl World {
     fn check(&self, seen: &Inspection, bounds: &Bounds) {
         let net = self.net.borrow();
         assert!(seen.legs == seen.slots, "{} legs by state in {} slots", seen.legs, seen.slots);
-        assert!(seen.armed == net.armed(), "the shard believes {:?}, the kernel {:?}", seen.armed, net.armed());
+        assert!(
+            seen.armed == net.armed(),
+            "the shard believes {:?}, the kernel {:?}",
+            seen.armed,
+            net.armed()
+        );
         let lent = net.lent().lent;
         assert!(seen.buffers == lent, "the shard holds {} buffers, {lent} are lent", seen.buffers);
         assert!(
@@ -145,9 +157,18 @@ impl World {
             seen.slots
         );
         assert!(seen.slots <= bounds.slots, "{} slots of {}", seen.slots, bounds.slots);
-        assert!(seen.outbox_most <= bounds.outbox, "{} bytes in an outbox of {}", seen.outbox_most, bounds.outbox);
+        assert!(
+            seen.outbox_most <= bounds.outbox,
+            "{} bytes in an outbox of {}",
+            seen.outbox_most,
+            bounds.outbox
+        );
         let partial = bounds.partial_per_slot * seen.slots as usize;
-        assert!(seen.partial_bytes <= partial, "{} bytes of incomplete heads and messages", seen.partial_bytes);
+        assert!(
+            seen.partial_bytes <= partial,
+            "{} bytes of incomplete heads and messages",
+            seen.partial_bytes
+        );
     }
 
     fn check_end(&self, seen: &Inspection) {

@@ -1,0 +1,17 @@
+//! The simulator: whole shards on a simulated kernel and network, in virtual time, from a seed.
+//!
+//! ```text
+//! World ── runs ──► Subject (the shard, or the toy) ──► SimBackend ──► Net: kernel │ network │ clients, upstreams
+//!   └── checks after every turn: what the shard believes = what the kernel knows; bounds ┘
+//! ```
+//! Clients and upstreams check every byte that they get; faults are drawn by seed ([`faults::Swarm`]).
+
+pub(crate) mod backend;
+pub(crate) mod faults;
+pub(crate) mod kernel;
+pub(crate) mod net;
+pub(crate) mod random;
+pub(crate) mod raw;
+pub(crate) mod runner;
+pub(crate) mod toy;
+pub(crate) mod world;
