@@ -70,6 +70,8 @@ pub struct Shard<B: Backend, E: Environment> {
     pub(crate) spans: Vec<Span>,
     /// Sessions whose FIN follows their last bytes.
     pub(crate) finishing: Vec<Key>,
+    /// The coming turn carries some sessions' last bytes: it must not wait, their FINs follow.
+    pub(crate) fins_due: bool,
     /// Sessions without a receive, for want of buffers.
     starved: Vec<Key>,
     /// Sessions whose outbox did not fit into one send.
@@ -119,6 +121,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             turn: Turn::default(),
             spans: Vec::new(),
             finishing: Vec::new(),
+            fins_due: false,
             starved: Vec::new(),
             again: Vec::new(),
             broken: Vec::new(),
@@ -230,7 +233,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
 
     /// The wheel's next deadline, or now where something waits only for the next turn.
     fn next_deadline_ms(&self) -> Option<u64> {
-        if !self.again.is_empty() || !self.starved.is_empty() {
+        if self.fins_due || !self.again.is_empty() || !self.starved.is_empty() {
             return Some(0);
         }
         let accept = self.listening.iter().filter(|l| l.retry_ms != 0).map(|l| l.retry_ms).min();
