@@ -5,9 +5,10 @@
 /// counts before a session has a route, and on routes that set nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Client sessions in the whole process, divided over the shards. A proxied session uses a second slot and
-    /// a second descriptor for its upstream leg, which this does not count.
-    pub max_sessions: usize,
+    /// Client sessions in the whole process, divided over the shards; `None` where nothing was said: then
+    /// [`DEFAULT_MAX_SESSIONS`], or fewer where the process may not have so many descriptors. A proxied session uses
+    /// a second slot and a second descriptor for its upstream leg, which this does not count.
+    pub max_sessions: Option<usize>,
     /// Longest request head, from its first byte to the end of its empty line.
     pub head_bytes: usize,
     /// Longest request line; at most `head_bytes`.
@@ -42,7 +43,8 @@ pub struct Limits {
     pub control_window_ms: u64,
     /// Buffered output above which whoever produces it is paused.
     pub outbox_soft_bytes: usize,
-    /// Buffered output that is never passed; at least `outbox_soft_bytes`.
+    /// Buffered output that is never passed, but by a message that finds nothing buffered; at least
+    /// `outbox_soft_bytes`.
     pub outbox_hard_bytes: usize,
     /// A ping after this much silence, in ms; 0 means never.
     pub ping_interval_ms: u64,
@@ -53,6 +55,9 @@ pub struct Limits {
     /// Close 1001 after this long without a data message either way, in ms; 0 means never.
     pub idle_timeout_ms: u64,
 }
+
+/// Client sessions of a process that was not told how many.
+pub const DEFAULT_MAX_SESSIONS: usize = 100_000;
 
 /// The limits of a session on one route: every value is filled in, from the route or else from `[limits]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,7 +74,8 @@ pub struct RouteLimits {
     pub control_window_ms: u64,
     /// Buffered output above which whoever produces it is paused.
     pub outbox_soft_bytes: usize,
-    /// Buffered output that is never passed; at least `outbox_soft_bytes`.
+    /// Buffered output that is never passed, but by a message that finds nothing buffered; at least
+    /// `outbox_soft_bytes`.
     pub outbox_hard_bytes: usize,
     /// A ping after this much silence, in ms; 0 means never.
     pub ping_interval_ms: u64,
@@ -84,7 +90,7 @@ pub struct RouteLimits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            max_sessions: 100_000,
+            max_sessions: None,
             head_bytes: 16 << 10,
             request_line_bytes: 8 << 10,
             head_fields: 100,

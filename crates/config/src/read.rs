@@ -86,10 +86,9 @@ fn config(report: &mut Report<'_>, document: &DeTable<'_>) -> Config {
 
     let limits = top.table(report, "limits", schema::LIMITS);
     let limits = ProcessLimits::read(report, limits.as_ref());
-    if let Some(shards) = &shards
-        && limits.limits.max_sessions < shards.value as usize
+    if let (Some(shards), Some(most)) = (&shards, limits.limits.max_sessions)
+        && most < shards.value as usize
     {
-        let most = limits.limits.max_sessions;
         report
             .relation(shards.span.clone(), format!("each shard needs a session, and max_sessions is {most}"));
     }

@@ -22,7 +22,7 @@ fn valid(text: &str) -> Config {
 #[test]
 fn every_key_arrives() {
     let limits = Limits {
-        max_sessions: 5000,
+        max_sessions: Some(5000),
         head_bytes: 12 << 10,
         request_line_bytes: 4096,
         head_fields: 64,

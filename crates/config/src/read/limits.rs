@@ -39,13 +39,6 @@ struct RouteKeys {
     idle_timeout: Option<At<u64>>,
 }
 
-/// Whether a route holds whole messages, or forwards them as they arrive.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Holds {
-    WholeMessages,
-    Pieces,
-}
-
 impl ProcessLimits {
     pub(super) fn read(report: &mut Report<'_>, section: Option<&Section<'_>>) -> Self {
         let mut limits = Limits::default();
@@ -56,7 +49,7 @@ impl ProcessLimits {
         let size = |value: At<u64>| value.value as usize;
         let count = |value: At<u64>| value.value as u32;
         if let Some(value) = section.integer(report, "max_sessions", 1..=100_000_000) {
-            limits.max_sessions = size(value);
+            limits.max_sessions = Some(size(value));
         }
         let head = section.size(report, "head_bytes", 256..=MIB);
         let line = section.size(report, "request_line_bytes", 64..=MIB);
@@ -112,12 +105,7 @@ impl ProcessLimits {
     }
 
     /// The limits of a route with these of its own.
-    pub(super) fn route(
-        &self,
-        report: &mut Report<'_>,
-        own: Option<&Section<'_>>,
-        holds: Holds,
-    ) -> RouteLimits {
+    pub(super) fn route(&self, report: &mut Report<'_>, own: Option<&Section<'_>>) -> RouteLimits {
         let own = own.map(|section| RouteKeys::read(report, section)).unwrap_or_default();
         let mut limits = self.limits.clone();
         // A larger message needs more room, where nothing was said about the room: see `apply`.
@@ -127,18 +115,6 @@ impl ProcessLimits {
         own.apply_after(&self.set, &mut limits);
         let limits = limits.route_limits();
         own.check_outbox(report, &limits);
-        if holds == Holds::WholeMessages && limits.message_bytes > limits.outbox_hard_bytes {
-            let (message_text, hard_text) =
-                (size_text(limits.message_bytes as u64), size_text(limits.outbox_hard_bytes as u64));
-            let message = format!(
-                "a message of message_bytes ({message_text}) does not fit into outbox_hard ({hard_text})"
-            );
-            if let Some(span) =
-                first_span(&[&own, &self.set], |keys| [&keys.outbox_hard, &keys.message_bytes])
-            {
-                report.relation(span, message);
-            }
-        }
         limits
     }
 
@@ -218,17 +194,9 @@ impl RouteKeys {
         if soft <= hard {
             return;
         }
-        if let Some(span) = first_span(&[self], |keys| [&keys.outbox_soft, &keys.outbox_hard]) {
+        if let Some(At { span, .. }) = self.outbox_soft.as_ref().or(self.outbox_hard.as_ref()) {
             let (soft, hard) = (size_text(soft as u64), size_text(hard as u64));
-            report.relation(span, format!("outbox_soft ({soft}) is more than outbox_hard ({hard})"));
+            report.relation(span.clone(), format!("outbox_soft ({soft}) is more than outbox_hard ({hard})"));
         }
     }
-}
-
-/// Where the first of two keys stands that is set, asking one table after the other.
-fn first_span(
-    tables: &[&RouteKeys],
-    keys: impl Fn(&RouteKeys) -> [&Option<At<u64>>; 2],
-) -> Option<Range<usize>> {
-    tables.iter().flat_map(|table| keys(table)).flatten().map(|at| at.span.clone()).next()
 }

@@ -2,12 +2,9 @@
 
 use std::ops::Range;
 
-use super::{
-    limits::{Holds, ProcessLimits},
-    proxy,
-};
+use super::{limits::ProcessLimits, proxy};
 use crate::{
-    Action, Deflate, Echo, EchoDeflate, FullAction, HostPattern, PathPattern, Route, name,
+    Action, Echo, EchoDeflate, FullAction, HostPattern, PathPattern, Route, name,
     origin::origin,
     report::{At, Mistake, Report},
     schema,
@@ -42,12 +39,7 @@ pub(super) fn read(
 
     let action = action(report, section, process);
     let own = section.table(report, "limits", schema::ROUTE_LIMITS);
-    let holds = match &action {
-        Some(Action::Echo(_)) => Holds::WholeMessages,
-        Some(Action::Proxy(proxy)) if proxy.deflate == Deflate::Edge => Holds::WholeMessages,
-        Some(Action::Proxy(_) | Action::Page) | None => Holds::Pieces,
-    };
-    let limits = process.route(report, own.as_ref(), holds);
+    let limits = process.route(report, own.as_ref());
 
     match &action {
         Some(Action::Page) => {
