@@ -26,6 +26,20 @@ impl Bind {
             None => message,
         })
     }
+
+    /// Whether two sockets would compete for the same connections. Port 0 is another port each time.
+    #[must_use]
+    pub fn overlaps(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Tcp(one), Self::Tcp(other)) => {
+                let same_family = one.is_ipv4() == other.is_ipv4();
+                let any = one.ip().is_unspecified() || other.ip().is_unspecified();
+                one.port() != 0 && one.port() == other.port() && (one == other || (same_family && any))
+            }
+            (Self::Unix(one), Self::Unix(other)) => one == other,
+            (Self::Tcp(_), Self::Unix(_)) | (Self::Unix(_), Self::Tcp(_)) => false,
+        }
+    }
 }
 
 impl std::fmt::Display for Bind {

@@ -16,7 +16,7 @@ use toml::de::DeTable;
 
 use self::limits::ProcessLimits;
 use crate::{
-    Bind, Config, DEFAULT_BACKLOG, IoChoice, Listener, MAX_LISTENERS, MAX_ROUTES, MAX_SHARDS, Problem, Route,
+    Config, DEFAULT_BACKLOG, IoChoice, Listener, MAX_LISTENERS, MAX_ROUTES, MAX_SHARDS, Problem, Route,
     address,
     problem::Source,
     reach,
@@ -130,7 +130,7 @@ fn listeners(report: &mut Report<'_>, top: &Section<'_>) -> Vec<Listener> {
         let backlog = backlog.map_or(DEFAULT_BACKLOG, |backlog| backlog.value as u32);
         let Some(text) = section.text(report, "bind") else { continue };
         let Some(bind) = report.check(&text.span, address::bind(text.value)) else { continue };
-        if let Some((earlier, at)) = listeners.iter().find(|(earlier, _)| overlap(&earlier.bind, &bind)) {
+        if let Some((earlier, at)) = listeners.iter().find(|(earlier, _)| earlier.bind.overlaps(&bind)) {
             let line = report.line(at);
             let message = if earlier.bind == bind {
                 format!("the listener at line {line} has this address already")
@@ -142,19 +142,6 @@ fn listeners(report: &mut Report<'_>, top: &Section<'_>) -> Vec<Listener> {
         listeners.push((Listener { bind, backlog }, text.span));
     }
     listeners.into_iter().map(|(listener, _)| listener).collect()
-}
-
-/// Whether two sockets would compete for the same connections. Port 0 is another port each time.
-fn overlap(one: &Bind, other: &Bind) -> bool {
-    match (one, other) {
-        (Bind::Tcp(one), Bind::Tcp(other)) => {
-            let same_family = one.is_ipv4() == other.is_ipv4();
-            let any = one.ip().is_unspecified() || other.ip().is_unspecified();
-            one.port() != 0 && one.port() == other.port() && (one == other || (same_family && any))
-        }
-        (Bind::Unix(one), Bind::Unix(other)) => one == other,
-        (Bind::Tcp(_), Bind::Unix(_)) | (Bind::Unix(_), Bind::Tcp(_)) => false,
-    }
 }
 
 fn routes(report: &mut Report<'_>, top: &Section<'_>, limits: &ProcessLimits) -> Vec<Route> {
