@@ -270,7 +270,6 @@ impl<B: Backend, E: Environment> Shard<B, E> {
     /// Sends the FINs that waited for their sessions' last bytes.
     pub(crate) fn send_fins(&mut self) {
         let mut place = 0;
-        self.fins_due = false;
         while place < self.finishing.len() {
             let key = self.finishing[place];
             let Some(session) = self.registry.get_mut(key) else {
@@ -283,7 +282,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             }
             let waits = session.dirty != 0 || !session.outbox.is_empty();
             if waits && !planted::is(Bug::FinBeforeOutbox) {
-                self.fins_due |= session.dirty != 0;
+                self.hurried |= session.dirty != 0;
                 place += 1;
                 continue;
             }
@@ -293,7 +292,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                 session.dirty = self.turn.enlist(key, false);
                 let source = self.turn.keep(end, 0);
                 self.turn.append(session.dirty, source, End::Boundary);
-                self.fins_due = true;
+                self.hurried = true;
                 place += 1;
                 continue;
             }

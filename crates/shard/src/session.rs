@@ -52,7 +52,7 @@ pub(crate) struct Marks {
     pub(crate) fin_sent: bool,
     /// A Close frame was sent on this leg.
     pub(crate) close_sent: bool,
-    /// A Close frame was received on this leg.
+    /// A Close was received on this leg, or a rule broken: nothing more that comes counts.
     pub(crate) close_received: bool,
     /// A ping of this gateway waits for its pong.
     pub(crate) pinged: bool,
@@ -161,18 +161,34 @@ pub(crate) struct Paired {
     pub(crate) far: Option<Key>,
     pub(crate) reading: Reading,
     pub(crate) budget: ControlBudget,
-    /// By when the closing handshake must be over, once a Close was sent; 0 before.
-    pub(crate) close_deadline_ms: u64,
-    /// The code of the Close that came, while its answer is owed.
-    pub(crate) close_code: Option<CloseCode>,
-    /// A Close that waits for a boundary.
-    pub(crate) close_wanted: Option<CloseCode>,
+    /// Once the leg is about to end.
+    pub(crate) ending: Option<Box<Ending>>,
     /// The upstream's position in the route's list.
     pub(crate) upstream: u16,
     /// Compressed messages pass through (`deflate = "pass"`).
     pub(crate) rsv1: bool,
     /// Without a far side: whether what was sent here ends with a whole frame.
     pub(crate) outgoing_whole: bool,
+}
+
+/// What the end of a leg still waits for.
+#[derive(Default)]
+pub(crate) struct Ending {
+    /// By when it must be over; 0: at no time yet.
+    pub(crate) deadline_ms: u64,
+    /// What this leg is told when the far side has answered, or at the deadline.
+    pub(crate) answer: Option<Answer>,
+    /// A Close that waits for a boundary.
+    pub(crate) wanted: Option<CloseCode>,
+}
+
+/// The Close that a client gets after its upstream's last message.
+#[derive(Clone, Copy)]
+pub(crate) enum Answer {
+    /// The upstream's own answer, or else this code: the client has sent a Close with it.
+    Echo(Option<CloseCode>),
+    /// This one: the client has broken a rule.
+    Verdict(CloseCode, &'static str),
 }
 
 /// How a leg's bytes are read.

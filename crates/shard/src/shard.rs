@@ -70,8 +70,8 @@ pub struct Shard<B: Backend, E: Environment> {
     pub(crate) spans: Vec<Span>,
     /// Sessions whose FIN follows their last bytes.
     pub(crate) finishing: Vec<Key>,
-    /// The coming turn carries some sessions' last bytes: it must not wait, their FINs follow.
-    pub(crate) fins_due: bool,
+    /// The coming turn must not wait: more bytes, or FINs, follow what it sends.
+    pub(crate) hurried: bool,
     /// Sessions without a receive, for want of buffers.
     starved: Vec<Key>,
     /// Sessions whose outbox did not fit into one send.
@@ -121,7 +121,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             turn: Turn::default(),
             spans: Vec::new(),
             finishing: Vec::new(),
-            fins_due: false,
+            hurried: false,
             starved: Vec::new(),
             again: Vec::new(),
             broken: Vec::new(),
@@ -233,7 +233,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
 
     /// The wheel's next deadline, or now where something waits only for the next turn.
     fn next_deadline_ms(&self) -> Option<u64> {
-        if self.fins_due || !self.again.is_empty() || !self.starved.is_empty() {
+        if self.hurried || !self.starved.is_empty() {
             return Some(0);
         }
         let accept = self.listening.iter().filter(|l| l.retry_ms != 0).map(|l| l.retry_ms).min();
@@ -243,12 +243,21 @@ impl<B: Backend, E: Environment> Shard<B, E> {
     /// Before the system call: sends FINs behind nothing, drops empty places, frees what is over.
     fn prepare(&mut self) {
         debug_assert!(self.spans.is_empty(), "an event's sends are flushed when it was handled");
+        self.hurried = false;
         self.go_on();
         self.send_fins();
         let mut place = 0;
         while place < self.turn.dirty.len() {
             let dirty = self.turn.dirty[place];
-            if dirty.from_outbox || self.turn.has_pieces(place) {
+            if dirty.from_outbox {
+                // What does not fit into one send must not wait for an event: the kernel reports no success.
+                let outbox = self.registry.get(dirty.key).map(|session| &session.outbox);
+                self.hurried |= outbox.is_some_and(|outbox| outbox.sendable() < outbox.buffered());
+                place += 1;
+                continue;
+            }
+            if self.turn.has_pieces(place) {
+                self.hurried |= self.turn.is_long(place);
                 place += 1;
                 continue;
             }

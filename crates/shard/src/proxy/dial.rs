@@ -34,6 +34,9 @@ const GATEWAY_TIMEOUT: Refusal =
 /// The most of an upstream's refusal that is relayed.
 const REFUSAL_BODY: usize = 64 * 1024;
 
+/// Interim answers that an upstream may send before its final one.
+const INTERIMS: u8 = 8;
+
 /// Linux's `ETIMEDOUT`.
 const ETIMEDOUT: i32 = 110;
 
@@ -123,6 +126,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                 deadline_ms,
                 scanner: HeadScanner::for_response(),
                 bytes: Vec::new(),
+                interims: 0,
             }));
             let mut session = Session::new(socket, Peer::new(None), state, now_ms);
             session.route = route;
@@ -221,7 +225,14 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         match answer.status {
             101 => self.verify(key, &answer),
             // RFC 9110 §15.2: interim answers precede the final one.
-            100..=199 => dialing.scanner = HeadScanner::for_response(),
+            100..=199 if dialing.interims < INTERIMS => {
+                dialing.interims += 1;
+                dialing.scanner = HeadScanner::for_response();
+            }
+            100..=199 => {
+                self.answer_bad(key, "too many interim answers");
+                return bytes.len();
+            }
             _ => {
                 let mut relayed = Vec::with_capacity(512);
                 let missing = match answer.relay(&mut relayed) {

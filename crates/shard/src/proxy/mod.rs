@@ -55,6 +55,8 @@ pub(crate) struct Dialing {
     pub(crate) deadline_ms: u64,
     pub(crate) scanner: HeadScanner,
     pub(crate) bytes: Vec<u8>,
+    /// Interim answers (1xx) so far.
+    pub(crate) interims: u8,
 }
 
 /// How far a dial has come.

@@ -20,7 +20,7 @@ use crate::{
     log::{ABNORMAL, Leg, NO_STATUS},
     output::{Content, Span},
     planted::{self, Bug},
-    session::{Paired, Reading, State},
+    session::{Answer, Ending, Paired, Reading, State},
     shard::Shard,
     stamp::Stamp,
     turn::Source,
@@ -40,6 +40,9 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         let now_ms = self.now_ms;
         let Some(session) = self.registry.get_mut(key) else { return bytes.len() };
         session.marks.pinged = false;
+        if session.marks.close_received {
+            return bytes.len();
+        }
         let State::Paired(paired) = &mut session.state else { return bytes.len() };
         let was_open = paired.is_mid_message();
         let stop = match paired.reading {
@@ -170,17 +173,61 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         }
     }
 
+    /// What is known of a leg's end, from its first cause on.
+    fn ending(&mut self, key: Key) -> Option<&mut Ending> {
+        match &mut self.registry.get_mut(key)?.state {
+            State::Paired(paired) => Some(paired.ending.get_or_insert_default()),
+            _ => None,
+        }
+    }
+
+    /// Sets a leg's last deadline, unless it has one.
+    fn set_end(&mut self, key: Key) {
+        let deadline_ms = self.now_ms + self.plan.limits().close_timeout_ms;
+        if let Some(ending) = self.ending(key)
+            && ending.deadline_ms == 0
+        {
+            ending.deadline_ms = deadline_ms;
+            self.ensure_deadline(key, deadline_ms);
+        }
+    }
+
     /// Sends a Close on a leg and waits for its answer, within the deadline.
     fn begin_close(&mut self, key: Key, code: Option<CloseCode>, reason: &str) {
         if !self.at_boundary(key) {
             self.abort(key, true);
             return;
         }
-        let deadline_ms = self.now_ms + self.plan.limits().close_timeout_ms;
         self.send_close(key, code, reason);
-        if let Some(State::Paired(paired)) = self.registry.get_mut(key).map(|session| &mut session.state) {
-            paired.close_deadline_ms = deadline_ms;
-            self.ensure_deadline(key, deadline_ms);
+        self.set_end(key);
+    }
+
+    /// The client has said its last: the upstream is asked to end, and what it still has to say goes through before
+    /// the client is told.
+    fn end_after_upstream(
+        &mut self,
+        client: Key,
+        upstream: Key,
+        answer: Answer,
+        code: Option<CloseCode>,
+        reason: &str,
+    ) {
+        if let Some(ending) = self.ending(client) {
+            ending.answer = Some(answer);
+        }
+        self.set_end(client);
+        self.begin_close(upstream, code, reason);
+    }
+
+    /// Tells a leg what it is owed, else this, and ends it.
+    fn tell(&mut self, key: Key, otherwise: Option<CloseCode>, reason: &str) {
+        match self.ending(key).and_then(|ending| ending.answer) {
+            Some(Answer::Verdict(code, reason)) => self.end_leg(key, code, reason),
+            _ if self.at_boundary(key) => {
+                self.send_close(key, otherwise, reason);
+                self.linger(key);
+            }
+            _ => self.abort(key, true),
         }
     }
 
@@ -194,36 +241,27 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         let code = close.code;
         if answered {
             // The answer to the Close that was sent here: the leg is done, and the far side gets its own answer.
-            if let Some(far) = far {
-                self.part(key);
-                self.send_close(far, code, &close.reason);
-                self.linger(far);
-            }
+            self.part(key);
             self.linger(key);
+            if let Some(far) = far {
+                self.tell(far, code, &close.reason);
+            }
             return;
         }
-        let (by, reason) = match leg {
-            Leg::Client => (Leg::Client, "closed by the client"),
-            Leg::Upstream => (Leg::Upstream, "closed by the upstream"),
+        let reason = match leg {
+            Leg::Client => "closed by the client",
+            Leg::Upstream => "closed by the upstream",
         };
-        self.log_end(key, by, code.map_or(NO_STATUS, u16::from), reason);
-        let Some(far) = far else {
-            self.send_close(key, code, "");
-            self.linger(key);
-            return;
-        };
-        match leg {
-            Leg::Client => {
-                // The client sees the upstream's answer, else its own code at the deadline.
-                let deadline_ms = self.now_ms + self.plan.limits().close_timeout_ms;
-                if let Some(State::Paired(paired)) = self.registry.get_mut(key).map(|s| &mut s.state) {
-                    paired.close_deadline_ms = deadline_ms;
-                    paired.close_code = code;
-                }
-                self.ensure_deadline(key, deadline_ms);
-                self.begin_close(far, code, &close.reason);
+        self.log_end(key, leg, code.map_or(NO_STATUS, u16::from), reason);
+        match (leg, far) {
+            (_, None) => {
+                self.send_close(key, code, "");
+                self.linger(key);
             }
-            Leg::Upstream => {
+            (Leg::Client, Some(far)) => {
+                self.end_after_upstream(key, far, Answer::Echo(code), code, &close.reason);
+            }
+            (Leg::Upstream, Some(far)) => {
                 self.part(key);
                 self.send_close(key, code, "");
                 self.linger(key);
@@ -234,23 +272,36 @@ impl<B: Backend, E: Environment> Shard<B, E> {
 
     fn pair_violated(&mut self, key: Key, code: CloseCode, reason: &'static str) {
         let leg = self.leg(key);
-        let far = self.part(key);
+        let Some(session) = self.registry.get_mut(key) else { return };
+        session.marks.close_received = true;
+        let State::Paired(paired) = &session.state else { return };
+        let far = paired.far;
         match leg {
             Leg::Client => {
                 self.counters.client_violations += 1;
                 self.log_end(key, leg, code.into(), reason);
-                self.end_leg(key, code, reason);
-                if let Some(far) = far {
-                    self.end_leg(far, CloseCode::GOING_AWAY, "");
+                match far {
+                    // The answers to what came before the fault still reach the client.
+                    Some(far) if self.at_boundary(far) => {
+                        let answer = Answer::Verdict(code, reason);
+                        self.end_after_upstream(key, far, answer, Some(CloseCode::GOING_AWAY), "");
+                    }
+                    Some(far) => {
+                        self.part(key);
+                        self.abort(far, true);
+                        self.end_leg(key, code, reason);
+                    }
+                    None => self.end_leg(key, code, reason),
                 }
             }
             Leg::Upstream => {
                 self.counters.upstream_violations += 1;
                 let failure = self.failure_code(key);
                 self.log_end(key, leg, failure.into(), reason);
+                self.part(key);
                 self.end_leg(key, code, reason);
                 if let Some(far) = far {
-                    self.end_leg(far, failure, "upstream failure");
+                    self.tell(far, Some(failure), "upstream failure");
                 }
             }
         }
@@ -266,10 +317,6 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             let reason = if ended { "ended without a Close" } else { "connection broken or silent" };
             self.log_end(key, leg, ABNORMAL, reason);
         }
-        let close_code = match self.registry.get(key).map(|session| &session.state) {
-            Some(State::Paired(_)) => self.far_close_code(key),
-            _ => None,
-        };
         let far = self.part(key);
         if ended {
             self.linger(key);
@@ -277,25 +324,12 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             self.abort(key, true);
         }
         let Some(far) = far else { return };
-        match leg {
-            Leg::Client => self.end_leg(far, CloseCode::GOING_AWAY, ""),
+        match (leg, self.ending(far).and_then(|ending| ending.answer)) {
+            (Leg::Client, _) => self.end_leg(far, CloseCode::GOING_AWAY, ""),
             // The upstream went away instead of answering the client's Close: the client gets its own code.
-            Leg::Upstream => match close_code {
-                Some(code) => {
-                    self.send_close(far, code, "");
-                    self.linger(far);
-                }
-                None => self.end_leg(far, failure, "upstream failure"),
-            },
+            (Leg::Upstream, Some(Answer::Echo(code))) => self.tell(far, code, ""),
+            (Leg::Upstream, _) => self.tell(far, Some(failure), "upstream failure"),
         }
-    }
-
-    /// The code of the Close that the far side has sent and that still waits for its answer.
-    fn far_close_code(&self, key: Key) -> Option<Option<CloseCode>> {
-        let State::Paired(paired) = &self.registry.get(key)?.state else { return None };
-        let far = self.registry.get(paired.far?)?;
-        let State::Paired(far_paired) = &far.state else { return None };
-        (far.marks.close_received && !far.marks.close_sent).then_some(far_paired.close_code)
     }
 
     /// What waits for a leg is past its bound. What it holds of a cut stream has no boundary to stop at.
@@ -319,32 +353,30 @@ impl<B: Backend, E: Environment> Shard<B, E> {
 
     /// Drains a pair at the boundaries of what goes to its legs, or at the deadline.
     pub(crate) fn drain_leg(&mut self, key: Key, code: CloseCode) {
-        let deadline_ms = self.now_ms + self.plan.limits().close_timeout_ms;
-        let Some(session) = self.registry.get_mut(key) else { return };
-        let State::Paired(paired) = &mut session.state else { return };
-        if session.marks.close_sent || paired.close_deadline_ms != 0 {
+        let Some(session) = self.registry.get(key) else { return };
+        let wanted = if session.marks.upstream { CloseCode::GOING_AWAY } else { code };
+        if session.marks.close_sent {
             return;
         }
-        paired.close_deadline_ms = deadline_ms;
-        paired.close_wanted = Some(if session.marks.upstream { CloseCode::GOING_AWAY } else { code });
-        self.ensure_deadline(key, deadline_ms);
+        let Some(ending) = self.ending(key).filter(|ending| ending.deadline_ms == 0) else { return };
+        ending.wanted = Some(wanted);
+        self.set_end(key);
         self.resume(key);
         self.close_at_boundary(key);
     }
 
     /// Sends the Close that waits for a boundary.
     fn close_at_boundary(&mut self, key: Key) {
-        let Some(State::Paired(paired)) = self.registry.get_mut(key).map(|session| &mut session.state) else {
+        let Some(State::Paired(paired)) = self.registry.get(key).map(|session| &session.state) else {
             return;
         };
-        let Some(code) = paired.close_wanted else { return };
-        if !self.at_boundary(key) {
-            return;
+        let Some(code) = paired.ending.as_ref().and_then(|ending| ending.wanted) else { return };
+        if self.at_boundary(key) {
+            if let Some(ending) = self.ending(key) {
+                ending.wanted = None;
+            }
+            self.send_close(key, Some(code), "going away");
         }
-        if let Some(State::Paired(paired)) = self.registry.get_mut(key).map(|session| &mut session.state) {
-            paired.close_wanted = None;
-        }
-        self.send_close(key, Some(code), "going away");
     }
 
     /// Deadlines of a leg; gives the next one.
@@ -352,18 +384,15 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         let now_ms = self.now_ms;
         let session = self.registry.get(key)?;
         let State::Paired(paired) = &session.state else { return None };
-        if paired.close_deadline_ms != 0 {
-            if paired.close_deadline_ms > now_ms {
-                return Some(paired.close_deadline_ms);
+        if let Some(ending) = paired.ending.as_ref().filter(|ending| ending.deadline_ms != 0) {
+            if ending.deadline_ms > now_ms {
+                return Some(ending.deadline_ms);
             }
-            let owed =
-                (session.marks.close_received && !session.marks.close_sent).then_some(paired.close_code);
+            let owed = ending.answer;
             let far = self.part(key);
             match owed {
-                Some(code) => {
-                    self.send_close(key, code, "");
-                    self.linger(key);
-                }
+                Some(Answer::Echo(code)) => self.tell(key, code, ""),
+                Some(Answer::Verdict(..)) => self.tell(key, None, ""),
                 None => self.abort(key, true),
             }
             if let Some(far) = far {
@@ -438,9 +467,7 @@ impl Paired {
             far: Some(far),
             reading,
             budget: Default::default(),
-            close_deadline_ms: 0,
-            close_code: None,
-            close_wanted: None,
+            ending: None,
             upstream,
             rsv1,
             outgoing_whole: true,
