@@ -20,9 +20,9 @@ pub(crate) fn short<S: Span>(span: S, mask: Mask) -> bool {
         0 => true,
         1..=3 => bytes(span, mask),
         4..=7 => halves(span, mask),
-        8..=16 => words::<S, 1>(span, mask),
-        17..=32 => words::<S, 2>(span, mask),
-        _ => words::<S, 4>(span, mask),
+        8..=16 => words::<S, 1, 8>(span, mask),
+        17..=32 => words::<S, 2, 16>(span, mask),
+        _ => words::<S, 4, 32>(span, mask),
     }
 }
 
@@ -30,10 +30,14 @@ pub(crate) fn short<S: Span>(span: S, mask: Mask) -> bool {
 #[inline(always)]
 fn bytes<S: Span>(mut span: S, mask: Mask) -> bool {
     let last = span.len() - 1;
-    let places = [0, last.div_ceil(2), last];
-    let plain = places.map(|at| span.source::<1>(at)[0] ^ mask.at(at).byte());
-    for (at, byte) in places.into_iter().zip(plain) {
-        if let Some(place) = span.place::<1>(at) {
+    let middle = last.div_ceil(2);
+    let plain = [
+        span.source::<1>(0)[0] ^ mask.byte(),
+        span.source::<1>(middle)[0] ^ mask.at(middle).byte(),
+        span.source::<1>(last)[0] ^ mask.at(last).byte(),
+    ];
+    for (at, byte) in [0, middle, last].into_iter().zip(plain) {
+        if let Some(place) = span.place(at) {
             *place = [byte];
         }
     }
@@ -57,25 +61,38 @@ fn halves<S: Span>(mut span: S, mask: Mask) -> bool {
 
 /// `N` to `2 * N` words. Both ends are loaded before either is stored, because they overlap.
 #[inline(always)]
-fn words<S: Span, const N: usize>(mut span: S, mask: Mask) -> bool {
-    let last = span.len() - N * 8;
-    let mut seen = 0;
-    let head: [u64; N] = std::array::from_fn(|n| Words.load(span.source(n * 8)) ^ mask.word());
-    let tail: [u64; N] =
-        std::array::from_fn(|n| Words.load(span.source(last + n * 8)) ^ mask.at(last).word());
-    for (n, word) in head.into_iter().enumerate() {
-        seen |= word;
-        if let Some(place) = span.place(n * 8) {
-            Words.store(word, place);
-        }
+fn words<S: Span, const N: usize, const BYTES: usize>(mut span: S, mask: Mask) -> bool {
+    const { assert!(BYTES == N * 8) };
+    let last = span.len() - BYTES;
+    let head: [u64; N] = load(span.source::<BYTES>(0), mask);
+    let tail: [u64; N] = load(span.source::<BYTES>(last), mask.at(last));
+    if let Some(place) = span.place::<BYTES>(0) {
+        store(head, place);
     }
-    for (n, word) in tail.into_iter().enumerate() {
-        seen |= word;
-        if let Some(place) = span.place(last + n * 8) {
-            Words.store(word, place);
-        }
+    if let Some(place) = span.place::<BYTES>(last) {
+        store(tail, place);
+    }
+    let mut seen = 0;
+    for n in 0..N {
+        seen |= head[n] | tail[n];
     }
     Words.is_ascii(seen)
+}
+
+#[inline(always)]
+fn load<const N: usize, const BYTES: usize>(bytes: &[u8; BYTES], mask: Mask) -> [u64; N] {
+    let mut words = [0; N];
+    for (word, bytes) in words.iter_mut().zip(bytes.as_chunks().0) {
+        *word = Words.load(bytes) ^ mask.word();
+    }
+    words
+}
+
+#[inline(always)]
+fn store<const N: usize, const BYTES: usize>(words: [u64; N], bytes: &mut [u8; BYTES]) {
+    for (word, bytes) in words.into_iter().zip(bytes.as_chunks_mut().0) {
+        Words.store(word, bytes);
+    }
 }
 
 /// A payload of at least `WIDTH` bytes, in blocks of four registers, then register by register. The first and
@@ -99,14 +116,17 @@ where
     let key = vectors.splat(mask.at(at));
     while len - at >= BLOCK {
         let (block, _) = span.source::<BLOCK>(at).as_chunks::<WIDTH>();
-        let plain = [0, 1, 2, 3].map(|n: usize| vectors.xor(vectors.load(&block[n]), key));
-        let [one, two, three, four] = plain;
+        let one = vectors.xor(vectors.load(&block[0]), key);
+        let two = vectors.xor(vectors.load(&block[1]), key);
+        let three = vectors.xor(vectors.load(&block[2]), key);
+        let four = vectors.xor(vectors.load(&block[3]), key);
         seen = vectors.or(seen, vectors.or(vectors.or(one, two), vectors.or(three, four)));
         if let Some(place) = span.place::<BLOCK>(at) {
             let (block, _) = place.as_chunks_mut::<WIDTH>();
-            for (place, vector) in block.iter_mut().zip(plain) {
-                vectors.store(vector, place);
-            }
+            vectors.store(one, &mut block[0]);
+            vectors.store(two, &mut block[1]);
+            vectors.store(three, &mut block[2]);
+            vectors.store(four, &mut block[3]);
         }
         at += BLOCK;
     }
