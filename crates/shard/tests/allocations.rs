@@ -1,0 +1,171 @@
+//! No heap allocation per message in steady state: whole shards on real sockets, under an allocator that counts.
+//!
+//! One test function: the counters are the process's. The client uses arrays only.
+
+use std::{
+    alloc::System,
+    io::{Read, Write},
+    net::{SocketAddr, TcpListener, TcpStream},
+    os::fd::OwnedFd,
+    sync::Arc,
+    thread::JoinHandle,
+};
+
+use cap::Cap;
+use tidegate_io::{Backend, Epoll, EpollOptions, ListenerId, Uring, UringOptions};
+use tidegate_shard::{Environment, Mail, Plan, Sender, Shard, log::Entry, mailbox};
+
+#[global_allocator]
+static HEAP: Cap<System> = Cap::new(System, usize::MAX);
+
+struct Quiet;
+
+impl Environment for Quiet {
+    fn random(&mut self, out: &mut [u8]) {
+        out.fill(7);
+    }
+
+    fn log(&mut self, _: Entry) {}
+}
+
+/// A shard on a thread of its own.
+struct Running<B: Backend> {
+    address: SocketAddr,
+    sender: Sender<B::Waker>,
+    thread: JoinHandle<()>,
+}
+
+fn start<B>(make: impl FnOnce() -> B + Send + 'static, config: &str) -> Running<B>
+where
+    B: Backend<Listener = OwnedFd> + 'static,
+{
+    let plan = Plan::new(tidegate_config::parse(config, "test.toml").expect("a valid configuration"), 1);
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    listener.set_nonblocking(true).expect("a listener can be non-blocking");
+    let address = listener.local_addr().expect("it is bound");
+    let (tell, told) = std::sync::mpsc::channel();
+    let thread = std::thread::spawn(move || {
+        let backend = make();
+        let (sender, inbox) = mailbox(backend.waker());
+        let mut shard = Shard::new(0, backend, Quiet, Arc::clone(&plan), inbox, 100);
+        shard.listen(ListenerId(0), listener.into()).expect("a listener can be registered");
+        tell.send(sender).expect("the test waits for it");
+        shard.run().expect("the backend works");
+    });
+    Running { address, sender: told.recv().expect("the shard has started"), thread }
+}
+
+impl<B: Backend> Running<B> {
+    fn stop(self) {
+        self.sender.send(Mail::Stop).expect("the mailbox has room");
+        self.thread.join().expect("the shard ends cleanly");
+    }
+}
+
+fn connect(address: SocketAddr) -> TcpStream {
+    let mut socket = TcpStream::connect(address).expect("the shard listens");
+    socket.set_nodelay(true).expect("TCP");
+    socket
+        .write_all(
+            b"GET /echo HTTP/1.1\r\nHost: gw.test\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+              Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n",
+        )
+        .expect("the shard reads");
+    let mut head = [0; 1024];
+    let mut len = 0;
+    while !head[..len].ends_with(b"\r\n\r\n") {
+        len += socket.read(&mut head[len..]).expect("the shard answers");
+    }
+    assert!(head.starts_with(b"HTTP/1.1 101"));
+    socket
+}
+
+/// One masked binary frame and the answer that it must get; gives the answer's length.
+fn frame(payload: usize, question: &mut [u8], answer: &mut [u8]) -> (usize, usize) {
+    let length = |out: &mut [u8], mask: u8| match payload {
+        0..=125 => {
+            out[1] = mask | payload as u8;
+            2
+        }
+        126..=0xffff => {
+            out[1] = mask | 126;
+            out[2..4].copy_from_slice(&(payload as u16).to_be_bytes());
+            4
+        }
+        _ => {
+            out[1] = mask | 127;
+            out[2..10].copy_from_slice(&(payload as u64).to_be_bytes());
+            10
+        }
+    };
+    question[0] = 0x82;
+    answer[0] = 0x82;
+    let asked = length(question, 0x80);
+    let told = length(answer, 0);
+    let key = [0x37, 0xfa, 0x21, 0x3d];
+    question[asked..asked + 4].copy_from_slice(&key);
+    for place in 0..payload {
+        let byte = (place % 251) as u8;
+        question[asked + 4 + place] = byte ^ key[place % 4];
+        answer[told + place] = byte;
+    }
+    (asked + 4 + payload, told + payload)
+}
+
+const MOST: usize = 100_100;
+
+/// Bytes that the process allocated during `rounds` messages there and back, after as many to warm up.
+fn steady(socket: &mut TcpStream, payload: usize, rounds: usize) -> usize {
+    let (mut question, mut expected, mut answer) =
+        (Box::new([0; MOST]), Box::new([0; MOST]), Box::new([0; MOST]));
+    let (asked, told) = frame(payload, &mut question[..], &mut expected[..]);
+    let mut round = || {
+        socket.write_all(&question[..asked]).expect("the shard reads");
+        socket.read_exact(&mut answer[..told]).expect("the shard answers");
+        assert_eq!(answer[..told], expected[..told]);
+    };
+    (0..rounds).for_each(|_| round());
+    let before = HEAP.total_allocated();
+    (0..rounds).for_each(|_| round());
+    HEAP.total_allocated() - before
+}
+
+const ECHO: &str =
+    "version = 1\n[[listener]]\nbind = \"127.0.0.1:1\"\n[[route]]\npath = \"/echo\"\necho = {}\n";
+
+fn prove<B>(name: &str, make: fn() -> B)
+where
+    B: Backend<Listener = OwnedFd> + 'static,
+{
+    let echo = start(make, ECHO);
+    let proxy = start(
+        make,
+        &format!(
+            "version = 1\n[[listener]]\nbind = \"127.0.0.1:1\"\n[[route]]\npath = \"/echo\"\n\
+             proxy = {{ upstreams = [\"ws://{}\"] }}\n",
+            echo.address
+        ),
+    );
+    for (what, address) in [("echo", echo.address), ("proxy", proxy.address)] {
+        let before = HEAP.total_allocated();
+        let mut socket = connect(address);
+        assert!(HEAP.total_allocated() > before, "a handshake allocates: the counter counts");
+        // One that lies in a receive buffer many times over, one that fills it, one that spans several.
+        for payload in [64, 16_384, 100_000] {
+            let allocated = steady(&mut socket, payload, 200);
+            assert_eq!(allocated, 0, "{name} {what}: bytes allocated for 200 messages of {payload} bytes");
+        }
+    }
+    proxy.stop();
+    echo.stop();
+}
+
+#[test]
+fn a_message_allocates_nothing_in_steady_state() {
+    prove("epoll", || Epoll::new(&EpollOptions::default()).expect("epoll is always there"));
+    if Uring::new(&UringOptions::default()).is_ok() {
+        prove("uring", || Uring::new(&UringOptions::default()).expect("it was just there"));
+    } else {
+        println!("no io_uring here: shown on epoll only");
+    }
+}
