@@ -7,11 +7,19 @@
 //! Clients and upstreams check every byte that they get; faults are drawn by seed ([`faults::Swarm`]).
 
 pub(crate) mod backend;
+pub(crate) mod client;
+pub(crate) mod codec;
+pub(crate) mod facts;
 pub(crate) mod faults;
+pub(crate) mod gateway;
 pub(crate) mod kernel;
+pub(crate) mod link;
 pub(crate) mod net;
 pub(crate) mod random;
 pub(crate) mod raw;
+pub(crate) mod record;
 pub(crate) mod runner;
+pub(crate) mod script;
 pub(crate) mod toy;
+pub(crate) mod upstream;
 pub(crate) mod world;

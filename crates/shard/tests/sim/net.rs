@@ -308,6 +308,7 @@ impl Net {
             Due::Letter(index) => {
                 if let Some(letter) = self.letters[index].take() {
                     letter();
+                    self.excuse(None, Excuse::Drain);
                 }
             }
             Due::Tick => {}

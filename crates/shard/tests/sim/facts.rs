@@ -1,0 +1,87 @@
+//! What all peers of one seed know of it: limits, routes, and who is excused from what.
+
+use std::{cell::RefCell, collections::BTreeMap, rc::Rc};
+
+use super::net::Excuse;
+
+pub(crate) type Shared = Rc<Facts>;
+
+/// The limits that peers reckon with. Times are in microseconds.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Terms {
+    pub(crate) head_timeout: u64,
+    pub(crate) message_timeout: u64,
+    pub(crate) ping_interval: u64,
+    pub(crate) pong_timeout: u64,
+    pub(crate) close_timeout: u64,
+    pub(crate) write_timeout: u64,
+    pub(crate) connect_timeout: u64,
+    pub(crate) handshake_timeout: u64,
+    pub(crate) message_bytes: usize,
+    /// More clients may come than there are slots: then they are refused.
+    pub(crate) may_be_full: bool,
+}
+
+/// What a client of a route may hope for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Promise {
+    /// Its messages come back, by the gateway.
+    Echo,
+    /// Its messages come back, by an upstream; `greeting`: after so many of the upstream's own.
+    Proxied { greeting: u64 },
+    /// So many messages of the upstream, then its Close.
+    Source { messages: u64, code: u16 },
+    /// One of these statuses.
+    Refused(&'static [u16]),
+    /// The upstream fails in the middle: some of its messages, then one of these codes, or the connection is cut.
+    Breaks(&'static [u16]),
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct RoutePlan {
+    /// What stands before the client's number in the path.
+    pub(crate) prefix: String,
+    pub(crate) promise: Promise,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Standing {
+    excuse: Option<Excuse>,
+}
+
+/// Shared by a seed's peers.
+#[derive(Debug)]
+pub(crate) struct Facts {
+    pub(crate) terms: Terms,
+    pub(crate) routes: Vec<RoutePlan>,
+    clients: RefCell<BTreeMap<u64, Standing>>,
+    /// Routes with an upstream that could not be used for a while.
+    failed: RefCell<Vec<bool>>,
+}
+
+impl Facts {
+    pub(crate) fn new(terms: Terms, routes: Vec<RoutePlan>) -> Shared {
+        let failed = RefCell::new(vec![false; routes.len()]);
+        Rc::new(Facts { terms, routes, clients: RefCell::default(), failed })
+    }
+
+    pub(crate) fn excuse(&self, client: u64, why: Excuse) {
+        self.clients.borrow_mut().entry(client).or_default().excuse.get_or_insert(why);
+    }
+
+    pub(crate) fn excused(&self, client: u64) -> Option<Excuse> {
+        self.clients.borrow().get(&client).and_then(|standing| standing.excuse)
+    }
+
+    pub(crate) fn route_failed(&self, route: usize) {
+        self.failed.borrow_mut()[route] = true;
+    }
+
+    pub(crate) fn has_failed(&self, route: usize) -> bool {
+        self.failed.borrow()[route]
+    }
+
+    pub(crate) fn all_failed(&self) {
+        self.failed.borrow_mut().fill(true);
+    }
+}

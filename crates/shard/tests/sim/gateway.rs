@@ -1,0 +1,299 @@
+//! The real shard in the simulator: its configuration, clients and upstreams drawn by seed.
+
+use std::{io, rc::Rc, sync::Arc};
+
+use tidegate_io::{Address, Backend, ListenerId};
+use tidegate_shard::{Environment, Mail, Plan, Progress, Shard, log::Entry, mailbox};
+use tidegate_wire::close::CloseCode;
+
+use super::{
+    backend::{SimBackend, SimListener},
+    client::Client,
+    facts::{Facts, Promise, RoutePlan, Shared, Terms},
+    kernel::Armed,
+    net::{Connect, Destination, MILLIS, Net, SECONDS, Trace},
+    random::Random,
+    upstream::{Mode, Upstream},
+    world::{Bounds, Inspection, Outcome, Subject, World},
+};
+
+/// A shard's surroundings, from the seed.
+struct Surroundings {
+    random: Random,
+    trace: Trace,
+}
+
+impl Environment for Surroundings {
+    fn random(&mut self, out: &mut [u8]) {
+        self.random.fill(out);
+    }
+
+    fn log(&mut self, entry: Entry) {
+        if self.trace == Trace::Print {
+            println!("              log: {:?} {:x?} {}", entry.level, entry.session, entry.what);
+        }
+    }
+}
+
+struct Gateway {
+    shard: Shard<SimBackend, Surroundings>,
+}
+
+impl Subject for Gateway {
+    fn turn(&mut self) -> io::Result<bool> {
+        Ok(self.shard.step()? == Progress::Running)
+    }
+
+    fn inspect(&self) -> Inspection {
+        let seen = self.shard.inspect();
+        let legs = seen.legs;
+        Inspection {
+            slots: seen.slots,
+            legs: legs.head
+                + legs.waiting
+                + legs.open
+                + legs.closing
+                + legs.lingering
+                + legs.ending
+                + legs.dialing,
+            armed: Armed {
+                sockets: seen.sockets,
+                receives: seen.receives,
+                polls: seen.polls,
+                connects: seen.connects,
+            },
+            buffers: seen.buffers,
+            retained: seen.retained,
+            outbox_bytes: seen.outbox_bytes,
+            outbox_most: seen.outbox_most,
+            partial_bytes: seen.partial_bytes,
+            timed: seen.wheel,
+            untimed: seen.untimed,
+            // A leg that only awaits its final events needs no deadline: the kernel owes them. A client that waits for a
+            // leg that dials has that one's.
+            excused_untimed: legs.ending + legs.waiting.min(legs.dialing),
+            inflaters: seen.inflaters,
+            sends: seen.sends,
+            listeners: seen.listeners,
+        }
+    }
+}
+
+/// What a seed configures.
+struct Setup {
+    terms: Terms,
+    outbox_soft: usize,
+    outbox_hard: usize,
+    max_sessions: usize,
+    clients: u64,
+    /// By route behind the echo: the modes of its upstreams, and what a connect to each meets.
+    proxies: Vec<Vec<(Mode, Connect)>>,
+    proxy_settings: String,
+}
+
+impl Setup {
+    fn draw(random: &mut Random) -> Setup {
+        let clients = *random.pick(&[1, 4, 10, 24]);
+        let clients = random.range(1..=clients);
+        let max_sessions = if random.below(6) == 0 { random.size(1..=4) } else { 64 };
+        let message_bytes = *random.pick(&[16 << 10, 64 << 10, 256 << 10]);
+        let outbox_soft = *random.pick(&[4 << 10, 64 << 10, 256 << 10]);
+        let terms = Terms {
+            head_timeout: 10 * SECONDS,
+            message_timeout: 30 * SECONDS,
+            ping_interval: random.range(5..=25) * SECONDS,
+            pong_timeout: 10 * SECONDS,
+            close_timeout: 5 * SECONDS,
+            write_timeout: 30 * SECONDS,
+            connect_timeout: 5 * SECONDS,
+            handshake_timeout: 10 * SECONDS,
+            message_bytes,
+            may_be_full: max_sessions < 64,
+        };
+        let proxies = (0..random.below(4)).map(|_| draw_upstreams(random)).collect();
+        let balances = ["\"round_robin\"", "\"least_sessions\"", "\"hash\"\nhash_on = \"client_address\""];
+        let balance = *random.pick(&balances);
+        Setup {
+            terms,
+            outbox_soft,
+            outbox_hard: outbox_soft + 2 * message_bytes + (512 << 10),
+            max_sessions,
+            clients,
+            proxies,
+            proxy_settings: format!("balance = {balance}\nretries = 2\n"),
+        }
+    }
+
+    fn routes(&self) -> Vec<RoutePlan> {
+        let mut routes = vec![RoutePlan { prefix: "/echo".to_string(), promise: Promise::Echo }];
+        for (place, upstreams) in self.proxies.iter().enumerate() {
+            // The last one serves where several stand in a row: those before it cannot be reached.
+            let (mode, connect) = *upstreams.last().expect("at least one");
+            let promise = match connect {
+                Connect::Accept => mode.promise(),
+                Connect::Refuse | Connect::Silent => Promise::Refused(&[502, 504]),
+            };
+            routes.push(RoutePlan { prefix: format!("/p/{place}"), promise });
+        }
+        routes
+    }
+
+    fn text(&self) -> String {
+        let Setup { terms, .. } = self;
+        let seconds = |time: u64| format!("\"{}ms\"", time / MILLIS);
+        let mut text = format!(
+            "version = 1\n[limits]\nmax_sessions = {}\nmessage_bytes = {}\noutbox_soft = {}\noutbox_hard = {}\n\
+             head_timeout = {}\nmessage_timeout = {}\nping_interval = {}\npong_timeout = {}\nclose_timeout = {}\n\
+             write_timeout = {}\n[[listener]]\nbind = \"127.0.0.1:9001\"\n\
+             [[route]]\npath = \"/\"\npage = {{}}\n[[route]]\npath = \"/echo\"\necho = {{}}\n",
+            self.max_sessions,
+            terms.message_bytes,
+            self.outbox_soft,
+            self.outbox_hard,
+            seconds(terms.head_timeout),
+            seconds(terms.message_timeout),
+            seconds(terms.ping_interval),
+            seconds(terms.pong_timeout),
+            seconds(terms.close_timeout),
+            seconds(terms.write_timeout),
+        );
+        for (route, upstreams) in self.proxies.iter().enumerate() {
+            let urls: Vec<String> =
+                (0..upstreams.len()).map(|place| format!("\"{}\"", url(route, place))).collect();
+            text += &format!(
+                "[[route]]\npath = \"/p/{route}/*\"\n[route.proxy]\nupstreams = [{}]\nconnect_timeout = {}\n\
+                 handshake_timeout = {}\n{}",
+                urls.join(", "),
+                seconds(terms.connect_timeout),
+                seconds(terms.handshake_timeout),
+                self.proxy_settings,
+            );
+        }
+        text
+    }
+}
+
+fn draw_upstreams(random: &mut Random) -> Vec<(Mode, Connect)> {
+    let mode = Mode::draw(random);
+    match random.below(8) {
+        0 => vec![(mode, Connect::Refuse)],
+        1 => vec![(mode, Connect::Silent)],
+        2 | 3 => vec![(mode, Connect::Refuse), (mode, Connect::Accept)],
+        4 => vec![(mode, Connect::Silent), (mode, Connect::Refuse), (mode, Connect::Accept)],
+        _ => vec![(mode, Connect::Accept)],
+    }
+}
+
+fn port(route: usize, place: usize) -> usize {
+    9_100 + 10 * route + place
+}
+
+fn url(route: usize, place: usize) -> String {
+    match (route + place) % 2 {
+        0 => format!("ws://127.0.0.1:{}", port(route, place)),
+        _ => format!("unix:/run/upstream-{}.sock", port(route, place)),
+    }
+}
+
+fn address(route: usize, place: usize) -> Address {
+    match (route + place) % 2 {
+        0 => Address::Tcp(format!("127.0.0.1:{}", port(route, place)).parse().expect("an address")),
+        _ => Address::Unix(format!("/run/upstream-{}.sock", port(route, place)).into()),
+    }
+}
+
+/// Runs a seed with the real shard.
+pub(crate) fn run(seed: u64, trace: Trace) -> Outcome {
+    let mut world = World::new(seed, trace);
+    let setup = Setup::draw(&mut world.random);
+    let text = setup.text();
+    world.net.borrow().say(|| text.clone());
+    let config = tidegate_config::parse(&text, "seed.toml").unwrap_or_else(|problems| {
+        let problems: Vec<String> = problems.iter().map(ToString::to_string).collect();
+        panic!("{}", problems.join("\n"))
+    });
+    let plan = Plan::new(config, 1);
+    let backend = world.backend();
+    let (letters, letterbox) = mailbox(backend.waker());
+    let surroundings = Surroundings { random: world.random.fork(), trace };
+    let mut shard = Shard::new(0, backend, surroundings, Arc::clone(&plan), letterbox, setup.max_sessions);
+    let backlog = *world.random.pick(&[1, 4, 128]);
+    shard.listen(ListenerId(0), SimListener { backlog }).expect("it is the first one");
+    let listeners = listen_records(&mut shard, backlog);
+    let facts = Facts::new(setup.terms, setup.routes());
+    add_upstreams(&mut world.net.borrow_mut(), &setup, &facts);
+    let span = add_clients(&mut world, &setup, &facts, listeners);
+    world.plan_faults(span);
+    // One seed in four is drained while sessions are open.
+    let early = (world.random.below(4) == 0).then(|| world.net.borrow().now + world.random.below(2 * span));
+    for time in [early, None] {
+        let letters = letters.clone();
+        let code = CloseCode::new(1001).expect("a code");
+        let letter = Box::new(move || letters.send(Mail::Drain(code)).expect("the mailbox has room"));
+        world.net.borrow_mut().post_at(time, letter);
+        if time.is_some() {
+            break;
+        }
+    }
+    let slots = setup.max_sessions as u32 * 2 + 64;
+    let bounds = Bounds {
+        slots,
+        outbox: setup.outbox_hard + 1_024,
+        partial_per_slot: 2 * setup.terms.message_bytes + (40 << 10),
+        timed: true,
+    };
+    world.run(Gateway { shard }, &bounds)
+}
+
+#[cfg(feature = "record-transport")]
+fn listen_records(shard: &mut Shard<SimBackend, Surroundings>, backlog: usize) -> u64 {
+    shard.listen_records(ListenerId(1), SimListener { backlog }).expect("it is the second one");
+    2
+}
+
+#[cfg(not(feature = "record-transport"))]
+fn listen_records(_: &mut Shard<SimBackend, Surroundings>, _: usize) -> u64 {
+    1
+}
+
+fn add_clients(world: &mut World, setup: &Setup, facts: &Shared, listeners: u64) -> u64 {
+    let span = *world.random.pick(&[SECONDS, 20 * SECONDS, 100 * SECONDS]);
+    let mut net = world.net.borrow_mut();
+    for id in 0..setup.clients {
+        let start = net.now + world.random.below(span);
+        // Half of them at the echo, the others anywhere.
+        let route = if world.random.below(2) == 0 { 0 } else { world.random.index(facts.routes.len()) };
+        let listener = if listeners > 1 && world.random.below(4) == 0 { 1 } else { 0 };
+        let client = Client::new(id, facts, route, listener, start, world.random.fork());
+        let actor = net.add_actor(Box::new(client));
+        net.wake_at(actor, start);
+    }
+    span
+}
+
+fn add_upstreams(net: &mut Net, setup: &Setup, facts: &Shared) {
+    for (place, upstreams) in setup.proxies.iter().enumerate() {
+        let route = place + 1;
+        for (index, &(mode, connect)) in upstreams.iter().enumerate() {
+            let last = index == upstreams.len() - 1;
+            if mode.counts_as_failed() || (last && connect != Connect::Accept) {
+                facts.route_failed(route);
+            }
+            let (served, failed) = (Rc::clone(facts), Rc::clone(facts));
+            net.destinations.push(Destination {
+                address: address(place, index),
+                serve: Rc::new(move |net, conn| {
+                    let random = net.random.fork();
+                    Box::new(Upstream::new(&served, route, mode, conn, random))
+                }),
+                connect,
+                // That those before the last one cannot be reached is no excuse.
+                failed: Rc::new(move |_| {
+                    if last {
+                        failed.route_failed(route);
+                    }
+                }),
+            });
+        }
+    }
+}
