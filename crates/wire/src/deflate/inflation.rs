@@ -74,13 +74,8 @@ impl Inflater {
         (std::mem::take(&mut self.calls), std::mem::take(&mut self.produced))
     }
 
-    /// One call of inflate: bytes taken, bytes produced, and whether a final block ended.
-    fn step(
-        &mut self,
-        input: &[u8],
-        out: &mut [u8],
-        flush: InflateFlush,
-    ) -> Result<(usize, usize, bool), InflateError> {
+    /// One call of inflate. A final block's end makes the inflater ready for the stream after it.
+    fn step(&mut self, input: &[u8], out: &mut [u8], flush: InflateFlush) -> Step {
         let (before_in, before_out) = (self.inflate.total_in(), self.inflate.total_out());
         self.calls += 1;
         let status = self.inflate.decompress(input, out, flush);
@@ -88,14 +83,15 @@ impl Inflater {
         let made = (self.inflate.total_out() - before_out) as usize;
         self.produced += made as u64;
         self.open |= taken > 0;
-        match status {
-            Ok(Status::Ok | Status::BufError) => Ok((taken, made, false)),
+        let end = match status {
+            Ok(Status::Ok | Status::BufError) => End::Starved,
             Ok(Status::StreamEnd) => {
                 self.clear();
-                Ok((taken, made, true))
+                End::FinalBlock
             }
-            Err(_) => Err(InflateError::Corrupt),
-        }
+            Err(_) => End::Corrupt,
+        };
+        Step { taken, made, end }
     }
 
     fn feed(&mut self, mut input: &[u8], out: &mut Vec<u8>, max_len: usize) -> Result<(), InflateError> {
@@ -126,26 +122,28 @@ impl Inflater {
     ) -> Result<(&'i [u8], bool), InflateError> {
         let start = out.len();
         let room = step.min(max_len.saturating_sub(start));
-        let (taken, made, ended) = if room == 0 {
+        let Step { taken, made, end } = if room == 0 {
             // Only a byte too many can tell a message that just fits from one that does not.
-            let (taken, made, ended) = self.step(input, &mut [0], InflateFlush::NoFlush)?;
-            if made > 0 {
+            let step = self.step(input, &mut [0], InflateFlush::NoFlush);
+            if step.made > 0 {
                 return Err(InflateError::TooBig);
             }
-            (taken, made, ended)
+            step
         } else {
             grow(out, start + room, max_len);
             out.resize(start + room, 0);
-            let result = self.step(input, &mut out[start..], InflateFlush::NoFlush);
-            out.truncate(start + result.as_ref().map_or(0, |(_, made, _)| *made));
-            result?
+            let step = self.step(input, &mut out[start..], InflateFlush::NoFlush);
+            out.truncate(start + step.made);
+            step
         };
         let full = room > 0 && made == room;
-        if taken == 0 && !full && !ended && !input.is_empty() {
+        match end {
+            End::Corrupt => Err(InflateError::Corrupt),
             // zlib takes all input or fills all room; a stall would be an endless loop.
-            return Err(InflateError::Corrupt);
+            End::Starved if taken == 0 && !full && !input.is_empty() => Err(InflateError::Corrupt),
+            End::Starved => Ok((&input[taken..], full)),
+            End::FinalBlock => Ok((&input[taken..], false)),
         }
-        Ok((&input[taken..], full && !ended))
     }
 
     /// Ends the message: the inflater must then stand between two blocks, at a byte boundary.
@@ -159,17 +157,35 @@ impl Inflater {
         }
         // `Block` stops where a block ends: exactly after the tail, or the tail was not the end of one.
         let [a, b, c, d] = TAIL;
-        if self.step(&[a, b, c, d, EMPTY_BLOCK[0]], &mut [0], InflateFlush::Block)? != (TAIL.len(), 0, false)
-        {
+        let tail = self.step(&[a, b, c, d, EMPTY_BLOCK[0]], &mut [0], InflateFlush::Block);
+        if tail != (Step { taken: TAIL.len(), made: 0, end: End::Starved }) {
             return Err(InflateError::Corrupt);
         }
         // If that block ended within the tail's last byte, the rest of it (ones) makes this block invalid or final.
-        if self.step(&EMPTY_BLOCK, &mut [0], InflateFlush::NoFlush)? != (EMPTY_BLOCK.len(), 0, false) {
+        let block = self.step(&EMPTY_BLOCK, &mut [0], InflateFlush::NoFlush);
+        if block != (Step { taken: EMPTY_BLOCK.len(), made: 0, end: End::Starved }) {
             return Err(InflateError::Corrupt);
         }
         self.open = false;
         Ok(())
     }
+}
+
+/// What one call of inflate came to.
+#[derive(Debug, PartialEq, Eq)]
+struct Step {
+    taken: usize,
+    made: usize,
+    end: End,
+}
+
+/// Why a call of inflate ended.
+#[derive(Debug, PartialEq, Eq)]
+enum End {
+    /// The input or the room is used up.
+    Starved,
+    FinalBlock,
+    Corrupt,
 }
 
 /// Room in `out` for `len` bytes: at least doubled, never beyond `max_len`.
@@ -191,8 +207,9 @@ impl Inflation {
     /// Any division of a message into pieces gives the same bytes and the same verdict.
     ///
     /// # Errors
-    /// See [`InflateError`]; from then on every call fails. What `out` then holds has no meaning. Call
-    /// [`abandon`](Self::abandon).
+    /// See [`InflateError`]; from then on every call fails, and the inflater has to be given back with
+    /// [`abandon`](Self::abandon). `out` holds what the stream gave before the error, which is the same for any division
+    /// too.
     pub fn feed(&mut self, input: &[u8], out: &mut Vec<u8>, max_len: usize) -> Result<(), InflateError> {
         let inflater = &mut *self.0;
         if inflater.failed {

@@ -77,12 +77,10 @@ fn pieces<'p>(payload: &'p [u8], cuts: &[Index]) -> Vec<&'p [u8]> {
     at.windows(2).map(|pair| &payload[pair[0]..pair[1]]).collect()
 }
 
-fn receive(
-    compression: &mut Compression,
-    codecs: &mut Codecs,
-    pieces: &[&[u8]],
-    max_len: usize,
-) -> Result<Vec<u8>, InflateError> {
+/// The message, or what came of it before it failed.
+type Verdict = Result<Vec<u8>, (InflateError, Vec<u8>)>;
+
+fn receive(compression: &mut Compression, codecs: &mut Codecs, pieces: &[&[u8]], max_len: usize) -> Verdict {
     let mut out = Vec::new();
     let mut inflation = compression.begin(codecs).expect("an inflater");
     for piece in pieces {
@@ -91,10 +89,13 @@ fn receive(
         if let Err(error) = result {
             assert!(inflation.feed(piece, &mut out, max_len).is_err(), "an error stays");
             inflation.abandon(codecs);
-            return Err(error);
+            return Err((error, out));
         }
     }
-    inflation.finish(compression, codecs, &out, max_len).map(|()| out)
+    match inflation.finish(compression, codecs, &out, max_len) {
+        Ok(()) => Ok(out),
+        Err(error) => Err((error, out)),
+    }
 }
 
 proptest! {
@@ -160,7 +161,8 @@ proptest! {
             prop_assert_eq!(&fits.expect("fits"), &message);
             if let Some(limit) = message.len().checked_sub(short) {
                 let before = codecs.stats().inflated_bytes;
-                prop_assert_eq!(receive(&mut compression, &mut codecs, &pieces, limit), Err(InflateError::TooBig));
+                let verdict = receive(&mut compression, &mut codecs, &pieces, limit);
+                prop_assert_eq!(verdict, Err((InflateError::TooBig, message[..limit].to_vec())));
                 prop_assert!(codecs.stats().inflated_bytes - before <= limit as u64 + 1);
             }
         }
@@ -212,7 +214,7 @@ proptest! {
         let mut divided = Receiver::new(takeover);
         let mut oracle = Puff::new(takeover);
         for payload in [&first, &second] {
-            let verdict = whole.message(payload);
+            let verdict = receive(&mut whole.compression, &mut whole.codecs, &[payload], LARGE);
             prop_assert_eq!(verdict.clone().ok(), oracle.message(payload).ok());
             let again = receive(&mut divided.compression, &mut divided.codecs, &pieces(payload, &cuts), LARGE);
             prop_assert_eq!(&verdict, &again);
