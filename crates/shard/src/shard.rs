@@ -322,6 +322,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             self.flush_spans();
         }
         self.send_fins();
+        self.retained.settle();
     }
 
     /// The one `match` on what the kernel reports.
