@@ -1,3 +1,70 @@
-//! The binary `tidegate`.
+//! The binary `tidegate`: arguments, start-up, shut-down.
+//!
+//! Standard output is data, standard error is logs. Exit codes: 0, 1 for a run-time fault, 2 for usage, 78
+//! (`EX_CONFIG` of sysexits.h) for a bad configuration.
+//!
+//! ```text
+//! Arguments ──► Config ──► Plan ──────────────► Shard (one thread each)
+//!    main        check       │                    ▲         │ Entry
+//!                            └─► Resolver, signals ┘ Mail    └──► Journal ──► standard error
+//! ```
 #![forbid(unsafe_code)]
-fn main() {}
+
+mod arguments;
+mod check;
+mod cores;
+mod doctor;
+mod journal;
+mod limits;
+mod listeners;
+mod logs;
+mod resolver;
+mod serve;
+mod signals;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::arguments::{Arguments, Command};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// How the process ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Outcome {
+    /// As it was asked to.
+    Clean,
+    /// By a fault at run time, which was told.
+    Fault,
+    /// It was called in a way that it does not know, which was told.
+    Usage,
+    /// The configuration is not valid, which was told.
+    BadConfig,
+}
+
+impl From<Outcome> for ExitCode {
+    fn from(outcome: Outcome) -> Self {
+        match outcome {
+            Outcome::Clean => Self::SUCCESS,
+            Outcome::Fault => Self::from(1),
+            Outcome::Usage => Self::from(2),
+            Outcome::BadConfig => Self::from(78),
+        }
+    }
+}
+
+fn main() -> ExitCode {
+    let outcome = match Arguments::parse().command() {
+        Ok(Command::Run(arguments)) => serve::run(&arguments),
+        Ok(Command::Check(arguments)) => check::check(&arguments),
+        Ok(Command::Doctor(arguments)) => doctor::doctor(&arguments),
+        Err(error) => {
+            // Where standard error is gone, there is nobody to tell.
+            let _ = error.print();
+            Outcome::Usage
+        }
+    };
+    outcome.into()
+}

@@ -1,0 +1,268 @@
+//! The command line. A flag beats its environment variable, which beats the file, which beats the default.
+
+use std::path::{Path, PathBuf};
+
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum, error::ErrorKind};
+use tidegate_config::{
+    Bind, Config, DEFAULT_BACKLOG, IoChoice, Listener, MAX_LISTENERS, MAX_SHARDS, Problem,
+};
+
+/// A WebSocket edge gateway on io_uring.
+///
+/// Without arguments it runs an echo on 127.0.0.1:9001, with a page to try it from a browser.
+#[derive(Debug, Parser)]
+#[command(
+    name = "tidegate",
+    version,
+    args_conflicts_with_subcommands = true,
+    after_help = "Exit codes: 0; 1 a fault at run time; 2 usage; 78 a bad configuration."
+)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    run: RunArguments,
+    /// Check the configuration and end: as `tidegate check`
+    #[arg(short = 't', long)]
+    test: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run the gateway (also without any command)
+    Run(RunArguments),
+    /// Find every mistake in a configuration file; binds nothing
+    Check(CheckArguments),
+    /// Show kernel, io_uring, limits, and what they allow
+    Doctor(DoctorArguments),
+}
+
+#[derive(Args, Clone, Debug)]
+pub(crate) struct RunArguments {
+    /// Configuration file [default: an echo on 127.0.0.1:9001]
+    #[arg(short, long, value_name = "FILE", env = "TIDEGATE_CONFIG")]
+    config: Option<PathBuf>,
+    /// How to talk to the kernel [default: the file's, else auto]
+    #[arg(long, value_name = "BACKEND", env = "TIDEGATE_IO")]
+    io: Option<Io>,
+    /// How many shards [default: the file's, else one for each core]
+    #[arg(long, value_name = "N", env = "TIDEGATE_SHARDS", value_parser = shards)]
+    shards: Option<usize>,
+    /// Where to listen, instead of the file's listeners: 0.0.0.0:8080, [::]:8080 or unix:/path; repeatable
+    #[arg(long, value_name = "ADDRESS", env = "TIDEGATE_BIND", value_delimiter = ',', value_parser = Bind::parse)]
+    bind: Vec<Bind>,
+    #[command(flatten)]
+    pub(crate) log: LogArguments,
+}
+
+#[derive(Args, Clone, Debug)]
+pub(crate) struct LogArguments {
+    /// How to write logs [default: text on a terminal, else json]
+    #[arg(long = "log", value_name = "FORMAT", env = "TIDEGATE_LOG")]
+    pub(crate) format: Option<LogFormat>,
+    /// How much to write: error, warn, info, debug or trace
+    #[arg(long = "log-level", value_name = "LEVEL", env = "TIDEGATE_LOG_LEVEL", default_value = "info")]
+    pub(crate) level: LogLevel,
+}
+
+#[derive(Args, Clone, Debug)]
+pub(crate) struct CheckArguments {
+    /// Configuration file
+    #[arg(short, long, value_name = "FILE", env = "TIDEGATE_CONFIG")]
+    pub(crate) config: PathBuf,
+}
+
+#[derive(Args, Clone, Debug)]
+pub(crate) struct DoctorArguments {
+    /// Configuration file to judge the limits for [default: an echo on 127.0.0.1:9001]
+    #[arg(short, long, value_name = "FILE", env = "TIDEGATE_CONFIG")]
+    config: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Io {
+    /// io_uring where it works, else epoll
+    Auto,
+    /// io_uring or not at all
+    Uring,
+    /// epoll
+    Epoll,
+}
+
+/// How logs are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogFormat {
+    /// For people
+    Text,
+    /// One object a line
+    Json,
+}
+
+/// How much is logged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogLevel {
+    Error,
+    Warn,
+    Info,
+    Debug,
+    Trace,
+}
+
+/// Why there is no configuration to run.
+#[derive(Debug)]
+pub(crate) enum NoConfig {
+    /// The file has these problems.
+    Invalid(Vec<Problem>),
+    /// The arguments contradict the file or each other.
+    Usage(clap::Error),
+}
+
+impl Arguments {
+    /// What to do.
+    ///
+    /// # Errors
+    /// A usage error that clap cannot see by itself.
+    pub(crate) fn command(self) -> Result<Command, clap::Error> {
+        match (self.command, self.test) {
+            (Some(command), _) => Ok(command),
+            (None, false) => Ok(Command::Run(self.run)),
+            (None, true) => match self.run.config {
+                Some(config) => Ok(Command::Check(CheckArguments { config })),
+                None => Err(usage("-t needs a configuration file: -c FILE")),
+            },
+        }
+    }
+}
+
+impl RunArguments {
+    /// The file's configuration, or the embedded one, with what the flags and the environment put over it.
+    pub(crate) fn config(&self) -> Result<Config, NoConfig> {
+        let mut config = configuration(self.config.as_deref()).map_err(NoConfig::Invalid)?;
+        self.apply(&mut config).map_err(|message| NoConfig::Usage(usage(&message)))?;
+        Ok(config)
+    }
+
+    fn apply(&self, config: &mut Config) -> Result<(), String> {
+        if let Some(io) = self.io {
+            config.io = match io {
+                Io::Auto => IoChoice::Auto,
+                Io::Uring => IoChoice::Uring,
+                Io::Epoll => IoChoice::Epoll,
+            };
+        }
+        if let Some(shards) = self.shards {
+            if let Some(most) = config.limits.max_sessions.filter(|most| *most < shards) {
+                return Err(format!(
+                    "--shards {shards}: each shard needs a session, and max_sessions is {most}"
+                ));
+            }
+            config.shards = Some(shards);
+        }
+        if self.bind.len() > MAX_LISTENERS {
+            return Err(format!("--bind: more than {MAX_LISTENERS} listeners"));
+        }
+        for (index, bind) in self.bind.iter().enumerate() {
+            if let Some(earlier) = self.bind[..index].iter().find(|earlier| earlier.overlaps(bind)) {
+                return Err(format!("--bind {bind} overlaps with --bind {earlier}"));
+            }
+        }
+        if !self.bind.is_empty() {
+            let listener = |bind: &Bind| Listener { bind: bind.clone(), backlog: DEFAULT_BACKLOG };
+            config.listeners = self.bind.iter().map(listener).collect();
+        }
+        Ok(())
+    }
+}
+
+impl DoctorArguments {
+    /// The configuration that limits are judged for.
+    pub(crate) fn config(&self) -> Result<Config, Vec<Problem>> {
+        configuration(self.config.as_deref())
+    }
+}
+
+fn configuration(path: Option<&Path>) -> Result<Config, Vec<Problem>> {
+    match path {
+        Some(path) => tidegate_config::load(path),
+        None => Ok(tidegate_config::embedded()),
+    }
+}
+
+fn shards(text: &str) -> Result<usize, String> {
+    let shards = text.parse::<usize>().ok().filter(|shards| (1..=MAX_SHARDS).contains(shards));
+    shards.ok_or_else(|| format!("not a number of shards: 1 to {MAX_SHARDS}"))
+}
+
+/// An error like clap's own.
+fn usage(message: &str) -> clap::Error {
+    Arguments::command_for_errors().error(ErrorKind::ValueValidation, message)
+}
+
+impl Arguments {
+    fn command_for_errors() -> clap::Command {
+        <Self as CommandFactory>::command()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_definition_is_sound() {
+        Arguments::command_for_errors().debug_assert();
+    }
+
+    fn run(arguments: &[&str]) -> RunArguments {
+        let parsed = Arguments::try_parse_from([&["tidegate"], arguments].concat()).unwrap();
+        match parsed.command().unwrap() {
+            Command::Run(run) => run,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn flags_beat_the_file() {
+        let config =
+            run(&["run", "--io", "epoll", "--shards", "2", "--bind", "[::1]:0", "--bind", "unix:/a"])
+                .config();
+        let config = config.unwrap();
+        assert_eq!((config.io, config.shards), (IoChoice::Epoll, Some(2)));
+        let binds: Vec<String> = config.listeners.iter().map(|listener| listener.bind.to_string()).collect();
+        assert_eq!(binds, ["[::1]:0", "unix:/a"]);
+        assert_eq!(config.routes, tidegate_config::embedded().routes);
+    }
+
+    #[test]
+    fn without_a_command_it_runs() {
+        assert_eq!(run(&["--bind", "127.0.0.1:1,127.0.0.1:2"]).config().unwrap().listeners.len(), 2);
+        assert_eq!(run(&[]).config().unwrap(), tidegate_config::embedded());
+    }
+
+    #[test]
+    fn what_contradicts_is_a_matter_of_usage() {
+        for (arguments, message) in [
+            (&["--bind", "0.0.0.0:80", "--bind", "127.0.0.1:80"][..], "overlaps with --bind 0.0.0.0:80"),
+            (&["--bind", "unix:/a", "--bind", "unix:/a"], "overlaps"),
+        ] {
+            let Err(NoConfig::Usage(error)) = run(arguments).config() else { panic!("{arguments:?}") };
+            assert!(error.to_string().contains(message), "{error}");
+        }
+        for arguments in [
+            &["--shards", "0"][..],
+            &["--shards", "1025"],
+            &["--io", "ring"],
+            &["--bind", "localhost"],
+            &["--log", "xml"],
+            &["check"],
+            &["-c", ""],
+            &["run", "-t"],
+            &["serve"],
+            &["-t", "check", "-c", "x"],
+        ] {
+            assert!(Arguments::try_parse_from([&["tidegate"], arguments].concat()).is_err(), "{arguments:?}");
+        }
+        let test = Arguments::try_parse_from(["tidegate", "-t"]).unwrap();
+        assert!(test.command().unwrap_err().to_string().contains("-c FILE"));
+    }
+}

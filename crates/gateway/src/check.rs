@@ -1,0 +1,25 @@
+//! `tidegate check`: every mistake of a file at once, and nothing bound or started.
+
+use std::io::{self, Write};
+
+use crate::{Outcome, arguments::CheckArguments, logs};
+
+/// Problems go to standard error; what is valid is said on standard output.
+pub(crate) fn check(arguments: &CheckArguments) -> Outcome {
+    let file = arguments.config.display();
+    match tidegate_config::load(&arguments.config) {
+        Ok(config) => {
+            let count =
+                |number: usize, what: &str| format!("{number} {what}{}", if number == 1 { "" } else { "s" });
+            let (listeners, routes) = (config.listeners.len(), config.routes.len());
+            let counts = format!("{}, {}", count(listeners, "listener"), count(routes, "route"));
+            // Where standard output is closed, the exit code says it all.
+            let _ = writeln!(io::stdout().lock(), "{file} is valid: {counts}");
+            Outcome::Clean
+        }
+        Err(problems) => {
+            problems.iter().for_each(logs::print_problem);
+            Outcome::BadConfig
+        }
+    }
+}

@@ -1,0 +1,78 @@
+//! Which cores this process may use, and which shard gets which.
+
+use std::{io, thread};
+
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+
+/// The cores that this process may use.
+#[derive(Clone, Debug)]
+pub(crate) struct Cores {
+    /// By its affinity (taskset, cpuset), ascending.
+    allowed: Vec<usize>,
+    /// How many of them its cgroup's quota is worth; at least 1.
+    usable: usize,
+}
+
+impl Cores {
+    /// # Errors
+    /// Where the kernel does not tell.
+    pub(crate) fn look() -> io::Result<Self> {
+        let set = sched_getaffinity(None)?;
+        let allowed: Vec<usize> = (0..CpuSet::MAX_CPU).filter(|core| set.is_set(*core)).collect();
+        Ok(Self { usable: thread::available_parallelism()?.get(), allowed })
+    }
+
+    /// How many shards fit: one for each core that can be used.
+    pub(crate) fn usable(&self) -> usize {
+        self.usable
+    }
+
+    /// How many cores the affinity allows.
+    pub(crate) fn allowed(&self) -> usize {
+        self.allowed.len()
+    }
+
+    /// The core of each of so many shards; `None` where pinning would do harm.
+    ///
+    /// With more shards than cores, two would share one while the scheduler could balance them. Under a quota of fewer
+    /// cores than there are, every container of the machine would pin itself to the same first ones.
+    pub(crate) fn pins(&self, shards: usize) -> Option<&[usize]> {
+        (self.usable == self.allowed.len()).then(|| self.allowed.get(..shards)).flatten()
+    }
+}
+
+/// Pins the calling thread to one core.
+///
+/// # Errors
+/// Where the kernel refuses, as when the core was taken away meanwhile.
+pub(crate) fn pin(core: usize) -> io::Result<()> {
+    let mut set = CpuSet::new();
+    set.set(core);
+    Ok(sched_setaffinity(None, &set)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shard_is_pinned_where_it_has_a_core_of_its_own() {
+        let cores = Cores { allowed: vec![2, 3, 7], usable: 3 };
+        assert_eq!(cores.pins(2), Some(&[2, 3][..]));
+        assert_eq!(cores.pins(3), Some(&[2, 3, 7][..]));
+        assert_eq!(cores.pins(4), None);
+        let quota = Cores { allowed: vec![0, 1, 2, 3], usable: 2 };
+        assert_eq!(quota.pins(2), None);
+    }
+
+    #[test]
+    fn a_thread_can_be_pinned_to_each_core_that_is_allowed() {
+        let cores = Cores::look().unwrap();
+        assert!(cores.usable() >= 1 && cores.usable() <= cores.allowed());
+        for core in cores.allowed {
+            let pinned =
+                thread::spawn(move || pin(core).map(|()| Cores::look().unwrap().allowed)).join().unwrap();
+            assert_eq!(pinned.unwrap(), [core]);
+        }
+    }
+}

@@ -1,0 +1,164 @@
+//! `tidegate doctor`: what this machine offers, and what that allows.
+
+use std::{
+    fmt, fs,
+    io::{self, Write},
+};
+
+use rustix::process::{Resource, Rlimit, getrlimit};
+use tidegate_config::{Config, DEFAULT_MAX_SESSIONS};
+use tidegate_io::{Kind, diagnose};
+
+use crate::{
+    Outcome,
+    arguments::DoctorArguments,
+    cores::Cores,
+    limits::{self, Need},
+    logs,
+};
+
+/// Writes the report to standard output. A limit that is too low for the configuration is a fault.
+pub(crate) fn doctor(arguments: &DoctorArguments) -> Outcome {
+    let config = match arguments.config() {
+        Ok(config) => config,
+        Err(problems) => {
+            problems.iter().for_each(logs::print_problem);
+            return Outcome::BadConfig;
+        }
+    };
+    let before = getrlimit(Resource::Nofile);
+    let mut report = Report::default();
+    let shards = machine(&mut report, &config);
+    let suffices = descriptors(&mut report, &config, shards, before);
+    memory(&mut report, &config, shards);
+    network(&mut report);
+    // Where standard output is closed, nobody reads it.
+    let _ = io::stdout().lock().write_all(report.text.as_bytes());
+    if suffices { Outcome::Clean } else { Outcome::Fault }
+}
+
+/// Lines of a name and what is to be said about it.
+#[derive(Default)]
+struct Report {
+    text: String,
+}
+
+impl Report {
+    fn line(&mut self, name: &str, value: impl fmt::Display) {
+        self.text.push_str(&format!("{name:<17} {value}\n"));
+    }
+}
+
+/// Kernel, backend and cores; gives the number of shards.
+fn machine(report: &mut Report, config: &Config) -> usize {
+    report.line("tidegate", env!("CARGO_PKG_VERSION"));
+    let diagnosis = diagnose();
+    report.text.push_str(&format!("{diagnosis}\n"));
+    if diagnosis.kind == Kind::Epoll {
+        let cost = "every session works; a turn costs more system calls, so a core carries fewer messages";
+        report.line("  which costs", cost);
+    }
+    match Cores::look() {
+        Ok(cores) => {
+            let shards = config.shards.unwrap_or_else(|| cores.usable());
+            let (usable, allowed) = (cores.usable(), cores.allowed());
+            let pinned = if cores.pins(shards).is_some() { "each pinned to its core" } else { "not pinned" };
+            report.line(
+                "cores",
+                format_args!("{usable} usable of {allowed} allowed: {shards} shards, {pinned}"),
+            );
+            shards
+        }
+        Err(error) => {
+            report.line("cores", format_args!("unknown: {error}"));
+            config.shards.unwrap_or(1)
+        }
+    }
+}
+
+/// The limit of descriptors and what it allows; gives whether it suffices.
+fn descriptors(report: &mut Report, config: &Config, shards: usize, before: Rlimit) -> bool {
+    let descriptors = limits::raise(Resource::Nofile);
+    let soft = number(before.current);
+    report.line(
+        "descriptors",
+        format_args!("soft limit {soft}, raised to the hard one at the start: {}", number(descriptors)),
+    );
+    let fixed = Need::of(config, shards).fixed;
+    for (what, each) in [("answered here", 1), ("proxied", 2)] {
+        let sessions = Need { fixed, each }.sessions(descriptors);
+        report
+            .line("  which allow", format_args!("{} sessions {what}", number(u64::try_from(sessions).ok())));
+    }
+    let wanted = config.limits.max_sessions;
+    match limits::sessions(config, shards, descriptors) {
+        Ok(sessions) => {
+            let needed = Need::of(config, shards).total(sessions.count);
+            let count = sessions.count;
+            let note = if sessions.lowered {
+                format!(", fewer than the default of {DEFAULT_MAX_SESSIONS}")
+            } else {
+                String::new()
+            };
+            let asked = if wanted.is_some() { "as configured" } else { "by default" };
+            report.line("sessions", format_args!("{count} {asked}{note}: {needed} descriptors"));
+            true
+        }
+        Err(error) => {
+            report.line("sessions", format_args!("too many: {error}"));
+            false
+        }
+    }
+}
+
+/// Locked memory, and what the process takes at its start.
+fn memory(report: &mut Report, config: &Config, shards: usize) {
+    let needed = limits::locked_bytes(config, shards);
+    let limit = limits::raise(Resource::Memlock);
+    let verdict = match limit {
+        Some(limit) if limit < needed => "more than there is: the kernel may refuse the rings",
+        _ => "enough",
+    };
+    report.line("locked by rings", format_args!("{needed} bytes, charged from Linux 6.14 on: {verdict}"));
+    let buffers = u64::from(config.limits.receive_buffers) * tidegate_io::BUFFER_BYTES as u64 * shards as u64;
+    let (count, each) = (config.limits.receive_buffers, tidegate_io::BUFFER_BYTES);
+    report.line(
+        "receive buffers",
+        format_args!("{shards} x {count} of {each} bytes: at most {} MiB, used as they come", buffers >> 20),
+    );
+}
+
+/// What the kernel's settings mean for connections.
+fn network(report: &mut Report) {
+    let read =
+        |path: &str| fs::read_to_string(format!("/proc/sys/{path}")).map(|text| text.trim().to_owned());
+    if let Ok(most) = read("net/core/somaxconn") {
+        report
+            .line("somaxconn", format_args!("{most} connections at most wait on each socket to be accepted"));
+    }
+    if let Ok(range) = read("net/ipv4/ip_local_port_range") {
+        let ends: Vec<u32> = range.split_whitespace().filter_map(|end| end.parse().ok()).collect();
+        if let [low, high] = ends[..] {
+            let ports = high.saturating_sub(low) + 1;
+            report.line(
+                "local ports",
+                format_args!("{ports}: proxied sessions for each upstream address and `source` address"),
+            );
+        }
+    }
+    for (name, path) in [("fs.nr_open", "fs/nr_open"), ("fs.file-max", "fs/file-max")] {
+        if let Ok(most) = read(path) {
+            report.line(
+                name,
+                format_args!(
+                    "{most} descriptors at most for {}",
+                    if path == "fs/nr_open" { "a process" } else { "the machine" }
+                ),
+            );
+        }
+    }
+}
+
+fn number(limit: Option<u64>) -> String {
+    limit.map_or_else(|| "no limit".to_owned(), |limit| limit.to_string())
+}

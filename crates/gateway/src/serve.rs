@@ -1,0 +1,445 @@
+//! `tidegate run`: from a configuration to running shards, and to their end.
+//!
+//! Order of the start: limits, backend, sockets; then a thread for each shard, which makes its backend; when all have
+//! one, they get their listeners. What fails, fails before the first connection is accepted.
+
+use std::{
+    fmt, io,
+    os::fd::OwnedFd,
+    sync::{
+        Arc,
+        mpsc::{self, Receiver, Sender},
+    },
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use rustix::process::Resource;
+use tidegate_config::{Action, Bind, Config, IoChoice};
+use tidegate_io::{
+    Backend, Choice, Epoll, EpollOptions, Kind, ListenerId, Uring, UringOptions, Waker, choose,
+};
+use tidegate_shard::{self as shard, Mail, Plan, Shard, mailbox};
+use tracing::{debug, error, info, warn};
+
+use crate::{
+    Outcome,
+    arguments::{NoConfig, RunArguments},
+    cores::{self, Cores},
+    journal::{Journal, Surroundings},
+    limits::{self, TooFewDescriptors},
+    listeners::{BindError, Listeners},
+    logs,
+    resolver::Resolver,
+    signals,
+};
+
+/// How often a letter to a shard whose mailbox is full is tried again, and how long is waited in between.
+const SEND_TRIES: u32 = 200;
+const SEND_PAUSE: Duration = Duration::from_millis(5);
+
+/// Runs the gateway until it is told to end.
+pub(crate) fn run(arguments: &RunArguments) -> Outcome {
+    let format = logs::begin(&arguments.log);
+    let config = match arguments.config() {
+        Ok(config) => config,
+        Err(NoConfig::Invalid(problems)) => {
+            logs::problems(&problems, format);
+            return Outcome::BadConfig;
+        }
+        Err(NoConfig::Usage(usage)) => {
+            // Where standard error is gone, there is nobody to tell.
+            let _ = usage.print();
+            return Outcome::Usage;
+        }
+    };
+    match serve(config) {
+        Ok(()) => Outcome::Clean,
+        Err(fault) => {
+            error!("{fault}");
+            Outcome::Fault
+        }
+    }
+}
+
+/// Why the gateway does not run, or not any more.
+#[derive(Debug)]
+enum Fault {
+    Descriptors(TooFewDescriptors),
+    Backend(tidegate_io::Refused),
+    Bind(BindError),
+    /// The system refused something that a start needs.
+    System(&'static str, io::Error),
+    /// A shard's backend cannot be made.
+    Open(NoBackend),
+    /// A shard has ended by itself.
+    Shard(u16, io::Error),
+    /// A shard's thread is gone.
+    Panicked(u16),
+}
+
+/// A backend that one shard could not make, though the self-test had passed.
+#[derive(Debug)]
+struct NoBackend {
+    shard: u16,
+    kind: Kind,
+    source: io::Error,
+    /// Locked memory: what is needed, and what may be had.
+    locked: (u64, Option<u64>),
+}
+
+impl fmt::Display for NoBackend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { shard, kind, source, locked } = self;
+        write!(f, "shard {shard} cannot set up {kind}: {source}")?;
+        match *locked {
+            (needed, Some(limit)) if source.kind() == io::ErrorKind::OutOfMemory && *kind == Kind::Uring => {
+                write!(
+                    f,
+                    " (its rings need {needed} bytes of locked memory, of which this process may have {limit}: raise it \
+                 (ulimit -l, or LimitMEMLOCK= of the service), or set fewer shards or receive_buffers)"
+                )
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Descriptors(error) => write!(f, "{error}"),
+            Self::Backend(refused) => write!(f, "io_uring was asked for and cannot be used: {refused}"),
+            Self::Bind(error) => write!(f, "{error}"),
+            Self::System(what, error) => write!(f, "{what}: {error}"),
+            Self::Open(error) => write!(f, "{error}"),
+            Self::Shard(shard, error) => write!(f, "shard {shard} has failed: {error}"),
+            Self::Panicked(shard) => write!(f, "shard {shard} has panicked"),
+        }
+    }
+}
+
+impl std::error::Error for Fault {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Descriptors(error) => Some(error),
+            Self::Backend(error) => Some(error),
+            Self::Bind(error) => Some(error),
+            Self::Open(error) => Some(&error.source),
+            Self::System(_, error) | Self::Shard(_, error) => Some(error),
+            Self::Panicked(_) => None,
+        }
+    }
+}
+
+/// The ways into all shards.
+#[derive(Debug)]
+pub(crate) struct Shards(Vec<shard::Sender<Waker>>);
+
+impl Shards {
+    /// Leaves a letter with each shard. A shard that does not look at its mail for a second goes without.
+    pub(crate) fn send(&self, mail: Mail) {
+        for sender in &self.0 {
+            let mut tries = 0;
+            while sender.send(mail).is_err() && tries < SEND_TRIES {
+                tries += 1;
+                thread::sleep(SEND_PAUSE);
+            }
+        }
+    }
+}
+
+fn serve(config: Config) -> Result<(), Fault> {
+    info!(version = env!("CARGO_PKG_VERSION"), "tidegate starts");
+    let caught = signals::catch().map_err(|error| Fault::System("signals cannot be caught", error))?;
+    let cores = Cores::look().map_err(|error| Fault::System("the cores are not known", error))?;
+    // Without a number of shards in the file, there are no more of them than sessions.
+    let most = config.limits.max_sessions.unwrap_or(usize::MAX);
+    let count = config.shards.unwrap_or_else(|| cores.usable().min(most));
+    let descriptors = limits::raise(Resource::Nofile);
+    let sessions = limits::sessions(&config, count, descriptors).map_err(Fault::Descriptors)?;
+    if sessions.lowered {
+        let (limit, sessions) = (descriptors, sessions.count);
+        warn!(limit, sessions, "the limit of descriptors allows fewer sessions than the default");
+    }
+    let memlock = limits::raise(Resource::Memlock);
+
+    let choice = match config.io {
+        IoChoice::Auto => Choice::Auto,
+        IoChoice::Uring => Choice::Uring,
+        IoChoice::Epoll => Choice::Epoll,
+    };
+    let chosen = choose(choice).map_err(Fault::Backend)?;
+    info!(backend = %chosen.kind, reason = chosen.reason, "backend chosen");
+
+    let write_timeout = Duration::from_millis(config.limits.write_timeout_ms);
+    let mut listeners = Listeners::open(&config.listeners, count, write_timeout).map_err(Fault::Bind)?;
+
+    let locked = (limits::locked_bytes(&config, count), memlock);
+    let buffers = config.limits.receive_buffers;
+    let plan = Plan::new(config, count);
+    let journal = Journal::start().map_err(|error| Fault::System("no thread can be started", error))?;
+    let mut start =
+        Start { plan: &plan, journal: &journal, cores: &cores, count, sessions: sessions.count, locked };
+
+    let uring = move || Uring::new(&UringOptions { buffers, ..UringOptions::default() });
+    let epoll = move || Epoll::new(&EpollOptions { buffers });
+    let started = match chosen.kind {
+        Kind::Epoll => start.threads(Kind::Epoll, epoll),
+        Kind::Uring => start.threads(Kind::Uring, uring).or_else(|fault| match fault {
+            // The self-test has a small ring; the shards' may be more than the process may have.
+            Fault::Open(error) if choice == Choice::Auto => {
+                warn!(backend = %Kind::Epoll, reason = %error, "backend changed");
+                start.threads(Kind::Epoll, epoll)
+            }
+            fault => Err(fault),
+        }),
+    };
+    let result = started.and_then(|threads| threads.go(&mut listeners, &plan)?.supervise(&plan, caught));
+    journal.finish();
+    if result.is_ok() {
+        info!("tidegate has ended");
+    }
+    result
+}
+
+/// What a shard's thread is given to begin with.
+struct Start<'a> {
+    plan: &'a Arc<Plan>,
+    journal: &'a Journal,
+    cores: &'a Cores,
+    count: usize,
+    sessions: usize,
+    locked: (u64, Option<u64>),
+}
+
+/// Threads that have a backend each, and wait for their listeners.
+struct Threads {
+    threads: Vec<JoinHandle<()>>,
+    shards: Arc<Shards>,
+    /// The listeners' way to each thread.
+    go: Vec<Sender<Vec<OwnedFd>>>,
+    reports: Receiver<Report>,
+}
+
+/// What a shard's thread has to say.
+enum Report {
+    /// Its backend stands.
+    Ready(u16, shard::Sender<Waker>),
+    /// It has none.
+    NoBackend(u16, io::Error),
+    /// It accepts.
+    Listening,
+    /// It has ended, or has not begun.
+    Ended(u16, io::Result<()>),
+    /// Its thread unwinds.
+    Panicked(u16),
+}
+
+impl Start<'_> {
+    /// A thread for each shard, each with a backend.
+    fn threads<B>(
+        &mut self,
+        kind: Kind,
+        open: impl Fn() -> io::Result<B> + Clone + Send + 'static,
+    ) -> Result<Threads, Fault>
+    where
+        B: Backend<Socket = OwnedFd, Listener = OwnedFd, Waker = Waker> + 'static,
+    {
+        let pins = self.cores.pins(self.count);
+        let pinned = pins.is_some();
+        info!(shards = self.count, sessions = self.sessions, pinned, "shards start");
+        let (reporter, reports) = mpsc::channel();
+        let (mut threads, mut go) = (Vec::new(), Vec::new());
+        for index in 0..self.count {
+            let id = u16::try_from(index).expect("the configuration bounds the shards");
+            let core = pins.map(|pins| pins[index]);
+            let (begin, listeners) = mpsc::channel();
+            let thread = ShardThread {
+                id,
+                core,
+                plan: Arc::clone(self.plan),
+                surroundings: self.journal.surroundings(id),
+                // The first shards take what does not divide.
+                sessions: self.sessions / self.count + usize::from(index < self.sessions % self.count),
+                listeners,
+            };
+            let (open, reporter) = (open.clone(), reporter.clone());
+            let body = move || {
+                let guard = Guard { id, reporter };
+                thread.run(open, &guard.reporter);
+            };
+            let spawned = thread::Builder::new().name(format!("shard-{id}")).spawn(body);
+            threads.push(spawned.map_err(|error| Fault::System("no thread can be started", error))?);
+            go.push(begin);
+        }
+        drop(reporter);
+        let mut senders = Vec::new();
+        for report in reports.iter().take(self.count) {
+            match report {
+                Report::Ready(id, sender) => senders.push((id, sender)),
+                Report::NoBackend(shard, source) => {
+                    drop(go);
+                    threads.into_iter().for_each(|thread| drop(thread.join()));
+                    return Err(Fault::Open(NoBackend { shard, kind, source, locked: self.locked }));
+                }
+                Report::Panicked(id) => return Err(Fault::Panicked(id)),
+                Report::Listening | Report::Ended(..) => unreachable!("a shard has no listeners yet"),
+            }
+        }
+        senders.sort_by_key(|(id, _)| *id);
+        let shards = Arc::new(Shards(senders.into_iter().map(|(_, sender)| sender).collect()));
+        Ok(Threads { threads, shards, go, reports })
+    }
+}
+
+/// Reports a thread that unwinds.
+struct Guard {
+    id: u16,
+    reporter: Sender<Report>,
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            // Nobody listens any more where the gateway has ended.
+            let _ = self.reporter.send(Report::Panicked(self.id));
+        }
+    }
+}
+
+/// One shard's thread.
+struct ShardThread {
+    id: u16,
+    core: Option<usize>,
+    plan: Arc<Plan>,
+    surroundings: Surroundings,
+    sessions: usize,
+    listeners: Receiver<Vec<OwnedFd>>,
+}
+
+impl ShardThread {
+    /// Makes the backend on this thread, which is the only one that may use it; then waits for the listeners.
+    fn run<B>(self, open: impl Fn() -> io::Result<B>, reporter: &Sender<Report>)
+    where
+        B: Backend<Socket = OwnedFd, Listener = OwnedFd, Waker = Waker>,
+    {
+        let id = self.id;
+        // That nobody listens to reports any more means that the start has failed elsewhere.
+        let report = |report| drop(reporter.send(report));
+        if let Some(core) = self.core
+            && let Err(error) = cores::pin(core)
+        {
+            warn!(shard = id, core, "the shard is not pinned: {error}");
+        }
+        let backend = match open() {
+            Ok(backend) => backend,
+            Err(error) => return report(Report::NoBackend(id, error)),
+        };
+        let (sender, mailbox) = mailbox(backend.waker());
+        report(Report::Ready(id, sender));
+        let Ok(listeners) = self.listeners.recv() else { return };
+        let shard = Shard::new(id, backend, self.surroundings, self.plan, mailbox, self.sessions);
+        let result = serve_shard(shard, listeners, || report(Report::Listening));
+        report(Report::Ended(id, result));
+    }
+}
+
+fn serve_shard<B, E>(mut shard: Shard<B, E>, listeners: Vec<OwnedFd>, listening: impl Fn()) -> io::Result<()>
+where
+    B: Backend<Socket = OwnedFd, Listener = OwnedFd>,
+    E: shard::Environment,
+{
+    for (id, listener) in (0..=u8::MAX).zip(listeners) {
+        shard.listen(ListenerId(id), listener)?;
+    }
+    listening();
+    shard.run()?;
+    debug!("{:?}", shard.counters());
+    Ok(())
+}
+
+impl Threads {
+    /// Gives each shard its listeners, and waits until all accept.
+    fn go(self, listeners: &mut Listeners, plan: &Plan) -> Result<Running, Fault> {
+        let Self { threads, shards, go, reports } = self;
+        for (begin, sockets) in go.iter().zip(listeners.shards.drain(..)) {
+            // A thread that is gone has reported why.
+            let _ = begin.send(sockets);
+        }
+        let mut running = Running { threads, shards, reports, ended: 0 };
+        for _ in 0..running.threads.len() {
+            match running.reports.recv() {
+                Ok(Report::Listening) => {}
+                Ok(Report::Ended(id, result)) => {
+                    running.ended += 1;
+                    let error = result.err().unwrap_or_else(|| io::ErrorKind::UnexpectedEof.into());
+                    return running.fail(Fault::Shard(id, error));
+                }
+                Ok(Report::Panicked(id)) => return running.fail(Fault::Panicked(id)),
+                Ok(Report::Ready(..) | Report::NoBackend(..)) | Err(_) => {
+                    unreachable!("each thread reports in this order, and ends with a report")
+                }
+            }
+        }
+        let has_page = plan.config().routes.iter().any(|route| route.action == Action::Page);
+        for bound in &listeners.bound {
+            match bound {
+                Bind::Tcp(address) if has_page => {
+                    info!("listening on ws://{address} (there is a page for browsers: http://{address}/)");
+                }
+                Bind::Tcp(address) => info!("listening on ws://{address}"),
+                Bind::Unix(path) => info!("listening on unix:{}", path.display()),
+            }
+        }
+        Ok(running)
+    }
+}
+
+/// Shards at work.
+struct Running {
+    threads: Vec<JoinHandle<()>>,
+    shards: Arc<Shards>,
+    reports: Receiver<Report>,
+    /// Shards that have reported their end.
+    ended: usize,
+}
+
+impl Running {
+    /// Resolves names and looks after signals until all shards have ended.
+    fn supervise(mut self, plan: &Arc<Plan>, caught: signals::Caught) -> Result<(), Fault> {
+        let thread = |error| Fault::System("no thread can be started", error);
+        let resolver = match Resolver::start(plan, &self.shards).map_err(thread) {
+            Ok(resolver) => resolver,
+            Err(fault) => return self.fail(fault),
+        };
+        let watch = match caught.watch(Arc::clone(&self.shards)).map_err(thread) {
+            Ok(watch) => watch,
+            Err(fault) => return self.fail(fault),
+        };
+        while self.ended < self.threads.len() {
+            match self.reports.recv() {
+                Ok(Report::Ended(_, Ok(()))) => self.ended += 1,
+                Ok(Report::Ended(id, Err(error))) => {
+                    self.ended += 1;
+                    return self.fail(Fault::Shard(id, error));
+                }
+                Ok(Report::Panicked(id)) => return self.fail(Fault::Panicked(id)),
+                Ok(Report::Ready(..) | Report::NoBackend(..) | Report::Listening) | Err(_) => {
+                    unreachable!("each thread reports in this order, and ends with a report")
+                }
+            }
+        }
+        resolver.stop();
+        watch.end();
+        self.threads.into_iter().for_each(|thread| drop(thread.join()));
+        Ok(())
+    }
+
+    /// Ends all shards: one alone would leave its part of the connections to time out.
+    fn fail<T>(self, fault: Fault) -> Result<T, Fault> {
+        self.shards.send(Mail::Stop);
+        self.threads.into_iter().for_each(|thread| drop(thread.join()));
+        Err(fault)
+    }
+}
