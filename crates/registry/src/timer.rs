@@ -21,6 +21,8 @@ pub enum Timer {
     Linger,
     /// No message for too long.
     Idle,
+    /// Output waits, and the peer takes none of it.
+    Write,
 }
 
 /// What a session says when its deadline is due.

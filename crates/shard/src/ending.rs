@@ -189,129 +189,8 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         }
     }
 
-    /// A deadline of the session has come, or an earlier one that meanwhile has no meaning.
-    pub(crate) fn due(&mut self, key: Key) {
-        let now_ms = self.now_ms;
-        let Some(session) = self.registry.get(key) else { return };
-        let write_ms = self.plan.limits().write_timeout_ms;
-        if !session.outbox.is_empty() && session.stalled.ms(now_ms) + write_ms <= now_ms {
-            self.counters.slow += 1;
-            let leg = self.leg(key);
-            self.log_end(
-                key,
-                leg,
-                CloseCode::TRY_AGAIN_LATER.into(),
-                "slow consumer: it took nothing for too long",
-            );
-            self.peer_stalled(key);
-            return;
-        }
-        let stalled = (!session.outbox.is_empty()).then_some(session.stalled.ms(now_ms) + write_ms);
-        let next = match &session.state {
-            State::Head(head) if head.deadline_ms <= now_ms => {
-                if head.bytes.is_empty() && session.marks.keep_alive {
-                    self.abort(key, false);
-                } else {
-                    self.refuse(key, &HEAD_TIMEOUT, false);
-                }
-                return;
-            }
-            State::Head(head) => Some(head.deadline_ms),
-            State::Waiting(_) => self.due_waiting(key),
-            State::Dialing(dialing) if dialing.deadline_ms <= now_ms => {
-                self.dial_timed_out(key);
-                return;
-            }
-            State::Dialing(dialing) => Some(dialing.deadline_ms),
-            State::Lingering { deadline_ms, .. } if *deadline_ms <= now_ms => {
-                self.abort(key, true);
-                return;
-            }
-            State::Lingering { deadline_ms, .. } => Some(*deadline_ms),
-            State::Open(_) => self.due_open(key),
-            State::Paired(_) => self.due_paired(key),
-            State::Dead => None,
-        };
-        if matches!(self.registry.get(key), Some(session) if matches!(session.state, State::Dead)) {
-            return;
-        }
-        if let Some(next) = [next, stalled].into_iter().flatten().min() {
-            self.ensure_deadline(key, next);
-        }
-    }
-
-    /// Deadlines of a session that is answered here; gives the next one.
-    fn due_open(&mut self, key: Key) -> Option<u64> {
-        let now_ms = self.now_ms;
-        let session = self.registry.get_mut(key)?;
-        let limits = &self.plan.route(session.route).limits;
-        let State::Open(open) = &session.state else { return None };
-        if open.close_deadline_ms != 0 {
-            if open.close_deadline_ms <= now_ms {
-                self.abort(key, true);
-                return None;
-            }
-            return Some(open.close_deadline_ms);
-        }
-        let mut next = None;
-        if open.decoder.is_partial() {
-            let deadline = session.since.ms(now_ms) + limits.message_timeout_ms;
-            if deadline <= now_ms {
-                self.violated(key, CloseCode::POLICY_VIOLATION, "a message took too long to complete");
-                return None;
-            }
-            next = Some(deadline);
-        }
-        if limits.idle_timeout_ms != 0 {
-            let deadline = session.spoke.ms(now_ms) + limits.idle_timeout_ms;
-            if deadline <= now_ms {
-                self.log_end(key, Leg::Client, CloseCode::GOING_AWAY.into(), "idle for too long");
-                self.send_close(key, Some(CloseCode::GOING_AWAY), "idle for too long");
-                self.linger(key);
-                return None;
-            }
-            next = Some(next.map_or(deadline, |n: u64| n.min(deadline)));
-        }
-        let ping = self.due_ping(key)?;
-        Some(next.map_or(ping, |n| n.min(ping)))
-    }
-
-    /// Pings a silent peer, gives up one that did not answer; gives the next deadline.
-    ///
-    /// `None` where the session was ended.
-    pub(crate) fn due_ping(&mut self, key: Key) -> Option<u64> {
-        let now_ms = self.now_ms;
-        let session = self.registry.get_mut(key)?;
-        let limits = &self.plan.route(session.route).limits;
-        let (ping_interval_ms, pong_timeout_ms) = (limits.ping_interval_ms, limits.pong_timeout_ms);
-        if ping_interval_ms == 0 {
-            return Some(u64::MAX);
-        }
-        if session.marks.pinged {
-            let deadline = session.pinged.ms(now_ms) + pong_timeout_ms;
-            if deadline > now_ms {
-                return Some(deadline);
-            }
-            self.counters.ping_timeouts += 1;
-            let leg = self.leg(key);
-            self.log_end(key, leg, ABNORMAL, "no pong in time");
-            self.peer_silent(key);
-            return None;
-        }
-        let deadline = session.seen.ms(now_ms) + ping_interval_ms;
-        if deadline > now_ms {
-            return Some(deadline);
-        }
-        if self.send_ping(key) {
-            Some(now_ms + pong_timeout_ms)
-        } else {
-            // Inside a forwarded frame nothing can be put: look again soon.
-            Some(now_ms + ping_interval_ms.min(1_000))
-        }
-    }
-
     /// A peer that answers no ping: it gets no Close, it would not read it.
-    fn peer_silent(&mut self, key: Key) {
+    pub(crate) fn peer_silent(&mut self, key: Key) {
         match self.registry.get(key).map(|session| &session.state) {
             Some(State::Paired(_)) => self.leg_vanished(key, 0),
             Some(_) => self.abort(key, true),
@@ -320,7 +199,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
     }
 
     /// A peer that takes nothing.
-    fn peer_stalled(&mut self, key: Key) {
+    pub(crate) fn peer_stalled(&mut self, key: Key) {
         match self.registry.get(key).map(|session| &session.state) {
             Some(State::Paired(_)) => self.pair_stalled(key),
             Some(State::Dialing(_)) => self.dial_failed(key, "took no handshake", 0),
@@ -346,7 +225,3 @@ pub(crate) const DRAINING: Refusal = Refusal {
     close: true,
     fields: &[("Retry-After", "1")],
 };
-
-/// RFC 9110 §15.5.9.
-const HEAD_TIMEOUT: Refusal =
-    Refusal { status: 408, reason: "the request's head did not arrive in time", close: true, fields: &[] };

@@ -31,6 +31,7 @@ mod proxy;
 mod session;
 mod shard;
 mod stamp;
+mod timers;
 mod transport;
 mod turn;
 

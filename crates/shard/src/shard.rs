@@ -6,7 +6,7 @@
 use std::{io, sync::Arc, time::Duration};
 
 use tidegate_io::{Backend, Event, ListenerId, ReceiveEnd, Remainder, Token};
-use tidegate_registry::{Key, Registry, Retained, Wheel};
+use tidegate_registry::{Batch, Key, Registry, Retained, Wheel};
 use tidegate_wire::{close::CloseCode, deflate::Codecs, message::Spares};
 
 use crate::{
@@ -92,7 +92,7 @@ pub struct Shard<B: Backend, E: Environment> {
     stopping: bool,
     events: Vec<Event<B::Socket>>,
     remainders: Vec<Remainder>,
-    due: Vec<u32>,
+    pub(crate) batch: Batch,
     full_logged_ms: u64,
 }
 
@@ -137,7 +137,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             stopping: false,
             events: Vec::new(),
             remainders: Vec::new(),
-            due: Vec::new(),
+            batch: Batch::new(),
             full_logged_ms: 0,
             backend,
             environment,
@@ -216,6 +216,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             self.handle(event);
         }
         self.events = events;
+        self.resume_accepting();
         let lagging = deadline_ms.is_some_and(|deadline| self.now_ms > deadline + LAG_MS);
         if !(lagging && had_events) {
             self.expire();
@@ -525,23 +526,14 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         }
     }
 
-    fn expire(&mut self) {
-        for place in 0..self.listening.len() {
-            let listening = &mut self.listening[place];
+    /// Listeners whose pause is over.
+    fn resume_accepting(&mut self) {
+        for listening in &mut self.listening {
             if listening.retry_ms != 0 && listening.retry_ms <= self.now_ms {
                 listening.retry_ms = 0;
                 self.backend.accept(listening.id);
             }
         }
-        let mut due = std::mem::take(&mut self.due);
-        self.wheel.expire(self.now_ms, &mut due);
-        for index in due.drain(..) {
-            if let Some(key) = self.registry.key_at(index) {
-                self.due(key);
-                self.flush_spans();
-            }
-        }
-        self.due = due;
     }
 
     /// Ends both directions at once and frees the slot when nothing is in flight any more.

@@ -416,16 +416,14 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         }
     }
 
-    /// A client's deadline while it waits: only a name's resolving has one.
-    pub(crate) fn due_waiting(&mut self, key: Key) -> Option<u64> {
-        let State::Waiting(waiting) = &self.registry.get(key)?.state else { return None };
-        if waiting.deadline_ms > self.now_ms {
-            return (waiting.deadline_ms != u64::MAX).then_some(waiting.deadline_ms);
-        }
+    /// A name was not resolved in time: nothing else has a deadline while a client waits.
+    pub(crate) fn resolve_timed_out(&mut self, key: Key) {
+        let Some(State::Waiting(waiting)) = self.registry.get(key).map(|session| &session.state) else {
+            return;
+        };
         let upstream = waiting.current.map_or(0, |(upstream, _)| upstream);
         self.log_upstream(key, upstream, "its name was not resolved in time", 0);
         self.refuse_waiting(key, &GATEWAY_TIMEOUT);
-        None
     }
 
     /// Names were resolved: those that waited go on.

@@ -270,7 +270,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         }
     }
 
-    fn pair_violated(&mut self, key: Key, code: CloseCode, reason: &'static str) {
+    pub(crate) fn pair_violated(&mut self, key: Key, code: CloseCode, reason: &'static str) {
         let leg = self.leg(key);
         let Some(session) = self.registry.get_mut(key) else { return };
         session.marks.close_received = true;
@@ -379,54 +379,27 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         }
     }
 
-    /// Deadlines of a leg; gives the next one.
-    pub(crate) fn due_paired(&mut self, key: Key) -> Option<u64> {
-        let now_ms = self.now_ms;
-        let session = self.registry.get(key)?;
-        let State::Paired(paired) = &session.state else { return None };
-        if let Some(ending) = paired.ending.as_ref().filter(|ending| ending.deadline_ms != 0) {
-            if ending.deadline_ms > now_ms {
-                return Some(ending.deadline_ms);
-            }
-            let owed = ending.answer;
-            let far = self.part(key);
-            match owed {
-                Some(Answer::Echo(code)) => self.tell(key, code, ""),
-                Some(Answer::Verdict(..)) => self.tell(key, None, ""),
-                None => self.abort(key, true),
-            }
-            if let Some(far) = far {
-                self.abort(far, true);
-            }
-            return None;
+    /// The end of a leg has taken too long: it is told what it is owed, and cut.
+    pub(crate) fn end_overdue(&mut self, key: Key) {
+        let owed = self.ending(key).and_then(|ending| ending.answer);
+        let far = self.part(key);
+        match owed {
+            Some(Answer::Echo(code)) => self.tell(key, code, ""),
+            Some(Answer::Verdict(..)) => self.tell(key, None, ""),
+            None => self.abort(key, true),
         }
-        let limits = &self.plan.route(session.route).limits;
-        let mut next = u64::MAX;
-        // A reader that is paused for its far side is not late.
-        if paired.is_mid_message() && !session.marks.paused {
-            let deadline = session.since.ms(now_ms) + limits.message_timeout_ms;
-            if deadline <= now_ms {
-                self.pair_violated(key, CloseCode::POLICY_VIOLATION, "a message took too long to complete");
-                return None;
-            }
-            next = deadline;
+        if let Some(far) = far {
+            self.abort(far, true);
         }
-        if limits.idle_timeout_ms != 0 && !session.marks.upstream {
-            let far_spoke =
-                paired.far.and_then(|far| self.registry.get(far)).map_or(0, |far| far.spoke.ms(now_ms));
-            let deadline = session.spoke.ms(now_ms).max(far_spoke) + limits.idle_timeout_ms;
-            if deadline <= now_ms {
-                self.log_end(key, Leg::Client, CloseCode::GOING_AWAY.into(), "idle for too long");
-                let far = self.part(key);
-                self.end_leg(key, CloseCode::GOING_AWAY, "idle for too long");
-                if let Some(far) = far {
-                    self.end_leg(far, CloseCode::GOING_AWAY, "");
-                }
-                return None;
-            }
-            next = next.min(deadline);
+    }
+
+    /// No message either way for too long.
+    pub(crate) fn pair_idle(&mut self, key: Key) {
+        let far = self.part(key);
+        self.end_leg(key, CloseCode::GOING_AWAY, "idle for too long");
+        if let Some(far) = far {
+            self.end_leg(far, CloseCode::GOING_AWAY, "");
         }
-        Some(next.min(self.due_ping(key)?))
     }
 
     /// Pings a silent peer, where a frame can be put in; tells whether it did.
@@ -475,7 +448,7 @@ impl Paired {
     }
 
     /// Whether a message or frame of this leg is incomplete.
-    fn is_mid_message(&self) -> bool {
+    pub(crate) fn is_mid_message(&self) -> bool {
         match &self.reading {
             Reading::Cut(inspector) => inspector.message_open(),
             Reading::Messages(messages) => messages.decoder.is_partial(),
