@@ -70,6 +70,8 @@ pub(crate) struct Client {
     last: Option<Act>,
     close_sent: Option<Option<u16>>,
     close_got: Option<Option<u16>>,
+    /// The clock jumped while it waited for the gateway to find out.
+    gone_anew: bool,
     /// Its own Close was sent before one came.
     closed_first: bool,
     progress: u64,
@@ -116,6 +118,7 @@ impl Client {
             last: None,
             close_sent: None,
             close_got: None,
+            gone_anew: false,
             closed_first: false,
             progress: start,
             moved: 0,
@@ -155,7 +158,8 @@ impl Client {
         let conn = net.dial(me, self.listener);
         // Listener 1 is the one with records.
         let mut link = Link::new(conn, self.pace, self.listener == 1);
-        if self.random.below(3) == 0 {
+        let short = self.script.asking != Asking::Wrong(Mistake::LongHead);
+        if short && self.random.below(3) == 0 {
             link.pace.write = (self.random.size(1..=60), self.random.range(0..=40 * MILLIS));
         }
         self.link = Some(link);
@@ -265,6 +269,8 @@ impl Client {
             (Asking::Page, _) => &[200],
             (Asking::Wrong(mistake), _) => mistake.statuses(),
             (Asking::Right, Promise::Refused(statuses)) => statuses,
+            // The upstream's 101 went with its connection.
+            (Asking::Right, Promise::Breaks(_)) => &[502],
             (Asking::Right, _) => &[],
         };
         let upstream = gateway && self.facts.has_failed(self.route) && self.script.asking == Asking::Right;
@@ -366,10 +372,7 @@ impl Client {
         if !allowed {
             self.fail(&format!("a Close with {code:?}"));
         }
-        if self.close_sent.is_none()
-            && self.violated.is_none()
-            && !matches!(self.last, Some(Act::HalfClose | Act::Stall))
-        {
+        if self.close_sent.is_none() && self.violated.is_none() && self.last != Some(Act::HalfClose) {
             self.send_close(code);
         }
         // Nothing behind one's own Close (RFC 6455 §5.5.1).
@@ -386,6 +389,8 @@ impl Client {
             Phase::Asking => match self.script.asking {
                 Asking::Wrong(Mistake::CutOff | Mistake::Endless) => {}
                 _ if self.facts.terms.may_be_full => {}
+                _ if reset && matches!(self.promise(), Promise::Breaks(_)) => {}
+                _ if reset && much && matches!(self.promise(), Promise::Source { .. }) => {}
                 _ => self.fail(&format!("{end:?} without an answer")),
             },
             Phase::Answered { missing, .. } => {
@@ -641,6 +646,10 @@ impl Client {
             self.moved = moved;
             self.progress = net.now;
         }
+        if self.gone_anew {
+            self.gone_anew = false;
+            self.go_silent(net);
+        }
         if let Phase::Gone { by } = self.phase {
             if net.conns[self.conn()].gate.is_closed() {
                 net.close_peer(self.conn(), true);
@@ -691,6 +700,9 @@ impl Actor for Client {
     }
 
     fn excuse(&mut self, why: Excuse) {
+        if why == Excuse::Jump && matches!(self.phase, Phase::Gone { .. }) {
+            self.gone_anew = true;
+        }
         // Who comes later is not concerned.
         if self.phase != Phase::Waiting || why == Excuse::Drain {
             self.facts.excuse(self.id, why);

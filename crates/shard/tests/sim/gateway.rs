@@ -79,6 +79,9 @@ impl Subject for Gateway {
     }
 }
 
+/// Sessions of a seed at most.
+const MOST_CLIENTS: usize = 200;
+
 /// What a seed configures.
 struct Setup {
     terms: Terms,
@@ -93,9 +96,9 @@ struct Setup {
 
 impl Setup {
     fn draw(random: &mut Random) -> Setup {
-        let clients = *random.pick(&[1, 4, 10, 24]);
+        let clients = *random.pick(&[4, 40, 100, 200]);
         let clients = random.range(1..=clients);
-        let max_sessions = if random.below(6) == 0 { random.size(1..=4) } else { 64 };
+        let max_sessions = if random.below(6) == 0 { random.size(1..=6) } else { MOST_CLIENTS };
         let message_bytes = *random.pick(&[16 << 10, 64 << 10, 256 << 10]);
         let outbox_soft = *random.pick(&[4 << 10, 64 << 10, 256 << 10]);
         let terms = Terms {
@@ -108,7 +111,7 @@ impl Setup {
             connect_timeout: 5 * SECONDS,
             handshake_timeout: 10 * SECONDS,
             message_bytes,
-            may_be_full: max_sessions < 64,
+            may_be_full: max_sessions < MOST_CLIENTS,
         };
         let proxies = (0..random.below(4)).map(|_| draw_upstreams(random)).collect();
         let balances = ["\"round_robin\"", "\"least_sessions\"", "\"hash\"\nhash_on = \"client_address\""];

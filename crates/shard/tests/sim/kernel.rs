@@ -206,7 +206,7 @@ impl Net {
 
     pub(crate) fn arm_receive(&mut self, conn: ConnId, token: u64) {
         self.claim(conn, token);
-        let (recycled, free) = (self.recycled, self.pool.lent().total - self.pool.lent().lent);
+        let (recycled, free) = (self.recycled, self.lent().total - self.lent().lent);
         let established = self.conns[conn].established;
         let gate = self.gate(conn);
         assert!(gate.receive.is_none(), "a receive is armed twice on #{conn}");
@@ -218,6 +218,7 @@ impl Net {
             panic!("a starved receive is armed again on #{conn} though no buffer came back");
         }
         gate.receive = Some(Receive { token, fresh: true, cancel: None, ended: false });
+        self.say(|| format!("#{conn} arms a receive"));
         self.touch(conn);
     }
 
@@ -231,6 +232,7 @@ impl Net {
         assert!(receive.token == token, "a cancellation on #{conn} names another token");
         if receive.cancel.is_none() {
             receive.cancel = Some(when);
+            self.say(|| format!("#{conn} cancels its receive"));
             self.touch_at(when, conn);
             self.touch(conn);
         }
@@ -242,6 +244,7 @@ impl Net {
         let gate = self.gate(conn);
         assert!(gate.poll.is_none(), "a poll is armed twice on #{conn}");
         gate.poll = Some(Poll { token, spurious, ended: false });
+        self.say(|| format!("#{conn} arms a poll"));
         self.touch(conn);
     }
 
@@ -322,6 +325,7 @@ impl Net {
         let gate = self.gate(conn);
         assert!(gate.is_open(), "shutdown_write on closed socket #{conn}");
         assert!(established || gate.broken.is_some(), "shutdown_write on #{conn} before it is connected");
+        self.say(|| format!("#{conn} shuts its writing side down"));
         self.finish(conn);
         self.touch(conn);
     }
@@ -343,6 +347,8 @@ impl Net {
         gate.shut_both = true;
         gate.reset_on_close |= reset;
         let dial = gate.connect.filter(|dial| !dial.ended);
+        self.say(|| format!("#{conn} is shut down, reset: {reset}"));
+        let gate = self.gate(conn);
         if let Some(dial) = dial {
             gate.broken = Some(errno::ECONNABORTED);
             self.end_connect(conn, dial.token, errno::ECONNABORTED);
@@ -487,6 +493,16 @@ impl Net {
         }
         if armed && self.random.chance(512) {
             self.end_accept(listener, 0);
+        }
+    }
+
+    /// The process has ended: connections that were accepted without anybody being told go with it.
+    pub(crate) fn end_process(&mut self) {
+        for conn in 0..self.conns.len() {
+            if self.conns[conn].gate.life == Life::Unborn {
+                self.gate(conn).life = Life::Closed;
+                self.send_reset(conn, false);
+            }
         }
     }
 

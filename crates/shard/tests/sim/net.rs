@@ -438,11 +438,13 @@ impl Net {
 
     /// A connection that nobody knows yet.
     pub(crate) fn add_conn(&mut self, actor: Option<ActorId>, gate: Gate) -> ConnId {
-        let sizes = [300, 2_000, 16_384, 100_000, 1 << 20];
         let longest = if self.random.below(4) == 0 { self.latency * 3 } else { self.latency };
+        let sizes = [300, 2_000, 16_384, 100_000, 1 << 20];
+        // Small buffers over a long way would make any message too slow for its deadline.
+        let sizes = if longest > MILLIS { &sizes[2..] } else { &sizes[..] };
         let mut pipe = || Pipe {
-            send_room: *self.random.pick(&sizes),
-            window: *self.random.pick(&sizes),
+            send_room: *self.random.pick(sizes),
+            window: *self.random.pick(sizes),
             latency: (longest / 4, longest),
             ..Pipe::default()
         };
@@ -495,7 +497,11 @@ impl Net {
             Way::In => conn.inbound.latency,
             Way::Out => conn.outbound.latency,
         };
-        let slow = if self.strikes(Fault::SlowSegment) { self.random.range(0..=300 * MILLIS) } else { 0 };
+        let slow = match self.strikes(Fault::SlowSegment) {
+            true if self.random.below(16) == 0 => self.random.range(0..=300 * MILLIS),
+            true => self.random.range(0..=10 * MILLIS),
+            false => 0,
+        };
         self.random.range(low..=high) + slow
     }
 
@@ -564,7 +570,10 @@ impl Net {
     /// Has a reset on its way to the gateway or to the peer.
     pub(crate) fn send_reset(&mut self, conn: ConnId, to_gateway: bool) {
         let way = if to_gateway { Way::In } else { Way::Out };
-        self.pipe(conn, way).flying.clear();
+        // What was on its way is lost, the FIN behind it, too.
+        let pipe = self.pipe(conn, way);
+        pipe.flying.clear();
+        pipe.fin = false;
         let time = self.now + self.travel(conn, way);
         self.at(time, Due::Reset(conn, to_gateway));
     }

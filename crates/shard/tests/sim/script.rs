@@ -169,7 +169,7 @@ impl Script {
             _ => Asking::Right,
         };
         let mut acts = Vec::new();
-        let most = *random.pick(&[3, 10, 10, 60]);
+        let most = *random.pick(&[3, 10, 30, 120]);
         let big = *random.pick(&[125, 300, 2_100, 5_000, terms.message_bytes]);
         let mut budget = 400_000usize;
         for _ in 0..random.below(most) {
