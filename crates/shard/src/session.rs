@@ -178,8 +178,8 @@ pub(crate) struct Ending {
     pub(crate) deadline_ms: u64,
     /// What this leg is told when the far side has answered, or at the deadline.
     pub(crate) answer: Option<Answer>,
-    /// A Close that waits for a boundary.
-    pub(crate) wanted: Option<CloseCode>,
+    /// A Close that waits for a boundary: its code and reason.
+    pub(crate) wanted: Option<(Option<CloseCode>, &'static str)>,
 }
 
 /// The Close that a client gets after its upstream's last message.

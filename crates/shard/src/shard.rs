@@ -251,9 +251,11 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         while place < self.turn.dirty.len() {
             let dirty = self.turn.dirty[place];
             if dirty.from_outbox {
-                // What does not fit into one send must not wait for an event: the kernel reports no success.
+                // The kernel reports no success: what follows it, more bytes or a reader that goes on, must not
+                // wait for another event.
                 let outbox = self.registry.get(dirty.key).map(|session| &session.outbox);
-                self.hurried |= outbox.is_some_and(|outbox| outbox.sendable() < outbox.buffered());
+                self.hurried |=
+                    outbox.is_some_and(|outbox| outbox.is_paused() || outbox.sendable() < outbox.buffered());
                 place += 1;
                 continue;
             }

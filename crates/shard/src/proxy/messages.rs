@@ -28,6 +28,8 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             return self.await_close(key, bytes);
         };
         let Some((session, far)) = registry.pair_mut(key, far_key) else { return Stop::Used };
+        // RFC 6455 §5.5.1: nothing follows a Close that was sent.
+        let deaf = far.marks.close_sent;
         let route = plan.route(session.route);
         let upstream = session.marks.upstream;
         let State::Paired(paired) = &mut session.state else { return Stop::Used };
@@ -56,6 +58,8 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                 })
             };
             let source = match event {
+                Event::Close(close) => return Stop::Close(close),
+                _ if deaf => continue,
                 Event::Message { kind, payload, .. } => {
                     session.spoke = session.seen;
                     counters.relayed += 1;
@@ -107,7 +111,6 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                     }
                     turn.keep_small(ControlFrame::pong(&payload, draw_mask()).as_ref())
                 }
-                Event::Close(close) => return Stop::Close(close),
             };
             spans.push(Span { key: far_key, source, content: Content::WHOLE });
         }

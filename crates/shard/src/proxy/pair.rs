@@ -78,13 +78,18 @@ impl<B: Backend, E: Environment> Shard<B, E> {
 
     fn relay_bytes(&mut self, key: Key, bytes: &[u8], place: Place) -> Stop {
         let Self { registry, turn, spans, plan, counters, now_ms, .. } = self;
+        // RFC 6455 §5.5.1: nothing follows a Close that was sent.
+        let far = match registry.get(key).map(|session| &session.state) {
+            Some(State::Paired(paired)) => paired.far,
+            _ => None,
+        };
+        let far = far.filter(|far| registry.get(*far).is_some_and(|far| !far.marks.close_sent));
         let Some(session) = registry.get_mut(key) else { return Stop::Used };
         let route = plan.route(session.route);
         let upstream = session.marks.upstream;
         let State::Paired(paired) = &mut session.state else { return Stop::Used };
         let Reading::Cut(inspector) = &mut paired.reading else { return Stop::Used };
         let rules = RelayRules { limits: route.messages, rsv1: paired.rsv1, utf8: route.utf8 };
-        let far = paired.far;
         let mut read = 0;
         loop {
             let segment = match inspector.next(bytes, &mut read, &rules) {
@@ -262,10 +267,13 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                 self.end_after_upstream(key, far, Answer::Echo(code), code, &close.reason);
             }
             (Leg::Upstream, Some(far)) => {
-                self.part(key);
-                self.send_close(key, code, "");
-                self.linger(key);
+                // What the client is in the middle of goes through before the upstream's Close is answered.
+                if let Some(ending) = self.ending(key) {
+                    ending.wanted = Some((code, ""));
+                }
+                self.set_end(key);
                 self.begin_close(far, code, &close.reason);
+                self.close_at_boundary(key);
             }
         }
     }
@@ -359,23 +367,30 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             return;
         }
         let Some(ending) = self.ending(key).filter(|ending| ending.deadline_ms == 0) else { return };
-        ending.wanted = Some(wanted);
+        ending.wanted = Some((Some(wanted), "going away"));
         self.set_end(key);
         self.resume(key);
         self.close_at_boundary(key);
     }
 
-    /// Sends the Close that waits for a boundary.
+    /// Sends the Close that waits for a boundary. Where it is the answer to the peer's, the leg is done.
     fn close_at_boundary(&mut self, key: Key) {
-        let Some(State::Paired(paired)) = self.registry.get(key).map(|session| &session.state) else {
+        let Some(session) = self.registry.get(key) else { return };
+        let answers = session.marks.close_received;
+        let State::Paired(paired) = &session.state else { return };
+        let Some((code, reason)) = paired.ending.as_ref().and_then(|ending| ending.wanted) else { return };
+        if !self.at_boundary(key) {
             return;
-        };
-        let Some(code) = paired.ending.as_ref().and_then(|ending| ending.wanted) else { return };
-        if self.at_boundary(key) {
-            if let Some(ending) = self.ending(key) {
-                ending.wanted = None;
-            }
-            self.send_close(key, Some(code), "going away");
+        }
+        if answers {
+            self.part(key);
+        }
+        if let Some(ending) = self.ending(key) {
+            ending.wanted = None;
+        }
+        self.send_close(key, code, reason);
+        if answers {
+            self.linger(key);
         }
     }
 
