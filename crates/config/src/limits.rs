@@ -96,7 +96,7 @@ impl Default for Limits {
             head_fields: 100,
             head_timeout_ms: 10_000,
             write_timeout_ms: 30_000,
-            linger_bytes: 64 << 10,
+            linger_bytes: 1 << 20,
             receive_buffers: 1024,
             inflaters: 64,
             deflaters: 8,
