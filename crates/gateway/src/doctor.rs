@@ -13,7 +13,7 @@ use crate::{
     Outcome,
     arguments::DoctorArguments,
     cores::Cores,
-    limits::{self, Need},
+    limits::{self, Lockable, Need},
     logs,
 };
 
@@ -113,13 +113,17 @@ fn descriptors(report: &mut Report, config: &Config, shards: usize, before: Rlim
 
 /// Locked memory, and what the process takes at its start.
 fn memory(report: &mut Report, config: &Config, shards: usize) {
-    let needed = limits::locked_bytes(config, shards);
-    let limit = limits::raise(Resource::Memlock);
-    let verdict = match limit {
-        Some(limit) if limit < needed => "more than there is: the kernel may refuse the rings",
-        _ => "enough",
+    let lockable = Lockable::raise();
+    let entries = lockable.entries(config, shards);
+    let needed = limits::ring_bytes(config, shards, entries);
+    let verdict = match lockable.bytes() {
+        None => "which this process may lock".to_owned(),
+        Some(limit) if limit < needed => {
+            format!("but the hard limit is {limit}: the kernel may refuse the rings")
+        }
+        Some(limit) => format!("within the hard limit of {limit}"),
     };
-    report.line("locked by rings", format_args!("{needed} bytes, charged from Linux 6.14 on: {verdict}"));
+    report.line("locked by rings", format_args!("{needed} bytes with queues of {entries}, {verdict}"));
     let buffers = u64::from(config.limits.receive_buffers) * tidegate_io::BUFFER_BYTES as u64 * shards as u64;
     let (count, each) = (config.limits.receive_buffers, tidegate_io::BUFFER_BYTES);
     report.line(

@@ -1,9 +1,10 @@
 //! The process's limits: raised to what may be had, and held against what the configuration needs.
 
-use std::fmt;
+use std::{fmt, fs};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tidegate_config::{Action, Config, DEFAULT_MAX_SESSIONS};
+use tidegate_io::UringOptions;
 
 /// Descriptors of the process beside its shards': standard streams, signals, resolving, the self-test's ring.
 const OWN: usize = 32;
@@ -107,12 +108,73 @@ pub(crate) fn sessions(
     Ok(Sessions { count: wanted.min(fitting), lowered: fitting < wanted })
 }
 
-/// Bytes of locked memory that the rings of so many shards are charged for: 16 bytes for each entry of a buffer ring, in
-/// whole pages, from Linux 6.14 on.
-pub(crate) fn locked_bytes(config: &Config, shards: usize) -> u64 {
+/// Locked memory that a process may have, for its rings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Lockable {
+    /// `None` for no limit.
+    bytes: Option<u64>,
+}
+
+/// The submission queue's entries, where nothing is scarce; the completion queue has four times as many.
+const MOST_ENTRIES: u32 = 4096;
+
+/// Below this a turn would need several system calls for ordinary loads.
+const LEAST_ENTRIES: u32 = 256;
+
+impl Lockable {
+    /// Raises the limit, and looks whether it counts for this process.
+    pub(crate) fn raise() -> Self {
+        let bytes = raise(Resource::Memlock);
+        // The kernel does not charge those who may lock as they please (capabilities(7)).
+        const CAP_IPC_LOCK: u64 = 1 << 14;
+        let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+        let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+        let effective = effective.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok()).unwrap_or(0);
+        Self { bytes: bytes.filter(|_| effective & CAP_IPC_LOCK == 0) }
+    }
+
+    /// `None` for no limit.
+    pub(crate) fn bytes(self) -> Option<u64> {
+        self.bytes
+    }
+
+    /// The longest queues that so many shards can have.
+    ///
+    /// The usual limit of a service is 8 MiB: 15 full-sized rings. Shorter queues cost a system call more in a turn that
+    /// fills them, while the other backend costs more in every turn.
+    pub(crate) fn entries(self, config: &Config, shards: usize) -> u32 {
+        let mut entries = MOST_ENTRIES;
+        while entries > LEAST_ENTRIES
+            && self.bytes.is_some_and(|bytes| ring_bytes(config, shards, entries) > bytes)
+        {
+            entries /= 2;
+        }
+        entries
+    }
+}
+
+/// Half as many entries, where that is not too few.
+pub(crate) fn fewer_entries(entries: u32) -> Option<u32> {
+    (entries > LEAST_ENTRIES).then_some(entries / 2)
+}
+
+/// How a shard's ring is set up.
+pub(crate) fn ring(config: &Config, entries: u32) -> UringOptions {
+    UringOptions { buffers: config.limits.receive_buffers, sq_entries: entries, cq_entries: entries * 4 }
+}
+
+/// Bytes of locked memory that the rings of so many shards are charged for (measured on Linux 6.18; from 6.14 on): 64
+/// bytes for each entry of the submission queue, 16 for each of the completion queue and of the buffer ring, in whole
+/// pages; and what the self-test's ring had, which the kernel gives back a little later.
+pub(crate) fn ring_bytes(config: &Config, shards: usize, entries: u32) -> u64 {
     const PAGE: u64 = 4096;
-    let ring = (u64::from(config.limits.receive_buffers) * 16).next_multiple_of(PAGE);
-    ring * shards as u64
+    const HEAD: u64 = 512;
+    const SELF_TEST: u64 = 4 * PAGE;
+    let UringOptions { buffers, sq_entries, cq_entries } = ring(config, entries);
+    let queues = (u64::from(sq_entries) * 64).next_multiple_of(PAGE)
+        + (u64::from(cq_entries) * 16 + HEAD).next_multiple_of(PAGE);
+    let buffers = (u64::from(buffers) * 16).next_multiple_of(PAGE);
+    (queues + buffers) * shards as u64 + SELF_TEST
 }
 
 #[cfg(test)]
@@ -170,10 +232,25 @@ mod tests {
     }
 
     #[test]
-    fn rings_are_charged_in_pages() {
-        let mut config = config(None, false);
-        assert_eq!(locked_bytes(&config, 2), 2 * 16 * 1024);
-        config.limits.receive_buffers = 16;
-        assert_eq!(locked_bytes(&config, 3), 3 * 4096);
+    fn queues_are_as_long_as_locked_memory_allows() {
+        let config = config(None, false);
+        let entries = |bytes, shards| Lockable { bytes }.entries(&config, shards);
+        let kib = |kib: u64| Some(kib << 10);
+        assert_eq!(ring_bytes(&config, 1, 4096), (256 + 260 + 16 + 16) << 10);
+        assert_eq!((entries(None, 64), entries(kib(8192), 2)), (4096, 4096));
+        // Debian's and systemd's usual 8 MiB.
+        assert_eq!(
+            (entries(kib(8192), 15), entries(kib(8192), 16), entries(kib(8192), 32)),
+            (4096, 2048, 1024)
+        );
+        assert_eq!((entries(kib(64), 1), entries(Some(0), 1)), (256, 256));
+        for shards in [1, 2, 7, 64] {
+            let most = ring_bytes(&config, shards, 1024);
+            assert_eq!((entries(Some(most), shards), entries(Some(most - 1), shards)), (1024, 512));
+        }
+        assert_eq!(
+            (fewer_entries(4096), fewer_entries(512), fewer_entries(256)),
+            (Some(2048), Some(256), None)
+        );
     }
 }

@@ -16,9 +16,7 @@ use std::{
 
 use rustix::process::Resource;
 use tidegate_config::{Action, Bind, Config, IoChoice};
-use tidegate_io::{
-    Backend, Choice, Epoll, EpollOptions, Kind, ListenerId, Uring, UringOptions, Waker, choose,
-};
+use tidegate_io::{Backend, Choice, Epoll, EpollOptions, Kind, ListenerId, Uring, Waker, choose};
 use tidegate_shard::{self as shard, Mail, Plan, Shard, mailbox};
 use tracing::{debug, error, info, warn};
 
@@ -27,7 +25,7 @@ use crate::{
     arguments::{NoConfig, RunArguments},
     cores::{self, Cores},
     journal::{Journal, Surroundings},
-    limits::{self, TooFewDescriptors},
+    limits::{self, Lockable, TooFewDescriptors},
     listeners::{BindError, Listeners},
     logs,
     resolver::Resolver,
@@ -162,7 +160,7 @@ fn serve(config: Config) -> Result<(), Fault> {
         let (limit, sessions) = (descriptors, sessions.count);
         warn!(limit, sessions, "the limit of descriptors allows fewer sessions than the default");
     }
-    let memlock = limits::raise(Resource::Memlock);
+    let lockable = Lockable::raise();
 
     let choice = match config.io {
         IoChoice::Auto => Choice::Auto,
@@ -175,22 +173,18 @@ fn serve(config: Config) -> Result<(), Fault> {
     let write_timeout = Duration::from_millis(config.limits.write_timeout_ms);
     let mut listeners = Listeners::open(&config.listeners, count, write_timeout).map_err(Fault::Bind)?;
 
-    let locked = (limits::locked_bytes(&config, count), memlock);
-    let buffers = config.limits.receive_buffers;
     let plan = Plan::new(config, count);
     let journal = Journal::start().map_err(|error| Fault::System("no thread can be started", error))?;
-    let mut start =
-        Start { plan: &plan, journal: &journal, cores: &cores, count, sessions: sessions.count, locked };
-
-    let uring = move || Uring::new(&UringOptions { buffers, ..UringOptions::default() });
-    let epoll = move || Epoll::new(&EpollOptions { buffers });
+    let start =
+        Start { plan: &plan, journal: &journal, cores: &cores, count, sessions: sessions.count, lockable };
+    info!(shards = count, sessions = sessions.count, pinned = cores.pins(count).is_some(), "shards start");
     let started = match chosen.kind {
-        Kind::Epoll => start.threads(Kind::Epoll, epoll),
-        Kind::Uring => start.threads(Kind::Uring, uring).or_else(|fault| match fault {
+        Kind::Epoll => start.epoll(),
+        Kind::Uring => start.uring().or_else(|fault| match fault {
             // The self-test has a small ring; the shards' may be more than the process may have.
             Fault::Open(error) if choice == Choice::Auto => {
                 warn!(backend = %Kind::Epoll, reason = %error, "backend changed");
-                start.threads(Kind::Epoll, epoll)
+                start.epoll()
             }
             fault => Err(fault),
         }),
@@ -210,7 +204,7 @@ struct Start<'a> {
     cores: &'a Cores,
     count: usize,
     sessions: usize,
-    locked: (u64, Option<u64>),
+    lockable: Lockable,
 }
 
 /// Threads that have a backend each, and wait for their listeners.
@@ -237,18 +231,41 @@ enum Report {
 }
 
 impl Start<'_> {
+    fn epoll(&self) -> Result<Threads, Fault> {
+        let options = EpollOptions { buffers: self.plan.config().limits.receive_buffers };
+        self.threads(Kind::Epoll, (0, None), move || Epoll::new(&options))
+    }
+
+    /// Rings with queues as long as may be. What is charged for them is only known by trying: it depends on the
+    /// kernel, and on what other processes of this user have.
+    fn uring(&self) -> Result<Threads, Fault> {
+        let config = self.plan.config();
+        let mut entries = self.lockable.entries(config, self.count);
+        loop {
+            let options = limits::ring(config, entries);
+            let locked = (limits::ring_bytes(config, self.count, entries), self.lockable.bytes());
+            match self.threads(Kind::Uring, locked, move || Uring::new(&options)) {
+                Err(Fault::Open(error)) if error.source.kind() == io::ErrorKind::OutOfMemory => {
+                    let Some(fewer) = limits::fewer_entries(entries) else { return Err(Fault::Open(error)) };
+                    info!(entries = fewer, "the rings get shorter queues: {}", error.source);
+                    entries = fewer;
+                }
+                result => return result,
+            }
+        }
+    }
+
     /// A thread for each shard, each with a backend.
     fn threads<B>(
-        &mut self,
+        &self,
         kind: Kind,
+        locked: (u64, Option<u64>),
         open: impl Fn() -> io::Result<B> + Clone + Send + 'static,
     ) -> Result<Threads, Fault>
     where
         B: Backend<Socket = OwnedFd, Listener = OwnedFd, Waker = Waker> + 'static,
     {
         let pins = self.cores.pins(self.count);
-        let pinned = pins.is_some();
-        info!(shards = self.count, sessions = self.sessions, pinned, "shards start");
         let (reporter, reports) = mpsc::channel();
         let (mut threads, mut go) = (Vec::new(), Vec::new());
         for index in 0..self.count {
@@ -281,7 +298,7 @@ impl Start<'_> {
                 Report::NoBackend(shard, source) => {
                     drop(go);
                     threads.into_iter().for_each(|thread| drop(thread.join()));
-                    return Err(Fault::Open(NoBackend { shard, kind, source, locked: self.locked }));
+                    return Err(Fault::Open(NoBackend { shard, kind, source, locked }));
                 }
                 Report::Panicked(id) => return Err(Fault::Panicked(id)),
                 Report::Listening | Report::Ended(..) => unreachable!("a shard has no listeners yet"),
