@@ -47,6 +47,8 @@ pub(crate) struct Link {
     /// The FIN follows what is queued.
     fin: bool,
     may_read: u64,
+    /// Bytes read since the last pause.
+    read_on: usize,
     may_write: u64,
     /// Bytes that went either way.
     pub(crate) moved: u64,
@@ -63,6 +65,7 @@ impl Link {
             written: 0,
             fin: false,
             may_read: 0,
+            read_on: 0,
             may_write: 0,
             moved: 0,
         }
@@ -134,7 +137,9 @@ impl Link {
             match net.read(self.conn, most, &mut got) {
                 Read::Bytes(count) => {
                     self.moved += count as u64;
-                    if pause > 0 {
+                    self.read_on += count;
+                    if pause > 0 && self.read_on >= most {
+                        self.read_on = 0;
                         self.may_read = net.now + pause;
                         net.wake_at(me, self.may_read);
                     }
