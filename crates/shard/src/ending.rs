@@ -37,19 +37,35 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         self.emit_small(key, frame.as_ref(), Content::Control(Control::Close));
     }
 
-    /// Only the FIN is left to send: reads and discards until the peer ends, or the deadline.
+    /// Only the last bytes and the FIN are left to send: reads and discards until the peer ends, or the deadline. That
+    /// runs from the FIN on, so that a slow reader gets its last bytes; while draining it runs at once.
     pub(crate) fn linger(&mut self, key: Key) {
-        let deadline_ms = self.now_ms + self.plan.limits().close_timeout_ms;
+        let deadline_ms = match self.draining {
+            Some(_) => self.now_ms + self.plan.limits().close_timeout_ms,
+            None => u64::MAX,
+        };
         self.release_state(key, State::Lingering { discarded: 0, deadline_ms });
         let Some(session) = self.registry.get_mut(key) else { return };
         session.marks.paused = false;
         self.finishing.push(key);
+        let look_ms = self.now_ms + self.plan.limits().close_timeout_ms;
+        if !planted::is(Bug::ForgetDeadline) {
+            self.ensure_deadline(key, look_ms);
+        }
+        self.arm_receive(key);
+    }
+
+    /// The FIN was sent: the peer's is awaited, but not for ever.
+    pub(crate) fn limit_linger(&mut self, key: Key) {
+        let latest_ms = self.now_ms + self.plan.limits().close_timeout_ms;
+        if let Some(State::Lingering { deadline_ms, .. }) = self.registry.get_mut(key).map(|s| &mut s.state) {
+            *deadline_ms = latest_ms.min(*deadline_ms);
+        }
         if planted::is(Bug::ForgetDeadline) {
             self.wheel.cancel(key.index());
         } else {
-            self.ensure_deadline(key, deadline_ms);
+            self.ensure_deadline(key, latest_ms);
         }
-        self.arm_receive(key);
     }
 
     /// Puts another state in a state's place and gives back what the old one held.

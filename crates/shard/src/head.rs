@@ -195,20 +195,9 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         session.state = state;
         session.seen = Stamp::at(now_ms);
         session.spoke = session.seen;
-        let limits = &self.plan.route(session.route).limits;
         // The head's deadline must not stay: it would only find out that it has no meaning any more.
         self.wheel.cancel(key.index());
-        let mut deadline = u64::MAX;
-        if limits.ping_interval_ms != 0 {
-            // Spread, so that sessions that came together are not pinged together.
-            deadline = now_ms + tidegate_registry::jitter(key, limits.ping_interval_ms, u64::from(self.id));
-        }
-        if limits.idle_timeout_ms != 0 {
-            deadline = deadline.min(now_ms + limits.idle_timeout_ms);
-        }
-        if deadline != u64::MAX {
-            self.ensure_deadline(key, deadline);
-        }
+        self.look_again(key);
         if let Some(code) = self.draining {
             self.drain_session(key, code);
         }

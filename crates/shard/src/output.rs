@@ -303,6 +303,8 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             }
             if session.marks.ended || planted::is(Bug::CloseWithoutLinger) {
                 self.abort(key, false);
+            } else {
+                self.limit_linger(key);
             }
         }
     }

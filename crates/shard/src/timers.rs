@@ -4,7 +4,7 @@
 //! the stamps and says what is due, or when to look again.
 
 use tidegate_io::Backend;
-use tidegate_registry::{Batch, Key, Timer, Verdict};
+use tidegate_registry::{Batch, Key, Timer, Verdict, jitter};
 use tidegate_wire::{close::CloseCode, http::Refusal};
 
 use crate::{
@@ -53,7 +53,7 @@ impl Earliest {
 }
 
 /// What is due for a session, or when to look again.
-pub(crate) fn judge<S>(session: &Session<S>, plan: &Plan, now_ms: u64) -> Verdict {
+pub(crate) fn judge<S>(key: Key, session: &Session<S>, plan: &Plan, now_ms: u64) -> Verdict {
     let mut earliest = Earliest::new(now_ms);
     if !session.outbox.is_empty() {
         earliest.by(Timer::Write, session.stalled.ms(now_ms) + plan.limits().write_timeout_ms);
@@ -64,12 +64,18 @@ pub(crate) fn judge<S>(session: &Session<S>, plan: &Plan, now_ms: u64) -> Verdic
         State::Dialing(dialing) => earliest.by(Timer::Handshake, dialing.deadline_ms),
         State::Lingering { deadline_ms, .. } => earliest.by(Timer::Linger, *deadline_ms),
         State::Open(open) => match open.close_deadline_ms {
-            0 => judge_open(&mut earliest, session, plan, open.decoder.is_partial()),
+            0 => judge_open(&mut earliest, key, session, plan, open.decoder.is_partial()),
             deadline_ms => earliest.by(Timer::Close, deadline_ms),
         },
         State::Paired(paired) => match paired.ending.as_ref().map_or(0, |ending| ending.deadline_ms) {
             // A reader that is paused for its far side is not late.
-            0 => judge_open(&mut earliest, session, plan, paired.is_mid_message() && !session.marks.paused),
+            0 => judge_open(
+                &mut earliest,
+                key,
+                session,
+                plan,
+                paired.is_mid_message() && !session.marks.paused,
+            ),
             deadline_ms => earliest.by(Timer::Close, deadline_ms),
         },
         State::Dead => return Verdict::Nothing,
@@ -77,7 +83,7 @@ pub(crate) fn judge<S>(session: &Session<S>, plan: &Plan, now_ms: u64) -> Verdic
     earliest.verdict()
 }
 
-fn judge_open<S>(earliest: &mut Earliest, session: &Session<S>, plan: &Plan, partial: bool) {
+fn judge_open<S>(earliest: &mut Earliest, key: Key, session: &Session<S>, plan: &Plan, partial: bool) {
     let now_ms = earliest.now_ms;
     let limits = &plan.route(session.route).limits;
     if partial {
@@ -89,8 +95,8 @@ fn judge_open<S>(earliest: &mut Earliest, session: &Session<S>, plan: &Plan, par
     if session.marks.pinged {
         earliest.by(Timer::Pong, session.pinged.ms(now_ms) + limits.pong_timeout_ms);
     } else if limits.ping_interval_ms != 0 {
-        // A session that spoke since needs no ping yet.
-        earliest.by(Timer::Ping, session.seen.ms(now_ms) + limits.ping_interval_ms);
+        // A session that spoke since needs no ping yet. Spread, so that those that came together are not pinged together.
+        earliest.by(Timer::Ping, session.seen.ms(now_ms) + jitter(key, limits.ping_interval_ms, 0));
     }
 }
 
@@ -99,7 +105,9 @@ impl<B: Backend, E: Environment> Shard<B, E> {
     pub(crate) fn expire(&mut self) {
         let mut batch = std::mem::replace(&mut self.batch, Batch::new());
         let (plan, now_ms) = (&self.plan, self.now_ms);
-        batch.fill(now_ms, &mut self.wheel, &mut self.registry, |_, session| judge(session, plan, now_ms));
+        batch.fill(now_ms, &mut self.wheel, &mut self.registry, |key, session| {
+            judge(key, session, plan, now_ms)
+        });
         for key in batch.pings.drain(..) {
             self.send_ping(key);
             self.flush_spans();
@@ -113,10 +121,10 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         self.batch = batch;
     }
 
-    /// Schedules what follows a deadline that was due.
-    fn look_again(&mut self, key: Key) {
+    /// Schedules the next deadline of a session whose state has changed.
+    pub(crate) fn look_again(&mut self, key: Key) {
         let Some(session) = self.registry.get(key) else { return };
-        match judge(session, &self.plan, self.now_ms) {
+        match judge(key, session, &self.plan, self.now_ms) {
             Verdict::Later(deadline_ms) => self.ensure_deadline(key, deadline_ms),
             Verdict::Fire(_) => self.ensure_deadline(key, self.now_ms + RETRY_MS),
             Verdict::Nothing => {}
