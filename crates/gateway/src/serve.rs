@@ -36,6 +36,11 @@ use crate::{
 const SEND_TRIES: u32 = 200;
 const SEND_PAUSE: Duration = Duration::from_millis(5);
 
+/// The kernel gives back what a ring was charged for some time after its end: the self-test's, and those of a gateway
+/// that this one takes over from. So often is waited for that, before the rings get shorter queues.
+const RING_PAUSES: u32 = 3;
+const RING_PAUSE: Duration = Duration::from_millis(100);
+
 /// Runs the gateway until it is told to end.
 pub(crate) fn run(arguments: &RunArguments) -> Outcome {
     let format = logs::begin(&arguments.log);
@@ -241,11 +246,17 @@ impl Start<'_> {
     fn uring(&self) -> Result<Threads, Fault> {
         let config = self.plan.config();
         let mut entries = self.lockable.entries(config, self.count);
+        let mut pauses = 0;
         loop {
             let options = limits::ring(config, entries);
             let locked = (limits::ring_bytes(config, self.count, entries), self.lockable.bytes());
             match self.threads(Kind::Uring, locked, move || Uring::new(&options)) {
                 Err(Fault::Open(error)) if error.source.kind() == io::ErrorKind::OutOfMemory => {
+                    if pauses < RING_PAUSES {
+                        pauses += 1;
+                        thread::sleep(RING_PAUSE);
+                        continue;
+                    }
                     let Some(fewer) = limits::fewer_entries(entries) else { return Err(Fault::Open(error)) };
                     info!(entries = fewer, "the rings get shorter queues: {}", error.source);
                     entries = fewer;
