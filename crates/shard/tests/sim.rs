@@ -8,7 +8,13 @@
 #[path = "sim/mod.rs"]
 mod sim;
 
-use sim::{gateway, net::Trace, runner};
+use sim::{
+    gateway,
+    net::Trace,
+    runner::{self, Summary},
+    script::{Mistake, Violation},
+    upstream::{Failure, Wrong},
+};
 
 const SEEDS: u64 = if cfg!(debug_assertions) { 200 } else { 2_000 };
 
@@ -18,7 +24,48 @@ fn whole_shards_keep_their_promises() {
     if let Some(summary) = summary.filter(|summary| summary.seeds >= 200) {
         let missing = summary.fired.missing();
         assert!(missing.is_empty(), "these faults never fired: {missing:?}");
+        let missing = unmet(&summary);
+        assert!(missing.is_empty(), "nobody went through these: {missing:?}");
     }
+}
+
+/// What every run of many seeds must have gone through, and has not.
+fn unmet(summary: &Summary) -> Vec<String> {
+    let mut wanted: Vec<String> = Vec::new();
+    for violation in Violation::ALL {
+        wanted.push(format!("echo: {violation:?}"));
+    }
+    for mistake in Mistake::ALL {
+        wanted.push(format!("{mistake:?}"));
+    }
+    for wrong in Wrong::ALL {
+        wanted.push(format!("upstream: Wrong({wrong:?})"));
+    }
+    for failure in Failure::ALL {
+        wanted.push(format!("upstream: {failure:?}"));
+    }
+    for (served, acts) in [
+        ("echo", &["Close", "HalfClose", "Mute", "Stall"][..]),
+        ("proxy", &["Close", "HalfClose", "Mute", "Stall", "BadText", "TooBig", "Unmasked"]),
+        ("source", &["Close", "no end of its own"]),
+        (
+            "gone",
+            &[
+                "Some(Freeze)",
+                "Some(StopReading)",
+                "Some(Vanish { reset: false })",
+                "Some(Vanish { reset: true })",
+            ],
+        ),
+        ("refused", &["status 403", "status 502", "status 504"]),
+        ("upstream", &["Echo", "Source", "Silent", "inflated"]),
+        ("inflated", &["Gateway { takeover: false }", "Gateway { takeover: true }", "Ends"]),
+        ("records", &["echo", "proxy"]),
+    ] {
+        wanted.extend(acts.iter().map(|act| format!("{served}: {act}")));
+    }
+    wanted.retain(|what| !summary.covered.contains_key(what));
+    wanted
 }
 
 #[test]

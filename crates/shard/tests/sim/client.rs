@@ -7,7 +7,8 @@ use std::collections::VecDeque;
 
 use super::{
     codec::{self, BINARY, CLOSE, CONTINUATION, First, Head, Inbox, Item, PING, PONG, TEXT},
-    facts::{self, Promise},
+    deflate::{Agreement, Deflater, Inflater, OFFERS},
+    facts::{self, Deflate, Promise},
     link::{End, Link, Pace},
     net::{Actor, ActorId, ConnId, Excuse, MILLIS, Net, SECONDS},
     random::Random,
@@ -54,6 +55,8 @@ pub(crate) struct Client {
     link: Option<Link>,
     phase: Phase,
     key: String,
+    offer: Option<&'static str>,
+    deflater: Option<Deflater>,
     head: Vec<u8>,
     inbox: Inbox,
     /// Messages that must come back: opcode, number, length.
@@ -62,6 +65,7 @@ pub(crate) struct Client {
     /// Messages of the upstream's own.
     from_upstream: u64,
     pings: VecDeque<Vec<u8>>,
+    pinged: u64,
     pause: u64,
     muted: bool,
     frozen: bool,
@@ -105,12 +109,15 @@ impl Client {
             link: None,
             phase: Phase::Waiting,
             key: codec::base64(&nonce),
+            offer: (random.below(2) == 0).then(|| *random.pick(&OFFERS)),
+            deflater: None,
             head: Vec::new(),
             inbox: Inbox::new(false),
             expected: VecDeque::new(),
             sent: 0,
             from_upstream: 0,
             pings: VecDeque::new(),
+            pinged: 0,
             pause: 0,
             muted: false,
             frozen: false,
@@ -157,10 +164,10 @@ impl Client {
     fn dial(&mut self, net: &mut Net, me: ActorId) {
         let conn = net.dial(me, self.listener);
         // Listener 1 is the one with records.
-        let mut link = Link::new(conn, self.pace, self.listener == 1);
+        let mut link = Link::new(conn, self.pace, self.listener == 1 && cfg!(feature = "record-transport"));
         let short = self.script.asking != Asking::Wrong(Mistake::LongHead);
         if short && self.random.below(3) == 0 {
-            link.pace.write = (self.random.size(1..=60), self.random.range(0..=40 * MILLIS));
+            link.pace.write = (self.random.size(1..=60), self.random.range(0..=15 * MILLIS));
         }
         self.link = Some(link);
         self.phase = Phase::Asking;
@@ -212,6 +219,9 @@ impl Client {
                 text += &format!("{name}: {value}\r\n");
             }
         }
+        if let Some(offer) = self.offer {
+            text += &format!("Sec-WebSocket-Extensions: {offer}\r\n");
+        }
         match mistake {
             Some(Mistake::LongHead) => text += &format!("X-Long: {}\r\n", "x".repeat(20_000)),
             Some(Mistake::Endless | Mistake::CutOff) => {
@@ -233,6 +243,7 @@ impl Client {
         let status = answer.status();
         if status == 101 {
             self.check_101(&answer);
+            self.agree(&answer);
             self.phase = Phase::Open;
             self.inbox.push(&rest);
             let pace = self.pace;
@@ -258,8 +269,41 @@ impl Client {
         assert_eq!(connection.as_deref(), Some("upgrade"), "{}", self.describe());
         let accept = codec::accept_value(&self.key);
         assert_eq!(answer.one("sec-websocket-accept"), Some(accept.as_str()), "{}", self.describe());
-        assert_eq!(answer.one("sec-websocket-extensions"), None, "{}", self.describe());
         assert_eq!(answer.one("sec-websocket-protocol"), None, "{}", self.describe());
+    }
+
+    /// What the answer agrees to of what was offered.
+    fn agree(&mut self, answer: &Head) {
+        let answer = answer.one("sec-websocket-extensions");
+        let deflate = self.facts.routes[self.route].deflate;
+        let (Some(offer), Some(answer)) = (self.offer, answer) else {
+            let wanted = self.offer.is_some() && matches!(deflate, Deflate::Gateway { .. });
+            assert!(
+                answer.is_none() && !wanted,
+                "{}: offered {:?}, answered {answer:?}",
+                self.describe(),
+                self.offer
+            );
+            return;
+        };
+        assert!(deflate != Deflate::Nobody, "{}: compression that is switched off", self.describe());
+        let agreed = Agreement::read(answer, offer);
+        if deflate == (Deflate::Gateway { takeover: false }) {
+            assert!(
+                !agreed.client_takeover && !agreed.server_takeover,
+                "{}: takeover {answer:?}",
+                self.describe()
+            );
+        }
+        // RFC 7692 §7.1.1.2, §7.1.2.2: what the offer says of the client holds whatever the answer says.
+        let takeover = agreed.client_takeover && !offer.contains("client_no_context_takeover");
+        let bits = if offer.contains("client_max_window_bits=9") {
+            agreed.client_bits.min(9)
+        } else {
+            agreed.client_bits
+        };
+        self.deflater = Some(Deflater::new(takeover, bits));
+        self.inbox.inflate(Inflater::new(agreed.server_takeover, agreed.server_bits));
     }
 
     fn check_status(&self, status: u16) {
@@ -304,6 +348,7 @@ impl Client {
         }
         if let Some(end) = end {
             self.judge_end(end);
+            self.cover(net);
             net.close_peer(self.conn(), false);
             self.phase = Phase::Done;
         }
@@ -364,7 +409,7 @@ impl Client {
             _ if self.is_excused() => true,
             (Promise::Breaks(codes), _) if code.is_some_and(|code| codes.contains(&code)) => true,
             (Promise::Source { code: own, .. }, _) if code == Some(*own) => true,
-            (_, Some(Act::Violate(violation))) => code == Some(violation.code()),
+            (_, Some(Act::Violate(violation))) => code == Some(violation.code(self.deflater.is_some())),
             (_, Some(Act::Stall)) => code == Some(1008),
             (_, Some(Act::Close(own))) => code == *own,
             _ => false,
@@ -401,6 +446,42 @@ impl Client {
             }
             Phase::Open => self.judge_session(end, much),
             Phase::Waiting | Phase::Gone { .. } | Phase::Done => self.fail("an end after the end"),
+        }
+    }
+
+    /// What it has gone through without an excuse.
+    fn cover(&self, net: &mut Net) {
+        if self.is_excused() {
+            return;
+        }
+        let served = match self.promise() {
+            Promise::Echo => "echo",
+            Promise::Proxied { .. } => "proxy",
+            Promise::Source { .. } => "source",
+            Promise::Refused(_) => "refused",
+            Promise::Breaks(_) => "breaks",
+        };
+        match (self.phase, self.script.asking, &self.last) {
+            (Phase::Asking | Phase::Answered { .. }, Asking::Wrong(mistake), _) => {
+                net.cover(format!("{mistake:?}"));
+            }
+            (Phase::Answered { status, .. }, _, _) => net.cover(format!("{served}: status {status}")),
+            (Phase::Open, _, last) => {
+                let act = match last {
+                    Some(Act::Violate(violation)) => format!("{violation:?}"),
+                    Some(Act::Close(_)) => "Close".to_string(),
+                    Some(act) => format!("{act:?}"),
+                    None => "no end of its own".to_string(),
+                };
+                net.cover(format!("{served}: {act}"));
+                if self.listener == 1 {
+                    net.cover(format!("records: {served}"));
+                }
+                if self.inbox.inflated > 0 {
+                    net.cover(format!("inflated: {:?}", self.facts.routes[self.route].deflate));
+                }
+            }
+            _ => {}
         }
     }
 
@@ -453,6 +534,11 @@ impl Client {
     fn ping(&mut self, len: usize) {
         let mut payload = vec![0; len];
         self.random.fill(&mut payload);
+        // Two alike could not be told apart: of several pings only the last must be answered.
+        if self.pings.contains(&payload) {
+            payload = self.pinged.to_be_bytes().to_vec();
+        }
+        self.pinged += 1;
         self.control(PING, &payload);
         self.pings.push_back(payload);
     }
@@ -494,7 +580,7 @@ impl Client {
                 net.wake_at(me, self.pause);
             }
             Act::Message { opcode, len, frames, ping_between } => {
-                self.send_message(opcode, len, frames, ping_between)
+                self.send_message(opcode, len, frames, ping_between);
             }
             Act::Ping(len) => self.ping(len),
             Act::Pong => self.control(PONG, b"nobody asked"),
@@ -503,8 +589,13 @@ impl Client {
                 self.last = Some(act);
                 self.send_close(code);
             }
-            Act::Violate(violation) => {
-                self.last = Some(act);
+            Act::Violate(mut violation) => {
+                let ends = self.facts.routes[self.route].deflate == Deflate::Ends;
+                if ends && matches!(violation, Violation::BadDeflate | Violation::Bomb) {
+                    // Where the two ends compress, that is the upstream's business.
+                    violation = Violation::ReservedOpcode;
+                }
+                self.last = Some(Act::Violate(violation));
                 self.violated = Some(violation);
                 self.violate(violation);
             }
@@ -559,15 +650,21 @@ impl Client {
     }
 
     fn send_message(&mut self, opcode: u8, len: usize, frames: usize, ping_between: bool) {
-        let payload = codec::content(self.id, self.sent, opcode, len);
-        let mut cuts: Vec<usize> = (1..frames).map(|_| self.random.size(0..=len)).collect();
+        let plain = codec::content(self.id, self.sent, opcode, len);
+        let deflates = self.deflater.is_some() && self.random.below(3) > 0;
+        let payload = match &mut self.deflater {
+            Some(deflater) if deflates => deflater.message(&mut self.random, &plain),
+            _ => plain,
+        };
+        let mut cuts: Vec<usize> = (1..frames).map(|_| self.random.size(0..=payload.len())).collect();
         cuts.sort_unstable();
-        cuts.push(len);
+        cuts.push(payload.len());
         let mut from = 0;
         let mut bytes = Vec::new();
         for (index, &to) in cuts.iter().enumerate() {
             let opcode = if index == 0 { opcode } else { CONTINUATION };
-            let first = First { fin: index == cuts.len() - 1, rsv: 0, opcode };
+            let rsv = if deflates && index == 0 { 4 } else { 0 };
+            let first = First { fin: index == cuts.len() - 1, rsv, opcode };
             let mask = self.mask();
             codec::frame(&mut bytes, first, &payload[from..to], mask);
             self.send(&bytes);
@@ -592,7 +689,7 @@ impl Client {
         match violation {
             Violation::Unmasked => codec::frame(&mut bytes, whole(TEXT), b"bare", None),
             Violation::ReservedBit => {
-                let rsv = *self.random.pick(&[1, 2, 4]);
+                let rsv = if self.deflater.is_some() { 2 } else { *self.random.pick(&[1, 2, 4]) };
                 codec::frame(&mut bytes, First { fin: true, rsv, opcode: TEXT }, b"bits", mask);
             }
             Violation::ReservedOpcode => {
@@ -609,7 +706,7 @@ impl Client {
             Violation::CloseByte => codec::frame(&mut bytes, whole(CLOSE), &[3], mask),
             Violation::BadText => codec::frame(&mut bytes, whole(TEXT), b"abc\xed\xa0\x80", mask),
             Violation::TooBig => {
-                codec::header(&mut bytes, whole(BINARY), self.facts.terms.message_bytes + 1, mask)
+                codec::header(&mut bytes, whole(BINARY), self.facts.terms.message_bytes + 1, mask);
             }
             // RFC 6455 §5.2: five bytes in the form for 126 and more.
             Violation::LongLength => bytes.extend([0x82, 0xFE, 0, 5, 1, 2, 3, 4, 0, 0, 0, 0, 0]),
@@ -617,8 +714,24 @@ impl Client {
                 codec::frame(&mut bytes, open(TEXT), b"first", mask);
                 codec::frame(&mut bytes, whole(TEXT), b"second", mask);
             }
+            Violation::BadDeflate => {
+                let first = First { fin: true, rsv: 4, opcode: BINARY };
+                // A block of the reserved type (RFC 1951 §3.2.3).
+                codec::frame(&mut bytes, first, &[0xFF; 40], mask);
+            }
+            Violation::Bomb => {
+                let plain = vec![0; self.facts.terms.message_bytes + 1];
+                match &mut self.deflater {
+                    Some(deflater) => {
+                        let payload = deflater.message(&mut self.random, &plain);
+                        codec::frame(&mut bytes, First { fin: true, rsv: 4, opcode: BINARY }, &payload, mask);
+                    }
+                    None => codec::header(&mut bytes, whole(BINARY), plain.len(), mask),
+                }
+            }
             Violation::TooManyPings => {
-                for _ in 0..130 {
+                // Over a window's end, too, there are too many in one of both.
+                for _ in 0..250 {
                     self.ping(3);
                 }
             }
@@ -653,6 +766,7 @@ impl Client {
         if let Phase::Gone { by } = self.phase {
             if net.conns[self.conn()].gate.is_closed() {
                 net.close_peer(self.conn(), true);
+                net.cover(format!("gone: {:?}", self.script.acts.last()));
                 self.phase = Phase::Done;
                 return;
             }

@@ -1,7 +1,7 @@
 //! The oracle's own WebSocket: frames, messages, heads, SHA-1 and base64, written from the RFCs and apart from
 //! `tidegate-wire`, so that a fault there does not hide itself. Slow and strict: what is not right panics.
 
-use super::random::splitmix64;
+use super::{deflate::Inflater, random::splitmix64};
 
 /// RFC 6455 §5.2.
 pub(crate) const CONTINUATION: u8 = 0;
@@ -72,13 +72,37 @@ pub(crate) struct Inbox {
     masked: bool,
     bytes: Vec<u8>,
     read: usize,
-    message: Option<(u8, Vec<u8>)>,
+    message: Option<Message>,
     closed: bool,
+    /// Where compression was agreed upon.
+    inflater: Option<Inflater>,
+    /// Compressed messages so far.
+    pub(crate) inflated: u64,
+}
+
+#[derive(Debug)]
+struct Message {
+    opcode: u8,
+    compressed: bool,
+    payload: Vec<u8>,
 }
 
 impl Inbox {
     pub(crate) fn new(masked: bool) -> Inbox {
-        Inbox { masked, bytes: Vec::new(), read: 0, message: None, closed: false }
+        Inbox {
+            masked,
+            bytes: Vec::new(),
+            read: 0,
+            message: None,
+            closed: false,
+            inflater: None,
+            inflated: 0,
+        }
+    }
+
+    /// Compressed messages may come from now on.
+    pub(crate) fn inflate(&mut self, inflater: Inflater) {
+        self.inflater = Some(inflater);
     }
 
     /// Whether a frame is incomplete.
@@ -107,7 +131,9 @@ impl Inbox {
             assert!(!self.closed, "bytes behind a Close: {:02x?}", &rest[..rest.len().min(16)]);
             let [first, second, ..] = *rest else { return None };
             let (fin, rsv, opcode) = (first & 0x80 != 0, first >> 4 & 7, first & 15);
-            assert!(rsv == 0, "reserved bits in a frame: {first:#04x}");
+            // RFC 7692 §6: the first frame of a compressed message.
+            let compressed = rsv == 4 && self.inflater.is_some() && matches!(opcode, TEXT | BINARY);
+            assert!(rsv == 0 || compressed, "reserved bits in a frame: {first:#04x}");
             assert!((second & 0x80 != 0) == self.masked, "a frame is masked the wrong way: {second:#04x}");
             let short = usize::from(second & 0x7F);
             let extra = match short {
@@ -138,21 +164,21 @@ impl Inbox {
                 payload.iter_mut().enumerate().for_each(|(index, byte)| *byte ^= key[index % 4]);
             }
             self.read += start + len;
-            if let Some(item) = self.frame(fin, opcode, payload) {
+            if let Some(item) = self.frame(fin, opcode, compressed, payload) {
                 return Some(item);
             }
         }
     }
 
-    fn frame(&mut self, fin: bool, opcode: u8, payload: Vec<u8>) -> Option<Item> {
+    fn frame(&mut self, fin: bool, opcode: u8, compressed: bool, payload: Vec<u8>) -> Option<Item> {
         match opcode {
             TEXT | BINARY => {
                 assert!(self.message.is_none(), "a message begins inside of another");
-                self.message = Some((opcode, payload));
+                self.message = Some(Message { opcode, compressed, payload });
             }
             CONTINUATION => {
-                let (_, message) = self.message.as_mut().expect("a continuation of nothing");
-                message.extend(payload);
+                let message = self.message.as_mut().expect("a continuation of nothing");
+                message.payload.extend(payload);
             }
             PING => return Some(Item::Ping(payload)),
             PONG => return Some(Item::Pong(payload)),
@@ -165,7 +191,11 @@ impl Inbox {
         if !fin {
             return None;
         }
-        let (opcode, payload) = self.message.take().expect("it was put there");
+        let Message { opcode, compressed, mut payload } = self.message.take().expect("it was put there");
+        if compressed {
+            payload = self.inflater.as_mut().expect("it was agreed upon").message(&payload);
+            self.inflated += 1;
+        }
         assert!(opcode != TEXT || std::str::from_utf8(&payload).is_ok(), "text that is not UTF-8");
         Some(Item::Message { opcode, payload })
     }
@@ -192,6 +222,17 @@ pub(crate) fn content(sender: u64, seq: u64, opcode: u8, len: usize) -> Vec<u8> 
         splitmix64(state)
     };
     let mut out = Vec::with_capacity(len + 8);
+    // Half of the messages repeat themselves, so that there is something to compress.
+    let word = step();
+    let period = if word & 1 == 0 { 3 + (word >> 8) as usize % 60 } else { usize::MAX };
+    if len > period {
+        let phrase = content(sender, seq ^ 1 << 40, opcode, period);
+        while out.len() + period <= len {
+            out.extend_from_slice(&phrase);
+        }
+        out.resize(len, b'.');
+        return out;
+    }
     if opcode == BINARY {
         while out.len() < len {
             out.extend(step().to_le_bytes());

@@ -42,6 +42,19 @@ pub(crate) struct RoutePlan {
     /// What stands before the client's number in the path.
     pub(crate) prefix: String,
     pub(crate) promise: Promise,
+    pub(crate) deflate: Deflate,
+}
+
+/// Who compresses on a route.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Deflate {
+    Nobody,
+    /// The gateway with the client.
+    Gateway {
+        takeover: bool,
+    },
+    /// The client and the upstream.
+    Ends,
 }
 
 #[derive(Clone, Debug, Default)]

@@ -2,14 +2,14 @@
 
 use std::{io, rc::Rc, sync::Arc};
 
-use tidegate_io::{Address, Backend, ListenerId};
+use tidegate_io::{Address, BUFFER_BYTES, Backend, ListenerId};
 use tidegate_shard::{Environment, Mail, Plan, Progress, Shard, log::Entry, mailbox};
 use tidegate_wire::close::CloseCode;
 
 use super::{
     backend::{SimBackend, SimListener},
     client::Client,
-    facts::{Facts, Promise, RoutePlan, Shared, Terms},
+    facts::{Deflate, Facts, Promise, RoutePlan, Shared, Terms},
     kernel::Armed,
     net::{Connect, Destination, MILLIS, Net, SECONDS, Trace},
     random::Random,
@@ -92,6 +92,9 @@ struct Setup {
     /// By route behind the echo: the modes of its upstreams, and what a connect to each meets.
     proxies: Vec<Vec<(Mode, Connect)>>,
     proxy_settings: String,
+    /// By route, the echo first.
+    deflate: Vec<Deflate>,
+    codecs: String,
 }
 
 impl Setup {
@@ -113,7 +116,14 @@ impl Setup {
             message_bytes,
             may_be_full: max_sessions < MOST_CLIENTS,
         };
-        let proxies = (0..random.below(4)).map(|_| draw_upstreams(random)).collect();
+        let proxies: Vec<_> = (0..random.below(4)).map(|_| draw_upstreams(random)).collect();
+        let deflate = (0..=proxies.len()).map(|route| draw_deflate(random, route > 0)).collect();
+        let codecs = format!(
+            "inflaters = {}\ndeflaters = {}\ntakeover_bytes = {}\n",
+            random.pick(&[1, 2, 64]),
+            random.pick(&[1, 8]),
+            random.pick(&[400 << 10, 64 << 20])
+        );
         let balances = ["\"round_robin\"", "\"least_sessions\"", "\"hash\"\nhash_on = \"client_address\""];
         let balance = *random.pick(&balances);
         Setup {
@@ -122,13 +132,16 @@ impl Setup {
             outbox_hard: outbox_soft + 2 * message_bytes + (512 << 10),
             max_sessions,
             clients,
+            deflate,
+            codecs,
             proxies,
             proxy_settings: format!("balance = {balance}\nretries = 2\n"),
         }
     }
 
     fn routes(&self) -> Vec<RoutePlan> {
-        let mut routes = vec![RoutePlan { prefix: "/echo".to_string(), promise: Promise::Echo }];
+        let mut routes =
+            vec![RoutePlan { prefix: "/echo".to_string(), promise: Promise::Echo, deflate: self.deflate[0] }];
         for (place, upstreams) in self.proxies.iter().enumerate() {
             // The last one serves where several stand in a row: those before it cannot be reached.
             let (mode, connect) = *upstreams.last().expect("at least one");
@@ -136,7 +149,11 @@ impl Setup {
                 Connect::Accept => mode.promise(),
                 Connect::Refuse | Connect::Silent => Promise::Refused(&[502, 504]),
             };
-            routes.push(RoutePlan { prefix: format!("/p/{place}"), promise });
+            routes.push(RoutePlan {
+                prefix: format!("/p/{place}"),
+                promise,
+                deflate: self.deflate[place + 1],
+            });
         }
         routes
     }
@@ -147,8 +164,8 @@ impl Setup {
         let mut text = format!(
             "version = 1\n[limits]\nmax_sessions = {}\nmessage_bytes = {}\noutbox_soft = {}\noutbox_hard = {}\n\
              head_timeout = {}\nmessage_timeout = {}\nping_interval = {}\npong_timeout = {}\nclose_timeout = {}\n\
-             write_timeout = {}\n[[listener]]\nbind = \"127.0.0.1:9001\"\n\
-             [[route]]\npath = \"/\"\npage = {{}}\n[[route]]\npath = \"/echo\"\necho = {{}}\n",
+             write_timeout = {}\n{}[[listener]]\nbind = \"127.0.0.1:9001\"\n\
+             [[route]]\npath = \"/\"\npage = {{}}\n[[route]]\npath = \"/echo\"\necho = {{ {} }}\n",
             self.max_sessions,
             terms.message_bytes,
             self.outbox_soft,
@@ -159,20 +176,41 @@ impl Setup {
             seconds(terms.pong_timeout),
             seconds(terms.close_timeout),
             seconds(terms.write_timeout),
+            self.codecs,
+            match self.deflate[0] {
+                Deflate::Nobody | Deflate::Ends => "deflate = \"off\"",
+                Deflate::Gateway { takeover: true } => "context_takeover = true",
+                Deflate::Gateway { takeover: false } => "",
+            },
         );
         for (route, upstreams) in self.proxies.iter().enumerate() {
             let urls: Vec<String> =
                 (0..upstreams.len()).map(|place| format!("\"{}\"", url(route, place))).collect();
             text += &format!(
                 "[[route]]\npath = \"/p/{route}/*\"\n[route.proxy]\nupstreams = [{}]\nconnect_timeout = {}\n\
-                 handshake_timeout = {}\n{}",
+                 handshake_timeout = {}\n{}{}",
                 urls.join(", "),
                 seconds(terms.connect_timeout),
                 seconds(terms.handshake_timeout),
                 self.proxy_settings,
+                match self.deflate[route + 1] {
+                    Deflate::Nobody => "deflate = \"off\"\n",
+                    Deflate::Ends => "deflate = \"pass\"\n",
+                    Deflate::Gateway { takeover: true } => "deflate = \"edge\"\ncontext_takeover = true\n",
+                    Deflate::Gateway { takeover: false } => "deflate = \"edge\"\n",
+                },
             );
         }
         text
+    }
+}
+
+fn draw_deflate(random: &mut Random, proxied: bool) -> Deflate {
+    match random.below(4) {
+        0 => Deflate::Nobody,
+        1 => Deflate::Gateway { takeover: true },
+        2 if proxied => Deflate::Ends,
+        _ => Deflate::Gateway { takeover: false },
     }
 }
 
@@ -222,10 +260,10 @@ pub(crate) fn run(seed: u64, trace: Trace) -> Outcome {
     let mut shard = Shard::new(0, backend, surroundings, Arc::clone(&plan), letterbox, setup.max_sessions);
     let backlog = *world.random.pick(&[1, 4, 128]);
     shard.listen(ListenerId(0), SimListener { backlog }).expect("it is the first one");
-    let listeners = listen_records(&mut shard, backlog);
+    listen_again(&mut shard, SimListener { backlog });
     let facts = Facts::new(setup.terms, setup.routes());
     add_upstreams(&mut world.net.borrow_mut(), &setup, &facts);
-    let span = add_clients(&mut world, &setup, &facts, listeners);
+    let span = add_clients(&mut world, &setup, &facts);
     world.plan_faults(span);
     // One seed in four is drained while sessions are open.
     let early = (world.random.below(4) == 0).then(|| world.net.borrow().now + world.random.below(2 * span));
@@ -242,31 +280,30 @@ pub(crate) fn run(seed: u64, trace: Trace) -> Outcome {
     let bounds = Bounds {
         slots,
         outbox: setup.outbox_hard + 1_024,
-        partial_per_slot: 2 * setup.terms.message_bytes + (40 << 10),
+        // A message twice while it grows, or early data: one buffer, and the burst behind the pause.
+        partial_per_slot: (2 * setup.terms.message_bytes).max(16 * BUFFER_BYTES) + (40 << 10),
         timed: true,
     };
     world.run(Gateway { shard }, &bounds)
 }
 
-#[cfg(feature = "record-transport")]
-fn listen_records(shard: &mut Shard<SimBackend, Surroundings>, backlog: usize) -> u64 {
-    shard.listen_records(ListenerId(1), SimListener { backlog }).expect("it is the second one");
-    2
+/// The second listener speaks records where the feature is there.
+fn listen_again(shard: &mut Shard<SimBackend, Surroundings>, listener: SimListener) {
+    #[cfg(feature = "record-transport")]
+    let listening = shard.listen_records(ListenerId(1), listener);
+    #[cfg(not(feature = "record-transport"))]
+    let listening = shard.listen(ListenerId(1), listener);
+    listening.expect("it is the second one");
 }
 
-#[cfg(not(feature = "record-transport"))]
-fn listen_records(_: &mut Shard<SimBackend, Surroundings>, _: usize) -> u64 {
-    1
-}
-
-fn add_clients(world: &mut World, setup: &Setup, facts: &Shared, listeners: u64) -> u64 {
+fn add_clients(world: &mut World, setup: &Setup, facts: &Shared) -> u64 {
     let span = *world.random.pick(&[SECONDS, 20 * SECONDS, 100 * SECONDS]);
     let mut net = world.net.borrow_mut();
     for id in 0..setup.clients {
         let start = net.now + world.random.below(span);
         // Half of them at the echo, the others anywhere.
         let route = if world.random.below(2) == 0 { 0 } else { world.random.index(facts.routes.len()) };
-        let listener = if listeners > 1 && world.random.below(4) == 0 { 1 } else { 0 };
+        let listener = u8::from(world.random.below(4) == 0);
         let client = Client::new(id, facts, route, listener, start, world.random.fork());
         let actor = net.add_actor(Box::new(client));
         net.wake_at(actor, start);

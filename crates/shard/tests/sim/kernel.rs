@@ -52,6 +52,8 @@ struct Receive {
     fresh: bool,
     /// When the cancellation takes effect.
     cancel: Option<u64>,
+    /// Buffers filled since it was asked for.
+    late_shots: u32,
     ended: bool,
 }
 
@@ -217,7 +219,7 @@ impl Net {
         if gate.starved == Some(recycled) && free == 0 {
             panic!("a starved receive is armed again on #{conn} though no buffer came back");
         }
-        gate.receive = Some(Receive { token, fresh: true, cancel: None, ended: false });
+        gate.receive = Some(Receive { token, fresh: true, cancel: None, late_shots: 0, ended: false });
         self.say(|| format!("#{conn} arms a receive"));
         self.touch(conn);
     }
@@ -604,7 +606,8 @@ impl Net {
             let Some(receive) = self.conns[conn].gate.receive.filter(|receive| !receive.ended) else {
                 return;
             };
-            let cancelled = receive.cancel.is_some_and(|when| when <= self.now);
+            // A late cancellation is no licence to go on for ever: some buffers, as from a real ring.
+            let cancelled = receive.cancel.is_some_and(|when| when <= self.now || receive.late_shots >= 4);
             let Conn { inbound, gate, .. } = &mut self.conns[conn];
             let (has_bytes, eof, broken) = (!inbound.arrived.is_empty(), inbound.fin_arrived, gate.broken);
             let (fresh, shut) = (receive.fresh, gate.shut_both);
@@ -630,8 +633,13 @@ impl Net {
                     return self.starve(conn, receive.token);
                 }
                 self.receive_some(conn, receive.token);
-                if receive.cancel.is_some() && !more {
-                    self.fired.count(Fault::BytesAfterCancel);
+                if receive.cancel.is_some() {
+                    if !more {
+                        self.fired.count(Fault::BytesAfterCancel);
+                    }
+                    if let Some(receive) = &mut self.gate(conn).receive {
+                        receive.late_shots += 1;
+                    }
                 }
                 if self.strikes(Fault::Rearm) {
                     return self.end_receive(conn, receive.token, ReceiveEnd::Rearm);

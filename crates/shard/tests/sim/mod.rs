@@ -9,6 +9,7 @@
 pub(crate) mod backend;
 pub(crate) mod client;
 pub(crate) mod codec;
+pub(crate) mod deflate;
 pub(crate) mod facts;
 pub(crate) mod faults;
 pub(crate) mod gateway;

@@ -180,6 +180,8 @@ pub(crate) struct Net {
     pub(crate) random: Random,
     pub(crate) swarm: Swarm,
     pub(crate) fired: Fired,
+    /// What peers went through to its right end, and how often.
+    pub(crate) covered: BTreeMap<String, u64>,
     pub(crate) trace: Trace,
     /// Latency of the seed's connections, at most, in microseconds.
     pub(crate) latency: u64,
@@ -231,6 +233,7 @@ impl Net {
             now: SECONDS,
             swarm,
             fired: Fired::default(),
+            covered: BTreeMap::new(),
             trace,
             latency,
             queue: BinaryHeap::new(),
@@ -265,6 +268,11 @@ impl Net {
             self.fired.count(fault);
         }
         strikes
+    }
+
+    /// Counts what a peer has gone through.
+    pub(crate) fn cover(&mut self, what: String) {
+        *self.covered.entry(what).or_default() += 1;
     }
 
     pub(crate) fn say(&self, line: impl FnOnce() -> String) {

@@ -2,6 +2,7 @@
 
 use std::{
     cell::RefCell,
+    collections::BTreeMap,
     env,
     panic::{self, AssertUnwindSafe},
     sync::{
@@ -29,6 +30,8 @@ pub(crate) struct Summary {
     /// Virtual microseconds.
     pub(crate) time: u64,
     pub(crate) fired: Fired,
+    /// What peers went through, and how often.
+    pub(crate) covered: BTreeMap<String, u64>,
     pub(crate) failures: Vec<Failure>,
 }
 
@@ -47,7 +50,7 @@ fn keep_panics() {
                 let text = info.payload_as_str().unwrap_or("a panic without text").to_string();
                 let place = info.location().map(ToString::to_string).unwrap_or_default();
                 LAST_PANIC.with(|last| {
-                    last.borrow_mut().get_or_insert(format!("{text} [{place}]")).truncate(4_000)
+                    last.borrow_mut().get_or_insert(format!("{text} [{place}]")).truncate(4_000);
                 });
             } else {
                 before(info);
@@ -104,6 +107,9 @@ pub(crate) fn check(test: &str, default: u64, run: impl Fn(u64, Trace) -> Outcom
                             summary.turns += outcome.turns;
                             summary.time += outcome.time;
                             summary.fired.add(&outcome.fired);
+                            for (what, count) in outcome.covered {
+                                *summary.covered.entry(what).or_default() += count;
+                            }
                         }
                         Err(failure) => summary.failures.push(failure),
                     }
@@ -132,8 +138,15 @@ pub(crate) fn check(test: &str, default: u64, run: impl Fn(u64, Trace) -> Outcom
 fn replay(test: &str, failure: &Failure) -> String {
     let (target, name) = test.split_once("::").expect("target::test");
     let profile = if cfg!(debug_assertions) { "" } else { " --release" };
+    // A seed has another history where these differ.
+    let features = match (cfg!(feature = "record-transport"), cfg!(feature = "planted-bugs")) {
+        (false, false) => "",
+        (true, false) => " --features record-transport",
+        (false, true) => " --features planted-bugs",
+        (true, true) => " --features record-transport,planted-bugs",
+    };
     format!(
-        "  seed {}: {}\n    TIDEGATE_SEED={} cargo test{profile} -p tidegate-shard --test {target} -- --exact {name} --nocapture",
+        "  seed {}: {}\n    TIDEGATE_SEED={} cargo test{profile}{features} -p tidegate-shard --test {target} -- --exact {name} --nocapture",
         failure.seed, failure.message, failure.seed
     )
 }

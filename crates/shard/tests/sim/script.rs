@@ -59,10 +59,14 @@ pub(crate) enum Violation {
     LongLength,
     MessageInMessage,
     TooManyPings,
+    /// Compressed data that are none; without compression a reserved bit.
+    BadDeflate,
+    /// A message that is too big only when inflated; without compression too big as it stands.
+    Bomb,
 }
 
 impl Violation {
-    const ALL: [Violation; 13] = [
+    pub(crate) const ALL: [Violation; 15] = [
         Violation::Unmasked,
         Violation::ReservedBit,
         Violation::ReservedOpcode,
@@ -76,13 +80,16 @@ impl Violation {
         Violation::LongLength,
         Violation::MessageInMessage,
         Violation::TooManyPings,
+        Violation::BadDeflate,
+        Violation::Bomb,
     ];
 
     /// RFC 6455 §7.4.1.
-    pub(crate) fn code(self) -> u16 {
+    pub(crate) fn code(self, compressed: bool) -> u16 {
         match self {
             Violation::BadText => 1007,
-            Violation::TooBig => 1009,
+            Violation::BadDeflate if compressed => 1007,
+            Violation::TooBig | Violation::Bomb => 1009,
             Violation::TooManyPings => 1008,
             _ => 1002,
         }
@@ -118,7 +125,7 @@ pub(crate) enum Mistake {
 }
 
 impl Mistake {
-    const ALL: [Mistake; 12] = [
+    pub(crate) const ALL: [Mistake; 12] = [
         Mistake::NoKey,
         Mistake::ShortKey,
         Mistake::OldVersion,

@@ -3,7 +3,8 @@
 use super::{
     client::UPSTREAM,
     codec::{self, BINARY, CLOSE, First, Head, Inbox, Item, PING, PONG, TEXT},
-    facts::{self, Promise},
+    deflate::{Agreement, Deflater, Inflater},
+    facts::{self, Deflate, Promise},
     link::{End, Link, Pace},
     net::{Actor, ActorId, ConnId, Excuse, MILLIS, Net},
     random::Random,
@@ -56,38 +57,44 @@ pub(crate) enum Failure {
     Hangs,
 }
 
+impl Failure {
+    pub(crate) const ALL: [Failure; 12] = [
+        Failure::Close(1000),
+        Failure::Close(1001),
+        Failure::Close(4000),
+        Failure::Masked,
+        Failure::ReservedOpcode,
+        Failure::BadText,
+        Failure::BadClose,
+        Failure::Fin,
+        Failure::Reset,
+        Failure::CutFrame { reset: true },
+        Failure::CutFrame { reset: false },
+        Failure::Hangs,
+    ];
+}
+
+impl Wrong {
+    pub(crate) const ALL: [Wrong; 7] = [
+        Wrong::Accept,
+        Wrong::NoUpgrade,
+        Wrong::NoConnection,
+        Wrong::Extension,
+        Wrong::Protocol,
+        Wrong::Rubbish,
+        Wrong::LongHead,
+    ];
+}
+
 impl Mode {
     pub(crate) fn draw(random: &mut Random) -> Mode {
-        let failures = [
-            Failure::Close(1000),
-            Failure::Close(1001),
-            Failure::Close(4000),
-            Failure::Masked,
-            Failure::ReservedOpcode,
-            Failure::BadText,
-            Failure::BadClose,
-            Failure::Fin,
-            Failure::Reset,
-            Failure::CutFrame { reset: true },
-            Failure::CutFrame { reset: false },
-            Failure::Hangs,
-        ];
-        let wrongs = [
-            Wrong::Accept,
-            Wrong::NoUpgrade,
-            Wrong::NoConnection,
-            Wrong::Extension,
-            Wrong::Protocol,
-            Wrong::Rubbish,
-            Wrong::LongHead,
-        ];
         match random.below(12) {
             0..=4 => Mode::Echo { greeting: *random.pick(&[0, 0, 0, 1, 5]) },
             5 | 6 => Mode::Source { messages: random.range(0..=40), code: *random.pick(&[1000, 1001, 3333]) },
             7 => Mode::Status(*random.pick(&[200, 401, 403, 404, 500, 503])),
-            8 => Mode::Wrong(*random.pick(&wrongs)),
+            8 => Mode::Wrong(*random.pick(&Wrong::ALL)),
             9 => *random.pick(&[Mode::Silent, Mode::CutHead { reset: true }, Mode::CutHead { reset: false }]),
-            _ => Mode::Fails { after: random.below(4), how: *random.pick(&failures) },
+            _ => Mode::Fails { after: random.below(4), how: *random.pick(&Failure::ALL) },
         }
     }
 
@@ -132,6 +139,9 @@ pub(crate) struct Upstream {
     answer_at: Option<u64>,
     client: Option<u64>,
     key: String,
+    /// What it answers to the offers that came through.
+    extension: Option<String>,
+    deflater: Option<Deflater>,
     open: bool,
     inbox: Inbox,
     received: u64,
@@ -161,6 +171,8 @@ impl Upstream {
             answer_at: None,
             client: None,
             key: String::new(),
+            extension: None,
+            deflater: None,
             open: false,
             inbox: Inbox::new(true),
             received: 0,
@@ -215,10 +227,40 @@ impl Upstream {
         assert!(head.one("host").is_some_and(|host| !host.is_empty()), "a request without Host");
         let forwarded = head.one("x-forwarded-for").unwrap_or("");
         assert!(forwarded.is_empty() || forwarded.starts_with("192.0.2."), "X-Forwarded-For: {forwarded}");
-        assert_eq!(head.one("sec-websocket-extensions"), None);
+        match head.one("sec-websocket-extensions").map(str::to_string) {
+            None => {}
+            Some(offer) if self.facts.routes[self.route].deflate == Deflate::Ends => {
+                self.accept_offer(&offer);
+            }
+            Some(offer) => self.fail(&format!("an offer that is not for it: {offer}")),
+        }
         let key = head.one("sec-websocket-key").expect("a key");
         assert!(key.len() == 24 && key.ends_with("=="), "a key {key:?}");
         self.key = key.to_string();
+    }
+
+    /// RFC 7692 §7.1: answers the first offer of permessage-deflate, or none.
+    fn accept_offer(&mut self, offers: &str) {
+        let mut offers = offers.split(',').map(str::trim);
+        let Some(offer) = offers.find(|offer| offer.starts_with("permessage-deflate")) else { return };
+        if self.random.below(4) == 0 {
+            return;
+        }
+        let mut answer = "permessage-deflate".to_string();
+        for name in ["server_no_context_takeover", "client_no_context_takeover"] {
+            if offer.contains(name) || self.random.below(2) == 0 {
+                answer += &format!("; {name}");
+            }
+        }
+        for bits in [9, 10] {
+            if offer.contains(&format!("server_max_window_bits={bits}")) {
+                answer += &format!("; server_max_window_bits={bits}");
+            }
+        }
+        let agreed = Agreement::read(&answer, offer);
+        self.inbox.inflate(Inflater::new(agreed.client_takeover, agreed.client_bits));
+        self.deflater = Some(Deflater::new(agreed.server_takeover, agreed.server_bits));
+        self.extension = Some(answer);
     }
 
     fn answer(&mut self, net: &mut Net) {
@@ -239,9 +281,9 @@ impl Upstream {
                 self.link.send(&mut self.random, b"HTTP/1.1 101 Switching Pro");
                 self.failed = true;
                 if reset {
-                    self.leave(net, true)
+                    self.leave(net, true);
                 } else {
-                    self.link.finish()
+                    self.link.finish();
                 }
                 return;
             }
@@ -263,8 +305,16 @@ impl Upstream {
         }
         let accept = if is(Wrong::Accept) { codec::accept_value("another key") } else { accept };
         text += &format!("Sec-WebSocket-Accept: {accept}\r\n");
+        if let Some(extension) = &self.extension {
+            text += &format!("Sec-WebSocket-Extensions: {extension}\r\n");
+        }
         match wrong {
-            Some(Wrong::Extension) => text += "Sec-WebSocket-Extensions: permessage-deflate\r\n",
+            Some(Wrong::Extension) if self.extension.is_some() => {
+                text += "Sec-WebSocket-Extensions: x-other\r\n";
+            }
+            Some(Wrong::Extension) => {
+                text += "Sec-WebSocket-Extensions: permessage-deflate; server_max_window_bits=7\r\n";
+            }
             Some(Wrong::Protocol) => text += "Sec-WebSocket-Protocol: chat\r\n",
             Some(Wrong::LongHead) => text += &format!("X-Long: {}\r\n", "y".repeat(40_000)),
             _ => {}
@@ -344,15 +394,22 @@ impl Upstream {
     }
 
     fn send_message(&mut self, opcode: u8, payload: &[u8]) {
+        let deflates = self.deflater.is_some() && self.random.below(3) > 0;
+        let packed = match &mut self.deflater {
+            Some(deflater) if deflates => Some(deflater.message(&mut self.random, payload)),
+            _ => None,
+        };
+        let payload = packed.as_deref().unwrap_or(payload);
         let frames = *self.random.pick(&[1, 1, 1, 2, 5]);
         let mut bytes = Vec::new();
         let mut from = 0;
         for index in 0..frames {
             let to = if index == frames - 1 { payload.len() } else { self.random.size(from..=payload.len()) };
             let opcode = if index == 0 { opcode } else { 0 };
+            let rsv = if deflates && index == 0 { 4 } else { 0 };
             codec::frame(
                 &mut bytes,
-                First { fin: index == frames - 1, rsv: 0, opcode },
+                First { fin: index == frames - 1, rsv, opcode },
                 &payload[from..to],
                 None,
             );
@@ -375,7 +432,7 @@ impl Upstream {
             Failure::ReservedOpcode => codec::frame(&mut bytes, First::whole(5), b"", None),
             Failure::BadText => codec::frame(&mut bytes, First::whole(TEXT), b"\xc3\x28", None),
             Failure::BadClose => {
-                codec::frame(&mut bytes, First::whole(CLOSE), &codec::close_payload(Some(1005), ""), None)
+                codec::frame(&mut bytes, First::whole(CLOSE), &codec::close_payload(Some(1005), ""), None);
             }
             Failure::Fin => self.link.finish(),
             Failure::Reset => return self.leave(net, true),
@@ -396,6 +453,17 @@ impl Upstream {
 
     /// Closes its end.
     fn leave(&mut self, net: &mut Net, reset: bool) {
+        if self.client.is_some() {
+            net.cover(match self.mode {
+                Mode::Echo { .. } => "upstream: Echo".to_string(),
+                Mode::Source { .. } => "upstream: Source".to_string(),
+                Mode::Fails { how, .. } => format!("upstream: {how:?}"),
+                mode => format!("upstream: {mode:?}"),
+            });
+            if self.inbox.inflated > 0 {
+                net.cover("upstream: inflated".to_string());
+            }
+        }
         net.close_peer(self.link.conn, reset);
         self.done = true;
     }

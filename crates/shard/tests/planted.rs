@@ -1,0 +1,59 @@
+//! The simulator finds each bug that is planted in the shard (feature `planted-bugs`).
+#![cfg(feature = "planted-bugs")]
+#![allow(clippy::print_stdout, dead_code)]
+
+#[path = "sim/mod.rs"]
+mod sim;
+
+use std::{sync::Mutex, thread};
+
+use sim::{gateway, net::Trace, runner};
+use tidegate_shard::planted::{self, Bug};
+
+/// Seeds within which a bug must be found.
+const SEEDS: u64 = 200;
+
+#[test]
+fn each_planted_bug_is_found() {
+    let next = Mutex::new(Bug::ALL.iter());
+    let missed = Mutex::new(Vec::new());
+    thread::scope(|scope| {
+        for _ in 0..thread::available_parallelism().map_or(2, usize::from) {
+            scope.spawn(|| {
+                loop {
+                    let Some(&bug) = next.lock().expect("nobody panics with it").next() else { return };
+                    if !is_found(bug) {
+                        missed.lock().expect("nobody panics with it").push(bug);
+                    }
+                }
+            });
+        }
+    });
+    let missed = missed.into_inner().expect("nobody panics with it");
+    assert!(missed.is_empty(), "not found within {SEEDS} seeds: {missed:?}");
+}
+
+fn is_found(bug: Bug) -> bool {
+    let mut met = 0;
+    for seed in 0..SEEDS {
+        planted::set(Some(bug));
+        let result = runner::attempt(seed, |seed| gateway::run(seed, Trace::Off));
+        met += planted::met();
+        planted::set(None);
+        if let Err(failure) = result {
+            println!("{bug:?}: seed {seed}: {}", failure.message);
+            return true;
+        }
+    }
+    println!("{bug:?}: not found, though its place was passed {met} times");
+    false
+}
+
+#[test]
+fn no_planted_bug_no_failure() {
+    planted::set(None);
+    for seed in 0..20 {
+        gateway::run(seed, Trace::Off);
+        assert_eq!(planted::met(), 0);
+    }
+}
