@@ -43,9 +43,6 @@ pub enum Bug {
     ForgetAccept,
     /// Where the client's early data wait for the upstream's 101: they are forwarded as soon as it is connected.
     ForwardBeforeVerify,
-    /// Where bytes are forwarded to the far leg of a pair: a far leg that is gone is replaced by the session now in
-    /// its slot.
-    ForwardToStranger,
     /// Where the inspector names the range to forward: one byte less at the end of a buffer.
     ForwardShort,
     /// Where a poll for room ended: nothing is sent until something else makes the session dirty.
@@ -73,7 +70,6 @@ impl Bug {
         Bug::FinBeforeOutbox,
         Bug::ForgetAccept,
         Bug::ForwardBeforeVerify,
-        Bug::ForwardToStranger,
         Bug::ForwardShort,
         Bug::IgnoreWritable,
     ];

@@ -31,7 +31,6 @@ impl ControlBudget {
             *self = Self { opened_ms: now, spent: 0 };
         }
         if self.spent >= rule.count {
-            // At least one is noted even where `count` is 0: the window stays as it is.
             return false;
         }
         self.spent += 1;

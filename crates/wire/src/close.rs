@@ -125,6 +125,12 @@ impl Deref for Reason {
     }
 }
 
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
 impl PartialEq for Reason {
     fn eq(&self, other: &Self) -> bool {
         self.as_str() == other.as_str()
@@ -165,5 +171,52 @@ impl CloseFrame {
                 Ok(Self { code: Some(code), reason: Reason::truncated(reason) })
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// RFC 6455 §7.4 and the IANA registry, written out.
+    fn allowed(code: u16) -> bool {
+        [1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 1012, 1013, 1014].contains(&code)
+            || (3000..5000).contains(&code)
+    }
+
+    #[test]
+    fn rfc6455_7_4_every_code() {
+        for code in 0..=u16::MAX {
+            assert_eq!(CloseCode::may_be_received(code), allowed(code), "{code}");
+            assert_eq!(CloseCode::may_be_sent(code), allowed(code), "{code}");
+            assert_eq!(CloseCode::new(code).map(CloseCode::as_u16), allowed(code).then_some(code));
+            let body = code.to_be_bytes();
+            let expected =
+                if allowed(code) { Ok(CloseCode(code)) } else { Err(Violation::CloseCodeForbidden) };
+            assert_eq!(CloseFrame::parse(&body).map(|frame| frame.code.unwrap()), expected);
+        }
+    }
+
+    #[test]
+    fn rfc6455_5_5_1_a_body_is_empty_or_starts_with_a_code() {
+        assert_eq!(CloseFrame::parse(&[]), Ok(CloseFrame { code: None, reason: Reason::EMPTY }));
+        assert_eq!(CloseFrame::parse(&[3]), Err(Violation::CloseBodyTooShort));
+        let frame = CloseFrame::parse(b"\x03\xe8bye \xe2\x82\xac").unwrap();
+        assert_eq!((frame.code, &*frame.reason), (Some(CloseCode::NORMAL), "bye €"));
+    }
+
+    #[test]
+    fn rfc6455_5_5_1_a_reason_is_utf8() {
+        assert_eq!(CloseFrame::parse(b"\x03\xe8\xc0\xaf\xff"), Err(Violation::CloseReasonNotUtf8));
+        assert_eq!(CloseFrame::parse(b"\x03\xe8\xe2\x82"), Err(Violation::CloseReasonNotUtf8));
+        // The code counts first.
+        assert_eq!(CloseFrame::parse(b"\x03\xed\xff"), Err(Violation::CloseCodeForbidden));
+    }
+
+    #[test]
+    fn the_longest_reason_is_kept_whole() {
+        let body = [b"\x0f\xa0".as_slice(), &[b'r'; MAX_REASON]].concat();
+        let frame = CloseFrame::parse(&body).unwrap();
+        assert_eq!((frame.code.map(u16::from), frame.reason.len()), (Some(4000), MAX_REASON));
     }
 }

@@ -12,6 +12,9 @@ use crate::message::Violation;
 use crate::message::sequence::{Admission, Sequence};
 use crate::{Limits, Role};
 
+#[cfg(test)]
+mod tests;
+
 /// The longest header: two bytes, a 64-bit length, a masking key.
 pub const MAX_HEADER: usize = 14;
 /// The longest payload of a control frame (RFC 6455 §5.5).

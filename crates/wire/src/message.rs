@@ -29,9 +29,6 @@ pub(crate) mod sequence;
 mod spares;
 mod violation;
 
-#[cfg(test)]
-mod tests;
-
 pub use spares::Spares;
 pub use violation::Violation;
 

@@ -19,9 +19,6 @@ use crate::message::{Kind, Violation};
 use crate::utf8::Utf8;
 use crate::{Limits, Role};
 
-#[cfg(test)]
-mod tests;
-
 /// Text is unmasked on the stack in pieces of this size where it is not ASCII.
 const CHUNK: usize = 1024;
 
@@ -179,13 +176,22 @@ pub struct Inspector {
     utf8: Utf8,
     role: Role,
     state: State,
+    /// A message has begun since [`take_begun`](Self::take_begun) was last asked.
+    begun: bool,
 }
 
 impl Inspector {
     /// `role` is this end's on this leg: a server reads masked frames.
     #[must_use]
     pub const fn new(role: Role) -> Self {
-        Self { stage: Stage::BOUNDARY, sequence: Sequence::IDLE, utf8: Utf8::new(), role, state: State::Open }
+        Self {
+            stage: Stage::BOUNDARY,
+            sequence: Sequence::IDLE,
+            utf8: Utf8::new(),
+            role,
+            state: State::Open,
+            begun: false,
+        }
     }
 
     /// Whether what was forwarded so far ends between two frames: only then may a frame of one's own follow.
@@ -201,6 +207,12 @@ impl Inspector {
     #[must_use]
     pub fn message_open(&self) -> bool {
         self.sequence.open().is_some()
+    }
+
+    /// Whether a message that did not lie whole in one input has begun since this was last asked. With
+    /// [`message_open`](Self::message_open) it tells from when on the open message's time runs.
+    pub fn take_begun(&mut self) -> bool {
+        std::mem::take(&mut self.begun)
     }
 
     /// Whether anything is held back: half a header or a part of a control frame.
@@ -460,6 +472,7 @@ impl Inspector {
     fn start(&mut self, head: &Head) {
         if self.sequence.open().is_none() {
             self.utf8 = Utf8::new();
+            self.begun = true;
         }
         self.sequence.admit(head);
         self.stage = Stage::Payload {

@@ -122,3 +122,116 @@ fn bad_byte(bytes: &[u8]) -> usize {
     // `whole` ends between characters unless it is broken before, so that a bad byte is always found.
     bytes[valid..].iter().position(|&byte| state.step(byte).is_err()).map_or(bytes.len(), |at| valid + at)
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// The index of the first byte after which no text can be valid, by the standard library, prefix by
+    /// prefix.
+    fn first_bad(bytes: &[u8]) -> Option<usize> {
+        (0..bytes.len())
+            .find(|&at| str::from_utf8(&bytes[..=at]).is_err_and(|error| error.error_len().is_some()))
+    }
+
+    fn feed_all<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Result<Utf8, usize> {
+        let mut utf8 = Utf8::new();
+        let mut before = 0;
+        for piece in pieces {
+            utf8.feed(piece).map_err(|bad| before + bad.at)?;
+            before += piece.len();
+        }
+        Ok(utf8)
+    }
+
+    fn check(bytes: &[u8], cuts: &[usize]) {
+        let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut % (bytes.len() + 1)).collect();
+        cuts.extend([0, bytes.len()]);
+        cuts.sort_unstable();
+        let pieces = cuts.windows(2).map(|pair| &bytes[pair[0]..pair[1]]);
+        match (feed_all(pieces), first_bad(bytes)) {
+            (Ok(utf8), None) => assert_eq!(utf8.is_boundary(), str::from_utf8(bytes).is_ok(), "{bytes:x?}"),
+            (Err(at), Some(bad)) => assert_eq!(at, bad, "{bytes:x?} cut at {cuts:?}"),
+            (fed, bad) => panic!("{bytes:x?} cut at {cuts:?}: {fed:?}, but the bad byte is {bad:?}"),
+        }
+    }
+
+    #[test]
+    fn every_pair_and_every_start_of_three_bytes() {
+        for first in 0..=0xff {
+            for second in 0..=0xff {
+                check(&[first, second], &[]);
+                check(&[first, second], &[1]);
+                for third in [0x00, 0x7f, 0x80, 0x8f, 0x90, 0xbf, 0xc0, 0xe0, 0xff] {
+                    check(&[first, second, third], &[1, 2]);
+                    check(&[first, second, third, 0x80], &[2]);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn rfc6455_8_1_it_fails_at_the_bad_byte_not_at_the_end_of_the_sequence() {
+        let mut utf8 = Utf8::new();
+        assert_eq!(utf8.feed(b"\xf4"), Ok(()));
+        assert_eq!(utf8.feed(b"\x90"), Err(BadByte { at: 0 }));
+        assert_eq!(Utf8::new().feed(b"\xce\xba\xf4\x90\x80\x80"), Err(BadByte { at: 3 }));
+        assert_eq!(Utf8::new().feed(b"abc\xed\xa0"), Err(BadByte { at: 4 }));
+        assert_eq!(Utf8::new().feed(b"\xff"), Err(BadByte { at: 0 }));
+    }
+
+    #[test]
+    fn every_split_of_every_kind_of_sequence() {
+        let text = "aé€😀\u{7ff}\u{800}\u{d7ff}\u{e000}\u{ffff}\u{10000}\u{10ffff}z".as_bytes();
+        for first in 0..=text.len() {
+            for second in first..=text.len() {
+                check(text, &[first, second]);
+                check(&text[..second], &[first]);
+                check(&text[first..], &[second]);
+            }
+        }
+    }
+
+    #[test]
+    fn it_is_small() {
+        assert!(size_of::<Utf8>() <= 4);
+    }
+
+    /// Bytes that are mostly text, so that the bulk paths see more than the first byte.
+    fn nearly_text() -> impl Strategy<Value = Vec<u8>> {
+        (".{0,120}", prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..3), any::<bool>())
+            .prop_map(|(text, edits, cut)| {
+                let mut bytes = text.into_bytes();
+                for (at, byte) in edits {
+                    if !bytes.is_empty() {
+                        let at = at.index(bytes.len());
+                        bytes[at] = byte;
+                    }
+                }
+                if cut {
+                    bytes.pop();
+                }
+                bytes
+            })
+    }
+
+    proptest! {
+        #[test]
+        fn any_split_gives_the_verdict_of_the_whole(
+            bytes in nearly_text(),
+            cuts in prop::collection::vec(any::<usize>(), 0..6),
+        ) {
+            check(&bytes, &cuts);
+        }
+
+        #[test]
+        fn any_bytes_in_any_split(
+            bytes in prop::collection::vec(any::<u8>(), 0..12),
+            cuts in prop::collection::vec(any::<usize>(), 0..6),
+        ) {
+            check(&bytes, &cuts);
+        }
+    }
+}

@@ -62,6 +62,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                 _ if deaf => continue,
                 Event::Message { kind, payload, .. } => {
                     session.spoke = session.seen;
+                    session.since = session.seen;
                     counters.relayed += 1;
                     let opcode = Opcode::from(kind);
                     let deflate = far_messages.compression.as_mut().filter(|_| payload.len() >= DEFLATE_FROM);

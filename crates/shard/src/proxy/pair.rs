@@ -50,9 +50,14 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             Reading::Messages(_) => self.relay_messages(key, bytes, place),
         };
         let Some(session) = self.registry.get_mut(key) else { return bytes.len() };
-        if let State::Paired(paired) = &session.state {
+        if let State::Paired(paired) = &mut session.state {
             let far = paired.far;
-            if paired.is_mid_message() && !was_open {
+            let begun = match &mut paired.reading {
+                Reading::Cut(inspector) => inspector.take_begun(),
+                // Each whole message has set the stamp anew.
+                Reading::Messages(_) => !was_open,
+            };
+            if begun && paired.is_mid_message() {
                 session.since = Stamp::at(now_ms);
                 let deadline = now_ms + self.plan.route(session.route).limits.message_timeout_ms;
                 self.ensure_deadline(key, deadline);

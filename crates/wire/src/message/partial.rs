@@ -16,7 +16,7 @@ const SLACK: usize = 3584;
 /// The least worth asking the allocator for.
 const MIN_BUFFER: usize = 1024;
 /// A first buffer for what a compressed message inflates to.
-const INFLATED: usize = 4096;
+const INFLATED: usize = 2048;
 
 /// The frame that is being received.
 #[derive(Clone, Copy, Debug)]
