@@ -33,7 +33,11 @@ fn files(folder: &Path, ending: &str) -> Vec<PathBuf> {
             let path = entry.expect("an entry").path();
             let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
             if path.is_dir() {
-                if !name.starts_with("target") && !name.starts_with('.') && name != "node_modules" && name != "corpus" {
+                if !name.starts_with("target")
+                    && !name.starts_with('.')
+                    && name != "node_modules"
+                    && name != "corpus"
+                {
                     folders.push(path);
                 }
             } else if name.ends_with(ending) {
@@ -140,11 +144,17 @@ fn nothing_is_left_lying_about() {
     let mut found = Vec::new();
     let tidy = Path::new(file!()).file_name().expect("this file").to_owned();
     // Split, so that this file does not find itself.
-    let marks = [["TO", "DO"].concat(), ["FIX", "ME"].concat(), ["XX", "X "].concat(), ["db", "g!("].concat()];
+    let marks =
+        [["TO", "DO"].concat(), ["FIX", "ME"].concat(), ["XX", "X "].concat(), ["db", "g!("].concat()];
     let places = [["/ro", "ot/"].concat(), ["/wo", "rk/"].concat(), ["/ho", "me/"].concat()];
-    for (folder, ending) in
-        [("crates", ".rs"), ("benches", ".rs"), ("fuzz", ".rs"), ("scripts", ".sh"), ("scripts", ".py"), ("docs", ".md")]
-    {
+    for (folder, ending) in [
+        ("crates", ".rs"),
+        ("benches", ".rs"),
+        ("fuzz", ".rs"),
+        ("scripts", ".sh"),
+        ("scripts", ".py"),
+        ("docs", ".md"),
+    ] {
         let folder = root().join(folder);
         if !folder.exists() {
             continue;
