@@ -14,6 +14,9 @@ mod provided;
 mod ring;
 mod timer;
 
+#[cfg(test)]
+mod tests;
+
 use std::{
     cell::Cell,
     collections::HashMap,

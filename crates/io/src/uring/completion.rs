@@ -109,8 +109,10 @@ impl Uring {
 
     /// An operation has posted its last completion.
     fn ended(&mut self) {
-        debug_assert!(self.in_flight > 0);
-        self.in_flight = self.in_flight.saturating_sub(1);
+        match self.in_flight.checked_sub(1) {
+            Some(left) => self.in_flight = left,
+            None => self.counters.stale += 1,
+        }
     }
 
     /// A completion for nothing that is armed.
@@ -245,8 +247,8 @@ impl Uring {
     }
 
     fn connected(&mut self, entry: &Entry, token: Token, events: &mut Vec<Event<OwnedFd>>) {
-        self.ended();
         let Some(descriptor) = self.connecting.remove(&token.0) else { return self.stale(entry) };
+        self.ended();
         // SAFETY: the caller keeps it open until this event.
         let socket = unsafe { BorrowedFd::borrow_raw(descriptor) };
         let errno = if entry.result() < 0 { -entry.result() } else { socket::connect_error(socket.as_fd()) };

@@ -1,16 +1,16 @@
 //! A backend under test, and ordinary blocking sockets at its other end.
-#![allow(dead_code, reason = "each test file uses a part of it")]
+#![allow(dead_code, unreachable_pub, reason = "each test file uses a part of it")]
 
 use std::{
-    io::{Read, Write},
-    net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream},
+    io::Read,
+    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
     os::fd::OwnedFd,
     time::Duration,
 };
 
 use tidegate_io::{
-    Address, Backend, Buffer, ConnectOptions, Counters, Epoll, EpollOptions, Event, Lent, ListenerId,
-    ReceiveEnd, Remainder, Sends, Token, Uring, UringOptions, Wake, Waker,
+    Backend, Epoll, EpollOptions, Event, ListenerId, ReceiveEnd, Remainder, Sends, Token, Uring,
+    UringOptions, Waker,
 };
 
 /// Long enough that only a fault reaches it.
@@ -185,8 +185,36 @@ impl<B: Subject> Rig<B> {
         (listener.accept().unwrap().0.into(), far)
     }
 
-    pub fn lent(&self) -> Lent {
-        self.backend.buffers()
+    /// Several of them, with the receives armed; the tokens are their positions.
+    pub fn pairs(&mut self, count: usize) -> Vec<(OwnedFd, TcpStream)> {
+        let pairs: Vec<_> = (0..count).map(|_| self.pair()).collect();
+        for (index, (socket, _)) in pairs.iter().enumerate() {
+            self.backend.receive(socket, Token(index as u64));
+        }
+        self.poll(&Out::default());
+        pairs
+    }
+
+    /// Looks at everything that has come: bytes go to their token's stream, ends to `ends`.
+    pub fn sort(&mut self, streams: &mut [Vec<u8>], ends: &mut Vec<(Token, ReceiveEnd)>) {
+        for event in self.events.drain(..) {
+            match event {
+                Event::Received { token, buffer } => {
+                    streams[token.0 as usize].extend_from_slice(&buffer);
+                    self.backend.recycle(buffer);
+                }
+                Event::ReceiveEnded { token, end } => ends.push((token, end)),
+                other => panic!("unexpected {other:?}"),
+            }
+        }
+    }
+
+    /// What every test ends with: all buffers are back, and nothing came for nobody.
+    pub fn finish(mut self) {
+        self.poll(&Out::default());
+        assert!(self.events.is_empty(), "{:?}", self.events);
+        assert_eq!(self.backend.buffers().lent, 0, "lent buffers");
+        assert_eq!(self.backend.counters().stale, 0, "stale completions");
     }
 }
 

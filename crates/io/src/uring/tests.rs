@@ -1,0 +1,116 @@
+//! What cannot be provoked from outside: completions that a sound kernel does not post, and a caller's panic.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use super::*;
+use crate::BUFFER_BYTES;
+
+const OPTIONS: UringOptions = UringOptions { buffers: 4, sq_entries: 8, cq_entries: 16 };
+
+/// Has the kernel post this user data with result 0.
+fn post(uring: &mut Uring, user_data: u64) -> Vec<Event<OwnedFd>> {
+    let entry = opcode::Nop::new().build().user_data(user_data);
+    // SAFETY: it names no memory.
+    unsafe { uring.push(&entry) }.unwrap();
+    let mut events = Vec::new();
+    let mut remainders = Vec::new();
+    uring.turn(&NoSends, Some(Duration::ZERO), &mut events, &mut remainders).unwrap();
+    assert!(remainders.is_empty(), "{remainders:?}");
+    events
+}
+
+#[test]
+fn completions_for_nobody_are_counted_and_passed_over() {
+    let mut uring = Uring::new(&OPTIONS).unwrap();
+    let nobody = [
+        0,
+        7,
+        10 << 56,
+        u64::MAX,
+        user_data(Operation::Send, 0),
+        user_data(Operation::Send, u64::MAX >> 8),
+        user_data(Operation::Connect, 5),
+    ];
+    for (index, data) in nobody.into_iter().enumerate() {
+        let events = post(&mut uring, data);
+        assert!(events.is_empty(), "{data:#x}: {events:?}");
+        assert_eq!(uring.counters().stale, index as u64 + 1, "{data:#x}");
+    }
+    // These come late as a matter of course.
+    for operation in [Operation::Cancel, Operation::Ignored] {
+        assert!(post(&mut uring, user_data(operation, 5)).is_empty());
+    }
+    assert_eq!(uring.counters().stale, nobody.len() as u64);
+}
+
+#[test]
+fn a_buffer_is_believed_only_of_the_kernel_and_only_once() {
+    let ring = Ring::new(&OPTIONS).unwrap();
+    let mut provided = Provided::new(&ring, 4).unwrap();
+    assert!(provided.take(4, 1).is_none(), "no such buffer");
+    assert!(provided.take(u16::MAX, 1).is_none(), "no such buffer");
+    assert!(provided.take(0, BUFFER_BYTES + 1).is_none(), "more than it holds");
+    let buffer = provided.take(0, BUFFER_BYTES).unwrap();
+    assert!(provided.take(0, 1).is_none(), "already with the caller");
+    assert_eq!(provided.lent(), Lent { total: 4, lent: 1 });
+    provided.give(buffer);
+    assert_eq!(provided.lent(), Lent { total: 4, lent: 0 });
+    let again = provided.take(0, 0).unwrap();
+    provided.give(again);
+    // SAFETY: there was no receive.
+    unsafe { provided.unmap() };
+}
+
+#[test]
+fn buffers_must_be_a_number_that_the_kernel_takes() {
+    for buffers in [0, (1 << 15) + 1, u32::MAX] {
+        let options = UringOptions { buffers, ..OPTIONS };
+        assert_eq!(Uring::new(&options).unwrap_err().kind(), io::ErrorKind::InvalidInput);
+    }
+    for buffers in [1, 3, 1000] {
+        let options = UringOptions { buffers, ..OPTIONS };
+        assert_eq!(Uring::new(&options).unwrap().buffers(), Lent { total: buffers, lent: 0 });
+    }
+}
+
+#[test]
+fn a_panic_in_the_callers_sends_leaves_nothing_behind_that_is_sent() {
+    struct Panics<'a>(&'a OwnedFd, &'a [u8]);
+
+    impl Sends<OwnedFd> for Panics<'_> {
+        fn len(&self) -> usize {
+            2
+        }
+
+        fn socket(&self, _: usize) -> &OwnedFd {
+            self.0
+        }
+
+        fn pieces(&self, index: usize) -> impl Iterator<Item = &[u8]> {
+            assert!(index == 0, "on purpose");
+            std::iter::once(self.1)
+        }
+    }
+
+    let (near, far) = std::os::unix::net::UnixStream::pair().unwrap();
+    let near = OwnedFd::from(near);
+    let mut uring = Uring::new(&OPTIONS).unwrap();
+    uring.receive(&near, Token(1));
+    let sends = Panics(&near, b"dangling by then");
+    let turn = AssertUnwindSafe(|| {
+        uring.turn(&sends, Some(Duration::ZERO), &mut Vec::new(), &mut Vec::new()).unwrap();
+    });
+    assert!(catch_unwind(turn).is_err());
+    for _ in 0..2 * OPTIONS.sq_entries {
+        uring.poll_writable(&near, Token(1));
+    }
+    uring.turn(&NoSends, Some(Duration::ZERO), &mut Vec::new(), &mut Vec::new()).unwrap_err();
+    drop(uring);
+    far.set_nonblocking(true).unwrap();
+    let mut byte = [0];
+    assert_eq!(
+        io::Read::read(&mut &far, &mut byte).unwrap_err().kind(),
+        io::ErrorKind::WouldBlock,
+        "nothing was sent"
+    );
+}
