@@ -49,6 +49,7 @@ GROUP = 18
 # Seconds. The suite gives its slowest cases 100 to 1000 seconds each; on two idle cores all 301 take about 30 and a
 # group of compression about 60.
 PART_TIMEOUT = 600
+REPORT_TIMEOUT = 60
 READY_TIMEOUT = 20
 END_TIMEOUT = 15
 QUICK_TIMEOUT = 30 * 60
@@ -270,7 +271,7 @@ class Run:
         if client.returncode != 0:
             problems.append("the client ended with %s: %s" % (client.returncode, tail(client.log)))
         # It was asked to write the reports and to end.
-        self.wait(part, wstest, [wstest])
+        self.wait(part, wstest, [wstest], REPORT_TIMEOUT)
         return self.index(part), problems
 
     def gateway(self, part, name, config, io, started, gateways):
@@ -330,9 +331,9 @@ class Run:
         started.append(process)
         return process
 
-    def wait(self, part, process, needed):
+    def wait(self, part, process, needed, timeout=PART_TIMEOUT):
         """Until `process` has ended; fails where another that it needs ends before, and when time is out."""
-        deadline = min(time.monotonic() + PART_TIMEOUT, self.deadline)
+        deadline = min(time.monotonic() + timeout, self.deadline)
         while process.poll() is None:
             for other in needed:
                 if other is not process and other.poll() is not None and process.poll() is None:
@@ -421,10 +422,11 @@ def write_document(options, rows, seconds):
 
 
 def report_folder():
-    """A new one; of earlier runs the last two are kept."""
+    """A new one, named by time and process; of runs that have ended the last two are kept."""
     REPORTS.mkdir(parents=True, exist_ok=True)
     for old in sorted(REPORTS.iterdir())[:-2]:
-        shutil.rmtree(old, ignore_errors=True)
+        if not os.path.exists("/proc/" + old.name.rpartition("-")[2]):
+            shutil.rmtree(old, ignore_errors=True)
     folder = REPORTS / ("%s-%d" % (time.strftime("%Y%m%d-%H%M%S"), os.getpid()))
     folder.mkdir()
     return folder

@@ -111,7 +111,7 @@ for (const deflate of [true, false]) {
   const used = deflate && kind !== "off";
 
   await check(on + ": what is negotiated", async () => {
-    const session = await Session.open(proxied ? "/info" : "", { deflate });
+    const session = await Session.open(proxied ? "/info" : "/echo", { deflate });
     if (!used) assert.equal(session.extensions, "");
     else assert.match(session.extensions, /^permessage-deflate(;|$)/);
     const own = kind === "echo" || kind === "edge";

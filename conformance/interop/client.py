@@ -128,7 +128,7 @@ async def check(name, body):
 
 async def negotiated(deflate):
     used = deflate and KIND != "off"
-    async with open_session("/info" if PROXIED else "", deflate=deflate) as session:
+    async with open_session("/info" if PROXIED else "/echo", deflate=deflate) as session:
         if used:
             matches(r"^permessage-deflate(;|$)", session.agreed)
             # What the library offers by default.

@@ -42,7 +42,7 @@ pub use self::{
         Bind, Config, DEFAULT_BACKLOG, IoChoice, Listener, MAX_LISTENERS, MAX_ROUTES, MAX_SHARDS,
         MAX_UPSTREAMS,
     },
-    limits::{DEFAULT_MAX_SESSIONS, Limits, RouteLimits},
+    limits::{DEFAULT_MAX_SESSIONS, Limits, RouteLimits, SESSION_TAKEOVER_BYTES},
     pattern::{HostPattern, PathPattern, bare_host},
     problem::Problem,
     proxy::{Balance, Deflate, HashKey, Proxy, Target, Upstream, Utf8},

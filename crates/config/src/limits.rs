@@ -59,6 +59,10 @@ pub struct Limits {
 /// Client sessions of a process that was not told how many.
 pub const DEFAULT_MAX_SESSIONS: usize = 100_000;
 
+/// Memory that one session with context takeover may take: 274 KiB to deflate and 48 KiB to inflate with the largest
+/// windows, rounded up. Each shard needs so much of `takeover_bytes` to agree to it at all.
+pub const SESSION_TAKEOVER_BYTES: usize = 384 << 10;
+
 /// The limits of a session on one route: every value is filled in, from the route or else from `[limits]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RouteLimits {

@@ -85,7 +85,7 @@ fn config(report: &mut Report<'_>, document: &DeTable<'_>) -> Config {
     }
 
     let limits = top.table(report, "limits", schema::LIMITS);
-    let limits = ProcessLimits::read(report, limits.as_ref());
+    let limits = ProcessLimits::read(report, limits.as_ref(), shards.as_ref().map(|shards| shards.value));
     if let (Some(shards), Some(most)) = (&shards, limits.limits.max_sessions)
         && most < shards.value as usize
     {

@@ -15,7 +15,7 @@ use std::{
 };
 
 use rustix::process::Resource;
-use tidegate_config::{Action, Bind, Config, IoChoice};
+use tidegate_config::{Action, Bind, Config, IoChoice, SESSION_TAKEOVER_BYTES};
 use tidegate_io::{Backend, Choice, Epoll, EpollOptions, Kind, ListenerId, Uring, Waker, choose};
 use tidegate_shard::{self as shard, Mail, Plan, Shard, mailbox};
 use tracing::{debug, error, info, warn};
@@ -166,6 +166,7 @@ fn serve(config: Config) -> Result<(), Fault> {
         warn!(limit, sessions, "the limit of descriptors allows fewer sessions than the default");
     }
     let lockable = Lockable::raise();
+    warn_of_takeover(&config, count);
 
     let choice = match config.io {
         IoChoice::Auto => Choice::Auto,
@@ -200,6 +201,23 @@ fn serve(config: Config) -> Result<(), Fault> {
         info!("tidegate has ended");
     }
     result
+}
+
+/// The budget for context takeover is divided over shards, whose number the configuration need not know.
+fn warn_of_takeover(config: &Config, shards: usize) {
+    let takeover = config.routes.iter().any(|route| match &route.action {
+        Action::Echo(echo) => echo.context_takeover,
+        Action::Proxy(proxy) => proxy.context_takeover,
+        Action::Page => false,
+    });
+    let each = config.limits.takeover_bytes / shards;
+    if takeover && each < SESSION_TAKEOVER_BYTES {
+        let needed = SESSION_TAKEOVER_BYTES * shards;
+        warn!(
+            shards,
+            each, "context takeover is never agreed to: takeover_bytes would have to be at least {needed}"
+        );
+    }
 }
 
 /// What a shard's thread is given to begin with.

@@ -1,9 +1,10 @@
 //! Two crates read the same things and share no code: what the configuration takes, the protocol must take too.
 
 use proptest::prelude::*;
-use tidegate_config::{Action, Config, HostPattern, PathPattern, bare_host, parse};
+use tidegate_config::{Action, Config, HostPattern, PathPattern, SESSION_TAKEOVER_BYTES, bare_host, parse};
 use tidegate_wire::{
     HeadLimits,
+    deflate::{CodecLimits, Codecs},
     handshake::{OriginRule, origin_allowed},
     http::Request,
 };
@@ -128,4 +129,12 @@ fn a_valid_configuration_is_a_plan() {
     assert_eq!(plans, 2, "the whole file and the embedded one");
     let every_key = include_str!("../../config/tests/every_key.toml");
     tidegate_shard::Plan::new(parse(every_key, "every_key.toml").unwrap(), 2);
+}
+
+/// What the configuration takes for enough is enough.
+#[test]
+fn the_least_budget_for_takeover_lets_one_session_have_it() {
+    let limits = |takeover_bytes| CodecLimits { takeover_bytes, ..CodecLimits::default() };
+    assert!(Codecs::new(limits(SESSION_TAKEOVER_BYTES)).takeover_available());
+    assert!(!Codecs::new(limits(SESSION_TAKEOVER_BYTES / 2)).takeover_available());
 }

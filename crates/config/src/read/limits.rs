@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use crate::{
-    Limits, RouteLimits,
+    Limits, RouteLimits, SESSION_TAKEOVER_BYTES,
     report::{At, Report},
     section::Section,
     units::size_text,
@@ -13,13 +13,11 @@ const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
 
-/// Room for the two contexts of one session in zlib-rs, whatever its window: 371 KiB to deflate and 47 KiB to inflate
-/// (measured), rounded up.
-const TAKEOVER_BYTES: usize = 512 << 10;
-
 /// The limits of the process, and which of them the file sets.
 pub(super) struct ProcessLimits {
     pub(super) limits: Limits,
+    /// As far as the file says.
+    shards: usize,
     set: RouteKeys,
 }
 
@@ -40,9 +38,10 @@ struct RouteKeys {
 }
 
 impl ProcessLimits {
-    pub(super) fn read(report: &mut Report<'_>, section: Option<&Section<'_>>) -> Self {
+    pub(super) fn read(report: &mut Report<'_>, section: Option<&Section<'_>>, shards: Option<u64>) -> Self {
         let mut limits = Limits::default();
-        let Some(section) = section else { return Self { limits, set: RouteKeys::default() } };
+        let shards = shards.unwrap_or(1) as usize;
+        let Some(section) = section else { return Self { limits, shards, set: RouteKeys::default() } };
         let set = RouteKeys::read(report, section);
         set.apply(&mut limits);
 
@@ -101,7 +100,7 @@ impl ProcessLimits {
             limits.compression_level = value.value as u8;
         }
         set.check_outbox(report, &limits.route_limits());
-        Self { limits, set }
+        Self { limits, shards, set }
     }
 
     /// The limits of a route with these of its own.
@@ -120,11 +119,12 @@ impl ProcessLimits {
 
     /// Whether the memory for context takeover, asked for at `span`, is enough for one session.
     pub(super) fn check_takeover(&self, report: &mut Report<'_>, span: &Range<usize>) {
-        let budget = self.limits.takeover_bytes;
-        if budget < TAKEOVER_BYTES {
-            let (budget, needed) = (size_text(budget as u64), size_text(TAKEOVER_BYTES as u64));
+        let (budget, needed) = (self.limits.takeover_bytes, SESSION_TAKEOVER_BYTES * self.shards);
+        if budget < needed {
+            let (budget, needed) = (size_text(budget as u64), size_text(needed as u64));
+            let shards = if self.shards == 1 { "" } else { " for so many shards" };
             let message = format!(
-                "context takeover needs takeover_bytes of at least {needed} in [limits], not {budget}"
+                "context takeover needs takeover_bytes of at least {needed} in [limits]{shards}, not {budget}"
             );
             report.relation(span.clone(), message);
         }

@@ -62,6 +62,29 @@ fn a_buffer_is_believed_only_of_the_kernel_and_only_once() {
 }
 
 #[test]
+fn everything_in_flight_can_be_ended() {
+    let mut uring = Uring::new(&OPTIONS).unwrap();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    uring.listen(ListenerId(0), listener.into()).unwrap();
+    uring.accept(ListenerId(0));
+    let pairs: Vec<_> = (0..20).map(|_| std::os::unix::net::UnixStream::pair().unwrap()).collect();
+    let sockets: Vec<OwnedFd> = pairs.into_iter().flat_map(|(near, far)| [near.into(), far.into()]).collect();
+    for (index, socket) in sockets.iter().enumerate() {
+        uring.receive(socket, Token(index as u64));
+    }
+    let soon = uring.now() + Duration::from_millis(1);
+    let mut events = Vec::new();
+    uring.turn(&NoSends, Some(soon), &mut events, &mut Vec::new()).unwrap();
+    assert!(events.is_empty(), "{events:?}");
+    uring.arm_timer(Some(soon + Duration::from_secs(60))).unwrap();
+    uring.poll_writable(&sockets[0], Token(0));
+    assert!(uring.in_flight >= 2 + sockets.len());
+    assert!(uring.quiesce());
+    assert_eq!(uring.in_flight, 0);
+    assert_eq!(uring.counters().stale, 0);
+}
+
+#[test]
 fn buffers_must_be_a_number_that_the_kernel_takes() {
     for buffers in [0, (1 << 15) + 1, u32::MAX] {
         let options = UringOptions { buffers, ..OPTIONS };

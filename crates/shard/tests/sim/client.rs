@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use super::{
     codec::{self, BINARY, CLOSE, CONTINUATION, First, Head, Inbox, Item, PING, PONG, TEXT},
     deflate::{Agreement, Deflater, Inflater, OFFERS},
-    facts::{self, Deflate, Promise},
+    facts::{self, Deflate, Full, Promise},
     link::{End, Link, Pace},
     net::{Actor, ActorId, ConnId, Excuse, MILLIS, Net, SECONDS},
     random::Random,
@@ -58,6 +58,7 @@ pub(crate) struct Client {
     offer: Option<&'static str>,
     deflater: Option<Deflater>,
     head: Vec<u8>,
+    page_read: bool,
     inbox: Inbox,
     /// Messages that must come back: opcode, number, length.
     expected: VecDeque<(u8, u64, usize)>,
@@ -112,6 +113,7 @@ impl Client {
             offer: (random.below(2) == 0).then(|| *random.pick(&OFFERS)),
             deflater: None,
             head: Vec::new(),
+            page_read: false,
             inbox: Inbox::new(false),
             expected: VecDeque::new(),
             sent: 0,
@@ -173,7 +175,7 @@ impl Client {
         self.phase = Phase::Asking;
         let request = self.request();
         self.send(&request);
-        if self.script.asking == Asking::Right {
+        if matches!(self.script.asking, Asking::Right | Asking::PageFirst) {
             while self.next_act < self.script.early {
                 let act = self.script.acts[self.next_act].clone();
                 self.next_act += 1;
@@ -196,7 +198,7 @@ impl Client {
         };
         let mistake = match self.script.asking {
             Asking::Page => return b"GET / HTTP/1.1\r\nHost: gw.test\r\nConnection: close\r\n\r\n".to_vec(),
-            Asking::Right => None,
+            Asking::Right | Asking::PageFirst => None,
             Asking::Wrong(mistake) => Some(mistake),
         };
         let is = |other| mistake == Some(other);
@@ -205,7 +207,11 @@ impl Client {
         }
         let method = if is(Mistake::Post) { "POST" } else { "GET" };
         let path = if is(Mistake::UnknownPath) { "/nowhere" } else { &path };
-        let mut text = format!("{method} {path} HTTP/1.1\r\n");
+        let mut text = match self.script.asking {
+            Asking::PageFirst => "GET / HTTP/1.1\r\nHost: gw.test\r\n\r\n".to_string(),
+            _ => String::new(),
+        };
+        text += &format!("{method} {path} HTTP/1.1\r\n");
         let key = if is(Mistake::ShortKey) { "c2hvcnQ=" } else { &self.key };
         let fields = [
             (Mistake::NoHost, "Host", "gw.test"),
@@ -239,6 +245,15 @@ impl Client {
             assert!(self.head.len() < 20_000, "{}: an answer without end", self.describe());
             return;
         };
+        if self.script.asking == Asking::PageFirst && !self.page_read && answer.status() == 200 {
+            let length: usize = answer.one("content-length").expect("a length").parse().expect("in digits");
+            if self.head.len() >= answer.len + length {
+                self.head.drain(..answer.len + length);
+                self.page_read = true;
+                self.read_answer();
+            }
+            return;
+        }
         let rest = self.head.split_off(answer.len);
         let status = answer.status();
         if status == 101 {
@@ -260,7 +275,8 @@ impl Client {
 
     /// RFC 6455 §4.1.
     fn check_101(&self, answer: &Head) {
-        assert!(self.script.asking == Asking::Right, "{}: accepted a wrong request", self.describe());
+        let right = matches!(self.script.asking, Asking::Right) || self.page_read;
+        assert!(right, "{}: accepted a wrong request", self.describe());
         let may_open = !matches!(self.promise(), Promise::Refused(_));
         assert!(may_open, "{}: accepted though its upstream refuses", self.describe());
         let upgrade = answer.one("upgrade").map(str::to_ascii_lowercase);
@@ -312,12 +328,13 @@ impl Client {
         let allowed: &[u16] = match (self.script.asking, self.promise()) {
             (Asking::Page, _) => &[200],
             (Asking::Wrong(mistake), _) => mistake.statuses(),
-            (Asking::Right, Promise::Refused(statuses)) => statuses,
+            (Asking::Right | Asking::PageFirst, Promise::Refused(statuses)) => statuses,
             // The upstream's 101 went with its connection.
-            (Asking::Right, Promise::Breaks(_)) => &[502],
-            (Asking::Right, _) => &[],
+            (Asking::Right | Asking::PageFirst, Promise::Breaks(_)) => &[502],
+            (Asking::Right | Asking::PageFirst, _) => &[],
         };
-        let upstream = gateway && self.facts.has_failed(self.route) && self.script.asking == Asking::Right;
+        let asks = matches!(self.script.asking, Asking::Right | Asking::PageFirst);
+        let upstream = gateway && self.facts.has_failed(self.route) && asks;
         if !(allowed.contains(&status) || full || upstream || self.is_excused()) {
             self.fail(&format!("an answer of {status}, not of {allowed:?}"));
         }
@@ -389,6 +406,15 @@ impl Client {
             self.from_upstream += 1;
             return;
         }
+        if self.may_drop() {
+            let fits = |&(sent_as, seq, len): &(u8, u64, usize)| {
+                sent_as == opcode
+                    && len == payload.len()
+                    && codec::content(self.id, seq, opcode, len) == payload
+            };
+            let place = self.expected.iter().position(fits);
+            self.expected.drain(..place.unwrap_or(0));
+        }
         let Some((sent_as, seq, len)) = self.expected.pop_front() else {
             self.fail(&format!("a message of {} bytes that it has not sent", payload.len()));
         };
@@ -403,10 +429,27 @@ impl Client {
         }
     }
 
+    /// Whether the echo drops messages when it cannot get rid of them.
+    fn may_drop(&self) -> bool {
+        *self.promise() == Promise::Echo && matches!(self.facts.terms.full, Full::DropNew | Full::DropOld)
+    }
+
+    /// Whether the echo ends its session when it cannot get rid of its answers. What is sealed cannot be dropped.
+    fn may_be_too_slow(&self) -> bool {
+        let full = self.facts.terms.full;
+        *self.promise() == Promise::Echo
+            && (full == Full::Disconnect || (full != Full::Pause && self.listener == 1))
+    }
+
+    /// Closes that the gateway may send on its own account.
+    fn may_be_closed(&self, code: Option<u16>) -> bool {
+        (self.may_be_too_slow() && code == Some(1013)) || (self.facts.terms.idle_timeout > 0 && code == Some(1001))
+    }
+
     fn close(&mut self, code: Option<u16>) {
         self.close_got = Some(code);
         let allowed = match (self.promise(), &self.last) {
-            _ if self.is_excused() => true,
+            _ if self.is_excused() || self.may_be_closed(code) => true,
             (Promise::Breaks(codes), _) if code.is_some_and(|code| codes.contains(&code)) => true,
             (Promise::Source { code: own, .. }, _) if code == Some(*own) => true,
             (_, Some(Act::Violate(violation))) => code == Some(violation.code(self.deflater.is_some())),
@@ -435,6 +478,7 @@ impl Client {
                 Asking::Wrong(Mistake::CutOff | Mistake::Endless) => {}
                 _ if self.facts.terms.may_be_full => {}
                 _ if reset && matches!(self.promise(), Promise::Breaks(_)) => {}
+                _ if reset && self.may_be_too_slow() => {}
                 _ if reset && much && matches!(self.promise(), Promise::Source { .. }) => {}
                 _ => self.fail(&format!("{end:?} without an answer")),
             },
@@ -490,6 +534,9 @@ impl Client {
         let proxied = *self.promise() != Promise::Echo;
         match (self.promise(), &self.last) {
             (Promise::Breaks(_), _) => {}
+            _ if self.close_got.is_some_and(|code| self.may_be_closed(code)) && (clean || much) => {}
+            // In the middle of a message there is no place for a Close.
+            _ if self.may_be_too_slow() && end == End::Reset => {}
             (Promise::Source { messages, .. }, _) if self.close_sent.is_some() && self.violated.is_none() => {
                 let all = self.from_upstream == *messages || self.closed_first;
                 if !(clean || (end == End::Reset && much)) || !all {
@@ -503,7 +550,7 @@ impl Client {
             (_, Some(Act::Violate(_)))
                 if clean || (proxied && (end != End::Eof || self.inbox.is_inside_frame())) => {}
             (_, Some(Act::Close(_))) if clean => {
-                if !self.expected.is_empty() {
+                if !self.expected.is_empty() && !self.may_drop() {
                     self.fail(&format!("{} messages did not come back", self.expected.len()));
                 }
                 if !self.pings.is_empty() {
@@ -560,7 +607,7 @@ impl Client {
             let act = self.script.acts[self.next_act].clone();
             let source = matches!(self.promise(), Promise::Source { .. } | Promise::Breaks(_));
             let waits = match act {
-                Act::AwaitEchoes => !self.expected.is_empty() && !source,
+                Act::AwaitEchoes => !self.expected.is_empty() && !source && !self.may_drop(),
                 Act::AwaitClose => true,
                 _ => false,
             };

@@ -18,8 +18,21 @@ pub(crate) struct Terms {
     pub(crate) connect_timeout: u64,
     pub(crate) handshake_timeout: u64,
     pub(crate) message_bytes: usize,
+    /// 0: never.
+    pub(crate) idle_timeout: u64,
+    /// Messages of slow readers may be dropped, or their sessions closed.
+    pub(crate) full: Full,
     /// More clients may come than there are slots: then they are refused.
     pub(crate) may_be_full: bool,
+}
+
+/// What the echo does with a reader that is too slow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Full {
+    Pause,
+    DropNew,
+    DropOld,
+    Disconnect,
 }
 
 /// What a client of a route may hope for.

@@ -3,13 +3,13 @@
 use std::{io, rc::Rc, sync::Arc};
 
 use tidegate_io::{Address, BUFFER_BYTES, Backend, ListenerId};
-use tidegate_shard::{Environment, Mail, Plan, Progress, Shard, log::Entry, mailbox};
+use tidegate_shard::{Environment, Mail, Plan, Progress, Sender, Shard, log::Entry, mailbox};
 use tidegate_wire::close::CloseCode;
 
 use super::{
-    backend::{SimBackend, SimListener},
+    backend::{SimBackend, SimListener, SimWaker},
     client::Client,
-    facts::{Deflate, Facts, Promise, RoutePlan, Shared, Terms},
+    facts::{Deflate, Facts, Full, Promise, RoutePlan, Shared, Terms},
     kernel::Armed,
     net::{Connect, Destination, MILLIS, Net, SECONDS, Trace},
     random::Random,
@@ -91,6 +91,8 @@ struct Setup {
     clients: u64,
     /// By route behind the echo: the modes of its upstreams, and what a connect to each meets.
     proxies: Vec<Vec<(Mode, Connect)>>,
+    /// Proxies whose last upstream is given by name.
+    named: Vec<bool>,
     proxy_settings: String,
     /// By route, the echo first.
     deflate: Vec<Deflate>,
@@ -104,7 +106,15 @@ impl Setup {
         let max_sessions = if random.below(6) == 0 { random.size(1..=6) } else { MOST_CLIENTS };
         let message_bytes = *random.pick(&[16 << 10, 64 << 10, 256 << 10]);
         let outbox_soft = *random.pick(&[4 << 10, 64 << 10, 256 << 10]);
+        let full = match random.below(8) {
+            0 => Full::DropNew,
+            1 => Full::DropOld,
+            2 => Full::Disconnect,
+            _ => Full::Pause,
+        };
         let terms = Terms {
+            idle_timeout: if random.below(4) == 0 { 45 * SECONDS } else { 0 },
+            full,
             head_timeout: 10 * SECONDS,
             message_timeout: 30 * SECONDS,
             ping_interval: random.range(5..=25) * SECONDS,
@@ -134,6 +144,7 @@ impl Setup {
             clients,
             deflate,
             codecs,
+            named: proxies.iter().map(|_| random.below(4) == 0).collect(),
             proxies,
             proxy_settings: format!("balance = {balance}\nretries = 2\n"),
         }
@@ -164,8 +175,8 @@ impl Setup {
         let mut text = format!(
             "version = 1\n[limits]\nmax_sessions = {}\nmessage_bytes = {}\noutbox_soft = {}\noutbox_hard = {}\n\
              head_timeout = {}\nmessage_timeout = {}\nping_interval = {}\npong_timeout = {}\nclose_timeout = {}\n\
-             write_timeout = {}\n{}[[listener]]\nbind = \"127.0.0.1:9001\"\n\
-             [[route]]\npath = \"/\"\npage = {{}}\n[[route]]\npath = \"/echo\"\necho = {{ {} }}\n",
+             write_timeout = {}\nidle_timeout = {}\n{}[[listener]]\nbind = \"127.0.0.1:9001\"\n\
+             [[route]]\npath = \"/\"\npage = {{}}\n[[route]]\npath = \"/echo\"\necho = {{ {} }}\nfull = \"{}\"\n",
             self.max_sessions,
             terms.message_bytes,
             self.outbox_soft,
@@ -176,16 +187,32 @@ impl Setup {
             seconds(terms.pong_timeout),
             seconds(terms.close_timeout),
             seconds(terms.write_timeout),
+            seconds(terms.idle_timeout),
             self.codecs,
             match self.deflate[0] {
                 Deflate::Nobody | Deflate::Ends => "deflate = \"off\"",
                 Deflate::Gateway { takeover: true } => "context_takeover = true",
                 Deflate::Gateway { takeover: false } => "",
             },
+            match terms.full {
+                Full::Pause => "pause",
+                Full::DropNew => "drop_new",
+                Full::DropOld => "drop_old",
+                Full::Disconnect => "disconnect",
+            },
         );
+        if terms.full != Full::Pause {
+            // Where a full outbox is what is to be seen it must be a small one.
+            let (soft, hard) = (self.outbox_soft, self.outbox_soft * 2);
+            text += &format!("[route.limits]\noutbox_soft = {soft}\noutbox_hard = {hard}\n");
+        }
         for (route, upstreams) in self.proxies.iter().enumerate() {
-            let urls: Vec<String> =
-                (0..upstreams.len()).map(|place| format!("\"{}\"", url(route, place))).collect();
+            let urls: Vec<String> = (0..upstreams.len())
+                .map(|place| match self.named[route] && place == upstreams.len() - 1 {
+                    true => format!("\"ws://upstream-{route}.test:{}\"", port(route, place)),
+                    false => format!("\"{}\"", url(route, place)),
+                })
+                .collect();
             text += &format!(
                 "[[route]]\npath = \"/p/{route}/*\"\n[route.proxy]\nupstreams = [{}]\nconnect_timeout = {}\n\
                  handshake_timeout = {}\n{}{}",
@@ -267,15 +294,11 @@ pub(crate) fn run(seed: u64, trace: Trace) -> Outcome {
     world.plan_faults(span);
     // One seed in four is drained while sessions are open.
     let early = (world.random.below(4) == 0).then(|| world.net.borrow().now + world.random.below(2 * span));
-    for time in [early, None] {
-        let letters = letters.clone();
-        let code = CloseCode::new(1001).expect("a code");
-        let letter = Box::new(move || letters.send(Mail::Drain(code)).expect("the mailbox has room"));
-        world.net.borrow_mut().post_at(time, letter);
-        if time.is_some() {
-            break;
-        }
-    }
+    let code = CloseCode::new(1001).expect("a code");
+    let drain = letters.clone();
+    let drain = Box::new(move || drain.send(Mail::Drain(code)).expect("the mailbox has room"));
+    world.net.borrow_mut().drain_at(early, drain);
+    resolve_names(&mut world, &setup, &plan, &facts, &letters);
     let slots = setup.max_sessions as u32 * 2 + 64;
     let bounds = Bounds {
         slots,
@@ -294,6 +317,44 @@ fn listen_again(shard: &mut Shard<SimBackend, Surroundings>, listener: SimListen
     #[cfg(not(feature = "record-transport"))]
     let listening = shard.listen(ListenerId(1), listener);
     listening.expect("it is the second one");
+}
+
+/// Names are resolved some time after the start: to an address that refuses and to the right one.
+fn resolve_names(
+    world: &mut World,
+    setup: &Setup,
+    plan: &Arc<Plan>,
+    facts: &Shared,
+    letters: &Sender<SimWaker>,
+) {
+    for (place, upstreams) in setup.proxies.iter().enumerate().filter(|(place, _)| setup.named[*place]) {
+        let last = upstreams.len() - 1;
+        let dead = Address::Tcp(format!("127.0.0.1:{}", port(place, 9)).parse().expect("an address"));
+        let mut net = world.net.borrow_mut();
+        net.destinations.push(Destination {
+            address: dead.clone(),
+            serve: Rc::new(|_, _| unreachable!("nobody is there")),
+            connect: Connect::Refuse,
+            failed: Rc::new(|_| {}),
+        });
+        let mut addresses = vec![dead, address(place, last)];
+        if world.random.below(2) == 0 {
+            addresses.reverse();
+        }
+        let (plan, letters) = (Arc::clone(plan), letters.clone());
+        // The page and the echo stand before the proxies.
+        let route = place + 2;
+        let wait = *world.random.pick(&[0, SECONDS, 3 * SECONDS, 30 * SECONDS]);
+        if wait > 3 * SECONDS {
+            facts.route_failed(place + 1);
+        }
+        let letter = move || {
+            plan.set_addresses(route, last, addresses);
+            letters.send(Mail::Resolved).expect("the mailbox has room");
+        };
+        let time = net.now + wait;
+        net.post_at(time, Box::new(letter));
+    }
 }
 
 fn add_clients(world: &mut World, setup: &Setup, facts: &Shared) -> u64 {

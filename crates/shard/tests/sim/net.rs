@@ -160,6 +160,8 @@ enum Due {
     Jump(u64),
     /// A letter goes to the shard, by its index in `letters`.
     Letter(usize),
+    /// The same, and it ends all sessions.
+    Drain(usize),
     /// Nothing but that time passes.
     Tick,
 }
@@ -316,6 +318,11 @@ impl Net {
             Due::Letter(index) => {
                 if let Some(letter) = self.letters[index].take() {
                     letter();
+                }
+            }
+            Due::Drain(index) => {
+                if let Some(letter) = self.letters[index].take() {
+                    letter();
                     self.excuse(None, Excuse::Drain);
                 }
             }
@@ -383,12 +390,18 @@ impl Net {
         self.actors.iter().flatten().filter(|actor| !actor.is_done()).map(|actor| actor.describe()).collect()
     }
 
-    /// A letter to the shard, to be sent at `time`; `None`: when all actors are done.
-    pub(crate) fn post_at(&mut self, time: Option<u64>, letter: Box<dyn FnOnce()>) {
+    /// A letter to the shard, to be sent at `time`.
+    pub(crate) fn post_at(&mut self, time: u64, letter: Box<dyn FnOnce()>) {
+        self.letters.push(Some(letter));
+        self.at(time, Due::Letter(self.letters.len() - 1));
+    }
+
+    /// The letter that drains the shard, to be sent at `time`; `None`: when all actors are done.
+    pub(crate) fn drain_at(&mut self, time: Option<u64>, letter: Box<dyn FnOnce()>) {
         self.letters.push(Some(letter));
         let index = self.letters.len() - 1;
         match time {
-            Some(time) => self.at(time, Due::Letter(index)),
+            Some(time) => self.at(time, Due::Drain(index)),
             None => self.last_letter = Some(index),
         }
     }
@@ -397,7 +410,7 @@ impl Net {
     pub(crate) fn post_last(&mut self) -> bool {
         match self.last_letter.take() {
             Some(index) => {
-                self.at(self.now, Due::Letter(index));
+                self.at(self.now, Due::Drain(index));
                 true
             }
             None => false,

@@ -102,6 +102,8 @@ pub(crate) enum Asking {
     Right,
     /// A page, not a session.
     Page,
+    /// A page, and a session on the same connection.
+    PageFirst,
     Wrong(Mistake),
 }
 
@@ -172,7 +174,8 @@ impl Script {
     pub(crate) fn draw(random: &mut Random, terms: &Terms, proxied: bool) -> Script {
         let asking = match random.below(20) {
             0 => Asking::Page,
-            1 | 2 => Asking::Wrong(*random.pick(&Mistake::ALL)),
+            1 => Asking::PageFirst,
+            2 | 3 => Asking::Wrong(*random.pick(&Mistake::ALL)),
             _ => Asking::Right,
         };
         let mut acts = Vec::new();

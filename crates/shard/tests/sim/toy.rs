@@ -419,7 +419,7 @@ pub(crate) fn run(seed: u64, bug: Option<Bug>, trace: Trace) -> Outcome {
     }
     world.plan_faults(5 * SECONDS);
     let waker = toy.backend.waker();
-    world.net.borrow_mut().post_at(
+    world.net.borrow_mut().drain_at(
         None,
         Box::new(move || {
             drain.set(true);

@@ -6,7 +6,7 @@ use super::{
     deflate::{Agreement, Deflater, Inflater},
     facts::{self, Deflate, Promise},
     link::{End, Link, Pace},
-    net::{Actor, ActorId, ConnId, Excuse, MILLIS, Net},
+    net::{Actor, ActorId, ConnId, Excuse, MILLIS, Net, SECONDS},
     random::Random,
 };
 
@@ -55,10 +55,12 @@ pub(crate) enum Failure {
     },
     /// It reads on, but answers nothing any more: no echo, no pong.
     Hangs,
+    /// It neither reads nor writes any more.
+    Freezes,
 }
 
 impl Failure {
-    pub(crate) const ALL: [Failure; 12] = [
+    pub(crate) const ALL: [Failure; 13] = [
         Failure::Close(1000),
         Failure::Close(1001),
         Failure::Close(4000),
@@ -71,6 +73,7 @@ impl Failure {
         Failure::CutFrame { reset: true },
         Failure::CutFrame { reset: false },
         Failure::Hangs,
+        Failure::Freezes,
     ];
 }
 
@@ -147,6 +150,8 @@ pub(crate) struct Upstream {
     received: u64,
     sent: u64,
     failed: bool,
+    frozen: bool,
+    look_again: u64,
     close_sent: bool,
     close_got: bool,
     excuse: Option<Excuse>,
@@ -178,6 +183,8 @@ impl Upstream {
             received: 0,
             sent: 0,
             failed: false,
+            frozen: false,
+            look_again: 0,
             close_sent: false,
             close_got: false,
             excuse: None,
@@ -444,6 +451,7 @@ impl Upstream {
                 if reset { return self.leave(net, true) } else { self.link.finish() }
             }
             Failure::Hangs => {}
+            Failure::Freezes => self.frozen = true,
         }
         self.link.send(&mut self.random, &bytes);
         if self.random.below(2) == 0 {
@@ -475,6 +483,9 @@ impl Upstream {
             self.inbox.push(&plain);
             while let Some(item) = self.inbox.next() {
                 self.item(net, item);
+                if self.frozen {
+                    return net.wake_at(me, net.now);
+                }
                 if self.done {
                     return;
                 }
@@ -504,6 +515,16 @@ impl Upstream {
 
 impl Actor for Upstream {
     fn poke(&mut self, net: &mut Net, me: ActorId) {
+        if self.frozen {
+            // Only the end of its connection ends it.
+            if net.conns[self.link.conn].gate.is_closed() {
+                self.leave(net, true);
+            } else if self.look_again <= net.now {
+                self.look_again = net.now + SECONDS;
+                net.wake_at(me, self.look_again);
+            }
+            return;
+        }
         self.receive(net, me);
         if self.done {
             return;
@@ -514,6 +535,9 @@ impl Actor for Upstream {
             && !self.failed
         {
             self.answer(net);
+            if self.frozen {
+                net.wake_at(me, net.now);
+            }
         }
         if !self.done {
             self.link.flush(net, me);
