@@ -55,13 +55,8 @@ fn arguments() -> Result<Arguments, Box<dyn Error>> {
         let value = given.next().ok_or_else(|| format!("{name} needs a value"))?;
         match name.as_str() {
             "--url" => {
-                address = Some(
-                    value
-                        .strip_prefix("ws://")
-                        .ok_or("only ws:// is spoken")?
-                        .trim_end_matches('/')
-                        .parse()?,
-                )
+                let place = value.strip_prefix("ws://").ok_or("only ws:// is spoken")?;
+                address = Some(place.trim_end_matches('/').parse()?);
             }
             "--agent" => parsed.agent = value,
             "--io" => parsed.epoll = value == "epoll",
