@@ -1,0 +1,114 @@
+//! permessage-deflate without context takeover: a message out, and in. Against what is done without a pool: a new stream of
+//! the same library for each message. tungstenite and fastwebsockets do not have this extension.
+//!
+//! Expected: each takes the other's message, and JSON comes to less than half of it.
+
+use std::{hint::black_box, time::Duration};
+
+use criterion::{BenchmarkId, Criterion, Throughput};
+use tidegate_wire::{
+    Role,
+    deflate::{CodecLimits, Codecs, Compression},
+    extension::DeflateParams,
+};
+use zlib_rs::{Deflate, DeflateConfig, DeflateFlush, Inflate, InflateFlush, Status};
+
+const TAIL: [u8; 4] = [0x00, 0x00, 0xff, 0xff];
+
+fn main() {
+    let mut criterion = Criterion::default()
+        .sample_size(20)
+        .nresamples(5000)
+        .warm_up_time(Duration::from_millis(100))
+        .measurement_time(Duration::from_millis(250))
+        .configure_from_args();
+    let mut codecs = Codecs::new(CodecLimits::default());
+    let mut server = Compression::new(DeflateParams::default(), Role::Server, &mut codecs);
+    for (name, len) in [("1 KiB of JSON", 1024), ("16 KiB of JSON", 16 * 1024)] {
+        let message = json(len);
+        let (mut ours, mut naive) = (Vec::new(), Vec::new());
+        server.deflate(&mut codecs, &message, &mut ours);
+        deflate_naively(&message, &mut naive);
+        assert!(ours.len() < len / 2 && naive.len() < len / 2, "{} and {} of {len}", ours.len(), naive.len());
+        let mut out = Vec::new();
+        for wire in [&ours, &naive] {
+            inflate_naively(wire, &mut out);
+            assert!(out == message, "naive, {name}");
+            inflate(&mut server, &mut codecs, wire, &mut out);
+            assert!(out == message, "tidegate, {name}");
+        }
+
+        let mut group = criterion.benchmark_group("deflate");
+        group.throughput(Throughput::Bytes(len as u64));
+        group.bench_function(BenchmarkId::new("naive", name), |bencher| {
+            bencher.iter(|| deflate_naively(black_box(&message), &mut out));
+        });
+        group.bench_function(BenchmarkId::new("tidegate", name), |bencher| {
+            bencher.iter(|| {
+                out.clear();
+                server.deflate(&mut codecs, black_box(&message), &mut out);
+            });
+        });
+        group.finish();
+
+        let mut group = criterion.benchmark_group("inflate");
+        group.throughput(Throughput::Bytes(len as u64));
+        group.bench_function(BenchmarkId::new("naive", name), |bencher| {
+            bencher.iter(|| inflate_naively(black_box(&ours), &mut out));
+        });
+        group.bench_function(BenchmarkId::new("tidegate", name), |bencher| {
+            bencher.iter(|| inflate(&mut server, &mut codecs, black_box(&ours), &mut out));
+        });
+        group.finish();
+    }
+    server.release(&mut codecs);
+    criterion.final_summary();
+}
+
+/// What a busy feed sends: the same names, other values.
+fn json(len: usize) -> Vec<u8> {
+    let mut random = 0x2545_f491_u32;
+    let mut text = String::from("[");
+    while text.len() < len {
+        random ^= random << 13;
+        random ^= random >> 17;
+        random ^= random << 5;
+        let (id, price) = (random % 100_000, f64::from(random >> 12) / 100.0);
+        text += &format!(r#"{{"id":{id},"symbol":"TIDE","price":{price},"side":"buy","open":true}},"#);
+    }
+    text.truncate(len);
+    text.into_bytes()
+}
+
+fn inflate(session: &mut Compression, codecs: &mut Codecs, wire: &[u8], out: &mut Vec<u8>) {
+    const LIMIT: usize = 1 << 20;
+    out.clear();
+    let mut inflation = session.begin(codecs).expect("one is free");
+    inflation.feed(wire, out, LIMIT).expect("a good message");
+    inflation.finish(session, codecs, out, LIMIT).expect("a good message");
+}
+
+fn deflate_naively(message: &[u8], out: &mut Vec<u8>) {
+    let config = DeflateConfig { level: 1, window_bits: -15, ..DeflateConfig::default() };
+    let mut stream = Deflate::new_with_config(config);
+    out.clear();
+    out.resize(message.len() + message.len() / 8 + 64, 0);
+    stream.compress(message, out, DeflateFlush::SyncFlush).expect("a good configuration");
+    out.truncate(stream.total_out() as usize - TAIL.len());
+}
+
+fn inflate_naively(wire: &[u8], out: &mut Vec<u8>) {
+    let mut stream = Inflate::new(false, 15);
+    let input = [wire, &TAIL].concat();
+    out.clear();
+    loop {
+        let (taken, made) = (stream.total_in() as usize, stream.total_out() as usize);
+        out.resize(made + 4096, 0);
+        let status = stream.decompress(&input[taken..], &mut out[made..], InflateFlush::NoFlush);
+        out.truncate(stream.total_out() as usize);
+        match status.expect("a good message") {
+            Status::Ok | Status::BufError if out.len() == made + 4096 => {}
+            Status::Ok | Status::BufError | Status::StreamEnd => break,
+        }
+    }
+}
