@@ -293,6 +293,7 @@ fn the_embedded_default_serves_page_and_echo_until_a_signal() {
             response.starts_with("HTTP/1.1 200 ") && response.contains("<title>Tidegate</title>"),
             "{response}"
         );
+        drop(page);
 
         let mut session = open(connect(address), "/echo");
         echo(&mut session);
