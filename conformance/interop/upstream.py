@@ -88,7 +88,7 @@ async def handle(session):
 
 
 async def close_without_code(session):
-    async with session.send_context(expected_state=None):
+    async with session.send_context():
         session.protocol.send_close()
     await session.wait_closed()
 
