@@ -34,10 +34,12 @@ impl Cores {
 
     /// The core of each of so many shards; `None` where pinning would do harm.
     ///
-    /// With more shards than cores, two would share one while the scheduler could balance them. Under a quota of fewer
-    /// cores than there are, every container of the machine would pin itself to the same first ones.
+    /// With more shards than cores, two would share one while the scheduler could balance them. With fewer, and under a
+    /// quota of fewer cores than there are, every gateway of the machine would pin itself to the same first ones; who
+    /// wants to choose them says so by affinity (taskset, cpuset).
     pub(crate) fn pins(&self, shards: usize) -> Option<&[usize]> {
-        (self.usable == self.allowed.len()).then(|| self.allowed.get(..shards)).flatten()
+        let own = self.usable == self.allowed.len() && shards == self.allowed.len();
+        own.then_some(&self.allowed)
     }
 }
 
@@ -56,13 +58,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_shard_is_pinned_where_it_has_a_core_of_its_own() {
+    fn shards_are_pinned_where_there_is_one_for_each_core() {
         let cores = Cores { allowed: vec![2, 3, 7], usable: 3 };
-        assert_eq!(cores.pins(2), Some(&[2, 3][..]));
+        assert_eq!(cores.pins(2), None);
         assert_eq!(cores.pins(3), Some(&[2, 3, 7][..]));
         assert_eq!(cores.pins(4), None);
         let quota = Cores { allowed: vec![0, 1, 2, 3], usable: 2 };
-        assert_eq!(quota.pins(2), None);
+        assert_eq!((quota.pins(2), quota.pins(4)), (None, None));
     }
 
     #[test]
