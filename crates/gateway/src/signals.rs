@@ -1,9 +1,10 @@
-//! Ctrl-C and TERM: the first asks the sessions to go (Close 1001), the second ends at once.
+//! Ctrl-C and TERM: the first asks the sessions to go (Close 1001), a later one ends at once.
 
 use std::{
     io,
     sync::Arc,
     thread::{self, JoinHandle},
+    time::{Duration, Instant},
 };
 
 use signal_hook::{
@@ -25,6 +26,26 @@ pub(crate) struct Watch {
     thread: JoinHandle<()>,
 }
 
+/// What a signal means, by the time since the first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Meaning {
+    Drain,
+    /// The first one again: timeout(1), npm and others pass on to their child what its terminal has sent it already.
+    Echo,
+    Stop,
+}
+
+impl Meaning {
+    fn of(since_first: Option<Duration>) -> Self {
+        const ECHO: Duration = Duration::from_millis(300);
+        match since_first {
+            None => Self::Drain,
+            Some(since) if since < ECHO => Self::Echo,
+            Some(_) => Self::Stop,
+        }
+    }
+}
+
 /// From now on the signals do not end the process by themselves.
 ///
 /// # Errors
@@ -41,14 +62,21 @@ impl Caught {
     pub(crate) fn watch(mut self, shards: Arc<Shards>) -> io::Result<Watch> {
         let handle = self.0.handle();
         let run = move || {
-            let mut signals = self.0.forever();
-            if signals.next().is_some() {
-                info!("asked to end: closing all sessions (1001); once more to end at once");
-                shards.send(Mail::Drain(CloseCode::GOING_AWAY));
-            }
-            for _ in signals {
-                warn!("asked again to end: ending at once");
-                shards.send(Mail::Stop);
+            let mut first = None;
+            for _ in self.0.forever() {
+                let now = Instant::now();
+                match Meaning::of(first.map(|first: Instant| now.duration_since(first))) {
+                    Meaning::Drain => {
+                        first = Some(now);
+                        info!("asked to end: closing all sessions (1001); once more to end at once");
+                        shards.send(Mail::Drain(CloseCode::GOING_AWAY));
+                    }
+                    Meaning::Echo => {}
+                    Meaning::Stop => {
+                        warn!("asked again to end: ending at once");
+                        shards.send(Mail::Stop);
+                    }
+                }
             }
         };
         let thread = thread::Builder::new().name("signals".to_owned()).spawn(run)?;
@@ -62,5 +90,18 @@ impl Watch {
         self.handle.close();
         // It only ends by `close`; if it panicked, that was told.
         let _ = self.thread.join();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_signal_that_comes_twice_is_one() {
+        let after = |ms| Meaning::of(Some(Duration::from_millis(ms)));
+        assert_eq!(Meaning::of(None), Meaning::Drain);
+        assert_eq!((after(0), after(299)), (Meaning::Echo, Meaning::Echo));
+        assert_eq!((after(300), after(60_000)), (Meaning::Stop, Meaning::Stop));
     }
 }
