@@ -87,7 +87,7 @@ fn main() {
         naive.echo(case, |piece| out.extend_from_slice(piece));
         assert!(out == case.echo, "naive, {}", case.name);
         group.bench_function(BenchmarkId::new("naive", case.name), |bencher| {
-            bencher.iter(|| naive.echo(case, |piece| drop(black_box(piece))));
+            bencher.iter(|| naive.echo(case, |piece| _ = black_box(piece)));
         });
 
         let record = Record::default();
@@ -111,7 +111,7 @@ fn main() {
         tidegate.echo(case, |piece| out.extend_from_slice(piece));
         assert!(out == case.echo, "tidegate, {}", case.name);
         group.bench_function(BenchmarkId::new("tidegate", case.name), |bencher| {
-            bencher.iter(|| tidegate.echo(case, |piece| drop(black_box(piece))));
+            bencher.iter(|| tidegate.echo(case, |piece| _ = black_box(piece)));
         });
     }
     group.finish();
@@ -267,7 +267,7 @@ impl<'c> Memory<'c> {
     fn put(&self, bytes: &[u8]) -> usize {
         match &self.record {
             Some(record) => record.borrow_mut().extend_from_slice(bytes),
-            None => drop(black_box(bytes)),
+            None => _ = black_box(bytes),
         }
         bytes.len()
     }

@@ -9,7 +9,7 @@
 //!                    Close ► Closed      violation ► Failed                       └────────┘
 //! ```
 //!
-//! Invariants: the events do not depend on how the stream was split; heap is held only [`Within`](State), at
+//! Invariants: the events do not depend on how the stream was split; heap is held only `Within` (see `State`), at
 //! most twice the payload received so far and 4 KiB; nothing below [`Cursor::write`] is touched.
 
 use std::fmt;

@@ -4,7 +4,7 @@
 //! every header before it is forwarded, counts sizes, unmasks text in registers to check it, and takes
 //! control frames out. Its verdicts are the [`Decoder`](crate::message::Decoder)'s.
 //!
-//! Invariants: [`Stage`] describes the position behind what was returned so far; nothing is held but half a
+//! Invariants: `Stage` describes the position behind what was returned so far; nothing is held but half a
 //! header or a control frame; a message is never completed unless it was valid.
 
 use std::fmt;
