@@ -208,6 +208,20 @@ fn help_and_version_are_data() {
 }
 
 #[test]
+fn every_flag_is_documented() {
+    let document = include_str!("../../../docs/CONFIG.md");
+    let (_, help, _) = run(&["run", "--help"]);
+    let words = help.split(|c: char| !(c.is_ascii_alphanumeric() || matches!(c, '-' | '_')));
+    let flags: Vec<&str> = words
+        .filter(|word| word.starts_with("--") && word.len() > 2 || word.starts_with("TIDEGATE_"))
+        .collect();
+    assert!(flags.len() >= 12, "{flags:?}");
+    for flag in flags {
+        assert!(flag == "--help" || document.contains(&format!("{flag} ")), "{flag}");
+    }
+}
+
+#[test]
 fn usage_is_exit_code_2() {
     for (arguments, expected) in [
         (&["serve"][..], "unrecognized subcommand"),
