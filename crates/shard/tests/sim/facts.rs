@@ -73,6 +73,8 @@ pub(crate) enum Deflate {
 #[derive(Clone, Debug, Default)]
 struct Standing {
     excuse: Option<Excuse>,
+    /// Nothing but the drain concerns it.
+    only_drained: bool,
 }
 
 /// Shared by a seed's peers.
@@ -92,7 +94,15 @@ impl Facts {
     }
 
     pub(crate) fn excuse(&self, client: u64, why: Excuse) {
-        self.clients.borrow_mut().entry(client).or_default().excuse.get_or_insert(why);
+        let mut clients = self.clients.borrow_mut();
+        let standing = clients.entry(client).or_default();
+        standing.only_drained = why == Excuse::Drain && (standing.only_drained || standing.excuse.is_none());
+        standing.excuse.get_or_insert(why);
+    }
+
+    /// Whether a drain is all that a client is excused for.
+    pub(crate) fn is_only_drained(&self, client: u64) -> bool {
+        self.clients.borrow().get(&client).is_some_and(|standing| standing.only_drained)
     }
 
     pub(crate) fn excused(&self, client: u64) -> Option<Excuse> {

@@ -129,7 +129,7 @@ pub(crate) fn check(test: &str, default: u64, run: impl Fn(u64, Trace) -> Outcom
     );
     if !summary.failures.is_empty() {
         let shown: Vec<String> =
-            summary.failures.iter().take(20).map(|failure| replay(test, failure)).collect();
+            summary.failures.iter().take(40).map(|failure| replay(test, failure)).collect();
         panic!("{} of {} seeds failed:\n{}", summary.failures.len(), summary.seeds, shown.join("\n"));
     }
     Some(summary)

@@ -1,0 +1,141 @@
+//! What a client insists on when its connection ends, unless it was excused.
+
+use super::{
+    super::{
+        facts::{Full, Promise},
+        link::End,
+        net::Net,
+        script::{Act, Asking, Mistake},
+    },
+    Client, LINGER_BYTES, Phase,
+};
+
+impl Client {
+    /// Whether the echo drops messages when it cannot get rid of them.
+    pub(super) fn may_drop(&self) -> bool {
+        *self.promise() == Promise::Echo && matches!(self.facts.terms.full, Full::DropNew | Full::DropOld)
+    }
+
+    /// Whether the echo ends its session when it cannot get rid of its answers. What is sealed cannot be dropped.
+    pub(super) fn may_be_too_slow(&self) -> bool {
+        let full = self.facts.terms.full;
+        *self.promise() == Promise::Echo
+            && (full == Full::Disconnect || (full != Full::Pause && self.listener == 1))
+    }
+
+    /// Closes that the gateway may send on its own account.
+    pub(super) fn may_be_closed(&self, code: Option<u16>) -> bool {
+        (self.may_be_too_slow() && code == Some(1013))
+            || (self.facts.terms.idle_timeout > 0 && code == Some(1001))
+    }
+
+    pub(super) fn judge_end(&self, end: End) {
+        if self.is_excused() {
+            self.judge_drained(end);
+            return;
+        }
+        let reset = end == End::Reset;
+        let much = self.link.as_ref().is_some_and(|link| link.moved > LINGER_BYTES);
+        match self.phase {
+            Phase::Asking => match self.script.asking {
+                Asking::Wrong(Mistake::CutOff | Mistake::Endless) => {}
+                _ if self.facts.terms.may_be_full => {}
+                _ if reset && matches!(self.promise(), Promise::Breaks(_)) => {}
+                _ if reset && self.may_be_too_slow() => {}
+                _ if reset && much && matches!(self.promise(), Promise::Source { .. }) => {}
+                _ => self.fail(&format!("{end:?} without an answer")),
+            },
+            Phase::Answered { missing, .. } => {
+                let destroyed = reset && much;
+                if (reset || missing > 0) && !destroyed {
+                    self.fail(&format!("{end:?} with {missing} bytes of the answer missing"));
+                }
+            }
+            Phase::Open => self.judge_session(end, much),
+            Phase::Waiting | Phase::Gone { .. } | Phase::Done => self.fail("an end after the end"),
+        }
+    }
+
+    /// What it has gone through without an excuse.
+    pub(super) fn cover(&self, net: &mut Net) {
+        if self.is_excused() {
+            return;
+        }
+        let served = match self.promise() {
+            Promise::Echo => "echo",
+            Promise::Proxied { .. } => "proxy",
+            Promise::Source { .. } => "source",
+            Promise::Refused(_) => "refused",
+            Promise::Breaks(_) => "breaks",
+        };
+        match (self.phase, self.script.asking, &self.last) {
+            (Phase::Asking | Phase::Answered { .. }, Asking::Wrong(mistake), _) => {
+                net.cover(format!("{mistake:?}"));
+            }
+            (Phase::Answered { status, .. }, _, _) => net.cover(format!("{served}: status {status}")),
+            (Phase::Open, _, last) => {
+                let act = match last {
+                    Some(Act::Violate(violation)) => format!("{violation:?}"),
+                    Some(Act::Close(_)) => "Close".to_string(),
+                    Some(act) => format!("{act:?}"),
+                    None => "no end of its own".to_string(),
+                };
+                net.cover(format!("{served}: {act}"));
+                if self.listener == 1 {
+                    net.cover(format!("records: {served}"));
+                }
+                if self.inbox.inflated > 0 {
+                    net.cover(format!("inflated: {:?}", self.facts.routes[self.route].deflate));
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Who reads as fast as it can gets its Close from a gateway that is drained.
+    pub(super) fn judge_drained(&self, end: End) {
+        let fast = self.pace.read.0 == usize::MAX;
+        let much = self.link.as_ref().is_some_and(|link| link.moved > LINGER_BYTES);
+        let reads = !matches!(self.last, Some(Act::HalfClose | Act::Mute));
+        let echo =
+            matches!(self.promise(), Promise::Echo | Promise::Proxied { .. }) && !self.may_be_too_slow();
+        if self.phase == Phase::Open && fast && reads && echo && self.facts.is_only_drained(self.id) {
+            let clean = end == End::Eof && self.close_got.is_some();
+            if !(clean || (end == End::Reset && much)) {
+                self.fail(&format!("{end:?} in a drain"));
+            }
+        }
+    }
+
+    pub(super) fn judge_session(&self, end: End, much: bool) {
+        let clean = end == End::Eof && self.close_got.is_some();
+        let proxied = *self.promise() != Promise::Echo;
+        match (self.promise(), &self.last) {
+            (Promise::Breaks(_), _) => {}
+            _ if self.close_got.is_some_and(|code| self.may_be_closed(code)) && (clean || much) => {}
+            // In the middle of a message there is no place for a Close.
+            _ if self.may_be_too_slow() && end == End::Reset => {}
+            (Promise::Source { messages, .. }, _) if self.close_sent.is_some() && self.violated.is_none() => {
+                let all = self.from_upstream == *messages || self.closed_first;
+                if !(clean || (end == End::Reset && much)) || !all {
+                    self.fail(&format!("{end:?} after {} messages of its upstream", self.from_upstream));
+                }
+            }
+            (_, Some(Act::HalfClose)) if end == End::Eof || proxied => {}
+            (_, Some(Act::Mute)) => {}
+            (_, Some(Act::Stall)) if clean => {}
+            // Where the upstream's answer was under way, a Close could not be put in.
+            (_, Some(Act::Violate(_)))
+                if clean || (proxied && (end != End::Eof || self.inbox.is_inside_frame())) => {}
+            (_, Some(Act::Close(_))) if clean => {
+                if !self.expected.is_empty() && !self.may_drop() {
+                    self.fail(&format!("{} messages did not come back", self.expected.len()));
+                }
+                if !self.pings.is_empty() {
+                    self.fail("its last ping was not answered");
+                }
+            }
+            _ => self.fail(&format!("{end:?}")),
+        }
+    }
+}
