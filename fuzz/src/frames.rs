@@ -66,7 +66,7 @@ pub fn built(source: &mut Source<'_>, rules: &Rules) -> Vec<u8> {
         if !opcode.is_control() {
             open = !fin;
         }
-        let mask = (rules.role == Role::Server).then(|| (random.next() as u32).to_le_bytes());
+        let mask = (rules.role == Role::Server).then(|| (random.draw() as u32).to_le_bytes());
         push(&mut out, &Head { fin, rsv1, opcode, len: payload.len() as u64, mask }, &payload);
     }
     out

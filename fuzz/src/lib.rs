@@ -58,10 +58,10 @@ pub fn pieces(len: usize, cuts: u16) -> Vec<Range<usize>> {
         let small = match cuts % 3 {
             0 => true,
             1 => false,
-            _ => random.next() % 2 == 0,
+            _ => random.draw() & 1 == 0,
         };
         let most = if small { 16 } else { 2048 };
-        let end = len.min(at + 1 + random.next() % most);
+        let end = len.min(at + 1 + random.draw() % most);
         pieces.push(at..end);
         at = end;
     }
@@ -72,7 +72,7 @@ pub fn pieces(len: usize, cuts: u16) -> Vec<Range<usize>> {
 pub struct Random(pub u64);
 
 impl Random {
-    pub fn next(&mut self) -> usize {
+    pub fn draw(&mut self) -> usize {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;

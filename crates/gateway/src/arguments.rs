@@ -48,7 +48,7 @@ pub(crate) struct RunArguments {
     /// How many shards [default: the file's, else one for each core]
     #[arg(long, value_name = "N", env = "TIDEGATE_SHARDS", value_parser = shards)]
     shards: Option<usize>,
-    /// Where to listen, instead of the file's listeners: 0.0.0.0:8080, [::]:8080 or unix:/path; repeatable
+    /// Where to listen, instead of the file's listeners: 0.0.0.0:8080, `[::]:8080` or unix:/path; repeatable
     #[arg(long, value_name = "ADDRESS", env = "TIDEGATE_BIND", value_delimiter = ',', value_parser = Bind::parse)]
     bind: Vec<Bind>,
     #[command(flatten)]

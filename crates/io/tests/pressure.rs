@@ -16,6 +16,7 @@ on_both!(
     a_flood_is_cancelled_and_resumed_without_loss,
     a_full_socket_takes_the_rest_later,
     a_small_completion_queue_loses_nothing,
+    a_sudden_flood_of_all_sockets_loses_nothing,
     an_empty_pool_starves_and_recovers_without_loss,
     idle_sockets_starve_only_while_the_pool_is_empty,
     lost_buffers_are_counted_and_the_others_go_on,
@@ -124,6 +125,35 @@ fn an_empty_pool_starves_and_recovers_without_loss<B: Subject>() {
     }
     assert!(starvations > 0);
     assert_eq!(rig.backend.counters().starved, starvations);
+    rig.finish();
+}
+
+fn a_sudden_flood_of_all_sockets_loses_nothing<B: Subject>() {
+    const PAIRS: usize = 60;
+    const BYTES: usize = 20 * BUFFER_BYTES + 77;
+    let mut rig = Rig::<B>::with(&UringOptions { buffers: 1024, sq_entries: 64, cq_entries: 256 });
+    let mut pairs = rig.pairs(PAIRS);
+    let mut expected = Vec::new();
+    for (index, (_, far)) in pairs.iter_mut().enumerate() {
+        far.set_nonblocking(true).unwrap();
+        let mut bytes = pattern(BYTES, index);
+        let written = far.write(&bytes).unwrap();
+        bytes.truncate(written);
+        expected.push(bytes);
+    }
+    let mut streams = vec![Vec::new(); PAIRS];
+    let mut ends = Vec::new();
+    while streams != expected {
+        rig.turn(&Out::default());
+        rig.sort(&mut streams, &mut ends);
+        for (token, end) in ends.drain(..) {
+            assert_eq!(end, ReceiveEnd::Rearm, "there is always a buffer");
+            rig.backend.receive(&pairs[token.0 as usize].0, token);
+        }
+    }
+    assert_eq!(rig.backend.counters().starved, 0);
+    rig.poll(&Out::default());
+    rig.sort(&mut streams, &mut ends);
     rig.finish();
 }
 

@@ -147,6 +147,7 @@ impl Uring {
             let end = match -result {
                 errno if errno < 0 => ReceiveEnd::Rearm,
                 0 => ReceiveEnd::Eof,
+                libc::ENOBUFS if !self.provided.ran_out() => ReceiveEnd::Rearm,
                 libc::ENOBUFS => {
                     self.counters.starved += 1;
                     ReceiveEnd::Starved

@@ -1,5 +1,9 @@
 //! Receive buffers that the kernel picks from: a ring of them, registered as group 0.
 //!
+//! The kernel takes buffers in the order in which they were offered. Were all of them offered, each message would
+//! land in the one that was used longest ago, which no cache knows any more. So only a window of them is on offer,
+//! the rest lies on a stack; the window grows where it was too small, and shrinks again with time.
+//!
 //! Invariant: a slot is with the kernel exactly while its owner says so. A completion that names any other slot
 //! is not believed.
 
@@ -22,6 +26,10 @@ use crate::{
 const ENTRIES_MAX: u32 = 1 << 15;
 /// The group that receives pick their buffers from.
 pub(super) const GROUP: u16 = 0;
+/// The window at first and at least: a pass of the kernel takes some 20 buffers, unless peers flood.
+const WINDOW_MIN: u32 = 128;
+/// Turns after which a window that was never empty is halved.
+const WINDOW_TURNS: u32 = 4096;
 
 /// The buffers of one ring.
 pub(super) struct Provided {
@@ -29,6 +37,13 @@ pub(super) struct Provided {
     /// One for each slot.
     owners: Vec<Owner>,
     lent: u32,
+    /// Slots that are neither lent nor on offer; the last one is offered next.
+    spare: Vec<u16>,
+    /// Slots that the kernel has, and how many it is to have.
+    offered: u32,
+    window: u32,
+    /// Since the window was last altered.
+    turns: u32,
     entries: ManuallyDrop<Entries>,
     /// Entries written so far; the kernel sees them at the next [`Provided::publish`].
     tail: u16,
@@ -37,6 +52,7 @@ pub(super) struct Provided {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Owner {
+    Pool,
     Kernel,
     Caller,
 }
@@ -52,15 +68,16 @@ impl Provided {
         entries.register(ring)?;
         let mut provided = Self {
             slots: ManuallyDrop::new(slots),
-            owners: vec![Owner::Kernel; count as usize],
+            owners: vec![Owner::Pool; count as usize],
             lent: 0,
+            spare: (0..count).rev().map(|index| index as u16).collect(),
+            offered: 0,
+            window: WINDOW_MIN.min(count),
+            turns: 0,
             entries: ManuallyDrop::new(entries),
             tail: 0,
             published: 0,
         };
-        for index in 0..count {
-            provided.offer(index);
-        }
         provided.publish();
         Ok(provided)
     }
@@ -72,6 +89,7 @@ impl Provided {
             return None;
         }
         *owner = Owner::Caller;
+        self.offered -= 1;
         self.lent += 1;
         // SAFETY: the kernel had the slot and has given it up with this completion; no buffer has it, by `owner`.
         Some(unsafe { self.slots.lend(u32::from(id), filled) })
@@ -80,17 +98,40 @@ impl Provided {
     /// Takes a buffer back, for the kernel to fill again.
     pub(super) fn give(&mut self, buffer: Buffer) {
         let index = self.slots.index(&buffer).expect("a buffer goes back to the backend that lent it");
-        self.owners[index as usize] = Owner::Kernel;
+        self.owners[index as usize] = Owner::Pool;
         self.lent -= 1;
-        self.offer(index);
+        self.spare.push(index as u16);
     }
 
-    /// Lets the kernel see what was given back.
+    /// Fills the window up, and lets the kernel see it. To be called before each enter.
     pub(super) fn publish(&mut self) {
+        self.turns += 1;
+        if self.turns == WINDOW_TURNS {
+            self.turns = 0;
+            self.window = (self.window / 2).max(WINDOW_MIN.min(self.slots.count()));
+        }
+        while self.offered < self.window
+            && let Some(index) = self.spare.pop()
+        {
+            self.offer(index);
+        }
         if self.published != self.tail {
             self.entries.publish(self.tail);
             self.published = self.tail;
         }
+    }
+
+    /// The kernel has found no buffer. Whether there is indeed none: else it will find more from the next enter on.
+    pub(super) fn ran_out(&mut self) -> bool {
+        if self.spare.is_empty() {
+            return true;
+        }
+        // Once between two enters, however many receives have met this.
+        if self.turns > 0 {
+            self.turns = 0;
+            self.window = (self.window * 2).min(self.slots.count());
+        }
+        false
     }
 
     pub(super) fn lent(&self) -> Lent {
@@ -110,10 +151,12 @@ impl Provided {
         }
     }
 
-    fn offer(&mut self, index: u32) {
-        let address = self.slots.address(index);
-        self.entries.write(self.tail, address, self.slots.size() as u32, index as u16);
+    fn offer(&mut self, index: u16) {
+        let address = self.slots.address(u32::from(index));
+        self.entries.write(self.tail, address, self.slots.size() as u32, index);
         self.tail = self.tail.wrapping_add(1);
+        self.owners[usize::from(index)] = Owner::Kernel;
+        self.offered += 1;
     }
 }
 

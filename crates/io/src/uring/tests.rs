@@ -55,6 +55,8 @@ fn a_buffer_is_believed_only_of_the_kernel_and_only_once() {
     assert_eq!(provided.lent(), Lent { total: 4, lent: 1 });
     provided.give(buffer);
     assert_eq!(provided.lent(), Lent { total: 4, lent: 0 });
+    assert!(provided.take(0, 1).is_none(), "with the pool");
+    provided.publish();
     let again = provided.take(0, 0).unwrap();
     provided.give(again);
     // SAFETY: there was no receive.
@@ -82,6 +84,33 @@ fn everything_in_flight_can_be_ended() {
     assert!(uring.quiesce());
     assert_eq!(uring.in_flight, 0);
     assert_eq!(uring.counters().stale, 0);
+}
+
+#[test]
+fn the_window_of_buffers_grows_with_need_and_shrinks_with_time() {
+    let ring = Ring::new(&OPTIONS).unwrap();
+    let mut provided = Provided::new(&ring, 1000).unwrap();
+    let drain = |provided: &mut Provided| -> Vec<Buffer> {
+        (0..1000).filter_map(|id| provided.take(id, 1)).collect()
+    };
+    let mut offers = Vec::new();
+    for _ in 0..5 {
+        let taken = drain(&mut provided);
+        offers.push(taken.len());
+        assert_eq!(provided.ran_out(), taken.len() == 1000);
+        assert_eq!(provided.ran_out(), taken.len() == 1000, "the same emptiness, met twice");
+        taken.into_iter().for_each(|buffer| provided.give(buffer));
+        provided.publish();
+    }
+    assert_eq!(offers, [128, 256, 512, 1000, 1000]);
+    for _ in 0..20_000 {
+        provided.publish();
+    }
+    drain(&mut provided).into_iter().for_each(|buffer| provided.give(buffer));
+    provided.publish();
+    assert_eq!(drain(&mut provided).len(), 128);
+    // SAFETY: there was no receive.
+    unsafe { provided.unmap() };
 }
 
 #[test]
