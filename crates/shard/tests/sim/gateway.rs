@@ -97,6 +97,7 @@ struct Setup {
     /// By route, the echo first.
     deflate: Vec<Deflate>,
     codecs: String,
+    inflaters: u32,
 }
 
 impl Setup {
@@ -128,9 +129,10 @@ impl Setup {
         };
         let proxies: Vec<_> = (0..random.below(4)).map(|_| draw_upstreams(random)).collect();
         let deflate = (0..=proxies.len()).map(|route| draw_deflate(random, route > 0)).collect();
+        let inflaters = *random.pick(&[1, 2, 64]);
         let codecs = format!(
             "inflaters = {}\ndeflaters = {}\ntakeover_bytes = {}\n",
-            random.pick(&[1, 2, 64]),
+            inflaters,
             random.pick(&[1, 8]),
             random.pick(&[400 << 10, 64 << 20])
         );
@@ -144,6 +146,7 @@ impl Setup {
             clients,
             deflate,
             codecs,
+            inflaters,
             named: proxies.iter().map(|_| random.below(4) == 0).collect(),
             proxies,
             proxy_settings: format!("balance = {balance}\nretries = 2\n"),
@@ -302,6 +305,7 @@ pub(crate) fn run(seed: u64, trace: Trace) -> Outcome {
     let slots = setup.max_sessions as u32 * 2 + 64;
     let bounds = Bounds {
         slots,
+        inflaters: setup.inflaters,
         outbox: setup.outbox_hard + 1_024,
         // A message twice while it grows, or early data: one buffer, and the burst behind the pause.
         partial_per_slot: (2 * setup.terms.message_bytes).max(16 * BUFFER_BYTES) + (40 << 10),

@@ -426,6 +426,7 @@ pub(crate) fn run(seed: u64, bug: Option<Bug>, trace: Trace) -> Outcome {
             waker.wake();
         }),
     );
-    let bounds = Bounds { slots: 12, outbox: HIGH + 16 * 20_000, partial_per_slot: 0, timed: true };
+    let bounds =
+        Bounds { slots: 12, outbox: HIGH + 16 * 20_000, inflaters: 0, partial_per_slot: 0, timed: true };
     world.run(toy, &bounds)
 }

@@ -47,6 +47,8 @@ pub(crate) struct Inspection {
 pub(crate) struct Bounds {
     pub(crate) slots: u32,
     pub(crate) outbox: usize,
+    /// Lent ones.
+    pub(crate) inflaters: u32,
     /// Of incomplete heads and messages, for each slot.
     pub(crate) partial_per_slot: usize,
     /// Each slot has a deadline.
@@ -168,6 +170,7 @@ impl World {
             seen.slots
         );
         assert!(seen.slots <= bounds.slots, "{} slots of {}", seen.slots, bounds.slots);
+        assert!(seen.inflaters <= bounds.inflaters, "{} inflaters of {}", seen.inflaters, bounds.inflaters);
         assert!(
             seen.outbox_most <= bounds.outbox,
             "{} bytes in an outbox of {}",
