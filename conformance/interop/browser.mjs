@@ -1,5 +1,5 @@
 // Headless Chromium on the page: browser.mjs CHROMIUM HTTP_URL PROFILE SCREENSHOT.
-// Clicks as a user would, by the DevTools protocol. Prints "ok NAME" or "FAIL NAME: why".
+// Clicks as a user would, by the DevTools protocol. Prints "ok NAME" or "FAIL NAME -- why" for each case, and "done" at the end.
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { writeFileSync } from "node:fs";
@@ -19,7 +19,7 @@ const browser = spawn(chromium, [
 const end = () => { try { process.kill(-browser.pid, "SIGKILL"); } catch { /* is gone */ } };
 process.on("exit", end);
 process.on("SIGTERM", () => process.exit(1));
-setTimeout(() => { console.log("FAIL the browser: too late"); process.exit(1); }, 75_000).unref();
+setTimeout(() => { console.log("FAIL the browser -- too late"); process.exit(1); }, 75_000).unref();
 
 const devtools = await new Promise((resolve, reject) => {
   let log = "";
@@ -30,7 +30,7 @@ const devtools = await new Promise((resolve, reject) => {
   });
   browser.on("error", reject);
   browser.on("exit", code => reject(new Error(`ended with ${code}: ${log.slice(-300)}`)));
-}).catch(error => { console.log("FAIL the browser starts: " + error.message.replace(/\s+/g, " ")); process.exit(1); });
+}).catch(error => { console.log("FAIL the browser starts -- " + error.message.replace(/\s+/g, " ")); process.exit(1); });
 
 const connection = new WebSocket(devtools, { perMessageDeflate: false, maxPayload: 64 << 20 });
 await new Promise((resolve, reject) => { connection.on("open", resolve); connection.on("error", reject); });
@@ -100,7 +100,7 @@ async function check(name, body) {
     console.log("ok " + name);
   } catch (error) {
     failed += 1;
-    console.log(`FAIL ${name}: ${String(error.message ?? error).replace(/\s+/g, " ").slice(0, 400)}`);
+    console.log(`FAIL ${name} -- ${String(error.message ?? error).replace(/\s+/g, " ").slice(0, 400)}`);
   }
 }
 
@@ -173,4 +173,5 @@ await check("nothing is complained about in the console", async () => {
 });
 
 await ask("Browser.close").catch(() => {});
+console.log("done");
 process.exit(failed ? 1 : 0);

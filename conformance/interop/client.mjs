@@ -1,6 +1,6 @@
 // Node's ws as a client: client.mjs BASE KIND, where BASE is the ws:// address in front of the last segment of the
 // path, and KIND is echo, edge, pass, off (proxied) or small.
-// Prints "ok NAME" or "FAIL NAME: why" for each case.
+// Prints "ok NAME" or "FAIL NAME -- why" for each case, and "done" at the end.
 import assert from "node:assert/strict";
 import { once } from "node:events";
 import net from "node:net";
@@ -94,7 +94,7 @@ async function check(name, body) {
     console.log("ok " + name);
   } catch (error) {
     failed += 1;
-    console.log(`FAIL ${name}: ${String(error.message ?? error).replace(/\s+/g, " ").slice(0, 400)}`);
+    console.log(`FAIL ${name} -- ${String(error.message ?? error).replace(/\s+/g, " ").slice(0, 400)}`);
   }
 }
 
@@ -323,7 +323,7 @@ if (!proxied) {
 
   await check("the gateway's pings are answered", async () => {
     const session = await Session.open("/pinged");
-    await within(new Promise(resolve => session.socket.on("ping", () => session.pings.length >= 4 && resolve())), "4 pings");
+    await within(new Promise(resolve => session.socket.on("ping", () => session.pings.length >= 3 && resolve())), "3 pings");
     await session.round("still here");
     assert.equal((await session.close(1000)).code, 1000);
   });
@@ -338,6 +338,7 @@ if (proxied) {
     assert.equal(headers["x-forwarded-for"], "127.0.0.1");
     assert.equal(headers["x-forwarded-proto"], "http");
     assert.equal(headers["x-forwarded-host"], url.host);
+    assert.equal(headers.host, url.host, "the upstream sees the name that was asked for");
     assert.equal(headers["x-own"], "kept");
     assert.equal(headers.cookie, "player=7");
     await session.close(1000);
@@ -414,4 +415,5 @@ if (proxied) {
   });
 }
 
+console.log("done");
 process.exit(failed ? 1 : 0);

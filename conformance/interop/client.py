@@ -128,7 +128,7 @@ async def check(name, body):
     except Exception as error:
         failed += 1
         why = re.sub(r"\s+", " ", f"{type(error).__name__}: {error}")[:400]
-        print(f"FAIL {name}: {why}", flush=True)
+        print(f"FAIL {name} -- {why}", flush=True)
 
 
 async def negotiated(deflate):
@@ -373,6 +373,7 @@ async def forwarded():
             ("x-forwarded-for", "127.0.0.1"),
             ("x-forwarded-proto", "http"),
             ("x-forwarded-host", url.netloc),
+            ("host", url.netloc),
             ("x-own", "kept"),
             ("cookie", "player=7"),
         ):
@@ -471,4 +472,5 @@ async def main():
 
 
 asyncio.run(main())
+print("done", flush=True)
 sys.exit(1 if failed else 0)

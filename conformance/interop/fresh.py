@@ -1,6 +1,6 @@
 """What someone sees who starts `tidegate` without arguments: fresh.py BIN LOGS.
 
-Prints "ok NAME" or "FAIL NAME: why". It wants port 9001 for itself: run.py gives it a network of its own where it may.
+Prints "ok NAME" or "FAIL NAME -- why" for each case, and "done" at the end. It wants port 9001 for itself: run.py gives it a network of its own where it may.
 """
 
 import contextlib
@@ -123,7 +123,7 @@ def check(name, body, *arguments):
         body(*arguments)
         print("ok", name, flush=True)
     except Exception as error:
-        print(f"FAIL {name}:", " ".join(f"{type(error).__name__}: {error}".split())[:500], flush=True)
+        print(f"FAIL {name} --", " ".join(f"{type(error).__name__}: {error}".split())[:500], flush=True)
 
 
 loopback()
@@ -132,3 +132,4 @@ for number, name in ((signal.SIGINT, "SIGINT"), (signal.SIGTERM, "SIGTERM")):
     check(f"{name}: sessions get 1001, exit code 0", end, number, name)
     check(f"{name}: who does not answer is waited for no longer than the close time-out", deaf_end, number, name + "-deaf")
     check(f"{name} twice: ends at once", twice, number, name + "-twice")
+print("done", flush=True)

@@ -3,6 +3,7 @@
 import os
 import re
 import subprocess
+import threading
 import time
 
 START_S = 20
@@ -78,15 +79,17 @@ class Report:
     def __init__(self):
         self.passed = self.failed = 0
         self.failures = []
+        self.lock = threading.Lock()
 
     def line(self, name, why=None):
-        if why is None:
-            self.passed += 1
-            print(f"ok    {name}", flush=True)
-        else:
-            self.failed += 1
-            self.failures.append(f"{name}: {why}")
-            print(f"FAIL  {name}: {why}", flush=True)
+        with self.lock:
+            if why is None:
+                self.passed += 1
+                print(f"ok    {name}", flush=True)
+            else:
+                self.failed += 1
+                self.failures.append(f"{name}: {why}")
+                print(f"FAIL  {name}: {why}", flush=True)
 
     def case(self, name, body, *arguments):
         began = time.monotonic()

@@ -4,11 +4,13 @@ Usage: upstream.py UNIX_PATH. Prints "ready PORT".
 """
 
 import asyncio
+import contextlib
 import json
 import sys
 from urllib.parse import parse_qs, urlsplit
 
 from websockets.asyncio.server import serve, unix_serve
+from websockets.exceptions import ConnectionClosed
 
 MOST = 32 << 20
 ended = {}
@@ -44,47 +46,49 @@ async def handle(session):
     path = session.request.path
     what, asked = last(path), query(path)
     try:
-        if what == "info":
-            await session.send(json.dumps({
-                "path": path,
-                "headers": {name.lower(): value for name, value in session.request.headers.raw_items()},
-                "answered": session.response.headers.get("Sec-WebSocket-Extensions"),
-                "protocol": session.subprotocol or "",
-            }))
-        if what == "closed":
-            await session.send(json.dumps(await ending(asked["of"])))
-        async for message in session:
-            if what == "close":
-                if "code" in asked:
-                    await session.close(int(asked["code"]), asked.get("reason", ""))
-                else:
-                    await close_without_code(session)
-            elif what == "die":
-                if "half" in asked:
-                    # The first 10 bytes of a binary message of 100.
-                    session.transport.write(bytes([0x82, 100]) + bytes(10))
-                    # Left to the kernel before the connection is cut.
-                    assert session.transport.get_write_buffer_size() == 0
-                session.transport.abort()
-            elif what == "ping":
-                payload = message.encode()
-                await (await session.ping(payload))
-                # The library resolves a ping by the payload of its pong.
-                await session.send("pong:" + payload.decode())
-            else:
-                await session.send(message)
+        # How a session ends is for whoever asks for it.
+        with contextlib.suppress(ConnectionClosed):
+            await act(session, path, what, asked)
     finally:
         await session.wait_closed()
         if "id" in asked:
             received = session.protocol.close_rcvd
-            end = (
-                {"code": received.code, "reason": received.reason}
-                if received
-                else {"code": 1006, "reason": ""}
-            )
+            code, reason = (received.code, received.reason) if received else (1006, "")
             future = ending(asked["id"])
             if not future.done():
-                future.set_result(end)
+                future.set_result({"code": code, "reason": reason})
+
+
+async def act(session, path, what, asked):
+    if what == "info":
+        await session.send(json.dumps({
+            "path": path,
+            "headers": {name.lower(): value for name, value in session.request.headers.raw_items()},
+            "answered": session.response.headers.get("Sec-WebSocket-Extensions"),
+            "protocol": session.subprotocol or "",
+        }))
+    if what == "closed":
+        await session.send(json.dumps(await ending(asked["of"])))
+    async for message in session:
+        if what == "close":
+            if "code" in asked:
+                await session.close(int(asked["code"]), asked.get("reason", ""))
+            else:
+                await close_without_code(session)
+        elif what == "die":
+            if "half" in asked:
+                # The first 10 bytes of a binary message of 100.
+                session.transport.write(bytes([0x82, 100]) + bytes(10))
+                # Left to the kernel before the connection is cut.
+                assert session.transport.get_write_buffer_size() == 0
+            session.transport.abort()
+        elif what == "ping":
+            payload = message.encode()
+            await (await session.ping(payload))
+            # The library resolves a ping by the payload of its pong.
+            await session.send("pong:" + payload.decode())
+        else:
+            await session.send(message)
 
 
 async def close_without_code(session):
