@@ -180,8 +180,8 @@ pub trait Backend {
     /// Sends a FIN behind what was sent (`SHUT_WR`). Errors are of no use to the caller: the receive tells.
     fn shutdown_write(&mut self, socket: &Self::Socket);
 
-    /// Ends both directions now (`SHUT_RDWR`), so that everything armed on it ends; with `reset`, closing will send
-    /// a RST instead of a FIN (`SO_LINGER` 0).
+    /// Ends both directions now (`SHUT_RDWR`), so that everything armed on it ends; with `reset`, the peer is sent a
+    /// RST instead of a FIN, and what the kernel has not sent yet is dropped.
     fn shutdown(&mut self, socket: &Self::Socket, reset: bool);
 
     /// Closes the socket. Everything armed on it must have ended.
@@ -231,7 +231,7 @@ pub struct Lent {
 pub struct Counters {
     /// Turns.
     pub turns: u64,
-    /// System calls made to submit, wait, receive and send.
+    /// System calls on the way of data: to submit, wait, accept, receive, send, and tell what is waited for.
     pub system_calls: u64,
     /// Completions or readiness events seen.
     pub events: u64,

@@ -9,6 +9,7 @@
 //! error or a panic, leaves the backend broken: nothing is submitted ever after.
 
 mod completion;
+mod ending;
 mod pieces;
 mod provided;
 mod ring;
@@ -29,6 +30,7 @@ use io_uring::{opcode, squeue, types};
 
 use self::{
     completion::{Operation, user_data},
+    ending::Turn,
     pieces::Pieces,
     provided::Provided,
     ring::{Ring, Wait, silent},
@@ -203,8 +205,9 @@ impl Uring {
                 self.pieces.clear();
                 return Ok(());
             }
-            // The kernel wants to be rid of completions first; they are looked at later. Running what was
+            // The kernel has no memory for more requests, or wants to be rid of completions. Running what was
             // deferred gives it requests back.
+            self.ring.set_aside();
             wait = Wait::Poll;
         }
     }
@@ -215,11 +218,8 @@ impl Uring {
         self.ring.enter(wait)
     }
 
-    /// Queues one of a turn's sends.
-    fn push_send<T: Sends<OwnedFd>>(&mut self, sends: &T, index: usize) -> io::Result<()> {
-        if self.ring.is_full() || self.pieces.is_full() {
-            self.submit()?;
-        }
+    /// Queues one of a turn's sends, for which there is room.
+    fn push_send<T: Sends<OwnedFd>>(&mut self, sends: &T, index: usize) {
         // Nothing of it ever waits: the kernel takes what fits now. `WAITALL` makes less than all a failure,
         // which posts a completion where success posts none.
         const FLAGS: i32 = libc::MSG_WAITALL | libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
@@ -242,7 +242,6 @@ impl Uring {
         // SAFETY: the bytes are borrowed for the turn, and `pieces` is not cleared before the kernel has taken
         // the entry; it has done so, and is through with the send, before the turn returns or never will.
         unsafe { self.ring.push(&entry) };
-        Ok(())
     }
 
     /// The part of a turn after which the kernel has seen all of `sends`.
@@ -260,13 +259,19 @@ impl Uring {
         }
         let is_past = deadline.is_some_and(|deadline| deadline <= self.last_now.get());
         for index in 0..sends.len() {
-            self.push_send(sends, index)?;
+            if self.ring.is_full() || self.pieces.is_full() {
+                self.submit()?;
+            }
+            self.push_send(sends, index);
         }
         let mut wait =
             if is_past || (events.len(), remainders.len()) != before { Wait::Poll } else { Wait::One };
         loop {
             if wait == Wait::One {
                 self.arm_timer(deadline)?;
+            }
+            if self.ring.has_set_aside() {
+                wait = Wait::Poll;
             }
             self.enter(wait)?;
             let is_due = self.complete(sends, deadline, events, remainders)?;
@@ -320,41 +325,6 @@ impl Uring {
         // SAFETY: it names no memory.
         unsafe { self.queue(&entry) };
     }
-
-    /// Ends everything that is armed; `false` where something may still be.
-    fn quiesce(&mut self) -> bool {
-        const PASSES_MAX: u32 = 10_000;
-        if self.is_broken {
-            return false;
-        }
-        let all = opcode::AsyncCancel2::new(types::CancelBuilder::any()).build();
-        let entry = silent(all).user_data(user_data(Operation::Ignored, 0));
-        let mut events = Vec::new();
-        for pass in 0..PASSES_MAX {
-            // Once would do, were it not for operations that the kernel has in hand just then.
-            if pass % 100 == 0 {
-                // SAFETY: it names no memory.
-                unsafe { self.queue(&entry) };
-            }
-            let polled = self.enter(Wait::Poll);
-            let completed = self.complete(&NoSends, None, &mut events, &mut Vec::new());
-            if polled.is_err() || completed.is_err() {
-                return false;
-            }
-            for event in events.drain(..) {
-                if let Event::Received { buffer, .. } = event {
-                    self.provided.give(buffer);
-                }
-            }
-            if self.in_flight == 0 && self.ring.is_submitted() {
-                return true;
-            }
-            if pass > 100 {
-                std::thread::yield_now();
-            }
-        }
-        false
-    }
 }
 
 /// The entry that ends a receive.
@@ -366,15 +336,6 @@ fn cancel(receive: Token) -> squeue::Entry {
 /// What identifies the accept of a listener.
 fn accept_data(id: ListenerId, generation: u32) -> u64 {
     u64::from(generation) << 8 | u64::from(id.0)
-}
-
-impl Drop for Uring {
-    fn drop(&mut self) {
-        if self.quiesce() {
-            // SAFETY: nothing is in flight, and this was the last that was submitted.
-            unsafe { self.provided.unmap() };
-        }
-    }
 }
 
 impl fmt::Debug for Uring {
@@ -449,7 +410,6 @@ impl Backend for Uring {
         let (socket, progress) = socket::connect(address, options)?;
         // The ring does not wait for a descriptor that is non-blocking.
         rustix::io::ioctl_fionbio(&socket, false)?;
-        self.counters.system_calls += 1;
         match progress {
             Progress::Pending => {
                 self.connecting.insert(token.0, socket.as_raw_fd());
@@ -462,17 +422,14 @@ impl Backend for Uring {
 
     fn shutdown_write(&mut self, socket: &OwnedFd) {
         // The ring's own shutdown always goes to a worker thread.
-        self.counters.system_calls += 1;
         socket::shutdown_write(socket);
     }
 
     fn shutdown(&mut self, socket: &OwnedFd, reset: bool) {
-        self.counters.system_calls += 1;
         socket::shutdown(socket, reset);
     }
 
     fn close(&mut self, socket: OwnedFd) {
-        self.counters.system_calls += 1;
         drop(socket);
     }
 
@@ -512,32 +469,5 @@ impl Backend for Uring {
 
     fn counters(&self) -> Counters {
         self.counters
-    }
-}
-
-/// A turn under way. One that does not end well, by an error or a panic in [`Sends`], has left entries behind
-/// that must not be submitted.
-struct Turn<'a>(&'a mut Uring);
-
-impl Drop for Turn<'_> {
-    fn drop(&mut self) {
-        self.0.is_broken = true;
-    }
-}
-
-/// No sends at all.
-struct NoSends;
-
-impl Sends<OwnedFd> for NoSends {
-    fn len(&self) -> usize {
-        0
-    }
-
-    fn socket(&self, _: usize) -> &OwnedFd {
-        unreachable!("there are none")
-    }
-
-    fn pieces(&self, _: usize) -> impl Iterator<Item = &[u8]> {
-        std::iter::empty()
     }
 }

@@ -3,6 +3,7 @@
 //! Invariant: the halves of the ring, which know its registered descriptor, never outlive it.
 
 use std::{
+    collections::VecDeque,
     io,
     os::fd::{AsRawFd, RawFd},
     ptr::NonNull,
@@ -24,6 +25,8 @@ pub(super) struct Ring {
     submitter: Submitter<'static>,
     submissions: SubmissionQueue<'static>,
     completions: CompletionQueue<'static>,
+    /// Completions that had to make room, oldest first; they come before those in the queue. Usually none.
+    aside: VecDeque<cqueue::Entry>,
     /// Dropped last.
     owner: Owner,
     fruitless: u32,
@@ -69,7 +72,7 @@ impl Ring {
         let (mut submitter, submissions, completions) = ring.split();
         // An enter then need not look the descriptor up (5.18). A limit on them is no reason to do without.
         let _ = submitter.register_ring_fd();
-        Ok(Self { submitter, submissions, completions, owner, fruitless: 0 })
+        Ok(Self { submitter, submissions, completions, aside: VecDeque::new(), owner, fruitless: 0 })
     }
 
     pub(super) fn descriptor(&self) -> RawFd {
@@ -142,7 +145,19 @@ impl Ring {
     /// The next completion of those that were there after the last [`Ring::enter`].
     #[inline]
     pub(super) fn completion(&mut self) -> Option<cqueue::Entry> {
-        self.completions.next()
+        if self.aside.is_empty() { self.completions.next() } else { self.aside.pop_front() }
+    }
+
+    /// Empties the completion queue for a kernel that takes no submissions otherwise, at a moment when nobody can
+    /// look at completions.
+    #[cold]
+    pub(super) fn set_aside(&mut self) {
+        self.aside.extend(&mut self.completions);
+    }
+
+    /// Whether completions are there that the kernel takes for seen.
+    pub(super) fn has_set_aside(&self) -> bool {
+        !self.aside.is_empty()
     }
 
     /// Whether the kernel holds completions that found no room: taking some and entering brings them.

@@ -2,7 +2,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use super::*;
+use super::{ending::NoSends, *};
 use crate::BUFFER_BYTES;
 
 const OPTIONS: UringOptions = UringOptions { buffers: 4, sq_entries: 8, cq_entries: 16 };
@@ -61,6 +61,34 @@ fn a_buffer_is_believed_only_of_the_kernel_and_only_once() {
     provided.give(again);
     // SAFETY: there was no receive.
     unsafe { provided.unmap() };
+}
+
+#[test]
+fn completions_set_aside_come_first_and_in_order() {
+    let mut uring = Uring::new(&OPTIONS).unwrap();
+    for token in 0..9 {
+        let entry = opcode::Nop::new().build().user_data(user_data(Operation::Poll, token));
+        // SAFETY: it names no memory.
+        unsafe { uring.start(&entry) };
+        if token % 4 == 3 {
+            uring.enter(Wait::Poll).unwrap();
+            uring.ring.set_aside();
+        }
+    }
+    let mut events = Vec::new();
+    uring.enter(Wait::Poll).unwrap();
+    uring.ring.set_aside();
+    // For ever, were they forgotten.
+    uring.turn(&NoSends, None, &mut events, &mut Vec::new()).unwrap();
+    let tokens: Vec<u64> = events
+        .iter()
+        .map(|event| match event {
+            Event::Writable { token } => token.0,
+            other => panic!("unexpected {other:?}"),
+        })
+        .collect();
+    assert_eq!(tokens, (0..9).collect::<Vec<_>>());
+    assert_eq!(uring.in_flight, 1, "the waker");
 }
 
 #[test]
