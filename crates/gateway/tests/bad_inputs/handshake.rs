@@ -1,0 +1,179 @@
+//! Rows W: the upgrade.
+
+use crate::{
+    Company, Row,
+    harness::client::Client,
+    http::each,
+    reaction::{Observed, Reaction, react, respond},
+    world::{Req, World},
+};
+
+pub(crate) const ROWS: &[Row] = &[
+    ("W01", Company::Any, w01_no_upgrade),
+    ("W02", Company::Any, w02_h2c),
+    ("W04", Company::Any, w04_connection_without_upgrade),
+    ("W06", Company::Any, |w| each(w, [("no key", Req::new().without("Sec-WebSocket-Key").bytes())])),
+    ("W08", Company::Any, w08_two_keys),
+    ("W09", Company::Any, w09_no_version),
+    ("W11", Company::Any, |w| each(w, [("twice", Req::new().with("Sec-WebSocket-Version", "13").bytes())])),
+    ("W12", Company::Any, w12_foreign_origin),
+    ("W14", Company::Any, w14_spaces_in_a_list),
+    ("W15", Company::Any, w15_bad_subprotocols),
+    ("W17", Company::Any, w17_names_of_prototypes),
+    ("W18", Company::Any, w18_unknown_route),
+    ("W23", Company::Any, w23_absolute_form),
+    ("W24", Company::Any, w24_keys_that_are_no_nonce),
+    ("W25", Company::Any, w25_older_extensions),
+    ("W26", Company::Any, w26_null_origin),
+];
+
+fn w01_no_upgrade(world: &World) -> Vec<Observed> {
+    let (response, observed) = respond(world.address(), "no Upgrade", &Req::new().without("Upgrade").bytes());
+    let response = response.expect("a response");
+    assert_eq!(response.field("upgrade"), Some("websocket"));
+    let connection = response.field("connection").expect("a Connection field").to_ascii_lowercase();
+    assert!(connection.split(',').any(|option| option.trim() == "upgrade"), "{connection}");
+    vec![observed]
+}
+
+fn w02_h2c(world: &World) -> Vec<Observed> {
+    let h2c = |path| {
+        Req::at(path)
+            .replace("Upgrade", "h2c")
+            .replace("Connection", "Upgrade, HTTP2-Settings")
+            .with("HTTP2-Settings", "AAMAAABkAAQAAP__")
+            .bytes()
+    };
+    let seen = each(world, [("echo", h2c("/ws")), ("proxied", h2c("/up/W02"))]);
+    assert!(world.scripts().heads_of("/up/W02").is_empty(), "the upstream was asked");
+    seen
+}
+
+fn w04_connection_without_upgrade(world: &World) -> Vec<Observed> {
+    each(
+        world,
+        [
+            ("close", Req::new().replace("Connection", "close").bytes()),
+            ("none", Req::new().without("Connection").bytes()),
+            ("keep-alive", Req::new().replace("Connection", "keep-alive").bytes()),
+            ("a longer word", Req::new().replace("Connection", "xupgradex").bytes()),
+        ],
+    )
+}
+
+fn w08_two_keys(world: &World) -> Vec<Observed> {
+    let same = Req::new().with("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ==");
+    let other = Req::new().with("Sec-WebSocket-Key", "AAAAAAAAAAAAAAAAAAAAAA==");
+    each(world, [("the same", same.bytes()), ("another", other.bytes())])
+}
+
+fn w09_no_version(world: &World) -> Vec<Observed> {
+    let head = Req::new().without("Sec-WebSocket-Version").bytes();
+    let (response, observed) = respond(world.address(), "no version", &head);
+    assert_eq!(response.expect("a response").field("sec-websocket-version"), Some("13"));
+    vec![observed]
+}
+
+fn w12_foreign_origin(world: &World) -> Vec<Observed> {
+    let from = |path: &str, origin: &str| Req::at(path).with("Origin", origin).bytes();
+    let evil = ["https://evil.test", "https://chat.example.com.evil.test", "http://chat.example.com"];
+    let mut seen: Vec<_> =
+        evil.iter().map(|origin| react(world.address(), *origin, &from("/origin", origin))).collect();
+    seen.push(react(world.address(), "proxied", &from("/up/origin", "https://evil.test")));
+    assert!(world.scripts().heads_of("/up/origin").is_empty(), "the upstream was asked");
+    // Whom the route lists may come.
+    Client::open_with(world.address(), "/origin", "Origin: https://chat.example.com\r\n").0.close(1000);
+    seen
+}
+
+fn w14_spaces_in_a_list(world: &World) -> Vec<Observed> {
+    let with =
+        |spaces| Req::new().with("Sec-WebSocket-Protocol", format!("b{}x", " ".repeat(spaces))).bytes();
+    // The row's 32,000 spaces pass the head's limit: refused for that. As many as fit reach the parser.
+    let (response, _) = respond(world.address(), "32000", &with(32_000));
+    assert_eq!(response.expect("a response").status, 431);
+    each(world, [("15000", with(15_000)), ("within a list", spaced_list(15_000))])
+}
+
+fn spaced_list(spaces: usize) -> Vec<u8> {
+    Req::new().with("Sec-WebSocket-Protocol", format!("b,{}x", " ".repeat(spaces))).bytes()
+}
+
+fn w15_bad_subprotocols(world: &World) -> Vec<Observed> {
+    let thousand: Vec<_> = (0..1000).map(|at| format!("p{at}")).collect();
+    let lists =
+        ["a,a", "a,,b", "", "a,", "a b", "a(b", "a\"b\"", "a/b", "\u{e4}"].map(str::to_owned).into_iter();
+    let lists = lists.chain([thousand.join(",")]);
+    let mut heads: Vec<_> = lists
+        .map(|list| (list.chars().take(8).collect(), Req::new().with("Sec-WebSocket-Protocol", list).bytes()))
+        .collect();
+    let two_fields = Req::new().with("Sec-WebSocket-Protocol", "a").with("Sec-WebSocket-Protocol", "a");
+    heads.push(("a in two fields".to_owned(), two_fields.bytes()));
+    each(world, heads)
+}
+
+fn w17_names_of_prototypes(world: &World) -> Vec<Observed> {
+    let values =
+        ["constructor", "__proto__", ",;constructor", "permessage-deflate; __proto__", ";", ",", "a;b;c=\"d"];
+    each(world, values.map(|value| (value, Req::new().with("Sec-WebSocket-Extensions", value).bytes())))
+}
+
+fn w18_unknown_route(world: &World) -> Vec<Observed> {
+    let (response, observed) = respond(world.address(), "unknown", &Req::at("/nowhere").bytes());
+    let response = response.expect("a response");
+    assert!(!response.body.is_empty(), "a body says what is wrong");
+    assert!(matches!(observed.reaction, Reaction::Http { closed: true, .. }), "{observed:?}");
+    assert!(world.scripts().heads_of("/nowhere").is_empty(), "the upstream was asked");
+    vec![observed]
+}
+
+fn w23_absolute_form(world: &World) -> Vec<Observed> {
+    let absolute = |target: &str| Req::new().line(&format!("GET {target} HTTP/1.1")).bytes();
+    let seen = each(
+        world,
+        [
+            ("the same authority", absolute("ws://gw.test/ws")),
+            // Only the authority in the target is that of the route; Host is gw.test.
+            ("the target's authority wins", absolute("ws://other.test/hosted")),
+            ("proxied", absolute("ws://gw.test/up/W23?q=1")),
+        ],
+    );
+    let (refused, _) = respond(world.address(), "origin form", &Req::at("/hosted").bytes());
+    assert_eq!(refused.expect("a response").status, 404, "Host says gw.test");
+
+    let heads = world.scripts().heads_of("/up/W23?q=1");
+    let [head] = &heads[..] else { panic!("the upstream saw {heads:?}") };
+    assert!(head.starts_with("GET /up/W23?q=1 HTTP/1.1\r\n"), "{head}");
+    let hosts = head.lines().filter(|line| line.to_ascii_lowercase().starts_with("host:")).count();
+    assert_eq!(hosts, 1, "{head}");
+    seen
+}
+
+fn w24_keys_that_are_no_nonce(world: &World) -> Vec<Observed> {
+    let keys = [
+        "client-random-string",
+        "",
+        // 15 and 17 bytes.
+        "AAAAAAAAAAAAAAAAAAAA",
+        "AAAAAAAAAAAAAAAAAAAAAAA=",
+        "dGhlIHNhbXBsZSBub25jZQ",
+        "dGhlIHNhbXBsZSBub25jZQ==AAAA",
+    ];
+    each(world, keys.map(|key| (key, Req::new().replace("Sec-WebSocket-Key", key).bytes())))
+}
+
+fn w25_older_extensions(world: &World) -> Vec<Observed> {
+    let names = ["deflate-frame", "x-webkit-deflate-frame"];
+    each(world, names.map(|name| (name, Req::new().with("Sec-WebSocket-Extensions", name).bytes())))
+}
+
+fn w26_null_origin(world: &World) -> Vec<Observed> {
+    let at = |path| react(world.address(), path, &Req::at(path).with("Origin", "null").bytes());
+    let (listed, free) = (at("/origin"), at("/ws"));
+    let status = |seen: &Observed| match seen.reaction {
+        Reaction::Http { status, .. } => status,
+        _ => 0,
+    };
+    assert_eq!((status(&listed), status(&free)), (403, 101), "with and without a list of origins");
+    vec![listed, free]
+}

@@ -1,0 +1,185 @@
+//! Every row of `bad_inputs.tsv` against the real binary over real sockets, on both backends.
+//!
+//! A row is a function that plays its inputs (all variants that the row names) and reports what it saw. This file holds
+//! each report against the table's `code` column, asks the log for a line that names the peer, the code and the cause,
+//! checks that other sessions on the same gateway went on meanwhile, and at the end that no descriptor was left behind.
+
+// How many rows passed, where somebody asks with `--nocapture`.
+#![allow(clippy::print_stdout)]
+
+#[path = "../harness/mod.rs"]
+mod harness;
+
+mod close;
+mod deflate;
+mod flood;
+mod frame;
+mod handshake;
+mod http;
+mod reaction;
+mod table;
+mod tcp;
+mod upstream;
+mod world;
+
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{
+        Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use crate::{reaction::Observed, table::Table, world::World};
+
+/// How many rows there are to run; a row more or less in the table must be noticed.
+const ROWS: usize = 103;
+
+/// Rows in the whole table, those of parts that do not exist yet included.
+const ROWS_OF_TABLE: usize = 129;
+
+/// Rows of these layers are run.
+const LAYERS: [&str; 7] = ["tcp", "http", "ws-hs", "upstream", "frame", "deflate", "close"];
+
+/// Rows of these layers that speak of parts which do not exist yet.
+const LATER: [&str; 6] = ["T09", "T10", "W19", "W20", "W21", "W22"];
+
+/// Rows that are judged differently, with what is accepted besides; `docs/CONFORMANCE.md` says why.
+const DIFFERENT: &[(&str, &str)] = &[
+    // The row asks for 1008 where a rate limit is configured. There is none yet: every message is answered.
+    ("F18", "ok"),
+    // A consumer that takes nothing is closed with 1013, as the table of endings has it, or reset.
+    ("T08", "close=1013"),
+    // H05 asks for 405 where the method is wrong, and a proxied route is no exception.
+    ("U02", "http=405"),
+];
+
+/// Plays a row's inputs.
+type Play = fn(&World) -> Vec<Observed>;
+
+/// Whether a row may run beside others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Company {
+    /// It waits or is small.
+    Any,
+    /// It measures memory, or takes a whole core.
+    Alone,
+}
+
+/// A row's implementation.
+type Row = (&'static str, Company, Play);
+
+fn implementations() -> Vec<Row> {
+    [
+        tcp::ROWS,
+        http::ROWS,
+        handshake::ROWS,
+        upstream::ROWS,
+        frame::ROWS,
+        deflate::ROWS,
+        close::ROWS,
+        flood::ROWS,
+    ]
+    .concat()
+}
+
+#[test]
+fn every_row_of_the_table_has_exactly_one_implementation() {
+    let table = Table::read();
+    assert_eq!(table.len(), ROWS_OF_TABLE);
+    let mut due: Vec<_> =
+        table.ids(|row| LAYERS.contains(&row.layer.as_str()) && !LATER.contains(&row.id.as_str()));
+    let mut have: Vec<_> = implementations().iter().map(|(id, ..)| (*id).to_owned()).collect();
+    due.sort();
+    have.sort();
+    assert_eq!(due.len(), ROWS);
+    assert_eq!(due, have);
+}
+
+#[test]
+fn rows_that_are_judged_differently_stand_in_the_documentation() {
+    let documentation = include_str!("../../../../docs/CONFORMANCE.md");
+    for (id, _) in DIFFERENT {
+        assert!(documentation.lines().any(|line| line.starts_with(&format!("| {id} |"))), "{id}");
+    }
+}
+
+#[test]
+fn every_row_gets_its_reaction_on_uring() {
+    run("uring");
+}
+
+#[test]
+fn every_row_gets_its_reaction_on_epoll() {
+    run("epoll");
+}
+
+/// The two backends take turns: some rows measure time or memory.
+static TURN: Mutex<()> = Mutex::new(());
+
+/// Rows under way at once: most of them wait most of the time.
+const THREADS: usize = 10;
+
+fn run(io: &str) {
+    let _turn = TURN.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let only = std::env::var("TIDEGATE_ROW").ok();
+    let table = Table::read();
+    let rows: Vec<Row> = implementations()
+        .into_iter()
+        .filter(|(id, ..)| only.as_ref().is_none_or(|only| only == id))
+        .collect();
+    let world = World::start(io);
+    let descriptors = world.gateway().descriptors();
+    let failures = Mutex::new(Vec::new());
+    let variants = AtomicUsize::new(0);
+
+    let play = |(id, _, play): &Row| {
+        let mut row = table.row(id).clone();
+        for (_, code) in DIFFERENT.iter().filter(|(different, _)| different == id) {
+            row.code = format!("{}|{code}", row.code);
+        }
+        let row = &row;
+        let judged = catch_unwind(AssertUnwindSafe(|| {
+            let observed = play(&world);
+            assert!(!observed.is_empty(), "nothing was observed");
+            variants.fetch_add(observed.len(), Ordering::Relaxed);
+            let wrong: Vec<_> = observed.iter().filter_map(|seen| seen.fault(row, world.gateway())).collect();
+            world.assert_others_unharmed();
+            assert!(wrong.is_empty(), "{}", wrong.join("\n    "));
+        }));
+        if let Err(panic) = judged {
+            let text = panic.downcast_ref::<String>().map(String::as_str);
+            let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("a panic");
+            let failure = format!("{id} ({}): {}", row.expected, text.trim_end());
+            failures.lock().expect("a lock").push(failure);
+        }
+    };
+
+    let (alone, any): (Vec<&Row>, Vec<&Row>) =
+        rows.iter().partition(|(_, company, _)| *company == Company::Alone);
+    let next = AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        for _ in 0..THREADS {
+            scope.spawn(|| {
+                while let Some(row) = any.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    play(row);
+                }
+            });
+        }
+    });
+    alone.into_iter().for_each(|row| play(row));
+
+    let mut failures = failures.into_inner().expect("no thread holds it");
+    failures.extend(world.upstream().failures().into_iter().map(|text| format!("an upstream: {text}")));
+    failures.extend(world.descriptors_left(descriptors));
+    failures.sort();
+    let passed = rows.len() - rows.iter().filter(|row| failures.iter().any(|f| f.starts_with(row.0))).count();
+    println!("bad inputs on {io}: {passed} of {} rows, {} variants", rows.len(), variants.into_inner());
+    let log = world.stop();
+    assert!(
+        failures.is_empty(),
+        "on {io}:\n  {}\nlog:\n{}",
+        failures.join("\n  "),
+        harness::gateway::tail(&log)
+    );
+}

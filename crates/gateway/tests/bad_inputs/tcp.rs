@@ -1,0 +1,169 @@
+//! Rows T: what happens below the messages.
+
+use std::time::{Duration, Instant};
+
+use crate::{
+    Company, Row,
+    harness::{
+        client::Client,
+        frame::{BINARY, FIN, header, masked},
+    },
+    reaction::{Due, Observed, Reaction, react, read_close, read_response},
+    world::{CLOSE_TIMEOUT, HEAD_TIMEOUT, Req, World},
+};
+
+pub(crate) const ROWS: &[Row] = &[
+    ("T01", Company::Any, t01_silence),
+    ("T02", Company::Any, t02_a_byte_now_and_then),
+    ("T04", Company::Any, t04_reset_inside_a_frame),
+    ("T05", Company::Any, t05_fin_without_close),
+    ("T06", Company::Any, t06_heads_in_pieces),
+    ("T08", Company::Alone, t08_zero_window),
+    ("T11", Company::Any, t11_proxy_protocol),
+];
+
+/// How much later than a deadline its effect may be seen on a loaded machine.
+const SLACK: Duration = Duration::from_secs(4);
+
+fn assert_due(began: Instant, after: Duration) {
+    let took = began.elapsed();
+    assert!(took + Duration::from_millis(50) >= after, "too early: {took:?} of {after:?}");
+    assert!(took <= after + SLACK, "too late: {took:?}, due after {after:?}");
+}
+
+/// What ends a connection whose head did not come: a 408, or just the end.
+fn end_of_head(client: &mut Client, variant: &str) -> Observed {
+    let peer = client.local();
+    match read_response(client) {
+        Ok((_, reaction)) => Observed::new(variant, peer, reaction),
+        Err(end) => Observed::new(variant, peer, Reaction::Tcp(end)),
+    }
+}
+
+fn t01_silence(world: &World) -> Vec<Observed> {
+    let memory = world.gateway().resident_kib();
+    let began = Instant::now();
+    let mut clients: Vec<_> = (0..200).map(|_| Client::connect(world.address())).collect();
+    let seen: Vec<_> = clients.iter_mut().map(|client| end_of_head(client, "silent")).collect();
+    assert_due(began, HEAD_TIMEOUT);
+    // At most 1 KiB of heap each; the rows beside this one need some, too.
+    let grown = world.gateway().resident_kib().saturating_sub(memory);
+    assert!(grown < 100 * 1024, "{grown} KiB more");
+    // Nobody needs two hundred lines about peers that never said anything.
+    seen.into_iter().map(|seen| seen.with_due(Due::Silence)).collect()
+}
+
+fn t02_a_byte_now_and_then(world: &World) -> Vec<Observed> {
+    let head = Req::new().bytes();
+    let began = Instant::now();
+    let mut client = Client::connect(world.address());
+    // Each byte comes well before the deadline; only the whole head does not.
+    for byte in head.chunks(1) {
+        if began.elapsed() > HEAD_TIMEOUT + SLACK || client.try_send(byte).is_err() {
+            break;
+        }
+        if client.end_or_data_within(HEAD_TIMEOUT / 8) {
+            break;
+        }
+    }
+    assert_due(began, HEAD_TIMEOUT);
+    vec![end_of_head(&mut client, "a byte each eighth of the time")]
+}
+
+fn t04_reset_inside_a_frame(world: &World) -> Vec<Observed> {
+    let half = [header(FIN | BINARY, 64 << 10, Some([1, 2, 3, 4])), vec![0; 32 << 10]].concat();
+    ["/ws", "/up/T04"]
+        .into_iter()
+        .map(|path| {
+            let mut client = Client::open(world.address(), path);
+            let peer = client.local();
+            client.send(&half);
+            if path == "/up/T04" {
+                // The upstream has got what came so far: cut-through.
+                world.scripts().wait_for("T04", "bytes of the frame have come");
+            }
+            client.reset();
+            if path == "/up/T04" {
+                world.scripts().wait_for("T04", "the rest never came, and the leg was aborted");
+            }
+            Observed::new(path, peer, Reaction::LogOnly(1006))
+        })
+        .collect()
+}
+
+fn t05_fin_without_close(world: &World) -> Vec<Observed> {
+    ["/ws", "/up/echo"]
+        .into_iter()
+        .map(|path| {
+            let mut client = Client::open(world.address(), path);
+            let peer = client.local();
+            let began = Instant::now();
+            client.finish();
+            let end = client.end_within(CLOSE_TIMEOUT + SLACK).expect("an end in time");
+            assert!(began.elapsed() <= CLOSE_TIMEOUT + SLACK);
+            Observed::new(path, peer, Reaction::Tcp(end)).with_due(Due::Number(1006))
+        })
+        .collect()
+}
+
+fn t06_heads_in_pieces(world: &World) -> Vec<Observed> {
+    let head = Req::new().bytes();
+    let mut seen: Vec<_> = (1..head.len())
+        .map(|at| {
+            let mut client = Client::connect(world.address());
+            let peer = client.local();
+            client.send(&head[..at]);
+            std::thread::sleep(Duration::from_millis(1));
+            client.send(&head[at..]);
+            let (_, reaction) = read_response(&mut client).expect("a response");
+            client.exchange(BINARY, b"and it works");
+            Observed::new(format!("split at {at}"), peer, reaction)
+        })
+        .collect();
+    let mut client = Client::connect(world.address());
+    client.send_byte_by_byte(&head);
+    let (_, reaction) = read_response(&mut client).expect("a response");
+    seen.push(Observed::new("byte by byte", client.local(), reaction));
+    seen
+}
+
+fn t08_zero_window(world: &World) -> Vec<Observed> {
+    let memory = world.gateway().resident_kib();
+    let message = masked(FIN | BINARY, &vec![7; 256 << 10]);
+    // An echo's peer and a proxied one's: both are sent far more than they take.
+    let mut echo = Client::open(world.address(), "/ws");
+    echo.stream().set_write_timeout(Some(Duration::from_millis(300))).expect("a time-out");
+    while echo.try_send(&message).is_ok() {}
+    let pushed = Client::open(world.address(), "/pushed");
+    world.scripts().wait_for("pushed", "the gateway takes no more");
+    let grown = world.gateway().resident_kib().saturating_sub(memory);
+    assert!(grown < 24 * 1024, "two sessions with 4 MiB each at most, but {grown} KiB more");
+
+    [("echo", echo), ("proxied", pushed)]
+        .into_iter()
+        .map(|(variant, mut client)| {
+            let peer = client.local();
+            let line = world.gateway().wait_for_log(&format!("{peer} and that it was slow"), |line| {
+                line.contains(&peer.to_string()) && line.contains("1013")
+            });
+            assert!(line.contains("slow"), "{line}");
+            // What had been sent may be read before the end: a Close behind whole messages, or inside one a reset. A FIN
+            // there would make a message that was cut off look like the end of a session.
+            let (frames, reaction) = read_close(&mut client);
+            assert!(
+                frames.iter().all(|frame| frame.payload.len() == 256 << 10),
+                "{variant}: a message was spoilt"
+            );
+            Observed::new(variant, peer, reaction).with_due(Due::Number(1013))
+        })
+        .collect()
+}
+
+fn t11_proxy_protocol(world: &World) -> Vec<Observed> {
+    let with = |line: &[u8]| [line, &Req::new().bytes()[..]].concat();
+    let v2 = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\x00\x0c\x01\x02\x03\x04\x0a\x00\x00\x01\x00\x01\x00\x02";
+    [("v1", with(b"PROXY TCP4 1.2.3.4 10.0.0.1 1 2\r\n")), ("v2", with(v2))]
+        .into_iter()
+        .map(|(variant, bytes)| react(world.address(), variant, &bytes))
+        .collect()
+}

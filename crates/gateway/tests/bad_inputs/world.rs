@@ -1,0 +1,331 @@
+//! One gateway, the upstream behind it, and sessions that must not notice anything.
+
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+
+use crate::{
+    harness::{
+        PATIENCE,
+        client::{Client, KEY},
+        eventually,
+        frame::{BINARY, TEXT},
+        gateway::Gateway,
+        upstream::Upstream,
+    },
+    upstream::Scripts,
+};
+
+/// The waits that the test shortens.
+pub(crate) const HEAD_TIMEOUT: Duration = Duration::from_millis(1500);
+/// A Close must be answered within this.
+pub(crate) const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+/// A fragmented message must be complete within this on `/fragments`.
+pub(crate) const MESSAGE_TIMEOUT: Duration = Duration::from_secs(8);
+/// Longest message.
+pub(crate) const MESSAGE_BYTES: usize = 1 << 20;
+/// Control frames that are allowed in the window.
+pub(crate) const CONTROL_FRAMES: usize = 50;
+
+fn config(upstream: &str) -> String {
+    format!(
+        r#"
+version = 1
+
+[limits]
+head_bytes = "16KiB"
+request_line_bytes = "8KiB"
+head_fields = 100
+head_timeout = "1500ms"
+message_bytes = "1MiB"
+message_fragments = 1024
+message_timeout = "3s"
+control_frames = 50
+control_window = "10s"
+outbox_soft = "1MiB"
+outbox_hard = "4MiB"
+close_timeout = "1s"
+write_timeout = "2s"
+# More than any flood here: past it a reset may overtake the Close that the peer is to see.
+linger_bytes = "16MiB"
+
+[[listener]]
+bind = "127.0.0.1:0"
+
+[[route]]
+path = "/ws"
+echo = {{}}
+
+[[route]]
+path = "/fragments"
+limits = {{ message_fragments = 200000, message_timeout = "8s" }}
+echo = {{}}
+
+[[route]]
+path = "/plain"
+echo = {{ deflate = "off" }}
+
+[[route]]
+path = "/takeover"
+echo = {{ context_takeover = true }}
+
+[[route]]
+path = "/origin"
+origins = ["https://chat.example.com"]
+echo = {{}}
+
+[[route]]
+path = "/idle"
+limits = {{ idle_timeout = "500ms" }}
+echo = {{}}
+
+[[route]]
+path = "/pushed"
+limits = {{ message_bytes = "64MiB" }}
+proxy = {{ upstreams = ["{upstream}"], retries = 0, fail_timeout = "0s" }}
+
+[[route]]
+host = "other.test"
+path = "/hosted"
+echo = {{}}
+
+[[route]]
+path = "/up/origin"
+origins = ["https://chat.example.com"]
+proxy = {{ upstreams = ["{upstream}"], retries = 0, fail_timeout = "0s" }}
+
+[[route]]
+path = "/up/U08/*"
+proxy = {{ upstreams = ["{upstream}"], retries = 0, fail_timeout = "0s", handshake_timeout = "1s" }}
+
+[[route]]
+path = "/up/*"
+proxy = {{ upstreams = ["{upstream}"], retries = 0, fail_timeout = "0s" }}
+"#
+    )
+}
+
+/// What a row plays with.
+pub(crate) struct World {
+    gateway: Gateway,
+    upstream: Upstream,
+    scripts: Arc<Scripts>,
+    others: Vec<Bystander>,
+}
+
+impl World {
+    pub(crate) fn start(io: &str) -> World {
+        // A thousand sessions of a row, and both their ends of some, are more than the usual soft limit.
+        let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+        let raised = rustix::process::Rlimit { current: limit.maximum, maximum: limit.maximum };
+        rustix::process::setrlimit(rustix::process::Resource::Nofile, raised).expect("up to the hard limit");
+
+        let scripts = Arc::new(Scripts::default());
+        let upstream = Upstream::start({
+            let scripts = Arc::clone(&scripts);
+            move |connection| scripts.play(connection)
+        });
+        let gateway = Gateway::start(&config(&upstream.url()), io);
+        let others = [("/ws", BINARY), ("/ws", TEXT), ("/takeover", TEXT), ("/up/echo", BINARY)]
+            .map(|(path, opcode)| Bystander::start(gateway.address(), path, opcode))
+            .into_iter()
+            .collect();
+        let world = World { gateway, upstream, scripts, others };
+        world.assert_others_unharmed();
+        world
+    }
+
+    pub(crate) fn gateway(&self) -> &Gateway {
+        &self.gateway
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.gateway.address()
+    }
+
+    pub(crate) fn upstream(&self) -> &Upstream {
+        &self.upstream
+    }
+
+    pub(crate) fn scripts(&self) -> &Scripts {
+        &self.scripts
+    }
+
+    /// A session at `/ws`.
+    pub(crate) fn session(&self) -> Client {
+        Client::open(self.address(), "/ws")
+    }
+
+    /// A session with permessage-deflate, as the header value offers it.
+    pub(crate) fn deflated(&self, path: &str, offer: &str) -> Client {
+        let offer = format!("Sec-WebSocket-Extensions: {offer}\r\n");
+        let (client, response) = Client::open_with(self.address(), path, &offer);
+        let agreed = response.field("sec-websocket-extensions").expect("an agreed extension");
+        assert!(agreed.starts_with("permessage-deflate"), "{agreed}");
+        client
+    }
+
+    /// All other sessions have had another answer since the call began.
+    pub(crate) fn assert_others_unharmed(&self) {
+        for other in &self.others {
+            other.assert_goes_on();
+        }
+    }
+
+    /// A complaint if more descriptors are open than before, once all has ended.
+    pub(crate) fn descriptors_left(&self, before: usize) -> Option<String> {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            let now = self.gateway.descriptors();
+            if now <= before {
+                return None;
+            }
+            if Instant::now() > until {
+                return Some(format!("descriptors: {now} are open, {before} were before the rows"));
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// Ends the other sessions, all of them regularly, and the gateway.
+    pub(crate) fn stop(self) -> Vec<String> {
+        self.others.into_iter().for_each(Bystander::finish);
+        self.gateway.stop()
+    }
+}
+
+/// A session that exchanges messages all the time.
+struct Bystander {
+    name: String,
+    exchanges: Arc<AtomicU64>,
+    failure: Arc<Mutex<Option<String>>>,
+    stopping: Arc<AtomicBool>,
+    thread: JoinHandle<()>,
+}
+
+impl Bystander {
+    fn start(address: SocketAddr, path: &'static str, opcode: u8) -> Bystander {
+        let exchanges = Arc::new(AtomicU64::new(0));
+        let failure = Arc::new(Mutex::new(None));
+        let stopping = Arc::new(AtomicBool::new(false));
+        let thread = std::thread::spawn({
+            let (exchanges, failure, stopping) =
+                (Arc::clone(&exchanges), Arc::clone(&failure), Arc::clone(&stopping));
+            move || {
+                let played = std::panic::catch_unwind(|| {
+                    let mut client = Client::open(address, path);
+                    for round in 0_usize.. {
+                        if stopping.load(Ordering::SeqCst) {
+                            client.close(1000);
+                            return;
+                        }
+                        let len = [0, 1, 125, 126, 1000, 20_000, 70_000][round % 7];
+                        let payload: Vec<u8> = (0..len).map(|at| b'a' + ((at + round) % 26) as u8).collect();
+                        client.exchange(opcode, &payload);
+                        exchanges.fetch_add(1, Ordering::SeqCst);
+                        std::thread::sleep(Duration::from_millis(5));
+                    }
+                });
+                if let Err(panic) = played {
+                    let text = panic.downcast_ref::<String>().cloned();
+                    *failure.lock().expect("a lock") = Some(text.unwrap_or_else(|| "a panic".to_owned()));
+                }
+            }
+        });
+        Bystander { name: format!("{path}, opcode {opcode}"), exchanges, failure, stopping, thread }
+    }
+
+    fn assert_goes_on(&self) {
+        let before = self.exchanges.load(Ordering::SeqCst);
+        // Two: the first may have begun before.
+        eventually(&format!("the session at {} to go on", self.name), || {
+            let failure = self.failure.lock().expect("a lock").clone();
+            assert_eq!(failure, None, "the other session at {} was harmed", self.name);
+            (self.exchanges.load(Ordering::SeqCst) >= before + 2).then_some(())
+        });
+    }
+
+    fn finish(self) {
+        self.assert_goes_on();
+        self.stopping.store(true, Ordering::SeqCst);
+        self.thread.join().expect("it catches its panics");
+        let failure = self.failure.lock().expect("a lock").take();
+        assert_eq!(failure, None, "the session at {} ended badly", self.name);
+    }
+}
+
+/// A request to be spoilt.
+#[derive(Clone, Debug)]
+pub(crate) struct Req {
+    line: String,
+    fields: Vec<(String, String)>,
+}
+
+impl Req {
+    /// REQ of the table's notation.
+    pub(crate) fn new() -> Req {
+        Req::at("/ws")
+    }
+
+    /// REQ at another path.
+    pub(crate) fn at(path: &str) -> Req {
+        let fields = [
+            ("Host", "gw.test"),
+            ("Upgrade", "websocket"),
+            ("Connection", "Upgrade"),
+            ("Sec-WebSocket-Key", KEY),
+            ("Sec-WebSocket-Version", "13"),
+        ];
+        let fields = fields.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        Req { line: format!("GET {path} HTTP/1.1"), fields: fields.into() }
+    }
+
+    /// {line=…}
+    pub(crate) fn line(mut self, line: &str) -> Req {
+        line.clone_into(&mut self.line);
+        self
+    }
+
+    /// {-H}
+    pub(crate) fn without(mut self, name: &str) -> Req {
+        let before = self.fields.len();
+        self.fields.retain(|(key, _)| key != name);
+        assert!(self.fields.len() < before, "{name} was not there");
+        self
+    }
+
+    /// {+H: v}
+    pub(crate) fn with(mut self, name: &str, value: impl Into<String>) -> Req {
+        self.fields.push((name.to_owned(), value.into()));
+        self
+    }
+
+    /// {H=v}
+    pub(crate) fn replace(mut self, name: &str, value: &str) -> Req {
+        let field = self.fields.iter_mut().find(|(key, _)| key == name).expect("a field to replace");
+        value.clone_into(&mut field.1);
+        self
+    }
+
+    /// The head, ended by an empty line.
+    pub(crate) fn bytes(&self) -> Vec<u8> {
+        [self.open_bytes(), b"\r\n".to_vec()].concat()
+    }
+
+    /// The head without the empty line.
+    pub(crate) fn open_bytes(&self) -> Vec<u8> {
+        let fields = self.fields.iter().map(|(name, value)| format!("{name}: {value}\r\n"));
+        std::iter::once(format!("{}\r\n", self.line)).chain(fields).collect::<String>().into_bytes()
+    }
+
+    /// The head with a raw line behind its fields.
+    pub(crate) fn with_raw(&self, line: &[u8]) -> Vec<u8> {
+        [&self.open_bytes(), line, b"\r\n\r\n"].concat()
+    }
+}

@@ -1,0 +1,266 @@
+//! A raw client: it sends any bytes, and says exactly what came back.
+
+use std::{
+    io::{ErrorKind, Read, Write},
+    net::{Shutdown, SocketAddr, TcpStream},
+    time::{Duration, Instant},
+};
+
+use super::{PATIENCE, frame};
+use crate::harness::frame::Frame;
+
+/// How a connection ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    /// The peer's FIN.
+    Fin,
+    /// A reset.
+    Reset,
+}
+
+/// What came next.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Received {
+    /// A frame.
+    Frame(Frame),
+    /// The end.
+    End(End),
+    /// Nothing in time.
+    Nothing,
+}
+
+/// A response head, and its body where it has a length.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Response {
+    pub(crate) status: u16,
+    pub(crate) head: String,
+    pub(crate) body: Vec<u8>,
+}
+
+impl Response {
+    /// The values of a field, in order.
+    pub(crate) fn fields(&self, name: &str) -> Vec<&str> {
+        self.head
+            .lines()
+            .skip(1)
+            .filter_map(|line| line.split_once(':'))
+            .filter(|(key, _)| key.eq_ignore_ascii_case(name))
+            .map(|(_, value)| value.trim())
+            .collect()
+    }
+
+    /// The value of a field that comes once.
+    pub(crate) fn field(&self, name: &str) -> Option<&str> {
+        let values = self.fields(name);
+        assert!(values.len() < 2, "{name} comes more than once: {}", self.head);
+        values.first().copied()
+    }
+}
+
+/// A raw connection.
+pub(crate) struct Client {
+    stream: TcpStream,
+    received: Vec<u8>,
+    ended: Option<End>,
+}
+
+impl Client {
+    /// Connects.
+    pub(crate) fn connect(address: SocketAddr) -> Client {
+        let stream = TcpStream::connect(address).expect("connect on loopback");
+        stream.set_nodelay(true).expect("TCP_NODELAY");
+        stream.set_write_timeout(Some(PATIENCE)).expect("a write time-out");
+        Client::from_stream(stream)
+    }
+
+    /// Takes over a connection.
+    pub(crate) fn from_stream(stream: TcpStream) -> Client {
+        Client { stream, received: Vec::new(), ended: None }
+    }
+
+    /// Connects, upgrades at `path` and checks the 101.
+    pub(crate) fn open(address: SocketAddr, path: &str) -> Client {
+        Client::open_with(address, path, "").0
+    }
+
+    /// As [`open`](Client::open), with more request fields (each ended by CRLF); gives the response too.
+    pub(crate) fn open_with(address: SocketAddr, path: &str, fields: &str) -> (Client, Response) {
+        let mut client = Client::connect(address);
+        client.send(&request(path, fields));
+        let response = client.response().unwrap_or_else(|end| panic!("no response at {path}: {end:?}"));
+        assert_eq!(response.status, 101, "{path} {fields}: {response:?}");
+        assert_eq!(response.field("sec-websocket-accept"), Some(ACCEPT), "{}", response.head);
+        (client, response)
+    }
+
+    /// This end's address, as logs name it.
+    pub(crate) fn local(&self) -> SocketAddr {
+        self.stream.local_addr().expect("a connected socket")
+    }
+
+    /// The socket.
+    pub(crate) fn stream(&self) -> &TcpStream {
+        &self.stream
+    }
+
+    /// Sends all; must succeed.
+    pub(crate) fn send(&mut self, bytes: &[u8]) {
+        self.try_send(bytes).expect("the peer takes what is sent");
+    }
+
+    /// Sends all, unless the peer is gone or takes nothing.
+    pub(crate) fn try_send(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        self.stream.write_all(bytes)
+    }
+
+    /// Sends bytes one by one, each in a segment of its own.
+    pub(crate) fn send_byte_by_byte(&mut self, bytes: &[u8]) {
+        bytes.chunks(1).for_each(|byte| self.send(byte));
+    }
+
+    /// This end's FIN.
+    pub(crate) fn finish(&self) {
+        // Fails where the peer has reset.
+        let _ = self.stream.shutdown(Shutdown::Write);
+    }
+
+    /// Ends the connection with a reset.
+    pub(crate) fn reset(self) {
+        let socket = socket2::SockRef::from(&self.stream);
+        socket.set_linger(Some(Duration::ZERO)).expect("SO_LINGER");
+    }
+
+    /// Reads more within the time. False: nothing more will come, or nothing came.
+    fn read_more(&mut self, until: Instant) -> bool {
+        if self.ended.is_some() {
+            return false;
+        }
+        let mut piece = vec![0; 1 << 16];
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return false;
+            }
+            self.stream.set_read_timeout(Some(left)).expect("a read time-out");
+            match self.stream.read(&mut piece) {
+                Ok(0) => self.ended = Some(End::Fin),
+                Ok(len) => {
+                    self.received.extend_from_slice(&piece[..len]);
+                    return true;
+                }
+                Err(error) => match error.kind() {
+                    ErrorKind::Interrupted => continue,
+                    ErrorKind::WouldBlock | ErrorKind::TimedOut => {}
+                    _ => self.ended = Some(End::Reset),
+                },
+            }
+            return false;
+        }
+    }
+
+    /// The next response; `Err` where the connection ended (`None`: not in time) before it was complete.
+    pub(crate) fn response(&mut self) -> Result<Response, Option<End>> {
+        let until = Instant::now() + PATIENCE;
+        let end = loop {
+            if let Some(end) = self.received.windows(4).position(|four| four == b"\r\n\r\n") {
+                break end + 4;
+            }
+            if !self.read_more(until) {
+                return Err(self.ended);
+            }
+        };
+        let head = String::from_utf8(self.received.drain(..end).collect()).expect("a head is text");
+        let status = head.split(' ').nth(1).and_then(|code| code.parse().ok());
+        let status = status.unwrap_or_else(|| panic!("a status line: {head}"));
+        let mut response = Response { status, head, body: Vec::new() };
+        let len: usize = response.field("content-length").map_or(0, |len| len.parse().expect("a length"));
+        while self.received.len() < len {
+            if !self.read_more(until) {
+                return Err(self.ended);
+            }
+        }
+        response.body = self.received.drain(..len).collect();
+        Ok(response)
+    }
+
+    /// The next frame, or the end.
+    pub(crate) fn next(&mut self) -> Received {
+        self.next_within(PATIENCE)
+    }
+
+    /// The next frame, or the end, within the time.
+    pub(crate) fn next_within(&mut self, time: Duration) -> Received {
+        let until = Instant::now() + time;
+        loop {
+            if let Some(frame) = frame::take(&mut self.received) {
+                assert!(!frame.masked, "a server masks no frame: {frame:?}");
+                return Received::Frame(frame);
+            }
+            if !self.read_more(until) {
+                return self.ended.map_or(Received::Nothing, Received::End);
+            }
+        }
+    }
+
+    /// The next frame; must come.
+    pub(crate) fn frame(&mut self) -> Frame {
+        match self.next() {
+            Received::Frame(frame) => frame,
+            other => panic!("a frame was due, got {other:?}; unread {:?}", self.received),
+        }
+    }
+
+    /// The next message of this kind, whole and not compressed.
+    pub(crate) fn message(&mut self, opcode: u8) -> Vec<u8> {
+        let frame = self.frame();
+        assert_eq!((frame.fin, frame.rsv, frame.opcode), (true, 0, opcode), "{frame:?}");
+        frame.payload
+    }
+
+    /// Sends a message and takes its echo.
+    pub(crate) fn exchange(&mut self, opcode: u8, payload: &[u8]) {
+        self.send(&frame::masked(frame::FIN | opcode, payload));
+        assert_eq!(self.message(opcode), payload);
+    }
+
+    /// Discards what comes until the connection ends; `None` where it does not within the time.
+    pub(crate) fn end_within(&mut self, time: Duration) -> Option<End> {
+        let until = Instant::now() + time;
+        while self.read_more(until) {
+            self.received.clear();
+        }
+        self.ended
+    }
+
+    /// Waits for anything to read, or the end; false where neither comes within the time.
+    pub(crate) fn end_or_data_within(&mut self, time: Duration) -> bool {
+        !self.received.is_empty() || self.read_more(Instant::now() + time) || self.ended.is_some()
+    }
+
+    /// Whether nothing but the end is left to read.
+    pub(crate) fn is_drained(&self) -> bool {
+        self.received.is_empty()
+    }
+
+    /// The closing handshake from this end: the echo of the code, then the server's FIN.
+    pub(crate) fn close(mut self, code: u16) {
+        self.send(&frame::close(code, b""));
+        let answer = self.frame();
+        assert_eq!((answer.opcode, answer.close_code()), (frame::CLOSE, code));
+        assert_eq!(self.next(), Received::End(End::Fin), "the server closes first (RFC 6455 §7.1.1)");
+    }
+}
+
+/// The nonce of RFC 6455 §1.3.
+pub(crate) const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
+/// What it must be answered with.
+pub(crate) const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
+
+/// A correct request for an upgrade, with more fields (each ended by CRLF).
+pub(crate) fn request(path: &str, fields: &str) -> Vec<u8> {
+    format!(
+        "GET {path} HTTP/1.1\r\nHost: gw.test\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+         Sec-WebSocket-Key: {KEY}\r\nSec-WebSocket-Version: 13\r\n{fields}\r\n"
+    )
+    .into_bytes()
+}

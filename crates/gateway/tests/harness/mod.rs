@@ -1,0 +1,32 @@
+//! What the tests that start the real binary share: the process, raw WebSocket peers on both sides, and deflate.
+//!
+//! Everything listens on a loopback port that the kernel chose, and every process is ended by its own id.
+
+// Each test binary uses its own part of this module.
+#![allow(dead_code)]
+
+pub(crate) mod client;
+pub(crate) mod deflate;
+pub(crate) mod frame;
+pub(crate) mod gateway;
+pub(crate) mod upstream;
+
+use std::time::{Duration, Instant};
+
+/// The backends that every behaviour must hold on.
+pub(crate) const BACKENDS: [&str; 2] = ["uring", "epoll"];
+
+/// How long anything that should happen "at once" may take on a loaded machine.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Waits until `ready` gives something, at most [`PATIENCE`].
+pub(crate) fn eventually<T>(what: &str, mut ready: impl FnMut() -> Option<T>) -> T {
+    let until = Instant::now() + PATIENCE;
+    loop {
+        if let Some(value) = ready() {
+            return value;
+        }
+        assert!(Instant::now() < until, "waited {PATIENCE:?} in vain for {what}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}

@@ -1,0 +1,250 @@
+//! Scripted upstreams: each connection is handed to a function, on a thread of its own.
+
+use std::{
+    net::{SocketAddr, TcpListener},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+
+use base64::{Engine, prelude::BASE64_STANDARD};
+use sha1::{Digest, Sha1};
+
+use super::{
+    PATIENCE,
+    frame::{self, CLOSE, FIN, PING, PONG},
+};
+use crate::harness::client::{End, Received};
+
+/// A listener whose connections run `script`.
+pub(crate) struct Upstream {
+    address: SocketAddr,
+    accepted: Arc<AtomicUsize>,
+    stopping: Arc<AtomicBool>,
+    failures: Arc<Mutex<Vec<String>>>,
+    acceptor: Option<JoinHandle<()>>,
+}
+
+impl Upstream {
+    /// Starts one on a port that the kernel chooses.
+    pub(crate) fn start(script: impl Fn(Connection) + Send + Sync + 'static) -> Upstream {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a loopback port");
+        let address = listener.local_addr().expect("a bound socket");
+        let accepted = Arc::new(AtomicUsize::new(0));
+        let stopping = Arc::new(AtomicBool::new(false));
+        let failures = Arc::new(Mutex::new(Vec::new()));
+        let script = Arc::new(script);
+        let acceptor = std::thread::spawn({
+            let (accepted, stopping) = (Arc::clone(&accepted), Arc::clone(&stopping));
+            let failures = Arc::clone(&failures);
+            move || {
+                for stream in listener.incoming() {
+                    if stopping.load(Ordering::SeqCst) {
+                        return;
+                    }
+                    let stream = stream.expect("accept on loopback");
+                    stream.set_nodelay(true).expect("TCP_NODELAY");
+                    stream.set_write_timeout(Some(PATIENCE)).expect("a write time-out");
+                    accepted.fetch_add(1, Ordering::SeqCst);
+                    let (script, failures) = (Arc::clone(&script), Arc::clone(&failures));
+                    std::thread::spawn(move || {
+                        let run = std::panic::AssertUnwindSafe(|| script(Connection::new(stream)));
+                        if let Err(panic) = std::panic::catch_unwind(run) {
+                            let text = panic.downcast_ref::<String>().cloned();
+                            failures
+                                .lock()
+                                .expect("a lock")
+                                .push(text.unwrap_or_else(|| "a panic".to_owned()));
+                        }
+                    });
+                }
+            }
+        });
+        Upstream { address, accepted, stopping, failures, acceptor: Some(acceptor) }
+    }
+
+    /// One that upgrades every connection and echoes every message.
+    pub(crate) fn echo() -> Upstream {
+        Upstream::start(|mut connection| {
+            if connection.upgrade() {
+                connection.echo();
+            }
+        })
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// As a configuration names it.
+    pub(crate) fn url(&self) -> String {
+        format!("ws://{}", self.address)
+    }
+
+    /// Connections so far.
+    pub(crate) fn accepted(&self) -> usize {
+        self.accepted.load(Ordering::SeqCst)
+    }
+
+    /// What scripts complained about.
+    pub(crate) fn failures(&self) -> Vec<String> {
+        self.failures.lock().expect("a lock").clone()
+    }
+}
+
+impl Drop for Upstream {
+    fn drop(&mut self) {
+        self.stopping.store(true, Ordering::SeqCst);
+        // Wakes the acceptor.
+        let _ = std::net::TcpStream::connect(self.address);
+        if let Some(acceptor) = self.acceptor.take() {
+            let _ = acceptor.join();
+        }
+    }
+}
+
+/// One connection of the gateway to an upstream.
+pub(crate) struct Connection {
+    stream: std::net::TcpStream,
+    received: Vec<u8>,
+    ended: Option<End>,
+}
+
+impl Connection {
+    fn new(stream: std::net::TcpStream) -> Connection {
+        Connection { stream, received: Vec::new(), ended: None }
+    }
+
+    /// Sends all; false where the gateway is gone.
+    pub(crate) fn send(&mut self, bytes: &[u8]) -> bool {
+        use std::io::Write;
+        self.stream.write_all(bytes).is_ok()
+    }
+
+    fn read_more(&mut self, until: Instant) -> bool {
+        use std::io::{ErrorKind, Read};
+        let left = until.saturating_duration_since(Instant::now());
+        if self.ended.is_some() || left.is_zero() {
+            return false;
+        }
+        self.stream.set_read_timeout(Some(left)).expect("a read time-out");
+        let mut piece = vec![0; 1 << 16];
+        match self.stream.read(&mut piece) {
+            Ok(0) => self.ended = Some(End::Fin),
+            Ok(len) => {
+                self.received.extend_from_slice(&piece[..len]);
+                return true;
+            }
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
+            Err(_) => self.ended = Some(End::Reset),
+        }
+        false
+    }
+
+    /// The gateway's request head; `None` where it ends before.
+    pub(crate) fn head(&mut self) -> Option<String> {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            if let Some(end) = self.received.windows(4).position(|four| four == b"\r\n\r\n") {
+                let head = self.received.drain(..end + 4).collect();
+                return Some(String::from_utf8(head).expect("a head is text"));
+            }
+            if !self.read_more(until) {
+                return None;
+            }
+        }
+    }
+
+    /// Takes the request and answers a correct 101; false where there was none.
+    pub(crate) fn upgrade(&mut self) -> bool {
+        let Some(head) = self.head() else { return false };
+        self.send(&switching_protocols(&head, "").into_bytes())
+    }
+
+    /// Echoes messages frame by frame, answers pings and the Close.
+    pub(crate) fn echo(&mut self) {
+        while let Received::Frame(frame) = self.next() {
+            assert!(frame.masked, "the gateway is this leg's client: {frame:?}");
+            match frame.opcode {
+                PING => self.send(&frame::plain(FIN | PONG, &frame.payload)),
+                PONG => true,
+                CLOSE => {
+                    self.send(&frame::plain(FIN | CLOSE, &frame.payload));
+                    return;
+                }
+                opcode => {
+                    let first = if frame.fin { FIN } else { 0 } | frame.rsv << 4 | opcode;
+                    self.send(&frame::plain(first, &frame.payload))
+                }
+            };
+        }
+    }
+
+    /// The next frame of the gateway, or the end.
+    pub(crate) fn next(&mut self) -> Received {
+        self.next_within(Duration::from_secs(60))
+    }
+
+    /// The next frame of the gateway, or the end, within the time.
+    pub(crate) fn next_within(&mut self, time: Duration) -> Received {
+        let until = Instant::now() + time;
+        loop {
+            if let Some(frame) = frame::take(&mut self.received) {
+                return Received::Frame(frame);
+            }
+            if !self.read_more(until) {
+                return self.ended.map_or(Received::Nothing, Received::End);
+            }
+        }
+    }
+
+    /// Bytes received that are no whole frame yet.
+    pub(crate) fn unread(&self) -> &[u8] {
+        &self.received
+    }
+
+    /// Reads more; false where nothing comes within the time, or the end did.
+    pub(crate) fn receive_within(&mut self, time: Duration) -> bool {
+        self.read_more(Instant::now() + time)
+    }
+
+    /// From now on a send fails where the gateway takes nothing for this long.
+    pub(crate) fn stall_after(&self, time: Duration) {
+        self.stream.set_write_timeout(Some(time)).expect("a write time-out");
+    }
+
+    /// Discards until the gateway ends the connection; `None` where it does not within the time.
+    pub(crate) fn end_within(&mut self, time: Duration) -> Option<End> {
+        let until = Instant::now() + time;
+        while self.read_more(until) {
+            self.received.clear();
+        }
+        self.ended
+    }
+}
+
+/// A field's value in a request head.
+pub(crate) fn field<'h>(head: &'h str, name: &str) -> Option<&'h str> {
+    head.lines()
+        .filter_map(|line| line.split_once(':'))
+        .find(|(key, _)| key.eq_ignore_ascii_case(name))
+        .map(|(_, value)| value.trim())
+}
+
+/// What a request's key must be answered with (RFC 6455 §4.2.2).
+pub(crate) fn accept(head: &str) -> String {
+    let key = field(head, "sec-websocket-key").expect("the gateway sends a key");
+    BASE64_STANDARD.encode(Sha1::digest(format!("{key}258EAFA5-E914-47DA-95CA-C5AB0DC85B11")))
+}
+
+/// A correct 101 to a request head, with more fields (each ended by CRLF).
+pub(crate) fn switching_protocols(head: &str, fields: &str) -> String {
+    format!(
+        "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+         Sec-WebSocket-Accept: {}\r\n{fields}\r\n",
+        accept(head)
+    )
+}
