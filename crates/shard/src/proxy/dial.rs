@@ -128,7 +128,9 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                 bytes: Vec::new(),
                 interims: 0,
             }));
-            let mut session = Session::new(socket, Peer::new(None), state, now_ms);
+            // A leg is known by the client that it serves: a log line about it must lead to somebody.
+            let client = self.registry.get(key).map_or(Peer::new(None), |session| session.peer);
+            let mut session = Session::new(socket, client, state, now_ms);
             session.route = route;
             session.marks.upstream = true;
             session.in_flight.connect = true;
