@@ -1,5 +1,3 @@
-//! Tests of frame headers and control frames.
-
 //! Headers against their definition, and control frames as they go over the wire.
 
 use proptest::prelude::*;
