@@ -80,6 +80,18 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                         let mask = draw_mask();
                         let head = Head { fin: true, rsv1: false, opcode, len: payload.len() as u64, mask };
                         match payload {
+                            // A header that came in parts has left less room than a client's needs.
+                            Payload::InPlace(range)
+                                if range.start < frame::header_len(range.len(), mask.is_some()) =>
+                            {
+                                let mut out = vec![0; frame::MAX_HEADER];
+                                out.extend_from_slice(&bytes[range]);
+                                if let Some(mask) = mask {
+                                    tidegate_simd::unmask(&mut out[frame::MAX_HEADER..], mask, 0);
+                                }
+                                let begin = frame::encode_header_before(&mut out, frame::MAX_HEADER, &head);
+                                turn.keep(out, begin)
+                            }
                             Payload::InPlace(range) => {
                                 if let Some(mask) = mask {
                                     tidegate_simd::unmask(&mut bytes[range.clone()], mask, 0);

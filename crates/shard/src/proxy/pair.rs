@@ -399,17 +399,16 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         }
     }
 
-    /// The end of a leg has taken too long: it is told what it is owed, and cut.
+    /// The end of a leg has taken too long: both legs are told what they are owed, and cut. Their deadlines are the same,
+    /// so that either may be the first to come: the client's Close must not get lost over the upstream's silence.
     pub(crate) fn end_overdue(&mut self, key: Key) {
-        let owed = self.ending(key).and_then(|ending| ending.answer);
         let far = self.part(key);
-        match owed {
-            Some(Answer::Echo(code)) => self.tell(key, code, ""),
-            Some(Answer::Verdict(..)) => self.tell(key, None, ""),
-            None => self.abort(key, true),
-        }
-        if let Some(far) = far {
-            self.abort(far, true);
+        for leg in [Some(key), far].into_iter().flatten() {
+            match self.ending(leg).and_then(|ending| ending.answer) {
+                Some(Answer::Echo(code)) => self.tell(leg, code, ""),
+                Some(Answer::Verdict(..)) => self.tell(leg, None, ""),
+                None => self.abort(leg, true),
+            }
         }
     }
 
