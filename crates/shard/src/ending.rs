@@ -167,6 +167,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         let Some(session) = self.registry.get_mut(key) else { return };
         match &session.state {
             State::Open(_) => {
+                self.cut.push(key);
                 if !session.outbox.drop_unsent(&mut self.retained) {
                     self.abort(key, true);
                     return;

@@ -70,10 +70,16 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         }
         let mut spans = std::mem::take(&mut self.spans);
         for span in spans.drain(..) {
+            // Nothing may follow what was dropped but the Close.
+            if span.content == Content::Messages && self.cut.contains(&span.key) {
+                self.counters.dropped += 1;
+                continue;
+            }
             self.send(span);
         }
         if self.spans.is_empty() {
             self.spans = spans;
+            self.cut.clear();
         } else {
             // Sending has ended a pair and queued its Close frames: those follow.
             self.flush_spans();

@@ -68,6 +68,8 @@ pub struct Shard<B: Backend, E: Environment> {
     pub(crate) turn: Turn,
     /// What the event at hand sends, until its buffer is in place.
     pub(crate) spans: Vec<Span>,
+    /// Sessions whose outbox has overflowed while these spans are flushed.
+    pub(crate) cut: Vec<Key>,
     /// Sessions whose FIN follows their last bytes.
     pub(crate) finishing: Vec<Key>,
     /// The coming turn must not wait: more bytes, or FINs, follow what it sends.
@@ -120,6 +122,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             upstreams: Upstreams::new(&plan),
             turn: Turn::default(),
             spans: Vec::new(),
+            cut: Vec::new(),
             finishing: Vec::new(),
             hurried: false,
             starved: Vec::new(),

@@ -114,8 +114,14 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             self.look_again(key);
         }
         for (key, timer) in batch.others.drain(..) {
-            self.fire(key, timer);
-            self.flush_spans();
+            // One before it may have dealt with this session, too: a pair's legs end by the same deadline.
+            let is_due = self.registry.get(key).is_some_and(
+                |session| matches!(judge(key, session, &self.plan, now_ms), Verdict::Fire(due) if due == timer),
+            );
+            if is_due {
+                self.fire(key, timer);
+                self.flush_spans();
+            }
             self.look_again(key);
         }
         self.batch = batch;
