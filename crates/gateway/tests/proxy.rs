@@ -1,0 +1,291 @@
+//! A proxied session from both its ends: what the upstream is told, and how each kind of ending reaches the other side
+//! (the table of endings in `docs/ARCHITECTURE.md`). On both backends.
+
+mod harness;
+
+use std::{
+    net::TcpListener,
+    sync::mpsc::{Receiver, Sender, channel},
+    time::Duration,
+};
+
+use rustix::process::Signal;
+
+use crate::harness::{
+    BACKENDS, PATIENCE,
+    client::{Client, End, Received, request},
+    frame::{BINARY, CLOSE, FIN, PING, PONG, TEXT, close, header, masked, plain},
+    gateway::Gateway,
+    upstream::{Connection, Upstream, field, switching_protocols},
+};
+
+/// One route at `/p` with these settings beside its upstreams.
+fn config(upstreams: &[String], settings: &str, more: &str) -> String {
+    let upstreams: Vec<_> = upstreams.iter().map(|url| format!("{url:?}")).collect();
+    format!(
+        "version = 1\n{more}\n[limits]\nclose_timeout = \"1s\"\n[[listener]]\nbind = \"127.0.0.1:0\"\n\
+         [[route]]\npath = \"/p\"\nproxy = {{ upstreams = [{}]{settings} }}\n",
+        upstreams.join(", ")
+    )
+}
+
+/// An upstream that hands each session, after a correct 101, to this test.
+struct Stage {
+    upstream: Upstream,
+    sessions: Receiver<(String, Connection)>,
+}
+
+impl Stage {
+    fn start() -> Stage {
+        let (sender, sessions): (Sender<_>, _) = channel();
+        let sender = std::sync::Mutex::new(sender);
+        let upstream = Upstream::start(move |mut connection| {
+            let Some(head) = connection.head() else { return };
+            connection.send(switching_protocols(&head, "").as_bytes());
+            // The test may be over.
+            let _ = sender.lock().expect("a lock").send((head, connection));
+        });
+        Stage { upstream, sessions }
+    }
+
+    fn next(&self) -> (String, Connection) {
+        self.sessions.recv_timeout(PATIENCE).expect("the gateway connects to its upstream")
+    }
+}
+
+/// Plays on both backends with a session through the gateway: the gateway, the client, the upstream's end.
+fn with_session(settings: &str, play: impl Fn(Gateway, Client, Connection)) {
+    for io in BACKENDS {
+        let stage = Stage::start();
+        let gateway = Gateway::start(&config(&[stage.upstream.url()], settings, ""), io);
+        let client = Client::open(gateway.address(), "/p");
+        let (_, connection) = stage.next();
+        play(gateway, client, connection);
+        assert_eq!(stage.upstream.failures(), [""; 0]);
+    }
+}
+
+fn close_code(received: Received) -> u16 {
+    match received {
+        Received::Frame(frame) if frame.opcode == CLOSE => frame.close_code(),
+        other => panic!("a Close is due, got {other:?}"),
+    }
+}
+
+fn upstream_frame(connection: &mut Connection) -> (u8, Vec<u8>) {
+    match connection.next_within(PATIENCE) {
+        Received::Frame(frame) => {
+            assert!(frame.masked, "this leg's client is the gateway (RFC 6455 §5.1)");
+            (frame.opcode, frame.payload)
+        }
+        other => panic!("a frame is due, got {other:?}"),
+    }
+}
+
+#[test]
+fn messages_and_pings_go_end_to_end() {
+    with_session("", |gateway, mut client, mut upstream| {
+        client.send(&[masked(FIN | TEXT, b"there"), masked(FIN | PING, b"ping")].concat());
+        assert_eq!(upstream_frame(&mut upstream), (TEXT, b"there".to_vec()));
+        assert_eq!(upstream_frame(&mut upstream), (PING, b"ping".to_vec()));
+        upstream.send(&[plain(FIN | PONG, b"ping"), plain(FIN | BINARY, b"back")].concat());
+        let pong = client.frame();
+        assert_eq!((pong.opcode, pong.payload), (PONG, b"ping".to_vec()));
+        assert_eq!(client.message(BINARY), b"back");
+        drop((client, upstream));
+        gateway.stop();
+    });
+}
+
+#[test]
+fn the_clients_close_is_answered_by_the_upstream() {
+    with_session("", |gateway, mut client, mut upstream| {
+        client.send(&close(4001, b"bye"));
+        let (opcode, payload) = upstream_frame(&mut upstream);
+        assert_eq!((opcode, payload), (CLOSE, [&4001_u16.to_be_bytes()[..], b"bye"].concat()));
+        upstream.send(&plain(FIN | CLOSE, &4001_u16.to_be_bytes()));
+        assert_eq!(close_code(client.next()), 4001);
+        assert_eq!(client.next(), Received::End(End::Fin));
+        assert!(upstream.end_within(PATIENCE).is_some());
+        gateway.stop();
+    });
+}
+
+#[test]
+fn the_clients_close_comes_back_where_the_upstream_does_not_answer() {
+    with_session("", |gateway, mut client, mut upstream| {
+        client.send(&close(4002, b""));
+        assert_eq!(upstream_frame(&mut upstream).0, CLOSE);
+        assert_eq!(close_code(client.next()), 4002);
+        drop(upstream);
+        gateway.stop();
+    });
+}
+
+#[test]
+fn a_clients_fault_is_1001_for_the_upstream() {
+    with_session("", |gateway, mut client, mut upstream| {
+        client.send(&masked(FIN | 3, b""));
+        let (opcode, payload) = upstream_frame(&mut upstream);
+        assert_eq!((opcode, &payload[..2]), (CLOSE, &1001_u16.to_be_bytes()[..]));
+        upstream.send(&plain(FIN | CLOSE, &1001_u16.to_be_bytes()));
+        assert_eq!(close_code(client.next()), 1002);
+        gateway.stop();
+    });
+}
+
+#[test]
+fn a_client_that_vanishes_is_1001_for_the_upstream() {
+    with_session("", |gateway, client, mut upstream| {
+        client.reset();
+        let (opcode, payload) = upstream_frame(&mut upstream);
+        assert_eq!((opcode, &payload[..2]), (CLOSE, &1001_u16.to_be_bytes()[..]));
+        gateway.wait_for_log("1006", |line| line.contains("1006"));
+        drop(upstream);
+        gateway.stop();
+    });
+}
+
+#[test]
+fn the_upstreams_close_reaches_the_client() {
+    with_session("", |gateway, mut client, mut upstream| {
+        upstream.send(&plain(FIN | CLOSE, &[&4003_u16.to_be_bytes()[..], b"enough"].concat()));
+        let Received::Frame(frame) = client.next() else { panic!("a Close is due") };
+        assert_eq!((frame.opcode, frame.close_code(), frame.close_reason()), (CLOSE, 4003, &b"enough"[..]));
+        client.send(&close(4003, b""));
+        let (opcode, payload) = upstream_frame(&mut upstream);
+        assert_eq!((opcode, &payload[..2]), (CLOSE, &4003_u16.to_be_bytes()[..]));
+        gateway.stop();
+    });
+}
+
+#[test]
+fn an_upstreams_fault_is_1011_for_the_client_and_1002_for_itself() {
+    // A reserved opcode, and a code that no Close may carry.
+    for bytes in [plain(FIN | 11, b""), plain(FIN | CLOSE, &1006_u16.to_be_bytes())] {
+        with_session("", |gateway, mut client, mut upstream| {
+            upstream.send(&bytes);
+            assert_eq!(close_code(client.next()), 1011);
+            let (opcode, payload) = upstream_frame(&mut upstream);
+            assert_eq!((opcode, &payload[..2]), (CLOSE, &1002_u16.to_be_bytes()[..]));
+            gateway.stop();
+        });
+    }
+}
+
+#[test]
+fn an_upstream_that_vanishes_is_the_configured_code() {
+    for (settings, code) in [("", 1011), (", failure_code = 1014", 1014)] {
+        with_session(settings, |gateway, mut client, upstream| {
+            drop(upstream);
+            assert_eq!(close_code(client.next()), code);
+            gateway.stop();
+        });
+    }
+}
+
+#[test]
+fn a_message_cut_off_is_never_completed() {
+    with_session("", |gateway, mut client, mut upstream| {
+        // Half a frame of the upstream, then its end: no Close can stand inside the frame.
+        upstream.send(&[header(FIN | BINARY, 1000, None), vec![1; 500]].concat());
+        assert!(client.end_or_data_within(PATIENCE));
+        drop(upstream);
+        assert_eq!(client.next(), Received::End(End::Reset), "a FIN would be a clean end");
+        gateway.stop();
+    });
+}
+
+#[test]
+fn a_drain_is_1001_for_both() {
+    with_session("", |gateway, mut client, mut upstream| {
+        gateway.signal(Signal::TERM);
+        assert_eq!(close_code(client.next()), 1001);
+        let (opcode, payload) = upstream_frame(&mut upstream);
+        assert_eq!((opcode, &payload[..2]), (CLOSE, &1001_u16.to_be_bytes()[..]));
+        client.send(&close(1001, b""));
+        upstream.send(&plain(FIN | CLOSE, &1001_u16.to_be_bytes()));
+        let (status, _) = gateway.wait();
+        assert!(status.success(), "{status}");
+    });
+}
+
+/// The request as the upstream got it, for a client that sent these fields.
+fn head_behind(io: &str, trusted: &str, fields: &str) -> String {
+    let stage = Stage::start();
+    let gateway = Gateway::start(&config(&[stage.upstream.url()], "", trusted), io);
+    let mut client = Client::connect(gateway.address());
+    client.send(&request("/p?q=1", fields));
+    assert_eq!(client.response().expect("a response").status, 101);
+    stage.next().0
+}
+
+#[test]
+fn the_upstream_learns_who_came_and_nothing_that_was_made_up() {
+    let fields = "X-Forwarded-For: 203.0.113.9\r\nX-Forwarded-Proto: https\r\nConnection: X-Secret\r\nX-Secret: 1\r\n\
+                  Keep-Alive: 5\r\nCookie: a=b\r\nSec-WebSocket-Protocol: chat\r\n";
+    for io in BACKENDS {
+        let head = head_behind(io, "", fields);
+        assert!(head.starts_with("GET /p?q=1 HTTP/1.1\r\n"), "{head}");
+        assert_eq!(field(&head, "x-forwarded-for"), Some("127.0.0.1"), "{head}");
+        assert_eq!(field(&head, "x-forwarded-proto"), Some("http"), "{head}");
+        assert_eq!(field(&head, "x-forwarded-host"), Some("gw.test"), "{head}");
+        // Hop-by-hop (RFC 9110 §7.6.1).
+        assert_eq!((field(&head, "x-secret"), field(&head, "keep-alive")), (None, None), "{head}");
+        assert_eq!(
+            (field(&head, "cookie"), field(&head, "sec-websocket-protocol")),
+            (Some("a=b"), Some("chat"))
+        );
+        assert_ne!(field(&head, "sec-websocket-key"), Some(harness::client::KEY), "each leg has its own key");
+
+        let head = head_behind(io, "trusted = [\"127.0.0.0/8\"]", fields);
+        assert_eq!(field(&head, "x-forwarded-for"), Some("203.0.113.9, 127.0.0.1"), "{head}");
+        assert_eq!(field(&head, "x-forwarded-proto"), Some("https"), "{head}");
+    }
+}
+
+#[test]
+fn another_upstream_is_tried_where_one_refuses_the_connection() {
+    // A port on which nobody listens: bound here, so that nobody else takes it.
+    let nobody = TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("an address");
+    for io in BACKENDS {
+        let upstream = Upstream::echo();
+        let urls = [format!("ws://{nobody}"), upstream.url()];
+        let gateway = Gateway::start(&config(&urls, "", ""), io);
+        for _ in 0..4 {
+            let mut client = Client::open(gateway.address(), "/p");
+            client.exchange(BINARY, b"served");
+            client.close(1000);
+        }
+        assert_eq!(upstream.accepted(), 4);
+        gateway.stop();
+
+        let gateway = Gateway::start(&config(&urls[..1], "", ""), io);
+        let mut client = Client::connect(gateway.address());
+        client.send(&request("/p", ""));
+        assert_eq!(client.response().expect("a response").status, 502);
+        gateway.stop();
+    }
+}
+
+#[test]
+fn a_client_that_does_not_read_pauses_the_upstream() {
+    with_session("", |gateway, mut client, mut upstream| {
+        let memory = gateway.resident_kib();
+        upstream.stall_after(Duration::from_secs(1));
+        let message = plain(FIN | BINARY, &[7; 60_000]);
+        let mut sent = 0_usize;
+        while sent < 1 << 15 && upstream.send(&message) {
+            sent += 1;
+        }
+        assert!(sent < 1 << 15, "two gigabytes went somewhere");
+        let grown = gateway.resident_kib().saturating_sub(memory);
+        assert!(grown < 32 * 1024, "{grown} KiB more: the outbox has 4 MiB, the pool 17");
+        // All that was taken arrives, in whole messages.
+        for _ in 0..sent {
+            assert_eq!(client.message(BINARY).len(), 60_000);
+        }
+        drop((client, upstream));
+        gateway.stop();
+    });
+}
