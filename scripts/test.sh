@@ -51,7 +51,9 @@ style() {
 
 tests() {
   packages python3=python3
-  cargo test --workspace --no-fail-fast
+  # What starts the binary starts the one that users run.
+  release
+  TIDEGATE_BIN=$BIN cargo test --workspace --no-fail-fast
 }
 
 simulator() {
