@@ -24,11 +24,13 @@ use crate::{Limits, Role};
 use partial::{Partial, Step, inflate_message};
 use sequence::Sequence;
 
+mod event;
 mod partial;
 pub(crate) mod sequence;
 mod spares;
 mod violation;
 
+pub use event::{Event, OwnedPayload, Payload};
 pub use spares::Spares;
 pub use violation::Violation;
 
@@ -89,81 +91,6 @@ pub struct DecodeContext<'a> {
     pub codecs: &'a mut Codecs,
     /// The shard's buffers for messages that do not lie whole in one input.
     pub spares: &'a mut Spares,
-}
-
-/// What happened on the stream.
-#[derive(Debug)]
-pub enum Event {
-    /// A whole message.
-    Message {
-        /// Text is UTF-8.
-        kind: Kind,
-        /// It came compressed; the payload is inflated.
-        compressed: bool,
-        /// The bytes.
-        payload: Payload,
-    },
-    /// To be answered by a Pong with this payload.
-    Ping(ControlPayload),
-    /// An answer to a Ping, or unasked for.
-    Pong(ControlPayload),
-    /// The peer's last frame.
-    Close(CloseFrame),
-}
-
-/// Where a message's bytes are.
-#[derive(Debug)]
-pub enum Payload {
-    /// In the input, with at least `header_len(len, false)` bytes of room before it, above
-    /// [`Cursor::write`].
-    InPlace(Range<usize>),
-    /// In a buffer of its own.
-    Owned(OwnedPayload),
-}
-
-impl Payload {
-    /// Its size in bytes.
-    #[inline]
-    #[must_use]
-    pub fn len(&self) -> usize {
-        match self {
-            Self::InPlace(range) => range.end - range.start,
-            Self::Owned(owned) => owned.bytes().len(),
-        }
-    }
-
-    /// Whether there are no bytes.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// The bytes; `input` is what [`Decoder::next`] was given.
-    #[inline]
-    #[must_use]
-    pub fn bytes<'a>(&'a self, input: &'a [u8]) -> &'a [u8] {
-        match self {
-            Self::InPlace(range) => &input[range.clone()],
-            Self::Owned(owned) => owned.bytes(),
-        }
-    }
-}
-
-/// A message in a buffer of its own. Once used, the buffer goes back by [`Spares::give`].
-#[derive(Debug, Default)]
-pub struct OwnedPayload {
-    /// At least [`MAX_HEADER`] bytes of room, then the message.
-    pub buffer: Vec<u8>,
-    /// Where the message starts; it ends where the buffer ends.
-    pub start: usize,
-}
-
-impl OwnedPayload {
-    /// The message.
-    #[must_use]
-    pub fn bytes(&self) -> &[u8] {
-        &self.buffer[self.start..]
-    }
 }
 
 /// Where the decoder stands.
@@ -234,10 +161,13 @@ impl Decoder {
         cursor: &mut Cursor,
         cx: &mut DecodeContext<'_>,
     ) -> Result<Option<Event>, Violation> {
-        if self.state == State::Boundary
-            && let Some(whole) = self.next_whole(input, cursor, cx.limits)
-        {
-            return whole.map(Some);
+        if self.state == State::Boundary {
+            if cursor.read == input.len() {
+                return Ok(None);
+            }
+            if let Some(whole) = self.next_whole(input, cursor, cx.limits) {
+                return whole.map(Some);
+            }
         }
         self.next_any(input, cursor, cx)
     }
@@ -370,16 +300,19 @@ impl Decoder {
     ) -> Result<Option<Event>, Violation> {
         loop {
             if let Some(partial) = self.partial.as_mut() {
-                let step = partial.resume(input, cursor, cx)?;
-                if partial.is_spent() {
-                    let partial = self.partial.take();
-                    cx.spares.give_partial(partial);
-                }
-                match step {
+                let event = match partial.resume(input, cursor, cx)? {
                     Step::Starved => return Ok(None),
-                    Step::FrameEnd => {}
-                    Step::Control(opcode, payload) => return control(opcode, &payload).map(Some),
-                    Step::Message(event) => return Ok(Some(event)),
+                    Step::FrameEnd => None,
+                    Step::Control(opcode) => Some(control(opcode, &partial.control)?),
+                    Step::Message { kind, compressed, payload } => {
+                        Some(Event::Message { kind, compressed, payload: Payload::Owned(payload) })
+                    }
+                };
+                if partial.is_spent() {
+                    cx.spares.give_partial(self.partial.take());
+                }
+                if event.is_some() {
+                    return Ok(event);
                 }
             }
 

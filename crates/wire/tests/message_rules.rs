@@ -267,6 +267,16 @@ fn f24_rfc6455_8_1_a_character_split_over_fragments() {
 }
 
 #[test]
+fn f24_rfc6455_8_1_ascii_inside_a_character_split_over_fragments() {
+    // "ce", then "61" where only a continuation byte may follow, then that byte after all.
+    let fragments = ["01 81 00000000 ce", "00 81 00000000 61", "80 81 00000000 ba"].map(hex);
+    let mut end = End::new(plain());
+    assert_eq!(end.feed(&fragments[0]), Ok(()));
+    assert_eq!(end.feed(&fragments[1]), Err(Violation::TextNotUtf8));
+    assert_eq!(server(plain(), &fragments.concat()), (vec![], Some(Violation::TextNotUtf8)));
+}
+
+#[test]
 fn f26_rfc6455_8_1_a_text_that_ends_inside_a_character() {
     for text in ["ce", "e282", "f09f98", "61e2"] {
         let stream = frame(Role::Server, 0x81, &hex(text), [0; 4]);

@@ -184,6 +184,20 @@ fn a_control_frame_is_held_until_it_is_whole() {
 }
 
 #[test]
+fn an_empty_frame_ends_with_its_header() {
+    for role in ROLES {
+        for (b0, open) in [(0x82, false), (0x02, true)] {
+            let stream = frame(role, b0, b"", [1, 2, 3, 4]);
+            for cut in 1..stream.len() {
+                let relayed = check(role, &RULES, &stream, &[cut, usize::MAX]);
+                assert!(!relayed.mid_frame && !relayed.carry, "cut at {cut}");
+                assert_eq!((relayed.message_open, relayed.forwarded), (open, stream.clone()));
+            }
+        }
+    }
+}
+
+#[test]
 fn a_bad_header_is_not_forwarded_and_what_lies_before_it_is() {
     let good = frame(Role::Server, 0x81, b"good", [1, 2, 3, 4]);
     for bad in
@@ -305,9 +319,12 @@ fn sizes_are_enforced_from_headers() {
             })
             .collect()
     };
-    assert_eq!(check(Role::Server, &rules, &fragments(&[10]), &[1]).violation, None);
-    assert_eq!(check(Role::Server, &rules, &fragments(&[5, 0, 5]), &[1]).violation, None);
-    assert_eq!(check(Role::Server, &rules, &fragments(&[11]), &[1]).violation, Some(Violation::TooBig));
+    for sizes in [WHOLE, &[1]] {
+        assert_eq!(check(Role::Server, &rules, &fragments(&[10]), sizes).violation, None);
+        assert_eq!(check(Role::Server, &rules, &fragments(&[5, 0, 5]), sizes).violation, None);
+        let relayed = check(Role::Server, &rules, &fragments(&[11]), sizes);
+        assert_eq!((relayed.forwarded.len(), relayed.violation), (0, Some(Violation::TooBig)));
+    }
     let relayed = check(Role::Server, &rules, &fragments(&[5, 6]), &[1]);
     assert_eq!((relayed.forwarded.len(), relayed.violation), (11, Some(Violation::TooBig)));
     let relayed = check(Role::Server, &rules, &fragments(&[0, 0, 0, 0]), &[1]);

@@ -59,6 +59,19 @@ fn rfc6455_5_2_the_top_bit_of_a_length_is_zero() {
 }
 
 #[test]
+fn the_sum_of_a_messages_lengths_does_not_overflow() {
+    let limits = Limits { message_bytes: usize::MAX, message_fragments: u32::MAX };
+    let rules = HeaderRules { limits: &limits, ..SERVER };
+    let mut sequence = open(Kind::Binary);
+    let huge = [0x00, 0xff, 0x7f, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0];
+    for _ in 0..2 {
+        let (head, _) = decode_header(&huge, &sequence, rules).unwrap().unwrap();
+        sequence.admit(&head);
+    }
+    assert_eq!(decode_header(&huge, &sequence, rules), Err(Violation::TooBig));
+}
+
+#[test]
 fn the_first_two_bytes_are_enough_for_what_they_forbid() {
     for (bytes, violation) in [
         ([0x81, 0x05], Violation::Unmasked),

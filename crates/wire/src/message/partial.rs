@@ -42,10 +42,10 @@ pub(super) enum Step {
     Starved,
     /// A header is next.
     FrameEnd,
-    /// A control frame is whole.
-    Control(Opcode, ControlPayload),
+    /// A control frame is whole: its payload is [`Partial::control`].
+    Control(Opcode),
     /// A message is whole.
-    Message(Event),
+    Message { kind: Kind, compressed: bool, payload: OwnedPayload },
 }
 
 /// A frame or a message that is incomplete.
@@ -53,7 +53,7 @@ pub(super) struct Partial {
     pub(super) sequence: Sequence,
     frame: Frame,
     utf8: Utf8,
-    control: ControlPayload,
+    pub(super) control: ControlPayload,
     /// Room for a header, then the message so far; of a compressed one what was inflated, or, while
     /// `inflation` is `None`, the compressed bytes.
     buffer: Vec<u8>,
@@ -128,7 +128,7 @@ impl Partial {
                 }
                 let opcode = *opcode;
                 self.frame = Frame::None;
-                Ok(Step::Control(opcode, self.control))
+                Ok(Step::Control(opcode))
             }
             &mut Frame::Data { remaining, offset, key, fin } => {
                 let taken = remaining.min(available);
@@ -149,7 +149,7 @@ impl Partial {
                     return Ok(Step::Starved);
                 }
                 self.frame = Frame::None;
-                if fin { self.finish(cx).map(Step::Message) } else { Ok(Step::FrameEnd) }
+                if fin { self.finish(cx) } else { Ok(Step::FrameEnd) }
             }
         }
     }
@@ -210,7 +210,7 @@ impl Partial {
     }
 
     /// The message is whole.
-    fn finish(&mut self, cx: &mut DecodeContext<'_>) -> Result<Event, Violation> {
+    fn finish(&mut self, cx: &mut DecodeContext<'_>) -> Result<Step, Violation> {
         let compressed = self.sequence.compressed();
         let kind = self.sequence.open().expect("a data frame ended");
         if compressed {
@@ -242,8 +242,7 @@ impl Partial {
         if buffer.is_empty() {
             buffer.resize(MAX_HEADER, 0);
         }
-        let payload = Payload::Owned(OwnedPayload { buffer, start: MAX_HEADER });
-        Ok(Event::Message { kind, compressed, payload })
+        Ok(Step::Message { kind, compressed, payload: OwnedPayload { buffer, start: MAX_HEADER } })
     }
 
     /// Copies a piece, unmasking it, behind what is collected.
