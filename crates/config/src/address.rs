@@ -105,7 +105,7 @@ pub(crate) fn upstream(text: &str) -> Result<Upstream, Mistake> {
     let (scheme, rest) = match text.split_once(':') {
         Some((scheme, rest)) if scheme.eq_ignore_ascii_case("unix") => {
             let target = Target::Unix(name::unix_path(rest)?);
-            return Ok(Upstream { target, host: "localhost".to_owned(), text: text.to_owned() });
+            return Ok(Upstream { target, text: text.to_owned() });
         }
         _ => match text.split_once("://") {
             Some(parts) => parts,
@@ -132,11 +132,6 @@ pub(crate) fn upstream(text: &str) -> Result<Upstream, Mistake> {
         return Err(Mistake::suggesting(message, format!("ws://{}", &rest[..at])));
     }
     let (host, port) = name::authority(rest)?;
-    // RFC 9110 §7.2 and RFC 6455 §4.1: Host has the port only where it is not the scheme's own.
-    let own = match port {
-        Some(port) if port != 80 => format!("{host}:{port}"),
-        _ => host.to_string(),
-    };
     let port = port.unwrap_or(80);
     let target = match host {
         Host::Address(address) if address.is_unspecified() || address.is_multicast() => {
@@ -145,7 +140,7 @@ pub(crate) fn upstream(text: &str) -> Result<Upstream, Mistake> {
         Host::Address(address) => Target::Address(SocketAddr::new(address, port)),
         Host::Name(host) => Target::Name { host, port },
     };
-    Ok(Upstream { target, host: own, text: text.to_owned() })
+    Ok(Upstream { target, text: text.to_owned() })
 }
 
 /// A network like `10.0.0.0/8`, or one address.

@@ -44,8 +44,6 @@ pub struct Proxy {
 pub struct Upstream {
     /// Where it is.
     pub target: Target,
-    /// The Host field that it is sent.
-    pub host: String,
     /// As written in the file, for logs.
     pub text: String,
 }

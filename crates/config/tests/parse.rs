@@ -59,18 +59,13 @@ fn every_key_arrives() {
         close_timeout_ms: 2_000,
         idle_timeout_ms: 90_000,
     };
-    let upstream =
-        |target, host: &str, text: &str| Upstream { target, host: host.to_owned(), text: text.to_owned() };
+    let upstream = |target, text: &str| Upstream { target, text: text.to_owned() };
     let proxy = Proxy {
         upstreams: vec![
-            upstream(Target::Address(address("10.0.0.5:9000")), "10.0.0.5:9000", "ws://10.0.0.5:9000"),
-            upstream(
-                Target::Name { host: "app.internal".to_owned(), port: 80 },
-                "app.internal",
-                "WS://App.internal",
-            ),
-            upstream(Target::Unix(PathBuf::from("/run/app.sock")), "localhost", "unix:/run/app.sock"),
-            upstream(Target::Address(address("[2001:db8::1]:80")), "[2001:db8::1]", "ws://[2001:db8::1]"),
+            upstream(Target::Address(address("10.0.0.5:9000")), "ws://10.0.0.5:9000"),
+            upstream(Target::Name { host: "app.internal".to_owned(), port: 80 }, "WS://App.internal"),
+            upstream(Target::Unix(PathBuf::from("/run/app.sock")), "unix:/run/app.sock"),
+            upstream(Target::Address(address("[2001:db8::1]:80")), "ws://[2001:db8::1]"),
         ],
         balance: Balance::Hash(HashKey::Header("x-user".to_owned())),
         deflate: Deflate::Edge,

@@ -5,13 +5,14 @@ use std::{fmt, fs};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tidegate_config::{Action, Config, DEFAULT_MAX_SESSIONS};
 use tidegate_io::UringOptions;
+use tidegate_shard::SPARE_SLOTS;
 
 /// Descriptors of the process beside its shards': standard streams, signals, resolving, the self-test's ring.
 const OWN: usize = 32;
 
-/// Descriptors of a shard beside its sessions' and listeners': the ring or epoll, its waker, and 64 connections that are
-/// answered 503 when all sessions are taken, with some room for those that are closing.
-const SHARD: usize = 80;
+/// Descriptors of a shard beside its sessions' and listeners': the ring or epoll, its waker, the connections that are
+/// answered 503 when all sessions are taken, and some room for those that are closing.
+const SHARD: usize = 16 + SPARE_SLOTS;
 
 /// Raises a soft limit to its hard one; gives what holds then, `None` for no limit.
 ///

@@ -13,7 +13,8 @@ use std::{
         unix::net::{UnixListener, UnixStream},
     },
     path::{Path, PathBuf},
-    time::Duration,
+    thread,
+    time::{Duration, Instant},
 };
 
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
@@ -23,6 +24,13 @@ use tidegate_config::{Bind, Listener};
 /// outbox, where limits see it, and not in kernel memory, where `tcp_wmem` allows 4 MiB for each slow reader. A few
 /// times what fits into a turn's send, so that it does not starve a fast one.
 const NOTSENT_LOWAT_BYTES: u32 = 128 << 10;
+
+/// How long an address may still be in use after the gateway that had it was killed: the kernel ends a ring, and with it
+/// the sockets that it holds, in the background when its process is gone (measured: some 50 ms).
+const RELEASE: Duration = Duration::from_millis(500);
+
+/// How often to try meanwhile.
+const RELEASE_STEP: Duration = Duration::from_millis(10);
 
 /// All sockets of all listeners.
 #[derive(Debug)]
@@ -129,9 +137,16 @@ impl Drop for Listeners {
 /// One socket for each shard on the same address.
 fn tcp(address: SocketAddr, backlog: u32, shards: usize, write_timeout: Duration) -> io::Result<Vec<Socket>> {
     let backlog = i32::try_from(backlog).unwrap_or(i32::MAX);
-    let first = tcp_socket(address, write_timeout)?;
-    first.bind(&address.into())?;
-    first.listen(backlog)?;
+    let until = Instant::now() + RELEASE;
+    let first = loop {
+        let socket = tcp_socket(address, write_timeout)?;
+        match socket.bind(&address.into()).and_then(|()| socket.listen(backlog)) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < until => {
+                thread::sleep(RELEASE_STEP);
+            }
+            result => break result.map(|()| socket)?,
+        }
+    };
     let address = first.local_addr()?;
     let mut sockets = vec![first];
     if shards > 1 {

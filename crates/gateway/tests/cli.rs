@@ -374,6 +374,25 @@ fn a_port_in_use_is_a_fault_though_it_could_be_shared() {
     echo(&mut open(connect(first.address()), "/echo"));
 }
 
+/// The kernel lets go of a killed ring's sockets a little after the process is gone.
+#[test]
+fn a_killed_gateway_is_followed_by_another_at_once() {
+    let (_folder, path) = folder(&config(""));
+    let path = path.to_str().unwrap();
+    for io in ["uring", "epoll"] {
+        let mut first = Gateway::start(command(&["-c", path, "--io", io, "--shards", "2"]));
+        let address = first.address();
+        let mut sessions: Vec<TcpStream> = (0..500).map(|_| open(connect(address), "/echo")).collect();
+        sessions.iter_mut().for_each(echo);
+        first.signal(Signal::KILL);
+        assert_eq!(first.end().0, None);
+        let bind = address.to_string();
+        let mut next = Gateway::start(command(&["-c", path, "--io", io, "--bind", &bind]));
+        assert_eq!(next.address(), address);
+        echo(&mut open(connect(address), "/echo"));
+    }
+}
+
 #[test]
 fn every_listener_is_logged_and_serves() {
     let folder = tempfile::tempdir().unwrap();

@@ -227,6 +227,7 @@ fn the_upstream_learns_who_came_and_nothing_that_was_made_up() {
     for io in BACKENDS {
         let head = head_behind(io, "", fields);
         assert!(head.starts_with("GET /p?q=1 HTTP/1.1\r\n"), "{head}");
+        assert_eq!(field(&head, "host"), Some("gw.test"), "{head}");
         assert_eq!(field(&head, "x-forwarded-for"), Some("127.0.0.1"), "{head}");
         assert_eq!(field(&head, "x-forwarded-proto"), Some("http"), "{head}");
         assert_eq!(field(&head, "x-forwarded-host"), Some("gw.test"), "{head}");
@@ -241,6 +242,36 @@ fn the_upstream_learns_who_came_and_nothing_that_was_made_up() {
         let head = head_behind(io, "trusted = [\"127.0.0.0/8\"]", fields);
         assert_eq!(field(&head, "x-forwarded-for"), Some("203.0.113.9, 127.0.0.1"), "{head}");
         assert_eq!(field(&head, "x-forwarded-proto"), Some("https"), "{head}");
+    }
+}
+
+#[test]
+fn an_upstreams_refusal_is_relayed_and_no_failure() {
+    for io in BACKENDS {
+        for (status, level) in [("401 Unauthorized", "INFO"), ("503 Service Unavailable", "WARN")] {
+            let upstream = Upstream::start(move |mut connection| {
+                if connection.head().is_some() {
+                    connection.send(
+                        format!("HTTP/1.1 {status}\r\nX-Realm: app\r\nContent-Length: 5\r\n\r\nnever")
+                            .as_bytes(),
+                    );
+                }
+            });
+            let gateway = Gateway::start(&config(&[upstream.url()], "", ""), io);
+            let code = &status[..3];
+            // Again and again: it is not left out as one that failed would be.
+            for _ in 0..3 {
+                let mut client = Client::connect(gateway.address());
+                client.send(&request("/p", ""));
+                let response = client.response().expect("a response");
+                assert_eq!(response.status.to_string(), code);
+                assert_eq!((response.field("x-realm"), &response.body[..]), (Some("app"), &b"never"[..]));
+            }
+            let line = gateway.wait_for_log("the refusal", |line| line.contains("refused by the upstream"));
+            assert!(line.contains(level) && line.contains(code), "{line}");
+            assert_eq!(upstream.accepted(), 3);
+            assert!(!gateway.stop().iter().any(|line| line.contains("upstream failed")));
+        }
     }
 }
 

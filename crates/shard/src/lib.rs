@@ -40,4 +40,4 @@ pub use environment::Environment;
 pub use inspect::{Inspection, Legs};
 pub use mailbox::{Mail, Mailbox, Sender, Undelivered, mailbox};
 pub use plan::{Addresses, Plan};
-pub use shard::{Progress, Shard};
+pub use shard::{Progress, SPARE_SLOTS, Shard};

@@ -82,6 +82,15 @@ pub enum What {
         /// The system's error number, 0 where there is none.
         errno: i32,
     },
+    /// An upstream has answered the handshake with a status that is not 101; the client got it.
+    UpstreamRefused {
+        /// Its position in the route's list.
+        upstream: u16,
+        /// The route's position in the configuration.
+        route: u16,
+        /// The answer's status.
+        status: u16,
+    },
     /// Connections cannot be accepted for now.
     AcceptPaused {
         /// The system's error number.
@@ -111,6 +120,9 @@ impl fmt::Display for What {
                     write!(f, " error={:?}", std::io::Error::from_raw_os_error(*errno).to_string())?;
                 }
                 Ok(())
+            }
+            What::UpstreamRefused { upstream, route, status } => {
+                write!(f, "request refused by the upstream route={route} upstream={upstream} status={status}")
             }
             What::AcceptPaused { errno } => {
                 write!(f, "accept paused error={:?}", std::io::Error::from_raw_os_error(*errno).to_string())

@@ -33,7 +33,7 @@ const LAG_MS: u64 = 1_000;
 const SPARE_BYTES: usize = 4 << 20;
 
 /// Slots beside those of sessions, so that a full gateway can still answer 503.
-const SPARE_SLOTS: usize = 64;
+pub const SPARE_SLOTS: usize = 64;
 
 /// Whether a shard goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -193,7 +193,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         let plan = std::sync::Arc::clone(&self.plan);
         let Some(session) = self.registry.get_mut(key) else { return bytes.len() };
         let State::Dialing(dialing) = &mut session.state else { return 0 };
-        if let Phase::Refusal { answer, missing } = &mut dialing.phase {
+        if let Phase::Refusal { answer, missing, .. } = &mut dialing.phase {
             let room = missing.unwrap_or(REFUSAL_BODY.saturating_sub(answer.len()));
             let taken = bytes.len().min(room);
             answer.extend_from_slice(&bytes[..taken]);
@@ -252,7 +252,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                         return bytes.len();
                     }
                 };
-                dialing.phase = Phase::Refusal { answer: relayed, missing };
+                dialing.phase = Phase::Refusal { status: answer.status, answer: relayed, missing };
                 if missing == Some(0) {
                     self.relay_refusal(key);
                 }
@@ -331,13 +331,14 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             return;
         };
         let (far, upstream) = (dialing.far, dialing.upstream);
-        let Phase::Refusal { answer, .. } = &mut dialing.phase else { return };
-        let response = std::mem::take(answer);
+        let Phase::Refusal { status, answer, .. } = &mut dialing.phase else { return };
+        let (status, response) = (*status, std::mem::take(answer));
         let Some(route) = self.registry.get(far).map(|session| session.route) else { return };
         self.upstreams.succeeded(route, upstream);
         self.abort(key, false);
         self.counters.refused += 1;
-        self.log_upstream(far, upstream, "it refused the session", 0);
+        let level = if status >= 500 { Level::Warn } else { Level::Info };
+        self.log(level, Some(far), What::UpstreamRefused { upstream, route: route.index() as u16, status });
         let source = self.turn.keep(response, 0);
         self.emit(far, source, Content::WHOLE);
         self.linger(far);

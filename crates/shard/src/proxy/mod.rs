@@ -67,6 +67,8 @@ pub(crate) enum Phase {
     Handshake,
     /// The upstream refuses: its body is awaited.
     Refusal {
+        /// Its status.
+        status: u16,
         /// The answer as the client gets it, its body as far as it came.
         answer: Vec<u8>,
         /// Bytes of the body that are still to come; `None`: to the end of the connection.
