@@ -114,7 +114,7 @@ fn every_key_arrives() {
                 full: FullAction::Disconnect,
                 action: Action::Proxy(proxy),
             },
-            plain("/echo", FullAction::DropOld, echo),
+            plain("/echo", FullAction::Disconnect, echo),
             plain("/", FullAction::Pause, Action::Page),
         ],
         trusted: ["10.0.0.0/8", "fd00::/8", "192.0.2.7/32"].map(|network| network.parse().unwrap()).to_vec(),
@@ -154,7 +154,9 @@ fn every_word_arrives() {
     }
     assert_eq!(proxy("utf8 = 'check'").utf8, Utf8::Check);
     assert_eq!(proxy("failure_code = 1011").failure_code, 1011);
-    for (word, full) in [("pause", FullAction::Pause), ("drop_new", FullAction::DropNew)] {
+    for (word, full) in
+        [("pause", FullAction::Pause), ("drop_new", FullAction::DropNew), ("drop_old", FullAction::DropOld)]
+    {
         assert_eq!(route(&format!("echo = {{}}\nfull = '{word}'")).full, full);
     }
     let off = Action::Echo(Echo { deflate: EchoDeflate::Off, context_takeover: false });

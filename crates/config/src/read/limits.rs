@@ -13,6 +13,9 @@ const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
 
+/// The longest message. With the largest outbox before it, it still fits into one send of the kernel's 2 GiB.
+const MESSAGE_MOST: u64 = GIB / 2;
+
 /// The limits of the process, and which of them the file sets.
 pub(super) struct ProcessLimits {
     pub(super) limits: Limits,
@@ -134,13 +137,13 @@ impl ProcessLimits {
 impl RouteKeys {
     fn read(report: &mut Report<'_>, section: &Section<'_>) -> Self {
         Self {
-            message_bytes: section.size(report, "message_bytes", 1..=GIB),
+            message_bytes: section.size(report, "message_bytes", 1..=MESSAGE_MOST),
             message_fragments: section.integer(report, "message_fragments", 1..=u64::from(u32::MAX)),
             message_timeout: section.duration(report, "message_timeout", 1),
             control_frames: section.integer(report, "control_frames", 1..=1_000_000),
             control_window: section.duration(report, "control_window", 1),
-            outbox_soft: section.size(report, "outbox_soft", KIB..=GIB),
-            outbox_hard: section.size(report, "outbox_hard", KIB..=4 * GIB),
+            outbox_soft: section.size(report, "outbox_soft", KIB..=MESSAGE_MOST),
+            outbox_hard: section.size(report, "outbox_hard", KIB..=GIB),
             ping_interval: section.duration(report, "ping_interval", 0),
             pong_timeout: section.duration(report, "pong_timeout", 1),
             close_timeout: section.duration(report, "close_timeout", 1),
