@@ -217,6 +217,8 @@ impl Uring {
         let is_last = !cqueue::more(entry.flags());
         let mut errno = 0;
         match entry.result() {
+            // It may be another session's number: rather one connection lost than two owners of a socket.
+            0.. if is_last && self.doubts_last_accept => self.counters.stale += 1,
             descriptor @ 0.. => {
                 // SAFETY: only looked at, and an error where it is none.
                 let socket = unsafe { BorrowedFd::borrow_raw(descriptor) };
@@ -226,7 +228,7 @@ impl Uring {
                         let socket = unsafe { OwnedFd::from_raw_fd(descriptor) };
                         events.push(Event::Accepted { listener: id, socket, peer });
                     }
-                    // 6.6 to 6.8-rc3 could hand out numbers that are no sockets: not ours to close.
+                    // No socket: not ours to close.
                     Err(error) => {
                         self.counters.stale += 1;
                         errno = error.raw_os_error();
@@ -257,11 +259,13 @@ impl Uring {
     }
 
     fn woken(&mut self, entry: &Entry, events: &mut Vec<Event<OwnedFd>>) {
-        if !cqueue::more(entry.flags()) {
+        let is_last = !cqueue::more(entry.flags());
+        if is_last {
             self.ended();
             self.is_waker_armed = false;
         }
-        if self.waker.take() {
+        // Also where nobody rang: the turn must return, since only the next one arms the waker again.
+        if self.waker.take() || is_last {
             events.push(Event::Woken);
         }
     }

@@ -3,7 +3,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::{ending::NoSends, *};
-use crate::BUFFER_BYTES;
+use crate::{BUFFER_BYTES, backend::Wake};
 
 const OPTIONS: UringOptions = UringOptions { buffers: 4, sq_entries: 8, cq_entries: 16 };
 
@@ -89,6 +89,48 @@ fn completions_set_aside_come_first_and_in_order() {
         .collect();
     assert_eq!(tokens, (0..9).collect::<Vec<_>>());
     assert_eq!(uring.in_flight, 1, "the waker");
+}
+
+#[test]
+fn kernels_that_misname_accepted_sockets_are_known() {
+    for release in ["6.6.1", "6.6.9-amd64", "6.7.4", "6.7-rc1", "6.8.0-rc3", "6.8-rc2"] {
+        assert!(has_accept_fault(release), "{release}");
+    }
+    for release in
+        ["6.1.0-9-amd64", "6.5.13", "6.8.0", "6.8.0-31-generic", "6.18.44", "6.60.1", "5.6.7", "7.6", "x", ""]
+    {
+        assert!(!has_accept_fault(release), "{release}");
+    }
+}
+
+#[test]
+fn a_doubtful_last_accept_is_no_session() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut uring = Uring::new(&OPTIONS).unwrap();
+    uring.listen(ListenerId(0), listener.into()).unwrap();
+    uring.accept(ListenerId(0));
+    uring.doubts_last_accept = true;
+    // A NOP's result is 0: descriptor 0.
+    let events = post(&mut uring, user_data(Operation::Accept, accept_data(ListenerId(0), 1)));
+    let ended = matches!(events[..], [Event::AcceptEnded { listener: ListenerId(0), errno: 0 }]);
+    assert!(ended, "{events:?}");
+    assert_eq!(uring.counters().stale, 1);
+}
+
+#[test]
+fn a_waker_whose_poll_has_ended_is_armed_again() {
+    let mut uring = Uring::new(&OPTIONS).unwrap();
+    assert!(post(&mut uring, 0).is_empty());
+    assert!(uring.is_waker_armed);
+    let events = post(&mut uring, user_data(Operation::Waker, 0));
+    assert!(matches!(events[..], [Event::Woken]), "{events:?}");
+    assert!(!uring.is_waker_armed);
+    assert!(post(&mut uring, 0).is_empty());
+    assert!(uring.is_waker_armed);
+    uring.waker().wake();
+    let mut events = Vec::new();
+    uring.turn(&NoSends, None, &mut events, &mut Vec::new()).unwrap();
+    assert!(matches!(events[..], [Event::Woken]), "{events:?}");
 }
 
 #[test]
