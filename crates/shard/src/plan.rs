@@ -17,9 +17,17 @@ use tidegate_wire::{
     handshake::OriginRule, http::HeadLimits,
 };
 
+use crate::proxy::PING_MARK;
+
 /// The gateway's own ping on a client's leg: the same for all of them, sent from where it lies. FIN and opcode 9, no
 /// mask, and the payload that marks it (RFC 6455 §5.5.2).
-pub(crate) const PING: [u8; 14] = *b"\x89\x0ctidegate\xf0\x9f\x8c\x8a";
+pub(crate) const PING: [u8; 2 + PING_MARK.len()] = {
+    let mut frame = [0; 2 + PING_MARK.len()];
+    frame[0] = 0x89;
+    frame[1] = PING_MARK.len() as u8;
+    frame.split_at_mut(2).1.copy_from_slice(PING_MARK);
+    frame
+};
 
 /// What all shards share.
 pub struct Plan {

@@ -1,6 +1,6 @@
 //! Messages in and out of permessage-deflate (RFC 7692 §7.2), on zlib-rs.
 //!
-//! An inflater takes 47 KiB and a deflater up to 274 KiB, so sessions own neither. [`Codecs`], one per shard, holds a
+//! An inflater takes 48 KiB and a deflater up to 274 KiB, so sessions own neither. [`Codecs`], one per shard, holds a
 //! capped pool of both, made on first use and cleared between messages: an inflater is lent as an [`Inflation`] while
 //! a compressed message is incomplete, a deflater for one call. Only where context takeover was agreed does a session
 //! keep its own, paid from a budget of bytes.

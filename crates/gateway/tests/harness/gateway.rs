@@ -130,6 +130,11 @@ impl Gateway {
         self.status_kib("VmRSS:")
     }
 
+    /// Its resident memory that is backed by no file, in KiB.
+    pub(crate) fn heap_kib(&self) -> u64 {
+        self.status_kib("RssAnon:")
+    }
+
     /// The most that was resident since [`reset_peak`](Gateway::reset_peak), in KiB.
     pub(crate) fn peak_kib(&self) -> u64 {
         self.status_kib("VmHWM:")

@@ -7,7 +7,7 @@ use super::inflation::{INFLATER_BYTES, InflateError, Inflater, Inflation, Owner}
 /// What the codecs of one shard may cost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CodecLimits {
-    /// Inflaters lent at the same time, 47 KiB each: compressed messages of sessions without context takeover that are
+    /// Inflaters lent at the same time, 48 KiB each: compressed messages of sessions without context takeover that are
     /// received at once. One more is kept back.
     pub inflaters: u32,
     /// Deflaters kept, one for each window size in use, 148 to 274 KiB each. At least one; more than seven are of no use.
