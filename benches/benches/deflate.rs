@@ -62,7 +62,45 @@ fn main() {
         group.finish();
     }
     server.release(&mut codecs);
+    levels(&mut criterion);
     criterion.final_summary();
+}
+
+/// What each level costs for 1 KiB of JSON, and what it leaves (in the name).
+fn levels(criterion: &mut Criterion) {
+    // More than a window remembers, so that no message is one that was there before.
+    let feed: Vec<_> = json(256 * 1024).chunks_exact(1024).map(<[u8]>::to_vec).collect();
+    let mut group = criterion.benchmark_group("deflate 1 KiB of JSON");
+    let mut alone = Vec::new();
+    for level in [1, 3, 6] {
+        let limits = CodecLimits { level, takeover_bytes: 1 << 20, ..CodecLimits::default() };
+        for takeover in [false, true] {
+            let mut codecs = Codecs::new(limits);
+            let params = DeflateParams { server_no_context_takeover: !takeover, ..DeflateParams::default() };
+            let mut server = Compression::new(params, Role::Server, &mut codecs);
+            let mut out = Vec::new();
+            feed.iter().for_each(|message| server.deflate(&mut codecs, message, &mut out));
+            let left = out.len() * 100 / (feed.len() * 1024);
+            if takeover {
+                assert!(left < alone.pop().expect("measured before"), "takeover saves something");
+            } else {
+                assert!(left < 50, "{left} %");
+                alone.push(left);
+            }
+            let name =
+                format!("level {level}{}, {left} % left", if takeover { " with takeover" } else { "" });
+            let mut messages = feed.iter().cycle();
+            group.bench_function(name, |bencher| {
+                bencher.iter(|| {
+                    out.clear();
+                    let message = messages.next().expect("a cycle has no end");
+                    server.deflate(&mut codecs, black_box(message), &mut out);
+                });
+            });
+            server.release(&mut codecs);
+        }
+    }
+    group.finish();
 }
 
 /// What a busy feed sends: the same names, other values.
