@@ -113,6 +113,7 @@ pub enum Control {
 ///
 /// - Whole messages: [`Outbox::push`], which may refuse or drop them.
 /// - A forwarded stream of bytes: [`Outbox::append_copy`].
+/// - A sealed stream: [`Outbox::is_full_for`] before sealing, then [`Outbox::push_sealed`].
 /// - Control frames: [`Outbox::push_control`], always taken. Of each kind at most one waits, so they are bounded.
 /// - Sending: [`Outbox::pieces`], then [`Outbox::consume`].
 /// - Ending: [`Outbox::drop_unsent`], and [`Outbox::clear`] before it is dropped, so that [`Retained`] stays true.
@@ -219,6 +220,36 @@ impl Outbox {
         }
         retained.change(before, self.footprint());
         admission
+    }
+
+    /// Whether `len` more bytes would pass the hard limit: for bytes that cannot be refused once they exist, such as
+    /// sealed ones. Ask before [`Outbox::push_sealed`].
+    #[must_use]
+    pub fn is_full_for(&self, len: usize, limits: &OutboxLimits) -> bool {
+        self.cost_with(len) > limits.hard && self.has_data()
+    }
+
+    /// Takes bytes of a sealed stream, whatever the limits: not one of them can be left out, and none is dropped by
+    /// [`Outbox::push`] later.
+    pub fn push_sealed(
+        &mut self,
+        bytes: &[u8],
+        end: End,
+        limits: &OutboxLimits,
+        policy: FullPolicy,
+        retained: &mut Retained,
+    ) -> Admission {
+        if bytes.is_empty() {
+            return Admission::Queued;
+        }
+        let before = self.footprint();
+        self.queue().append(bytes, end);
+        retained.change(before, self.footprint());
+        if policy == FullPolicy::Pause && self.cost() > limits.soft {
+            self.paused = true;
+            return Admission::QueuedPause;
+        }
+        Admission::Queued
     }
 
     /// Takes what the kernel left of a send that went past the outbox: of `pieces`, all but the first `sent` bytes.
@@ -338,7 +369,7 @@ impl Outbox {
 
     /// Decides about `len` more bytes, and drops old messages where that makes room for them.
     fn admit(&mut self, len: usize, limits: &OutboxLimits, policy: FullPolicy) -> Admission {
-        let cost = self.cost().saturating_add(len).saturating_add(CHUNK_COST);
+        let cost = self.cost_with(len);
         if cost <= limits.soft {
             return Admission::Queued;
         }
@@ -368,6 +399,11 @@ impl Outbox {
             Held::Many(queue) => queue.pieces.len(),
         };
         self.buffered() + chunks * CHUNK_COST
+    }
+
+    /// The same with one more chunk.
+    fn cost_with(&self, len: usize) -> usize {
+        self.cost().saturating_add(len).saturating_add(CHUNK_COST)
     }
 
     fn has_data(&self) -> bool {

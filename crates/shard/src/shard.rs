@@ -68,7 +68,7 @@ pub struct Shard<B: Backend, E: Environment> {
     pub(crate) turn: Turn,
     /// What the event at hand sends, until its buffer is in place.
     pub(crate) spans: Vec<Span>,
-    /// Sessions whose outbox has overflowed while these spans are flushed.
+    /// Sessions whose outbox has overflowed while these spans are flushed: what is left of their messages is dropped.
     pub(crate) cut: Vec<Key>,
     /// Sessions whose FIN follows their last bytes.
     pub(crate) finishing: Vec<Key>,

@@ -514,6 +514,21 @@ fn control_frames_are_taken_above_the_hard_limit() {
 }
 
 #[test]
+fn sealed_bytes_are_asked_about_before_and_never_refused_or_dropped_after() {
+    let (mut outbox, mut retained) = fixture();
+    assert!(!outbox.is_full_for(5000, &LIMITS), "the first message may have any size");
+    let sealed = outbox.push_sealed(&[1; 1600], End::Boundary, &LIMITS, FullPolicy::DropNew, &mut retained);
+    assert_eq!(sealed, Admission::Queued, "who drops is not paused");
+    assert!(!outbox.is_full_for(1800 - 1600 - 2 * CHUNK_COST, &LIMITS));
+    assert!(outbox.is_full_for(1800 - 1600 - 2 * CHUNK_COST + 1, &LIMITS));
+    let sealed = outbox.push_sealed(&[2; 200], End::Boundary, &LIMITS, FullPolicy::Pause, &mut retained);
+    assert_eq!(sealed, Admission::QueuedPause);
+    let message = Chunk::Owned { bytes: vec![3; 500], start: 0 };
+    assert_eq!(outbox.push(message, &LIMITS, FullPolicy::DropOld, &mut retained), Admission::Dropped);
+    assert_eq!(outbox.buffered(), 1800);
+}
+
+#[test]
 fn nothing_is_put_inside_a_frame() {
     let (mut outbox, mut retained) = fixture();
     let _ = outbox.append_copy(b"\x81\x05he", End::Inside, &LIMITS, &mut retained);
