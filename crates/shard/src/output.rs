@@ -321,12 +321,20 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         }
     }
 
-    /// The outbox is past its hard limit, or took nothing for too long.
+    /// The outbox is past its hard limit.
     pub(crate) fn slow_consumer(&mut self, key: Key) {
-        self.counters.slow += 1;
-        let leg = self.leg(key);
-        self.log_end(key, leg, CloseCode::TRY_AGAIN_LATER.into(), "slow consumer: its outbox is full");
+        self.note_slow(key, "slow consumer: its outbox is full");
         self.end_slow(key);
+    }
+
+    /// Counts and logs a slow consumer, once: one whose outbox was full may then not even take its Close.
+    pub(crate) fn note_slow(&mut self, key: Key, reason: &'static str) {
+        let Some(session) = self.registry.get_mut(key) else { return };
+        if !std::mem::replace(&mut session.marks.slow, true) {
+            self.counters.slow += 1;
+            let leg = self.leg(key);
+            self.log_end(key, leg, CloseCode::TRY_AGAIN_LATER.into(), reason);
+        }
     }
 
     /// Sends the FINs that waited for their sessions' last bytes.

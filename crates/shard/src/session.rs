@@ -66,6 +66,8 @@ pub(crate) struct Marks {
     pub(crate) keep_alive: bool,
     /// Counted as an open session.
     pub(crate) counted: bool,
+    /// Counted and logged as a slow consumer.
+    pub(crate) slow: bool,
 }
 
 /// A remote address in 18 bytes instead of 32.

@@ -176,9 +176,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             Timer::Linger => self.abort(key, true),
             Timer::Idle => self.idle(key),
             Timer::Write => {
-                self.counters.slow += 1;
-                let code = CloseCode::TRY_AGAIN_LATER.into();
-                self.log_end(key, leg, code, "slow consumer: it took nothing for too long");
+                self.note_slow(key, "slow consumer: it took nothing for too long");
                 self.peer_stalled(key);
             }
         }

@@ -1,9 +1,13 @@
 //! The real shard in the simulator: its configuration, clients and upstreams drawn by seed.
 
-use std::{io, rc::Rc, sync::Arc};
+use std::{collections::BTreeSet, io, rc::Rc, sync::Arc};
 
 use tidegate_io::{Address, BUFFER_BYTES, Backend, ListenerId};
-use tidegate_shard::{Environment, Mail, Plan, Progress, Sender, Shard, log::Entry, mailbox};
+use tidegate_shard::{
+    Environment, Mail, Plan, Progress, Sender, Shard,
+    log::{Entry, What},
+    mailbox,
+};
 use tidegate_wire::close::CloseCode;
 
 use super::{
@@ -21,6 +25,8 @@ use super::{
 struct Surroundings {
     random: Random,
     trace: Trace,
+    /// Sessions that were logged as slow.
+    slow: BTreeSet<u64>,
 }
 
 impl Environment for Surroundings {
@@ -31,6 +37,12 @@ impl Environment for Surroundings {
     fn log(&mut self, entry: Entry) {
         if self.trace == Trace::Print {
             println!("              log: {:?} {:x?} {}", entry.level, entry.session, entry.what);
+        }
+        if let What::Ended { reason, .. } = entry.what
+            && reason.starts_with("slow consumer")
+        {
+            let session = entry.session.expect("it has ended");
+            assert!(self.slow.insert(session), "session {session:x} is logged as slow more than once");
         }
     }
 }
@@ -286,7 +298,7 @@ pub(crate) fn run(seed: u64, trace: Trace) -> Outcome {
     let plan = Plan::new(config, 1);
     let backend = world.backend();
     let (letters, letterbox) = mailbox(backend.waker());
-    let surroundings = Surroundings { random: world.random.fork(), trace };
+    let surroundings = Surroundings { random: world.random.fork(), trace, slow: BTreeSet::new() };
     let mut shard = Shard::new(0, backend, surroundings, Arc::clone(&plan), letterbox, setup.max_sessions);
     let backlog = *world.random.pick(&[1, 4, 128]);
     shard.listen(ListenerId(0), SimListener { backlog }).expect("it is the first one");
