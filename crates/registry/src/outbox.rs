@@ -157,6 +157,15 @@ impl Outbox {
         }
     }
 
+    /// The heap that only this outbox holds: its part of what [`Retained`] counts.
+    #[must_use]
+    pub fn retained_bytes(&self) -> usize {
+        match &self.held {
+            Held::Nothing | Held::One { .. } => 0,
+            Held::Many(queue) => queue.footprint(),
+        }
+    }
+
     /// Whether a producer was told to pause and has not been told to go on.
     #[must_use]
     pub const fn is_paused(&self) -> bool {
@@ -187,7 +196,7 @@ impl Outbox {
         if len == 0 {
             return Admission::Queued;
         }
-        let before = self.footprint();
+        let before = self.retained_bytes();
         let admission = self.admit(len, limits, policy);
         if !matches!(admission, Admission::Dropped | Admission::Disconnect) {
             let droppable = policy == FullPolicy::DropOld;
@@ -198,7 +207,7 @@ impl Outbox {
                 (chunk, _) => self.queue().push_back(Piece::message(chunk, droppable)),
             }
         }
-        retained.change(before, self.footprint());
+        retained.change(before, self.retained_bytes());
         admission
     }
 
@@ -213,12 +222,12 @@ impl Outbox {
         if bytes.is_empty() {
             return Admission::Queued;
         }
-        let before = self.footprint();
+        let before = self.retained_bytes();
         let admission = self.admit(bytes.len(), limits, FullPolicy::Pause);
         if admission != Admission::Disconnect {
             self.queue().append(bytes, end);
         }
-        retained.change(before, self.footprint());
+        retained.change(before, self.retained_bytes());
         admission
     }
 
@@ -242,9 +251,9 @@ impl Outbox {
         if bytes.is_empty() {
             return Admission::Queued;
         }
-        let before = self.footprint();
+        let before = self.retained_bytes();
         self.queue().append(bytes, end);
-        retained.change(before, self.footprint());
+        retained.change(before, self.retained_bytes());
         if policy == FullPolicy::Pause && self.cost() > limits.soft {
             self.paused = true;
             return Admission::QueuedPause;
@@ -273,9 +282,9 @@ impl Outbox {
         if rest.is_empty() {
             return Admission::Queued;
         }
-        let before = self.footprint();
+        let before = self.retained_bytes();
         self.queue().push_front(Piece { bytes: Bytes::Owned(rest), at: 0, kind: Kind::Stream(end) });
-        retained.change(before, self.footprint());
+        retained.change(before, self.retained_bytes());
         if self.cost() > limits.soft {
             self.paused = true;
             return Admission::QueuedPause;
@@ -291,13 +300,13 @@ impl Outbox {
     #[must_use]
     pub fn push_control(&mut self, control: Control, bytes: &[u8], retained: &mut Retained) -> bool {
         debug_assert!(!bytes.is_empty(), "a frame has a header");
-        let before = self.footprint();
+        let before = self.retained_bytes();
         let queue = self.queue();
         let fits = queue.at_boundary();
         if fits {
             queue.push_control(control, bytes);
         }
-        retained.change(before, self.footprint());
+        retained.change(before, self.retained_bytes());
         fits
     }
 
@@ -325,7 +334,7 @@ impl Outbox {
     #[must_use]
     pub fn consume(&mut self, sent: usize, limits: &OutboxLimits, retained: &mut Retained) -> bool {
         assert!(sent <= self.buffered(), "more was sent than there was");
-        let before = self.footprint();
+        let before = self.retained_bytes();
         let emptied = match &mut self.held {
             Held::Nothing => false,
             Held::One { frame, sent: already, .. } => {
@@ -341,7 +350,7 @@ impl Outbox {
         if emptied {
             self.held = Held::Nothing;
         }
-        retained.change(before, self.footprint());
+        retained.change(before, self.retained_bytes());
         let resume = self.paused && self.cost() <= limits.low;
         self.paused &= !resume;
         resume
@@ -352,17 +361,17 @@ impl Outbox {
     /// here, so that no frame can follow; then nothing was dropped.
     #[must_use]
     pub fn drop_unsent(&mut self, retained: &mut Retained) -> bool {
-        let before = self.footprint();
+        let before = self.retained_bytes();
         let ends = self.queue().drop_unsent();
         self.normalize();
         self.paused &= !ends;
-        retained.change(before, self.footprint());
+        retained.change(before, self.retained_bytes());
         ends
     }
 
     /// Drops everything.
     pub fn clear(&mut self, retained: &mut Retained) {
-        let before = self.footprint();
+        let before = self.retained_bytes();
         *self = Self::new();
         retained.change(before, 0);
     }
@@ -411,14 +420,6 @@ impl Outbox {
             Held::Nothing => false,
             Held::One { .. } => true,
             Held::Many(queue) => queue.has_data(),
-        }
-    }
-
-    /// The heap that only this outbox holds.
-    fn footprint(&self) -> usize {
-        match &self.held {
-            Held::Nothing | Held::One { .. } => 0,
-            Held::Many(queue) => queue.footprint(),
         }
     }
 

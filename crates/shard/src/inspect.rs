@@ -33,6 +33,8 @@ pub struct Inspection {
     pub buffers: u32,
     /// Bytes that outboxes own, as counted.
     pub retained: usize,
+    /// The same, added up now.
+    pub retained_sum: usize,
     /// Bytes that wait in all outboxes.
     pub outbox_bytes: usize,
     /// Bytes that wait in the fullest outbox.
@@ -113,6 +115,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             seen.paused += u32::from(session.marks.paused);
             let waits = session.outbox.buffered();
             seen.outbox_bytes += waits;
+            seen.retained_sum += session.outbox.retained_bytes();
             seen.outbox_most = seen.outbox_most.max(waits);
             match self.wheel.deadline(key.index()) {
                 Some(_) => seen.wheel += 1,

@@ -76,6 +76,7 @@ impl Subject for Gateway {
             },
             buffers: seen.buffers,
             retained: seen.retained,
+            retained_sum: seen.retained_sum,
             outbox_bytes: seen.outbox_bytes,
             outbox_most: seen.outbox_most,
             partial_bytes: seen.partial_bytes,
