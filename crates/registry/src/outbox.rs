@@ -113,7 +113,7 @@ pub enum Control {
 ///
 /// - Whole messages: [`Outbox::push`], which may refuse or drop them.
 /// - A forwarded stream of bytes: [`Outbox::append_copy`].
-/// - A sealed stream: [`Outbox::is_full_for`] before sealing, then [`Outbox::push_sealed`].
+/// - A sealed stream: [`Outbox::is_full_for`] before sealing, then [`Outbox::append_always`].
 /// - Control frames: [`Outbox::push_control`], always taken. Of each kind at most one waits, so they are bounded.
 /// - Sending: [`Outbox::pieces`], then [`Outbox::consume`].
 /// - Ending: [`Outbox::drop_unsent`], and [`Outbox::clear`] before it is dropped, so that [`Retained`] stays true.
@@ -232,15 +232,15 @@ impl Outbox {
     }
 
     /// Whether `len` more bytes would pass the hard limit: for bytes that cannot be refused once they exist, such as
-    /// sealed ones. Ask before [`Outbox::push_sealed`].
+    /// sealed ones. Ask before [`Outbox::append_always`].
     #[must_use]
     pub fn is_full_for(&self, len: usize, limits: &OutboxLimits) -> bool {
         self.cost_with(len) > limits.hard && self.has_data()
     }
 
-    /// Takes bytes of a sealed stream, whatever the limits: not one of them can be left out, and none is dropped by
-    /// [`Outbox::push`] later.
-    pub fn push_sealed(
+    /// Takes bytes of a stream, whatever the limits: what is sealed cannot be left out, nor the answer that opens a session.
+    /// None of them is dropped by [`Outbox::push`] later.
+    pub fn append_always(
         &mut self,
         bytes: &[u8],
         end: End,
@@ -356,7 +356,7 @@ impl Outbox {
         resume
     }
 
-    /// Drops all that can be: everything but the rest of what was begun. For a session that is to end with a
+    /// Drops all that can be: everything but the rest of what was begun, and streamed bytes with what is before them. For a session that is to end with a
     /// Close now, so a paused producer is not told to go on any more. False where what was begun does not end in
     /// here, so that no frame can follow; then nothing was dropped.
     #[must_use]

@@ -51,6 +51,8 @@ pub struct Inspection {
     pub inflaters: u32,
     /// Sends queued for the next turn.
     pub sends: u32,
+    /// Bytes that the turn owns for them.
+    pub turn_bytes: usize,
 }
 
 /// Legs by state.
@@ -79,7 +81,8 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             slots: self.registry.len() as u32,
             sockets: self.registry.len() as u32,
             listeners: self.listeners() as u32,
-            buffers: self.turn.buffers.len() as u32,
+            buffers: self.turn.buffers.len() as u32 + self.kept_buffers(),
+            turn_bytes: self.turn.owned_bytes(),
             retained: self.retained.bytes(),
             inflaters: self.codecs.stats().inflaters_lent,
             sends: self.turn.dirty.len() as u32,
@@ -122,6 +125,8 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                 None => seen.untimed += 1,
             }
         }
+        // Their sessions will be told behind the bytes that are kept.
+        seen.receives -= self.kept_ends();
         seen
     }
 }

@@ -25,6 +25,8 @@ pub(crate) enum Content {
     Messages,
     /// Part of a stream of which nothing may be dropped, and where it ends.
     Stream(End),
+    /// The answer that opens a session: it is not the session's fault what waits before it.
+    Opening,
     /// A control frame of the gateway's own.
     Control(Control),
 }
@@ -35,7 +37,7 @@ impl Content {
 
     fn end(self) -> End {
         match self {
-            Content::Messages | Content::Control(_) => End::Boundary,
+            Content::Messages | Content::Opening | Content::Control(_) => End::Boundary,
             Content::Stream(end) => end,
         }
     }
@@ -107,7 +109,8 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         if session.dirty == 0 {
             session.dirty = self.turn.enlist(key, false);
         }
-        self.turn.append(session.dirty, source, end);
+        let soft = self.plan.route(session.route).outbox.soft();
+        self.turn.append(session.dirty, source, end, soft);
     }
 
     /// A sealed stream cannot lose a record, whatever is in it: what a full outbox does not take is not sealed.
@@ -117,10 +120,10 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         let plain = self.turn.bytes(source);
         let policy = match content {
             Content::Messages => policy(session, route),
-            Content::Stream(_) | Content::Control(_) => FullPolicy::Pause,
+            Content::Stream(_) | Content::Opening | Content::Control(_) => FullPolicy::Pause,
         };
         // Control frames are always taken: their number has its own limit.
-        let refusable = !matches!(content, Content::Control(_));
+        let refusable = !matches!(content, Content::Control(_) | Content::Opening);
         if refusable && session.outbox.is_full_for(plain.len(), &route.outbox) {
             let admission = match policy {
                 FullPolicy::DropNew | FullPolicy::DropOld => Admission::Dropped,
@@ -136,7 +139,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             return;
         }
         let admission =
-            session.outbox.push_sealed(&sealed, content.end(), &route.outbox, policy, &mut self.retained);
+            session.outbox.append_always(&sealed, content.end(), &route.outbox, policy, &mut self.retained);
         if session.dirty == 0 && !session.in_flight.poll {
             session.dirty = self.turn.enlist(key, true);
         }
@@ -156,6 +159,10 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                     debug_assert!(false, "a control frame inside a frame");
                     Admission::Disconnect
                 }
+            }
+            Content::Opening => {
+                let bytes = self.turn.bytes(source);
+                session.outbox.append_always(bytes, End::Boundary, limits, route.full, retained)
             }
             Content::Stream(end) => {
                 session.outbox.append_copy(self.turn.bytes(source), end, limits, retained)
@@ -361,7 +368,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                 let end = session.transport.seal_end();
                 session.dirty = self.turn.enlist(key, false);
                 let source = self.turn.keep(end, 0);
-                self.turn.append(session.dirty, source, End::Boundary);
+                self.turn.append(session.dirty, source, End::Boundary, usize::MAX);
                 self.hurried = true;
                 place += 1;
                 continue;

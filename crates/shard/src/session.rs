@@ -44,6 +44,8 @@ impl InFlight {
 pub(crate) struct Marks {
     /// Reading is stopped until the far side has room.
     pub(crate) paused: bool,
+    /// Bytes of it are kept for a later turn.
+    pub(crate) held: bool,
     /// Waits on the shard's list for receive buffers.
     pub(crate) starved: bool,
     /// The peer's FIN, or the end of the connection, was seen.

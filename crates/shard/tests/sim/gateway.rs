@@ -1,6 +1,11 @@
 //! The real shard in the simulator: its configuration, clients and upstreams drawn by seed.
 
-use std::{collections::BTreeSet, io, rc::Rc, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    rc::Rc,
+    sync::Arc,
+};
 
 use tidegate_io::{Address, BUFFER_BYTES, Backend, ListenerId};
 use tidegate_shard::{
@@ -87,7 +92,17 @@ impl Subject for Gateway {
             excused_untimed: legs.ending + legs.waiting.min(legs.dialing),
             inflaters: seen.inflaters,
             sends: seen.sends,
+            turn_bytes: seen.turn_bytes,
             listeners: seen.listeners,
+        }
+    }
+
+    fn cover(&self, covered: &mut BTreeMap<String, u64>) {
+        let counters = self.shard.counters();
+        for (what, count) in [("kept for a later turn", counters.kept), ("reader paused", counters.pauses)] {
+            if count > 0 {
+                *covered.entry(format!("shard: {what}")).or_default() += count;
+            }
         }
     }
 }
@@ -301,6 +316,7 @@ pub(crate) fn run(seed: u64, trace: Trace) -> Outcome {
     let (letters, letterbox) = mailbox(backend.waker());
     let surroundings = Surroundings { random: world.random.fork(), trace, slow: BTreeSet::new() };
     let mut shard = Shard::new(0, backend, surroundings, Arc::clone(&plan), letterbox, setup.max_sessions);
+    let turn_bytes = bound_turns(&mut shard, seed);
     let backlog = *world.random.pick(&[1, 4, 128]);
     shard.listen(ListenerId(0), SimListener { backlog }).expect("it is the first one");
     listen_again(&mut shard, SimListener { backlog });
@@ -323,8 +339,22 @@ pub(crate) fn run(seed: u64, trace: Trace) -> Outcome {
         // A message twice while it grows, or early data: one buffer, and the burst behind the pause.
         partial_per_slot: (2 * setup.terms.message_bytes).max(16 * BUFFER_BYTES) + (40 << 10),
         timed: true,
+        // The first event may add what one buffer holds, and the last one a message and its sealed copy.
+        turn_bytes: turn_bytes + 2 * setup.terms.message_bytes + (256 << 10),
     };
     world.run(Gateway { shard }, &bounds)
+}
+
+/// In half of the seeds a turn holds so little that much has to wait for later ones; gives the bytes.
+fn bound_turns(shard: &mut Shard<SimBackend, Surroundings>, seed: u64) -> usize {
+    // Of its own: what else a seed draws must not depend on it.
+    let mut random = Random::new(seed ^ 0x7475_726e);
+    if random.below(2) == 0 {
+        return tidegate_shard::TURN_BYTES;
+    }
+    let bytes = *random.pick(&[1, 1_000, 64 << 10, tidegate_shard::TURN_BYTES]);
+    shard.bound_turns(bytes, *random.pick(&[1, 2, 8, tidegate_shard::TURN_BUFFERS]));
+    bytes
 }
 
 /// The second listener speaks records where the feature is there.

@@ -17,6 +17,9 @@ pub(crate) trait Subject {
 
     /// What it believes to hold now, between two turns.
     fn inspect(&self) -> Inspection;
+
+    /// Counts what it went through, at the end.
+    fn cover(&self, _covered: &mut BTreeMap<String, u64>) {}
 }
 
 /// What the subject believes.
@@ -40,6 +43,8 @@ pub(crate) struct Inspection {
     pub(crate) excused_untimed: u32,
     pub(crate) inflaters: u32,
     pub(crate) sends: u32,
+    /// Bytes that it owns for them.
+    pub(crate) turn_bytes: usize,
     pub(crate) listeners: u32,
 }
 
@@ -54,6 +59,8 @@ pub(crate) struct Bounds {
     pub(crate) partial_per_slot: usize,
     /// Each slot has a deadline.
     pub(crate) timed: bool,
+    /// That a turn owns.
+    pub(crate) turn_bytes: usize,
 }
 
 /// How a seed went.
@@ -138,6 +145,7 @@ impl World {
         }
         self.check_end(&subject.inspect());
         self.settle();
+        subject.cover(&mut self.net.borrow_mut().covered);
         drop(subject);
         let net = self.net.borrow();
         outcome.fired = net.fired.clone();
@@ -179,6 +187,12 @@ impl World {
             seen.outbox_most,
             bounds.outbox
         );
+        assert!(
+            seen.turn_bytes <= bounds.turn_bytes,
+            "a turn owns {} bytes of {}",
+            seen.turn_bytes,
+            bounds.turn_bytes
+        );
         let partial = bounds.partial_per_slot * seen.slots as usize;
         assert!(
             seen.partial_bytes <= partial,
@@ -188,8 +202,8 @@ impl World {
     }
 
     fn check_end(&self, seen: &Inspection) {
-        // What the last turn received is given back with the subject.
-        let seen = Inspection { buffers: 0, ..seen.clone() };
+        // What the last turn received, and has made of it, goes with the subject.
+        let seen = Inspection { buffers: 0, turn_bytes: 0, ..seen.clone() };
         assert!(seen == Inspection::default(), "not all is over at the end: {seen:?}");
         let net = self.net.borrow();
         assert!(net.armed() == Armed::default(), "left in the kernel at the end: {:?}", net.armed());
