@@ -113,6 +113,7 @@ pub enum Control {
 ///
 /// - Whole messages: [`Outbox::push`], which may refuse or drop them.
 /// - A forwarded stream of bytes: [`Outbox::append_copy`].
+/// - A sealed stream: [`Outbox::is_full_for`] before sealing, then [`Outbox::append_always`].
 /// - Control frames: [`Outbox::push_control`], always taken. Of each kind at most one waits, so they are bounded.
 /// - Sending: [`Outbox::pieces`], then [`Outbox::consume`].
 /// - Ending: [`Outbox::drop_unsent`], and [`Outbox::clear`] before it is dropped, so that [`Retained`] stays true.
@@ -156,6 +157,15 @@ impl Outbox {
         }
     }
 
+    /// The heap that only this outbox holds: its part of what [`Retained`] counts.
+    #[must_use]
+    pub fn retained_bytes(&self) -> usize {
+        match &self.held {
+            Held::Nothing | Held::One { .. } => 0,
+            Held::Many(queue) => queue.footprint(),
+        }
+    }
+
     /// Whether a producer was told to pause and has not been told to go on.
     #[must_use]
     pub const fn is_paused(&self) -> bool {
@@ -186,7 +196,7 @@ impl Outbox {
         if len == 0 {
             return Admission::Queued;
         }
-        let before = self.footprint();
+        let before = self.retained_bytes();
         let admission = self.admit(len, limits, policy);
         if !matches!(admission, Admission::Dropped | Admission::Disconnect) {
             let droppable = policy == FullPolicy::DropOld;
@@ -197,7 +207,7 @@ impl Outbox {
                 (chunk, _) => self.queue().push_back(Piece::message(chunk, droppable)),
             }
         }
-        retained.change(before, self.footprint());
+        retained.change(before, self.retained_bytes());
         admission
     }
 
@@ -212,13 +222,43 @@ impl Outbox {
         if bytes.is_empty() {
             return Admission::Queued;
         }
-        let before = self.footprint();
+        let before = self.retained_bytes();
         let admission = self.admit(bytes.len(), limits, FullPolicy::Pause);
         if admission != Admission::Disconnect {
             self.queue().append(bytes, end);
         }
-        retained.change(before, self.footprint());
+        retained.change(before, self.retained_bytes());
         admission
+    }
+
+    /// Whether `len` more bytes would pass the hard limit: for bytes that cannot be refused once they exist, such as
+    /// sealed ones. Ask before [`Outbox::append_always`].
+    #[must_use]
+    pub fn is_full_for(&self, len: usize, limits: &OutboxLimits) -> bool {
+        self.cost_with(len) > limits.hard && self.has_data()
+    }
+
+    /// Takes bytes of a stream, whatever the limits: what is sealed cannot be left out, nor the answer that opens a session.
+    /// None of them is dropped by [`Outbox::push`] later.
+    pub fn append_always(
+        &mut self,
+        bytes: &[u8],
+        end: End,
+        limits: &OutboxLimits,
+        policy: FullPolicy,
+        retained: &mut Retained,
+    ) -> Admission {
+        if bytes.is_empty() {
+            return Admission::Queued;
+        }
+        let before = self.retained_bytes();
+        self.queue().append(bytes, end);
+        retained.change(before, self.retained_bytes());
+        if policy == FullPolicy::Pause && self.cost() > limits.soft {
+            self.paused = true;
+            return Admission::QueuedPause;
+        }
+        Admission::Queued
     }
 
     /// Takes what the kernel left of a send that went past the outbox: of `pieces`, all but the first `sent` bytes.
@@ -242,9 +282,9 @@ impl Outbox {
         if rest.is_empty() {
             return Admission::Queued;
         }
-        let before = self.footprint();
+        let before = self.retained_bytes();
         self.queue().push_front(Piece { bytes: Bytes::Owned(rest), at: 0, kind: Kind::Stream(end) });
-        retained.change(before, self.footprint());
+        retained.change(before, self.retained_bytes());
         if self.cost() > limits.soft {
             self.paused = true;
             return Admission::QueuedPause;
@@ -260,13 +300,13 @@ impl Outbox {
     #[must_use]
     pub fn push_control(&mut self, control: Control, bytes: &[u8], retained: &mut Retained) -> bool {
         debug_assert!(!bytes.is_empty(), "a frame has a header");
-        let before = self.footprint();
+        let before = self.retained_bytes();
         let queue = self.queue();
         let fits = queue.at_boundary();
         if fits {
             queue.push_control(control, bytes);
         }
-        retained.change(before, self.footprint());
+        retained.change(before, self.retained_bytes());
         fits
     }
 
@@ -294,7 +334,7 @@ impl Outbox {
     #[must_use]
     pub fn consume(&mut self, sent: usize, limits: &OutboxLimits, retained: &mut Retained) -> bool {
         assert!(sent <= self.buffered(), "more was sent than there was");
-        let before = self.footprint();
+        let before = self.retained_bytes();
         let emptied = match &mut self.held {
             Held::Nothing => false,
             Held::One { frame, sent: already, .. } => {
@@ -310,35 +350,35 @@ impl Outbox {
         if emptied {
             self.held = Held::Nothing;
         }
-        retained.change(before, self.footprint());
+        retained.change(before, self.retained_bytes());
         let resume = self.paused && self.cost() <= limits.low;
         self.paused &= !resume;
         resume
     }
 
-    /// Drops all that can be: everything but the rest of what was begun. For a session that is to end with a
+    /// Drops all that can be: everything but the rest of what was begun, and streamed bytes with what is before them. For a session that is to end with a
     /// Close now, so a paused producer is not told to go on any more. False where what was begun does not end in
     /// here, so that no frame can follow; then nothing was dropped.
     #[must_use]
     pub fn drop_unsent(&mut self, retained: &mut Retained) -> bool {
-        let before = self.footprint();
+        let before = self.retained_bytes();
         let ends = self.queue().drop_unsent();
         self.normalize();
         self.paused &= !ends;
-        retained.change(before, self.footprint());
+        retained.change(before, self.retained_bytes());
         ends
     }
 
     /// Drops everything.
     pub fn clear(&mut self, retained: &mut Retained) {
-        let before = self.footprint();
+        let before = self.retained_bytes();
         *self = Self::new();
         retained.change(before, 0);
     }
 
     /// Decides about `len` more bytes, and drops old messages where that makes room for them.
     fn admit(&mut self, len: usize, limits: &OutboxLimits, policy: FullPolicy) -> Admission {
-        let cost = self.cost().saturating_add(len).saturating_add(CHUNK_COST);
+        let cost = self.cost_with(len);
         if cost <= limits.soft {
             return Admission::Queued;
         }
@@ -370,19 +410,16 @@ impl Outbox {
         self.buffered() + chunks * CHUNK_COST
     }
 
+    /// The same with one more chunk.
+    fn cost_with(&self, len: usize) -> usize {
+        self.cost().saturating_add(len).saturating_add(CHUNK_COST)
+    }
+
     fn has_data(&self) -> bool {
         match &self.held {
             Held::Nothing => false,
             Held::One { .. } => true,
             Held::Many(queue) => queue.has_data(),
-        }
-    }
-
-    /// The heap that only this outbox holds.
-    fn footprint(&self) -> usize {
-        match &self.held {
-            Held::Nothing | Held::One { .. } => 0,
-            Held::Many(queue) => queue.footprint(),
         }
     }
 

@@ -31,6 +31,8 @@ pub struct Counters {
     pub ping_timeouts: u64,
     /// Readers paused for a full far side.
     pub pauses: u64,
+    /// Received buffers that had to wait for a later turn, whole or in part.
+    pub kept: u64,
     /// Sends that the kernel did not take whole.
     pub remainders: u64,
     /// Receives that found no buffer.

@@ -27,13 +27,15 @@ pub(crate) const DEFLATE_FROM: usize = 64;
 /// What ended the reading of a buffer.
 enum Stop {
     Used,
+    Full,
     Close(tidegate_wire::close::CloseFrame),
     Violation(tidegate_wire::message::Violation),
     Flood,
 }
 
 impl<B: Backend, E: Environment> Shard<B, E> {
-    /// Answers the messages in `bytes`; uses all of them.
+    /// Answers the messages in `bytes`; uses all of them, unless the turn is full of answers that it owns: then gives how
+    /// many it has used.
     pub(crate) fn read_messages(&mut self, key: Key, bytes: &mut [u8], place: Place) -> usize {
         let Self { registry, turn, spans, codecs, spares, plan, counters, now_ms, .. } = self;
         let Some(session) = registry.get_mut(key) else { return bytes.len() };
@@ -83,6 +85,9 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                         }
                         start = cursor.read;
                         cursor.write = cursor.read;
+                        if place.may_wait && turn.is_full() {
+                            break Stop::Full;
+                        }
                         continue;
                     }
                     let head = Head { fin: true, rsv1: false, opcode, len: payload.len() as u64, mask: None };
@@ -105,6 +110,9 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                             });
                             start = cursor.read;
                             cursor.write = cursor.read;
+                            if place.may_wait && turn.is_full() {
+                                break Stop::Full;
+                            }
                         }
                     }
                 }
@@ -138,6 +146,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         session.marks.pinged = false;
         let partial = open.decoder.is_partial();
         match stop {
+            Stop::Full => return cursor.read,
             Stop::Used => {
                 if partial && (completed || !was_partial) {
                     session.since = Stamp::at(*now_ms);

@@ -162,13 +162,16 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         }
     }
 
-    /// The outbox is over its bound: what waits is dropped at a message's end, then a Close 1013 follows.
+    /// The outbox is over its bound: what waits is dropped at a message's end unless it is sealed, then a Close 1013
+    /// follows.
     pub(crate) fn end_slow(&mut self, key: Key) {
         let Some(session) = self.registry.get_mut(key) else { return };
         match &session.state {
             State::Open(_) => {
                 self.cut.push(key);
-                if !session.outbox.drop_unsent(&mut self.retained) {
+                // Sealed records stay: the Close's own is the next by number.
+                let sealed = session.transport.seals();
+                if !sealed && !session.outbox.drop_unsent(&mut self.retained) {
                     self.abort(key, true);
                     return;
                 }

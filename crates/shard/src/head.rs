@@ -177,7 +177,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         handshake::switching_protocols(&mut response, &accepted);
         let compression = agreed.map(|params| Compression::new(params, Role::Server, &mut self.codecs));
         let source = self.turn.keep(response, 0);
-        self.emit(key, source, Content::WHOLE);
+        self.emit(key, source, Content::Opening);
         let state = State::Open(Open {
             decoder: Decoder::new(Role::Server),
             compression,

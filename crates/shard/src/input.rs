@@ -22,17 +22,23 @@ use crate::{
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Place {
     carried: bool,
+    /// Where the turn is full, what is left may wait for the next one.
+    pub(crate) may_wait: bool,
     index: u32,
     offset: u32,
 }
 
 impl Place {
     fn received(index: usize, offset: usize) -> Place {
-        Place { carried: false, index: index as u32, offset: offset as u32 }
+        Place { carried: false, may_wait: false, index: index as u32, offset: offset as u32 }
+    }
+
+    fn plain(index: usize, offset: usize) -> Place {
+        Place { may_wait: true, ..Place::received(index, offset) }
     }
 
     fn carried(index: usize) -> Place {
-        Place { carried: true, index: index as u32, offset: 0 }
+        Place { carried: true, may_wait: false, index: index as u32, offset: 0 }
     }
 
     fn behind(self, used: usize) -> Place {
@@ -50,7 +56,8 @@ impl Place {
 }
 
 impl<B: Backend, E: Environment> Shard<B, E> {
-    pub(crate) fn received(&mut self, key: Key, mut buffer: Buffer) {
+    /// Reads received bytes from `at` on.
+    pub(crate) fn received(&mut self, key: Key, mut buffer: Buffer, at: usize) {
         let now_ms = self.now_ms;
         let Some(session) = self.registry.get_mut(key) else {
             self.counters.stale += 1;
@@ -60,12 +67,20 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             return;
         };
         session.seen = Stamp::at(now_ms);
-        self.counters.bytes_received += buffer.len() as u64;
+        if at == 0 {
+            self.counters.bytes_received += buffer.len() as u64;
+        }
         let index = self.turn.buffers.len();
         if session.transport.seals() {
             self.sealed_input(key, &mut buffer, index);
         } else {
-            self.input(key, &mut buffer, Place::received(index, 0));
+            let read = at + self.input(key, &mut buffer[at..], Place::plain(index, at));
+            if read < buffer.len() {
+                self.turn.unread = Some((index, key, read));
+                if let Some(session) = self.registry.get_mut(key) {
+                    session.marks.held = true;
+                }
+            }
         }
         if planted::is(Bug::ReturnBufferEarly) {
             buffer[..].fill(0);
@@ -99,15 +114,16 @@ impl<B: Backend, E: Environment> Shard<B, E> {
 
     /// Reads bytes that lie in memory of their own.
     pub(crate) fn carried_input(&mut self, key: Key, mut bytes: Vec<u8>) {
-        let index = self.turn.owned.len();
-        self.turn.owned.push(Vec::new());
+        let index = self.turn.reserve_carried(bytes.len());
         self.input(key, &mut bytes, Place::carried(index));
         self.turn.owned[index] = bytes;
     }
 
-    fn input(&mut self, key: Key, mut bytes: &mut [u8], mut place: Place) {
+    /// Reads bytes, all of them unless the turn is full; gives how many.
+    fn input(&mut self, key: Key, mut bytes: &mut [u8], mut place: Place) -> usize {
+        let len = bytes.len();
         while !bytes.is_empty() {
-            let Some(session) = self.registry.get_mut(key) else { return };
+            let Some(session) = self.registry.get_mut(key) else { return len };
             let was_head = matches!(session.state, State::Head(_));
             let used = match &mut session.state {
                 State::Open(_) => self.read_messages(key, bytes, place),
@@ -116,14 +132,18 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                 State::Waiting(_) => self.hold_early(key, bytes),
                 State::Dialing(_) => self.read_answer(key, bytes),
                 State::Lingering { .. } => self.discard(key, bytes.len()),
-                State::Dead => return,
+                State::Dead => return len,
             };
             if was_head && planted::is(Bug::DropEarlyData) {
-                return;
+                return len;
             }
             bytes = &mut bytes[used..];
             place = place.behind(used);
+            if place.may_wait && self.turn.is_full() {
+                break;
+            }
         }
+        len - bytes.len()
     }
 
     /// Counts what a lingering session still sends; past the bound it is cut off.

@@ -33,6 +33,8 @@ pub struct Inspection {
     pub buffers: u32,
     /// Bytes that outboxes own, as counted.
     pub retained: usize,
+    /// The same, added up now.
+    pub retained_sum: usize,
     /// Bytes that wait in all outboxes.
     pub outbox_bytes: usize,
     /// Bytes that wait in the fullest outbox.
@@ -49,6 +51,8 @@ pub struct Inspection {
     pub inflaters: u32,
     /// Sends queued for the next turn.
     pub sends: u32,
+    /// Bytes that the turn owns for them.
+    pub turn_bytes: usize,
 }
 
 /// Legs by state.
@@ -77,7 +81,8 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             slots: self.registry.len() as u32,
             sockets: self.registry.len() as u32,
             listeners: self.listeners() as u32,
-            buffers: self.turn.buffers.len() as u32,
+            buffers: self.turn.buffers.len() as u32 + self.kept_buffers(),
+            turn_bytes: self.turn.owned_bytes(),
             retained: self.retained.bytes(),
             inflaters: self.codecs.stats().inflaters_lent,
             sends: self.turn.dirty.len() as u32,
@@ -113,12 +118,15 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             seen.paused += u32::from(session.marks.paused);
             let waits = session.outbox.buffered();
             seen.outbox_bytes += waits;
+            seen.retained_sum += session.outbox.retained_bytes();
             seen.outbox_most = seen.outbox_most.max(waits);
             match self.wheel.deadline(key.index()) {
                 Some(_) => seen.wheel += 1,
                 None => seen.untimed += 1,
             }
         }
+        // Their sessions will be told behind the bytes that are kept.
+        seen.receives -= self.kept_ends();
         seen
     }
 }

@@ -4,14 +4,15 @@
 //! session is listed to send from it in the next turn.
 
 use tidegate_io::{Backend, MAX_PIECES, Remainder};
-use tidegate_registry::{Admission, Chunk, Control, End, Key};
+use tidegate_registry::{Admission, Chunk, Control, End, FullPolicy, Key};
 use tidegate_wire::close::CloseCode;
 
 use crate::{
     environment::Environment,
     log::Leg,
+    plan::RoutePlan,
     planted::{self, Bug},
-    session::State,
+    session::{Session, State},
     shard::{Shard, token},
     stamp::Stamp,
     turn::Source,
@@ -24,6 +25,8 @@ pub(crate) enum Content {
     Messages,
     /// Part of a stream of which nothing may be dropped, and where it ends.
     Stream(End),
+    /// The answer that opens a session: it is not the session's fault what waits before it.
+    Opening,
     /// A control frame of the gateway's own.
     Control(Control),
 }
@@ -34,7 +37,7 @@ impl Content {
 
     fn end(self) -> End {
         match self {
-            Content::Messages | Content::Control(_) => End::Boundary,
+            Content::Messages | Content::Opening | Content::Control(_) => End::Boundary,
             Content::Stream(end) => end,
         }
     }
@@ -70,7 +73,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         }
         let mut spans = std::mem::take(&mut self.spans);
         for span in spans.drain(..) {
-            // Nothing may follow what was dropped but the Close.
+            // What follows a message that was dropped looks back at it, or must not come between it and the Close.
             if span.content == Content::Messages && self.cut.contains(&span.key) {
                 self.counters.dropped += 1;
                 continue;
@@ -91,21 +94,56 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         if matches!(session.state, State::Dead) || session.marks.fin_sent {
             return;
         }
-        let (source, content) = if session.transport.seals() {
-            // A sealed stream cannot lose a record, whatever is in it.
-            let sealed = session.transport.seal(self.turn.bytes(span.source));
-            (self.turn.keep(sealed, 0), Content::Stream(span.content.end()))
+        if session.transport.seals() {
+            self.send_sealed(span);
+        } else if session.outbox.is_empty() || planted::is(Bug::SendAroundOutbox) {
+            self.join_turn(span.key, span.source, span.content.end());
         } else {
-            (span.source, span.content)
+            self.join_outbox(span.key, span.source, span.content);
+        }
+    }
+
+    /// Sends past the outbox, with the next system call.
+    fn join_turn(&mut self, key: Key, source: Source, end: End) {
+        let Some(session) = self.registry.get_mut(key) else { return };
+        if session.dirty == 0 {
+            session.dirty = self.turn.enlist(key, false);
+        }
+        let soft = self.plan.route(session.route).outbox.soft();
+        self.turn.append(session.dirty, source, end, soft);
+    }
+
+    /// A sealed stream cannot lose a record, whatever is in it: what a full outbox does not take is not sealed.
+    fn send_sealed(&mut self, Span { key, source, content }: Span) {
+        let Some(session) = self.registry.get_mut(key) else { return };
+        let route = self.plan.route(session.route);
+        let plain = self.turn.bytes(source);
+        let policy = match content {
+            Content::Messages => policy(session, route),
+            Content::Stream(_) | Content::Opening | Content::Control(_) => FullPolicy::Pause,
         };
-        if session.outbox.is_empty() || planted::is(Bug::SendAroundOutbox) {
-            if session.dirty == 0 {
-                session.dirty = self.turn.enlist(span.key, false);
-            }
-            self.turn.append(session.dirty, source, content.end());
+        // Control frames are always taken: their number has its own limit.
+        let refusable = !matches!(content, Content::Control(_) | Content::Opening);
+        if refusable && session.outbox.is_full_for(plain.len(), &route.outbox) {
+            let admission = match policy {
+                FullPolicy::DropNew | FullPolicy::DropOld => Admission::Dropped,
+                FullPolicy::Disconnect | FullPolicy::Pause => Admission::Disconnect,
+            };
+            self.admitted(key, admission);
             return;
         }
-        self.join_outbox(span.key, source, content);
+        let sealed = session.transport.seal(plain);
+        if session.outbox.is_empty() || planted::is(Bug::SendAroundOutbox) {
+            let source = self.turn.keep(sealed, 0);
+            self.join_turn(key, source, content.end());
+            return;
+        }
+        let admission =
+            session.outbox.append_always(&sealed, content.end(), &route.outbox, policy, &mut self.retained);
+        if session.dirty == 0 && !session.in_flight.poll {
+            session.dirty = self.turn.enlist(key, true);
+        }
+        self.admitted(key, admission);
     }
 
     fn join_outbox(&mut self, key: Key, source: Source, content: Content) {
@@ -122,23 +160,48 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                     Admission::Disconnect
                 }
             }
+            Content::Opening => {
+                let bytes = self.turn.bytes(source);
+                session.outbox.append_always(bytes, End::Boundary, limits, route.full, retained)
+            }
             Content::Stream(end) => {
                 session.outbox.append_copy(self.turn.bytes(source), end, limits, retained)
             }
             Content::Messages => {
                 let (bytes, start) = self.turn.take(source);
-                session.outbox.push(Chunk::Owned { bytes, start }, limits, route.full, retained)
+                let policy = policy(session, route);
+                session.outbox.push(Chunk::Owned { bytes, start }, limits, policy, retained)
             }
         };
         if session.dirty == 0 && !session.in_flight.poll {
             session.dirty = self.turn.enlist(key, true);
         }
+        self.admitted(key, admission);
+    }
+
+    /// What follows from an outbox's answer.
+    fn admitted(&mut self, key: Key, admission: Admission) {
         match admission {
             Admission::Queued => {}
             Admission::QueuedPause => self.pause_producer(key),
-            Admission::Dropped => self.counters.dropped += 1,
+            Admission::Dropped => {
+                self.counters.dropped += 1;
+                self.look_back_no_more(key);
+            }
             Admission::DroppedOld(messages) => self.counters.dropped += u64::from(messages),
             Admission::Disconnect => self.slow_consumer(key),
+        }
+    }
+
+    /// A message was dropped. Where compressed ones look back at those before them the next must not, and what was
+    /// compressed since goes with it.
+    fn look_back_no_more(&mut self, key: Key) {
+        if let Some(State::Open(open)) = self.registry.get_mut(key).map(|session| &mut session.state)
+            && let Some(compression) =
+                open.compression.as_mut().filter(|compression| compression.looks_back())
+        {
+            compression.reset_deflater();
+            self.cut.push(key);
         }
     }
 
@@ -265,12 +328,20 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         }
     }
 
-    /// The outbox is past its hard limit, or took nothing for too long.
+    /// The outbox is past its hard limit.
     pub(crate) fn slow_consumer(&mut self, key: Key) {
-        self.counters.slow += 1;
-        let leg = self.leg(key);
-        self.log_end(key, leg, CloseCode::TRY_AGAIN_LATER.into(), "slow consumer: its outbox is full");
+        self.note_slow(key, "slow consumer: its outbox is full");
         self.end_slow(key);
+    }
+
+    /// Counts and logs a slow consumer, once: one whose outbox was full may then not even take its Close.
+    pub(crate) fn note_slow(&mut self, key: Key, reason: &'static str) {
+        let Some(session) = self.registry.get_mut(key) else { return };
+        if !std::mem::replace(&mut session.marks.slow, true) {
+            self.counters.slow += 1;
+            let leg = self.leg(key);
+            self.log_end(key, leg, CloseCode::TRY_AGAIN_LATER.into(), reason);
+        }
     }
 
     /// Sends the FINs that waited for their sessions' last bytes.
@@ -297,7 +368,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                 let end = session.transport.seal_end();
                 session.dirty = self.turn.enlist(key, false);
                 let source = self.turn.keep(end, 0);
-                self.turn.append(session.dirty, source, End::Boundary);
+                self.turn.append(session.dirty, source, End::Boundary, usize::MAX);
                 self.hurried = true;
                 place += 1;
                 continue;
@@ -321,5 +392,18 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             Some(session) if session.marks.upstream => Leg::Upstream,
             _ => Leg::Client,
         }
+    }
+}
+
+/// What a session's full outbox does. What is sealed stays where it is in its stream, and what later messages look back
+/// at must have come before them: there only a new message can be dropped.
+fn policy<S>(session: &Session<S>, route: &RoutePlan) -> FullPolicy {
+    let looks_back = match &session.state {
+        State::Open(open) => open.compression.as_ref().is_some_and(|compression| compression.looks_back()),
+        _ => false,
+    };
+    match route.full {
+        FullPolicy::DropOld if looks_back || session.transport.seals() => FullPolicy::DropNew,
+        policy => policy,
     }
 }

@@ -44,6 +44,8 @@ impl InFlight {
 pub(crate) struct Marks {
     /// Reading is stopped until the far side has room.
     pub(crate) paused: bool,
+    /// Bytes of it are kept for a later turn.
+    pub(crate) held: bool,
     /// Waits on the shard's list for receive buffers.
     pub(crate) starved: bool,
     /// The peer's FIN, or the end of the connection, was seen.
@@ -66,6 +68,8 @@ pub(crate) struct Marks {
     pub(crate) keep_alive: bool,
     /// Counted as an open session.
     pub(crate) counted: bool,
+    /// Counted and logged as a slow consumer.
+    pub(crate) slow: bool,
 }
 
 /// A remote address in 18 bytes instead of 32.

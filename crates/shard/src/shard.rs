@@ -1,9 +1,9 @@
 //! The loop: one turn after the other, and the one `match` on what the kernel reports.
 //!
-//! Order of a turn: submit and wait; what was not taken whole goes to its outbox; receive buffers go back; events;
-//! mail; deadlines. Sends of all of these leave with the next turn's system call.
+//! Order of a turn: submit and wait; what was not taken whole goes to its outbox; receive buffers go back; what earlier
+//! turns left; events; mail; deadlines. Sends of all of these leave with the next turn's system call.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{collections::VecDeque, io, sync::Arc, time::Duration};
 
 use tidegate_io::{Backend, Event, ListenerId, ReceiveEnd, Remainder, Token};
 use tidegate_registry::{Batch, Key, Registry, Retained, Wheel};
@@ -12,6 +12,7 @@ use tidegate_wire::{close::CloseCode, deflate::Codecs, message::Spares};
 use crate::{
     counters::Counters,
     environment::Environment,
+    kept::Kept,
     log::{Entry, Level, What},
     mailbox::{Mail, Mailbox},
     output::Span,
@@ -68,7 +69,7 @@ pub struct Shard<B: Backend, E: Environment> {
     pub(crate) turn: Turn,
     /// What the event at hand sends, until its buffer is in place.
     pub(crate) spans: Vec<Span>,
-    /// Sessions whose outbox has overflowed while these spans are flushed.
+    /// Sessions whose outbox has overflowed while these spans are flushed: what is left of their messages is dropped.
     pub(crate) cut: Vec<Key>,
     /// Sessions whose FIN follows their last bytes.
     pub(crate) finishing: Vec<Key>,
@@ -93,6 +94,10 @@ pub struct Shard<B: Backend, E: Environment> {
     pub(crate) draining: Option<CloseCode>,
     stopping: bool,
     events: Vec<Event<B::Socket>>,
+    /// What was received and waits for a later turn.
+    pub(crate) kept: VecDeque<Kept>,
+    /// Paused sessions' bytes are kept: they do not hold too many buffers.
+    pub(crate) holding: bool,
     remainders: Vec<Remainder>,
     pub(crate) batch: Batch,
     full_logged_ms: u64,
@@ -139,6 +144,8 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             draining: None,
             stopping: false,
             events: Vec::new(),
+            kept: VecDeque::new(),
+            holding: true,
             remainders: Vec::new(),
             batch: Batch::new(),
             full_logged_ms: 0,
@@ -175,6 +182,16 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         Ok(())
     }
 
+    /// Bounds what one turn holds more tightly than [`TURN_BYTES`] and [`TURN_BUFFERS`] do, for tests.
+    ///
+    /// [`TURN_BYTES`]: crate::TURN_BYTES
+    /// [`TURN_BUFFERS`]: crate::TURN_BUFFERS
+    #[doc(hidden)]
+    pub fn bound_turns(&mut self, bytes: usize, buffers: usize) {
+        self.turn.bytes_most = bytes;
+        self.turn.buffers_most = buffers;
+    }
+
     /// What was counted so far.
     pub fn counters(&self) -> Counters {
         self.counters
@@ -201,9 +218,10 @@ impl<B: Backend, E: Environment> Shard<B, E> {
     pub fn step(&mut self) -> io::Result<Progress> {
         self.prepare();
         if self.is_over() {
+            self.drop_kept();
             return Ok(Progress::Ended);
         }
-        let deadline_ms = self.next_deadline_ms();
+        let (deadline_ms, before_ms) = (self.next_deadline_ms(), self.now_ms);
         let sends = Outgoing { turn: &self.turn, registry: &self.registry };
         self.backend.turn(
             &sends,
@@ -213,14 +231,16 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         )?;
         self.now_ms = millis(self.backend.now());
         self.settle();
-        let had_events = !self.events.is_empty();
+        let had_events = !(self.events.is_empty() && self.kept.is_empty());
+        self.take_up_kept();
         let mut events = std::mem::take(&mut self.events);
         for event in events.drain(..) {
             self.handle(event);
         }
         self.events = events;
         self.resume_accepting();
-        let lagging = deadline_ms.is_some_and(|deadline| self.now_ms > deadline + LAG_MS);
+        // A deadline of now is not meant to be met.
+        let lagging = deadline_ms.is_some_and(|deadline| self.now_ms > deadline.max(before_ms) + LAG_MS);
         if !(lagging && had_events) {
             self.expire();
         }
@@ -279,6 +299,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         }
         self.free_dead();
         self.feed_starved();
+        self.hurried |= self.can_take_up();
     }
 
     /// Outboxes that have more than one send could carry.
@@ -311,6 +332,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                 self.settle_long(place);
             }
         }
+        self.keep_rest_of_input();
         for buffer in self.turn.buffers.drain(..) {
             self.backend.recycle(buffer);
         }
@@ -336,9 +358,9 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         match event {
             Event::Received { token, buffer } => {
                 let key = self.key(token);
-                self.received(key, buffer);
+                self.read_or_keep(key, buffer);
             }
-            Event::ReceiveEnded { token, end } => self.receive_ended(self.key(token), end),
+            Event::ReceiveEnded { token, end } => self.end_or_keep(self.key(token), end),
             Event::Writable { token } => self.writable(self.key(token)),
             Event::Connected { token, errno } => self.connected(self.key(token), errno),
             Event::Accepted { listener, socket, peer } => self.accepted(listener, socket, Peer::new(peer)),
@@ -454,7 +476,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         }
     }
 
-    fn receive_ended(&mut self, key: Key, end: ReceiveEnd) {
+    pub(crate) fn receive_ended(&mut self, key: Key, end: ReceiveEnd) {
         let Some(session) = self.registry.get_mut(key) else {
             self.counters.stale += 1;
             return;

@@ -43,6 +43,11 @@ impl Earliest {
         }
     }
 
+    /// A time to look again, though nothing is due by then.
+    fn look(&mut self, at_ms: u64) {
+        self.later_ms = self.later_ms.min(at_ms);
+    }
+
     fn verdict(self) -> Verdict {
         match self {
             Earliest { due: Some(timer), .. } => Verdict::Fire(timer),
@@ -94,6 +99,10 @@ fn judge_open<S>(earliest: &mut Earliest, key: Key, session: &Session<S>, plan: 
     }
     if session.marks.pinged {
         earliest.by(Timer::Pong, session.pinged.ms(now_ms) + limits.pong_timeout_ms);
+        if limits.ping_interval_ms != 0 {
+            // The pong moves no deadline: the next ping's may come long before this one's.
+            earliest.look(now_ms + jitter(key, limits.ping_interval_ms, 0));
+        }
     } else if limits.ping_interval_ms != 0 {
         // A session that spoke since needs no ping yet. Spread, so that those that came together are not pinged together.
         earliest.by(Timer::Ping, session.seen.ms(now_ms) + jitter(key, limits.ping_interval_ms, 0));
@@ -176,9 +185,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             Timer::Linger => self.abort(key, true),
             Timer::Idle => self.idle(key),
             Timer::Write => {
-                self.counters.slow += 1;
-                let code = CloseCode::TRY_AGAIN_LATER.into();
-                self.log_end(key, leg, code, "slow consumer: it took nothing for too long");
+                self.note_slow(key, "slow consumer: it took nothing for too long");
                 self.peer_stalled(key);
             }
         }
@@ -206,5 +213,77 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             self.send_close(key, Some(CloseCode::GOING_AWAY), "idle for too long");
             self.linger(key);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tidegate_hub::RouteId;
+    use tidegate_registry::Registry;
+    use tidegate_wire::{Role, budget::ControlBudget, message::Decoder};
+
+    use super::*;
+    use crate::{
+        session::{Open, Peer},
+        stamp::Stamp,
+    };
+
+    const CONFIG: &str = "version = 1\n[limits]\nping_interval = \"5s\"\npong_timeout = \"30s\"\n\
+        [[listener]]\nbind = \"127.0.0.1:1\"\n[[route]]\npath = \"/\"\necho = {}\n";
+
+    /// The times of the pings within `until_ms` of a session that says nothing but a pong `answer_ms` after each.
+    fn pings(answer_ms: u64, until_ms: u64) -> Vec<u64> {
+        let plan = Plan::new(tidegate_config::parse(CONFIG, "test.toml").expect("it is right"), 1);
+        let state = State::Open(Open {
+            decoder: Decoder::new(Role::Server),
+            compression: None,
+            budget: ControlBudget::default(),
+            close_deadline_ms: 0,
+        });
+        let mut session = Session::new((), Peer::new(None), state, 0);
+        session.route = RouteId(0);
+        let mut registry = Registry::with_capacity(1);
+        let Ok(key) = registry.insert(session) else { panic!("there is room for one") };
+        let (mut sent, mut look_ms, mut pong_ms) = (Vec::new(), 0, u64::MAX);
+        for now_ms in 0..until_ms {
+            let session = registry.get_mut(key).expect("nobody removes it");
+            if now_ms == pong_ms {
+                session.marks.pinged = false;
+                session.seen = Stamp::at(now_ms);
+            }
+            if now_ms < look_ms {
+                continue;
+            }
+            let mut verdict = judge(key, session, &plan, now_ms);
+            if verdict == Verdict::Fire(Timer::Ping) {
+                session.marks.pinged = true;
+                session.pinged = Stamp::at(now_ms);
+                sent.push(now_ms);
+                pong_ms = now_ms + answer_ms;
+                verdict = judge(key, session, &plan, now_ms);
+            }
+            // As in the wheel: only what was scheduled is looked at.
+            let Verdict::Later(later_ms) = verdict else { panic!("{verdict:?} at {now_ms}") };
+            look_ms = later_ms;
+        }
+        sent
+    }
+
+    #[test]
+    fn pings_come_at_their_interval_though_a_pong_may_take_longer() {
+        for answer_ms in [1, 100, 4_000] {
+            let sent = pings(answer_ms, 200_000);
+            for pair in sent.windows(2) {
+                let silence = pair[1] - pair[0] - answer_ms;
+                // The jitter takes up to a quarter, a stamp and the look at it add some milliseconds.
+                assert!((3_750..=5_050).contains(&silence), "{silence} ms of silence before a ping");
+            }
+            assert!(sent.len() as u64 >= 200_000 / (5_100 + answer_ms), "{} pings", sent.len());
+        }
+    }
+
+    #[test]
+    fn a_ping_without_a_pong_is_not_repeated() {
+        assert_eq!(pings(29_000, 30_000).len(), 1);
     }
 }

@@ -23,6 +23,15 @@ pub(crate) enum Source {
     Static(&'static [u8]),
 }
 
+/// A turn that owns so many bytes reads nothing more: all of them are held until the system call.
+pub const TURN_BYTES: usize = 1 << 20;
+
+/// A turn that holds so many receive buffers reads nothing more, so that its system call is not too far away.
+pub const TURN_BUFFERS: usize = 256;
+
+/// Of a session with small limits a turn still answers this much.
+const SESSION_BYTES: usize = 64 << 10;
+
 /// The end of a chain of pieces.
 const NONE: u32 = u32::MAX;
 
@@ -39,6 +48,7 @@ pub(crate) struct Dirty {
     first: u32,
     last: u32,
     pieces: u32,
+    bytes: usize,
     /// The bytes come from the session's outbox; the chain is empty.
     pub(crate) from_outbox: bool,
     /// Where the last piece ends.
@@ -46,16 +56,50 @@ pub(crate) struct Dirty {
 }
 
 /// The sends of the turn that is being prepared, and what they borrow from.
-#[derive(Default)]
 pub(crate) struct Turn {
     pub(crate) buffers: Vec<Buffer>,
     pub(crate) owned: Vec<Vec<u8>>,
+    /// Bytes in `owned`.
+    owned_bytes: usize,
+    /// A session has been answered as much as it may be in one turn.
+    sated: bool,
+    /// The buffer, by its place, that was not read to its end, whose it is, and where to go on.
+    pub(crate) unread: Option<(usize, Key, usize)>,
+    pub(crate) bytes_most: usize,
+    pub(crate) buffers_most: usize,
     arena: Vec<u8>,
     pieces: Vec<Piece>,
     pub(crate) dirty: Vec<Dirty>,
 }
 
+impl Default for Turn {
+    fn default() -> Turn {
+        Turn {
+            buffers: Vec::new(),
+            owned: Vec::new(),
+            owned_bytes: 0,
+            sated: false,
+            unread: None,
+            bytes_most: TURN_BYTES,
+            buffers_most: TURN_BUFFERS,
+            arena: Vec::new(),
+            pieces: Vec::new(),
+            dirty: Vec::new(),
+        }
+    }
+}
+
 impl Turn {
+    /// Whether nothing more is to be read before the system call.
+    pub(crate) fn is_full(&self) -> bool {
+        self.sated || self.owned_bytes >= self.bytes_most || self.buffers.len() >= self.buffers_most
+    }
+
+    /// Bytes that it owns.
+    pub(crate) fn owned_bytes(&self) -> usize {
+        self.owned_bytes
+    }
+
     /// Keeps small bytes until the turn is over.
     pub(crate) fn keep_small(&mut self, bytes: &[u8]) -> Source {
         let start = self.arena.len() as u32;
@@ -65,8 +109,16 @@ impl Turn {
 
     /// Keeps owned bytes until the turn is over; `start` is where they count from.
     pub(crate) fn keep(&mut self, bytes: Vec<u8>, start: usize) -> Source {
+        self.owned_bytes += bytes.len();
         self.owned.push(bytes);
         Source::Owned { index: self.owned.len() as u32 - 1, start: start as u32 }
+    }
+
+    /// A place for bytes that several pieces will share; they are put there when they were read.
+    pub(crate) fn reserve_carried(&mut self, len: usize) -> usize {
+        self.owned_bytes += len;
+        self.owned.push(Vec::new());
+        self.owned.len() - 1
     }
 
     /// The bytes of a source.
@@ -86,12 +138,22 @@ impl Turn {
 
     /// A new place in the list of sessions that send in this turn; its index plus one.
     pub(crate) fn enlist(&mut self, key: Key, from_outbox: bool) -> u32 {
-        self.dirty.push(Dirty { key, first: NONE, last: NONE, pieces: 0, from_outbox, end: End::Boundary });
+        self.dirty.push(Dirty {
+            key,
+            first: NONE,
+            last: NONE,
+            pieces: 0,
+            bytes: 0,
+            from_outbox,
+            end: End::Boundary,
+        });
         self.dirty.len() as u32
     }
 
-    /// Adds a piece behind those of `place` (an index plus one).
-    pub(crate) fn append(&mut self, place: u32, source: Source, end: End) {
+    /// Adds a piece behind those of `place` (an index plus one). A session above `soft` must see what the kernel takes
+    /// before more is read.
+    pub(crate) fn append(&mut self, place: u32, source: Source, end: End, soft: usize) {
+        let len = self.bytes(source).len();
         let index = self.pieces.len() as u32;
         self.pieces.push(Piece { source, next: NONE });
         let dirty = &mut self.dirty[place as usize - 1];
@@ -102,7 +164,9 @@ impl Turn {
         }
         dirty.last = index;
         dirty.pieces += 1;
+        dirty.bytes += len;
         dirty.end = end;
+        self.sated |= dirty.bytes > soft.max(SESSION_BYTES);
     }
 
     /// All pieces of a place, in order, also those past what one send can carry.
@@ -141,6 +205,8 @@ impl Turn {
     /// After the turn: everything but the buffers, which the caller recycles.
     pub(crate) fn clear(&mut self) {
         self.owned.clear();
+        self.owned_bytes = 0;
+        self.sated = false;
         self.arena.clear();
         // A burst of control frames must not be paid for in memory ever after.
         if self.arena.capacity() > 1 << 20 {

@@ -202,18 +202,17 @@ impl Queue {
     }
 
     pub(super) fn drop_unsent(&mut self) -> bool {
-        let keep = match self.pieces.front() {
-            None => 0,
-            Some(Piece { kind: Kind::Message { begun, .. }, .. }) => usize::from(*begun),
-            Some(Piece { kind: Kind::Control, bytes, .. }) => {
-                usize::from(!matches!(bytes, Bytes::Waiting(_)))
-            }
-            // Its first frame may have been begun.
-            Some(Piece { kind: Kind::Stream(_), .. }) => {
+        // Of a stream nothing may be missing, be it the rest of a frame or the answer to a handshake.
+        let streamed = self.pieces.iter().rposition(|piece| matches!(piece.kind, Kind::Stream(_)));
+        let keep = match (streamed, self.pieces.front()) {
+            (Some(last), _) => {
                 let whole = |piece: &Piece| piece.kind != Kind::Stream(End::Inside);
-                let Some(last) = self.pieces.iter().position(whole) else { return false };
-                last + 1
+                let Some(behind) = self.pieces.iter().skip(last).position(whole) else { return false };
+                last + behind + 1
             }
+            (None, Some(Piece { kind: Kind::Message { begun, .. }, .. })) => usize::from(*begun),
+            (None, Some(Piece { bytes, .. })) => usize::from(!matches!(bytes, Bytes::Waiting(_))),
+            (None, None) => 0,
         };
         while self.pieces.len() > keep {
             let Some(piece) = self.pieces.pop_back() else { break };

@@ -233,16 +233,18 @@ impl Model {
     }
 
     fn drop_unsent(&mut self) -> bool {
-        let keep = match self.items.first() {
-            Some(Item { kind: ItemKind::Stream(_), .. }) => {
-                match self.items.iter().position(|item| item.kind != ItemKind::Stream(End::Inside)) {
-                    Some(last) => last + 1,
-                    None => return false,
-                }
+        let mut keep = usize::from(self.items.first().is_some_and(|item| item.sent > 0));
+        for (place, item) in self.items.iter().enumerate() {
+            if matches!(item.kind, ItemKind::Stream(_)) {
+                keep = place + 1;
             }
-            Some(item) if item.sent > 0 => 1,
-            _ => 0,
-        };
+        }
+        if keep > 0 && self.items[keep - 1].kind == ItemKind::Stream(End::Inside) {
+            if keep == self.items.len() {
+                return false;
+            }
+            keep += 1;
+        }
         self.items.truncate(keep);
         self.paused = false;
         true
@@ -514,6 +516,21 @@ fn control_frames_are_taken_above_the_hard_limit() {
 }
 
 #[test]
+fn sealed_bytes_are_asked_about_before_and_never_refused_or_dropped_after() {
+    let (mut outbox, mut retained) = fixture();
+    assert!(!outbox.is_full_for(5000, &LIMITS), "the first message may have any size");
+    let sealed = outbox.append_always(&[1; 1600], End::Boundary, &LIMITS, FullPolicy::DropNew, &mut retained);
+    assert_eq!(sealed, Admission::Queued, "who drops is not paused");
+    assert!(!outbox.is_full_for(1800 - 1600 - 2 * CHUNK_COST, &LIMITS));
+    assert!(outbox.is_full_for(1800 - 1600 - 2 * CHUNK_COST + 1, &LIMITS));
+    let sealed = outbox.append_always(&[2; 200], End::Boundary, &LIMITS, FullPolicy::Pause, &mut retained);
+    assert_eq!(sealed, Admission::QueuedPause);
+    let message = Chunk::Owned { bytes: vec![3; 500], start: 0 };
+    assert_eq!(outbox.push(message, &LIMITS, FullPolicy::DropOld, &mut retained), Admission::Dropped);
+    assert_eq!(outbox.buffered(), 1800);
+}
+
+#[test]
 fn nothing_is_put_inside_a_frame() {
     let (mut outbox, mut retained) = fixture();
     let _ = outbox.append_copy(b"\x81\x05he", End::Inside, &LIMITS, &mut retained);
@@ -535,6 +552,18 @@ fn a_slow_consumers_queue_is_dropped_behind_what_was_begun() {
     assert!(outbox.drop_unsent(&mut retained));
     assert!(outbox.push_control(Control::Close, b"\x88\x02\x03\xf5", &mut retained));
     assert_eq!(outbox.pieces().collect::<Vec<_>>().concat(), b"\x03two\x88\x02\x03\xf5"[..].to_vec());
+}
+
+#[test]
+fn the_answer_to_a_handshake_is_not_dropped_with_what_follows_it() {
+    let (mut outbox, mut retained) = fixture();
+    let _ = outbox.push_remainder([&[1; 800][..]].into_iter(), 0, End::Boundary, &LIMITS, &mut retained);
+    let message = |byte| Chunk::Owned { bytes: vec![byte; 20], start: 0 };
+    let _ = outbox.push(message(2), &LIMITS, FullPolicy::Disconnect, &mut retained);
+    let _ = outbox.append_copy(b"HTTP/1.1 101", End::Boundary, &LIMITS, &mut retained);
+    let _ = outbox.push(message(3), &LIMITS, FullPolicy::Disconnect, &mut retained);
+    assert!(outbox.drop_unsent(&mut retained));
+    assert_eq!(outbox.pieces().map(<[u8]>::len).collect::<Vec<_>>(), [800, 20, 12]);
 }
 
 #[test]

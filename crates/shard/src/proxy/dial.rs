@@ -296,7 +296,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         let accepted = Accepted { key: &client_key, protocol: agreed.protocol.as_deref(), extension };
         handshake::switching_protocols(&mut response, &accepted);
         let source = self.turn.keep(response, 0);
-        self.emit(client, source, Content::WHOLE);
+        self.emit(client, source, Content::Opening);
         let reading = |role: Role, compression: Option<Compression>| match edge {
             Some(_) => Reading::Messages(Box::new(Messages { decoder: Decoder::new(role), compression })),
             None => Reading::Cut(Inspector::new(role)),

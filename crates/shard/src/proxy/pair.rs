@@ -29,13 +29,15 @@ use crate::{
 /// What ended the reading of a buffer.
 pub(super) enum Stop {
     Used,
+    /// The turn is full; so many bytes were used.
+    Full(usize),
     Close(CloseFrame),
     Violation(Violation),
     Flood,
 }
 
 impl<B: Backend, E: Environment> Shard<B, E> {
-    /// Forwards what a leg received; uses all of it.
+    /// Forwards what a leg received; uses all of it unless the turn is full, and gives how much.
     pub(crate) fn relay(&mut self, key: Key, bytes: &mut [u8], place: Place) -> usize {
         let now_ms = self.now_ms;
         let Some(session) = self.registry.get_mut(key) else { return bytes.len() };
@@ -68,6 +70,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         }
         match stop {
             Stop::Used => {}
+            Stop::Full(used) => return used,
             Stop::Close(close) => self.pair_close_received(key, close),
             Stop::Violation(violation) => self.pair_violated(key, violation.close_code(), violation.text()),
             Stop::Flood => {

@@ -1,9 +1,18 @@
 //! The real shard in the simulator: its configuration, clients and upstreams drawn by seed.
 
-use std::{io, rc::Rc, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    rc::Rc,
+    sync::Arc,
+};
 
 use tidegate_io::{Address, BUFFER_BYTES, Backend, ListenerId};
-use tidegate_shard::{Environment, Mail, Plan, Progress, Sender, Shard, log::Entry, mailbox};
+use tidegate_shard::{
+    Environment, Mail, Plan, Progress, Sender, Shard,
+    log::{Entry, What},
+    mailbox,
+};
 use tidegate_wire::close::CloseCode;
 
 use super::{
@@ -21,6 +30,8 @@ use super::{
 struct Surroundings {
     random: Random,
     trace: Trace,
+    /// Sessions that were logged as slow.
+    slow: BTreeSet<u64>,
 }
 
 impl Environment for Surroundings {
@@ -31,6 +42,12 @@ impl Environment for Surroundings {
     fn log(&mut self, entry: Entry) {
         if self.trace == Trace::Print {
             println!("              log: {:?} {:x?} {}", entry.level, entry.session, entry.what);
+        }
+        if let What::Ended { reason, .. } = entry.what
+            && reason.starts_with("slow consumer")
+        {
+            let session = entry.session.expect("it has ended");
+            assert!(self.slow.insert(session), "session {session:x} is logged as slow more than once");
         }
     }
 }
@@ -64,6 +81,7 @@ impl Subject for Gateway {
             },
             buffers: seen.buffers,
             retained: seen.retained,
+            retained_sum: seen.retained_sum,
             outbox_bytes: seen.outbox_bytes,
             outbox_most: seen.outbox_most,
             partial_bytes: seen.partial_bytes,
@@ -74,7 +92,17 @@ impl Subject for Gateway {
             excused_untimed: legs.ending + legs.waiting.min(legs.dialing),
             inflaters: seen.inflaters,
             sends: seen.sends,
+            turn_bytes: seen.turn_bytes,
             listeners: seen.listeners,
+        }
+    }
+
+    fn cover(&self, covered: &mut BTreeMap<String, u64>) {
+        let counters = self.shard.counters();
+        for (what, count) in [("kept for a later turn", counters.kept), ("reader paused", counters.pauses)] {
+            if count > 0 {
+                *covered.entry(format!("shard: {what}")).or_default() += count;
+            }
         }
     }
 }
@@ -286,8 +314,9 @@ pub(crate) fn run(seed: u64, trace: Trace) -> Outcome {
     let plan = Plan::new(config, 1);
     let backend = world.backend();
     let (letters, letterbox) = mailbox(backend.waker());
-    let surroundings = Surroundings { random: world.random.fork(), trace };
+    let surroundings = Surroundings { random: world.random.fork(), trace, slow: BTreeSet::new() };
     let mut shard = Shard::new(0, backend, surroundings, Arc::clone(&plan), letterbox, setup.max_sessions);
+    let turn_bytes = bound_turns(&mut shard, seed);
     let backlog = *world.random.pick(&[1, 4, 128]);
     shard.listen(ListenerId(0), SimListener { backlog }).expect("it is the first one");
     listen_again(&mut shard, SimListener { backlog });
@@ -310,8 +339,22 @@ pub(crate) fn run(seed: u64, trace: Trace) -> Outcome {
         // A message twice while it grows, or early data: one buffer, and the burst behind the pause.
         partial_per_slot: (2 * setup.terms.message_bytes).max(16 * BUFFER_BYTES) + (40 << 10),
         timed: true,
+        // The first event may add what one buffer holds, and the last one a message and its sealed copy.
+        turn_bytes: turn_bytes + 2 * setup.terms.message_bytes + (256 << 10),
     };
     world.run(Gateway { shard }, &bounds)
+}
+
+/// In half of the seeds a turn holds so little that much has to wait for later ones; gives the bytes.
+fn bound_turns(shard: &mut Shard<SimBackend, Surroundings>, seed: u64) -> usize {
+    // Of its own: what else a seed draws must not depend on it.
+    let mut random = Random::new(seed ^ 0x7475_726e);
+    if random.below(2) == 0 {
+        return tidegate_shard::TURN_BYTES;
+    }
+    let bytes = *random.pick(&[1, 1_000, 64 << 10, tidegate_shard::TURN_BYTES]);
+    shard.bound_turns(bytes, *random.pick(&[1, 2, 8, tidegate_shard::TURN_BUFFERS]));
+    bytes
 }
 
 /// The second listener speaks records where the feature is there.

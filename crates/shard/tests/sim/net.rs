@@ -217,6 +217,8 @@ pub(crate) struct Net {
     pub(crate) idle_turns: u32,
     /// Buffers that came back since the start.
     pub(crate) recycled: u64,
+    /// The same as of the turn before.
+    pub(crate) recycled_before: u64,
     pub(crate) operations: u64,
 }
 
@@ -260,6 +262,7 @@ impl Net {
             counters: Counters::default(),
             idle_turns: 0,
             recycled: 0,
+            recycled_before: 0,
             operations: 0,
             random,
         }

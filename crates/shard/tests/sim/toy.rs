@@ -426,7 +426,13 @@ pub(crate) fn run(seed: u64, bug: Option<Bug>, trace: Trace) -> Outcome {
             waker.wake();
         }),
     );
-    let bounds =
-        Bounds { slots: 12, outbox: HIGH + 16 * 20_000, inflaters: 0, partial_per_slot: 0, timed: true };
+    let bounds = Bounds {
+        slots: 12,
+        outbox: HIGH + 16 * 20_000,
+        inflaters: 0,
+        partial_per_slot: 0,
+        timed: true,
+        turn_bytes: 0,
+    };
     world.run(toy, &bounds)
 }

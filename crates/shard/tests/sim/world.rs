@@ -17,6 +17,9 @@ pub(crate) trait Subject {
 
     /// What it believes to hold now, between two turns.
     fn inspect(&self) -> Inspection;
+
+    /// Counts what it went through, at the end.
+    fn cover(&self, _covered: &mut BTreeMap<String, u64>) {}
 }
 
 /// What the subject believes.
@@ -27,8 +30,9 @@ pub(crate) struct Inspection {
     pub(crate) legs: u32,
     pub(crate) armed: Armed,
     pub(crate) buffers: u32,
-    /// What the counter of retained bytes says, and what waits in all outboxes.
+    /// What the counter of retained bytes says, what all outboxes add up to, and what waits in them.
     pub(crate) retained: usize,
+    pub(crate) retained_sum: usize,
     pub(crate) outbox_bytes: usize,
     pub(crate) outbox_most: usize,
     pub(crate) partial_bytes: usize,
@@ -39,6 +43,8 @@ pub(crate) struct Inspection {
     pub(crate) excused_untimed: u32,
     pub(crate) inflaters: u32,
     pub(crate) sends: u32,
+    /// Bytes that it owns for them.
+    pub(crate) turn_bytes: usize,
     pub(crate) listeners: u32,
 }
 
@@ -53,6 +59,8 @@ pub(crate) struct Bounds {
     pub(crate) partial_per_slot: usize,
     /// Each slot has a deadline.
     pub(crate) timed: bool,
+    /// That a turn owns.
+    pub(crate) turn_bytes: usize,
 }
 
 /// How a seed went.
@@ -137,6 +145,7 @@ impl World {
         }
         self.check_end(&subject.inspect());
         self.settle();
+        subject.cover(&mut self.net.borrow_mut().covered);
         drop(subject);
         let net = self.net.borrow();
         outcome.fired = net.fired.clone();
@@ -157,9 +166,10 @@ impl World {
         let lent = net.lent().lent;
         assert!(seen.buffers == lent, "the shard holds {} buffers, {lent} are lent", seen.buffers);
         assert!(
-            (seen.retained == 0) == (seen.outbox_bytes == 0),
-            "{} bytes counted as retained, {} wait",
+            seen.retained == seen.retained_sum && seen.retained >= seen.outbox_bytes,
+            "{} bytes counted as retained, {} are, {} wait",
             seen.retained,
+            seen.retained_sum,
             seen.outbox_bytes
         );
         assert!(
@@ -177,6 +187,12 @@ impl World {
             seen.outbox_most,
             bounds.outbox
         );
+        assert!(
+            seen.turn_bytes <= bounds.turn_bytes,
+            "a turn owns {} bytes of {}",
+            seen.turn_bytes,
+            bounds.turn_bytes
+        );
         let partial = bounds.partial_per_slot * seen.slots as usize;
         assert!(
             seen.partial_bytes <= partial,
@@ -186,8 +202,8 @@ impl World {
     }
 
     fn check_end(&self, seen: &Inspection) {
-        // What the last turn received is given back with the subject.
-        let seen = Inspection { buffers: 0, ..seen.clone() };
+        // What the last turn received, and has made of it, goes with the subject.
+        let seen = Inspection { buffers: 0, turn_bytes: 0, ..seen.clone() };
         assert!(seen == Inspection::default(), "not all is over at the end: {seen:?}");
         let net = self.net.borrow();
         assert!(net.armed() == Armed::default(), "left in the kernel at the end: {:?}", net.armed());

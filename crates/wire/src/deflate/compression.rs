@@ -20,7 +20,7 @@ pub struct Compression {
 struct Takeover {
     inflater: Context<Box<Inflater>>,
     deflater: Context<Deflater>,
-    /// The peer has seen messages that the deflater has not: what it would look back at is no longer there.
+    /// The peer and the deflater have not seen the same messages: what it would look back at is not there.
     deflater_is_stale: bool,
     /// Of the budget.
     reserved: usize,
@@ -111,8 +111,16 @@ impl Compression {
         }
     }
 
+    /// Whether a message that [`deflate`](Self::deflate) has made may look back at earlier ones: then none of them can be
+    /// left out without spoiling those behind it.
+    #[must_use]
+    pub fn looks_back(&self) -> bool {
+        self.takeover.as_ref().is_some_and(|takeover| !matches!(takeover.deflater, Context::None))
+    }
+
     /// To be called after the session was sent a compressed message that [`deflate`](Self::deflate) has not made, such
-    /// as a shared broadcast: the next one looks back at nothing. Costs nothing until then.
+    /// as a shared broadcast, or was not sent one that it has: the next one looks back at nothing. Costs nothing until
+    /// then.
     pub fn reset_deflater(&mut self) {
         if let Some(takeover) = &mut self.takeover {
             takeover.deflater_is_stale = true;

@@ -16,11 +16,9 @@ impl Client {
         *self.promise() == Promise::Echo && matches!(self.facts.terms.full, Full::DropNew | Full::DropOld)
     }
 
-    /// Whether the echo ends its session when it cannot get rid of its answers. What is sealed cannot be dropped.
+    /// Whether the echo ends its session when it cannot get rid of its answers.
     pub(super) fn may_be_too_slow(&self) -> bool {
-        let full = self.facts.terms.full;
-        *self.promise() == Promise::Echo
-            && (full == Full::Disconnect || (full != Full::Pause && self.listener == 1))
+        *self.promise() == Promise::Echo && self.facts.terms.full == Full::Disconnect
     }
 
     /// Closes that the gateway may send on its own account.
