@@ -25,8 +25,9 @@ use crate::{
 /// How long accepting pauses after the system refused a connection (`EMFILE` and the like).
 const ACCEPT_PAUSE_MS: u64 = 100;
 
-/// A turn that comes this much later than its deadline means that the process did not run (stopped, or the machine
-/// slept): what the peers sent meanwhile is read first, before any of them is found to be too late.
+/// A turn that takes this much longer than its deadline allows means that the process did not run (stopped, or the
+/// machine slept): what the peers sent meanwhile is read first, before any of them is found to be too late. One turn is
+/// enough for that.
 const LAG_MS: u64 = 1_000;
 
 /// Buffers kept for messages that do not lie in one receive buffer.
@@ -95,6 +96,8 @@ pub struct Shard<B: Backend, E: Environment> {
     events: Vec<Event<B::Socket>>,
     remainders: Vec<Remainder>,
     pub(crate) batch: Batch,
+    /// The turn before has left its deadlines to this one.
+    skipped: bool,
     full_logged_ms: u64,
 }
 
@@ -141,6 +144,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             events: Vec::new(),
             remainders: Vec::new(),
             batch: Batch::new(),
+            skipped: false,
             full_logged_ms: 0,
             backend,
             environment,
@@ -204,6 +208,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             return Ok(Progress::Ended);
         }
         let deadline_ms = self.next_deadline_ms();
+        let before_ms = self.now_ms;
         let sends = Outgoing { turn: &self.turn, registry: &self.registry };
         self.backend.turn(
             &sends,
@@ -220,8 +225,9 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         }
         self.events = events;
         self.resume_accepting();
-        let lagging = deadline_ms.is_some_and(|deadline| self.now_ms > deadline + LAG_MS);
-        if !(lagging && had_events) {
+        let lagging = deadline_ms.is_some_and(|deadline| self.now_ms > deadline.max(before_ms) + LAG_MS);
+        self.skipped = lagging && had_events && !self.skipped;
+        if !self.skipped {
             self.expire();
         }
         Ok(Progress::Running)
