@@ -3,7 +3,7 @@
 //! Order of a turn: submit and wait; what was not taken whole goes to its outbox; receive buffers go back; events;
 //! mail; deadlines. Sends of all of these leave with the next turn's system call.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{collections::VecDeque, io, sync::Arc, time::Duration};
 
 use tidegate_io::{Backend, Event, ListenerId, ReceiveEnd, Remainder, Token};
 use tidegate_registry::{Batch, Key, Registry, Retained, Wheel};
@@ -75,8 +75,8 @@ pub struct Shard<B: Backend, E: Environment> {
     pub(crate) finishing: Vec<Key>,
     /// The coming turn must not wait: more bytes, or FINs, follow what it sends.
     pub(crate) hurried: bool,
-    /// Sessions without a receive, for want of buffers.
-    starved: Vec<Key>,
+    /// Sessions without a receive, for want of buffers: who came first is armed first.
+    starved: VecDeque<Key>,
     /// Sessions whose outbox did not fit into one send.
     pub(crate) again: Vec<Key>,
     /// Sessions whose send failed in this turn, with the error.
@@ -128,7 +128,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             cut: Vec::new(),
             finishing: Vec::new(),
             hurried: false,
-            starved: Vec::new(),
+            starved: VecDeque::new(),
             again: Vec::new(),
             broken: Vec::new(),
             slow: Vec::new(),
@@ -477,7 +477,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             ReceiveEnd::Starved => {
                 session.marks.starved = true;
                 if !planted::is(Bug::IgnoreStarved) {
-                    self.starved.push(key);
+                    self.starved.push_back(key);
                 }
                 self.counters.starved += 1;
             }
@@ -500,7 +500,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         let pool = self.backend.buffers();
         let free = pool.total.saturating_sub(pool.lent) as usize;
         for _ in 0..free.min(self.starved.len()) {
-            let Some(key) = self.starved.pop() else { break };
+            let Some(key) = self.starved.pop_front() else { break };
             let Some(session) = self.registry.get_mut(key) else { continue };
             session.marks.starved = false;
             self.arm_receive(key);

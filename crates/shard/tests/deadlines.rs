@@ -376,3 +376,19 @@ fn a_process_that_always_comes_late_skips_one_turn_at_most() {
     stage.turn();
     assert!(stage.sent(silent).starts_with(b"HTTP/1.1 408"));
 }
+
+#[test]
+fn who_waits_for_buffers_first_is_armed_first() {
+    let mut stage = Stage::new("", ECHO);
+    let sockets: Vec<Socket> = (0..4).map(|_| stage.accept()).collect();
+    stage.world.borrow_mut().empty = true;
+    for &socket in &sockets {
+        let token = stage.socket(socket, |kernel| kernel.receive.take()).expect("armed");
+        stage.world.borrow_mut().complete(Event::ReceiveEnded { token, end: ReceiveEnd::Starved });
+    }
+    stage.turn();
+    stage.world.borrow_mut().armed.clear();
+    stage.world.borrow_mut().empty = false;
+    stage.turns(2);
+    assert_eq!(stage.world.borrow().armed, sockets);
+}
