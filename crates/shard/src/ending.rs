@@ -55,7 +55,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         self.arm_receive(key);
     }
 
-    /// The FIN was sent: the peer's is awaited, but not for ever.
+    /// The FIN was sent, or there is no time left to wait for it: the peer's is awaited, but not for ever.
     pub(crate) fn limit_linger(&mut self, key: Key) {
         let latest_ms = self.now_ms + self.plan.limits().close_timeout_ms;
         if let Some(State::Lingering { deadline_ms, .. }) = self.registry.get_mut(key).map(|s| &mut s.state) {
@@ -202,7 +202,9 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                 }
             }
             State::Paired(_) => self.drain_leg(key, code),
-            State::Dialing(_) | State::Lingering { .. } | State::Dead => {}
+            // Until now a reader that takes a byte now and then could have as long as it liked.
+            State::Lingering { .. } => self.limit_linger(key),
+            State::Dialing(_) | State::Dead => {}
         }
     }
 

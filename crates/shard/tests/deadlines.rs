@@ -392,3 +392,21 @@ fn who_waits_for_buffers_first_is_armed_first() {
     stage.turns(2);
     assert_eq!(stage.world.borrow().armed, sockets);
 }
+
+#[test]
+fn a_drain_bounds_a_linger_that_waits_for_a_slow_reader() {
+    let mut stage = Stage::new("close_timeout = \"2s\"\nwrite_timeout = \"30s\"", ECHO);
+    let socket = stage.open();
+    stage.socket(socket, |kernel| kernel.room = 10);
+    stage.send(socket, &[frame(0x82, &[7; 5_000], true), frame(0x88, b"", true)].concat());
+    stage.pass(5);
+    stage.drain();
+    for _ in 0..30 {
+        stage.pass(1);
+        if stage.turn() == Progress::Ended {
+            return;
+        }
+        stage.make_room(socket, 1);
+    }
+    panic!("thirty seconds, and a byte of 5,000 in each: the drain waits for a reader without end");
+}
