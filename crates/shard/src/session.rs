@@ -132,6 +132,8 @@ pub(crate) enum State {
     Lingering {
         /// Bytes discarded so far.
         discarded: u32,
+        /// How long the peer may take once nothing is left to send, in milliseconds.
+        timeout_ms: u32,
         /// By when it must be over, in milliseconds.
         deadline_ms: u64,
     },

@@ -296,6 +296,30 @@ impl Stage {
         socket
     }
 
+    /// A client and its upstream.
+    fn pair(&mut self) -> (Socket, Socket) {
+        let client = self.client();
+        let upstream = client + 1;
+        let token = self.socket(upstream, |kernel| kernel.connect.take()).expect("it is dialed");
+        self.world.borrow_mut().complete(Event::Connected { token, errno: 0 });
+        self.turns(3);
+        // The nonce is of zeros here.
+        self.send(
+            upstream,
+            b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+              Sec-WebSocket-Accept: ICX+Yqv66kxgM0FcWaLWlFLwTAI=\r\n\r\n",
+        );
+        assert!(
+            self.socket(client, |kernel| kernel.sent.starts_with(b"HTTP/1.1 101")),
+            "{:?}",
+            self.log.borrow()
+        );
+        for socket in [client, upstream] {
+            self.socket(socket, |kernel| kernel.sent.clear());
+        }
+        (client, upstream)
+    }
+
     fn down(&self, socket: Socket) -> Option<bool> {
         self.socket(socket, |kernel| kernel.down)
     }
@@ -333,6 +357,7 @@ fn frame(first: u8, payload: &[u8], masked: bool) -> Vec<u8> {
 }
 
 const ECHO: &str = "echo = {}";
+const PROXY: &str = "proxy = { upstreams = [\"ws://127.0.0.1:2\"] }";
 
 #[test]
 fn a_shard_that_never_waits_still_ends_what_is_late() {
@@ -409,4 +434,39 @@ fn a_drain_bounds_a_linger_that_waits_for_a_slow_reader() {
         stage.make_room(socket, 1);
     }
     panic!("thirty seconds, and a byte of 5,000 in each: the drain waits for a reader without end");
+}
+
+#[test]
+fn a_routes_own_close_timeout_counts() {
+    // Where the peer does not answer a Close, and where it does not end behind it.
+    let limits = "close_timeout = \"20s\"\nwrite_timeout = \"60s\"";
+    let route = "limits = { close_timeout = \"2s\" }";
+    let mut stage = Stage::new(limits, &format!("{route}\n{ECHO}"));
+    let socket = stage.open();
+    stage.send(socket, &frame(0x88, b"", true));
+    stage.pass(3);
+    assert_eq!(stage.down(socket), Some(true), "it does not end");
+
+    let mut stage = Stage::new(limits, &format!("{route}\n{ECHO}"));
+    let socket = stage.open();
+    stage.drain();
+    assert_eq!(stage.down(socket), None);
+    stage.pass(3);
+    assert_eq!(stage.down(socket), Some(true), "it does not answer a drain's Close");
+
+    let mut stage = Stage::new(limits, &format!("{route}\n{PROXY}"));
+    let (client, upstream) = stage.pair();
+    stage.send(client, &frame(0x88, b"", true));
+    stage.pass(3);
+    assert_eq!(stage.down(upstream), Some(true), "the upstream does not answer");
+    assert_eq!(stage.sent(client), frame(0x88, b"", false));
+
+    // What is refused before it had a route goes by that of all.
+    let mut stage = Stage::new(limits, &format!("{route}\n{ECHO}"));
+    let socket = stage.accept();
+    stage.send(socket, b"GET /other HTTP/1.1\r\nHost: gw.test\r\n\r\n");
+    stage.pass(10);
+    assert_eq!(stage.down(socket), None);
+    stage.pass(11);
+    assert_eq!(stage.down(socket), Some(true));
 }
