@@ -23,6 +23,9 @@ pub(crate) enum Source {
     Static(&'static [u8]),
 }
 
+// An outbox counts as sent what it has offered: the backend must take as many pieces.
+const _: () = assert!(MAX_PIECES == tidegate_registry::MAX_PIECES);
+
 /// The end of a chain of pieces.
 const NONE: u32 = u32::MAX;
 
