@@ -227,6 +227,11 @@ impl<S> Session<S> {
             marks: Marks::default(),
         }
     }
+
+    /// Whether the gateway itself keeps the peer from being heard, or from hearing.
+    pub(crate) fn is_held(&self) -> bool {
+        self.marks.paused || !self.outbox.is_empty()
+    }
 }
 
 #[cfg(test)]

@@ -527,6 +527,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         if session.marks.paused {
             session.marks.paused = false;
             self.arm_receive(key);
+            self.count_anew(key);
         }
     }
 

@@ -13,6 +13,7 @@ use crate::{
     plan::Plan,
     session::{Session, State},
     shard::Shard,
+    stamp::Stamp,
 };
 
 /// What could not be done when it was due (a ping inside a forwarded frame) is tried again after this.
@@ -43,6 +44,11 @@ impl Earliest {
         }
     }
 
+    /// Nothing is due then, but it is time to look again.
+    fn look_at(&mut self, time_ms: u64) {
+        self.later_ms = self.later_ms.min(time_ms);
+    }
+
     fn verdict(self) -> Verdict {
         match self {
             Earliest { due: Some(timer), .. } => Verdict::Fire(timer),
@@ -68,14 +74,7 @@ pub(crate) fn judge<S>(key: Key, session: &Session<S>, plan: &Plan, now_ms: u64)
             deadline_ms => earliest.by(Timer::Close, deadline_ms),
         },
         State::Paired(paired) => match paired.ending.as_ref().map_or(0, |ending| ending.deadline_ms) {
-            // A reader that is paused for its far side is not late.
-            0 => judge_open(
-                &mut earliest,
-                key,
-                session,
-                plan,
-                paired.is_mid_message() && !session.marks.paused,
-            ),
+            0 => judge_open(&mut earliest, key, session, plan, paired.is_mid_message()),
             deadline_ms => earliest.by(Timer::Close, deadline_ms),
         },
         State::Dead => return Verdict::Nothing,
@@ -85,6 +84,12 @@ pub(crate) fn judge<S>(key: Key, session: &Session<S>, plan: &Plan, now_ms: u64)
 
 fn judge_open<S>(earliest: &mut Earliest, key: Key, session: &Session<S>, plan: &Plan, partial: bool) {
     let now_ms = earliest.now_ms;
+    if session.is_held() {
+        // Its pong lies unread in the kernel, or its ping waits behind what it has not taken yet: a slow reader is not a
+        // silent peer. The write deadline, its own or its far side's, ends it where nothing moves any more.
+        earliest.look_at(now_ms + plan.limits().write_timeout_ms);
+        return;
+    }
     let limits = &plan.route(session.route).limits;
     if partial {
         earliest.by(Timer::Message, session.since.ms(now_ms) + limits.message_timeout_ms);
@@ -125,6 +130,17 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             self.look_again(key);
         }
         self.batch = batch;
+    }
+
+    /// A session is held no more, or less: its times count from now on.
+    pub(crate) fn count_anew(&mut self, key: Key) {
+        let now = Stamp::at(self.now_ms);
+        let Some(session) = self.registry.get_mut(key) else { return };
+        session.seen = now;
+        session.spoke = now;
+        session.since = now;
+        session.pinged = now;
+        self.look_again(key);
     }
 
     /// Schedules the next deadline of a session whose state has changed.

@@ -470,3 +470,76 @@ fn a_routes_own_close_timeout_counts() {
     stage.pass(11);
     assert_eq!(stage.down(socket), Some(true));
 }
+
+/// What a test needs to see nothing of: pings each five seconds, pongs and messages within three.
+const HURRY: &str = "limits = { ping_interval = \"5s\", pong_timeout = \"3s\", message_timeout = \"3s\", \
+                     idle_timeout = \"10s\", outbox_soft = \"16KiB\" }";
+const WRITE: &str = "write_timeout = \"20s\"";
+
+#[test]
+fn a_slow_reader_of_an_echo_is_not_silent() {
+    let mut stage = Stage::new(WRITE, &format!("{HURRY}\n{ECHO}"));
+    let socket = stage.open();
+    stage.socket(socket, |kernel| kernel.room = 0);
+    // More than its outbox takes: it is not read any more, and half a message of it stands open.
+    let half = frame(0x82, &[8; 2_000], true);
+    stage.send(socket, &[&frame(0x82, &[7; 40_000], true)[..], &half[..1_000]].concat());
+    assert!(stage.socket(socket, |kernel| kernel.receive.is_none()), "it is paused");
+    for _ in 0..40 {
+        stage.make_room(socket, 1_000);
+        stage.pass(1);
+        assert_eq!(stage.down(socket), None, "{:?}", stage.log.borrow());
+    }
+    // It has taken nearly all, and is read again: from now on its half message has three seconds.
+    stage.make_room(socket, usize::MAX);
+    stage.pass(2);
+    stage.send(socket, &half[1_000..]);
+    assert_eq!(stage.sent(socket).len(), 40_004 + 2_004);
+    // All it was sent are its messages: a ping comes when it has been silent since then.
+    stage.pass(6);
+    assert_eq!(stage.sent(socket)[42_008..][..2], [0x89, 12]);
+    stage.pass(4);
+    assert_eq!(stage.down(socket), Some(true), "a silent one is ended as ever: {:?}", stage.log.borrow());
+}
+
+#[test]
+fn a_slow_reader_of_an_upstream_is_not_silent() {
+    let mut stage = Stage::new(WRITE, &format!("{HURRY}\n{PROXY}"));
+    let (client, upstream) = stage.pair();
+    stage.socket(client, |kernel| kernel.room = 0);
+    let message = frame(0x82, &[7; 40_000], false);
+    for part in message.chunks(10_000) {
+        stage.send(upstream, part);
+        if stage.socket(upstream, |kernel| kernel.receive.is_none()) {
+            break;
+        }
+    }
+    assert!(
+        stage.socket(upstream, |kernel| kernel.receive.is_none()),
+        "it is paused in the middle of a message"
+    );
+    for _ in 0..10 {
+        stage.make_room(client, 1_000);
+        stage.pass(2);
+        assert_eq!((stage.down(client), stage.down(upstream)), (None, None), "{:?}", stage.log.borrow());
+    }
+    // The upstream has three seconds for the rest from now on, and the client its time for a pong.
+    stage.make_room(client, usize::MAX);
+    stage.pass(2);
+    assert_eq!((stage.down(client), stage.down(upstream)), (None, None), "{:?}", stage.log.borrow());
+    stage.pass(2);
+    let close = stage.sent(upstream);
+    assert_eq!((close[0], &close[6..8]), (0x88, &1008_u16.to_be_bytes()[..]), "the rest never came");
+}
+
+#[test]
+fn a_reader_that_takes_nothing_is_ended_by_the_write_timeout() {
+    let mut stage = Stage::new(WRITE, &format!("{HURRY}\n{ECHO}"));
+    let socket = stage.open();
+    stage.socket(socket, |kernel| kernel.room = 0);
+    stage.send(socket, &frame(0x82, &[7; 1_000], true));
+    stage.pass(19);
+    assert_eq!(stage.down(socket), None, "{:?}", stage.log.borrow());
+    stage.pass(2);
+    assert_eq!(stage.down(socket), Some(true));
+}
