@@ -177,7 +177,8 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         match &session.state {
             State::Open(_) => {
                 self.cut.push(key);
-                if !session.outbox.drop_unsent(&mut self.retained) {
+                // Of a sealed stream no record can be left out.
+                if session.transport.seals() || !session.outbox.drop_unsent(&mut self.retained) {
                     self.abort(key, true);
                     return;
                 }
