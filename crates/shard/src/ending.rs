@@ -37,27 +37,36 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         self.emit_small(key, frame.as_ref(), Content::Control(Control::Close));
     }
 
+    /// How long the peer of a session may take to end: its route's time, or that of all before it has a route.
+    pub(crate) fn close_timeout_ms(&self, key: Key) -> u64 {
+        let common = self.plan.limits().close_timeout_ms;
+        self.registry.get(key).map_or(common, |session| match &session.state {
+            State::Head(_) => common,
+            State::Lingering { timeout_ms, .. } => u64::from(*timeout_ms),
+            _ => self.plan.route(session.route).limits.close_timeout_ms,
+        })
+    }
+
     /// Only the last bytes and the FIN are left to send: reads and discards until the peer ends, or the deadline. That
     /// runs from the FIN on, so that a slow reader gets its last bytes; while draining it runs at once.
     pub(crate) fn linger(&mut self, key: Key) {
-        let deadline_ms = match self.draining {
-            Some(_) => self.now_ms + self.plan.limits().close_timeout_ms,
-            None => u64::MAX,
-        };
-        self.release_state(key, State::Lingering { discarded: 0, deadline_ms });
+        let timeout_ms = self.close_timeout_ms(key);
+        let look_ms = self.now_ms + timeout_ms;
+        let deadline_ms = if self.draining.is_some() { look_ms } else { u64::MAX };
+        let timeout_ms = u32::try_from(timeout_ms).unwrap_or(u32::MAX);
+        self.release_state(key, State::Lingering { discarded: 0, timeout_ms, deadline_ms });
         let Some(session) = self.registry.get_mut(key) else { return };
         session.marks.paused = false;
         self.finishing.push(key);
-        let look_ms = self.now_ms + self.plan.limits().close_timeout_ms;
         if !planted::is(Bug::ForgetDeadline) {
             self.ensure_deadline(key, look_ms);
         }
         self.arm_receive(key);
     }
 
-    /// The FIN was sent: the peer's is awaited, but not for ever.
+    /// The FIN was sent, or there is no time left to wait for it: the peer's is awaited, but not for ever.
     pub(crate) fn limit_linger(&mut self, key: Key) {
-        let latest_ms = self.now_ms + self.plan.limits().close_timeout_ms;
+        let latest_ms = self.now_ms + self.close_timeout_ms(key);
         if let Some(State::Lingering { deadline_ms, .. }) = self.registry.get_mut(key).map(|s| &mut s.state) {
             *deadline_ms = latest_ms.min(*deadline_ms);
         }
@@ -185,6 +194,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
 
     /// Drains one session: a Close at a boundary where there is a session, the end where there is none yet.
     pub(crate) fn drain_session(&mut self, key: Key, code: CloseCode) {
+        let timeout_ms = self.close_timeout_ms(key);
         let Some(session) = self.registry.get_mut(key) else { return };
         match &mut session.state {
             State::Head(head) => {
@@ -197,7 +207,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             State::Waiting(_) => self.refuse_waiting(key, &DRAINING),
             State::Open(open) => {
                 if !session.marks.close_sent {
-                    open.close_deadline_ms = self.now_ms + self.plan.limits().close_timeout_ms;
+                    open.close_deadline_ms = self.now_ms + timeout_ms;
                     let deadline_ms = open.close_deadline_ms;
                     self.send_close(key, Some(code), "going away");
                     self.ensure_deadline(key, deadline_ms);
@@ -205,7 +215,9 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                 }
             }
             State::Paired(_) => self.drain_leg(key, code),
-            State::Dialing(_) | State::Lingering { .. } | State::Dead => {}
+            // Until now a reader that takes a byte now and then could have as long as it liked.
+            State::Lingering { .. } => self.limit_linger(key),
+            State::Dialing(_) | State::Dead => {}
         }
     }
 

@@ -275,7 +275,11 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             session.stalled = Stamp::at(now_ms);
         }
         let limits = &self.plan.route(session.route).outbox;
-        if session.outbox.consume(sent, limits, &mut self.retained) && !planted::is(Bug::ForgetResume) {
+        let resumes = session.outbox.consume(sent, limits, &mut self.retained);
+        if session.outbox.is_empty() {
+            self.count_anew(key);
+        }
+        if resumes && !planted::is(Bug::ForgetResume) {
             self.resume_producer(key);
         }
     }

@@ -136,6 +136,8 @@ pub(crate) enum State {
     Lingering {
         /// Bytes discarded so far.
         discarded: u32,
+        /// How long the peer may take once nothing is left to send, in milliseconds.
+        timeout_ms: u32,
         /// By when it must be over, in milliseconds.
         deadline_ms: u64,
     },
@@ -228,6 +230,11 @@ impl<S> Session<S> {
             in_flight: InFlight::default(),
             marks: Marks::default(),
         }
+    }
+
+    /// Whether the gateway itself keeps the peer from being heard, or from hearing.
+    pub(crate) fn is_held(&self) -> bool {
+        self.marks.paused || !self.outbox.is_empty()
     }
 }
 

@@ -26,8 +26,9 @@ use crate::{
 /// How long accepting pauses after the system refused a connection (`EMFILE` and the like).
 const ACCEPT_PAUSE_MS: u64 = 100;
 
-/// A turn that comes this much later than its deadline means that the process did not run (stopped, or the machine
-/// slept): what the peers sent meanwhile is read first, before any of them is found to be too late.
+/// A turn that takes this much longer than its deadline allows means that the process did not run (stopped, or the
+/// machine slept): what the peers sent meanwhile is read first, before any of them is found to be too late. One turn is
+/// enough for that.
 const LAG_MS: u64 = 1_000;
 
 /// Buffers kept for messages that do not lie in one receive buffer.
@@ -75,8 +76,8 @@ pub struct Shard<B: Backend, E: Environment> {
     pub(crate) finishing: Vec<Key>,
     /// The coming turn must not wait: more bytes, or FINs, follow what it sends.
     pub(crate) hurried: bool,
-    /// Sessions without a receive, for want of buffers.
-    starved: Vec<Key>,
+    /// Sessions without a receive, for want of buffers: who came first is armed first.
+    starved: VecDeque<Key>,
     /// Sessions whose outbox did not fit into one send.
     pub(crate) again: Vec<Key>,
     /// Sessions whose send failed in this turn, with the error.
@@ -100,6 +101,8 @@ pub struct Shard<B: Backend, E: Environment> {
     pub(crate) holding: bool,
     remainders: Vec<Remainder>,
     pub(crate) batch: Batch,
+    /// The turn before has left its deadlines to this one.
+    skipped: bool,
     full_logged_ms: u64,
 }
 
@@ -130,7 +133,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             cut: Vec::new(),
             finishing: Vec::new(),
             hurried: false,
-            starved: Vec::new(),
+            starved: VecDeque::new(),
             again: Vec::new(),
             broken: Vec::new(),
             slow: Vec::new(),
@@ -148,6 +151,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             holding: true,
             remainders: Vec::new(),
             batch: Batch::new(),
+            skipped: false,
             full_logged_ms: 0,
             backend,
             environment,
@@ -239,9 +243,9 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         }
         self.events = events;
         self.resume_accepting();
-        // A deadline of now is not meant to be met.
         let lagging = deadline_ms.is_some_and(|deadline| self.now_ms > deadline.max(before_ms) + LAG_MS);
-        if !(lagging && had_events) {
+        self.skipped = lagging && had_events && !self.skipped;
+        if !self.skipped {
             self.expire();
         }
         Ok(Progress::Running)
@@ -493,7 +497,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             ReceiveEnd::Starved => {
                 session.marks.starved = true;
                 if !planted::is(Bug::IgnoreStarved) {
-                    self.starved.push(key);
+                    self.starved.push_back(key);
                 }
                 self.counters.starved += 1;
             }
@@ -516,7 +520,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         let pool = self.backend.buffers();
         let free = pool.total.saturating_sub(pool.lent) as usize;
         for _ in 0..free.min(self.starved.len()) {
-            let Some(key) = self.starved.pop() else { break };
+            let Some(key) = self.starved.pop_front() else { break };
             let Some(session) = self.registry.get_mut(key) else { continue };
             session.marks.starved = false;
             self.arm_receive(key);
@@ -543,6 +547,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         if session.marks.paused {
             session.marks.paused = false;
             self.arm_receive(key);
+            self.count_anew(key);
         }
     }
 

@@ -13,6 +13,7 @@ use crate::{
     plan::Plan,
     session::{Session, State},
     shard::Shard,
+    stamp::Stamp,
 };
 
 /// What could not be done when it was due (a ping inside a forwarded frame) is tried again after this.
@@ -43,9 +44,9 @@ impl Earliest {
         }
     }
 
-    /// A time to look again, though nothing is due by then.
-    fn look(&mut self, at_ms: u64) {
-        self.later_ms = self.later_ms.min(at_ms);
+    /// Nothing is due then, but it is time to look again.
+    fn look_at(&mut self, time_ms: u64) {
+        self.later_ms = self.later_ms.min(time_ms);
     }
 
     fn verdict(self) -> Verdict {
@@ -73,14 +74,7 @@ pub(crate) fn judge<S>(key: Key, session: &Session<S>, plan: &Plan, now_ms: u64)
             deadline_ms => earliest.by(Timer::Close, deadline_ms),
         },
         State::Paired(paired) => match paired.ending.as_ref().map_or(0, |ending| ending.deadline_ms) {
-            // A reader that is paused for its far side is not late.
-            0 => judge_open(
-                &mut earliest,
-                key,
-                session,
-                plan,
-                paired.is_mid_message() && !session.marks.paused,
-            ),
+            0 => judge_open(&mut earliest, key, session, plan, paired.is_mid_message()),
             deadline_ms => earliest.by(Timer::Close, deadline_ms),
         },
         State::Dead => return Verdict::Nothing,
@@ -90,6 +84,12 @@ pub(crate) fn judge<S>(key: Key, session: &Session<S>, plan: &Plan, now_ms: u64)
 
 fn judge_open<S>(earliest: &mut Earliest, key: Key, session: &Session<S>, plan: &Plan, partial: bool) {
     let now_ms = earliest.now_ms;
+    if session.is_held() {
+        // Its pong lies unread in the kernel, or its ping waits behind what it has not taken yet: a slow reader is not a
+        // silent peer. The write deadline, its own or its far side's, ends it where nothing moves any more.
+        earliest.look_at(now_ms + plan.limits().write_timeout_ms);
+        return;
+    }
     let limits = &plan.route(session.route).limits;
     if partial {
         earliest.by(Timer::Message, session.since.ms(now_ms) + limits.message_timeout_ms);
@@ -101,7 +101,7 @@ fn judge_open<S>(earliest: &mut Earliest, key: Key, session: &Session<S>, plan: 
         earliest.by(Timer::Pong, session.pinged.ms(now_ms) + limits.pong_timeout_ms);
         if limits.ping_interval_ms != 0 {
             // The pong moves no deadline: the next ping's may come long before this one's.
-            earliest.look(now_ms + jitter(key, limits.ping_interval_ms, 0));
+            earliest.look_at(now_ms + jitter(key, limits.ping_interval_ms, 0));
         }
     } else if limits.ping_interval_ms != 0 {
         // A session that spoke since needs no ping yet. Spread, so that those that came together are not pinged together.
@@ -134,6 +134,17 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             self.look_again(key);
         }
         self.batch = batch;
+    }
+
+    /// A session is held no more, or less: its times count from now on.
+    pub(crate) fn count_anew(&mut self, key: Key) {
+        let now = Stamp::at(self.now_ms);
+        let Some(session) = self.registry.get_mut(key) else { return };
+        session.seen = now;
+        session.spoke = now;
+        session.since = now;
+        session.pinged = now;
+        self.look_again(key);
     }
 
     /// Schedules the next deadline of a session whose state has changed.

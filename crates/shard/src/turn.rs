@@ -31,6 +31,8 @@ pub const TURN_BUFFERS: usize = 256;
 
 /// Of a session with small limits a turn still answers this much.
 const SESSION_BYTES: usize = 64 << 10;
+// An outbox counts as sent what it has offered: the backend must take as many pieces.
+const _: () = assert!(MAX_PIECES == tidegate_registry::MAX_PIECES);
 
 /// The end of a chain of pieces.
 const NONE: u32 = u32::MAX;

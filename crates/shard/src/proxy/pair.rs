@@ -196,7 +196,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
 
     /// Sets a leg's last deadline, unless it has one.
     fn set_end(&mut self, key: Key) {
-        let deadline_ms = self.now_ms + self.plan.limits().close_timeout_ms;
+        let deadline_ms = self.now_ms + self.close_timeout_ms(key);
         if let Some(ending) = self.ending(key)
             && ending.deadline_ms == 0
         {

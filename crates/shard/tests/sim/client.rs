@@ -25,6 +25,9 @@ const PATIENCE: u64 = 100 * SECONDS;
 /// On top of the gateway's own deadlines: the wheel's tick, late completions, slow segments.
 const SLACK: u64 = 10 * SECONDS;
 
+/// How long the slowest pace takes for all that a client sends.
+const CRAWL: u64 = 120 * SECONDS;
+
 /// What the gateway reads and discards behind a Close or a refusal; who has sent more may see a reset.
 const LINGER_BYTES: u64 = 60_000;
 
@@ -100,6 +103,9 @@ impl Client {
         let proxied = facts.routes[route].promise != Promise::Echo;
         let script = Script::draw(&mut random, &facts.terms, proxied);
         let pace = Pace::draw(&mut random);
+        if pace.crawls() && proxied {
+            facts.note_crawl(id);
+        }
         let mut nonce = [0; 16];
         random.fill(&mut nonce);
         Client {

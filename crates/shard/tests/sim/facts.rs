@@ -75,6 +75,8 @@ struct Standing {
     excuse: Option<Excuse>,
     /// Nothing but the drain concerns it.
     only_drained: bool,
+    /// One side of its pair reads so slowly that an end by Close takes longer than it may.
+    crawls: bool,
 }
 
 /// Shared by a seed's peers.
@@ -107,6 +109,14 @@ impl Facts {
 
     pub(crate) fn excused(&self, client: u64) -> Option<Excuse> {
         self.clients.borrow().get(&client).and_then(|standing| standing.excuse)
+    }
+
+    pub(crate) fn note_crawl(&self, client: u64) {
+        self.clients.borrow_mut().entry(client).or_default().crawls = true;
+    }
+
+    pub(crate) fn crawls(&self, client: u64) -> bool {
+        self.clients.borrow().get(&client).is_some_and(|standing| standing.crawls)
     }
 
     pub(crate) fn route_failed(&self, route: usize) {

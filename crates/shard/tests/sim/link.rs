@@ -16,14 +16,24 @@ pub(crate) struct Pace {
 }
 
 impl Pace {
+    /// About 5 KB/s: an outbox behind it is not empty for longer than any deadline but the write deadline.
+    const CRAWL: (usize, u64) = (1_000, 200_000);
+
     pub(crate) const FULL: Pace = Pace { read: (usize::MAX, 0), write: (usize::MAX, 0) };
 
     pub(crate) fn draw(random: &mut Random) -> Pace {
         let full = (usize::MAX, 0);
         Pace {
-            read: *random.pick(&[full, full, full, (20_000, 20_000), (700, 2_000)]),
+            read: *random.pick(&[full, full, full, (20_000, 20_000), (700, 2_000), Pace::CRAWL]),
             write: *random.pick(&[full, full, (5_000, 1_000), (300, 500)]),
         }
+    }
+}
+
+impl Pace {
+    /// Whether it takes longer to read what waits than a Close may take to be answered.
+    pub(crate) fn crawls(&self) -> bool {
+        self.read == Pace::CRAWL
     }
 }
 
@@ -130,6 +140,9 @@ impl Link {
 
     /// Reads what its pace allows; the stream's end, behind its last bytes.
     pub(crate) fn receive(&mut self, net: &mut Net, me: ActorId, into: &mut Vec<u8>) -> Option<End> {
+        if self.pace.crawls() {
+            net.narrow(self.conn);
+        }
         let mut got = Vec::new();
         let mut end = None;
         while net.now >= self.may_read {

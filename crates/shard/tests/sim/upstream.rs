@@ -227,6 +227,9 @@ impl Upstream {
             self.fail(&format!("a request {:?}", head.line))
         };
         self.client = Some(id);
+        if self.link.pace.crawls() {
+            self.facts.note_crawl(id);
+        }
         let lower = |name| head.one(name).map(str::to_ascii_lowercase);
         assert_eq!(lower("upgrade").as_deref(), Some("websocket"));
         assert_eq!(lower("connection").as_deref(), Some("upgrade"));

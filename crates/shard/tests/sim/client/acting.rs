@@ -7,7 +7,7 @@ use super::{
         net::{ActorId, Net},
         script::{Act, Violation},
     },
-    Client, Phase, SLACK,
+    CRAWL, Client, Phase, SLACK,
 };
 
 impl Client {
@@ -140,6 +140,8 @@ impl Client {
     }
 
     pub(super) fn gone(&mut self, by: u64) {
+        // A leg that is not read for its slower side's sake is found out about when it is read again.
+        let by = if self.facts.crawls(self.id) { by + CRAWL } else { by };
         self.phase = Phase::Gone { by };
         self.watched = 0;
     }

@@ -110,6 +110,9 @@ impl Client {
         let proxied = *self.promise() != Promise::Echo;
         match (self.promise(), &self.last) {
             (Promise::Breaks(_), _) => {}
+            // What waits in a pair for its slower side takes longer than the end may.
+            (Promise::Source { .. }, _) | (_, Some(Act::Close(_) | Act::Violate(_) | Act::Stall))
+                if self.facts.crawls(self.id) => {}
             _ if self.close_got.is_some_and(|code| self.may_be_closed(code)) && (clean || much) => {}
             // In the middle of a message there is no place for a Close.
             _ if self.may_be_too_slow() && end == End::Reset => {}

@@ -5,6 +5,9 @@ use super::{
     ActorId, Conn, ConnId, Due, Excuse, Far, MILLIS, Net, Pipe, Read, SECONDS, Way, libc_errno,
 };
 
+/// The buffers of a peer that reads very slowly.
+const NARROW: usize = 4_096;
+
 impl Net {
     /// A connection that nobody knows yet.
     pub(crate) fn add_conn(&mut self, actor: Option<ActorId>, gate: Gate) -> ConnId {
@@ -21,6 +24,14 @@ impl Net {
         let (inbound, outbound) = (pipe(), pipe());
         self.conns.push(Conn { actor, inbound, outbound, far: Far::default(), gate, established: false });
         self.conns.len() - 1
+    }
+
+    /// Small buffers towards a peer that reads very slowly: else what is with the kernel alone would take it longer than
+    /// a pong may take.
+    pub(crate) fn narrow(&mut self, conn: ConnId) {
+        let pipe = &mut self.conns[conn].outbound;
+        pipe.send_room = pipe.send_room.min(NARROW);
+        pipe.window = pipe.window.min(NARROW);
     }
 
     /// A client connects to a listener of the gateway.

@@ -1,0 +1,545 @@
+//! What becomes due when, and who waits for whom: a shard on a backend that a test plays by hand, in virtual time.
+
+use std::{
+    cell::RefCell,
+    collections::{BTreeMap, VecDeque},
+    io,
+    rc::Rc,
+    sync::Arc,
+    time::Duration,
+};
+
+use tidegate_io::{
+    Address, BUFFER_BYTES, Backend, Buffer, ConnectOptions, Counters, Event, Lent, ListenerId, Pool,
+    ReceiveEnd, Remainder, Sends, Token, Wake,
+};
+use tidegate_shard::{Environment, Mail, Plan, Progress, Sender, Shard, log::Entry, mailbox};
+use tidegate_wire::close::CloseCode;
+
+/// A socket's number: those that were accepted and those that were made to connect, in one row.
+type Socket = usize;
+
+/// Linux's `EAGAIN`.
+const EAGAIN: i32 = 11;
+
+/// What the kernel knows of a socket.
+#[derive(Default)]
+struct Kernel {
+    /// Whose receive is armed.
+    receive: Option<Token>,
+    poll: Option<Token>,
+    connect: Option<Token>,
+    /// How many bytes its sends take before it is full.
+    room: usize,
+    sent: Vec<u8>,
+    fin: bool,
+    /// Shut down, and whether by a reset.
+    down: Option<bool>,
+}
+
+struct World {
+    now_ms: u64,
+    sockets: Vec<Kernel>,
+    events: VecDeque<Event<Socket>>,
+    pool: Pool,
+    /// No buffer is there.
+    empty: bool,
+    /// In the order in which they were armed.
+    armed: Vec<Socket>,
+}
+
+impl World {
+    fn complete(&mut self, event: Event<Socket>) {
+        self.events.push_back(event);
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Waker;
+
+impl Wake for Waker {
+    fn wake(&self) {}
+}
+
+struct Manual(Rc<RefCell<World>>);
+
+impl Backend for Manual {
+    type Socket = Socket;
+    type Listener = ();
+    type Waker = Waker;
+
+    fn waker(&self) -> Waker {
+        Waker
+    }
+
+    fn listen(&mut self, _: ListenerId, (): ()) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn accept(&mut self, _: ListenerId) {}
+
+    fn unlisten(&mut self, _: ListenerId) {}
+
+    fn receive(&mut self, &socket: &Socket, token: Token) {
+        let world = &mut *self.0.borrow_mut();
+        assert_eq!(world.sockets[socket].receive.replace(token), None);
+        world.armed.push(socket);
+    }
+
+    fn cancel_receive(&mut self, &socket: &Socket, token: Token) {
+        let world = &mut *self.0.borrow_mut();
+        assert_eq!(world.sockets[socket].receive.take(), Some(token));
+        world.complete(Event::ReceiveEnded { token, end: ReceiveEnd::Cancelled });
+    }
+
+    fn poll_writable(&mut self, &socket: &Socket, token: Token) {
+        self.0.borrow_mut().sockets[socket].poll = Some(token);
+    }
+
+    fn connect(&mut self, _: &Address, _: &ConnectOptions, token: Token) -> io::Result<Socket> {
+        let world = &mut *self.0.borrow_mut();
+        world.sockets.push(Kernel { connect: Some(token), room: usize::MAX, ..Kernel::default() });
+        Ok(world.sockets.len() - 1)
+    }
+
+    fn shutdown_write(&mut self, &socket: &Socket) {
+        self.0.borrow_mut().sockets[socket].fin = true;
+    }
+
+    fn shutdown(&mut self, &socket: &Socket, reset: bool) {
+        let world = &mut *self.0.borrow_mut();
+        let kernel = &mut world.sockets[socket];
+        kernel.down = Some(reset);
+        let (receive, poll) = (kernel.receive.take(), kernel.poll.take());
+        if let Some(token) = receive {
+            world.complete(Event::ReceiveEnded { token, end: ReceiveEnd::Eof });
+        }
+        if let Some(token) = poll {
+            world.complete(Event::Writable { token });
+        }
+    }
+
+    fn close(&mut self, _: Socket) {}
+
+    fn recycle(&mut self, buffer: Buffer) {
+        self.0.borrow_mut().pool.give(buffer);
+    }
+
+    fn turn<T: Sends<Socket>>(
+        &mut self,
+        sends: &T,
+        _: Option<Duration>,
+        events: &mut Vec<Event<Socket>>,
+        remainders: &mut Vec<Remainder>,
+    ) -> io::Result<()> {
+        let world = &mut *self.0.borrow_mut();
+        for index in 0..sends.len() {
+            let kernel = &mut world.sockets[*sends.socket(index)];
+            let (mut total, mut sent) = (0, 0);
+            for piece in sends.pieces(index) {
+                let taken = piece.len().min(kernel.room);
+                kernel.sent.extend_from_slice(&piece[..taken]);
+                kernel.room -= taken;
+                (total, sent) = (total + piece.len(), sent + taken);
+            }
+            if sent < total {
+                remainders.push(Remainder { index: index as u32, sent, errno: EAGAIN });
+            }
+        }
+        events.extend(world.events.drain(..));
+        Ok(())
+    }
+
+    fn now(&self) -> Duration {
+        Duration::from_millis(self.0.borrow().now_ms)
+    }
+
+    fn buffers(&self) -> Lent {
+        let world = self.0.borrow();
+        let lent = world.pool.lent();
+        if world.empty { Lent { lent: lent.total, ..lent } } else { lent }
+    }
+
+    fn counters(&self) -> Counters {
+        Counters::default()
+    }
+}
+
+/// What was logged, as it is written.
+struct Surroundings(Rc<RefCell<Vec<String>>>);
+
+impl Environment for Surroundings {
+    fn random(&mut self, out: &mut [u8]) {
+        out.fill(0);
+    }
+
+    fn log(&mut self, entry: Entry) {
+        self.0.borrow_mut().push(entry.what.to_string());
+    }
+}
+
+/// A shard and the hand that plays its kernel.
+struct Stage {
+    world: Rc<RefCell<World>>,
+    shard: Shard<Manual, Surroundings>,
+    sender: Sender<Waker>,
+    log: Rc<RefCell<Vec<String>>>,
+    /// The tokens of sockets, from when they were first armed.
+    tokens: BTreeMap<Socket, Token>,
+}
+
+impl Stage {
+    /// One route at `/r`, with these lines in its table; `limits` are those of all.
+    fn new(limits: &str, route: &str) -> Stage {
+        let text = format!(
+            "version = 1\n[limits]\n{limits}\n[[listener]]\nbind = \"127.0.0.1:1\"\n[[route]]\npath = \"/r\"\n{route}\n"
+        );
+        let plan = Plan::new(tidegate_config::parse(&text, "test.toml").expect("a valid configuration"), 1);
+        let world = Rc::new(RefCell::new(World {
+            now_ms: 100_000,
+            sockets: Vec::new(),
+            events: VecDeque::new(),
+            pool: Pool::new(64, BUFFER_BYTES).expect("a few pages"),
+            empty: false,
+            armed: Vec::new(),
+        }));
+        let log = Rc::new(RefCell::new(Vec::new()));
+        let (sender, inbox) = mailbox(Waker);
+        let surroundings = Surroundings(Rc::clone(&log));
+        let mut shard = Shard::new(0, Manual(Rc::clone(&world)), surroundings, Arc::clone(&plan), inbox, 100);
+        shard.listen(ListenerId(0), ()).expect("it takes all");
+        Stage { world, shard, sender, log, tokens: BTreeMap::new() }
+    }
+
+    fn turn(&mut self) -> Progress {
+        let progress = self.shard.step().expect("it never breaks");
+        for (socket, kernel) in self.world.borrow().sockets.iter().enumerate() {
+            let token = kernel.receive.or(kernel.poll).or(kernel.connect);
+            if let Some(token) = token {
+                self.tokens.insert(socket, token);
+            }
+        }
+        progress
+    }
+
+    fn turns(&mut self, count: usize) {
+        (0..count).for_each(|_| {
+            self.turn();
+        });
+    }
+
+    /// Lets this time pass in steps of 100 ms.
+    fn pass(&mut self, seconds: u64) {
+        for _ in 0..seconds * 10 {
+            self.world.borrow_mut().now_ms += 100;
+            self.turns(3);
+        }
+    }
+
+    fn accept(&mut self) -> Socket {
+        let socket = {
+            let world = &mut *self.world.borrow_mut();
+            world.sockets.push(Kernel { room: usize::MAX, ..Kernel::default() });
+            let socket = world.sockets.len() - 1;
+            world.complete(Event::Accepted { listener: ListenerId(0), socket, peer: None });
+            socket
+        };
+        self.turns(2);
+        socket
+    }
+
+    fn socket<T>(&self, socket: Socket, read: impl FnOnce(&mut Kernel) -> T) -> T {
+        read(&mut self.world.borrow_mut().sockets[socket])
+    }
+
+    /// Bytes from the peer, where they are read at all.
+    fn send(&mut self, socket: Socket, bytes: &[u8]) {
+        for part in bytes.chunks(BUFFER_BYTES) {
+            {
+                let world = &mut *self.world.borrow_mut();
+                let token = world.sockets[socket].receive.expect("a receive is armed");
+                let mut buffer = world.pool.take().expect("there are enough");
+                buffer.fill(part);
+                world.complete(Event::Received { token, buffer });
+            }
+            self.turns(3);
+        }
+    }
+
+    /// The kernel has room for so many bytes again.
+    fn make_room(&mut self, socket: Socket, room: usize) {
+        {
+            let world = &mut *self.world.borrow_mut();
+            world.sockets[socket].room = room;
+            if let Some(token) = world.sockets[socket].poll.take() {
+                world.complete(Event::Writable { token });
+            }
+        }
+        self.turns(3);
+    }
+
+    /// A client whose session is open; what it was sent so far is forgotten.
+    fn client(&mut self) -> Socket {
+        let socket = self.accept();
+        self.send(
+            socket,
+            b"GET /r HTTP/1.1\r\nHost: gw.test\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+              Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n",
+        );
+        socket
+    }
+
+    fn open(&mut self) -> Socket {
+        let socket = self.client();
+        assert!(self.socket(socket, |kernel| kernel.sent.starts_with(b"HTTP/1.1 101")));
+        self.socket(socket, |kernel| kernel.sent.clear());
+        socket
+    }
+
+    /// A client and its upstream.
+    fn pair(&mut self) -> (Socket, Socket) {
+        let client = self.client();
+        let upstream = client + 1;
+        let token = self.socket(upstream, |kernel| kernel.connect.take()).expect("it is dialed");
+        self.world.borrow_mut().complete(Event::Connected { token, errno: 0 });
+        self.turns(3);
+        // The nonce is of zeros here.
+        self.send(
+            upstream,
+            b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+              Sec-WebSocket-Accept: ICX+Yqv66kxgM0FcWaLWlFLwTAI=\r\n\r\n",
+        );
+        assert!(
+            self.socket(client, |kernel| kernel.sent.starts_with(b"HTTP/1.1 101")),
+            "{:?}",
+            self.log.borrow()
+        );
+        for socket in [client, upstream] {
+            self.socket(socket, |kernel| kernel.sent.clear());
+        }
+        (client, upstream)
+    }
+
+    fn down(&self, socket: Socket) -> Option<bool> {
+        self.socket(socket, |kernel| kernel.down)
+    }
+
+    fn sent(&self, socket: Socket) -> Vec<u8> {
+        self.socket(socket, |kernel| kernel.sent.clone())
+    }
+
+    fn drain(&mut self) {
+        let code = CloseCode::new(1001).expect("a code");
+        self.sender.send(Mail::Drain(code)).expect("there is room");
+        self.world.borrow_mut().complete(Event::Woken);
+        self.turns(3);
+    }
+}
+
+/// A frame; `masked` by zeros, which leave the payload as it is.
+fn frame(first: u8, payload: &[u8], masked: bool) -> Vec<u8> {
+    let mask = if masked { 0x80 } else { 0 };
+    let mut bytes = vec![first];
+    match payload.len() {
+        len @ 0..126 => bytes.push(mask | len as u8),
+        len @ 126..0x1_0000 => {
+            bytes.push(mask | 126);
+            bytes.extend((len as u16).to_be_bytes());
+        }
+        len => {
+            bytes.push(mask | 127);
+            bytes.extend((len as u64).to_be_bytes());
+        }
+    }
+    bytes.extend(if masked { &[0; 4][..] } else { &[] });
+    bytes.extend(payload);
+    bytes
+}
+
+const ECHO: &str = "echo = {}";
+const PROXY: &str = "proxy = { upstreams = [\"ws://127.0.0.1:2\"] }";
+
+#[test]
+fn a_shard_that_never_waits_still_ends_what_is_late() {
+    let mut stage = Stage::new("head_timeout = \"5s\"", ECHO);
+    let (starved, silent) = (stage.accept(), stage.accept());
+    // One waits for a receive buffer, and there is an event in every turn: no turn waits.
+    let token = stage.socket(starved, |kernel| kernel.receive.take()).expect("armed");
+    stage.world.borrow_mut().empty = true;
+    stage.world.borrow_mut().complete(Event::ReceiveEnded { token, end: ReceiveEnd::Starved });
+    for _ in 0..100 {
+        stage.world.borrow_mut().now_ms += 100;
+        stage.world.borrow_mut().complete(Event::Woken);
+        stage.turn();
+    }
+    assert!(stage.sent(silent).starts_with(b"HTTP/1.1 408"), "it has had ten seconds of five");
+}
+
+#[test]
+fn what_came_while_the_process_stood_still_is_read_first() {
+    let mut stage = Stage::new("head_timeout = \"5s\"", ECHO);
+    let (late, silent) = (stage.accept(), stage.accept());
+    stage.world.borrow_mut().now_ms += 60_000;
+    stage.send(
+        late,
+        b"GET /r HTTP/1.1\r\nHost: gw.test\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+          Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n",
+    );
+    assert!(stage.sent(late).starts_with(b"HTTP/1.1 101"));
+    assert!(stage.sent(silent).starts_with(b"HTTP/1.1 408"), "the turn behind that one judges");
+}
+
+#[test]
+fn a_process_that_always_comes_late_skips_one_turn_at_most() {
+    let mut stage = Stage::new("head_timeout = \"5s\"", ECHO);
+    let silent = stage.accept();
+    for _ in 0..2 {
+        stage.world.borrow_mut().now_ms += 60_000;
+        stage.world.borrow_mut().complete(Event::Woken);
+        stage.turn();
+    }
+    stage.turn();
+    assert!(stage.sent(silent).starts_with(b"HTTP/1.1 408"));
+}
+
+#[test]
+fn who_waits_for_buffers_first_is_armed_first() {
+    let mut stage = Stage::new("", ECHO);
+    let sockets: Vec<Socket> = (0..4).map(|_| stage.accept()).collect();
+    stage.world.borrow_mut().empty = true;
+    for &socket in &sockets {
+        let token = stage.socket(socket, |kernel| kernel.receive.take()).expect("armed");
+        stage.world.borrow_mut().complete(Event::ReceiveEnded { token, end: ReceiveEnd::Starved });
+    }
+    stage.turn();
+    stage.world.borrow_mut().armed.clear();
+    stage.world.borrow_mut().empty = false;
+    stage.turns(2);
+    assert_eq!(stage.world.borrow().armed, sockets);
+}
+
+#[test]
+fn a_drain_bounds_a_linger_that_waits_for_a_slow_reader() {
+    let mut stage = Stage::new("close_timeout = \"2s\"\nwrite_timeout = \"30s\"", ECHO);
+    let socket = stage.open();
+    stage.socket(socket, |kernel| kernel.room = 10);
+    stage.send(socket, &[frame(0x82, &[7; 5_000], true), frame(0x88, b"", true)].concat());
+    stage.pass(5);
+    stage.drain();
+    for _ in 0..30 {
+        stage.pass(1);
+        if stage.turn() == Progress::Ended {
+            return;
+        }
+        stage.make_room(socket, 1);
+    }
+    panic!("thirty seconds, and a byte of 5,000 in each: the drain waits for a reader without end");
+}
+
+#[test]
+fn a_routes_own_close_timeout_counts() {
+    // Where the peer does not answer a Close, and where it does not end behind it.
+    let limits = "close_timeout = \"20s\"\nwrite_timeout = \"60s\"";
+    let route = "limits = { close_timeout = \"2s\" }";
+    let mut stage = Stage::new(limits, &format!("{route}\n{ECHO}"));
+    let socket = stage.open();
+    stage.send(socket, &frame(0x88, b"", true));
+    stage.pass(3);
+    assert_eq!(stage.down(socket), Some(true), "it does not end");
+
+    let mut stage = Stage::new(limits, &format!("{route}\n{ECHO}"));
+    let socket = stage.open();
+    stage.drain();
+    assert_eq!(stage.down(socket), None);
+    stage.pass(3);
+    assert_eq!(stage.down(socket), Some(true), "it does not answer a drain's Close");
+
+    let mut stage = Stage::new(limits, &format!("{route}\n{PROXY}"));
+    let (client, upstream) = stage.pair();
+    stage.send(client, &frame(0x88, b"", true));
+    stage.pass(3);
+    assert_eq!(stage.down(upstream), Some(true), "the upstream does not answer");
+    assert_eq!(stage.sent(client), frame(0x88, b"", false));
+
+    // What is refused before it had a route goes by that of all.
+    let mut stage = Stage::new(limits, &format!("{route}\n{ECHO}"));
+    let socket = stage.accept();
+    stage.send(socket, b"GET /other HTTP/1.1\r\nHost: gw.test\r\n\r\n");
+    stage.pass(10);
+    assert_eq!(stage.down(socket), None);
+    stage.pass(11);
+    assert_eq!(stage.down(socket), Some(true));
+}
+
+/// What a test needs to see nothing of: pings each five seconds, pongs and messages within three.
+const HURRY: &str = "limits = { ping_interval = \"5s\", pong_timeout = \"3s\", message_timeout = \"3s\", \
+                     idle_timeout = \"10s\", outbox_soft = \"16KiB\" }";
+const WRITE: &str = "write_timeout = \"20s\"";
+
+#[test]
+fn a_slow_reader_of_an_echo_is_not_silent() {
+    let mut stage = Stage::new(WRITE, &format!("{HURRY}\n{ECHO}"));
+    let socket = stage.open();
+    stage.socket(socket, |kernel| kernel.room = 0);
+    // More than its outbox takes: it is not read any more, and half a message of it stands open.
+    let half = frame(0x82, &[8; 2_000], true);
+    stage.send(socket, &[&frame(0x82, &[7; 40_000], true)[..], &half[..1_000]].concat());
+    assert!(stage.socket(socket, |kernel| kernel.receive.is_none()), "it is paused");
+    for _ in 0..40 {
+        stage.make_room(socket, 1_000);
+        stage.pass(1);
+        assert_eq!(stage.down(socket), None, "{:?}", stage.log.borrow());
+    }
+    // It has taken nearly all, and is read again: from now on its half message has three seconds.
+    stage.make_room(socket, usize::MAX);
+    stage.pass(2);
+    stage.send(socket, &half[1_000..]);
+    assert_eq!(stage.sent(socket).len(), 40_004 + 2_004);
+    // All it was sent are its messages: a ping comes when it has been silent since then.
+    stage.pass(6);
+    assert_eq!(stage.sent(socket)[42_008..][..2], [0x89, 12]);
+    stage.pass(4);
+    assert_eq!(stage.down(socket), Some(true), "a silent one is ended as ever: {:?}", stage.log.borrow());
+}
+
+#[test]
+fn a_slow_reader_of_an_upstream_is_not_silent() {
+    let mut stage = Stage::new(WRITE, &format!("{HURRY}\n{PROXY}"));
+    let (client, upstream) = stage.pair();
+    stage.socket(client, |kernel| kernel.room = 0);
+    let message = frame(0x82, &[7; 40_000], false);
+    for part in message.chunks(10_000) {
+        stage.send(upstream, part);
+        if stage.socket(upstream, |kernel| kernel.receive.is_none()) {
+            break;
+        }
+    }
+    assert!(
+        stage.socket(upstream, |kernel| kernel.receive.is_none()),
+        "it is paused in the middle of a message"
+    );
+    for _ in 0..10 {
+        stage.make_room(client, 1_000);
+        stage.pass(2);
+        assert_eq!((stage.down(client), stage.down(upstream)), (None, None), "{:?}", stage.log.borrow());
+    }
+    // The upstream has three seconds for the rest from now on, and the client its time for a pong.
+    stage.make_room(client, usize::MAX);
+    stage.pass(2);
+    assert_eq!((stage.down(client), stage.down(upstream)), (None, None), "{:?}", stage.log.borrow());
+    stage.pass(2);
+    let close = stage.sent(upstream);
+    assert_eq!((close[0], &close[6..8]), (0x88, &1008_u16.to_be_bytes()[..]), "the rest never came");
+}
+
+#[test]
+fn a_reader_that_takes_nothing_is_ended_by_the_write_timeout() {
+    let mut stage = Stage::new(WRITE, &format!("{HURRY}\n{ECHO}"));
+    let socket = stage.open();
+    stage.socket(socket, |kernel| kernel.room = 0);
+    stage.send(socket, &frame(0x82, &[7; 1_000], true));
+    stage.pass(19);
+    assert_eq!(stage.down(socket), None, "{:?}", stage.log.borrow());
+    stage.pass(2);
+    assert_eq!(stage.down(socket), Some(true));
+}
