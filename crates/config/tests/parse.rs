@@ -114,7 +114,7 @@ fn every_key_arrives() {
                 full: FullAction::Disconnect,
                 action: Action::Proxy(proxy),
             },
-            plain("/echo", FullAction::Disconnect, echo),
+            plain("/echo", FullAction::DropOld, echo),
             plain("/", FullAction::Pause, Action::Page),
         ],
         trusted: ["10.0.0.0/8", "fd00::/8", "192.0.2.7/32"].map(|network| network.parse().unwrap()).to_vec(),

@@ -2,7 +2,7 @@
 
 use tidegate_config::{Action, Echo};
 use tidegate_io::Backend;
-use tidegate_registry::{FullPolicy, Key};
+use tidegate_registry::Key;
 use tidegate_wire::{
     Role,
     budget::ControlBudget,
@@ -167,9 +167,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         let agreed = match &route.deflate {
             Some(policy) => {
                 let mut policy = *policy;
-                // What follows a message that was dropped must not look back at it.
-                let drops = matches!(route.full, FullPolicy::DropNew | FullPolicy::DropOld);
-                policy.context_takeover = echo.context_takeover && !drops && self.codecs.takeover_available();
+                policy.context_takeover = echo.context_takeover && self.codecs.takeover_available();
                 negotiate(&upgrade.offers, &policy)
             }
             None => None,

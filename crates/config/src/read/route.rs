@@ -57,13 +57,6 @@ pub(super) fn read(
                 report.relation(span.clone(), message);
             }
         }
-        Some(Action::Echo(echo)) if echo.context_takeover => {
-            if let Some(At { value: FullAction::DropNew | FullAction::DropOld, span }) = &full {
-                let message = "with context takeover a message may refer to one before it, so none can be dropped: \
-                               `full` is \"pause\" or \"disconnect\" here";
-                report.relation(span.clone(), message);
-            }
-        }
         Some(Action::Echo(_)) | None => {}
     }
 
