@@ -1,4 +1,7 @@
 //! Logs on standard error: text for people on a terminal, otherwise one JSON object a line.
+//!
+//! A thread of its own writes them. Where standard error takes nothing for a while (a pipe that nobody reads) up to
+//! [`LINES`] wait, and what comes then is left out; where it is gone, all is. Neither stops anything else.
 
 use std::{
     env,
@@ -7,14 +10,24 @@ use std::{
 
 use tidegate_config::Problem;
 use tracing::{error, level_filters::LevelFilter};
+use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
 
 use crate::arguments::{LogArguments, LogFormat, LogLevel};
 
-/// Begins to log as the arguments say; gives the format.
+/// Lines that wait for standard error at most.
+const LINES: usize = 16_384;
+
+/// A log that has begun. Dropped, it writes what waits, if that is possible within a second.
+pub(crate) struct Log {
+    pub(crate) format: LogFormat,
+    _writer: WorkerGuard,
+}
+
+/// Begins to log as the arguments say.
 ///
 /// # Panics
 /// When called twice.
-pub(crate) fn begin(arguments: &LogArguments) -> LogFormat {
+pub(crate) fn begin(arguments: &LogArguments) -> Log {
     let terminal = io::stderr().is_terminal();
     let format = arguments.format.unwrap_or(if terminal { LogFormat::Text } else { LogFormat::Json });
     let level = match arguments.level {
@@ -26,8 +39,14 @@ pub(crate) fn begin(arguments: &LogArguments) -> LogFormat {
     };
     // https://no-color.org: set and not empty.
     let plain = env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    let (stderr, writer) = NonBlockingBuilder::default()
+        .lossy(true)
+        .buffered_lines_limit(LINES)
+        .thread_name("logs")
+        .finish(io::stderr());
     let builder = tracing_subscriber::fmt()
-        .with_writer(io::stderr)
+        .with_writer(stderr)
+        .log_internal_errors(false)
         .with_max_level(level)
         .with_target(false)
         .with_ansi(terminal && !plain);
@@ -35,7 +54,7 @@ pub(crate) fn begin(arguments: &LogArguments) -> LogFormat {
         LogFormat::Text => builder.init(),
         LogFormat::Json => builder.json().flatten_event(true).with_current_span(false).init(),
     }
-    format
+    Log { format, _writer: writer }
 }
 
 /// Tells the problems of a configuration that was to be run.

@@ -43,11 +43,11 @@ const RING_PAUSE: Duration = Duration::from_millis(100);
 
 /// Runs the gateway until it is told to end.
 pub(crate) fn run(arguments: &RunArguments) -> Outcome {
-    let format = logs::begin(&arguments.log);
+    let log = logs::begin(&arguments.log);
     let config = match arguments.config() {
         Ok(config) => config,
         Err(NoConfig::Invalid(problems)) => {
-            logs::problems(&problems, format);
+            logs::problems(&problems, log.format);
             return Outcome::BadConfig;
         }
         Err(NoConfig::Usage(usage)) => {

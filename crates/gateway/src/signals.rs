@@ -68,13 +68,13 @@ impl Caught {
                 match Meaning::of(first.map(|first: Instant| now.duration_since(first))) {
                     Meaning::Drain => {
                         first = Some(now);
-                        info!("asked to end: closing all sessions (1001); once more to end at once");
                         shards.send(Mail::Drain(CloseCode::GOING_AWAY));
+                        info!("asked to end: closing all sessions (1001); once more to end at once");
                     }
                     Meaning::Echo => {}
                     Meaning::Stop => {
-                        warn!("asked again to end: ending at once");
                         shards.send(Mail::Stop);
+                        warn!("asked again to end: ending at once");
                     }
                 }
             }

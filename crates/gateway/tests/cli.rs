@@ -374,6 +374,53 @@ fn a_port_in_use_is_a_fault_though_it_could_be_shared() {
     echo(&mut open(connect(first.address()), "/echo"));
 }
 
+/// Connections whose refusals are logged.
+fn make_it_log(address: SocketAddr, lines: usize) {
+    for _ in 0..lines {
+        let mut stream = connect(address);
+        stream.write_all(b"GET /nowhere HTTP/1.1\r\nHost: gw.test\r\n\r\n").unwrap();
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).unwrap();
+        assert!(answer.starts_with(b"HTTP/1.1 404 "), "{}", String::from_utf8_lossy(&answer));
+    }
+}
+
+/// An address that nobody else has for now, for a gateway whose log is not read.
+fn free_address() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+}
+
+/// Waits until the gateway accepts, and opens a session.
+fn open_soon(address: SocketAddr) -> TcpStream {
+    let until = Instant::now() + PATIENCE;
+    while TcpStream::connect(address).is_err() {
+        assert!(Instant::now() < until, "it does not listen");
+        thread::sleep(Duration::from_millis(5));
+    }
+    open(connect(address), "/echo")
+}
+
+#[test]
+fn a_log_that_nobody_reads_stops_nothing() {
+    let (_folder, path) = folder(&config(""));
+    for gone in [true, false] {
+        let address = free_address();
+        let mut child =
+            command(&["-c", path.to_str().unwrap(), "--bind", &address.to_string()]).spawn().unwrap();
+        let mut session = open_soon(address);
+        // Either nobody can read any more, or nobody does until the pipe is full (64 KiB).
+        let stderr = child.stderr.take().unwrap();
+        let _unread = (!gone).then_some(stderr);
+        make_it_log(address, 1000);
+        echo(&mut session);
+        let gateway = Gateway { child, lines: channel().1, log: Vec::new() };
+        gateway.signal(Signal::TERM);
+        assert_eq!(read_close(&mut session), 1001, "gone: {gone}");
+        session.shutdown(std::net::Shutdown::Both).unwrap();
+        assert_eq!(gateway.end().0, Some(0), "gone: {gone}");
+    }
+}
+
 /// The kernel lets go of a killed ring's sockets a little after the process is gone.
 #[test]
 fn a_killed_gateway_is_followed_by_another_at_once() {
