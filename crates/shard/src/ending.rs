@@ -205,7 +205,13 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                 }
             }
             State::Paired(_) => self.drain_leg(key, code),
-            State::Dialing(_) | State::Lingering { .. } | State::Dead => {}
+            State::Lingering { deadline_ms, .. } => {
+                // One that began before may still have last bytes to send: from now on they have their time, too.
+                let latest_ms = self.now_ms + self.plan.limits().close_timeout_ms;
+                *deadline_ms = latest_ms.min(*deadline_ms);
+                self.ensure_deadline(key, latest_ms);
+            }
+            State::Dialing(_) | State::Dead => {}
         }
     }
 
