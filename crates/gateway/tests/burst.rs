@@ -27,9 +27,7 @@ fn burst(client: &Client, question: &[u8], answer: &[u8], rounds: usize) {
         });
         let mut got = vec![0; answer.len()];
         for round in 0..rounds {
-            reader
-                .read_exact(&mut got)
-                .unwrap_or_else(|error| panic!("answer {round} of {rounds}: {error}"));
+            reader.read_exact(&mut got).unwrap_or_else(|error| panic!("answer {round} of {rounds}: {error}"));
             assert!(got == answer, "answer {round} of {rounds} is another");
         }
     });
