@@ -5,7 +5,7 @@
 
 use tidegate_io::{Backend, MAX_PIECES, Remainder};
 use tidegate_registry::{Admission, Chunk, Control, End, FullPolicy, Key};
-use tidegate_wire::close::CloseCode;
+use tidegate_wire::{close::CloseCode, deflate::Compression};
 
 use crate::{
     environment::Environment,
@@ -403,7 +403,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
 /// at must have come before them: there only a new message can be dropped.
 fn policy<S>(session: &Session<S>, route: &RoutePlan) -> FullPolicy {
     let looks_back = match &session.state {
-        State::Open(open) => open.compression.as_ref().is_some_and(|compression| compression.looks_back()),
+        State::Open(open) => open.compression.as_ref().is_some_and(Compression::looks_back),
         _ => false,
     };
     match route.full {
