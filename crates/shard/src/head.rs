@@ -169,8 +169,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                 let mut policy = *policy;
                 // What follows a message that was dropped must not look back at it.
                 let drops = matches!(route.full, FullPolicy::DropNew | FullPolicy::DropOld);
-                policy.context_takeover =
-                    echo.context_takeover && !drops && self.codecs.takeover_available();
+                policy.context_takeover = echo.context_takeover && !drops && self.codecs.takeover_available();
                 negotiate(&upgrade.offers, &policy)
             }
             None => None,

@@ -71,7 +71,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         let mut spans = std::mem::take(&mut self.spans);
         for span in spans.drain(..) {
             // Nothing may follow what was dropped but the Close.
-            if span.content == Content::Messages && self.cut.contains(&span.key) {
+            if !matches!(span.content, Content::Control(_)) && self.cut.contains(&span.key) {
                 self.counters.dropped += 1;
                 continue;
             }

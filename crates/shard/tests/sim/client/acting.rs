@@ -7,7 +7,7 @@ use super::{
         net::{ActorId, Net},
         script::{Act, Violation},
     },
-    Client, CRAWL, Phase, SLACK,
+    CRAWL, Client, Phase, SLACK,
 };
 
 impl Client {
