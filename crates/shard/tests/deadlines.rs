@@ -568,7 +568,7 @@ fn a_slow_client_of_an_upstream_is_told_to_try_again_later() {
     let sent = stage.sent(client);
     let told = close_frame(1013, "slow consumer");
     let whole = sent.len() - told.len();
-    assert!(whole % message.len() == 0 && sent.starts_with(&message), "{} bytes", sent.len());
+    assert!(whole.is_multiple_of(message.len()) && sent.starts_with(&message), "{} bytes", sent.len());
     assert_eq!(sent[whole..], told);
     assert!(stage.socket(client, |kernel| kernel.fin));
     assert_eq!(stage.down(client), None);
