@@ -68,7 +68,8 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                     let opcode = Opcode::from(kind);
                     let deflate = open.compression.as_mut().filter(|_| payload.len() >= DEFLATE_FROM);
                     if let Some(compression) = deflate {
-                        let mut out = vec![0; frame::MAX_HEADER];
+                        let mut out = spares.take_large(payload.len());
+                        out.resize(frame::MAX_HEADER, 0);
                         compression.deflate(codecs, payload.bytes(bytes), &mut out);
                         let head = Head {
                             fin: true,

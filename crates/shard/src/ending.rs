@@ -174,13 +174,11 @@ impl<B: Backend, E: Environment> Shard<B, E> {
     /// The outbox is over its bound: what waits is dropped at a message's end unless it is sealed, then a Close 1013
     /// follows.
     pub(crate) fn end_slow(&mut self, key: Key) {
-        let Some(session) = self.registry.get_mut(key) else { return };
+        let Some(session) = self.registry.get(key) else { return };
         match &session.state {
             State::Open(_) => {
                 self.cut.push(key);
-                // Sealed records stay: the Close's own is the next by number.
-                let sealed = session.transport.seals();
-                if !sealed && !session.outbox.drop_unsent(&mut self.retained) {
+                if !self.drop_queue(key) {
                     self.abort(key, true);
                     return;
                 }
@@ -190,6 +188,23 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             State::Paired(_) => self.pair_slow(key),
             _ => self.abort(key, true),
         }
+    }
+
+    /// Drops what waits for a session but the rest of what was begun, and what is sealed. False where no frame can
+    /// follow that.
+    pub(crate) fn drop_queue(&mut self, key: Key) -> bool {
+        let Some(session) = self.registry.get_mut(key) else { return false };
+        if session.transport.seals() {
+            // Of a sealed stream no record can be left out: the Close's own is the next by number.
+            return session.outbox.at_boundary();
+        }
+        if !session.outbox.drop_unsent(&mut self.retained) {
+            return false;
+        }
+        if session.outbox.is_empty() && session.dirty != 0 {
+            self.turn.dirty[session.dirty as usize - 1].from_outbox = false;
+        }
+        true
     }
 
     /// Drains one session: a Close at a boundary where there is a session, the end where there is none yet.
@@ -233,7 +248,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
     /// A peer that takes nothing.
     pub(crate) fn peer_stalled(&mut self, key: Key) {
         match self.registry.get(key).map(|session| &session.state) {
-            Some(State::Paired(_)) => self.pair_stalled(key),
+            Some(State::Paired(_)) => self.pair_slow(key),
             Some(State::Dialing(_)) => self.dial_failed(key, "took no handshake", 0),
             Some(State::Waiting(_)) => self.give_up_waiting(key),
             Some(_) => self.abort(key, true),

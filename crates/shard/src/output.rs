@@ -73,8 +73,8 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         }
         let mut spans = std::mem::take(&mut self.spans);
         for span in spans.drain(..) {
-            // What follows a message that was dropped looks back at it, or must not come between it and the Close.
-            if span.content == Content::Messages && self.cut.contains(&span.key) {
+            // What follows what was dropped may look back at it, or would come between it and the Close.
+            if !matches!(span.content, Content::Control(_)) && self.cut.contains(&span.key) {
                 self.counters.dropped += 1;
                 continue;
             }

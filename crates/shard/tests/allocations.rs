@@ -62,13 +62,16 @@ impl<B: Backend> Running<B> {
     }
 }
 
-fn connect(address: SocketAddr) -> TcpStream {
+fn connect(address: SocketAddr, offer: &str) -> TcpStream {
     let mut socket = TcpStream::connect(address).expect("the shard listens");
     socket.set_nodelay(true).expect("TCP");
     socket
         .write_all(
-            b"GET /echo HTTP/1.1\r\nHost: gw.test\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-              Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n",
+            format!(
+                "GET /echo HTTP/1.1\r\nHost: gw.test\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+                 Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n{offer}\r\n"
+            )
+            .as_bytes(),
         )
         .expect("the shard reads");
     let mut head = [0; 1024];
@@ -77,6 +80,8 @@ fn connect(address: SocketAddr) -> TcpStream {
         len += socket.read(&mut head[len..]).expect("the shard answers");
     }
     assert!(head.starts_with(b"HTTP/1.1 101"));
+    let agreed = head[..len].windows(18).any(|part| part == b"permessage-deflate");
+    assert_eq!(agreed, !offer.is_empty());
     socket
 }
 
@@ -130,6 +135,48 @@ fn steady(socket: &mut TcpStream, payload: usize, rounds: usize) -> usize {
     HEAP.total_allocated() - before
 }
 
+/// The same for messages that are deflated both ways. The questions are stored blocks (RFC 1951 §3.2.4); of the answers the
+/// length counts, which is the same for all.
+fn steady_deflated(socket: &mut TcpStream, payload: usize, rounds: usize) -> usize {
+    let (mut plain, mut question, mut answer) =
+        (Box::new([0; MOST]), Box::new([0; MOST]), Box::new([0; MOST]));
+    let stored = payload + 5 + 1;
+    let (asked, _) = frame(stored, &mut question[..], &mut plain[..]);
+    let start = asked - stored;
+    question[0] |= 0x40;
+    let key = [0x37, 0xfa, 0x21, 0x3d];
+    let mut put = |place: usize, byte: u8| question[start + place] = byte ^ key[place % 4];
+    let length = (payload as u16).to_le_bytes();
+    // A block that is not the last one, its length, the complement; behind it what a flush leaves of an empty one.
+    for (place, byte) in [0, length[0], length[1], !length[0], !length[1]].into_iter().enumerate() {
+        put(place, byte);
+    }
+    for place in 0..payload {
+        put(5 + place, (place % 251) as u8);
+    }
+    put(5 + payload, 0);
+    let mut round = || {
+        socket.write_all(&question[..asked]).expect("the shard reads");
+        socket.read_exact(&mut answer[..2]).expect("the shard answers");
+        assert_eq!(answer[0], 0xc2, "a whole, compressed message");
+        let len = match answer[1] {
+            126 => {
+                socket.read_exact(&mut answer[..2]).expect("the shard answers");
+                usize::from(u16::from_be_bytes([answer[0], answer[1]]))
+            }
+            len => usize::from(len),
+        };
+        socket.read_exact(&mut answer[..len]).expect("the shard answers");
+        len
+    };
+    let first = round();
+    assert!((64..=payload + payload / 8 + 64).contains(&first), "{first} bytes for {payload}");
+    (0..rounds).for_each(|_| assert_eq!(round(), first));
+    let before = HEAP.total_allocated();
+    (0..rounds).for_each(|_| assert_eq!(round(), first));
+    HEAP.total_allocated() - before
+}
+
 const ECHO: &str =
     "version = 1\n[[listener]]\nbind = \"127.0.0.1:1\"\n[[route]]\npath = \"/echo\"\necho = {}\n";
 
@@ -142,18 +189,26 @@ where
         make,
         &format!(
             "version = 1\n[[listener]]\nbind = \"127.0.0.1:1\"\n[[route]]\npath = \"/echo\"\n\
-             proxy = {{ upstreams = [\"ws://{}\"] }}\n",
+             proxy = {{ upstreams = [\"ws://{}\"], deflate = \"edge\" }}\n",
             echo.address
         ),
     );
     for (what, address) in [("echo", echo.address), ("proxy", proxy.address)] {
         let before = HEAP.total_allocated();
-        let mut socket = connect(address);
+        let mut socket = connect(address, "");
         assert!(HEAP.total_allocated() > before, "a handshake allocates: the counter counts");
         // One that lies in a receive buffer many times over, one that fills it, one that spans several.
         for payload in [64, 16_384, 100_000] {
             let allocated = steady(&mut socket, payload, 200);
             assert_eq!(allocated, 0, "{name} {what}: bytes allocated for 200 messages of {payload} bytes");
+        }
+        let mut socket = connect(address, "Sec-WebSocket-Extensions: permessage-deflate\r\n");
+        for payload in [100, 1_000, 60_000] {
+            let allocated = steady_deflated(&mut socket, payload, 200);
+            assert_eq!(
+                allocated, 0,
+                "{name} {what}: bytes allocated for 200 messages of {payload}, deflated"
+            );
         }
     }
     proxy.stop();

@@ -356,6 +356,10 @@ fn frame(first: u8, payload: &[u8], masked: bool) -> Vec<u8> {
     bytes
 }
 
+fn close_frame(code: u16, reason: &str) -> Vec<u8> {
+    frame(0x88, &[&code.to_be_bytes()[..], reason.as_bytes()].concat(), false)
+}
+
 const ECHO: &str = "echo = {}";
 const PROXY: &str = "proxy = { upstreams = [\"ws://127.0.0.1:2\"] }";
 
@@ -542,4 +546,57 @@ fn a_reader_that_takes_nothing_is_ended_by_the_write_timeout() {
     assert_eq!(stage.down(socket), None, "{:?}", stage.log.borrow());
     stage.pass(2);
     assert_eq!(stage.down(socket), Some(true));
+}
+
+#[test]
+fn a_slow_client_of_an_upstream_is_told_to_try_again_later() {
+    let mut stage = Stage::new(WRITE, &format!("{HURRY}\n{PROXY}"));
+    let (client, upstream) = stage.pair();
+    stage.socket(client, |kernel| kernel.room = 1_000);
+    // Whole messages that do not end where receives do, then the beginning of one.
+    let message = frame(0x82, &[7; 6_000], false);
+    for part in message.repeat(4)[..20_000].chunks(5_000) {
+        stage.send(upstream, part);
+    }
+    assert!(stage.socket(upstream, |kernel| kernel.receive.is_none()), "it is paused");
+    stage.pass(21);
+    assert_eq!((stage.down(client), stage.down(upstream)), (None, None), "{:?}", stage.log.borrow());
+    let close = stage.sent(upstream);
+    assert_eq!((close[0], &close[6..8]), (0x88, &1001_u16.to_be_bytes()[..]));
+    // What it was in the middle of is completed: the first boundary that the outbox knows.
+    stage.make_room(client, usize::MAX);
+    let sent = stage.sent(client);
+    let told = close_frame(1013, "slow consumer");
+    let whole = sent.len() - told.len();
+    assert!(whole.is_multiple_of(message.len()) && sent.starts_with(&message), "{} bytes", sent.len());
+    assert_eq!(sent[whole..], told);
+    assert!(stage.socket(client, |kernel| kernel.fin));
+    assert_eq!(stage.down(client), None);
+}
+
+#[test]
+fn a_slow_client_inside_a_long_frame_is_reset() {
+    let mut stage = Stage::new(WRITE, &format!("{HURRY}\n{PROXY}"));
+    let (client, upstream) = stage.pair();
+    stage.socket(client, |kernel| kernel.room = 1_000);
+    stage.send(upstream, &frame(0x82, &[7; 9_000], false)[..5_000]);
+    // And it is itself inside a frame towards the upstream.
+    stage.send(client, &frame(0x82, &[7; 9_000], true)[..5_000]);
+    stage.pass(21);
+    assert_eq!((stage.down(client), stage.down(upstream)), (Some(true), Some(true)));
+}
+
+#[test]
+fn a_slow_client_that_takes_nothing_more_is_cut_off() {
+    let mut stage = Stage::new(WRITE, &format!("{HURRY}\n{PROXY}"));
+    let (client, upstream) = stage.pair();
+    stage.socket(client, |kernel| kernel.room = 1_000);
+    // So much that the upstream is not read any more.
+    for part in frame(0x82, &[7; 19_000], false).chunks(5_000) {
+        stage.send(upstream, part);
+    }
+    stage.pass(21);
+    assert_eq!(stage.down(client), None, "{:?}", stage.log.borrow());
+    stage.pass(20);
+    assert_eq!(stage.down(client), Some(true));
 }

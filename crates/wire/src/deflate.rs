@@ -36,6 +36,7 @@ mod inflation;
 
 pub use codecs::{CodecLimits, CodecStats, Codecs};
 pub use compression::Compression;
+pub(crate) use inflation::first_step;
 pub use inflation::{InflateError, Inflation};
 
 /// What a sender takes off the end of each message and a receiver appends (RFC 7692 §7.2.1, §7.2.2): the body of an

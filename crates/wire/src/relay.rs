@@ -8,6 +8,7 @@
 //! header or a control frame; a message is never completed unless it was valid.
 
 use std::fmt;
+use std::num::NonZeroU32;
 
 use crate::frame::{Head, HeaderRules, MAX_HEADER, Opcode, decode_header, header_len};
 use crate::message::sequence::Sequence;
@@ -71,6 +72,8 @@ pub struct Inspector {
     state: State,
     /// A message has begun since [`take_begun`](Self::take_begun) was last asked.
     begun: bool,
+    /// Where in the input the last frame begins that [`Segment::Forward`] has brought but not ended.
+    cut: Option<NonZeroU32>,
 }
 
 impl Inspector {
@@ -84,7 +87,14 @@ impl Inspector {
             role,
             state: State::Open,
             begun: false,
+            cut: None,
         }
+    }
+
+    /// Where in the input whole frames end and the beginning of another one follows, both of them in the
+    /// [`Segment::Forward`] that was just returned.
+    pub fn take_cut(&mut self) -> Option<usize> {
+        self.cut.take().map(|cut| cut.get() as usize)
     }
 
     /// Whether what was forwarded so far ends between two frames: only then may a frame of one's own follow.
@@ -256,6 +266,13 @@ impl Inspector {
             self.start(&head);
         };
         *read = at;
+        self.cut = match self.stage {
+            Stage::Payload { .. } => {
+                let head = frame.map(|(head, _)| head).filter(|head| *head > start);
+                head.and_then(|head| u32::try_from(head).ok()).and_then(NonZeroU32::new)
+            }
+            Stage::Header { .. } | Stage::Control(_) => None,
+        };
         if let Some(violation) = failed {
             if start == at {
                 return Err(violation);

@@ -113,9 +113,11 @@ impl Queue {
     }
 
     pub(super) fn append(&mut self, bytes: &[u8], end: End) {
+        // A boundary stays one: without it the queue could not be dropped behind it.
         if let Some(Piece { bytes: Bytes::Owned(last), kind: kind @ Kind::Stream(_), .. }) =
             self.pieces.back_mut()
             && last.len() + bytes.len() <= COALESCE_BYTES
+            && (*kind == Kind::Stream(End::Inside) || end == End::Boundary)
         {
             let before = last.capacity();
             last.extend_from_slice(bytes);

@@ -180,7 +180,10 @@ impl Model {
         let admission = self.admit(bytes.len(), FullPolicy::Pause);
         if admission != Admission::Disconnect {
             match self.items.last_mut() {
-                Some(last) if last.room >= bytes.len() => {
+                Some(last)
+                    if last.room >= bytes.len()
+                        && (last.kind == ItemKind::Stream(End::Inside) || end == End::Boundary) =>
+                {
                     last.bytes.extend_from_slice(bytes);
                     last.room -= bytes.len();
                     last.kind = ItemKind::Stream(end);

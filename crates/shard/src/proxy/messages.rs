@@ -67,7 +67,8 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                     let opcode = Opcode::from(kind);
                     let deflate = far_messages.compression.as_mut().filter(|_| payload.len() >= DEFLATE_FROM);
                     if let Some(compression) = deflate {
-                        let mut out = vec![0; frame::MAX_HEADER];
+                        let mut out = spares.take_large(payload.len());
+                        out.resize(frame::MAX_HEADER, 0);
                         compression.deflate(codecs, payload.bytes(bytes), &mut out);
                         let len = (out.len() - frame::MAX_HEADER) as u64;
                         let head = Head { fin: true, rsv1: true, opcode, len, mask: None };
@@ -84,7 +85,8 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                             Payload::InPlace(range)
                                 if range.start < frame::header_len(range.len(), mask.is_some()) =>
                             {
-                                let mut out = vec![0; frame::MAX_HEADER];
+                                let mut out = spares.take_large(frame::MAX_HEADER + range.len());
+                                out.resize(frame::MAX_HEADER, 0);
                                 out.extend_from_slice(&bytes[range]);
                                 if let Some(mask) = mask {
                                     tidegate_simd::unmask(&mut out[frame::MAX_HEADER..], mask, 0);

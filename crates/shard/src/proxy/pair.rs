@@ -106,11 +106,17 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                 Err(violation) => return Stop::Violation(violation),
             };
             let end = if inspector.at_boundary() { End::Boundary } else { End::Inside };
+            let cut = inspector.take_cut();
             let source = match segment {
                 Segment::Forward(range) => {
                     session.spoke = session.seen;
                     let short = usize::from(range.len() > 1 && planted::is(Bug::ForwardShort));
-                    place.source(range.start..range.end - short)
+                    // Apart, so that an outbox knows where it may stop.
+                    if let Some((far, cut)) = far.zip(cut) {
+                        let source = place.source(range.start..cut);
+                        spans.push(Span { key: far, source, content: Content::WHOLE });
+                    }
+                    place.source(cut.unwrap_or(range.start)..range.end - short)
                 }
                 Segment::Held(held) => turn.keep_small(held.as_ref()),
                 Segment::Ping(control) => {
@@ -348,17 +354,25 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         }
     }
 
-    /// What waits for a leg is past its bound. What it holds of a cut stream has no boundary to stop at.
+    /// What waits for a leg is past its bound, or the leg takes nothing any more. What waits is dropped up to the first
+    /// boundary and a Close follows; a frame that is not whole in here can only be cut off.
     pub(crate) fn pair_slow(&mut self, key: Key) {
-        self.pair_stalled(key);
-    }
-
-    /// A leg takes nothing any more.
-    pub(crate) fn pair_stalled(&mut self, key: Key) {
+        let now_ms = self.now_ms;
         let leg = self.leg(key);
         let failure = self.failure_code(key);
         let far = self.part(key);
-        self.abort(key, true);
+        let untold = self.registry.get(key).is_some_and(|session| !session.marks.close_sent);
+        if untold && self.drop_queue(key) {
+            self.cut.push(key);
+            if let Some(session) = self.registry.get_mut(key) {
+                // It may take its last bytes now; the write deadline ends it where it does not.
+                session.stalled = Stamp::at(now_ms);
+            }
+            self.send_close(key, Some(CloseCode::TRY_AGAIN_LATER), "slow consumer");
+            self.linger(key);
+        } else {
+            self.abort(key, true);
+        }
         if let Some(far) = far {
             match leg {
                 Leg::Client => self.end_leg(far, CloseCode::GOING_AWAY, ""),

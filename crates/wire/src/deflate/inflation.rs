@@ -95,8 +95,7 @@ impl Inflater {
     }
 
     fn feed(&mut self, mut input: &[u8], out: &mut Vec<u8>, max_len: usize) -> Result<(), InflateError> {
-        // In proportion to the input, so that a message in many small pieces does not cost a large step for each.
-        let mut step = input.len().saturating_mul(4).clamp(MIN_STEP, MAX_STEP);
+        let mut step = first_step(input.len());
         while !input.is_empty() {
             let full;
             (input, full) = self.feed_step(input, out, max_len, step)?;
@@ -186,6 +185,12 @@ enum End {
     Starved,
     FinalBlock,
     Corrupt,
+}
+
+/// The room that inflating so many bytes begins with: in proportion to the input, so that a message in many small pieces
+/// does not cost a large step for each.
+pub(crate) fn first_step(input: usize) -> usize {
+    input.saturating_mul(4).clamp(MIN_STEP, MAX_STEP)
 }
 
 /// Room in `out` for `len` bytes: at least doubled, never beyond `max_len`.

@@ -6,7 +6,7 @@
 use super::sequence::Sequence;
 use super::spares::Spares;
 use super::{Cursor, DecodeContext, Event, Kind, OwnedPayload, Payload, Violation};
-use crate::deflate::{Codecs, InflateError, Inflation};
+use crate::deflate::{Codecs, InflateError, Inflation, first_step};
 use crate::frame::{ControlPayload, Head, MAX_HEADER, Opcode};
 use crate::utf8::{Utf8, is_utf8};
 
@@ -196,6 +196,15 @@ impl Partial {
         };
         tidegate_simd::unmask(piece, key, offset);
         let from = self.buffer.len();
+        // What inflating would grow to in two steps, which is all where it brings no surprise: from what was given back.
+        let need = from.saturating_add(2 * first_step(piece.len())).min(max_len(cx));
+        if self.buffer.capacity() < need {
+            let want = need.max(self.buffer.capacity().saturating_mul(2).min(max_len(cx)));
+            let larger = cx.spares.take(need, want, want);
+            let smaller = std::mem::replace(&mut self.buffer, larger);
+            self.buffer.extend_from_slice(&smaller);
+            cx.spares.give(smaller);
+        }
         let fed = inflation.feed(piece, &mut self.buffer, max_len(cx));
         self.check_inflated(from, fed)
     }

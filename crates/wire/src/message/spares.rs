@@ -81,7 +81,7 @@ impl Spares {
     }
 
     /// An empty buffer for something about as large as `want`, as large as there is one.
-    pub(super) fn take_large(&mut self, want: usize) -> Vec<u8> {
+    pub fn take_large(&mut self, want: usize) -> Vec<u8> {
         self.take(0, want.clamp(1024, 64 * 1024), usize::MAX)
     }
 
