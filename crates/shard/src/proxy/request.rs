@@ -81,12 +81,13 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             hash: balance_hash(request, proxy, peer),
             tried: Vec::new(),
             current: None,
+            local_fault: 0,
+            limit_ms: u64::MAX,
             deadline_ms: u64::MAX,
         };
         let Some(session) = self.registry.get_mut(key) else { return Ok(()) };
         session.state = State::Waiting(Box::new(waiting));
-        self.wheel.cancel(key.index());
-        self.dial(key);
+        self.begin_dial(key);
         Ok(())
     }
 }
