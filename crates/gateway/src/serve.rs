@@ -339,7 +339,7 @@ impl Start<'_> {
     }
 }
 
-/// Reports a thread that unwinds.
+/// Reports a thread that unwinds: in debug builds, as a release aborts. The rest would go on without it.
 struct Guard {
     id: u16,
     reporter: Sender<Report>,

@@ -320,3 +320,39 @@ fn a_client_that_does_not_read_pauses_the_upstream() {
         gateway.stop();
     });
 }
+
+#[test]
+fn what_says_who_the_client_is_passes_from_trusted_networks_only() {
+    let claims = [
+        ("X-Forwarded-Port", "443"),
+        ("X-Forwarded-Prefix", "/admin"),
+        ("x-forwarded-user", "root"),
+        ("X-Forwarded-Ssl", "on"),
+        ("Forwarded", "for=203.0.113.9;proto=https"),
+        ("X-Real-IP", "203.0.113.9"),
+    ];
+    // Many servers read these as the same fields (CGI's `HTTP_X_FORWARDED_FOR`).
+    let alike = "X_Forwarded_For: 203.0.113.9\r\nX_Real_IP: 203.0.113.9\r\n";
+    let others = "X-Forwarder: kept\r\nForwarded-By: kept\r\n";
+    let claimed: String = claims.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+    let fields = format!("{claimed}{others}");
+    for io in BACKENDS {
+        let head = head_behind(io, "", &format!("{fields}{alike}"));
+        for (name, _) in claims.iter().chain(&[("X_Forwarded_For", ""), ("X_Real_IP", "")]) {
+            assert_eq!(field(&head, name), None, "{head}");
+        }
+        assert_eq!(field(&head, "x-forwarded-for"), Some("127.0.0.1"), "{head}");
+        assert_eq!(
+            (field(&head, "x-forwarder"), field(&head, "forwarded-by")),
+            (Some("kept"), Some("kept")),
+            "{head}"
+        );
+
+        let head = head_behind(io, "trusted = [\"127.0.0.1\"]", &fields);
+        for (name, value) in claims {
+            assert_eq!(field(&head, name), Some(value), "{head}");
+        }
+        assert_eq!(field(&head, "x-forwarded-for"), Some("127.0.0.1"), "{head}");
+        assert_eq!(field(&head, "x-forwarder"), Some("kept"), "{head}");
+    }
+}

@@ -122,7 +122,12 @@ impl<T> Registry<T> {
         if self.slots.len() == self.capacity {
             return Err(Full(value));
         }
-        Ok(self.insert_with(|_| value))
+        let slot = self.slots.insert(value);
+        if slot == self.generations.len() {
+            self.generations.push(1);
+        }
+        // The capacity is a `u32`, so every slot is.
+        Ok(Key::new(slot as u32, self.generations[slot]))
     }
 
     /// The key that the next session to be taken in will have, for operations that must name it before it is
@@ -133,24 +138,6 @@ impl<T> Registry<T> {
         // The capacity is a `u32`, so every slot is.
         (self.slots.len() < self.capacity)
             .then(|| Key::new(slot as u32, self.generations.get(slot).copied().unwrap_or(1)))
-    }
-
-    /// Takes a session in that knows its own key. `None`, without a call of `make`, where all slots are taken.
-    pub fn insert_as(&mut self, make: impl FnOnce(Key) -> T) -> Option<Key> {
-        (self.slots.len() < self.capacity).then(|| self.insert_with(make))
-    }
-
-    /// There must be a vacant slot.
-    fn insert_with(&mut self, make: impl FnOnce(Key) -> T) -> Key {
-        let vacancy = self.slots.vacant_entry();
-        let slot = vacancy.key();
-        if slot == self.generations.len() {
-            self.generations.push(1);
-        }
-        // The capacity is a `u32`, so every slot is.
-        let key = Key::new(slot as u32, self.generations[slot]);
-        vacancy.insert(make(key));
-        key
     }
 
     /// Takes a session out and makes its key stale. `None` where it was stale.

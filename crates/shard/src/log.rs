@@ -82,6 +82,17 @@ pub enum What {
         /// The system's error number, 0 where there is none.
         errno: i32,
     },
+    /// An upstream could not be tried, for a fault of this machine: it says nothing about the upstream.
+    LocalFault {
+        /// Its position in the route's list.
+        upstream: u16,
+        /// The route's position in the configuration.
+        route: u16,
+        /// Why.
+        reason: &'static str,
+        /// The system's error number, 0 where there is none.
+        errno: i32,
+    },
     /// An upstream has answered the handshake with a status that is not 101; the client got it.
     UpstreamRefused {
         /// Its position in the route's list.
@@ -116,10 +127,15 @@ impl fmt::Display for What {
             }
             What::UpstreamFailed { upstream, route, reason, errno } => {
                 write!(f, "upstream failed route={route} upstream={upstream} reason={reason:?}")?;
-                if *errno != 0 {
-                    write!(f, " error={:?}", std::io::Error::from_raw_os_error(*errno).to_string())?;
-                }
-                Ok(())
+                write_error(f, *errno)
+            }
+            What::LocalFault { upstream, route, reason, errno } => {
+                write!(
+                    f,
+                    "cannot connect to an upstream for a fault of this machine route={route} upstream={upstream} \
+                     reason={reason:?}"
+                )?;
+                write_error(f, *errno)
             }
             What::UpstreamRefused { upstream, route, status } => {
                 write!(f, "request refused by the upstream route={route} upstream={upstream} status={status}")
@@ -130,5 +146,13 @@ impl fmt::Display for What {
             What::SessionsFull => f.write_str("all session slots are taken: connections are refused"),
             What::Omitted { entries } => write!(f, "log entries left out entries={entries}"),
         }
+    }
+}
+
+/// The system's error, where there is one.
+fn write_error(f: &mut fmt::Formatter<'_>, errno: i32) -> fmt::Result {
+    match errno {
+        0 => Ok(()),
+        errno => write!(f, " error={:?}", std::io::Error::from_raw_os_error(errno).to_string()),
     }
 }

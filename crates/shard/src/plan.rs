@@ -67,6 +67,8 @@ pub(crate) struct ProxyPlan {
 pub(crate) struct UpstreamPlan {
     pub(crate) name: String,
     addresses: ArcSwap<Addresses>,
+    /// Counts the sessions that began with its addresses, so that these take turns over all shards.
+    turns: AtomicUsize,
 }
 
 /// What is known of an upstream's addresses.
@@ -221,6 +223,7 @@ impl ProxyPlan {
                 Target::Unix(path) => Addresses::Known(vec![Address::Unix(path.clone())]),
                 Target::Name { .. } => Addresses::Unresolved,
             }),
+            turns: AtomicUsize::new(0),
         });
         ProxyPlan {
             upstreams: upstreams.collect(),
@@ -230,19 +233,25 @@ impl ProxyPlan {
         }
     }
 
-    /// The local address for the next connection to `target`; `None` leaves it to the kernel.
-    pub(crate) fn source_for(&self, target: IpAddr) -> Option<IpAddr> {
-        let fitting = || self.settings.source.iter().filter(|source| source.is_ipv4() == target.is_ipv4());
-        let count = fitting().count();
-        if count == 0 {
-            return None;
-        }
-        fitting().nth(self.turns.fetch_add(1, Ordering::Relaxed) % count).copied()
+    /// The local addresses that fit `target`; none leaves the choice to the kernel.
+    pub(crate) fn sources(&self, target: &Address) -> Vec<IpAddr> {
+        let Address::Tcp(target) = target else { return Vec::new() };
+        self.settings.source.iter().copied().filter(|ip| ip.is_ipv4() == target.is_ipv4()).collect()
+    }
+
+    /// Whose turn it is among the local addresses.
+    pub(crate) fn source_turn(&self) -> usize {
+        self.turns.fetch_add(1, Ordering::Relaxed)
     }
 }
 
 impl UpstreamPlan {
     pub(crate) fn addresses(&self) -> Arc<Addresses> {
         self.addresses.load_full()
+    }
+
+    /// Whose turn it is among its addresses.
+    pub(crate) fn address_turn(&self) -> usize {
+        self.turns.fetch_add(1, Ordering::Relaxed)
     }
 }

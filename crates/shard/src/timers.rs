@@ -172,7 +172,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             }
             Timer::Handshake => match &session.state {
                 State::Dialing(_) => self.dial_timed_out(key),
-                _ => self.resolve_timed_out(key),
+                _ => self.wait_timed_out(key),
             },
             Timer::Ping => {
                 self.send_ping(key);

@@ -2,7 +2,7 @@
 
 use std::{
     io::{ErrorKind, Read, Write},
-    net::{Shutdown, SocketAddr, TcpStream},
+    net::{IpAddr, Shutdown, SocketAddr, TcpStream},
     time::{Duration, Instant},
 };
 
@@ -71,6 +71,15 @@ impl Client {
         stream.set_nodelay(true).expect("TCP_NODELAY");
         stream.set_write_timeout(Some(PATIENCE)).expect("a write time-out");
         Client::from_stream(stream)
+    }
+
+    /// Connects from this local address.
+    pub(crate) fn connect_from(local: IpAddr, address: SocketAddr) -> Client {
+        let socket = socket2::Socket::new(socket2::Domain::for_address(address), socket2::Type::STREAM, None)
+            .expect("a socket");
+        socket.bind(&SocketAddr::new(local, 0).into()).expect("a loopback address");
+        socket.connect(&address.into()).expect("connect on loopback");
+        Client::from_stream(socket.into())
     }
 
     /// Takes over a connection.

@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, prlimit};
 use tempfile::NamedTempFile;
 
 use super::{PATIENCE, eventually};
@@ -123,6 +123,24 @@ impl Gateway {
     /// Its open descriptors.
     pub(crate) fn descriptors(&self) -> usize {
         std::fs::read_dir(format!("/proc/{}/fd", self.child.id())).expect("the process runs").count()
+    }
+
+    /// From now on it gets so many descriptors more, and then `EMFILE`.
+    pub(crate) fn leave_descriptors(&self, free: u64) {
+        let entries = std::fs::read_dir(format!("/proc/{}/fd", self.child.id())).expect("the process runs");
+        let open: Vec<u64> =
+            entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect();
+        // The lowest free numbers are given out first, and the limit is on the numbers.
+        let limit = (0..).filter(|number| !open.contains(number)).nth(free as usize).expect("numbers go on");
+        self.limit_descriptors(limit);
+    }
+
+    /// Sets its soft limit of descriptors.
+    pub(crate) fn limit_descriptors(&self, limit: u64) {
+        let id = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw).expect("a process id");
+        let maximum = getrlimit(Resource::Nofile).maximum;
+        prlimit(Some(id), Resource::Nofile, Rlimit { current: Some(limit), maximum })
+            .expect("the process is this test's own child");
     }
 
     /// Its resident memory in KiB.

@@ -118,6 +118,11 @@ impl Connection {
         Connection { stream, received: Vec::new(), ended: None }
     }
 
+    /// The gateway's end of it.
+    pub(crate) fn peer(&self) -> SocketAddr {
+        self.stream.peer_addr().expect("a connected socket")
+    }
+
     /// Sends all; false where the gateway is gone.
     pub(crate) fn send(&mut self, bytes: &[u8]) -> bool {
         use std::io::Write;

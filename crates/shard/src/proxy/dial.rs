@@ -1,7 +1,11 @@
 //! From a waiting client to a verified upstream: resolving, connecting, the handshake, and another try where the first
 //! byte was not yet answered.
+//!
+//! The tries are nested: each upstream that the balancer gives, each of its addresses, each local address to connect
+//! from. All of them together have one limit ([`limit_ms`]). A fault of this machine is never held against an upstream.
 
-use tidegate_io::{Backend, ConnectOptions};
+use tidegate_config::{Balance, Proxy};
+use tidegate_io::{Address, Backend, ConnectOptions};
 use tidegate_registry::Key;
 use tidegate_wire::{
     Role,
@@ -12,12 +16,12 @@ use tidegate_wire::{
     relay::Inspector,
 };
 
-use super::{Dialing, EARLY_BYTES, Phase, Waiting};
+use super::{Attempt, Dialing, EARLY_BYTES, Phase, Waiting, upstreams::weight};
 use crate::{
     environment::Environment,
     log::{Level, What},
     output::Content,
-    plan::Addresses,
+    plan::{Addresses, ProxyPlan},
     planted::{self, Bug},
     session::{Messages, Paired, Peer, Reading, Session, State},
     shard::{Shard, token},
@@ -31,14 +35,73 @@ const BAD_GATEWAY: Refusal =
 const GATEWAY_TIMEOUT: Refusal =
     Refusal { status: 504, reason: "the upstream did not answer in time", close: true, fields: &[] };
 
+/// This machine has nothing left to connect with.
+const UNABLE: Refusal = Refusal {
+    status: 503,
+    reason: "the gateway can connect to no upstream for now",
+    close: true,
+    fields: &[("Retry-After", "5")],
+};
+
 /// The most of an upstream's refusal that is relayed.
 const REFUSAL_BODY: usize = 64 * 1024;
 
 /// Interim answers that an upstream may send before its final one.
 const INTERIMS: u8 = 8;
 
-/// Linux's `ETIMEDOUT`.
+/// Linux's numbers of errors.
+const ENOMEM: i32 = 12;
+const ENFILE: i32 = 23;
+const EMFILE: i32 = 24;
+const EADDRNOTAVAIL: i32 = 99;
+const ENOBUFS: i32 = 105;
 const ETIMEDOUT: i32 = 110;
+
+/// Whose fault an error is, while an upstream is dialed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fault {
+    /// The upstream's, or of the way there.
+    Upstream,
+    /// This local address has no port left towards that address, or is not there at all.
+    Source,
+    /// This machine's, whatever the upstream.
+    Machine,
+}
+
+impl Fault {
+    fn of(errno: i32) -> Fault {
+        match errno {
+            EADDRNOTAVAIL => Fault::Source,
+            ENOMEM | ENFILE | EMFILE | ENOBUFS => Fault::Machine,
+            _ => Fault::Upstream,
+        }
+    }
+}
+
+/// How long a client waits for an upstream at most, whatever is tried: as long as one name, a connection for each upstream
+/// that may be tried, and one handshake take.
+fn limit_ms(settings: &Proxy) -> u64 {
+    settings.resolve_timeout_ms
+        + settings.connect_timeout_ms * (u64::from(settings.retries) + 1)
+        + settings.handshake_timeout_ms
+}
+
+/// Where among an upstream's addresses a session begins: each in turn, or where its hash says.
+fn first_address(proxy: &ProxyPlan, upstream: u16, hash: u64, addresses: &[Address]) -> usize {
+    match proxy.settings.balance {
+        _ if addresses.len() < 2 => 0,
+        Balance::RoundRobin | Balance::LeastSessions => {
+            proxy.upstreams[usize::from(upstream)].address_turn() % addresses.len()
+        }
+        Balance::Hash(_) => {
+            let rank = |address: &Address| match address {
+                Address::Tcp(address) => weight(hash, &address.to_string()),
+                Address::Unix(_) => 0,
+            };
+            (0..addresses.len()).max_by_key(|place| rank(&addresses[*place])).unwrap_or(0)
+        }
+    }
+}
 
 impl<B: Backend, E: Environment> Shard<B, E> {
     /// Takes what a client sends before its upstream is there; past the bound it is not read any more.
@@ -53,6 +116,21 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         bytes.len()
     }
 
+    /// Begins to look for an upstream for a client that waits.
+    pub(crate) fn begin_dial(&mut self, key: Key) {
+        let plan = std::sync::Arc::clone(&self.plan);
+        let now_ms = self.now_ms;
+        let Some(session) = self.registry.get_mut(key) else { return };
+        let Some(proxy) = &plan.route(session.route).proxy else { return };
+        let State::Waiting(waiting) = &mut session.state else { return };
+        waiting.limit_ms = now_ms + limit_ms(&proxy.settings);
+        waiting.deadline_ms = waiting.limit_ms;
+        let deadline_ms = waiting.deadline_ms;
+        self.wheel.cancel(key.index());
+        self.ensure_deadline(key, deadline_ms);
+        self.dial(key);
+    }
+
     /// Tries the next address of the upstream at hand, or the next upstream.
     pub(crate) fn dial(&mut self, key: Key) {
         let plan = std::sync::Arc::clone(&self.plan);
@@ -62,59 +140,84 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             let route = session.route;
             let State::Waiting(waiting) = &mut session.state else { return };
             let Some(proxy) = &plan.route(route).proxy else { return };
-            let Some((upstream, place)) = waiting.current else {
+            if Fault::of(waiting.local_fault) == Fault::Machine {
+                self.refuse_waiting(key, &UNABLE);
+                return;
+            }
+            let Some(attempt) = &mut waiting.current else {
                 let spent = waiting.tried.len() > proxy.settings.retries as usize;
                 let chosen = if spent {
                     None
                 } else {
-                    self.upstreams.choose(route, proxy, waiting.hash, &waiting.tried, now_ms)
+                    self.upstreams.choose(route, proxy, key, waiting.hash, &waiting.tried, now_ms)
                 };
                 let Some(chosen) = chosen else {
-                    self.refuse_waiting(key, &BAD_GATEWAY);
+                    let refusal = if waiting.local_fault == 0 { &BAD_GATEWAY } else { &UNABLE };
+                    self.refuse_waiting(key, refusal);
                     return;
                 };
                 waiting.tried.push(chosen);
-                waiting.current = Some((chosen, 0));
+                waiting.current = Some(Attempt::new(chosen));
                 continue;
             };
-            let addresses = proxy.upstreams[usize::from(upstream)].addresses();
-            let address = match &*addresses {
-                Addresses::Unresolved => {
-                    if waiting.deadline_ms == u64::MAX {
-                        waiting.deadline_ms = now_ms + proxy.settings.resolve_timeout_ms;
-                    }
-                    let deadline_ms = waiting.deadline_ms;
-                    self.upstreams.forget_probe(route, upstream);
-                    self.upstreams.await_name(route, key);
-                    self.ensure_deadline(key, deadline_ms);
-                    return;
+            let upstream = attempt.upstream;
+            let begun = attempt.addresses.is_some();
+            let known = match &attempt.addresses {
+                Some(known) => std::sync::Arc::clone(known),
+                None => proxy.upstreams[usize::from(upstream)].addresses(),
+            };
+            let Addresses::Known(addresses) = &*known else {
+                if waiting.deadline_ms == waiting.limit_ms {
+                    waiting.deadline_ms = waiting.limit_ms.min(now_ms + proxy.settings.resolve_timeout_ms);
                 }
-                Addresses::Known(addresses) => addresses.get(place),
+                let deadline_ms = waiting.deadline_ms;
+                self.upstreams.forget_probe(route, upstream, key);
+                self.upstreams.await_name(route, key);
+                self.ensure_deadline(key, deadline_ms);
+                return;
             };
-            waiting.deadline_ms = u64::MAX;
-            let Some(address) = address else {
-                let reason =
-                    if place == 0 { "its name has no address" } else { "none of its addresses answered" };
+            if !begun {
+                attempt.first = first_address(proxy, upstream, waiting.hash, addresses);
+                attempt.addresses = Some(std::sync::Arc::clone(&known));
+                waiting.deadline_ms = waiting.limit_ms;
+            }
+            if attempt.tried >= addresses.len() {
+                let spared = attempt.spared;
                 waiting.current = None;
-                self.upstreams.failed(route, upstream, proxy, now_ms);
-                self.log_upstream(key, upstream, reason, 0);
+                if spared {
+                    self.upstreams.forget_probe(route, upstream, key);
+                } else {
+                    let reason = match addresses.len() {
+                        0 => "its name has no address",
+                        _ => "none of its addresses answered",
+                    };
+                    self.upstreams.failed(route, upstream, key, proxy, now_ms);
+                    self.log_upstream(key, upstream, reason, 0);
+                }
                 continue;
-            };
-            waiting.current = Some((upstream, place + 1));
-            let source = match address {
-                tidegate_io::Address::Tcp(target) => proxy.source_for(target.ip()),
-                tidegate_io::Address::Unix(_) => None,
-            };
+            }
+            let address = &addresses[(attempt.first + attempt.tried) % addresses.len()];
+            let sources = proxy.sources(address);
+            if attempt.sources == 0 && !sources.is_empty() {
+                attempt.source_turn = proxy.source_turn();
+            }
+            let turn = attempt.source_turn.wrapping_add(attempt.sources);
+            let source = (!sources.is_empty()).then(|| sources[turn % sources.len()]);
             let Some(leg) = self.registry.next_key() else {
-                self.refuse_waiting(key, &BAD_GATEWAY);
+                self.log_local(key, upstream, "all session slots are taken", 0);
+                self.refuse_waiting(key, &UNABLE);
                 return;
             };
             self.counters.dialed += 1;
             let socket = match self.backend.connect(address, &ConnectOptions { source }, token(leg)) {
                 Ok(socket) => socket,
                 Err(error) => {
+                    let errno = error.raw_os_error().unwrap_or(0);
                     self.counters.dial_failures += 1;
-                    self.log_upstream(key, upstream, "cannot connect", error.raw_os_error().unwrap_or(0));
+                    if Fault::of(errno) == Fault::Upstream {
+                        self.log_upstream(key, upstream, "cannot connect", errno);
+                    }
+                    self.address_failed(key, errno);
                     continue;
                 }
             };
@@ -145,6 +248,40 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             }
             return;
         }
+    }
+
+    /// The address at hand has led to nothing: the next local address, the next address, or nothing more at all.
+    fn address_failed(&mut self, key: Key, errno: i32) {
+        let plan = std::sync::Arc::clone(&self.plan);
+        let Some(session) = self.registry.get_mut(key) else { return };
+        let Some(proxy) = &plan.route(session.route).proxy else { return };
+        let State::Waiting(waiting) = &mut session.state else { return };
+        let Some(attempt) = &mut waiting.current else { return };
+        let upstream = attempt.upstream;
+        let fault = Fault::of(errno);
+        if fault == Fault::Source {
+            attempt.sources += 1;
+            let address = match attempt.addresses.as_deref() {
+                Some(Addresses::Known(all)) => all.get((attempt.first + attempt.tried) % all.len().max(1)),
+                Some(Addresses::Unresolved) | None => None,
+            };
+            if address.is_some_and(|address| attempt.sources < proxy.sources(address).len()) {
+                return;
+            }
+        }
+        attempt.tried += 1;
+        attempt.sources = 0;
+        if fault == Fault::Upstream {
+            attempt.failed = true;
+            return;
+        }
+        attempt.spared = true;
+        waiting.local_fault = errno;
+        let reason = match fault {
+            Fault::Source => "no source address can be used, or has a port left towards it",
+            Fault::Machine | Fault::Upstream => "no socket is to be had",
+        };
+        self.log_local(key, upstream, reason, errno);
     }
 
     /// A connect has ended: the request goes out, or the next address is tried.
@@ -346,7 +483,6 @@ impl<B: Backend, E: Environment> Shard<B, E> {
 
     /// A dial has failed before any answer: the next address, or the next upstream.
     pub(crate) fn dial_failed(&mut self, key: Key, reason: &'static str, errno: i32) {
-        let plan = std::sync::Arc::clone(&self.plan);
         let Some(State::Dialing(dialing)) = self.registry.get(key).map(|session| &session.state) else {
             return;
         };
@@ -358,20 +494,12 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             Phase::Refusal { .. } => {
                 self.answer_bad(key, "its refusal was cut off");
             }
-            Phase::Handshake if !dialing.bytes.is_empty() => {
+            Phase::Handshake if !dialing.bytes.is_empty() || dialing.interims > 0 => {
                 self.answer_bad(key, "its answer was cut off");
             }
-            Phase::Handshake => {
-                // It took the connection and hung up: its other addresses lead to the same place.
-                let Some((far, upstream)) = self.end_dial(key, reason, errno) else { return };
-                self.mark_failed(&plan, far, upstream);
-                if let Some(State::Waiting(waiting)) = self.registry.get_mut(far).map(|s| &mut s.state) {
-                    waiting.current = None;
-                }
-                self.dial(far);
-            }
-            Phase::Connecting => {
+            Phase::Connecting | Phase::Handshake => {
                 let Some((far, _)) = self.end_dial(key, reason, errno) else { return };
+                self.address_failed(far, errno);
                 self.dial(far);
             }
         }
@@ -401,7 +529,10 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         let State::Dialing(dialing) = &self.registry.get(key)?.state else { return None };
         let (far, upstream) = (dialing.far, dialing.upstream);
         self.counters.dial_failures += 1;
-        self.log_upstream(far, upstream, reason, errno);
+        // A fault of this machine is told where it is known what follows from it.
+        if Fault::of(errno) == Fault::Upstream {
+            self.log_upstream(far, upstream, reason, errno);
+        }
         self.abort(key, true);
         match &mut self.registry.get_mut(far)?.state {
             State::Waiting(waiting) if waiting.leg == Some(key) => {
@@ -415,17 +546,33 @@ impl<B: Backend, E: Environment> Shard<B, E> {
     fn mark_failed(&mut self, plan: &crate::plan::Plan, client: Key, upstream: u16) {
         let Some(route) = self.registry.get(client).map(|session| session.route) else { return };
         if let Some(proxy) = &plan.route(route).proxy {
-            self.upstreams.failed(route, upstream, proxy, self.now_ms);
+            self.upstreams.failed(route, upstream, client, proxy, self.now_ms);
         }
     }
 
-    /// A name was not resolved in time: nothing else has a deadline while a client waits.
-    pub(crate) fn resolve_timed_out(&mut self, key: Key) {
+    /// A client has waited for long enough: for a name, or for all that was tried.
+    pub(crate) fn wait_timed_out(&mut self, key: Key) {
+        let plan = std::sync::Arc::clone(&self.plan);
         let Some(State::Waiting(waiting)) = self.registry.get(key).map(|session| &session.state) else {
             return;
         };
-        let upstream = waiting.current.map_or(0, |(upstream, _)| upstream);
-        self.log_upstream(key, upstream, "its name was not resolved in time", 0);
+        if let Some(attempt) = &waiting.current {
+            let upstream = attempt.upstream;
+            if attempt.addresses.is_none() {
+                self.log_upstream(key, upstream, "its name was not resolved in time", 0);
+            } else {
+                // It had its chance where one of its addresses has had it.
+                if attempt.failed && !attempt.spared {
+                    self.mark_failed(&plan, key, upstream);
+                }
+                self.log_upstream(
+                    key,
+                    upstream,
+                    "it did not take the session within the limit for all tries",
+                    0,
+                );
+            }
+        }
         self.refuse_waiting(key, &GATEWAY_TIMEOUT);
     }
 
@@ -454,12 +601,17 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         let route = session.route;
         let State::Waiting(waiting) = &mut session.state else { return };
         let leg = waiting.leg.take();
-        if let Some((upstream, _)) = waiting.current {
-            self.upstreams.forget_probe(route, upstream);
+        if let Some(attempt) = &waiting.current {
+            self.upstreams.forget_probe(route, attempt.upstream, key);
         }
         if let Some(leg) = leg {
             self.abort(leg, true);
         }
+    }
+
+    fn log_local(&mut self, key: Key, upstream: u16, reason: &'static str, errno: i32) {
+        let route = self.registry.get(key).map_or(0, |session| session.route.index() as u16);
+        self.log(Level::Warn, Some(key), What::LocalFault { upstream, route, reason, errno });
     }
 
     fn log_upstream(&mut self, key: Key, upstream: u16, reason: &'static str, errno: i32) {

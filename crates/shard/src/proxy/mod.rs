@@ -14,8 +14,12 @@ mod pair;
 mod request;
 mod upstreams;
 
+use std::sync::Arc;
+
 use tidegate_registry::Key;
 use tidegate_wire::{extension::DeflateParams, http::HeadScanner};
+
+use crate::plan::Addresses;
 
 pub(crate) use upstreams::Upstreams;
 
@@ -41,10 +45,48 @@ pub(crate) struct Waiting {
     pub(crate) hash: u64,
     /// Upstreams that were tried, by their position.
     pub(crate) tried: Vec<u16>,
-    /// The upstream at hand, and the position of the address to try next.
-    pub(crate) current: Option<(u16, usize)>,
-    /// By when a name must be resolved; `u64::MAX` while none is awaited.
+    /// The upstream at hand.
+    pub(crate) current: Option<Attempt>,
+    /// The last fault of this machine that kept an upstream from being tried; 0: none.
+    pub(crate) local_fault: i32,
+    /// By when an upstream must have taken the session.
+    pub(crate) limit_ms: u64,
+    /// The same, or by when the name that is awaited must be resolved.
     pub(crate) deadline_ms: u64,
+}
+
+/// One upstream's turn to take a session.
+pub(crate) struct Attempt {
+    pub(crate) upstream: u16,
+    /// Its addresses as they were when its turn began; `None` while its name is awaited.
+    pub(crate) addresses: Option<Arc<Addresses>>,
+    /// The position of the address that was tried first; the others follow, round.
+    pub(crate) first: usize,
+    /// How many addresses were tried.
+    pub(crate) tried: usize,
+    /// Whose turn it was among the local addresses when the present one was begun.
+    pub(crate) source_turn: usize,
+    /// How many local addresses were tried for the present one.
+    pub(crate) sources: usize,
+    /// One of its addresses has failed, by the upstream's own fault.
+    pub(crate) failed: bool,
+    /// One of its addresses could not be tried, by a fault of this machine.
+    pub(crate) spared: bool,
+}
+
+impl Attempt {
+    fn new(upstream: u16) -> Attempt {
+        Attempt {
+            upstream,
+            addresses: None,
+            first: 0,
+            tried: 0,
+            source_turn: 0,
+            sources: 0,
+            failed: false,
+            spared: false,
+        }
+    }
 }
 
 /// An upstream leg before its 101.

@@ -1,6 +1,6 @@
 //! The request as the upstream gets it, and what its answer becomes.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use tidegate_config::{Balance, Deflate, HashKey};
 use tidegate_io::Backend;
@@ -14,9 +14,31 @@ use tidegate_wire::{
 use super::{Waiting, upstreams::client_hash};
 use crate::{environment::Environment, plan::ProxyPlan, session::State, shard::Shard};
 
-/// Fields that say who the client is: believed only from trusted networks.
-const CLAIMS: [&str; 5] =
-    ["x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "forwarded", "x-real-ip"];
+/// Fields that are written here.
+const WRITTEN: [&str; 3] = ["x-forwarded-for", "x-forwarded-proto", "x-forwarded-host"];
+
+/// What the names of fields begin with that say who the client is, and how it came.
+const CLAIMS: &str = "x-forwarded-";
+
+/// More of them.
+const MORE_CLAIMS: [&str; 2] = ["forwarded", "x-real-ip"];
+
+/// Whether a field of the request goes along: what says who the client is does from trusted networks only.
+fn goes_along(name: &str, trusted: bool) -> bool {
+    // Servers that put fields into an environment (RFC 3875 §4.1.18) cannot tell `-` from `_`.
+    let alike = |one: u8, other: u8| one == other || (one == b'_' && other == b'-');
+    let is = |known: &str, name: &[u8]| {
+        name.len() == known.len()
+            && name.iter().zip(known.bytes()).all(|(one, known)| alike(one.to_ascii_lowercase(), known))
+    };
+    let name = name.as_bytes();
+    if WRITTEN.iter().any(|known| is(known, name)) {
+        return false;
+    }
+    let claims = name.get(..CLAIMS.len()).is_some_and(|start| is(CLAIMS, start))
+        || MORE_CLAIMS.iter().any(|known| is(known, name));
+    trusted || !claims
+}
 
 impl<B: Backend, E: Environment> Shard<B, E> {
     /// The client waits from here on; its upstream is dialed.
@@ -57,8 +79,8 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         let trusted = peer.is_some_and(|ip| plan.trusts(ip));
         let mut out = Vec::with_capacity(1024);
         let forwarded = forwarded_fields(request, peer, trusted);
-        let fields = handshake::forwarded_fields(&request.fields)
-            .filter(|(name, _)| !CLAIMS.iter().any(|claim| name.eq_ignore_ascii_case(claim)));
+        let fields =
+            handshake::forwarded_fields(&request.fields).filter(|(name, _)| goes_along(name, trusted));
         let offer = if passed_offers.is_empty() { Offer::None } else { Offer::Raw(&passed_offers) };
         handshake::client_request(
             &mut out,
@@ -78,15 +100,16 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             edge,
             passed_offers,
             early: Vec::new(),
-            hash: balance_hash(request, proxy, peer),
+            hash: balance_hash(request, proxy, || client_address(request, peer, |ip| plan.trusts(ip))),
             tried: Vec::new(),
             current: None,
+            local_fault: 0,
+            limit_ms: u64::MAX,
             deadline_ms: u64::MAX,
         };
         let Some(session) = self.registry.get_mut(key) else { return Ok(()) };
         session.state = State::Waiting(Box::new(waiting));
-        self.wheel.cancel(key.index());
-        self.dial(key);
+        self.begin_dial(key);
         Ok(())
     }
 }
@@ -123,16 +146,48 @@ fn forwarded_fields(
     fields
 }
 
-/// What the balancer hashes of a request; a client without the named field goes by its address.
-fn balance_hash(request: &Request<'_>, proxy: &ProxyPlan, peer: Option<IpAddr>) -> u64 {
-    let address = || peer.map_or(0, |ip| client_hash(ip.to_string().as_bytes()));
+/// Where the request comes from: the last address that is not a trusted proxy's, from the connection's back through
+/// `X-Forwarded-For`. What stands before that is the client's own word. Where a hop has no address, the one behind it counts.
+fn client_address(
+    request: &Request<'_>,
+    peer: Option<IpAddr>,
+    trusts: impl Fn(IpAddr) -> bool,
+) -> Option<IpAddr> {
+    let mut client = peer?;
+    let lines: Vec<&[u8]> = request.fields.all("x-forwarded-for").collect();
+    let hops = lines.iter().rev().flat_map(|line| line.rsplit(|byte| *byte == b','));
+    for hop in hops.map(<[u8]>::trim_ascii).filter(|hop| !hop.is_empty()) {
+        if !trusts(client) {
+            break;
+        }
+        let Some(address) = std::str::from_utf8(hop).ok().and_then(hop_address) else { break };
+        client = address;
+    }
+    Some(client)
+}
+
+/// An address as proxies write it: some add the port, or brackets around IPv6.
+fn hop_address(text: &str) -> Option<IpAddr> {
+    let bare = || text.strip_prefix('[')?.strip_suffix(']')?.parse::<IpAddr>().ok();
+    let with_port = || text.parse::<SocketAddr>().ok().map(|address| address.ip());
+    let address = text.parse().ok().or_else(with_port).or_else(bare)?;
+    Some(address.to_canonical())
+}
+
+/// What the balancer hashes of a request; a client without the named field or cookie goes by its address.
+fn balance_hash(
+    request: &Request<'_>,
+    proxy: &ProxyPlan,
+    client_address: impl Fn() -> Option<IpAddr>,
+) -> u64 {
+    let address = || client_address().map_or(0, |ip| client_hash(ip.to_string().as_bytes()));
+    let named =
+        |value: Option<&[u8]>| value.filter(|value| !value.is_empty()).map_or_else(address, client_hash);
     match &proxy.settings.balance {
         Balance::RoundRobin | Balance::LeastSessions => 0,
         Balance::Hash(HashKey::ClientAddress) => address(),
-        Balance::Hash(HashKey::Header(name)) => {
-            request.fields.all(name).next().map_or_else(address, client_hash)
-        }
-        Balance::Hash(HashKey::Cookie(name)) => cookie(request, name).map_or_else(address, client_hash),
+        Balance::Hash(HashKey::Header(name)) => named(request.fields.all(name).next()),
+        Balance::Hash(HashKey::Cookie(name)) => named(cookie(request, name)),
     }
 }
 
@@ -144,4 +199,62 @@ fn cookie<'b>(request: &Request<'b>, name: &str) -> Option<&'b [u8]> {
             (key == name.as_bytes()).then(|| &value[1..])
         })
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use tidegate_wire::http::HeadLimits;
+
+    use super::*;
+
+    /// The client's address behind the proxies 10.0.0.0/8, as hashed.
+    fn client(peer: &str, fields: &str) -> String {
+        let head = format!("GET / HTTP/1.1\r\nHost: gw.test\r\n{fields}\r\n");
+        let request = Request::parse(head.as_bytes(), &HeadLimits::default(), false).unwrap();
+        let proxies = |ip: IpAddr| ip.to_string().starts_with("10.");
+        client_address(&request, Some(peer.parse().unwrap()), proxies).unwrap().to_string()
+    }
+
+    #[test]
+    fn the_client_is_the_last_address_that_is_no_trusted_proxy() {
+        for (peer, fields, expected) in [
+            ("10.0.0.1", "", "10.0.0.1"),
+            ("203.0.113.1", "X-Forwarded-For: 203.0.113.9\r\n", "203.0.113.1"),
+            ("10.0.0.1", "X-Forwarded-For: 203.0.113.9\r\n", "203.0.113.9"),
+            ("10.0.0.1", "X-Forwarded-For: 192.0.2.1, 203.0.113.9 ,10.0.0.2\r\n", "203.0.113.9"),
+            ("10.0.0.1", "X-Forwarded-For: 192.0.2.1\r\nX-Forwarded-For: 203.0.113.9\r\n", "203.0.113.9"),
+            ("10.0.0.1", "X-Forwarded-For: 203.0.113.9:4711\r\n", "203.0.113.9"),
+            ("10.0.0.1", "X-Forwarded-For: [2001:db8::1]:4711\r\n", "2001:db8::1"),
+            ("10.0.0.1", "X-Forwarded-For: [2001:db8::1]\r\n", "2001:db8::1"),
+            ("10.0.0.1", "X-Forwarded-For: 2001:db8::1\r\n", "2001:db8::1"),
+            ("10.0.0.1", "X-Forwarded-For: ::ffff:203.0.113.9\r\n", "203.0.113.9"),
+            ("10.0.0.1", "X-Forwarded-For: 203.0.113.9, unknown, 10.0.0.2\r\n", "10.0.0.2"),
+            ("10.0.0.1", "X-Forwarded-For: 203.0.113.9,, 10.0.0.2,\r\n", "203.0.113.9"),
+            // Nobody but proxies: the first of them.
+            ("10.0.0.1", "X-Forwarded-For: 10.0.0.3, 10.0.0.2\r\n", "10.0.0.3"),
+        ] {
+            assert_eq!(client(peer, fields), expected, "{peer} {fields}");
+        }
+    }
+
+    #[test]
+    fn fields_that_are_written_here_never_go_along_and_other_claims_from_trusted_networks() {
+        for (name, untrusted, trusted) in [
+            ("X-Forwarded-For", false, false),
+            ("x_forwarded-proto", false, false),
+            ("X-FORWARDED-HOST", false, false),
+            ("X-Forwarded-Port", false, true),
+            ("X-Forwarded-", false, true),
+            ("X_Forwarded_Ssl", false, true),
+            ("Forwarded", false, true),
+            ("X-Real-Ip", false, true),
+            ("X_Real_IP", false, true),
+            ("X-Forwarded", true, true),
+            ("Forwarded-For", true, true),
+            ("X-Real-IPs", true, true),
+            ("Cookie", true, true),
+        ] {
+            assert_eq!((goes_along(name, false), goes_along(name, true)), (untrusted, trusted), "{name}");
+        }
+    }
 }

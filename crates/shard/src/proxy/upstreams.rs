@@ -30,10 +30,10 @@ struct Upstream {
     active: u32,
     /// Failures in a row.
     failures: u32,
-    /// Left out until then.
+    /// Left out until then, and from then on until a probe succeeds; 0: it is not left out.
     out_until_ms: u64,
-    /// A request is finding out whether it is back.
-    probing: bool,
+    /// The client whose request is finding out whether it is back.
+    probe: Option<Key>,
 }
 
 impl Upstreams {
@@ -45,11 +45,13 @@ impl Upstreams {
         Upstreams { groups: groups.collect() }
     }
 
-    /// The next upstream for a client, none that was tried; one that is left out only where no other is there.
+    /// The next upstream for a client, none that was tried; one that is left out only where no other is there. One whose
+    /// time is over is probed by one client at a time.
     pub(crate) fn choose(
         &mut self,
         route: RouteId,
         proxy: &ProxyPlan,
+        client: Key,
         hash: u64,
         tried: &[u16],
         now_ms: u64,
@@ -58,7 +60,7 @@ impl Upstreams {
         let untried = |place: &usize| !tried.contains(&(*place as u16));
         let usable = |place: &usize| {
             let state = &group.states[*place];
-            state.failures == 0 || (state.out_until_ms <= now_ms && !state.probing)
+            state.out_until_ms == 0 || (state.out_until_ms <= now_ms && state.probe.is_none())
         };
         let count = group.states.len();
         let from = group.cursor;
@@ -71,7 +73,9 @@ impl Upstreams {
         let place = pick(&mut order().filter(usable)).or_else(|| pick(&mut order()))?;
         group.cursor = (place + 1) % count;
         let state = &mut group.states[place];
-        state.probing = state.failures > 0;
+        if state.out_until_ms != 0 && state.out_until_ms <= now_ms {
+            state.probe.get_or_insert(client);
+        }
         Some(place as u16)
     }
 
@@ -85,23 +89,30 @@ impl Upstreams {
 
     pub(crate) fn succeeded(&mut self, route: RouteId, upstream: u16) {
         let state = &mut self.groups[route.index()].states[usize::from(upstream)];
-        state.failures = 0;
-        state.probing = false;
+        *state = Upstream { active: state.active, ..Upstream::default() };
     }
 
     /// The upstream is left out for a while once it has failed often enough in a row.
-    pub(crate) fn failed(&mut self, route: RouteId, upstream: u16, proxy: &ProxyPlan, now_ms: u64) {
+    pub(crate) fn failed(
+        &mut self,
+        route: RouteId,
+        upstream: u16,
+        client: Key,
+        proxy: &ProxyPlan,
+        now_ms: u64,
+    ) {
+        self.forget_probe(route, upstream, client);
         let state = &mut self.groups[route.index()].states[usize::from(upstream)];
-        state.probing = false;
         state.failures = state.failures.saturating_add(1);
-        if state.failures >= proxy.settings.max_fails {
+        if state.failures >= proxy.settings.max_fails && proxy.settings.fail_timeout_ms > 0 {
             state.out_until_ms = now_ms + proxy.settings.fail_timeout_ms;
         }
     }
 
-    /// A probe that ended without a verdict.
-    pub(crate) fn forget_probe(&mut self, route: RouteId, upstream: u16) {
-        self.groups[route.index()].states[usize::from(upstream)].probing = false;
+    /// A client leaves an upstream without a verdict: where it was the probe, another may be.
+    pub(crate) fn forget_probe(&mut self, route: RouteId, upstream: u16, client: Key) {
+        let state = &mut self.groups[route.index()].states[usize::from(upstream)];
+        state.probe = state.probe.filter(|probe| *probe != client);
     }
 
     pub(crate) fn await_name(&mut self, route: RouteId, key: Key) {
@@ -116,7 +127,7 @@ impl Upstreams {
 
 /// Rendezvous hashing (Thaler and Ravishankar 1996): each client ranks all upstreams, so that one that goes takes only
 /// its own clients along.
-fn weight(client: u64, upstream: &str) -> u64 {
+pub(super) fn weight(client: u64, upstream: &str) -> u64 {
     let mut hasher = FixedState::with_seed(client).build_hasher();
     hasher.write(upstream.as_bytes());
     hasher.finish()
@@ -127,4 +138,105 @@ pub(crate) fn client_hash(name: &[u8]) -> u64 {
     let mut hasher = FixedState::with_seed(0x7469_6465).build_hasher();
     hasher.write(name);
     hasher.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ROUTE: RouteId = RouteId(0);
+
+    /// The key of a client in this slot.
+    fn key(client: u64) -> Key {
+        Key::from_bits(1 << 32 | client)
+    }
+
+    fn plan(settings: &str) -> std::sync::Arc<Plan> {
+        let text = format!(
+            "version = 1\n[[listener]]\nbind = '127.0.0.1:0'\n[[route]]\npath = '/'\n\
+             proxy = {{ upstreams = ['ws://10.0.0.1:1', 'ws://10.0.0.2:1'], {settings} }}\n"
+        );
+        Plan::new(tidegate_config::parse(&text, "t.toml").unwrap(), 1)
+    }
+
+    /// Two upstreams and a clock.
+    struct Scene {
+        plan: std::sync::Arc<Plan>,
+        upstreams: Upstreams,
+        now_ms: u64,
+    }
+
+    impl Scene {
+        fn new(settings: &str) -> Scene {
+            let plan = plan(settings);
+            Scene { upstreams: Upstreams::new(&plan), plan, now_ms: 1 }
+        }
+
+        fn proxy(&self) -> &ProxyPlan {
+            self.plan.route(ROUTE).proxy.as_ref().unwrap()
+        }
+
+        fn choose(&mut self, client: u64, tried: &[u16]) -> Option<u16> {
+            let plan = std::sync::Arc::clone(&self.plan);
+            let proxy = plan.route(ROUTE).proxy.as_ref().unwrap();
+            self.upstreams.choose(ROUTE, proxy, key(client), 0, tried, self.now_ms)
+        }
+
+        fn failed(&mut self, upstream: u16, client: u64) {
+            let plan = std::sync::Arc::clone(&self.plan);
+            let proxy = plan.route(ROUTE).proxy.as_ref().unwrap();
+            self.upstreams.failed(ROUTE, upstream, key(client), proxy, self.now_ms);
+        }
+    }
+
+    #[test]
+    fn below_max_fails_an_upstream_is_used_as_ever() {
+        let mut scene = Scene::new("max_fails = 2");
+        assert_eq!(scene.proxy().settings.max_fails, 2);
+        scene.failed(0, 1);
+        assert_eq!([1, 2, 3, 4].map(|client| scene.choose(client, &[])), [0, 1, 0, 1].map(Some));
+        scene.failed(0, 1);
+        assert_eq!([1, 2, 3].map(|client| scene.choose(client, &[])), [1, 1, 1].map(Some));
+    }
+
+    #[test]
+    fn one_client_at_a_time_probes_an_upstream_that_was_left_out() {
+        let mut scene = Scene::new("fail_timeout = '1s'");
+        scene.failed(0, 1);
+        scene.now_ms += 1_000;
+        assert_eq!([2, 3, 4].map(|client| scene.choose(client, &[])), [0, 1, 1].map(Some));
+        // Somebody else's end is not the probe's.
+        scene.upstreams.forget_probe(ROUTE, 0, key(3));
+        assert_eq!(scene.choose(5, &[]), Some(1));
+        // Nor is somebody else's failure, where there was no other upstream to try.
+        assert_eq!(scene.choose(6, &[1]), Some(0));
+        scene.failed(0, 6);
+        scene.now_ms += 1_000;
+        assert_eq!(scene.choose(7, &[]), Some(1), "the probe is under way");
+        scene.upstreams.forget_probe(ROUTE, 0, key(2));
+        assert_eq!(scene.choose(8, &[]), Some(0), "the next probe");
+        scene.failed(0, 8);
+        assert_eq!([9, 10].map(|client| scene.choose(client, &[])), [1, 1].map(Some));
+        scene.now_ms += 1_000;
+        assert_eq!(scene.choose(11, &[]), Some(0));
+        scene.upstreams.succeeded(ROUTE, 0);
+        let both = [scene.choose(12, &[]), scene.choose(13, &[]), scene.choose(14, &[])];
+        assert_eq!(both, [1, 0, 1].map(Some), "it is back");
+    }
+
+    #[test]
+    fn where_all_are_left_out_they_are_tried_all_the_same() {
+        let mut scene = Scene::new("fail_timeout = '1s'");
+        scene.failed(0, 1);
+        scene.failed(1, 1);
+        assert_eq!([2, 3].map(|client| scene.choose(client, &[])), [0, 1].map(Some));
+        assert_eq!(scene.choose(4, &[0, 1]), None);
+    }
+
+    #[test]
+    fn without_a_fail_timeout_none_is_left_out() {
+        let mut scene = Scene::new("fail_timeout = '0s'");
+        (0..5).for_each(|_| scene.failed(0, 1));
+        assert_eq!([2, 3, 4, 5].map(|client| scene.choose(client, &[])), [0, 1, 0, 1].map(Some));
+    }
 }

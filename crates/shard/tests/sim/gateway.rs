@@ -382,7 +382,7 @@ fn resolve_names(
             address: dead.clone(),
             serve: Rc::new(|_, _| unreachable!("nobody is there")),
             connect: Connect::Refuse,
-            failed: Rc::new(|_| {}),
+            failed: Rc::new(|_, _| {}),
         });
         let mut addresses = vec![dead, address(place, last)];
         if world.random.below(2) == 0 {
@@ -435,9 +435,9 @@ fn add_upstreams(net: &mut Net, setup: &Setup, facts: &Shared) {
                     Box::new(Upstream::new(&served, route, mode, conn, random))
                 }),
                 connect,
-                // That those before the last one cannot be reached is no excuse.
-                failed: Rc::new(move |_| {
-                    if last {
+                // That those before the last one cannot be reached is no excuse, but for the gateway's own machine.
+                failed: Rc::new(move |_, local| {
+                    if last || local {
                         failed.route_failed(route);
                     }
                 }),

@@ -259,8 +259,9 @@ impl Net {
         let destination =
             destination.unwrap_or_else(|| panic!("a connect to {address:?}, which nobody configured"));
         if self.strikes(Fault::ConnectError) {
-            self.connect_failed(destination);
-            return Err(*self.random.pick(&[errno::EMFILE, errno::EADDRNOTAVAIL, errno::ENETUNREACH]));
+            let error = *self.random.pick(&[errno::EMFILE, errno::EADDRNOTAVAIL, errno::ENETUNREACH]);
+            self.connect_failed(destination, error != errno::ENETUNREACH);
+            return Err(error);
         }
         let mut gate = Gate::unborn();
         gate.life = Life::Open;
@@ -287,15 +288,16 @@ impl Net {
                 let errno = *self.random.pick(&refusals);
                 self.connect_at(time, conn, errno);
             }
-            Connect::Silent => self.connect_failed(destination),
+            Connect::Silent => self.connect_failed(destination, false),
         }
         self.say(|| format!("#{conn} connects to {address:?}: {kind:?}"));
         Ok(conn)
     }
 
-    fn connect_failed(&mut self, destination: usize) {
+    /// `local`: for want of a descriptor or a port, so that no other upstream need be tried.
+    fn connect_failed(&mut self, destination: usize, local: bool) {
         let failed = Rc::clone(&self.destinations[destination].failed);
-        failed(self);
+        failed(self, local);
     }
 
     /// The network's answer to a connect.
@@ -311,7 +313,7 @@ impl Net {
             self.wake_at(actor, self.now);
         } else {
             self.gate(conn).broken = Some(errno);
-            self.connect_failed(destination);
+            self.connect_failed(destination, false);
         }
         self.end_connect(conn, dial.token, errno);
     }

@@ -131,8 +131,8 @@ pub(crate) struct Destination {
     pub(crate) serve: Rc<dyn Fn(&mut Net, ConnId) -> Box<dyn Actor>>,
     /// What a connect meets.
     pub(crate) connect: Connect,
-    /// Called when a connect fails, so that those who depend on it can be excused.
-    pub(crate) failed: Rc<dyn Fn(&mut Net)>,
+    /// Called when a connect fails, so that those who depend on it can be excused; whether for a local fault.
+    pub(crate) failed: Rc<dyn Fn(&mut Net, bool)>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

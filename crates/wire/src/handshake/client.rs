@@ -22,8 +22,6 @@ pub struct Agreed {
     pub protocol: Option<String>,
     /// permessage-deflate and its parameters.
     pub extension: Option<DeflateParams>,
-    /// The text of the extension as the server wrote it, to be passed on.
-    pub raw_extension: Option<String>,
 }
 
 /// Appends an upgrade request (RFC 6455 §4.1). `target` is in origin form, `key` is random, `fields` go in as they are: none
@@ -112,6 +110,5 @@ pub fn verify_response(
         Offer::Raw(text) => ExtensionOffers::new(vec![text]).verify(raw),
     };
     let extension = extension.map_err(|_| BadResponse::Extension)?;
-    let raw_extension = raw.filter(|_| extension.is_some()).map(str::to_owned);
-    Ok(Agreed { protocol, extension, raw_extension })
+    Ok(Agreed { protocol, extension })
 }

@@ -74,12 +74,6 @@ impl BadResponse {
             Self::Body => "the 101 announces a body",
         }
     }
-
-    /// What the client is told: 502.
-    #[must_use]
-    pub const fn refusal(&self) -> Refusal {
-        Refusal::new(502, self.reason())
-    }
 }
 
 impl std::fmt::Display for BadResponse {
@@ -113,12 +107,6 @@ impl<'b> ResponseHead<'b> {
         let (version, status, reason) = status_line(line)?;
         let fields = Fields::parse(section, limits.fields)?;
         Ok(Self { status, reason, version, fields })
-    }
-
-    /// Whether another response follows (RFC 9110 §15.2): 1xx but not 101.
-    #[must_use]
-    pub fn is_interim(&self) -> bool {
-        (100..200).contains(&self.status) && self.status != 101
     }
 
     /// Where the body of this answer to a GET ends.
@@ -245,17 +233,6 @@ mod tests {
             assert_eq!((parsed, text), (status, reason));
         }
         assert_eq!(status_line(b"HTTP/1.1 200 caf\xe9").unwrap().2, "");
-    }
-
-    #[test]
-    fn rfc9110_15_2_only_101_is_no_interim_response() {
-        for (status, interim) in [(100, true), (101, false), (103, true), (200, false)] {
-            let head = format!("HTTP/1.1 {status} x\r\n\r\n");
-            assert_eq!(
-                ResponseHead::parse(head.as_bytes(), &HeadLimits::default()).unwrap().is_interim(),
-                interim
-            );
-        }
     }
 
     #[test]
