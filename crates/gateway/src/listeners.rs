@@ -65,7 +65,7 @@ impl fmt::Display for BindError {
             (Bind::Tcp(_), io::ErrorKind::AddrInUse) => {
                 write!(
                     f,
-                    "cannot listen on {bind}: another process, perhaps another gateway, listens there already"
+                    "cannot listen on {bind}: the port is taken; another process, perhaps another gateway, listens there already"
                 )
             }
             (Bind::Tcp(_), io::ErrorKind::AddrNotAvailable) => {

@@ -369,7 +369,7 @@ fn a_port_in_use_is_a_fault_though_it_could_be_shared() {
     for shards in ["1", "2"] {
         let (code, stdout, stderr) = run(&["-c", path, "--shards", shards, "--bind", &address]);
         assert_eq!((code, stdout.as_str()), (Some(1), ""), "{stderr}");
-        assert!(stderr.contains(&format!("cannot listen on {address}: another process")), "{stderr}");
+        assert!(stderr.contains(&format!("cannot listen on {address}: the port is taken")), "{stderr}");
     }
     echo(&mut open(connect(first.address()), "/echo"));
 }

@@ -356,3 +356,46 @@ fn what_says_who_the_client_is_passes_from_trusted_networks_only() {
         assert_eq!(field(&head, "x-forwarder"), Some("kept"), "{head}");
     }
 }
+
+/// A route with a foreign origin in its list: a page of the gateway's own origin may connect, too.
+#[test]
+fn the_own_origin_is_the_one_that_a_trusted_proxy_ends_tls_for() {
+    for io in BACKENDS {
+        for (trusted, proto, own) in [
+            ("", "", "http"),
+            ("", "X-Forwarded-Proto: https\r\n", "http"),
+            ("trusted = [\"127.0.0.0/8\"]", "", "http"),
+            ("trusted = [\"127.0.0.0/8\"]", "X-Forwarded-Proto: http, https\r\n", "https"),
+            ("trusted = [\"127.0.0.0/8\"]", "X-Forwarded-Proto: https, http\r\n", "http"),
+        ] {
+            let config = format!(
+                "version = 1\n{trusted}\n[[listener]]\nbind = \"127.0.0.1:0\"\n[[route]]\npath = \"/e\"\n\
+                 origins = [\"https://other.test\"]\necho = {{}}\n"
+            );
+            let gateway = Gateway::start(&config, io);
+            for scheme in ["http", "https"] {
+                let mut client = Client::connect(gateway.address());
+                client.send(&request("/e", &format!("{proto}Origin: {scheme}://gw.test\r\n")));
+                let status = client.response().expect("a response").status;
+                let expected = if scheme == own { 101 } else { 403 };
+                assert_eq!(status, expected, "{trusted} {proto} {scheme}");
+            }
+            gateway.stop();
+        }
+    }
+}
+
+#[test]
+fn a_client_may_answer_every_ping_of_its_upstream() {
+    with_session("", |gateway, mut client, mut upstream| {
+        for round in 0..150_u8 {
+            upstream.send(&plain(FIN | PING, &[round]));
+            let ping = client.frame();
+            assert_eq!((ping.opcode, &ping.payload[..]), (PING, &[round][..]));
+            client.send(&masked(FIN | PONG, &[round]));
+            assert_eq!(upstream_frame(&mut upstream), (PONG, vec![round]));
+        }
+        drop((client, upstream));
+        gateway.stop();
+    });
+}

@@ -96,13 +96,13 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         match &route.action {
             Action::Page => self.answer_page(key, request),
             Action::Echo(echo) => {
-                let upgrade = self.upgrade(id, request)?;
+                let upgrade = self.upgrade(key, id, request)?;
                 self.set_route(key, id);
                 self.open(key, &upgrade, echo);
                 Ok(())
             }
             Action::Proxy(_) => {
-                let upgrade = self.upgrade(id, request)?;
+                let upgrade = self.upgrade(key, id, request)?;
                 self.set_route(key, id);
                 self.begin_proxy(key, request, &upgrade)
             }
@@ -116,10 +116,18 @@ impl<B: Backend, E: Environment> Shard<B, E> {
     }
 
     /// The upgrade that a request asks for, from an origin that may.
-    fn upgrade<'b>(&self, id: tidegate_hub::RouteId, request: &Request<'b>) -> Result<Upgrade<'b>, Refusal> {
+    fn upgrade<'b>(
+        &self,
+        key: Key,
+        id: tidegate_hub::RouteId,
+        request: &Request<'b>,
+    ) -> Result<Upgrade<'b>, Refusal> {
         let upgrade = handshake::upgrade(request)?;
         let origins = &self.plan.route(id).origins;
-        if !handshake::origin_allowed(origins, upgrade.origin, request.host, false) {
+        let peer = self.registry.get(key).and_then(|session| session.peer.address());
+        let trusted = peer.is_some_and(|peer| self.plan.trusts(peer.ip()));
+        if !handshake::origin_allowed(origins, upgrade.origin, request.host, trusted && came_by_tls(request))
+        {
             return Err(FOREIGN_ORIGIN);
         }
         Ok(upgrade)
@@ -216,4 +224,11 @@ impl<B: Backend, E: Environment> Shard<B, E> {
     pub(crate) fn refuse_full(&mut self, key: Key) {
         self.refuse(key, &FULL, false);
     }
+}
+
+/// Whether the trusted proxy in front says that the client came by TLS: the word of the nearest one counts.
+fn came_by_tls(request: &Request<'_>) -> bool {
+    let nearest = request.fields.all("x-forwarded-proto").last().unwrap_or_default();
+    let nearest = nearest.rsplit(|byte| *byte == b',').next().unwrap_or_default().trim_ascii();
+    nearest.eq_ignore_ascii_case(b"https") || nearest.eq_ignore_ascii_case(b"wss")
 }

@@ -1,6 +1,6 @@
 //! `[[route]]` and its actions, but `proxy`.
 
-use std::ops::Range;
+use std::{collections::HashSet, ops::Range};
 
 use super::{limits::ProcessLimits, proxy};
 use crate::{
@@ -75,13 +75,14 @@ pub(super) fn read(
 
 fn subprotocols(report: &mut Report<'_>, section: &Section<'_>) -> Vec<String> {
     let mut subprotocols = Vec::<String>::new();
+    let mut seen = HashSet::new();
     for text in section.texts(report, "subprotocols").into_iter().flat_map(|texts| texts.value) {
         if !name::is_token(text.value) {
             // RFC 6455 §4.1: subprotocols are tokens.
             let message =
                 format!("{} is not a subprotocol: a token of RFC 9110 without spaces", shown(text.value));
             report.wrong(text.span, Mistake::new(message));
-        } else if subprotocols.iter().any(|earlier| earlier == text.value) {
+        } else if !seen.insert(text.value) {
             report.wrong(text.span, Mistake::new(format!("{} is in the list already", shown(text.value))));
         } else {
             subprotocols.push(text.value.to_owned());
@@ -92,12 +93,13 @@ fn subprotocols(report: &mut Report<'_>, section: &Section<'_>) -> Vec<String> {
 
 fn origins(report: &mut Report<'_>, section: &Section<'_>) -> Vec<String> {
     let mut origins = Vec::<String>::new();
+    let mut seen = HashSet::new();
     for text in section.texts(report, "origins").into_iter().flat_map(|texts| texts.value) {
         let Some(origin) = report.check(&text.span, origin(text.value)) else { continue };
-        if origins.contains(&origin) {
-            report.wrong(text.span, Mistake::new(format!("{} is in the list already", shown(&origin))));
-        } else {
+        if seen.insert(origin.clone()) {
             origins.push(origin);
+        } else {
+            report.wrong(text.span, Mistake::new(format!("{} is in the list already", shown(&origin))));
         }
     }
     origins

@@ -125,10 +125,8 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                     }
                     turn.keep_small(control.wire())
                 }
+                // Not counted: its upstream may have asked for it.
                 Segment::Pong(control) => {
-                    if !upstream && !paired.budget.spend(*now_ms, &route.control) {
-                        return Stop::Flood;
-                    }
                     if *control.payload() == *PING_MARK {
                         continue;
                     }
