@@ -7,8 +7,8 @@
     scripts/autobahn.py --quick
 
 `--quick` runs all 517 cases on io_uring and all but sections 12 and 13 (compression) everywhere else; `--full` runs
-all 517 everywhere, and with `--write` puts the result into docs/CONFORMANCE.md. `--only` picks suites, `--cases`
-picks cases (`6.4.*`).
+all 517 everywhere, and with `--write` puts the results into docs/CONFORMANCE.md, those of `--only` some suites beside
+what stands there of the others. `--cases` picks cases (`6.4.*`).
 
 The suite's own exit codes say nothing: what counts is its index.json, where each case must have exactly the outcome
 that `expected` gives. Needs Python 3.8 and its standard library.
@@ -393,32 +393,35 @@ def output(command):
         raise SystemExit("%s does not work: %s" % (command[0], error))
 
 
-def write_document(options, rows, seconds):
-    lines = [
-        "%s, `scripts/autobahn.py --full --write`, %d minutes with %d side by side. %s, %s, Python %s, Linux %s on %s."
-        % (
-            datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
-            round(seconds / 60),
-            options.jobs,
-            output([options.bin, "--version"]),
-            output([options.wstest, "-a"]),
-            platform.python_version(),
-            platform.release(),
-            platform.machine(),
-        ),
-        "",
-        "| suite | what it runs against | cases | OK | informational | unimplemented | other | |",
-        "|---|---|---:|---:|---:|---:|---:|---|",
-    ]
+COLUMNS = ["suite", "what it runs against", "cases", "OK", "informational", "unimplemented", "other", "", "date", "gateway"]
+ALIGNMENT = "|---|---|---:|---:|---:|---:|---:|---|---|---|"
+
+
+def write_document(options, rows):
+    """Puts these suites' results into the document; those of the others stay, each with its own date and version."""
+    text = DOCUMENT.read_text()
+    marked = re.compile(r"(<!-- results -->\n).*?(<!-- /results -->)", re.S)
+    place = marked.search(text)
+    if not place:
+        raise SystemExit("%s has no place for the results" % DOCUMENT)
+    lines = {name: line for line, name in re.findall(r"^(\| `([\w-]+)` \|.*)$", place.group(0), re.M)}
+    date = datetime.datetime.now(datetime.timezone.utc).date().isoformat()
+    version = output([options.bin, "--version"])
     for suite, index, found, wrong in rows:
         known = [found["OK"], found["INFORMATIONAL"], found["UNIMPLEMENTED"]]
-        lines.append("| `%s` | %s | %d | %d | %d | %d | %d | %s |" % (
-            (suite.name, suite.what, len(index)) + tuple(known) + (len(index) - sum(known), "failed" if wrong else "passed")))
-    text = DOCUMENT.read_text()
-    marked = re.compile(r"(<!-- results -->\n).*?(\n<!-- /results -->)", re.S)
-    if not marked.search(text):
-        raise SystemExit("%s has no place for the results" % DOCUMENT)
-    DOCUMENT.write_text(marked.sub(lambda m: m.group(1) + "\n".join(lines) + m.group(2), text))
+        cells = ["`%s`" % suite.name, suite.what, len(index), *known, len(index) - sum(known)]
+        cells += ["failed" if wrong else "passed", date, version]
+        lines[suite.name] = "| %s |" % " | ".join(map(str, cells))
+    made = "`scripts/autobahn.py --full --write`, last on %s: %s, Python %s, Linux %s on %s." % (
+        date,
+        output([options.wstest, "-a"]),
+        platform.python_version(),
+        platform.release(),
+        platform.machine(),
+    )
+    table = [made, "", "| %s |" % " | ".join(COLUMNS), ALIGNMENT]
+    table += [lines[suite.name] for suite in SUITES if suite.name in lines]
+    DOCUMENT.write_text(marked.sub(lambda m: m.group(1) + "\n".join(table) + "\n" + m.group(2), text))
 
 
 def report_folder():
@@ -444,14 +447,14 @@ def arguments():
     parser.add_argument("--only", nargs="+", metavar="NAME", help="suites, as names or patterns: proxy-*")
     parser.add_argument("--cases", nargs="+", metavar="CASE", help="only these, as 6.4.1 or 6.4.*; no counts are checked")
     parser.add_argument("--jobs", type=int, default=2, help="parts side by side (default 2)")
-    parser.add_argument("--write", action="store_true", help="put the result of --full into docs/CONFORMANCE.md")
+    parser.add_argument("--write", action="store_true", help="put the results of --full into docs/CONFORMANCE.md")
     options = parser.parse_args()
     options.suites = [s for s in SUITES if not options.only or any(fnmatch.fnmatch(s.name, o) for o in options.only)]
     for name in options.only or []:
         if not fnmatch.filter([s.name for s in SUITES], name):
             parser.error("no suite %s; there are %s" % (name, ", ".join(s.name for s in SUITES)))
-    if options.write and (not options.full or options.only or options.cases):
-        parser.error("--write wants a whole --full run")
+    if options.write and (not options.full or options.cases):
+        parser.error("--write wants --full, and all cases")
     if options.jobs < 1:
         parser.error("--jobs wants at least 1")
     for name in ("bin", "client_bin", "wstest"):
@@ -502,7 +505,7 @@ def main():
         PROCESSES.end_all()
         pool.shutdown()
     if options.write:
-        write_document(options, [rows[suite.name] for suite in options.suites], time.monotonic() - begin)
+        write_document(options, [rows[suite.name] for suite in options.suites])
     failed = sum(1 for row in rows.values() if row[3])
     print("%d passed, %d failed" % (len(rows) - failed, failed))
     return 1 if failed else 0
