@@ -82,12 +82,23 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         }
     }
 
-    /// The buffer that filled the turn goes back to the front with what was not read of it.
+    /// The buffer that filled the turn, with what was not read of it, goes to the end of the queue, and what is kept of its
+    /// session behind it: the others have their turn before one whose messages are dear to answer has its next.
     pub(crate) fn keep_rest_of_input(&mut self) {
         let Some((index, key, at)) = self.turn.unread.take() else { return };
         let buffer = self.turn.buffers.swap_remove(index);
         self.counters.kept += 1;
-        self.kept.push_front(Kept::Bytes { key, buffer, at });
+        let mut behind = Vec::new();
+        for _ in 0..self.kept.len() {
+            let Some(kept) = self.kept.pop_front() else { break };
+            if kept.key() == key {
+                behind.push(kept);
+            } else {
+                self.kept.push_back(kept);
+            }
+        }
+        self.kept.push_back(Kept::Bytes { key, buffer, at });
+        self.kept.extend(behind);
     }
 
     /// Whether something kept can go on with the next turn.
