@@ -132,6 +132,7 @@ pub(crate) struct Destination {
     /// What a connect meets.
     pub(crate) connect: Connect,
     /// Called when a connect fails, so that those who depend on it can be excused; whether for a local fault.
+    #[allow(clippy::type_complexity)]
     pub(crate) failed: Rc<dyn Fn(&mut Net, bool)>,
 }
 
