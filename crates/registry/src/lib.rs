@@ -50,7 +50,9 @@ mod wheel;
 
 pub use chunk::{Chunk, Frame};
 pub use key::Key;
-pub use outbox::{Admission, CHUNK_COST, Control, End, FullPolicy, MAX_PIECES, Outbox, OutboxLimits};
+pub use outbox::{
+    Admission, CHUNK_COST, Control, End, FullPolicy, MAX_PIECES, Outbox, OutboxLimits, Streams,
+};
 pub use retained::{Retained, Total};
 pub use slots::{Full, Registry};
 pub use timer::{Batch, Timer, Verdict, jitter};

@@ -95,6 +95,15 @@ pub enum End {
     Boundary,
 }
 
+/// What happens to streamed bytes when an outbox is dropped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Streams {
+    /// They stay, with all that is before them: answers to requests, and what the kernel left.
+    Kept,
+    /// They are frames on their way through: those behind the first boundary are dropped.
+    Cut,
+}
+
 /// Control frames, RFC 6455 §5.5.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Control {
@@ -356,13 +365,13 @@ impl Outbox {
         resume
     }
 
-    /// Drops all that can be: everything but the rest of what was begun, and streamed bytes with what is before them. For a session that is to end with a
-    /// Close now, so a paused producer is not told to go on any more. False where what was begun does not end in
-    /// here, so that no frame can follow; then nothing was dropped.
+    /// Drops all that can be: everything but the rest of what was begun, and of streamed bytes what `streams` says. For a
+    /// session that is to end with a Close now, so a paused producer is not told to go on any more. False where what must
+    /// stay does not end in here, so that no frame can follow; then nothing was dropped.
     #[must_use]
-    pub fn drop_unsent(&mut self, retained: &mut Retained) -> bool {
+    pub fn drop_unsent(&mut self, streams: Streams, retained: &mut Retained) -> bool {
         let before = self.retained_bytes();
-        let ends = self.queue().drop_unsent();
+        let ends = self.queue().drop_unsent(streams);
         self.normalize();
         self.paused &= !ends;
         retained.change(before, self.retained_bytes());

@@ -4,7 +4,7 @@
 //! peer's FIN, then closing. Closing with unread input would send a reset that can destroy the last bytes.
 
 use tidegate_io::Backend;
-use tidegate_registry::{Control, Key};
+use tidegate_registry::{Control, Key, Streams};
 use tidegate_wire::{
     close::{CloseCode, CloseFrame},
     frame::ControlFrame,
@@ -198,7 +198,11 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             // Of a sealed stream no record can be left out: the Close's own is the next by number.
             return session.outbox.at_boundary();
         }
-        if !session.outbox.drop_unsent(&mut self.retained) {
+        let streams = match session.state {
+            State::Paired(_) => Streams::Cut,
+            _ => Streams::Kept,
+        };
+        if !session.outbox.drop_unsent(streams, &mut self.retained) {
             return false;
         }
         if session.outbox.is_empty() && session.dirty != 0 {

@@ -52,7 +52,12 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                 // One that was not armed did not end: it is stale now, and might not be later.
                 session.marks.held && session.in_flight.receive && !matches!(session.state, State::Dead)
             });
-        if behind {
+        if behind
+            && self.kept.iter().any(|kept| matches!(kept, Kept::Ended { key: ended, .. } if *ended == key))
+        {
+            // Its receive has ended already.
+            self.counters.stale += 1;
+        } else if behind {
             self.keep(key, Kept::Ended { key, end });
         } else {
             self.receive_ended(key, end);
@@ -123,7 +128,8 @@ impl<B: Backend, E: Environment> Shard<B, E> {
 
     /// Receives that have ended though their sessions were not told yet.
     pub(crate) fn kept_ends(&self) -> u32 {
-        self.kept.len() as u32 - self.kept_buffers()
+        let untold = |key: &Key| self.registry.get(*key).is_some_and(|session| session.in_flight.receive);
+        self.kept.iter().filter(|kept| matches!(kept, Kept::Ended { key, .. } if untold(key))).count() as u32
     }
 
     fn must_wait(&self, key: Key) -> bool {

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use super::{CHUNK_COST, Control, End, MAX_PIECES};
+use super::{CHUNK_COST, Control, End, MAX_PIECES, Streams};
 use crate::{Chunk, Frame};
 
 /// Streamed bytes are copied together up to this size.
@@ -203,9 +203,13 @@ impl Queue {
         Some(count)
     }
 
-    pub(super) fn drop_unsent(&mut self) -> bool {
-        // Of a stream nothing may be missing, be it the rest of a frame or the answer to a handshake.
-        let streamed = self.pieces.iter().rposition(|piece| matches!(piece.kind, Kind::Stream(_)));
+    pub(super) fn drop_unsent(&mut self, streams: Streams) -> bool {
+        let is_stream = |piece: &Piece| matches!(piece.kind, Kind::Stream(_));
+        // The last one that must stay whole.
+        let streamed = match streams {
+            Streams::Kept => self.pieces.iter().rposition(is_stream),
+            Streams::Cut => self.pieces.front().filter(|piece| is_stream(piece)).map(|_| 0),
+        };
         let keep = match (streamed, self.pieces.front()) {
             (Some(last), _) => {
                 let whole = |piece: &Piece| piece.kind != Kind::Stream(End::Inside);

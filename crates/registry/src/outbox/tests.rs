@@ -41,7 +41,7 @@ enum Step {
     Control(Control, usize),
     Consume(prop::sample::Index),
     ConsumeSendable,
-    DropUnsent,
+    DropUnsent(Streams),
     Clear,
 }
 
@@ -70,7 +70,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         4 => (control, 2usize..131).prop_map(|(control, len)| Step::Control(control, len)),
         8 => index().prop_map(Step::Consume),
         4 => Just(Step::ConsumeSendable),
-        1 => Just(Step::DropUnsent),
+        1 => prop_oneof![Just(Streams::Kept), Just(Streams::Cut)].prop_map(Step::DropUnsent),
         1 => Just(Step::Clear),
     ];
     prop::collection::vec(step, 1..120)
@@ -235,14 +235,14 @@ impl Model {
         (wire, resume)
     }
 
-    fn drop_unsent(&mut self) -> bool {
+    fn drop_unsent(&mut self, streams: Streams) -> bool {
         let mut keep = usize::from(self.items.first().is_some_and(|item| item.sent > 0));
         for (place, item) in self.items.iter().enumerate() {
-            if matches!(item.kind, ItemKind::Stream(_)) {
+            if matches!(item.kind, ItemKind::Stream(_)) && (streams == Streams::Kept || place == 0) {
                 keep = place + 1;
             }
         }
-        if keep > 0 && self.items[keep - 1].kind == ItemKind::Stream(End::Inside) {
+        while keep > 0 && self.items[keep - 1].kind == ItemKind::Stream(End::Inside) {
             if keep == self.items.len() {
                 return false;
             }
@@ -323,7 +323,9 @@ fn apply(
             consume(sent, outbox, model, retained)?;
         }
         Step::ConsumeSendable => consume(outbox.sendable(), outbox, model, retained)?,
-        Step::DropUnsent => prop_assert_eq!(outbox.drop_unsent(retained), model.drop_unsent()),
+        Step::DropUnsent(streams) => {
+            prop_assert_eq!(outbox.drop_unsent(*streams, retained), model.drop_unsent(*streams));
+        }
         Step::Clear => {
             outbox.clear(retained);
             *model = Model::default();
@@ -538,7 +540,7 @@ fn nothing_is_put_inside_a_frame() {
     let (mut outbox, mut retained) = fixture();
     let _ = outbox.append_copy(b"\x81\x05he", End::Inside, &LIMITS, &mut retained);
     assert!(!outbox.push_control(Control::Close, b"\x88\x00", &mut retained));
-    assert!(!outbox.drop_unsent(&mut retained), "the frame does not end in here");
+    assert!(!outbox.drop_unsent(Streams::Cut, &mut retained), "the frame does not end in here");
     let _ = outbox.append_copy(b"llo", End::Boundary, &LIMITS, &mut retained);
     assert!(outbox.push_control(Control::Close, b"\x88\x00", &mut retained));
     assert_eq!(outbox.pieces().collect::<Vec<_>>().concat(), b"\x81\x05hello\x88\x00");
@@ -552,7 +554,7 @@ fn a_slow_consumers_queue_is_dropped_behind_what_was_begun() {
         let _ = outbox.push(owned, &LIMITS, FullPolicy::DropNew, &mut retained);
     }
     assert!(!outbox.consume(6, &LIMITS, &mut retained));
-    assert!(outbox.drop_unsent(&mut retained));
+    assert!(outbox.drop_unsent(Streams::Kept, &mut retained));
     assert!(outbox.push_control(Control::Close, b"\x88\x02\x03\xf5", &mut retained));
     assert_eq!(outbox.pieces().collect::<Vec<_>>().concat(), b"\x03two\x88\x02\x03\xf5"[..].to_vec());
 }
@@ -565,8 +567,10 @@ fn the_answer_to_a_handshake_is_not_dropped_with_what_follows_it() {
     let _ = outbox.push(message(2), &LIMITS, FullPolicy::Disconnect, &mut retained);
     let _ = outbox.append_copy(b"HTTP/1.1 101", End::Boundary, &LIMITS, &mut retained);
     let _ = outbox.push(message(3), &LIMITS, FullPolicy::Disconnect, &mut retained);
-    assert!(outbox.drop_unsent(&mut retained));
+    assert!(outbox.drop_unsent(Streams::Kept, &mut retained));
     assert_eq!(outbox.pieces().map(<[u8]>::len).collect::<Vec<_>>(), [800, 20, 12]);
+    assert!(outbox.drop_unsent(Streams::Cut, &mut retained));
+    assert_eq!(outbox.pieces().map(<[u8]>::len).collect::<Vec<_>>(), [800]);
 }
 
 #[test]

@@ -378,11 +378,17 @@ fn resolve_names(
         let last = upstreams.len() - 1;
         let dead = Address::Tcp(format!("127.0.0.1:{}", port(place, 9)).parse().expect("an address"));
         let mut net = world.net.borrow_mut();
+        let failed = Rc::clone(facts);
         net.destinations.push(Destination {
             address: dead.clone(),
             serve: Rc::new(|_, _| unreachable!("nobody is there")),
             connect: Connect::Refuse,
-            failed: Rc::new(|_, _| {}),
+            // That it refuses is no excuse: the name's other address serves.
+            failed: Rc::new(move |_, local| {
+                if local {
+                    failed.route_failed(place + 1);
+                }
+            }),
         });
         let mut addresses = vec![dead, address(place, last)];
         if world.random.below(2) == 0 {
