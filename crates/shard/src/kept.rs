@@ -47,17 +47,17 @@ impl<B: Backend, E: Environment> Shard<B, E> {
 
     /// Deals with a receive's end now, or behind the bytes that are kept.
     pub(crate) fn end_or_keep(&mut self, key: Key, end: ReceiveEnd) {
+        if self.kept.iter().any(|kept| matches!(kept, Kept::Ended { key: ended, .. } if *ended == key)) {
+            // Its receive has ended already.
+            self.counters.stale += 1;
+            return;
+        }
         let behind = matches!(end, ReceiveEnd::Eof | ReceiveEnd::Error(_))
             && self.registry.get(key).is_some_and(|session| {
                 // One that was not armed did not end: it is stale now, and might not be later.
                 session.marks.held && session.in_flight.receive && !matches!(session.state, State::Dead)
             });
-        if behind
-            && self.kept.iter().any(|kept| matches!(kept, Kept::Ended { key: ended, .. } if *ended == key))
-        {
-            // Its receive has ended already.
-            self.counters.stale += 1;
-        } else if behind {
+        if behind {
             self.keep(key, Kept::Ended { key, end });
         } else {
             self.receive_ended(key, end);
