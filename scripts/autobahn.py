@@ -406,7 +406,8 @@ def write_document(options, rows):
         raise SystemExit("%s has no place for the results" % DOCUMENT)
     lines = {name: line for line, name in re.findall(r"^(\| `([\w-]+)` \|.*)$", place.group(0), re.M)}
     date = datetime.datetime.now(datetime.timezone.utc).date().isoformat()
-    version = output([options.bin, "--version"])
+    # What was built from a commit is named by it.
+    version = "%s, %s" % (output([options.bin, "--version"]), output(["git", "-C", ROOT, "describe", "--always", "--dirty"]))
     for suite, index, found, wrong in rows:
         known = [found["OK"], found["INFORMATIONAL"], found["UNIMPLEMENTED"]]
         cells = ["`%s`" % suite.name, suite.what, len(index), *known, len(index) - sum(known)]

@@ -177,7 +177,7 @@ fn outboxes(criterion: &mut Criterion) {
     group.throughput(Throughput::Elements(1));
     let mut slow = Outbox::new();
     let mut next = |retained: &mut Retained| {
-        let admission = slow.append_copy(&[0x62; 68], End::Boundary, &limits, retained);
+        let admission = slow.append_copy(&[0x62; 68], End::Boundary, &limits, FullPolicy::Pause, retained);
         let resume = slow.buffered() > 50_000 && slow.consume(40_000, &limits, retained);
         (admission, resume)
     };

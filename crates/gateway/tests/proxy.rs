@@ -399,3 +399,33 @@ fn a_client_may_answer_every_ping_of_its_upstream() {
         gateway.stop();
     });
 }
+
+#[test]
+fn a_slow_client_is_disconnected_where_that_is_asked_for() {
+    for io in BACKENDS {
+        let stage = Stage::start();
+        let config = format!("{}full = \"disconnect\"\n", config(&[stage.upstream.url()], "", ""));
+        let gateway = Gateway::start(&config, io);
+        let mut client = Client::open(gateway.address(), "/p");
+        let (_, mut upstream) = stage.next();
+        // The client reads nothing, and nobody waits for it.
+        let message = plain(FIN | BINARY, &[7; 60_000]);
+        let mut sent = 0_usize;
+        while sent < 1 << 12 && upstream.send(&message) {
+            sent += 1;
+        }
+        assert!(sent < 1 << 12, "240 MB went somewhere");
+        let line = gateway.wait_for_log("the end", |line| line.contains("slow consumer"));
+        assert!(line.contains("1013"), "{line}");
+        // What it gets is whole.
+        let code = loop {
+            match client.next() {
+                Received::Frame(frame) if frame.opcode == BINARY => assert_eq!(frame.payload.len(), 60_000),
+                received => break close_code(received),
+            }
+        };
+        assert_eq!(code, 1013);
+        drop(upstream);
+        gateway.stop();
+    }
+}

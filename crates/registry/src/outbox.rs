@@ -220,19 +220,25 @@ impl Outbox {
         admission
     }
 
-    /// Takes bytes of a forwarded stream, which ends its session rather than lose any: as [`FullPolicy::Pause`].
+    /// Takes bytes of a forwarded stream, which ends its session rather than lose any: a policy that drops is as
+    /// [`FullPolicy::Pause`] here.
     pub fn append_copy(
         &mut self,
         bytes: &[u8],
         end: End,
         limits: &OutboxLimits,
+        policy: FullPolicy,
         retained: &mut Retained,
     ) -> Admission {
         if bytes.is_empty() {
             return Admission::Queued;
         }
         let before = self.retained_bytes();
-        let admission = self.admit(bytes.len(), limits, FullPolicy::Pause);
+        let policy = match policy {
+            FullPolicy::Disconnect => FullPolicy::Disconnect,
+            FullPolicy::Pause | FullPolicy::DropNew | FullPolicy::DropOld => FullPolicy::Pause,
+        };
+        let admission = self.admit(bytes.len(), limits, policy);
         if admission != Admission::Disconnect {
             self.queue().append(bytes, end);
         }

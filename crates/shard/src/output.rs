@@ -165,7 +165,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                 session.outbox.append_always(bytes, End::Boundary, limits, route.full, retained)
             }
             Content::Stream(end) => {
-                session.outbox.append_copy(self.turn.bytes(source), end, limits, retained)
+                session.outbox.append_copy(self.turn.bytes(source), end, limits, route.full, retained)
             }
             Content::Messages => {
                 let (bytes, start) = self.turn.take(source);

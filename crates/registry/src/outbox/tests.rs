@@ -300,7 +300,10 @@ fn apply(
         }
         Step::Append(len, end) => {
             let bytes = slice(serial, *len);
-            prop_assert_eq!(outbox.append_copy(bytes, *end, &LIMITS, retained), model.append(bytes, *end));
+            prop_assert_eq!(
+                outbox.append_copy(bytes, *end, &LIMITS, FullPolicy::Pause, retained),
+                model.append(bytes, *end)
+            );
         }
         // What is left of a send comes back before anything else was sent, and a frame goes on in a stream only.
         Step::Remainder(..) if model.items.first().is_some_and(|item| item.sent > 0) => {}
@@ -431,7 +434,7 @@ fn a_shard_that_ends_takes_its_bytes_out_of_the_total() {
     let total = Total::default();
     let mut retained = Retained::new(&total);
     let mut outbox = Outbox::new();
-    let _ = outbox.append_copy(&[1; 100], End::Boundary, &LIMITS, &mut retained);
+    let _ = outbox.append_copy(&[1; 100], End::Boundary, &LIMITS, FullPolicy::Pause, &mut retained);
     assert_eq!(total.bytes(), 0, "not before it is settled");
     retained.settle();
     assert_eq!(total.bytes(), retained.bytes());
@@ -442,8 +445,9 @@ fn a_shard_that_ends_takes_its_bytes_out_of_the_total() {
 #[test]
 fn a_producer_is_paused_above_soft_and_goes_on_once_at_low() {
     let (mut outbox, mut retained) = fixture();
-    let mut append =
-        |len, outbox: &mut Outbox| outbox.append_copy(slice(1, len), End::Boundary, &LIMITS, &mut retained);
+    let mut append = |len, outbox: &mut Outbox| {
+        outbox.append_copy(slice(1, len), End::Boundary, &LIMITS, FullPolicy::Pause, &mut retained)
+    };
     assert_eq!(append(836, &mut outbox), Admission::Queued, "900 with its chunk's cost");
     assert_eq!(append(1, &mut outbox), Admission::QueuedPause);
     assert_eq!(append(800, &mut outbox), Admission::QueuedPause);
@@ -498,7 +502,7 @@ fn a_bursts_storage_does_not_stay() {
 #[test]
 fn rfc6455_5_5_3_only_the_newest_pong_waits() {
     let (mut outbox, mut retained) = fixture();
-    let _ = outbox.append_copy(b"stream", End::Boundary, &LIMITS, &mut retained);
+    let _ = outbox.append_copy(b"stream", End::Boundary, &LIMITS, FullPolicy::Pause, &mut retained);
     for n in 0..100_u8 {
         assert!(outbox.push_control(Control::Pong, &[0x8a, 1, n], &mut retained));
     }
@@ -536,12 +540,22 @@ fn sealed_bytes_are_asked_about_before_and_never_refused_or_dropped_after() {
 }
 
 #[test]
+fn a_streams_producer_is_not_paused_where_a_slow_consumer_is_disconnected() {
+    let (mut outbox, mut retained) = fixture();
+    let mut append = |len| {
+        outbox.append_copy(&vec![1; len], End::Boundary, &LIMITS, FullPolicy::Disconnect, &mut retained)
+    };
+    assert_eq!(append(LIMITS.hard - 200), Admission::Queued);
+    assert_eq!(append(201), Admission::Disconnect);
+}
+
+#[test]
 fn nothing_is_put_inside_a_frame() {
     let (mut outbox, mut retained) = fixture();
-    let _ = outbox.append_copy(b"\x81\x05he", End::Inside, &LIMITS, &mut retained);
+    let _ = outbox.append_copy(b"\x81\x05he", End::Inside, &LIMITS, FullPolicy::Pause, &mut retained);
     assert!(!outbox.push_control(Control::Close, b"\x88\x00", &mut retained));
     assert!(!outbox.drop_unsent(Streams::Cut, &mut retained), "the frame does not end in here");
-    let _ = outbox.append_copy(b"llo", End::Boundary, &LIMITS, &mut retained);
+    let _ = outbox.append_copy(b"llo", End::Boundary, &LIMITS, FullPolicy::Pause, &mut retained);
     assert!(outbox.push_control(Control::Close, b"\x88\x00", &mut retained));
     assert_eq!(outbox.pieces().collect::<Vec<_>>().concat(), b"\x81\x05hello\x88\x00");
 }
@@ -565,7 +579,7 @@ fn the_answer_to_a_handshake_is_not_dropped_with_what_follows_it() {
     let _ = outbox.push_remainder([&[1; 800][..]].into_iter(), 0, End::Boundary, &LIMITS, &mut retained);
     let message = |byte| Chunk::Owned { bytes: vec![byte; 20], start: 0 };
     let _ = outbox.push(message(2), &LIMITS, FullPolicy::Disconnect, &mut retained);
-    let _ = outbox.append_copy(b"HTTP/1.1 101", End::Boundary, &LIMITS, &mut retained);
+    let _ = outbox.append_copy(b"HTTP/1.1 101", End::Boundary, &LIMITS, FullPolicy::Pause, &mut retained);
     let _ = outbox.push(message(3), &LIMITS, FullPolicy::Disconnect, &mut retained);
     assert!(outbox.drop_unsent(Streams::Kept, &mut retained));
     assert_eq!(outbox.pieces().map(<[u8]>::len).collect::<Vec<_>>(), [800, 20, 12]);
@@ -588,7 +602,7 @@ fn streamed_bytes_are_copied_together_but_not_without_end() {
     let (mut outbox, mut retained) = fixture();
     let limits = OutboxLimits::new(1 << 20, 1 << 19, 4 << 20);
     for _ in 0..3000 {
-        let _ = outbox.append_copy(slice(0, 32), End::Boundary, &limits, &mut retained);
+        let _ = outbox.append_copy(slice(0, 32), End::Boundary, &limits, FullPolicy::Pause, &mut retained);
     }
     assert_eq!(outbox.pieces().map(<[u8]>::len).max(), Some(16 * 1024));
     assert_eq!(outbox.pieces().count(), (3000_usize * 32).div_ceil(16 * 1024));
@@ -598,6 +612,6 @@ fn streamed_bytes_are_copied_together_but_not_without_end() {
 #[should_panic(expected = "more was sent than there was")]
 fn more_than_there_is_cannot_be_consumed() {
     let (mut outbox, mut retained) = fixture();
-    let _ = outbox.append_copy(b"abc", End::Boundary, &LIMITS, &mut retained);
+    let _ = outbox.append_copy(b"abc", End::Boundary, &LIMITS, FullPolicy::Pause, &mut retained);
     let _ = outbox.consume(4, &LIMITS, &mut retained);
 }
