@@ -40,11 +40,12 @@ const FULL: Refusal =
 
 impl<B: Backend, E: Environment> Shard<B, E> {
     /// The state of a new connection, or of one kept alive behind a page.
-    pub(crate) fn new_head(&self, now_ms: u64) -> State {
+    pub(crate) fn new_head(&self, now_ms: u64, kept_alive: bool) -> State {
         State::Head(Head {
             scanner: HeadScanner::default(),
             bytes: Vec::new(),
             deadline_ms: now_ms + self.plan.limits().head_timeout_ms,
+            kept_alive,
         })
     }
 
@@ -153,10 +154,9 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         let source = self.turn.keep(response, 0);
         self.emit(key, source, Content::WHOLE);
         if keep_alive {
-            let head = self.new_head(self.now_ms);
+            let head = self.new_head(self.now_ms, true);
             if let Some(session) = self.registry.get_mut(key) {
                 session.state = head;
-                session.marks.keep_alive = true;
             }
             self.ensure_deadline(key, self.now_ms + self.plan.limits().head_timeout_ms);
         } else {

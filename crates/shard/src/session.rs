@@ -64,10 +64,6 @@ pub(crate) struct Marks {
     pub(crate) sealed_end: bool,
     /// This end has.
     pub(crate) own_end_sealed: bool,
-    /// A page was answered and the connection kept.
-    pub(crate) keep_alive: bool,
-    /// Counted as an open session.
-    pub(crate) counted: bool,
     /// Counted and logged as a slow consumer.
     pub(crate) slow: bool,
 }
@@ -151,6 +147,8 @@ pub(crate) struct Head {
     /// What came so far, where it did not come at once.
     pub(crate) bytes: Vec<u8>,
     pub(crate) deadline_ms: u64,
+    /// A page was answered, and the connection kept.
+    pub(crate) kept_alive: bool,
 }
 
 /// An open session whose messages are answered here.

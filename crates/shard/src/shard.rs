@@ -393,7 +393,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         }
         let full = self.sessions >= self.max_sessions;
         let now_ms = self.now_ms;
-        let head = self.new_head(now_ms);
+        let head = self.new_head(now_ms, false);
         #[cfg_attr(not(feature = "record-transport"), expect(unused_mut, reason = "plain is the default"))]
         let mut session = Session::new(socket, peer, head, now_ms);
         #[cfg(feature = "record-transport")]
@@ -406,7 +406,6 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                 self.arm_receive(key);
                 self.ensure_deadline(key, now_ms + self.plan.limits().head_timeout_ms);
                 self.sessions += 1;
-                self.registry.get_mut(key).expect("just inserted").marks.counted = true;
                 if full {
                     self.log_full();
                     self.refuse_full(key);
@@ -602,7 +601,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                 continue;
             }
             let session = self.registry.remove(key).expect("it was there");
-            self.sessions -= usize::from(session.marks.counted);
+            self.sessions -= usize::from(!session.marks.upstream);
             self.backend.close(session.socket);
         }
     }

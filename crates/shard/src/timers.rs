@@ -163,8 +163,9 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         let paired = matches!(session.state, State::Paired(_));
         match timer {
             Timer::Head => {
-                let idle = matches!(&session.state, State::Head(head) if head.bytes.is_empty());
-                if idle && session.marks.keep_alive {
+                let idle =
+                    matches!(&session.state, State::Head(head) if head.bytes.is_empty() && head.kept_alive);
+                if idle {
                     self.abort(key, false);
                 } else {
                     self.refuse(key, &HEAD_TIMEOUT, false);

@@ -3,7 +3,7 @@
 /// At most `count` control frames in each window of `window_ms` milliseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ControlRule {
-    /// Control frames per window.
+    /// Control frames per window, at most 65,535.
     pub count: u32,
     /// Length of a window, in milliseconds.
     pub window_ms: u32,
@@ -18,7 +18,9 @@ pub struct ControlBudget {
     /// When the window opened: the low half of the clock, which is enough for differences below 49 days.
     opened_ms: u32,
     /// Frames in this window; 0 means that none was ever opened.
-    spent: u32,
+    spent: u16,
+    /// Pongs that the peer was asked for.
+    owed: u16,
 }
 
 impl ControlBudget {
@@ -28,13 +30,28 @@ impl ControlBudget {
         // The low half on purpose; differences are taken modulo 2^32.
         let now = now_ms as u32;
         if self.spent == 0 || now.wrapping_sub(self.opened_ms) >= rule.window_ms {
-            *self = Self { opened_ms: now, spent: 0 };
+            *self = Self { opened_ms: now, spent: 0, ..*self };
         }
-        if self.spent >= rule.count {
+        if self.spent == u16::MAX || u32::from(self.spent) >= rule.count {
             return false;
         }
         self.spent += 1;
         true
+    }
+
+    /// The peer was sent a ping that is not this side's own: its pong will not count.
+    pub fn ask(&mut self) {
+        self.owed = self.owed.saturating_add(1);
+    }
+
+    /// As [`ControlBudget::spend`], for a pong: free where the peer was [asked](ControlBudget::ask) for it.
+    #[must_use]
+    pub fn spend_pong(&mut self, now_ms: u64, rule: &ControlRule) -> bool {
+        if self.owed > 0 {
+            self.owed -= 1;
+            return true;
+        }
+        self.spend(now_ms, rule)
     }
 }
 
@@ -51,6 +68,17 @@ mod tests {
         assert_eq!(spent, [true, true, true, false, false]);
         assert!(!budget.spend(5_999, &RULE), "refusals do not move the window");
         assert!(budget.spend(6_000, &RULE), "a new window");
+    }
+
+    #[test]
+    fn pongs_that_were_asked_for_are_free() {
+        let mut budget = ControlBudget::default();
+        (0..5).for_each(|_| budget.ask());
+        let spent: Vec<bool> = (0..10).map(|_| budget.spend_pong(5_000, &RULE)).collect();
+        assert_eq!(spent, [true, true, true, true, true, true, true, true, false, false]);
+        budget.ask();
+        assert!(!budget.spend(5_000, &RULE), "a ping is none");
+        assert!(budget.spend_pong(5_000, &RULE));
     }
 
     #[test]

@@ -140,7 +140,7 @@ impl RouteKeys {
             message_bytes: section.size(report, "message_bytes", 1..=MESSAGE_MOST),
             message_fragments: section.integer(report, "message_fragments", 1..=u64::from(u32::MAX)),
             message_timeout: section.duration(report, "message_timeout", 1),
-            control_frames: section.integer(report, "control_frames", 1..=1_000_000),
+            control_frames: section.integer(report, "control_frames", 1..=65_535),
             control_window: section.duration(report, "control_window", 1),
             outbox_soft: section.size(report, "outbox_soft", KIB..=MESSAGE_MOST),
             outbox_hard: section.size(report, "outbox_hard", KIB..=GIB),

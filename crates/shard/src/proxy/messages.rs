@@ -115,10 +115,15 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                     if !upstream && !paired.budget.spend(*now_ms, &route.control) {
                         return Stop::Flood;
                     }
+                    if upstream {
+                        far_paired.budget.ask();
+                    }
                     turn.keep_small(ControlFrame::ping(&payload, draw_mask()).as_ref())
                 }
-                // Not counted: its upstream may have asked for it.
                 Event::Pong(payload) => {
+                    if !upstream && !paired.budget.spend_pong(*now_ms, &route.control) {
+                        return Stop::Flood;
+                    }
                     if &*payload == PING_MARK {
                         continue;
                     }

@@ -47,8 +47,9 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         }
         let State::Paired(paired) = &mut session.state else { return bytes.len() };
         let was_open = paired.is_mid_message();
+        let mut asked = 0;
         let stop = match paired.reading {
-            Reading::Cut(_) => self.relay_bytes(key, bytes, place),
+            Reading::Cut(_) => self.relay_bytes(key, bytes, place, &mut asked),
             Reading::Messages(_) => self.relay_messages(key, bytes, place),
         };
         let Some(session) = self.registry.get_mut(key) else { return bytes.len() };
@@ -65,6 +66,9 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                 self.ensure_deadline(key, deadline);
             }
             if let Some(far) = far {
+                if let Some(State::Paired(far)) = self.registry.get_mut(far).map(|far| &mut far.state) {
+                    (0..asked).for_each(|_| far.budget.ask());
+                }
                 self.close_at_boundary(far);
             }
         }
@@ -84,7 +88,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         bytes.len()
     }
 
-    fn relay_bytes(&mut self, key: Key, bytes: &[u8], place: Place) -> Stop {
+    fn relay_bytes(&mut self, key: Key, bytes: &[u8], place: Place, asked: &mut u16) -> Stop {
         let Self { registry, turn, spans, plan, counters, now_ms, .. } = self;
         // RFC 6455 §5.5.1: nothing follows a Close that was sent.
         let far = match registry.get(key).map(|session| &session.state) {
@@ -123,10 +127,13 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                     if !upstream && !paired.budget.spend(*now_ms, &route.control) {
                         return Stop::Flood;
                     }
+                    *asked += u16::from(upstream);
                     turn.keep_small(control.wire())
                 }
-                // Not counted: its upstream may have asked for it.
                 Segment::Pong(control) => {
+                    if !upstream && !paired.budget.spend_pong(*now_ms, &route.control) {
+                        return Stop::Flood;
+                    }
                     if *control.payload() == *PING_MARK {
                         continue;
                     }
