@@ -17,7 +17,7 @@ use crate::{
 
 /// Sessions whose reader is paused may keep this part of the receive buffers; beyond it their bytes go to the outboxes
 /// that they are paused for, so that slow readers do not starve the others.
-const HELD_PART: u32 = 4;
+const HELD_PART: u32 = 2;
 
 /// An event that waits.
 pub(crate) enum Kept {

@@ -169,6 +169,13 @@ fn dynamic(bits: &mut Bits<'_>) -> Result<(Code, Code), Flaw> {
     for &at in &ORDER[..count] {
         lengths[at] = bits.take(3)?;
     }
+    if lengths.iter().all(|&length| length == 0) {
+        // zlib reads a bit for each length before it finds that none of them is that of the end of a block.
+        for _ in 0..literals + distances {
+            bits.take(1)?;
+        }
+        return Err(Flaw::Corrupt);
+    }
     let (code, left) = Code::new(&lengths);
     if left != 0 {
         return Err(Flaw::Corrupt);
