@@ -3,7 +3,7 @@
 //!
 //! Expected: each takes the other's message, and JSON comes to less than half of it.
 
-use std::{hint::black_box, time::Duration};
+use std::hint::black_box;
 
 use criterion::{BenchmarkId, Criterion, Throughput};
 use tidegate_wire::{
@@ -16,12 +16,7 @@ use zlib_rs::{Deflate, DeflateConfig, DeflateFlush, Inflate, InflateFlush, Statu
 const TAIL: [u8; 4] = [0x00, 0x00, 0xff, 0xff];
 
 fn main() {
-    let mut criterion = Criterion::default()
-        .sample_size(20)
-        .nresamples(5000)
-        .warm_up_time(Duration::from_millis(100))
-        .measurement_time(Duration::from_millis(250))
-        .configure_from_args();
+    let mut criterion = tidegate_benches::criterion();
     let mut codecs = Codecs::new(CodecLimits::default());
     let mut server = Compression::new(DeflateParams::default(), Role::Server, &mut codecs);
     for (name, len) in [("1 KiB of JSON", 1024), ("16 KiB of JSON", 16 * 1024)] {

@@ -13,10 +13,9 @@ use std::{
     pin::{Pin, pin},
     rc::Rc,
     task::{Context, Poll, Waker},
-    time::Duration,
 };
 
-use criterion::{BenchmarkId, Criterion, Throughput};
+use criterion::{BenchmarkId, Throughput};
 use fastwebsockets::{FragmentCollector, WebSocket};
 use tidegate_wire::{
     Limits, Role,
@@ -64,12 +63,7 @@ fn push(out: &mut Vec<u8>, opcode: Opcode, mask: Option<[u8; 4]>, payload: &[u8]
 }
 
 fn main() {
-    let mut criterion = Criterion::default()
-        .sample_size(20)
-        .nresamples(5000)
-        .warm_up_time(Duration::from_millis(100))
-        .measurement_time(Duration::from_millis(250))
-        .configure_from_args();
+    let mut criterion = tidegate_benches::criterion();
     let ascii: Vec<u8> = (b' '..b'~').cycle().take(64 * 1024).collect();
     let greek: Vec<u8> = "ὁ ποταμὸς ῥεῖ, ".bytes().cycle().take(29 * 35).collect();
     let cases = [

@@ -8,11 +8,9 @@ use std::{
     collections::HashMap,
     hint::black_box,
     io::{self, Read, Write},
-    time::Duration,
 };
 
 use base64::{Engine, engine::general_purpose::STANDARD};
-use criterion::Criterion;
 use sha1::{Digest, Sha1};
 use tidegate_wire::{
     HeadLimits,
@@ -39,12 +37,7 @@ const HEAD: &[u8] = b"GET /ws?room=1 HTTP/1.1\r\n\
 const KEY: [u8; 16] = *b"the sample nonce";
 
 fn main() {
-    let mut criterion = Criterion::default()
-        .sample_size(20)
-        .nresamples(5000)
-        .warm_up_time(Duration::from_millis(100))
-        .measurement_time(Duration::from_millis(250))
-        .configure_from_args();
+    let mut criterion = tidegate_benches::criterion();
     let mut group = criterion.benchmark_group("handshake");
 
     check(&naive(HEAD), None);

@@ -5,7 +5,6 @@
 use std::{
     collections::{BTreeSet, HashMap},
     hint::black_box,
-    time::Duration,
 };
 
 use criterion::{Criterion, Throughput};
@@ -20,12 +19,7 @@ const INTERVAL_MS: u64 = 25_000;
 type Session = [u64; 16];
 
 fn main() {
-    let mut criterion = Criterion::default()
-        .sample_size(20)
-        .nresamples(5000)
-        .warm_up_time(Duration::from_millis(100))
-        .measurement_time(Duration::from_millis(250))
-        .configure_from_args();
+    let mut criterion = tidegate_benches::criterion();
     sessions(&mut criterion);
     deadlines(&mut criterion);
     outboxes(&mut criterion);

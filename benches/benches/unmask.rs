@@ -3,7 +3,7 @@
 //!
 //! The time is that of the whole buffer. Expected: every payload is the text that was masked, and is ASCII.
 
-use std::{hint::black_box, ops::Range, time::Duration};
+use std::{hint::black_box, ops::Range};
 
 use criterion::{BenchmarkId, Criterion, Throughput};
 use fastwebsockets::{Frame, OpCode, Payload};
@@ -37,12 +37,7 @@ const UNMASK: [(&str, Unmask); 4] = [
 ];
 
 fn main() {
-    let mut criterion = Criterion::default()
-        .sample_size(20)
-        .nresamples(5000)
-        .warm_up_time(Duration::from_millis(100))
-        .measurement_time(Duration::from_millis(250))
-        .configure_from_args();
+    let mut criterion = tidegate_benches::criterion();
     in_place(&mut criterion);
     moving_down(&mut criterion);
     scanning(&mut criterion);

@@ -4,6 +4,7 @@ import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { writeFileSync } from "node:fs";
 import WebSocket from "ws";
+import { check, verdict } from "./check.mjs";
 
 const [chromium, address, profile, screenshot] = process.argv.slice(2);
 const LIMIT_MS = 30_000;
@@ -93,17 +94,6 @@ const answer = async (kind, text, note) => until(`"${text}" in the log`, async (
   return line;
 });
 
-let failed = 0;
-async function check(name, body) {
-  try {
-    await body();
-    console.log("ok " + name);
-  } catch (error) {
-    failed += 1;
-    console.log(`FAIL ${name} -- ${String(error.message ?? error).replace(/\s+/g, " ").slice(0, 400)}`);
-  }
-}
-
 await check("the page opens and connects", async () => {
   const { targetId } = await ask("Target.createTarget", { url: "about:blank" });
   target = (await ask("Target.attachToTarget", { targetId, flatten: true })).sessionId;
@@ -174,4 +164,4 @@ await check("nothing is complained about in the console", async () => {
 
 await ask("Browser.close").catch(() => {});
 console.log("done");
-process.exit(failed ? 1 : 0);
+process.exit(verdict());

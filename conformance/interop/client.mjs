@@ -6,6 +6,7 @@ import { once } from "node:events";
 import net from "node:net";
 import { randomBytes } from "node:crypto";
 import WebSocket from "ws";
+import { check, verdict } from "./check.mjs";
 
 const [base, kind] = process.argv.slice(2);
 const proxied = kind !== "echo";
@@ -86,17 +87,6 @@ const text = length => {
 };
 const block = randomBytes(16 << 10);
 const binary = length => Buffer.alloc(length, block);
-
-let failed = 0;
-async function check(name, body) {
-  try {
-    await body();
-    console.log("ok " + name);
-  } catch (error) {
-    failed += 1;
-    console.log(`FAIL ${name} -- ${String(error.message ?? error).replace(/\s+/g, " ").slice(0, 400)}`);
-  }
-}
 
 // The bytes of a proxied session's end, as its upstream saw it.
 const seen = async id => {
@@ -416,4 +406,4 @@ if (proxied) {
 }
 
 console.log("done");
-process.exit(failed ? 1 : 0);
+process.exit(verdict());

@@ -269,11 +269,7 @@ impl Outbox {
         let before = self.retained_bytes();
         self.queue().append(bytes, end);
         retained.change(before, self.retained_bytes());
-        if policy == FullPolicy::Pause && self.cost() > limits.soft {
-            self.paused = true;
-            return Admission::QueuedPause;
-        }
-        Admission::Queued
+        if policy == FullPolicy::Pause { self.pause_above_soft(limits) } else { Admission::Queued }
     }
 
     /// Takes what the kernel left of a send that went past the outbox: of `pieces`, all but the first `sent` bytes.
@@ -300,11 +296,7 @@ impl Outbox {
         let before = self.retained_bytes();
         self.queue().push_front(Piece { bytes: Bytes::Owned(rest), at: 0, kind: Kind::Stream(end) });
         retained.change(before, self.retained_bytes());
-        if self.cost() > limits.soft {
-            self.paused = true;
-            return Admission::QueuedPause;
-        }
-        Admission::Queued
+        self.pause_above_soft(limits)
     }
 
     /// Takes a control frame's wire bytes, whatever the limits. A ping or pong takes the place of one of its kind
@@ -389,6 +381,15 @@ impl Outbox {
         let before = self.retained_bytes();
         *self = Self::new();
         retained.change(before, 0);
+    }
+
+    /// Bytes were taken without being asked about: whether their producer must pause.
+    fn pause_above_soft(&mut self, limits: &OutboxLimits) -> Admission {
+        if self.cost() <= limits.soft {
+            return Admission::Queued;
+        }
+        self.paused = true;
+        Admission::QueuedPause
     }
 
     /// Decides about `len` more bytes, and drops old messages where that makes room for them.

@@ -2,64 +2,32 @@
 //!
 //! One test function: the counters are the process's. The client uses arrays only.
 
+mod running;
+
 use std::{
     alloc::System,
     io::{Read, Write},
-    net::{SocketAddr, TcpListener, TcpStream},
+    net::{SocketAddr, TcpStream},
     os::fd::OwnedFd,
-    sync::Arc,
-    thread::JoinHandle,
 };
 
 use cap::Cap;
-use tidegate_io::{Backend, Epoll, EpollOptions, ListenerId, Uring, UringOptions};
-use tidegate_shard::{Environment, Mail, Plan, Sender, Shard, log::Entry, mailbox};
+use tidegate_io::{Backend, Epoll, EpollOptions, Uring, UringOptions};
+use tidegate_shard::Plan;
+
+use crate::running::Running;
 
 #[global_allocator]
 static HEAP: Cap<System> = Cap::new(System, usize::MAX);
-
-struct Quiet;
-
-impl Environment for Quiet {
-    fn random(&mut self, out: &mut [u8]) {
-        out.fill(7);
-    }
-
-    fn log(&mut self, _: Entry) {}
-}
-
-/// A shard on a thread of its own.
-struct Running<B: Backend> {
-    address: SocketAddr,
-    sender: Sender<B::Waker>,
-    thread: JoinHandle<()>,
-}
 
 fn start<B>(make: impl FnOnce() -> B + Send + 'static, config: &str) -> Running<B>
 where
     B: Backend<Listener = OwnedFd> + 'static,
 {
-    let plan = Plan::new(tidegate_config::parse(config, "test.toml").expect("a valid configuration"), 1);
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    listener.set_nonblocking(true).expect("a listener can be non-blocking");
-    let address = listener.local_addr().expect("it is bound");
-    let (tell, told) = std::sync::mpsc::channel();
-    let thread = std::thread::spawn(move || {
-        let backend = make();
-        let (sender, inbox) = mailbox(backend.waker());
-        let mut shard = Shard::new(0, backend, Quiet, Arc::clone(&plan), inbox, 100);
-        shard.listen(ListenerId(0), listener.into()).expect("a listener can be registered");
-        tell.send(sender).expect("the test waits for it");
-        shard.run().expect("the backend works");
-    });
-    Running { address, sender: told.recv().expect("the shard has started"), thread }
-}
-
-impl<B: Backend> Running<B> {
-    fn stop(self) {
-        self.sender.send(Mail::Stop).expect("the mailbox has room");
-        self.thread.join().expect("the shard ends cleanly");
-    }
+    Running::start(
+        make,
+        Plan::new(tidegate_config::parse(config, "test.toml").expect("a valid configuration"), 1),
+    )
 }
 
 fn connect(address: SocketAddr, offer: &str) -> TcpStream {

@@ -4,60 +4,36 @@ use std::{
     io::{Read, Write},
     net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
     os::fd::OwnedFd,
-    sync::{
-        Arc,
-        mpsc::{Receiver, channel},
-    },
-    thread::JoinHandle,
+    sync::mpsc::{Receiver, channel},
     time::Duration,
 };
 
 use rustix::net::{AddressFamily, SocketType, bind, connect, getsockname, listen, socket, socket_with};
-use tidegate_io::{Address, Backend, Epoll, EpollOptions, ListenerId, Uring, UringOptions};
-use tidegate_shard::{Environment, Mail, Plan, Sender, Shard, log::Entry, mailbox};
+use tidegate_io::{Address, Backend, Epoll, EpollOptions, Uring, UringOptions};
+use tidegate_shard::Plan;
+
+mod running;
+
+use crate::running::Running;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
-struct Quiet;
-
-impl Environment for Quiet {
-    fn random(&mut self, out: &mut [u8]) {
-        out.fill(7);
-    }
-
-    fn log(&mut self, _: Entry) {}
+/// A shard in front of one upstream whose name has these addresses.
+fn start<B: Backend<Listener = OwnedFd> + 'static>(
+    make: fn() -> B,
+    settings: &str,
+    addresses: &[SocketAddr],
+) -> Running<B> {
+    let config = format!(
+        "version = 1\n[[listener]]\nbind = '127.0.0.1:1'\n[[route]]\npath = '/'\n\
+         proxy = {{ upstreams = ['ws://app.test'], retries = 0, {settings} }}\n"
+    );
+    let plan = Plan::new(tidegate_config::parse(&config, "test.toml").expect("a valid configuration"), 1);
+    plan.set_addresses(0, 0, addresses.iter().copied().map(Address::Tcp).collect());
+    Running::start(make, plan)
 }
 
-/// A shard on a thread of its own, in front of one upstream whose name has these addresses.
-struct Running<B: Backend> {
-    address: SocketAddr,
-    sender: Sender<B::Waker>,
-    thread: JoinHandle<()>,
-}
-
-impl<B: Backend<Listener = OwnedFd> + 'static> Running<B> {
-    fn start(make: fn() -> B, settings: &str, addresses: &[SocketAddr]) -> Running<B> {
-        let config = format!(
-            "version = 1\n[[listener]]\nbind = '127.0.0.1:1'\n[[route]]\npath = '/'\n\
-             proxy = {{ upstreams = ['ws://app.test'], retries = 0, {settings} }}\n"
-        );
-        let plan = Plan::new(tidegate_config::parse(&config, "test.toml").expect("a valid configuration"), 1);
-        plan.set_addresses(0, 0, addresses.iter().copied().map(Address::Tcp).collect());
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-        listener.set_nonblocking(true).expect("a listener can be non-blocking");
-        let address = listener.local_addr().expect("it is bound");
-        let (tell, told) = channel();
-        let thread = std::thread::spawn(move || {
-            let backend = make();
-            let (sender, inbox) = mailbox(backend.waker());
-            let mut shard = Shard::new(0, backend, Quiet, Arc::clone(&plan), inbox, 100);
-            shard.listen(ListenerId(0), listener.into()).expect("a listener can be registered");
-            tell.send(sender).expect("the test waits for it");
-            shard.run().expect("the backend works");
-        });
-        Running { address, sender: told.recv().expect("the shard has started"), thread }
-    }
-
+impl<B: Backend> Running<B> {
     /// The status that a client gets.
     fn ask(&self, fields: &str) -> u16 {
         let mut socket = TcpStream::connect(self.address).expect("the shard listens");
@@ -70,11 +46,6 @@ impl<B: Backend<Listener = OwnedFd> + 'static> Running<B> {
         let mut line = [0; 12];
         socket.read_exact(&mut line).expect("the shard answers");
         std::str::from_utf8(&line[9..]).ok().and_then(|code| code.parse().ok()).expect("a status")
-    }
-
-    fn stop(self) {
-        self.sender.send(Mail::Stop).expect("the mailbox has room");
-        self.thread.join().expect("the shard ends cleanly");
     }
 }
 
@@ -151,13 +122,13 @@ macro_rules! on_both {
 
 fn spread<B: Backend<Listener = OwnedFd> + 'static>(make: fn() -> B) {
     let (addresses, reached) = upstreams(&[false; 3]);
-    let shard = Running::start(make, "", &addresses);
+    let shard = start(make, "", &addresses);
     (0..6).for_each(|_| assert_eq!(shard.ask(""), 403));
     let places: Vec<usize> = reached.try_iter().collect();
     assert_eq!(places, [0, 1, 2, 0, 1, 2]);
     shard.stop();
 
-    let shard = Running::start(make, "balance = 'hash', hash_on = 'header:x-key'", &addresses);
+    let shard = start(make, "balance = 'hash', hash_on = 'header:x-key'", &addresses);
     let round = || -> Vec<usize> {
         (0..40).for_each(|key| assert_eq!(shard.ask(&format!("X-Key: {key}\r\n")), 403));
         reached.try_iter().collect()
@@ -175,13 +146,13 @@ fn sessions_are_spread_over_the_addresses_of_a_name() {
 
 fn hang_up<B: Backend<Listener = OwnedFd> + 'static>(make: fn() -> B) {
     let (addresses, reached) = upstreams(&[true, true, false]);
-    let shard = Running::start(make, "fail_timeout = '1h'", &addresses);
+    let shard = start(make, "fail_timeout = '1h'", &addresses);
     (0..3).for_each(|_| assert_eq!(shard.ask(""), 403));
     assert_eq!(reached.try_iter().collect::<Vec<_>>(), [0, 1, 2, 1, 2, 2]);
     shard.stop();
 
     let (addresses, reached) = upstreams(&[true, true]);
-    let shard = Running::start(make, "", &addresses);
+    let shard = start(make, "", &addresses);
     assert_eq!(shard.ask(""), 502);
     assert_eq!(reached.try_iter().collect::<Vec<_>>(), [0, 1], "each address once");
     shard.stop();
@@ -196,14 +167,14 @@ fn black_hole<B: Backend<Listener = OwnedFd> + 'static>(make: fn() -> B) {
     let hole = BlackHole::new();
     let (good, reached) = upstreams(&[false]);
     // Nobody waits longer than the connect that finds out, and every other session does not wait at all.
-    let shard = Running::start(make, "connect_timeout = '200ms'", &[hole.address, good[0]]);
+    let shard = start(make, "connect_timeout = '200ms'", &[hole.address, good[0]]);
     (0..4).for_each(|_| assert_eq!(shard.ask(""), 403));
     assert_eq!(reached.try_iter().count(), 4);
     shard.stop();
 
     // All together: 100 ms + 200 ms + 300 ms, where all addresses would take two minutes and then be 502.
     let settings = "resolve_timeout = '100ms', connect_timeout = '200ms', handshake_timeout = '300ms'";
-    let shard = Running::start(make, settings, &[hole.address; 600]);
+    let shard = start(make, settings, &[hole.address; 600]);
     assert_eq!(shard.ask(""), 504);
     shard.stop();
 }
