@@ -1,14 +1,14 @@
-//! How many bytes wait to be sent, over the whole process.
+//! How many bytes wait for slow readers, over the whole process.
 //!
-//! Invariant: the total is the sum of what each shard's outboxes hold as of its last [`Retained::settle`], plus each
-//! living [`crate::Frame`] once, however many outboxes refer to it.
+//! Invariant: the total is the sum of what each shard's outboxes hold as of its last [`Retained::settle`], and of what
+//! the shard says that it holds for them, plus each living [`crate::Frame`] once, however many outboxes refer to it.
 
 use std::sync::{
     Arc,
     atomic::{AtomicUsize, Ordering::Relaxed},
 };
 
-/// Bytes retained for output by all shards together. Clones are the same counter.
+/// Bytes retained by all shards together. Clones are the same counter.
 #[derive(Clone, Debug, Default)]
 pub struct Total(Arc<AtomicUsize>);
 
@@ -46,7 +46,7 @@ impl Retained {
         Self { total: total.clone(), held: 0, settled: 0 }
     }
 
-    /// Bytes that this shard's outboxes own. Shared frames are not among them: they are nobody's own.
+    /// Bytes that this shard owns. Shared frames are not among them: they are nobody's own.
     #[must_use]
     pub const fn bytes(&self) -> usize {
         self.held
@@ -66,6 +66,19 @@ impl Retained {
             self.total.subtract(self.settled - self.held);
         }
         self.settled = self.held;
+    }
+
+    /// So many more bytes wait outside of the outboxes: input that cannot be read before they get shorter.
+    pub fn hold(&mut self, bytes: usize) {
+        self.held += bytes;
+    }
+
+    /// So many of those do not wait any more.
+    ///
+    /// # Panics
+    /// In builds with overflow checks, if more is released than was held.
+    pub fn release(&mut self, bytes: usize) {
+        self.held -= bytes;
     }
 
     /// An outbox now holds `after` bytes instead of `before`.

@@ -18,27 +18,31 @@ use crate::{
     turn::Source,
 };
 
+/// What the bytes at hand are part of until the turn's system call has returned.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Home {
+    /// The turn's receive buffer of this index.
+    Lent(u32),
+    /// The turn's owned bytes of this index.
+    Owned(u32),
+}
+
 /// Where the bytes at hand will lie when the event was handled.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Place {
-    carried: bool,
+    home: Home,
+    offset: u32,
     /// Where the turn is full, what is left may wait for the next one.
     pub(crate) may_wait: bool,
-    index: u32,
-    offset: u32,
 }
 
 impl Place {
-    fn received(index: usize, offset: usize) -> Place {
-        Place { carried: false, may_wait: false, index: index as u32, offset: offset as u32 }
+    fn new(home: Home, offset: usize) -> Place {
+        Place { home, offset: offset as u32, may_wait: false }
     }
 
-    fn plain(index: usize, offset: usize) -> Place {
-        Place { may_wait: true, ..Place::received(index, offset) }
-    }
-
-    fn carried(index: usize) -> Place {
-        Place { carried: true, may_wait: false, index: index as u32, offset: 0 }
+    fn may_wait(self) -> Place {
+        Place { may_wait: true, ..self }
     }
 
     fn behind(self, used: usize) -> Place {
@@ -48,9 +52,9 @@ impl Place {
     /// A range of the bytes at hand, as a piece to send.
     pub(crate) fn source(self, range: Range<usize>) -> Source {
         let (start, end) = (self.offset + range.start as u32, self.offset + range.end as u32);
-        match self.carried {
-            false => Source::Received { buffer: self.index, start, end },
-            true => Source::Carried { index: self.index, start, end },
+        match self.home {
+            Home::Lent(buffer) => Source::Received { buffer, start, end },
+            Home::Owned(index) => Source::Carried { index, start, end },
         }
     }
 }
@@ -58,51 +62,72 @@ impl Place {
 impl<B: Backend, E: Environment> Shard<B, E> {
     /// Reads received bytes from `at` on.
     pub(crate) fn received(&mut self, key: Key, mut buffer: Buffer, at: usize) {
-        let now_ms = self.now_ms;
-        let Some(session) = self.registry.get_mut(key) else {
-            self.counters.stale += 1;
+        let Some(sealed) = self.hears(key) else {
             if !planted::is(Bug::LeakStaleBuffer) {
                 self.backend.recycle(buffer);
             }
             return;
         };
-        session.seen = Stamp::at(now_ms);
         if at == 0 {
             self.counters.bytes_received += buffer.len() as u64;
         }
-        let index = self.turn.buffers.len();
-        if session.transport.seals() {
-            self.sealed_input(key, &mut buffer, index);
-        } else {
-            let read = at + self.input(key, &mut buffer[at..], Place::plain(index, at));
-            if read < buffer.len() {
-                self.turn.unread = Some((index, key, read));
-                if let Some(session) = self.registry.get_mut(key) {
-                    session.marks.held = true;
-                }
-            }
-        }
+        let home = Home::Lent(self.turn.buffers.len() as u32);
+        self.read(key, &mut buffer, at, home, sealed);
         if planted::is(Bug::ReturnBufferEarly) {
             buffer[..].fill(0);
         }
         self.turn.buffers.push(buffer);
     }
 
+    /// The same for bytes that were moved out of their receive buffer.
+    pub(crate) fn received_owned(&mut self, key: Key, mut bytes: Vec<u8>, at: usize) {
+        let Some(sealed) = self.hears(key) else { return };
+        let index = self.turn.reserve_carried(bytes.len() - at);
+        self.read(key, &mut bytes, at, Home::Owned(index as u32), sealed);
+        self.turn.owned[index] = bytes;
+    }
+
+    /// Notes that the peer was heard, and gives whether what it sends is sealed; nothing where the session is gone.
+    fn hears(&mut self, key: Key) -> Option<bool> {
+        let Some(session) = self.registry.get_mut(key) else {
+            self.counters.stale += 1;
+            return None;
+        };
+        session.seen = Stamp::at(self.now_ms);
+        Some(session.transport.seals())
+    }
+
+    /// Reads bytes from `at` on, and notes what has to wait.
+    fn read(&mut self, key: Key, bytes: &mut [u8], at: usize, home: Home, sealed: bool) {
+        if sealed {
+            debug_assert_eq!(at, 0, "sealed bytes are read whole");
+            self.sealed_input(key, bytes, home);
+            return;
+        }
+        let read = at + self.input(key, &mut bytes[at..], Place::new(home, at).may_wait());
+        if read < bytes.len() {
+            self.turn.unread.push((home, key, read));
+            if let Some(session) = self.registry.get_mut(key) {
+                session.marks.held = true;
+            }
+        }
+    }
+
     /// Opens records and reads what was in them.
-    fn sealed_input(&mut self, key: Key, buffer: &mut [u8], index: usize) {
+    fn sealed_input(&mut self, key: Key, bytes: &mut [u8], home: Home) {
         let mut at = 0;
-        while at < buffer.len() {
+        while at < bytes.len() {
             let Some(session) = self.registry.get_mut(key) else { return };
-            match session.transport.open(buffer, &mut at) {
+            match session.transport.open(bytes, &mut at) {
                 Opened::InPlace(range) => {
-                    let place = Place::received(index, range.start);
-                    self.input(key, &mut buffer[range], place);
+                    let place = Place::new(home, range.start);
+                    self.input(key, &mut bytes[range], place);
                 }
                 Opened::Carried(bytes) => self.carried_input(key, bytes),
                 Opened::Partial => {}
                 Opened::End => {
                     session.marks.sealed_end = true;
-                    at = buffer.len();
+                    at = bytes.len();
                 }
                 Opened::Broken => {
                     self.peer_broke(key, 0);
@@ -112,10 +137,10 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         }
     }
 
-    /// Reads bytes that lie in memory of their own.
+    /// Reads bytes that lie in memory of their own, all of them.
     pub(crate) fn carried_input(&mut self, key: Key, mut bytes: Vec<u8>) {
         let index = self.turn.reserve_carried(bytes.len());
-        self.input(key, &mut bytes, Place::carried(index));
+        self.input(key, &mut bytes, Place::new(Home::Owned(index as u32), 0));
         self.turn.owned[index] = bytes;
     }
 

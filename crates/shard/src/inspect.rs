@@ -31,7 +31,7 @@ pub struct Inspection {
     pub paused: u32,
     /// Receive buffers held.
     pub buffers: u32,
-    /// Bytes that outboxes own, as counted.
+    /// Bytes that outboxes own, and input that waits for them, as counted.
     pub retained: usize,
     /// The same, added up now.
     pub retained_sum: usize,
@@ -81,9 +81,10 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             slots: self.registry.len() as u32,
             sockets: self.registry.len() as u32,
             listeners: self.listeners() as u32,
-            buffers: self.turn.buffers.len() as u32 + self.kept_buffers(),
+            buffers: self.turn.buffers.len() as u32 + self.backlog.buffers(),
             turn_bytes: self.turn.owned_bytes(),
             retained: self.retained.bytes(),
+            retained_sum: self.backlog.owned_bytes(),
             inflaters: self.codecs.stats().inflaters_lent,
             sends: self.turn.dirty.len() as u32,
             ..Inspection::default()

@@ -1,28 +1,35 @@
 //! Bytes that wait for a later turn.
 //!
 //! What a turn sends stays in memory until its system call, so a turn answers only so much ([`Turn::is_full`]); what a
-//! session sent before its reader was paused waits, too. Invariant: of one session nothing is read before what is kept
-//! of it (`Marks::held`).
+//! session sent before its reader was paused waits, too: nothing of it goes to the outbox that it is paused for.
+//!
+//! Invariants: of one session nothing is read before what is kept of it (`Marks::held`). Receive buffers wait only for the
+//! next turns, never for a peer: what a paused session sent is copied out of them, and so is what is kept when half of
+//! them are. A session whose bytes were copied is not read until those were, so each has only what had arrived by then.
 //!
 //! [`Turn::is_full`]: crate::turn::Turn::is_full
+
+use std::collections::{HashMap, VecDeque};
 
 use tidegate_io::{Backend, Buffer, ReceiveEnd};
 use tidegate_registry::Key;
 
 use crate::{
     environment::Environment,
+    input::Home,
     session::{Session, State},
     shard::Shard,
 };
 
-/// Sessions whose reader is paused may keep this part of the receive buffers; beyond it their bytes go to the outboxes
-/// that they are paused for, so that slow readers do not starve the others.
-const HELD_PART: u32 = 2;
+/// What waits for the next turns may hold this part of the receive buffers.
+const LENT_PART: u32 = 2;
 
 /// An event that waits.
 pub(crate) enum Kept {
-    /// Bytes, of which those before `at` were read.
-    Bytes { key: Key, buffer: Buffer, at: usize },
+    /// Bytes in their receive buffer, of which those before `at` were read.
+    Lent { key: Key, buffer: Buffer, at: usize },
+    /// The same in memory of their own.
+    Owned { key: Key, bytes: Vec<u8>, at: usize },
     /// The end behind them: the peer's FIN or an error.
     Ended { key: Key, end: ReceiveEnd },
 }
@@ -30,8 +37,62 @@ pub(crate) enum Kept {
 impl Kept {
     fn key(&self) -> Key {
         match self {
-            Kept::Bytes { key, .. } | Kept::Ended { key, .. } => *key,
+            Kept::Lent { key, .. } | Kept::Owned { key, .. } | Kept::Ended { key, .. } => *key,
         }
+    }
+
+    /// The heap that it holds.
+    fn owned_bytes(&self) -> usize {
+        match self {
+            Kept::Owned { bytes, .. } => bytes.capacity(),
+            Kept::Lent { .. } | Kept::Ended { .. } => 0,
+        }
+    }
+}
+
+/// All that waits.
+#[derive(Default)]
+pub(crate) struct Backlog {
+    /// For the next turns.
+    queue: VecDeque<Kept>,
+    /// Receive buffers in the queue.
+    lent: u32,
+    /// For paused sessions: none of it in receive buffers.
+    parked: HashMap<Key, Vec<Kept>>,
+    /// Sessions that are not read until the queue holds nothing of theirs.
+    sheltered: Vec<Key>,
+}
+
+impl Backlog {
+    /// Receive buffers in it.
+    pub(crate) fn buffers(&self) -> u32 {
+        self.lent
+    }
+
+    /// The heap that it holds, added up.
+    pub(crate) fn owned_bytes(&self) -> usize {
+        self.all().map(Kept::owned_bytes).sum()
+    }
+
+    fn all(&self) -> impl Iterator<Item = &Kept> {
+        self.queue.iter().chain(self.parked.values().flatten())
+    }
+
+    fn push(&mut self, kept: Kept) {
+        self.lent += u32::from(matches!(kept, Kept::Lent { .. }));
+        self.queue.push_back(kept);
+    }
+
+    fn pop(&mut self) -> Option<Kept> {
+        let kept = self.queue.pop_front()?;
+        self.lent -= u32::from(matches!(kept, Kept::Lent { .. }));
+        Some(kept)
+    }
+
+    /// Whether its receive has ended already.
+    fn has_end_of(&self, key: Key) -> bool {
+        let ended = |kept: &Kept| matches!(kept, Kept::Ended { key: ended, .. } if *ended == key);
+        self.queue.iter().any(ended) || self.parked.get(&key).is_some_and(|parked| parked.iter().any(ended))
     }
 }
 
@@ -39,7 +100,8 @@ impl<B: Backend, E: Environment> Shard<B, E> {
     /// Reads received bytes now, or keeps them.
     pub(crate) fn read_or_keep(&mut self, key: Key, buffer: Buffer) {
         if self.must_wait(key) {
-            self.keep(key, Kept::Bytes { key, buffer, at: 0 });
+            self.counters.kept += 1;
+            self.put_back(key, Kept::Lent { key, buffer, at: 0 });
         } else {
             self.received(key, buffer, 0);
         }
@@ -47,8 +109,8 @@ impl<B: Backend, E: Environment> Shard<B, E> {
 
     /// Deals with a receive's end now, or behind the bytes that are kept.
     pub(crate) fn end_or_keep(&mut self, key: Key, end: ReceiveEnd) {
-        if self.kept.iter().any(|kept| matches!(kept, Kept::Ended { key: ended, .. } if *ended == key)) {
-            // Its receive has ended already.
+        let held = self.registry.get(key).is_some_and(|session| session.marks.held);
+        if held && self.backlog.has_end_of(key) {
             self.counters.stale += 1;
             return;
         }
@@ -58,7 +120,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                 session.marks.held && session.in_flight.receive && !matches!(session.state, State::Dead)
             });
         if behind {
-            self.keep(key, Kept::Ended { key, end });
+            self.put_back(key, Kept::Ended { key, end });
         } else {
             self.receive_ended(key, end);
         }
@@ -66,92 +128,167 @@ impl<B: Backend, E: Environment> Shard<B, E> {
 
     /// Before a turn's own events: what is kept, in order, as far as it can go on.
     pub(crate) fn take_up_kept(&mut self) {
-        self.holding = !self.holds_too_much();
-        for kept in &self.kept {
+        for kept in &self.backlog.queue {
             if let Some(session) = self.registry.get_mut(kept.key()) {
                 session.marks.held = false;
             }
         }
-        for _ in 0..self.kept.len() {
-            let Some(kept) = self.kept.pop_front() else { break };
+        for _ in 0..self.backlog.queue.len() {
+            let Some(kept) = self.backlog.pop() else { break };
             let key = kept.key();
             if self.must_wait(key) {
-                self.put_back(key, kept);
+                // Only the first of a session's is parked, or behind one that was: the queue holds none before it then.
+                if self.registry.get(key).is_some_and(|session| is_paused(session) && !session.marks.held) {
+                    self.park(key, kept);
+                } else {
+                    self.put_back(key, kept);
+                }
                 continue;
             }
+            self.retained.release(kept.owned_bytes());
             match kept {
-                Kept::Bytes { buffer, at, .. } => self.received(key, buffer, at),
+                Kept::Lent { buffer, at, .. } => self.received(key, buffer, at),
+                Kept::Owned { bytes, at, .. } => self.received_owned(key, bytes, at),
                 Kept::Ended { end, .. } => self.receive_ended(key, end),
             }
             self.flush_spans();
         }
     }
 
-    /// The buffer that filled the turn, with what was not read of it, goes to the end of the queue, and what is kept of its
-    /// session behind it: the others have their turn before one whose messages are dear to answer has its next.
+    /// What filled the turn, as far as it was not read, goes to the end of the queue, and what is kept of its session
+    /// behind it: the others have their turn before one whose messages are dear to answer has its next.
     pub(crate) fn keep_rest_of_input(&mut self) {
-        let Some((index, key, at)) = self.turn.unread.take() else { return };
-        let buffer = self.turn.buffers.swap_remove(index);
-        self.counters.kept += 1;
-        let mut behind = Vec::new();
-        for _ in 0..self.kept.len() {
-            let Some(kept) = self.kept.pop_front() else { break };
-            if kept.key() == key {
-                behind.push(kept);
-            } else {
-                self.kept.push_back(kept);
+        // From the last one on, as taking a buffer out moves those behind it.
+        while let Some((home, key, at)) = self.turn.unread.pop() {
+            self.counters.kept += 1;
+            let rest = match home {
+                Home::Lent(index) => {
+                    Kept::Lent { key, buffer: self.turn.buffers.swap_remove(index as usize), at }
+                }
+                Home::Owned(index) => {
+                    let bytes = std::mem::take(&mut self.turn.owned[index as usize]);
+                    self.retained.hold(bytes.capacity());
+                    Kept::Owned { key, bytes, at }
+                }
+            };
+            let mut behind = Vec::new();
+            for _ in 0..self.backlog.queue.len() {
+                let Some(kept) = self.backlog.pop() else { break };
+                if kept.key() == key { behind.push(kept) } else { self.backlog.push(kept) }
             }
+            self.put_back(key, rest);
+            behind.into_iter().for_each(|kept| self.backlog.push(kept));
         }
-        self.kept.push_back(Kept::Bytes { key, buffer, at });
-        self.kept.extend(behind);
+    }
+
+    /// What is kept of a session that is not paused any more, or over, goes on with the next turn.
+    pub(crate) fn unpark(&mut self, key: Key) {
+        let Some(parked) = self.backlog.parked.remove(&key) else { return };
+        parked.into_iter().for_each(|kept| self.backlog.push(kept));
+        self.shelter_session(key);
     }
 
     /// Whether something kept can go on with the next turn.
     pub(crate) fn can_take_up(&self) -> bool {
-        let free = |kept: &Kept| self.registry.get(kept.key()).is_none_or(|session| !is_paused(session));
-        !self.kept.is_empty() && (self.holds_too_much() || self.kept.iter().any(free))
+        !self.backlog.queue.is_empty()
     }
 
-    /// Gives back the buffers of what is kept, at the shard's end.
+    /// Gives back what is kept, at the shard's end.
     pub(crate) fn drop_kept(&mut self) {
-        while let Some(kept) = self.kept.pop_front() {
-            if let Kept::Bytes { buffer, .. } = kept {
+        let backlog = std::mem::take(&mut self.backlog);
+        self.retained.release(backlog.owned_bytes());
+        for kept in backlog.queue {
+            if let Kept::Lent { buffer, .. } = kept {
                 self.backend.recycle(buffer);
             }
         }
     }
 
-    /// Receive buffers that are kept.
-    pub(crate) fn kept_buffers(&self) -> u32 {
-        self.kept.iter().filter(|kept| matches!(kept, Kept::Bytes { .. })).count() as u32
-    }
-
     /// Receives that have ended though their sessions were not told yet.
     pub(crate) fn kept_ends(&self) -> u32 {
         let untold = |key: &Key| self.registry.get(*key).is_some_and(|session| session.in_flight.receive);
-        self.kept.iter().filter(|kept| matches!(kept, Kept::Ended { key, .. } if untold(key))).count() as u32
+        self.backlog.all().filter(|kept| matches!(kept, Kept::Ended { key, .. } if untold(key))).count()
+            as u32
     }
 
     fn must_wait(&self, key: Key) -> bool {
         let Some(session) = self.registry.get(key) else { return false };
-        let blocked = self.turn.is_full() || session.marks.held || (self.holding && is_paused(session));
+        let blocked = self.turn.is_full() || session.marks.held || is_paused(session);
         blocked && !matches!(session.state, State::Dead)
     }
 
-    fn keep(&mut self, key: Key, kept: Kept) {
-        self.counters.kept += 1;
-        self.put_back(key, kept);
+    /// Keeps an event behind all that is kept of its session.
+    fn put_back(&mut self, key: Key, kept: Kept) {
+        if self.backlog.parked.contains_key(&key) {
+            self.park(key, kept);
+            return;
+        }
+        let Some(session) = self.registry.get_mut(key) else { return self.backlog.push(kept) };
+        session.marks.held = true;
+        let lasting = is_paused(session);
+        let kept = self.shelter(kept, lasting);
+        self.backlog.push(kept);
     }
 
-    fn put_back(&mut self, key: Key, kept: Kept) {
+    /// Keeps an event until its session is resumed. Its queue holds none before it.
+    fn park(&mut self, key: Key, kept: Kept) {
+        let kept = self.shelter(kept, true);
         if let Some(session) = self.registry.get_mut(key) {
             session.marks.held = true;
         }
-        self.kept.push_back(kept);
+        self.backlog.parked.entry(key).or_default().push(kept);
     }
 
-    fn holds_too_much(&self) -> bool {
-        !self.kept.is_empty() && self.kept.len() as u32 > self.backend.buffers().total / HELD_PART
+    /// Moves bytes out of their receive buffer if they will wait for long or too many buffers are kept.
+    fn shelter(&mut self, kept: Kept, lasting: bool) -> Kept {
+        match kept {
+            Kept::Lent { key, buffer, at } if lasting || self.lends_too_many() => {
+                let bytes = buffer[at..].to_vec();
+                if at == 0 {
+                    self.counters.bytes_received += bytes.len() as u64;
+                }
+                self.backend.recycle(buffer);
+                self.retained.hold(bytes.capacity());
+                self.shelter_session(key);
+                Kept::Owned { key, bytes, at: 0 }
+            }
+            kept => kept,
+        }
+    }
+
+    fn lends_too_many(&self) -> bool {
+        self.backlog.lent >= (self.backend.buffers().total / LENT_PART).max(1)
+    }
+
+    /// Stops reading a session until the queue holds nothing of it.
+    fn shelter_session(&mut self, key: Key) {
+        let Some(session) = self.registry.get_mut(key) else { return };
+        if session.marks.sheltered || matches!(session.state, State::Dead) {
+            return;
+        }
+        session.marks.sheltered = true;
+        self.backlog.sheltered.push(key);
+        self.cancel_receive(key);
+    }
+
+    /// Sessions of which nothing is kept any more are read again; those that are parked will be sheltered anew when they
+    /// go on. After a turn's events: no end of an earlier receive may be among them.
+    pub(crate) fn arm_sheltered(&mut self) {
+        let mut sheltered = std::mem::take(&mut self.backlog.sheltered);
+        sheltered.retain(|&key| {
+            let parked = self.backlog.parked.contains_key(&key);
+            let Some(session) = self.registry.get_mut(key) else { return false };
+            if matches!(session.state, State::Dead) {
+                return false;
+            }
+            if session.marks.held && !parked {
+                return true;
+            }
+            session.marks.sheltered = false;
+            self.arm_receive(key);
+            false
+        });
+        self.backlog.sheltered = sheltered;
     }
 }
 

@@ -46,6 +46,8 @@ pub(crate) struct Marks {
     pub(crate) paused: bool,
     /// Bytes of it are kept for a later turn.
     pub(crate) held: bool,
+    /// What is kept of it has left the receive buffers: it is not read until that was.
+    pub(crate) sheltered: bool,
     /// Waits on the shard's list for receive buffers.
     pub(crate) starved: bool,
     /// The peer's FIN, or the end of the connection, was seen.

@@ -12,7 +12,7 @@ use tidegate_wire::{close::CloseCode, deflate::Codecs, message::Spares};
 use crate::{
     counters::Counters,
     environment::Environment,
-    kept::Kept,
+    kept::Backlog,
     log::{Entry, Level, What},
     mailbox::{Mail, Mailbox},
     output::Span,
@@ -96,9 +96,7 @@ pub struct Shard<B: Backend, E: Environment> {
     stopping: bool,
     events: Vec<Event<B::Socket>>,
     /// What was received and waits for a later turn.
-    pub(crate) kept: VecDeque<Kept>,
-    /// Paused sessions' bytes are kept: they do not hold too many buffers.
-    pub(crate) holding: bool,
+    pub(crate) backlog: Backlog,
     remainders: Vec<Remainder>,
     pub(crate) batch: Batch,
     /// The turn before has left its deadlines to this one.
@@ -147,8 +145,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             draining: None,
             stopping: false,
             events: Vec::new(),
-            kept: VecDeque::new(),
-            holding: true,
+            backlog: Backlog::default(),
             remainders: Vec::new(),
             batch: Batch::new(),
             skipped: false,
@@ -235,7 +232,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         )?;
         self.now_ms = millis(self.backend.now());
         self.settle();
-        let had_events = !(self.events.is_empty() && self.kept.is_empty());
+        let had_events = !(self.events.is_empty() && self.can_take_up());
         self.take_up_kept();
         let mut events = std::mem::take(&mut self.events);
         for event in events.drain(..) {
@@ -302,6 +299,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             }
         }
         self.free_dead();
+        self.arm_sheltered();
         self.feed_starved();
         self.hurried |= self.can_take_up();
     }
@@ -469,7 +467,8 @@ impl<B: Backend, E: Environment> Shard<B, E> {
     /// Arms a receive unless one is armed, the reader is paused, or the stream has ended.
     pub(crate) fn arm_receive(&mut self, key: Key) {
         let Some(session) = self.registry.get_mut(key) else { return };
-        if session.in_flight.receive || session.marks.ended || session.marks.paused || session.marks.starved {
+        let marks = &session.marks;
+        if session.in_flight.receive || marks.ended || marks.paused || marks.starved || marks.sheltered {
             return;
         }
         session.in_flight.receive = true;
@@ -534,6 +533,12 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         }
         session.marks.paused = true;
         self.counters.pauses += 1;
+        self.cancel_receive(key);
+    }
+
+    /// Takes a receive back, where one is armed.
+    pub(crate) fn cancel_receive(&mut self, key: Key) {
+        let Some(session) = self.registry.get_mut(key) else { return };
         if session.in_flight.receive && !session.in_flight.cancelling {
             session.in_flight.cancelling = true;
             self.backend.cancel_receive(&session.socket, token(key));
@@ -545,6 +550,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         let Some(session) = self.registry.get_mut(key) else { return };
         if session.marks.paused {
             session.marks.paused = false;
+            self.unpark(key);
             self.arm_receive(key);
             self.count_anew(key);
         }
@@ -590,6 +596,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             self.turn.dirty[session.dirty as usize - 1].from_outbox = false;
         }
         self.wheel.cancel(key.index());
+        self.unpark(key);
         self.freeable.push(key);
     }
 

@@ -6,7 +6,7 @@
 use tidegate_io::{Buffer, MAX_PIECES, Sends};
 use tidegate_registry::{End, Key, Registry};
 
-use crate::session::Session;
+use crate::{input::Home, session::Session};
 
 /// Where the bytes of a piece lie.
 #[derive(Clone, Copy, Debug)]
@@ -65,8 +65,8 @@ pub(crate) struct Turn {
     owned_bytes: usize,
     /// A session has been answered as much as it may be in one turn.
     sated: bool,
-    /// The buffer, by its place, that was not read to its end, whose it is, and where to go on.
-    pub(crate) unread: Option<(usize, Key, usize)>,
+    /// What was not read to its end, whose it is, and where to go on.
+    pub(crate) unread: Vec<(Home, Key, usize)>,
     pub(crate) bytes_most: usize,
     pub(crate) buffers_most: usize,
     arena: Vec<u8>,
@@ -81,7 +81,7 @@ impl Default for Turn {
             owned: Vec::new(),
             owned_bytes: 0,
             sated: false,
-            unread: None,
+            unread: Vec::new(),
             bytes_most: TURN_BYTES,
             buffers_most: TURN_BUFFERS,
             arena: Vec::new(),

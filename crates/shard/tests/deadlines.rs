@@ -266,6 +266,20 @@ impl Stage {
         }
     }
 
+    /// Bytes from the peer that all have arrived when they are first looked at.
+    fn send_at_once(&mut self, socket: Socket, bytes: &[u8]) {
+        {
+            let world = &mut *self.world.borrow_mut();
+            let token = world.sockets[socket].receive.expect("a receive is armed");
+            for part in bytes.chunks(BUFFER_BYTES) {
+                let mut buffer = world.pool.take().expect("there are enough");
+                buffer.fill(part);
+                world.complete(Event::Received { token, buffer });
+            }
+        }
+        self.turn();
+    }
+
     /// The kernel has room for so many bytes again.
     fn make_room(&mut self, socket: Socket, room: usize) {
         {
@@ -599,4 +613,36 @@ fn a_slow_client_that_takes_nothing_more_is_cut_off() {
     assert_eq!(stage.down(client), None, "{:?}", stage.log.borrow());
     stage.pass(20);
     assert_eq!(stage.down(client), Some(true));
+}
+
+#[test]
+fn what_had_arrived_before_the_pause_waits_for_the_reader_and_takes_no_buffers() {
+    let mut stage = Stage::new(
+        "message_bytes = \"16KiB\"\nwrite_timeout = \"60s\"\noutbox_soft = \"64KiB\"\noutbox_hard = \"128KiB\"",
+        "full = \"pause\"\necho = {}",
+    );
+    let (slow, other) = (stage.open(), stage.open());
+    stage.socket(slow, |kernel| kernel.room = 0);
+    // 50 of the 64 buffers: several times the hard limit of the outbox that they are for.
+    let sent: Vec<u8> =
+        (0..50 * BUFFER_BYTES / 1_100).flat_map(|n| frame(0x82, &[n as u8; 1_000], true)).collect();
+    stage.send_at_once(slow, &sent);
+    stage.pass(5);
+    assert_eq!(*stage.log.borrow(), [""; 0], "nobody is ended");
+    let lent = stage.world.borrow().pool.lent();
+    assert_eq!(lent.lent, 0, "of {}: what waits for a peer has left them", lent.total);
+    assert!(stage.socket(slow, |kernel| kernel.receive.is_none()), "it is not read meanwhile");
+    let seen = stage.shard.inspect();
+    assert_eq!(seen.retained, seen.retained_sum);
+    assert!(seen.retained > sent.len() && seen.outbox_most <= 128 << 10, "{seen:?}");
+    stage.send(other, &frame(0x81, b"still here", true));
+    assert_eq!(stage.sent(other), frame(0x81, b"still here", false));
+    for _ in 0..200 {
+        stage.make_room(slow, 10_000);
+    }
+    let echoed: Vec<u8> =
+        (0..50 * BUFFER_BYTES / 1_100).flat_map(|n| frame(0x82, &[n as u8; 1_000], false)).collect();
+    assert!(stage.sent(slow) == echoed, "{} of {} bytes", stage.sent(slow).len(), echoed.len());
+    assert!(stage.socket(slow, |kernel| kernel.receive.is_some()), "it is read again");
+    assert_eq!(stage.shard.inspect().retained, 0);
 }

@@ -10,8 +10,8 @@ use std::{
 };
 
 use tidegate_io::{
-    Address, Backend, ConnectOptions, Counters, Event, Lent, ListenerId, ReceiveEnd, Remainder, Sends, Token,
-    Wake,
+    Address, BUFFER_BYTES, Backend, ConnectOptions, Counters, Event, Lent, ListenerId, ReceiveEnd, Remainder,
+    Sends, Token, Wake,
 };
 
 use super::{
@@ -20,6 +20,10 @@ use super::{
     net::{ConnId, Net, SECONDS, Shared},
     world::LONGEST,
 };
+
+/// A shard may take this many turns with which it does nothing that can be seen. Where turns are bounded to one message, it
+/// reads a buffer that it has copied in as many turns as messages of six bytes lie in it, and all may go to an outbox.
+const IDLE_TURNS: u32 = 4 * (BUFFER_BYTES / 6) as u32;
 
 /// A socket as the shard holds it. To be given to [`Backend::close`]; dropping it leaks it, which fails the run.
 #[derive(Debug)]
@@ -162,7 +166,7 @@ impl Backend for SimBackend {
         if past && events.len() == before && !moved {
             net.idle_turns += 1;
             assert!(
-                net.idle_turns <= 100,
+                net.idle_turns <= IDLE_TURNS,
                 "the shard spins: its deadline {deadline:?} is past, and it does nothing"
             );
         } else {

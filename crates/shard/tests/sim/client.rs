@@ -290,7 +290,9 @@ impl Client {
         }
         match self.phase {
             Phase::Open => net.now >= self.pause,
-            Phase::Asking | Phase::Answered { .. } => true,
+            // Where all come at once, a short backlog turns some away for minutes.
+            Phase::Asking => net.conns[self.conn()].established,
+            Phase::Answered { .. } => true,
             Phase::Waiting | Phase::Gone { .. } | Phase::Done => false,
         }
     }
