@@ -153,6 +153,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             }
             self.flush_spans();
         }
+        self.turn.grant_anew();
     }
 
     /// What filled the turn, as far as it was not read, goes to the end of the queue, and what is kept of its session

@@ -23,10 +23,11 @@ pub(crate) enum Source {
     Static(&'static [u8]),
 }
 
-/// A turn that owns so many bytes reads nothing more: all of them are held until the system call.
+/// A turn that owns so many bytes for what it has kept, and again for what came with it, reads nothing more: all of them are
+/// held until the system call.
 pub const TURN_BYTES: usize = 1 << 20;
 
-/// A turn that holds so many receive buffers reads nothing more, so that its system call is not too far away.
+/// A turn that holds so many receive buffers of either reads nothing more, so that its system call is not too far away.
 pub const TURN_BUFFERS: usize = 256;
 
 /// Of a session with small limits a turn still answers this much.
@@ -63,6 +64,8 @@ pub(crate) struct Turn {
     pub(crate) owned: Vec<Vec<u8>>,
     /// Bytes in `owned`.
     owned_bytes: usize,
+    /// What of them, and of the buffers, does not count any more.
+    granted: (usize, usize),
     /// A session has been answered as much as it may be in one turn.
     sated: bool,
     /// What was not read to its end, whose it is, and where to go on.
@@ -80,6 +83,7 @@ impl Default for Turn {
             buffers: Vec::new(),
             owned: Vec::new(),
             owned_bytes: 0,
+            granted: (0, 0),
             sated: false,
             unread: Vec::new(),
             bytes_most: TURN_BYTES,
@@ -94,7 +98,16 @@ impl Default for Turn {
 impl Turn {
     /// Whether nothing more is to be read before the system call.
     pub(crate) fn is_full(&self) -> bool {
-        self.sated || self.owned_bytes >= self.bytes_most || self.buffers.len() >= self.buffers_most
+        let (bytes, buffers) = self.granted;
+        self.sated
+            || self.owned_bytes - bytes >= self.bytes_most
+            || self.buffers.len() - buffers >= self.buffers_most
+    }
+
+    /// What follows may fill it as if it were empty: who sent little shall not wait for what others sent before.
+    pub(crate) fn grant_anew(&mut self) {
+        self.granted = (self.owned_bytes, self.buffers.len());
+        self.sated = false;
     }
 
     /// Bytes that it owns.
@@ -208,6 +221,7 @@ impl Turn {
     pub(crate) fn clear(&mut self) {
         self.owned.clear();
         self.owned_bytes = 0;
+        self.granted = (0, 0);
         self.sated = false;
         self.arena.clear();
         // A burst of control frames must not be paid for in memory ever after.

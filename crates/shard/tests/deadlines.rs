@@ -646,3 +646,21 @@ fn what_had_arrived_before_the_pause_waits_for_the_reader_and_takes_no_buffers()
     assert!(stage.socket(slow, |kernel| kernel.receive.is_some()), "it is read again");
     assert_eq!(stage.shard.inspect().retained, 0);
 }
+
+#[test]
+fn who_sent_little_does_not_wait_for_all_that_others_sent() {
+    let mut stage = Stage::new("", "echo = {}");
+    let (busy, other) = (stage.open(), stage.open());
+    stage.shard.bound_turns(usize::MAX, 2);
+    let message = frame(0x82, &[7; BUFFER_BYTES - 8], true);
+    stage.send_at_once(busy, &message.repeat(40));
+    let before = stage.sent(busy).len();
+    stage.send_at_once(other, &frame(0x81, b"a word", true));
+    // What was read is sent with the turn behind it.
+    stage.turn();
+    assert_eq!(stage.sent(other), frame(0x81, b"a word", false));
+    let meanwhile = stage.sent(busy).len() - before;
+    assert!((1..=3 * 2 * message.len()).contains(&meanwhile), "each has its part: {meanwhile} bytes");
+    stage.turns(30);
+    assert_eq!(stage.sent(busy).len(), 40 * (message.len() - 4));
+}

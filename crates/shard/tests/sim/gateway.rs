@@ -339,8 +339,9 @@ pub(crate) fn run(seed: u64, trace: Trace) -> Outcome {
         // A message twice while it grows, or early data: one buffer, and the burst behind the pause.
         partial_per_slot: (2 * setup.terms.message_bytes).max(16 * BUFFER_BYTES) + (40 << 10),
         timed: true,
-        // The first event may add what one buffer holds, and the last one a message and its sealed copy.
-        turn_bytes: turn_bytes + 2 * setup.terms.message_bytes + (256 << 10),
+        // What was kept and what came: of each the first event may add what one buffer holds, and the last one a message
+        // and its sealed copy.
+        turn_bytes: 2 * (turn_bytes + 2 * setup.terms.message_bytes + (256 << 10)),
     };
     world.run(Gateway { shard }, &bounds)
 }
