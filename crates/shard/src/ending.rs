@@ -130,7 +130,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
     pub(crate) fn peer_ended(&mut self, key: Key) {
         let Some(session) = self.registry.get(key) else { return };
         // A sealed stream that ends without its closing record was cut off.
-        if session.transport.seals() && !session.marks.sealed_end {
+        if !session.transport.has_ended() {
             self.peer_broke(key, 0);
             return;
         }

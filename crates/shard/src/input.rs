@@ -125,10 +125,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                 }
                 Opened::Carried(bytes) => self.carried_input(key, bytes),
                 Opened::Partial => {}
-                Opened::End => {
-                    session.marks.sealed_end = true;
-                    at = bytes.len();
-                }
+                Opened::End => at = bytes.len(),
                 Opened::Broken => {
                     self.peer_broke(key, 0);
                     return;

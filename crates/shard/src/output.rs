@@ -367,9 +367,9 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                 place += 1;
                 continue;
             }
-            if session.transport.seals() && !session.marks.own_end_sealed && !session.marks.fin_sent {
-                session.marks.own_end_sealed = true;
-                let end = session.transport.seal_end();
+            if !session.marks.fin_sent
+                && let Some(end) = session.transport.seal_end()
+            {
                 session.dirty = self.turn.enlist(key, false);
                 let source = self.turn.keep(end, 0);
                 self.turn.append(session.dirty, source, End::Boundary, usize::MAX);

@@ -62,10 +62,6 @@ pub(crate) struct Marks {
     pub(crate) pinged: bool,
     /// This is a leg to an upstream: this end is the client.
     pub(crate) upstream: bool,
-    /// The peer has sealed its last bytes.
-    pub(crate) sealed_end: bool,
-    /// This end has.
-    pub(crate) own_end_sealed: bool,
     /// Counted and logged as a slow consumer.
     pub(crate) slow: bool,
 }

@@ -62,10 +62,19 @@ impl Transport {
         }
     }
 
-    /// What the peer must see before the FIN; empty where nothing.
-    pub(crate) fn seal_end(&mut self) -> Vec<u8> {
+    /// Whether the peer has said that nothing more comes, where it has to say so before its FIN.
+    pub(crate) fn has_ended(&self) -> bool {
         match self {
-            Transport::Plain => Vec::new(),
+            Transport::Plain => true,
+            #[cfg(feature = "record-transport")]
+            Transport::Record(record) => record.has_ended(),
+        }
+    }
+
+    /// What the peer must see before the FIN, once.
+    pub(crate) fn seal_end(&mut self) -> Option<Vec<u8>> {
+        match self {
+            Transport::Plain => None,
             #[cfg(feature = "record-transport")]
             Transport::Record(record) => record.seal_end(),
         }

@@ -16,12 +16,15 @@ pub(crate) struct Record {
     opened: u64,
     sealed: u64,
     carry: Vec<u8>,
+    /// The peer has sealed its end.
     ended: bool,
+    /// This end has.
+    own_ended: bool,
 }
 
 impl Record {
     pub(crate) fn new() -> Record {
-        Record { opened: 0, sealed: 0, carry: Vec::new(), ended: false }
+        Record { opened: 0, sealed: 0, carry: Vec::new(), ended: false, own_ended: false }
     }
 
     pub(super) fn open(&mut self, input: &mut [u8], at: &mut usize) -> Opened {
@@ -81,10 +84,19 @@ impl Record {
         out
     }
 
-    pub(super) fn seal_end(&mut self) -> Vec<u8> {
+    /// Whether the peer has sealed its end.
+    pub(super) fn has_ended(&self) -> bool {
+        self.ended
+    }
+
+    pub(super) fn seal_end(&mut self) -> Option<Vec<u8>> {
+        if self.own_ended {
+            return None;
+        }
+        self.own_ended = true;
         let mut out = Vec::new();
         self.seal_one(&[], &mut out);
-        out
+        Some(out)
     }
 
     fn seal_one(&mut self, part: &[u8], out: &mut Vec<u8>) {
