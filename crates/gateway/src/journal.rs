@@ -4,6 +4,7 @@ use std::{
     io,
     sync::mpsc::{Receiver, SyncSender, sync_channel},
     thread::{self, JoinHandle},
+    time::{SystemTime, UNIX_EPOCH},
 };
 
 use tidegate_shard::{
@@ -105,6 +106,10 @@ impl Environment for Surroundings {
         // Used up: a later read of this memory must not tell a mask that may still be under way.
         fresh.fill(0);
         self.used += out.len();
+    }
+
+    fn unix_seconds(&self) -> u64 {
+        SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
     }
 
     fn log(&mut self, entry: Entry) {

@@ -266,6 +266,8 @@ fn an_upstreams_refusal_is_relayed_and_no_failure() {
                 let response = client.response().expect("a response");
                 assert_eq!(response.status.to_string(), code);
                 assert_eq!((response.field("x-realm"), &response.body[..]), (Some("app"), &b"never"[..]));
+                // RFC 9110 §6.6.1: it had none.
+                assert!(response.field("date").is_some_and(|date| date.ends_with(" GMT")));
             }
             let line = gateway.wait_for_log("the refusal", |line| line.contains("refused by the upstream"));
             assert!(line.contains(level) && line.contains(code), "{line}");

@@ -1,4 +1,4 @@
-//! What a shard needs from outside besides the kernel: random bytes, and somewhere to write.
+//! What a shard needs from outside besides the kernel: random bytes, the date, and somewhere to write.
 
 use crate::log::Entry;
 
@@ -6,6 +6,9 @@ use crate::log::Entry;
 pub trait Environment {
     /// Fills `out` with random bytes, fit for masking keys and `Sec-WebSocket-Key` (RFC 6455 §5.3, §4.1).
     fn random(&mut self, out: &mut [u8]);
+
+    /// The system's clock in seconds since 1970, for the `Date` of answers. Nothing is timed by it.
+    fn unix_seconds(&self) -> u64;
 
     /// Takes an entry of the log. Must not block.
     fn log(&mut self, entry: Entry);

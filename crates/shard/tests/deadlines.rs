@@ -173,6 +173,10 @@ impl Environment for Surroundings {
         out.fill(0);
     }
 
+    fn unix_seconds(&self) -> u64 {
+        784_111_777
+    }
+
     fn log(&mut self, entry: Entry) {
         self.0.borrow_mut().push(entry.what.to_string());
     }
@@ -663,4 +667,16 @@ fn who_sent_little_does_not_wait_for_all_that_others_sent() {
     assert!((1..=3 * 2 * message.len()).contains(&meanwhile), "each has its part: {meanwhile} bytes");
     stage.turns(30);
     assert_eq!(stage.sent(busy).len(), 40 * (message.len() - 4));
+}
+
+#[test]
+fn pages_and_refusals_are_dated() {
+    let mut stage = Stage::new("", "page = {}");
+    // RFC 9110 §6.6.1.
+    for (target, status) in [("/r", "200 OK"), ("/nowhere", "404 Not Found")] {
+        let client = stage.accept();
+        stage.send(client, format!("GET {target} HTTP/1.1\r\nHost: gw.test\r\n\r\n").as_bytes());
+        let dated = format!("HTTP/1.1 {status}\r\nDate: Sun, 06 Nov 1994 08:49:37 GMT\r\n");
+        assert!(stage.sent(client).starts_with(dated.as_bytes()));
+    }
 }

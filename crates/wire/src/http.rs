@@ -9,6 +9,7 @@
 //! Invariant: nothing a peer sent ever stands in a [`Refusal`].
 
 mod body;
+mod date;
 mod fields;
 mod grammar;
 mod refusal;
@@ -18,6 +19,7 @@ mod scan;
 mod target;
 
 pub use body::BodyReader;
+pub use date::insert_date;
 pub use fields::Fields;
 pub use grammar::is_token;
 pub use refusal::{Refusal, page_response};

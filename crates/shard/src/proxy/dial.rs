@@ -11,7 +11,7 @@ use tidegate_wire::{
     Role,
     deflate::Compression,
     handshake::{self, Accepted, Agreed, Offer},
-    http::{Framing, HeadScanner, Refusal, ResponseHead, Scan, page_response},
+    http::{Framing, HeadScanner, Refusal, ResponseHead, Scan, insert_date, page_response},
     message::Decoder,
     relay::Inspector,
 };
@@ -374,12 +374,14 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             }
             _ => {
                 let mut relayed = Vec::with_capacity(512);
+                let mut dated = answer.fields.all("date").next().is_some();
                 let missing = match answer.relay(&mut relayed) {
                     Ok(Framing::Empty) => Some(0),
                     Ok(Framing::Length(length)) if length <= REFUSAL_BODY as u64 => Some(length as usize),
                     Ok(Framing::UntilClose) => None,
                     // A body that is long or in chunks is left out: the status is what matters.
                     Ok(Framing::Length(_) | Framing::Chunked) => {
+                        dated = false;
                         relayed =
                             page_response(answer.status, "text/plain; charset=utf-8", b"", false, false, &[]);
                         Some(0)
@@ -389,6 +391,10 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                         return bytes.len();
                     }
                 };
+                // RFC 9110 §6.6.1: who forwards an answer without a date adds it.
+                if !dated {
+                    insert_date(&mut relayed, self.environment.unix_seconds());
+                }
                 dialing.phase = Phase::Refusal { status: answer.status, answer: relayed, missing };
                 if missing == Some(0) {
                     self.relay_refusal(key);

@@ -17,6 +17,10 @@ impl Environment for Quiet {
         out.fill(7);
     }
 
+    fn unix_seconds(&self) -> u64 {
+        784_111_777
+    }
+
     fn log(&mut self, _: Entry) {}
 }
 

@@ -39,6 +39,10 @@ impl Environment for Surroundings {
         self.random.fill(out);
     }
 
+    fn unix_seconds(&self) -> u64 {
+        784_111_777
+    }
+
     fn log(&mut self, entry: Entry) {
         if self.trace == Trace::Print {
             println!("              log: {:?} {:x?} {}", entry.level, entry.session, entry.what);
