@@ -269,7 +269,7 @@ impl Outbox {
         let before = self.retained_bytes();
         self.queue().append(bytes, end);
         retained.change(before, self.retained_bytes());
-        if policy == FullPolicy::Pause { self.pause_above_soft(limits) } else { Admission::Queued }
+        self.pause_above_soft(limits, policy)
     }
 
     /// Takes what the kernel left of a send that went past the outbox: of `pieces`, all but the first `sent` bytes.
@@ -280,6 +280,7 @@ impl Outbox {
         sent: usize,
         end: End,
         limits: &OutboxLimits,
+        policy: FullPolicy,
         retained: &mut Retained,
     ) -> Admission {
         let mut rest = Vec::new();
@@ -296,7 +297,7 @@ impl Outbox {
         let before = self.retained_bytes();
         self.queue().push_front(Piece { bytes: Bytes::Owned(rest), at: 0, kind: Kind::Stream(end) });
         retained.change(before, self.retained_bytes());
-        self.pause_above_soft(limits)
+        self.pause_above_soft(limits, policy)
     }
 
     /// Takes a control frame's wire bytes, whatever the limits. A ping or pong takes the place of one of its kind
@@ -384,8 +385,8 @@ impl Outbox {
     }
 
     /// Bytes were taken without being asked about: whether their producer must pause.
-    fn pause_above_soft(&mut self, limits: &OutboxLimits) -> Admission {
-        if self.cost() <= limits.soft {
+    fn pause_above_soft(&mut self, limits: &OutboxLimits, policy: FullPolicy) -> Admission {
+        if policy != FullPolicy::Pause || self.cost() <= limits.soft {
             return Admission::Queued;
         }
         self.paused = true;

@@ -258,7 +258,13 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         session.stalled = Stamp::at(now_ms);
         let end = self.turn.dirty[place].end;
         let pieces = self.turn.chain(place).map(|source| self.turn.bytes(source));
-        let admission = session.outbox.push_remainder(pieces, sent, end, &route.outbox, &mut self.retained);
+        let policy = match (&session.state, route.full) {
+            // Nothing of a forwarded stream can be dropped.
+            (State::Paired(_), FullPolicy::DropNew | FullPolicy::DropOld) => FullPolicy::Pause,
+            (_, policy) => policy,
+        };
+        let admission =
+            session.outbox.push_remainder(pieces, sent, end, &route.outbox, policy, &mut self.retained);
         self.ensure_deadline(key, now_ms + self.plan.limits().write_timeout_ms);
         match admission {
             Admission::QueuedPause => self.pause_producer(key),

@@ -680,3 +680,18 @@ fn pages_and_refusals_are_dated() {
         assert!(stage.sent(client).starts_with(dated.as_bytes()));
     }
 }
+
+#[test]
+fn a_reader_that_may_lose_messages_does_not_pause_its_producer() {
+    for (full, read_on) in [("drop_new", true), ("drop_old", true), ("disconnect", true), ("pause", false)] {
+        let mut stage = Stage::new(
+            "message_bytes = \"128KiB\"\noutbox_soft = \"64KiB\"\noutbox_hard = \"128KiB\"",
+            &format!("full = \"{full}\"\necho = {{}}"),
+        );
+        let slow = stage.open();
+        stage.socket(slow, |kernel| kernel.room = 1_000);
+        // What the kernel leaves of it is more than `outbox_soft`.
+        stage.send(slow, &frame(0x82, &[7; 100_000], true));
+        assert_eq!(stage.socket(slow, |kernel| kernel.receive.is_some()), read_on, "{full}");
+    }
+}

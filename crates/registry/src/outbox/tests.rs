@@ -314,7 +314,14 @@ fn apply(
                 lens.iter().enumerate().map(|(n, len)| slice(serial + n, *len)).collect();
             let all = pieces.concat();
             let sent = sent.index(all.len() + 1);
-            let admission = outbox.push_remainder(pieces.iter().copied(), sent, *end, &LIMITS, retained);
+            let admission = outbox.push_remainder(
+                pieces.iter().copied(),
+                sent,
+                *end,
+                &LIMITS,
+                FullPolicy::Pause,
+                retained,
+            );
             prop_assert_eq!(admission, model.remainder(&all[sent..], *end));
         }
         Step::Control(control, len) => {
@@ -576,7 +583,14 @@ fn a_slow_consumers_queue_is_dropped_behind_what_was_begun() {
 #[test]
 fn the_answer_to_a_handshake_is_not_dropped_with_what_follows_it() {
     let (mut outbox, mut retained) = fixture();
-    let _ = outbox.push_remainder([&[1; 800][..]].into_iter(), 0, End::Boundary, &LIMITS, &mut retained);
+    let _ = outbox.push_remainder(
+        [&[1; 800][..]].into_iter(),
+        0,
+        End::Boundary,
+        &LIMITS,
+        FullPolicy::Pause,
+        &mut retained,
+    );
     let message = |byte| Chunk::Owned { bytes: vec![byte; 20], start: 0 };
     let _ = outbox.push(message(2), &LIMITS, FullPolicy::Disconnect, &mut retained);
     let _ = outbox.append_copy(b"HTTP/1.1 101", End::Boundary, &LIMITS, FullPolicy::Pause, &mut retained);
@@ -592,7 +606,14 @@ fn what_the_kernel_left_goes_before_what_was_queued_meanwhile() {
     let (mut outbox, mut retained) = fixture();
     assert!(outbox.push_control(Control::Ping, b"\x89\x00", &mut retained));
     let pieces = [&b"\x81\x03"[..], b"one", b"\x81\x03two"];
-    let _ = outbox.push_remainder(pieces.into_iter(), 3, End::Boundary, &LIMITS, &mut retained);
+    let _ = outbox.push_remainder(
+        pieces.into_iter(),
+        3,
+        End::Boundary,
+        &LIMITS,
+        FullPolicy::Pause,
+        &mut retained,
+    );
     assert_eq!(outbox.pieces().collect::<Vec<_>>().concat(), b"ne\x81\x03two\x89\x00");
     assert_eq!(outbox.sendable(), outbox.buffered());
 }
