@@ -54,7 +54,11 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                 codecs,
                 spares,
             };
-            let event = match open.decoder.next(bytes, &mut cursor, &mut context) {
+            let event = open.decoder.next(bytes, &mut cursor, &mut context);
+            if open.compression.is_some() {
+                turn.has_worked(codecs.worked_bytes());
+            }
+            let event = match event {
                 Ok(Some(event)) => event,
                 Ok(None) => break Stop::Used,
                 Err(violation) => break Stop::Violation(violation),
@@ -71,6 +75,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                         let mut out = spares.take_large(payload.len());
                         out.resize(frame::MAX_HEADER, 0);
                         compression.deflate(codecs, payload.bytes(bytes), &mut out);
+                        turn.has_worked(codecs.worked_bytes());
                         let head = Head {
                             fin: true,
                             rsv1: true,

@@ -23,8 +23,8 @@ pub(crate) enum Source {
     Static(&'static [u8]),
 }
 
-/// A turn that owns so many bytes for what it has kept, and again for what came with it, reads nothing more: all of them are
-/// held until the system call.
+/// A turn that owns so many bytes, or has inflated and deflated so many, for what was kept and again for what came with it,
+/// reads nothing more: what it owns is held until the system call, and the others wait for it.
 pub const TURN_BYTES: usize = 1 << 20;
 
 /// A turn that holds so many receive buffers of either reads nothing more, so that its system call is not too far away.
@@ -64,8 +64,10 @@ pub(crate) struct Turn {
     pub(crate) owned: Vec<Vec<u8>>,
     /// Bytes in `owned`.
     owned_bytes: usize,
-    /// What of them, and of the buffers, does not count any more.
-    granted: (usize, usize),
+    /// Bytes that the codecs have gone through since the shard's start.
+    worked: u64,
+    /// What of these three does not count any more: owned bytes, buffers, the codecs' bytes.
+    granted: (usize, usize, u64),
     /// A session has been answered as much as it may be in one turn.
     sated: bool,
     /// What was not read to its end, whose it is, and where to go on.
@@ -83,7 +85,8 @@ impl Default for Turn {
             buffers: Vec::new(),
             owned: Vec::new(),
             owned_bytes: 0,
-            granted: (0, 0),
+            worked: 0,
+            granted: (0, 0, 0),
             sated: false,
             unread: Vec::new(),
             bytes_most: TURN_BYTES,
@@ -98,15 +101,20 @@ impl Default for Turn {
 impl Turn {
     /// Whether nothing more is to be read before the system call.
     pub(crate) fn is_full(&self) -> bool {
-        let (bytes, buffers) = self.granted;
+        let (bytes, buffers, worked) = self.granted;
         self.sated
-            || self.owned_bytes - bytes >= self.bytes_most
+            || self.owned_bytes - bytes + (self.worked - worked) as usize >= self.bytes_most
             || self.buffers.len() - buffers >= self.buffers_most
+    }
+
+    /// The codecs have gone through so many bytes since the shard's start.
+    pub(crate) fn has_worked(&mut self, bytes: u64) {
+        self.worked = bytes;
     }
 
     /// What follows may fill it as if it were empty: who sent little shall not wait for what others sent before.
     pub(crate) fn grant_anew(&mut self) {
-        self.granted = (self.owned_bytes, self.buffers.len());
+        self.granted = (self.owned_bytes, self.buffers.len(), self.worked);
         self.sated = false;
     }
 
@@ -189,10 +197,11 @@ impl Turn {
         Chain { turn: self, next: self.dirty[place].first }
     }
 
-    /// The bytes of a piece as an outbox keeps them, and where they begin: moved where they are its own, copied else.
+    /// The bytes of a piece as an outbox keeps them, and where they begin: moved where they are its own and fill their
+    /// memory, copied else. An answer of 1 KiB may have been written into the memory of a message of 1 MiB.
     pub(crate) fn take(&mut self, source: Source) -> (Vec<u8>, usize) {
         match source {
-            Source::Owned { index, start } => {
+            Source::Owned { index, start } if fills_half(&self.owned[index as usize]) => {
                 (std::mem::take(&mut self.owned[index as usize]), start as usize)
             }
             _ => (self.bytes(source).to_vec(), 0),
@@ -221,7 +230,7 @@ impl Turn {
     pub(crate) fn clear(&mut self) {
         self.owned.clear();
         self.owned_bytes = 0;
-        self.granted = (0, 0);
+        self.granted = (0, 0, self.worked);
         self.sated = false;
         self.arena.clear();
         // A burst of control frames must not be paid for in memory ever after.
@@ -231,6 +240,10 @@ impl Turn {
         self.pieces.clear();
         self.dirty.clear();
     }
+}
+
+fn fills_half(bytes: &Vec<u8>) -> bool {
+    bytes.len() >= bytes.capacity() / 2
 }
 
 /// The pieces of one session.

@@ -14,7 +14,10 @@ use tidegate_io::{
     ReceiveEnd, Remainder, Sends, Token, Wake,
 };
 use tidegate_shard::{Environment, Mail, Plan, Progress, Sender, Shard, log::Entry, mailbox};
-use tidegate_wire::close::CloseCode;
+use tidegate_wire::{
+    close::CloseCode,
+    deflate::{CodecLimits, Codecs},
+};
 
 /// A socket's number: those that were accepted and those that were made to connect, in one row.
 type Socket = usize;
@@ -296,19 +299,24 @@ impl Stage {
         self.turns(3);
     }
 
-    /// A client whose session is open; what it was sent so far is forgotten.
-    fn client(&mut self) -> Socket {
+    /// A client that has asked for a session.
+    fn client(&mut self, fields: &str) -> Socket {
         let socket = self.accept();
-        self.send(
-            socket,
-            b"GET /r HTTP/1.1\r\nHost: gw.test\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-              Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n",
+        let request = format!(
+            "GET /r HTTP/1.1\r\nHost: gw.test\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+             Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n{fields}\r\n"
         );
+        self.send(socket, request.as_bytes());
         socket
     }
 
     fn open(&mut self) -> Socket {
-        let socket = self.client();
+        self.open_with("")
+    }
+
+    /// A client whose session is open; what it was sent so far is forgotten.
+    fn open_with(&mut self, fields: &str) -> Socket {
+        let socket = self.client(fields);
         assert!(self.socket(socket, |kernel| kernel.sent.starts_with(b"HTTP/1.1 101")));
         self.socket(socket, |kernel| kernel.sent.clear());
         socket
@@ -316,7 +324,7 @@ impl Stage {
 
     /// A client and its upstream.
     fn pair(&mut self) -> (Socket, Socket) {
-        let client = self.client();
+        let client = self.client("");
         let upstream = client + 1;
         let token = self.socket(upstream, |kernel| kernel.connect.take()).expect("it is dialed");
         self.world.borrow_mut().complete(Event::Connected { token, errno: 0 });
@@ -694,4 +702,47 @@ fn a_reader_that_may_lose_messages_does_not_pause_its_producer() {
         stage.send(slow, &frame(0x82, &[7; 100_000], true));
         assert_eq!(stage.socket(slow, |kernel| kernel.receive.is_some()), read_on, "{full}");
     }
+}
+
+/// A mebibyte of zeros in about 1 KiB.
+fn bomb() -> Vec<u8> {
+    let mut bomb = Vec::new();
+    Codecs::new(CodecLimits::default()).deflate(15, &vec![0; 1 << 20], &mut bomb);
+    frame(0xc2, &bomb, true)
+}
+
+#[test]
+fn a_turn_inflates_a_mebibyte_or_two() {
+    let mut stage = Stage::new("", "echo = {}");
+    let bomber = stage.open_with("Sec-WebSocket-Extensions: permessage-deflate\r\n");
+    let sent = bomb().repeat(100);
+    let before = stage.shard.counters().messages;
+    stage.send_at_once(bomber, &sent);
+    let mut read = stage.shard.counters().messages - before;
+    for _ in 0..100 {
+        // One that is inflated and deflated is more than a turn's part for what it has kept.
+        assert!((1..=2).contains(&read), "{read} messages in one turn");
+        let before = stage.shard.counters().messages;
+        stage.turn();
+        read = stage.shard.counters().messages - before;
+        if read == 0 {
+            break;
+        }
+    }
+    assert_eq!(stage.shard.counters().messages, 100);
+    stage.turns(2);
+    assert!(stage.socket(bomber, |kernel| kernel.receive.is_some()));
+}
+
+#[test]
+fn an_answer_that_waits_takes_no_more_memory_than_it_needs() {
+    let mut stage = Stage::new("", "echo = {}");
+    let bomber = stage.open_with("Sec-WebSocket-Extensions: permessage-deflate\r\n");
+    stage.socket(bomber, |kernel| kernel.room = 100);
+    stage.send_at_once(bomber, &bomb().repeat(100));
+    stage.turns(200);
+    assert_eq!(stage.shard.counters().messages, 100);
+    let seen = stage.shard.inspect();
+    assert!(seen.outbox_bytes > 90_000, "{seen:?}");
+    assert!(seen.retained < 2 * seen.outbox_bytes + (100 << 10), "{seen:?}");
 }

@@ -44,7 +44,11 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                 codecs,
                 spares,
             };
-            let event = match messages.decoder.next(bytes, &mut cursor, &mut context) {
+            let event = messages.decoder.next(bytes, &mut cursor, &mut context);
+            if messages.compression.is_some() {
+                turn.has_worked(codecs.worked_bytes());
+            }
+            let event = match event {
                 Ok(Some(event)) => event,
                 Ok(None) => return Stop::Used,
                 Err(violation) => return Stop::Violation(violation),
@@ -70,6 +74,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                         let mut out = spares.take_large(payload.len());
                         out.resize(frame::MAX_HEADER, 0);
                         compression.deflate(codecs, payload.bytes(bytes), &mut out);
+                        turn.has_worked(codecs.worked_bytes());
                         let len = (out.len() - frame::MAX_HEADER) as u64;
                         let head = Head { fin: true, rsv1: true, opcode, len, mask: None };
                         let begin = frame::encode_header_before(&mut out, frame::MAX_HEADER, &head);

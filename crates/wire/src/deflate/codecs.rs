@@ -50,6 +50,8 @@ pub struct CodecStats {
     pub inflated_bytes: u64,
     /// Messages deflated.
     pub deflated_messages: u64,
+    /// Bytes that they had before.
+    pub deflated_bytes: u64,
 }
 
 /// The codecs of one shard.
@@ -66,6 +68,7 @@ pub struct Codecs {
     inflate_calls: u64,
     inflated_bytes: u64,
     deflated_messages: u64,
+    deflated_bytes: u64,
 }
 
 impl Codecs {
@@ -85,6 +88,7 @@ impl Codecs {
             inflate_calls: 0,
             inflated_bytes: 0,
             deflated_messages: 0,
+            deflated_bytes: 0,
         }
     }
 
@@ -105,6 +109,7 @@ impl Codecs {
             inflate_calls: self.inflate_calls,
             inflated_bytes: self.inflated_bytes,
             deflated_messages: self.deflated_messages,
+            deflated_bytes: self.deflated_bytes,
         }
     }
 
@@ -124,7 +129,7 @@ impl Codecs {
     /// # Panics
     /// When `window_bits` is not 9 to 15.
     pub fn deflate(&mut self, window_bits: u8, payload: &[u8], out: &mut Vec<u8>) {
-        self.deflated_messages += 1;
+        self.count_deflated(payload.len());
         let at = self.deflaters.iter().position(|deflater| deflater.window_bits() == window_bits);
         let mut deflater = match at {
             Some(at) => self.deflaters.remove(at),
@@ -195,14 +200,26 @@ impl Codecs {
         }
     }
 
+    /// Bytes inflated and bytes deflated so far: what the codecs' time is in proportion to.
+    #[must_use]
+    pub fn worked_bytes(&self) -> u64 {
+        self.inflated_bytes + self.deflated_bytes
+    }
+
+    /// Counts what a message was inflated to that is not whole yet.
+    pub(crate) fn count_so_far(&mut self, inflation: &mut Inflation) {
+        self.count(&mut inflation.0);
+    }
+
     pub(super) fn count(&mut self, inflater: &mut Inflater) {
         let (calls, bytes) = inflater.take_counters();
         self.inflate_calls += calls;
         self.inflated_bytes += bytes;
     }
 
-    pub(super) fn count_deflated(&mut self) {
+    pub(super) fn count_deflated(&mut self, bytes: usize) {
         self.deflated_messages += 1;
+        self.deflated_bytes += bytes as u64;
     }
 
     pub(super) fn takeover_left(&self) -> usize {

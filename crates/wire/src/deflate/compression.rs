@@ -99,12 +99,12 @@ impl Compression {
                 if stale {
                     deflater.clear();
                 }
-                codecs.count_deflated();
+                codecs.count_deflated(payload.len());
                 deflater.message(payload, out);
             }
             unused @ Context::Unused => {
                 let mut deflater = Deflater::new(window_bits, codecs.level());
-                codecs.count_deflated();
+                codecs.count_deflated(payload.len());
                 deflater.message(payload, out);
                 *unused = Context::Kept(deflater);
             }

@@ -206,6 +206,7 @@ impl Partial {
             cx.spares.give(smaller);
         }
         let fed = inflation.feed(piece, &mut self.buffer, max_len(cx));
+        cx.codecs.count_so_far(inflation);
         self.check_inflated(from, fed)
     }
 
