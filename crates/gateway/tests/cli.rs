@@ -369,7 +369,8 @@ fn a_port_in_use_is_a_fault_though_it_could_be_shared() {
     for shards in ["1", "2"] {
         let (code, stdout, stderr) = run(&["-c", path, "--shards", shards, "--bind", &address]);
         assert_eq!((code, stdout.as_str()), (Some(1), ""), "{stderr}");
-        assert!(stderr.contains(&format!("cannot listen on {address}: the port is taken")), "{stderr}");
+        let expected = format!("cannot listen on {address}: Address already in use (os error 98); ");
+        assert!(stderr.contains(&expected) && stderr.contains("`ss -ltnp`"), "{stderr}");
     }
     echo(&mut open(connect(first.address()), "/echo"));
 }
