@@ -105,7 +105,7 @@ fn descriptors(report: &mut Report, config: &Config, shards: usize, before: Rlim
             true
         }
         Err(error) => {
-            report.line("sessions", format_args!("too many: {error}"));
+            report.line("sessions", format_args!("too few descriptors: {error}"));
             false
         }
     }

@@ -493,6 +493,23 @@ fn descriptors_must_suffice_for_the_sessions_that_are_asked_for() {
 }
 
 #[test]
+fn the_limit_that_is_asked_for_suffices() {
+    let (_folder, path) = folder(&config(""));
+    for shards in ["1", "3"] {
+        let arguments = format!("--bind 127.0.0.1:0 --shards {shards}");
+        let (code, _, stderr) = finish(limited(30, &path, &arguments));
+        assert_eq!(code, Some(1), "{stderr}");
+        assert!(!stderr.contains("at most 0"), "{stderr}");
+        let least = stderr.split("raise it to at least ").nth(1).unwrap().split(' ').next().unwrap();
+        let least: u32 = least.parse().unwrap();
+        let mut gateway = Gateway::start(limited(least, &path, &arguments));
+        echo(&mut open(connect(gateway.address()), "/echo"));
+        let (code, _, stderr) = finish(limited(least - 1, &path, &arguments));
+        assert_eq!(code, Some(1), "{stderr}");
+    }
+}
+
+#[test]
 fn the_soft_limit_of_descriptors_is_raised() {
     let mut command = Command::new("sh");
     clean(&mut command);
