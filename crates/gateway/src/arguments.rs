@@ -1,8 +1,14 @@
 //! The command line. A flag beats its environment variable, which beats the file, which beats the default.
 
-use std::path::{Path, PathBuf};
+use std::{
+    env,
+    path::{Path, PathBuf},
+};
 
-use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum, error::ErrorKind};
+use clap::{
+    Arg, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum, builder::Resettable,
+    error::ErrorKind,
+};
 use tidegate_config::{
     Bind, Config, DEFAULT_BACKLOG, IoChoice, Listener, MAX_LISTENERS, MAX_SHARDS, Problem,
 };
@@ -48,7 +54,7 @@ pub(crate) struct RunArguments {
     /// How many shards [default: the file's, else one for each core]
     #[arg(long, value_name = "N", env = "TIDEGATE_SHARDS", value_parser = shards)]
     shards: Option<usize>,
-    /// Where to listen, instead of the file's listeners: 0.0.0.0:8080, `[::]:8080` or unix:/path; repeatable
+    /// Where to listen, instead of the file's listeners: `0.0.0.0:8080`, `[::]:8080` or `unix:/path`; repeatable
     #[arg(long, value_name = "ADDRESS", env = "TIDEGATE_BIND", value_delimiter = ',', value_parser = Bind::parse)]
     bind: Vec<Bind>,
     #[command(flatten)]
@@ -60,7 +66,7 @@ pub(crate) struct LogArguments {
     /// How to write logs [default: text on a terminal, else json]
     #[arg(long = "log", value_name = "FORMAT", env = "TIDEGATE_LOG")]
     pub(crate) format: Option<LogFormat>,
-    /// How much to write: error, warn, info, debug or trace
+    /// How much to write
     #[arg(long = "log-level", value_name = "LEVEL", env = "TIDEGATE_LOG_LEVEL", default_value = "info")]
     pub(crate) level: LogLevel,
 }
@@ -118,6 +124,12 @@ pub(crate) enum NoConfig {
 }
 
 impl Arguments {
+    /// Those of this process. Ends it where they are not known, or ask for help.
+    pub(crate) fn read() -> Self {
+        let matches = without_empty_variables(Self::definition()).get_matches();
+        Self::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
+    }
+
     /// What to do.
     ///
     /// # Errors
@@ -188,6 +200,15 @@ fn configuration(path: Option<&Path>) -> Result<Config, Vec<Problem>> {
     }
 }
 
+/// A variable that is empty counts as one that is not set.
+fn without_empty_variables(command: clap::Command) -> clap::Command {
+    let heed = |arg: Arg| match arg.get_env().and_then(env::var_os) {
+        Some(value) if value.is_empty() => arg.env(Resettable::Reset),
+        _ => arg,
+    };
+    command.mut_args(heed).mut_subcommands(without_empty_variables)
+}
+
 fn shards(text: &str) -> Result<usize, String> {
     let shards = text.parse::<usize>().ok().filter(|shards| (1..=MAX_SHARDS).contains(shards));
     shards.ok_or_else(|| format!("not a number of shards: 1 to {MAX_SHARDS}"))
@@ -195,11 +216,11 @@ fn shards(text: &str) -> Result<usize, String> {
 
 /// An error like clap's own.
 fn usage(message: &str) -> clap::Error {
-    Arguments::command_for_errors().error(ErrorKind::ValueValidation, message)
+    Arguments::definition().error(ErrorKind::ValueValidation, message)
 }
 
 impl Arguments {
-    fn command_for_errors() -> clap::Command {
+    fn definition() -> clap::Command {
         <Self as CommandFactory>::command()
     }
 }
@@ -210,7 +231,7 @@ mod tests {
 
     #[test]
     fn the_definition_is_sound() {
-        Arguments::command_for_errors().debug_assert();
+        Arguments::definition().debug_assert();
     }
 
     fn run(arguments: &[&str]) -> RunArguments {

@@ -358,6 +358,28 @@ fn flags_beat_the_environment_which_beats_the_file() {
     assert_eq!(start(&["run"], &set("epoll", "1")), ("epoll".to_owned(), 1));
     assert_eq!(start(&["run", "--shards", "3"], &set("epoll", "1")), ("epoll".to_owned(), 3));
     assert_eq!(start(&["--io", "epoll"], &set("uring", "2")), ("epoll".to_owned(), 2));
+    assert_eq!(start(&["-c", path], &set("", "")), ("uring".to_owned(), 2));
+}
+
+#[test]
+fn an_empty_variable_is_one_that_is_not_set() {
+    let (_, help, _) = run(&["run", "--help"]);
+    let words = help.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'));
+    let names: Vec<&str> = words.filter(|word| word.starts_with("TIDEGATE_")).collect();
+    assert_eq!(names.len(), 6, "{names:?}");
+    let empty = |arguments: &[&str]| {
+        let mut command = command(arguments);
+        command.envs(names.iter().map(|name| (name, "")));
+        command
+    };
+    let mut gateway = Gateway::start(empty(&["--bind", "127.0.0.1:0"]));
+    echo(&mut open(connect(gateway.address()), "/echo"));
+    let (code, _, stderr) = finish(empty(&["doctor"]));
+    assert_eq!((code, stderr.as_str()), (Some(0), ""));
+    let (code, _, stderr) = finish(empty(&["check"]));
+    assert!(code == Some(2) && stderr.contains("--config <FILE>"), "{stderr}");
+    // An argument that is empty is a mistake nevertheless.
+    assert_eq!(finish(empty(&["run", "--log", ""])).0, Some(2));
 }
 
 #[test]
