@@ -22,7 +22,7 @@ pub(crate) fn doctor(arguments: &DoctorArguments) -> Outcome {
     let config = match arguments.config() {
         Ok(config) => config,
         Err(problems) => {
-            problems.iter().for_each(logs::print_problem);
+            logs::print_problems(&problems);
             return Outcome::BadConfig;
         }
     };

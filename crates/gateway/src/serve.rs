@@ -47,12 +47,11 @@ pub(crate) fn run(arguments: &RunArguments) -> Outcome {
     let config = match arguments.config() {
         Ok(config) => config,
         Err(NoConfig::Invalid(problems)) => {
-            logs::problems(&problems, log.format);
+            log.problems(&problems);
             return Outcome::BadConfig;
         }
         Err(NoConfig::Usage(usage)) => {
-            // Where standard error is gone, there is nobody to tell.
-            let _ = usage.print();
+            log.usage(&usage);
             return Outcome::Usage;
         }
     };

@@ -3,7 +3,7 @@
 
 use std::{
     fs,
-    io::{BufRead, BufReader, Read, Write},
+    io::{BufRead, BufReader, PipeReader, PipeWriter, Read, Write, pipe},
     net::{SocketAddr, TcpListener, TcpStream},
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
@@ -13,7 +13,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::{
+    io::ioctl_fionbio,
+    process::{Pid, Signal, kill_process},
+};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -287,6 +290,70 @@ fn a_bad_configuration_is_not_run() {
     }
     let (code, _, stderr) = run(&["-c", path, "--log", "text"]);
     assert_eq!((code, stderr), (Some(78), format!("{headline}\n11 | head_byte = 1\n   | ^^^^^^^^^\n")));
+}
+
+/// A standard error that takes nothing, and that nobody reads: a pipe that is full.
+fn full_pipe() -> (PipeReader, PipeWriter) {
+    let (reader, mut writer) = pipe().unwrap();
+    ioctl_fionbio(&writer, true).unwrap();
+    for length in [4096, 1] {
+        while writer.write(&vec![b'.'; length]).is_ok() {}
+    }
+    ioctl_fionbio(&writer, false).unwrap();
+    (reader, writer)
+}
+
+#[test]
+fn what_is_not_run_ends_though_nobody_reads_why() {
+    let (_folder, bad) = folder(&config("head_byte = 1"));
+    let (_folder, small) = folder(&config("max_sessions = 2"));
+    let (bad, small) = (bad.to_str().unwrap(), small.to_str().unwrap());
+    for (arguments, expected) in [
+        (&["run", "-c", bad, "--log", "text"][..], 78),
+        (&["run", "-c", bad, "--log", "json"], 78),
+        (&["run", "-c", small, "--shards", "3"], 2),
+        (&["run", "--bind", "192.0.2.1:0", "--log", "text"], 1),
+    ] {
+        let (_unread, writer) = full_pipe();
+        let mut command = command(arguments);
+        let child = command.stderr(writer).spawn().unwrap();
+        let gateway = Gateway { child, lines: channel().1, log: Vec::new() };
+        assert_eq!(gateway.end().0, Some(expected), "{arguments:?}");
+    }
+}
+
+#[test]
+fn problems_are_told_up_to_20() {
+    let (_folder, path) = folder(&config(&"colour = 1\n".repeat(1000)));
+    let path = path.to_str().unwrap();
+    for arguments in
+        [&["check", "-c", path][..], &["doctor", "-c", path], &["run", "-c", path, "--log", "text"]]
+    {
+        let (code, stdout, stderr) = run(arguments);
+        assert_eq!((code, stdout.as_str()), (Some(78), ""), "{arguments:?}");
+        assert_eq!(stderr.matches(path).count(), 20, "{arguments:?}: {stderr}");
+        assert_eq!(stderr.lines().last(), Some("... and 980 more"), "{arguments:?}");
+    }
+    let (_, _, stderr) = run(&["run", "-c", path, "--log", "json"]);
+    assert_eq!(stderr.lines().count(), 21, "{stderr}");
+    assert!(stderr.lines().last().unwrap().contains("bad configuration: ... and 980 more"), "{stderr}");
+}
+
+#[test]
+fn a_file_does_not_talk_to_the_terminal() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("\u{1b}[31m\u{9b}.toml");
+    let bad = config("colour = '\u{9b}31m\u{202e}' # \u{1b}[31m");
+    for (name, text) in [("check", &config("")), ("check", &bad), ("doctor", &bad), ("run", &bad)] {
+        fs::write(&path, text).unwrap();
+        let mut command = command(&[name, "-c", path.to_str().unwrap()]);
+        command.env("TIDEGATE_LOG", "text");
+        let (_, stdout, stderr) = finish(command);
+        let said = stdout + &stderr;
+        assert!(said.contains("\\u{1b}[31m\\u{9b}.toml"), "{name}: {said:?}");
+        let raw = |c: char| c.is_control() && c != '\n' || c == '\u{202e}';
+        assert!(!said.contains(raw), "{name}: {said:?}");
+    }
 }
 
 #[test]
