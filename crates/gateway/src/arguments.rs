@@ -1,9 +1,6 @@
 //! The command line. A flag beats its environment variable, which beats the file, which beats the default.
 
-use std::{
-    env,
-    path::{Path, PathBuf},
-};
+use std::{env, path::PathBuf};
 
 use clap::{
     Arg, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum, builder::Resettable,
@@ -40,11 +37,20 @@ pub(crate) enum Command {
     /// Find every mistake in a configuration file; binds nothing
     Check(CheckArguments),
     /// Show kernel, io_uring, limits, and what they allow
-    Doctor(DoctorArguments),
+    Doctor(ConfigArguments),
 }
 
 #[derive(Args, Clone, Debug)]
 pub(crate) struct RunArguments {
+    #[command(flatten)]
+    pub(crate) config: ConfigArguments,
+    #[command(flatten)]
+    pub(crate) log: LogArguments,
+}
+
+/// A file, and what is put over it.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct ConfigArguments {
     /// Configuration file [default: an echo on 127.0.0.1:9001]
     #[arg(short, long, value_name = "FILE", env = "TIDEGATE_CONFIG")]
     config: Option<PathBuf>,
@@ -57,8 +63,6 @@ pub(crate) struct RunArguments {
     /// Where to listen, instead of the file's listeners: `0.0.0.0:8080`, `[::]:8080` or `unix:/path`; repeatable
     #[arg(long, value_name = "ADDRESS", env = "TIDEGATE_BIND", value_delimiter = ',', value_parser = Bind::parse)]
     bind: Vec<Bind>,
-    #[command(flatten)]
-    pub(crate) log: LogArguments,
 }
 
 #[derive(Args, Clone, Debug)]
@@ -76,13 +80,6 @@ pub(crate) struct CheckArguments {
     /// Configuration file
     #[arg(short, long, value_name = "FILE", env = "TIDEGATE_CONFIG")]
     pub(crate) config: PathBuf,
-}
-
-#[derive(Args, Clone, Debug)]
-pub(crate) struct DoctorArguments {
-    /// Configuration file to judge the limits for [default: an echo on 127.0.0.1:9001]
-    #[arg(short, long, value_name = "FILE", env = "TIDEGATE_CONFIG")]
-    config: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -138,7 +135,7 @@ impl Arguments {
         match (self.command, self.test) {
             (Some(command), _) => Ok(command),
             (None, false) => Ok(Command::Run(self.run)),
-            (None, true) => match self.run.config {
+            (None, true) => match self.run.config.config {
                 Some(config) => Ok(Command::Check(CheckArguments { config })),
                 None => Err(usage("-t needs a configuration file: -c FILE")),
             },
@@ -146,10 +143,13 @@ impl Arguments {
     }
 }
 
-impl RunArguments {
+impl ConfigArguments {
     /// The file's configuration, or the embedded one, with what the flags and the environment put over it.
     pub(crate) fn config(&self) -> Result<Config, NoConfig> {
-        let mut config = configuration(self.config.as_deref()).map_err(NoConfig::Invalid)?;
+        let mut config = match &self.config {
+            Some(path) => tidegate_config::load(path).map_err(NoConfig::Invalid)?,
+            None => tidegate_config::embedded(),
+        };
         self.apply(&mut config).map_err(|message| NoConfig::Usage(usage(&message)))?;
         Ok(config)
     }
@@ -183,20 +183,6 @@ impl RunArguments {
             config.listeners = self.bind.iter().map(listener).collect();
         }
         Ok(())
-    }
-}
-
-impl DoctorArguments {
-    /// The configuration that limits are judged for.
-    pub(crate) fn config(&self) -> Result<Config, Vec<Problem>> {
-        configuration(self.config.as_deref())
-    }
-}
-
-fn configuration(path: Option<&Path>) -> Result<Config, Vec<Problem>> {
-    match path {
-        Some(path) => tidegate_config::load(path),
-        None => Ok(tidegate_config::embedded()),
     }
 }
 
@@ -234,10 +220,10 @@ mod tests {
         Arguments::definition().debug_assert();
     }
 
-    fn run(arguments: &[&str]) -> RunArguments {
+    fn run(arguments: &[&str]) -> ConfigArguments {
         let parsed = Arguments::try_parse_from([&["tidegate"], arguments].concat()).unwrap();
         match parsed.command().unwrap() {
-            Command::Run(run) => run,
+            Command::Run(run) => run.config,
             other => panic!("{other:?}"),
         }
     }

@@ -727,3 +727,34 @@ fn doctor_reports_on_standard_output() {
     let (code, stdout, stderr) = run(&["doctor", "-c", path.to_str().unwrap()]);
     assert_eq!((code, stdout.as_str()), (Some(78), ""), "{stderr}");
 }
+
+#[test]
+fn doctor_judges_what_would_run() {
+    let (_folder, path) = folder(&config("max_sessions = 1"));
+    let (code, stdout, stderr) = run(&["doctor", "-c", path.to_str().unwrap()]);
+    assert_eq!((code, stderr.as_str()), (Some(0), ""), "{stdout}");
+    assert!(stdout.contains(": 1 shard,") && stdout.contains(" 1 as configured: "), "{stdout}");
+
+    // Flags and variables as those of `run`.
+    let mut by_environment = command(&["doctor"]);
+    by_environment.env("TIDEGATE_SHARDS", "3").env("TIDEGATE_IO", "epoll");
+    for doctor in [finish(by_environment), run(&["doctor", "--shards", "3", "--io", "epoll"])] {
+        assert_eq!((doctor.0, doctor.2.as_str()), (Some(0), ""), "{}", doctor.1);
+        assert!(
+            doctor.1.contains(": 3 shards,") && doctor.1.contains("\n  asked for       epoll"),
+            "{}",
+            doctor.1
+        );
+        assert!(!doctor.1.contains("locked by rings"), "{}", doctor.1);
+    }
+    let (code, stdout, stderr) = run(&["doctor", "-c", path.to_str().unwrap(), "--shards", "2"]);
+    assert_eq!((code, stdout.as_str()), (Some(2), ""), "{stderr}");
+
+    // Without descriptors there is no ring: what asks for one would not start.
+    let mut ringless = Command::new("sh");
+    clean(&mut ringless);
+    ringless.args(["-c", "ulimit -n 6 && exec \"$0\" doctor --io uring", BINARY]);
+    let (code, stdout, _) = finish(ringless);
+    assert_eq!(code, Some(1), "{stdout}");
+    assert!(stdout.contains("\n  asked for       uring, which cannot be used: "), "{stdout}");
+}
