@@ -44,7 +44,7 @@ pub use self::{
     },
     limits::{DEFAULT_MAX_SESSIONS, Limits, RouteLimits, SESSION_TAKEOVER_BYTES},
     pattern::{HostPattern, PathPattern, bare_host},
-    problem::Problem,
+    problem::{Problem, printable},
     proxy::{Balance, Deflate, HashKey, Proxy, Target, Upstream, Utf8},
     reach::hiding,
     read::{load, parse},

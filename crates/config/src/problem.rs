@@ -41,7 +41,7 @@ impl Problem {
     /// The first line of what [`fmt::Display`] writes: `file:line:column: message (did you mean …?)`.
     #[must_use]
     pub fn headline(&self) -> String {
-        let mut text = self.file.clone();
+        let mut text = printable(&self.file);
         if self.line > 0 {
             text.push_str(&format!(":{}:{}", self.line, self.column));
         }
@@ -87,8 +87,10 @@ impl<'t> Source<'t> {
         self.starts.partition_point(|start| *start <= offset)
     }
 
+    /// The problem there. `reached` is where the one before it began.
     pub(crate) fn problem(
         &self,
+        reached: &mut Place,
         span: &Range<usize>,
         message: String,
         suggestion: Option<String>,
@@ -97,26 +99,62 @@ impl<'t> Source<'t> {
         let start = self.starts[line - 1];
         let end = self.starts.get(line).map_or(self.text.len(), |next| next - 1);
         let row = self.text[start..end].trim_end_matches('\r');
-        let chars = |bytes: usize| row.char_indices().take_while(|(at, _)| *at < bytes).count();
-        let from = chars(span.start - start);
-        let to = chars(span.end.max(span.start) - start);
-        let excerpt = Excerpt::new(row, from, to);
-        let (file, column) = (self.name.to_owned(), from + 1);
-        Problem { file, line, column, message, suggestion, excerpt: Some(excerpt) }
+        let from = row.ceil_char_boundary(span.start - start);
+        let to = row.ceil_char_boundary(span.end.max(span.start) - start);
+        if reached.line != line || reached.byte > from {
+            *reached = Place { line, byte: 0, chars: 0 };
+        }
+        reached.chars += row[reached.byte..from].chars().count();
+        reached.byte = from;
+        let excerpt = Some(Excerpt::new(row, from..to, reached.chars));
+        let (file, column) = (self.name.to_owned(), reached.chars + 1);
+        Problem { file, line, column, message, suggestion, excerpt }
     }
 }
 
+/// A place in the text: what is before it need not be counted again.
+#[derive(Default)]
+pub(crate) struct Place {
+    line: usize,
+    /// Bytes of the line before it, and the characters that these are.
+    byte: usize,
+    chars: usize,
+}
+
 impl Excerpt {
-    /// Shows the characters `from..to` of `row`.
-    fn new(row: &str, from: usize, to: usize) -> Self {
-        let skipped = if from < EXCERPT_CHARS { 0 } else { from - EXCERPT_CHARS / 2 };
-        let shown = row.chars().skip(skipped).take(EXCERPT_CHARS);
-        // Anything that would move the caret or talk to the terminal takes one visible place instead.
+    /// Shows these bytes of `row`, which begin after so many characters.
+    fn new(row: &str, bytes: Range<usize>, chars: usize) -> Self {
+        let before = if chars < EXCERPT_CHARS { chars } else { EXCERPT_CHARS / 2 };
+        let first = row[..bytes.start].char_indices().rev().take(before).last();
+        let shown = row[first.map_or(bytes.start, |(at, _)| at)..].chars().take(EXCERPT_CHARS);
+        // What is not printable takes one visible place instead.
         let text: String = shown
-            .map(|c| if c.is_control() { if c == '\t' { ' ' } else { '\u{fffd}' } } else { c })
+            .map(|c| match c {
+                '\t' => ' ',
+                c if is_printable(c) => c,
+                _ => char::REPLACEMENT_CHARACTER,
+            })
             .collect();
-        let before = from - skipped;
         let room = text.chars().count().saturating_sub(before);
-        Self { text, before, width: to.saturating_sub(from).min(room).max(1) }
+        Self { text, before, width: row[bytes].chars().take(room).count().max(1) }
     }
+}
+
+/// Whether a character is neither one that talks to the terminal nor one that hides or moves others (UAX #9 §2).
+fn is_printable(c: char) -> bool {
+    let moves = matches!(
+        c,
+        '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}'
+    );
+    !c.is_control() && !moves
+}
+
+/// One line that does not talk to the terminal, whatever stands in it: what is not printable is escaped.
+#[must_use]
+pub fn printable(text: &str) -> String {
+    let mut line = String::with_capacity(text.len());
+    for c in text.chars() {
+        if is_printable(c) { line.push(c) } else { line.extend(c.escape_debug()) }
+    }
+    line
 }

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use crate::problem::{Problem, Source};
+use crate::problem::{Place, Problem, Source, printable};
 
 /// What is wrong with one value, and what was probably meant.
 #[derive(Debug)]
@@ -31,7 +31,7 @@ pub(crate) struct At<T> {
 /// The problems found so far.
 pub(crate) struct Report<'t> {
     source: Source<'t>,
-    problems: Vec<(Range<usize>, Class, Problem)>,
+    problems: Vec<(Range<usize>, Class, Mistake)>,
 }
 
 /// What a problem is about; it decides what is told besides a syntax error.
@@ -85,38 +85,37 @@ impl<'t> Report<'t> {
     /// The problems in the order of the file. Besides syntax errors, one a line, only that is reported which cannot be
     /// their consequence.
     pub(crate) fn into_problems(self) -> Vec<Problem> {
-        let mut problems = self.problems;
+        let Self { source, mut problems } = self;
+        let line = |span: &Range<usize>| source.line(span.start);
         problems.sort_by_key(|(span, ..)| (span.start, span.end));
         let mut broken = Vec::new();
-        problems.retain(|(_, class, problem)| {
-            let first = *class != Class::Syntax || broken.last() != Some(&problem.line);
+        problems.retain(|(span, class, _)| {
+            let first = *class != Class::Syntax || broken.last() != Some(&line(span));
             if *class == Class::Syntax {
-                broken.push(problem.line);
+                broken.push(line(span));
             }
             first
         });
         if let Some(first) = broken.first() {
-            problems.retain(|(span, class, problem)| match class {
+            problems.retain(|(span, class, _)| match class {
                 Class::Syntax => true,
-                Class::Key => problem.line < *first,
+                Class::Key => line(span) < *first,
                 // The parser puts an empty value where there was none.
-                Class::Value => !span.is_empty() && !broken.contains(&problem.line),
+                Class::Value => !span.is_empty() && broken.binary_search(&line(span)).is_err(),
                 Class::Relation => false,
             });
         }
-        let mut problems: Vec<Problem> = problems.into_iter().map(|(_, _, problem)| problem).collect();
+        let mut reached = Place::default();
+        let problem = |(span, _, Mistake { message, suggestion })| {
+            let suggestion = suggestion.as_deref().map(printable);
+            source.problem(&mut reached, &span, printable(&message), suggestion)
+        };
+        let mut problems: Vec<Problem> = problems.into_iter().map(problem).collect();
         problems.dedup();
         problems
     }
 
     fn add(&mut self, class: Class, span: Range<usize>, mistake: Mistake) {
-        let Mistake { message, suggestion } = mistake;
-        let problem = self.source.problem(&span, printable(&message), suggestion.as_deref().map(printable));
-        self.problems.push((span, class, problem));
+        self.problems.push((span, class, mistake));
     }
-}
-
-/// One line that does not talk to the terminal, whatever of the file stands in it.
-fn printable(text: &str) -> String {
-    text.chars().flat_map(|c| if c.is_control() { c.escape_debug().collect() } else { vec![c] }).collect()
 }

@@ -110,3 +110,33 @@ fn a_file_that_cannot_be_read_is_a_problem_of_the_whole() {
     fs::write(folder.path().join("good.toml"), tidegate_config::EMBEDDED).unwrap();
     assert_eq!(tidegate_config::load(folder.path().join("good.toml")).unwrap(), tidegate_config::embedded());
 }
+
+#[test]
+fn what_talks_to_a_terminal_is_shown_in_its_place() {
+    let text = "version = 1\n[limits]\ncolour = '\u{1b}[31m\u{9b}\u{202e}\u{200b}' \0\n";
+    let problems = tidegate_config::parse(text, "\u{1b}[2J.toml").unwrap_err();
+    for problem in &problems {
+        assert!(!problem.to_string().contains(|c: char| c.is_control() && c != '\n'), "{problem:?}");
+        assert!(problem.headline().starts_with("\\u{1b}[2J.toml:3:"), "{problem:?}");
+        assert_eq!(problem.file, "\u{1b}[2J.toml");
+    }
+    // Each character keeps its place, so that the caret is below the right one.
+    let text = "version = 1\ntrusted = ['\u{9b}\u{202e}\u{200b}', 'x']\n";
+    let problems = tidegate_config::parse(text, "t.toml").unwrap_err();
+    let shown =
+        problems.iter().find(|problem| (problem.line, problem.column) == (2, 19)).unwrap().to_string();
+    let row = "2 | trusted = ['\u{fffd}\u{fffd}\u{fffd}', 'x']";
+    assert!(shown.ends_with(&format!("\n{row}\n  | {}^^^", " ".repeat(18))), "{shown}");
+}
+
+/// Each would take as long as all before it, if its place were counted from the start of its line: minutes.
+#[test]
+fn many_mistakes_on_one_line_take_no_longer_than_on_many() {
+    let count = 100_000;
+    let text = format!("version = 1\ntrusted = [{}]\n", "'ü', ".repeat(count));
+    let problems = tidegate_config::parse(&text, "t.toml").unwrap_err();
+    let last = problems.iter().rfind(|problem| problem.line == 2).unwrap();
+    assert_eq!(last.column, 12 + 5 * (count - 1));
+    let shown = last.to_string();
+    assert!(shown.ends_with(&format!(" | {}^^^", " ".repeat(60))), "{shown}");
+}

@@ -1,8 +1,11 @@
 //! The command line. A flag beats its environment variable, which beats the file, which beats the default.
 
-use std::path::{Path, PathBuf};
+use std::{env, path::PathBuf};
 
-use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum, error::ErrorKind};
+use clap::{
+    Arg, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum, builder::Resettable,
+    error::ErrorKind,
+};
 use tidegate_config::{
     Bind, Config, DEFAULT_BACKLOG, IoChoice, Listener, MAX_LISTENERS, MAX_SHARDS, Problem,
 };
@@ -34,11 +37,20 @@ pub(crate) enum Command {
     /// Find every mistake in a configuration file; binds nothing
     Check(CheckArguments),
     /// Show kernel, io_uring, limits, and what they allow
-    Doctor(DoctorArguments),
+    Doctor(ConfigArguments),
 }
 
 #[derive(Args, Clone, Debug)]
 pub(crate) struct RunArguments {
+    #[command(flatten)]
+    pub(crate) config: ConfigArguments,
+    #[command(flatten)]
+    pub(crate) log: LogArguments,
+}
+
+/// A file, and what is put over it.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct ConfigArguments {
     /// Configuration file [default: an echo on 127.0.0.1:9001]
     #[arg(short, long, value_name = "FILE", env = "TIDEGATE_CONFIG")]
     config: Option<PathBuf>,
@@ -48,11 +60,9 @@ pub(crate) struct RunArguments {
     /// How many shards [default: the file's, else one for each core]
     #[arg(long, value_name = "N", env = "TIDEGATE_SHARDS", value_parser = shards)]
     shards: Option<usize>,
-    /// Where to listen, instead of the file's listeners: 0.0.0.0:8080, `[::]:8080` or unix:/path; repeatable
+    /// Where to listen, instead of the file's listeners: `0.0.0.0:8080`, `[::]:8080` or `unix:/path`; repeatable
     #[arg(long, value_name = "ADDRESS", env = "TIDEGATE_BIND", value_delimiter = ',', value_parser = Bind::parse)]
     bind: Vec<Bind>,
-    #[command(flatten)]
-    pub(crate) log: LogArguments,
 }
 
 #[derive(Args, Clone, Debug)]
@@ -60,7 +70,7 @@ pub(crate) struct LogArguments {
     /// How to write logs [default: text on a terminal, else json]
     #[arg(long = "log", value_name = "FORMAT", env = "TIDEGATE_LOG")]
     pub(crate) format: Option<LogFormat>,
-    /// How much to write: error, warn, info, debug or trace
+    /// How much to write
     #[arg(long = "log-level", value_name = "LEVEL", env = "TIDEGATE_LOG_LEVEL", default_value = "info")]
     pub(crate) level: LogLevel,
 }
@@ -70,13 +80,6 @@ pub(crate) struct CheckArguments {
     /// Configuration file
     #[arg(short, long, value_name = "FILE", env = "TIDEGATE_CONFIG")]
     pub(crate) config: PathBuf,
-}
-
-#[derive(Args, Clone, Debug)]
-pub(crate) struct DoctorArguments {
-    /// Configuration file to judge the limits for [default: an echo on 127.0.0.1:9001]
-    #[arg(short, long, value_name = "FILE", env = "TIDEGATE_CONFIG")]
-    config: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -118,6 +121,12 @@ pub(crate) enum NoConfig {
 }
 
 impl Arguments {
+    /// Those of this process. Ends it where they are not known, or ask for help.
+    pub(crate) fn read() -> Self {
+        let matches = without_empty_variables(Self::definition()).get_matches();
+        Self::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
+    }
+
     /// What to do.
     ///
     /// # Errors
@@ -126,7 +135,7 @@ impl Arguments {
         match (self.command, self.test) {
             (Some(command), _) => Ok(command),
             (None, false) => Ok(Command::Run(self.run)),
-            (None, true) => match self.run.config {
+            (None, true) => match self.run.config.config {
                 Some(config) => Ok(Command::Check(CheckArguments { config })),
                 None => Err(usage("-t needs a configuration file: -c FILE")),
             },
@@ -134,10 +143,13 @@ impl Arguments {
     }
 }
 
-impl RunArguments {
+impl ConfigArguments {
     /// The file's configuration, or the embedded one, with what the flags and the environment put over it.
     pub(crate) fn config(&self) -> Result<Config, NoConfig> {
-        let mut config = configuration(self.config.as_deref()).map_err(NoConfig::Invalid)?;
+        let mut config = match &self.config {
+            Some(path) => tidegate_config::load(path).map_err(NoConfig::Invalid)?,
+            None => tidegate_config::embedded(),
+        };
         self.apply(&mut config).map_err(|message| NoConfig::Usage(usage(&message)))?;
         Ok(config)
     }
@@ -174,18 +186,13 @@ impl RunArguments {
     }
 }
 
-impl DoctorArguments {
-    /// The configuration that limits are judged for.
-    pub(crate) fn config(&self) -> Result<Config, Vec<Problem>> {
-        configuration(self.config.as_deref())
-    }
-}
-
-fn configuration(path: Option<&Path>) -> Result<Config, Vec<Problem>> {
-    match path {
-        Some(path) => tidegate_config::load(path),
-        None => Ok(tidegate_config::embedded()),
-    }
+/// A variable that is empty counts as one that is not set.
+fn without_empty_variables(command: clap::Command) -> clap::Command {
+    let heed = |arg: Arg| match arg.get_env().and_then(env::var_os) {
+        Some(value) if value.is_empty() => arg.env(Resettable::Reset),
+        _ => arg,
+    };
+    command.mut_args(heed).mut_subcommands(without_empty_variables)
 }
 
 fn shards(text: &str) -> Result<usize, String> {
@@ -195,11 +202,11 @@ fn shards(text: &str) -> Result<usize, String> {
 
 /// An error like clap's own.
 fn usage(message: &str) -> clap::Error {
-    Arguments::command_for_errors().error(ErrorKind::ValueValidation, message)
+    Arguments::definition().error(ErrorKind::ValueValidation, message)
 }
 
 impl Arguments {
-    fn command_for_errors() -> clap::Command {
+    fn definition() -> clap::Command {
         <Self as CommandFactory>::command()
     }
 }
@@ -210,13 +217,13 @@ mod tests {
 
     #[test]
     fn the_definition_is_sound() {
-        Arguments::command_for_errors().debug_assert();
+        Arguments::definition().debug_assert();
     }
 
-    fn run(arguments: &[&str]) -> RunArguments {
+    fn run(arguments: &[&str]) -> ConfigArguments {
         let parsed = Arguments::try_parse_from([&["tidegate"], arguments].concat()).unwrap();
         match parsed.command().unwrap() {
-            Command::Run(run) => run,
+            Command::Run(run) => run.config,
             other => panic!("{other:?}"),
         }
     }

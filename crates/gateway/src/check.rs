@@ -2,11 +2,13 @@
 
 use std::io::{self, Write};
 
+use tidegate_config::printable;
+
 use crate::{Outcome, arguments::CheckArguments, logs};
 
 /// Problems go to standard error; what is valid is said on standard output.
 pub(crate) fn check(arguments: &CheckArguments) -> Outcome {
-    let file = arguments.config.display();
+    let file = printable(&arguments.config.display().to_string());
     match tidegate_config::load(&arguments.config) {
         Ok(config) => {
             let count =
@@ -18,7 +20,7 @@ pub(crate) fn check(arguments: &CheckArguments) -> Outcome {
             Outcome::Clean
         }
         Err(problems) => {
-            problems.iter().for_each(logs::print_problem);
+            logs::print_problems(&problems);
             Outcome::BadConfig
         }
     }

@@ -3,6 +3,7 @@
 use std::{io, thread};
 
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+use tidegate_config::Config;
 
 /// The cores that this process may use.
 #[derive(Clone, Debug)]
@@ -22,7 +23,13 @@ impl Cores {
         Ok(Self { usable: thread::available_parallelism()?.get(), allowed })
     }
 
-    /// How many shards fit: one for each core that can be used.
+    /// How many shards to start: where the configuration does not say, one for each core that can be used, and no more
+    /// of them than sessions.
+    pub(crate) fn shards(&self, config: &Config) -> usize {
+        config.shards.unwrap_or_else(|| self.usable.min(config.limits.max_sessions.unwrap_or(usize::MAX)))
+    }
+
+    /// How many cores can be used.
     pub(crate) fn usable(&self) -> usize {
         self.usable
     }

@@ -6,35 +6,44 @@ use std::{
 };
 
 use rustix::process::{Resource, Rlimit, getrlimit};
-use tidegate_config::{Config, DEFAULT_MAX_SESSIONS};
+use tidegate_config::{Config, DEFAULT_MAX_SESSIONS, IoChoice};
 use tidegate_io::{Kind, diagnose};
 
 use crate::{
     Outcome,
-    arguments::DoctorArguments,
+    arguments::{ConfigArguments, NoConfig},
     cores::Cores,
     limits::{self, Lockable, Need},
     logs,
 };
 
-/// Writes the report to standard output. A limit that is too low for the configuration is a fault.
-pub(crate) fn doctor(arguments: &DoctorArguments) -> Outcome {
+/// Writes the report to standard output. What keeps the configuration from being run is a fault.
+pub(crate) fn doctor(arguments: &ConfigArguments) -> Outcome {
     let config = match arguments.config() {
         Ok(config) => config,
-        Err(problems) => {
-            problems.iter().for_each(logs::print_problem);
+        Err(NoConfig::Invalid(problems)) => {
+            logs::print_problems(&problems);
             return Outcome::BadConfig;
+        }
+        Err(NoConfig::Usage(usage)) => {
+            // Where standard error is gone, there is nobody to tell.
+            let _ = usage.print();
+            return Outcome::Usage;
         }
     };
     let before = getrlimit(Resource::Nofile);
     let mut report = Report::default();
-    let shards = machine(&mut report, &config);
+    let kind = backend(&mut report, &config);
+    let shards = cores(&mut report, &config);
     let suffices = descriptors(&mut report, &config, shards, before);
-    memory(&mut report, &config, shards);
+    if kind == Some(Kind::Uring) {
+        rings(&mut report, &config, shards);
+    }
+    buffers(&mut report, &config, shards);
     network(&mut report);
     // Where standard output is closed, nobody reads it.
     let _ = io::stdout().lock().write_all(report.text.as_bytes());
-    if suffices { Outcome::Clean } else { Outcome::Fault }
+    if suffices && kind.is_some() { Outcome::Clean } else { Outcome::Fault }
 }
 
 /// Lines of a name and what is to be said about it.
@@ -49,23 +58,44 @@ impl Report {
     }
 }
 
-/// Kernel, backend and cores; gives the number of shards.
-fn machine(report: &mut Report, config: &Config) -> usize {
+/// Kernel and backend; gives the one that a run would have, if any.
+fn backend(report: &mut Report, config: &Config) -> Option<Kind> {
     report.line("tidegate", env!("CARGO_PKG_VERSION"));
     let diagnosis = diagnose();
     report.text.push_str(&format!("{diagnosis}\n"));
-    if diagnosis.kind == Kind::Epoll {
+    let kind = match (config.io, diagnosis.kind) {
+        (IoChoice::Auto, kind) => kind,
+        (IoChoice::Uring, Kind::Uring) => {
+            report.line("  asked for", Kind::Uring);
+            Kind::Uring
+        }
+        (IoChoice::Uring, Kind::Epoll) => {
+            report.line("  asked for", "uring, which cannot be used: the gateway would not start");
+            return None;
+        }
+        (IoChoice::Epoll, _) => {
+            report.line("  asked for", Kind::Epoll);
+            Kind::Epoll
+        }
+    };
+    if kind == Kind::Epoll {
         let cost = "every session works; a turn costs more system calls, so a core carries fewer messages";
         report.line("  which costs", cost);
     }
+    Some(kind)
+}
+
+/// Gives the number of shards.
+fn cores(report: &mut Report, config: &Config) -> usize {
     match Cores::look() {
         Ok(cores) => {
-            let shards = config.shards.unwrap_or_else(|| cores.usable());
+            let shards = cores.shards(config);
             let (usable, allowed) = (cores.usable(), cores.allowed());
             let pinned = if cores.pins(shards).is_some() { "each pinned to its core" } else { "not pinned" };
+            let plural = if shards == 1 { "" } else { "s" };
             report.line(
                 "cores",
-                format_args!("{usable} usable of {allowed} allowed: {shards} shards, {pinned}"),
+                format_args!("{usable} usable of {allowed} allowed: {shards} shard{plural}, {pinned}"),
             );
             shards
         }
@@ -105,14 +135,14 @@ fn descriptors(report: &mut Report, config: &Config, shards: usize, before: Rlim
             true
         }
         Err(error) => {
-            report.line("sessions", format_args!("too many: {error}"));
+            report.line("sessions", format_args!("too few descriptors: {error}"));
             false
         }
     }
 }
 
-/// Locked memory, and what the process takes at its start.
-fn memory(report: &mut Report, config: &Config, shards: usize) {
+/// Locked memory.
+fn rings(report: &mut Report, config: &Config, shards: usize) {
     let lockable = Lockable::raise();
     let entries = lockable.entries(config, shards);
     let needed = limits::ring_bytes(config, shards, entries);
@@ -124,6 +154,10 @@ fn memory(report: &mut Report, config: &Config, shards: usize) {
         Some(limit) => format!("within the hard limit of {limit}"),
     };
     report.line("locked by rings", format_args!("{needed} bytes with queues of {entries}, {verdict}"));
+}
+
+/// What the process takes at most to receive into.
+fn buffers(report: &mut Report, config: &Config, shards: usize) {
     let buffers = u64::from(config.limits.receive_buffers) * tidegate_io::BUFFER_BYTES as u64 * shards as u64;
     let (count, each) = (config.limits.receive_buffers, tidegate_io::BUFFER_BYTES);
     report.line(

@@ -65,23 +65,37 @@ pub(crate) struct Sessions {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct TooFewDescriptors {
     need: Need,
+    /// Those that were asked for, else the fewest.
     sessions: usize,
+    /// One for each shard: with fewer there is no start.
+    fewest: usize,
     fitting: usize,
+    /// So many shards could start with what was asked for; or none.
+    fitting_shards: usize,
     limit: u64,
 }
 
 impl fmt::Display for TooFewDescriptors {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { need, sessions, fitting, limit } = self;
+        let Self { need, sessions, fewest, fitting, fitting_shards, limit } = self;
         let legs = if need.each == 2 { "two each, as there is a proxied route" } else { "one each" };
+        let (even, needed) = (if sessions == fewest { "even " } else { "" }, need.total(*sessions));
         write!(
             f,
-            "max_sessions = {sessions} needs {} descriptors ({legs}, and {} for the gateway itself), but the hard limit \
-             of this process is {limit}: raise it (ulimit -Hn, or LimitNOFILE= of the service), or set max_sessions to \
-             at most {fitting}",
-            need.total(*sessions),
+            "{even}max_sessions = {sessions} needs {needed} descriptors ({legs}, and {} for the gateway itself), but \
+             the hard limit of this process is {limit}: raise it to at least {needed} (ulimit -Hn, or LimitNOFILE= of \
+             the service)",
             need.fixed,
-        )
+        )?;
+        if fitting >= fewest {
+            write!(f, ", or set max_sessions to at most {fitting}")
+        } else if *fitting_shards > 0 {
+            write!(f, ", or set shards to at most {fitting_shards}")
+        } else if sessions > fewest {
+            write!(f, "; with max_sessions = {fewest}, one for each shard, {} suffice", need.total(*fewest))
+        } else {
+            Ok(())
+        }
     }
 }
 
@@ -104,7 +118,19 @@ pub(crate) fn sessions(
     };
     if fitting < least {
         let limit = descriptors.unwrap_or(u64::MAX);
-        return Err(TooFewDescriptors { need, sessions: least, fitting, limit });
+        let starts = |shards: &usize| {
+            let least = config.limits.max_sessions.unwrap_or(0).max(*shards);
+            Need::of(config, *shards).sessions(descriptors) >= least
+        };
+        let fitting_shards = (1..shards).rev().find(starts).unwrap_or(0);
+        return Err(TooFewDescriptors {
+            need,
+            sessions: least,
+            fewest: shards,
+            fitting,
+            fitting_shards,
+            limit,
+        });
     }
     Ok(Sessions { count: wanted.min(fitting), lowered: fitting < wanted })
 }
@@ -218,6 +244,14 @@ mod tests {
         let error = sessions(&asked, 1, Some(needed - 1)).unwrap_err().to_string();
         assert!(error.contains("max_sessions = 1000 needs 1113 descriptors"), "{error}");
         assert!(error.contains("is 1112") && error.contains("at most 999"), "{error}");
+        let error = sessions(&asked, 2, Some(30)).unwrap_err().to_string();
+        assert!(
+            error.contains("to at least 1194 (") && error.contains("; with max_sessions = 2, "),
+            "{error}"
+        );
+        assert!(error.ends_with("196 suffice"), "{error}");
+        let error = sessions(&asked, 8, Some(300)).unwrap_err().to_string();
+        assert!(error.ends_with("; with max_sessions = 8, one for each shard, 688 suffice"), "{error}");
         let proxied = config(Some(1000), true);
         assert!(sessions(&proxied, 1, Some(needed)).unwrap_err().to_string().contains("two each"));
     }
@@ -228,8 +262,12 @@ mod tests {
         assert_eq!(sessions(&silent, 1, Some(20_000)), Ok(Sessions { count: 20_000 - 113, lowered: true }));
         assert_eq!(sessions(&silent, 1, Some(1 << 20)), Ok(Sessions { count: 100_000, lowered: false }));
         assert_eq!(sessions(&silent, 1, None), Ok(Sessions { count: 100_000, lowered: false }));
-        assert!(sessions(&silent, 1, Some(113)).is_err());
-        assert!(sessions(&silent, 8, Some(300)).is_err());
+        let error = sessions(&silent, 1, Some(113)).unwrap_err().to_string();
+        assert!(error.starts_with("even max_sessions = 1 needs 114 descriptors"), "{error}");
+        assert!(error.ends_with("to at least 114 (ulimit -Hn, or LimitNOFILE= of the service)"), "{error}");
+        let error = sessions(&silent, 8, Some(300)).unwrap_err().to_string();
+        assert!(error.ends_with("or set shards to at most 3"), "{error}");
+        assert!(sessions(&silent, 3, Some(300)).is_ok());
     }
 
     #[test]

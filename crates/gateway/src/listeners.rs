@@ -63,10 +63,7 @@ impl fmt::Display for BindError {
         let Self { bind, source } = self;
         match (bind, source.kind()) {
             (Bind::Tcp(_), io::ErrorKind::AddrInUse) => {
-                write!(
-                    f,
-                    "cannot listen on {bind}: the port is taken; another process, perhaps another gateway, listens there already"
-                )
+                write!(f, "cannot listen on {bind}: {source}; `ss -ltnp` shows who listens")
             }
             (Bind::Tcp(_), io::ErrorKind::AddrNotAvailable) => {
                 write!(f, "cannot listen on {bind}: this machine has no such address")

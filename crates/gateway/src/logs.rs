@@ -5,21 +5,26 @@
 
 use std::{
     env,
-    io::{self, IsTerminal},
+    io::{self, IsTerminal, Write},
 };
 
 use tidegate_config::Problem;
 use tracing::{error, level_filters::LevelFilter};
-use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
+use tracing_appender::non_blocking::{NonBlocking, NonBlockingBuilder, WorkerGuard};
 
 use crate::arguments::{LogArguments, LogFormat, LogLevel};
 
 /// Lines that wait for standard error at most.
 const LINES: usize = 16_384;
 
+/// Most problems of a configuration that are told: more than a screen of them hide the first.
+const PROBLEMS: usize = 20;
+
 /// A log that has begun. Dropped, it writes what waits, if that is possible within a second.
 pub(crate) struct Log {
-    pub(crate) format: LogFormat,
+    format: LogFormat,
+    colours: bool,
+    stderr: NonBlocking,
     _writer: WorkerGuard,
 }
 
@@ -39,41 +44,67 @@ pub(crate) fn begin(arguments: &LogArguments) -> Log {
     };
     // https://no-color.org: set and not empty.
     let plain = env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    let colours = terminal && !plain;
     let (stderr, writer) = NonBlockingBuilder::default()
         .lossy(true)
         .buffered_lines_limit(LINES)
         .thread_name("logs")
         .finish(io::stderr());
     let builder = tracing_subscriber::fmt()
-        .with_writer(stderr)
+        .with_writer(stderr.clone())
         .log_internal_errors(false)
         .with_max_level(level)
         .with_target(false)
-        .with_ansi(terminal && !plain);
+        .with_ansi(colours);
     match format {
         LogFormat::Text => builder.init(),
         LogFormat::Json => builder.json().flatten_event(true).with_current_span(false).init(),
     }
-    Log { format, _writer: writer }
+    Log { format, colours, stderr, _writer: writer }
 }
 
-/// Tells the problems of a configuration that was to be run.
-pub(crate) fn problems(problems: &[Problem], format: LogFormat) {
-    for problem in problems {
-        match format {
-            LogFormat::Text => print_problem(problem),
+impl Log {
+    /// Tells the problems of a configuration that was to be run.
+    pub(crate) fn problems(&self, problems: &[Problem]) {
+        match self.format {
+            LogFormat::Text => write_problems(self.stderr.clone(), problems),
             LogFormat::Json => {
-                let Problem { file, line, column, suggestion, .. } = problem;
-                error!(file, line, column, suggestion, "bad configuration: {}", problem.headline());
+                let (told, more) = told(problems);
+                for problem in told {
+                    let Problem { file, line, column, suggestion, .. } = problem;
+                    error!(file, line, column, suggestion, "bad configuration: {}", problem.headline());
+                }
+                if let Some(more) = more {
+                    error!("bad configuration: {more}");
+                }
             }
         }
     }
+
+    /// Tells that the arguments do not fit the configuration.
+    pub(crate) fn usage(&self, error: &clap::Error) {
+        let text = error.render();
+        let text = if self.colours { text.ansi().to_string() } else { text.to_string() };
+        // What the log does not take is left out.
+        let _ = self.stderr.clone().write_all(text.as_bytes());
+    }
 }
 
-/// Writes a problem to standard error, with its line and a caret.
-pub(crate) fn print_problem(problem: &Problem) {
-    use io::Write as _;
+/// Writes problems to standard error, each with its line and a caret. Who asks for them waits for the reader.
+pub(crate) fn print_problems(problems: &[Problem]) {
+    write_problems(io::stderr().lock(), problems);
+}
 
+fn write_problems(mut stderr: impl Write, problems: &[Problem]) {
+    let (told, more) = told(problems);
+    let lines = told.iter().map(ToString::to_string).chain(more);
+    let text: String = lines.map(|line| line + "\n").collect();
     // Where standard error is gone, there is nobody to tell.
-    let _ = writeln!(io::stderr().lock(), "{problem}");
+    let _ = stderr.write_all(text.as_bytes());
+}
+
+/// The first problems, and what stands for the rest.
+fn told(problems: &[Problem]) -> (&[Problem], Option<String>) {
+    let (told, rest) = problems.split_at(problems.len().min(PROBLEMS));
+    (told, (!rest.is_empty()).then(|| format!("... and {} more", rest.len())))
 }

@@ -24,8 +24,6 @@ mod signals;
 
 use std::process::ExitCode;
 
-use clap::Parser;
-
 use crate::arguments::{Arguments, Command};
 
 #[global_allocator]
@@ -56,7 +54,7 @@ impl From<Outcome> for ExitCode {
 }
 
 fn main() -> ExitCode {
-    let outcome = match Arguments::parse().command() {
+    let outcome = match Arguments::read().command() {
         Ok(Command::Run(arguments)) => serve::run(&arguments),
         Ok(Command::Check(arguments)) => check::check(&arguments),
         Ok(Command::Doctor(arguments)) => doctor::doctor(&arguments),

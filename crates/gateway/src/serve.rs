@@ -44,15 +44,14 @@ const RING_PAUSE: Duration = Duration::from_millis(100);
 /// Runs the gateway until it is told to end.
 pub(crate) fn run(arguments: &RunArguments) -> Outcome {
     let log = logs::begin(&arguments.log);
-    let config = match arguments.config() {
+    let config = match arguments.config.config() {
         Ok(config) => config,
         Err(NoConfig::Invalid(problems)) => {
-            logs::problems(&problems, log.format);
+            log.problems(&problems);
             return Outcome::BadConfig;
         }
         Err(NoConfig::Usage(usage)) => {
-            // Where standard error is gone, there is nobody to tell.
-            let _ = usage.print();
+            log.usage(&usage);
             return Outcome::Usage;
         }
     };
@@ -156,9 +155,7 @@ fn serve(config: Config) -> Result<(), Fault> {
     info!(version = env!("CARGO_PKG_VERSION"), "tidegate starts");
     let caught = signals::catch().map_err(|error| Fault::System("signals cannot be caught", error))?;
     let cores = Cores::look().map_err(|error| Fault::System("the cores are not known", error))?;
-    // Without a number of shards in the file, there are no more of them than sessions.
-    let most = config.limits.max_sessions.unwrap_or(usize::MAX);
-    let count = config.shards.unwrap_or_else(|| cores.usable().min(most));
+    let count = cores.shards(&config);
     let descriptors = limits::raise(Resource::Nofile);
     let sessions = limits::sessions(&config, count, descriptors).map_err(Fault::Descriptors)?;
     if sessions.lowered {

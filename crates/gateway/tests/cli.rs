@@ -3,7 +3,7 @@
 
 use std::{
     fs,
-    io::{BufRead, BufReader, Read, Write},
+    io::{BufRead, BufReader, PipeReader, PipeWriter, Read, Write, pipe},
     net::{SocketAddr, TcpListener, TcpStream},
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
@@ -13,7 +13,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::{
+    io::ioctl_fionbio,
+    process::{Pid, Signal, kill_process},
+};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -289,6 +292,70 @@ fn a_bad_configuration_is_not_run() {
     assert_eq!((code, stderr), (Some(78), format!("{headline}\n11 | head_byte = 1\n   | ^^^^^^^^^\n")));
 }
 
+/// A standard error that takes nothing, and that nobody reads: a pipe that is full.
+fn full_pipe() -> (PipeReader, PipeWriter) {
+    let (reader, mut writer) = pipe().unwrap();
+    ioctl_fionbio(&writer, true).unwrap();
+    for length in [4096, 1] {
+        while writer.write(&vec![b'.'; length]).is_ok() {}
+    }
+    ioctl_fionbio(&writer, false).unwrap();
+    (reader, writer)
+}
+
+#[test]
+fn what_is_not_run_ends_though_nobody_reads_why() {
+    let (_folder, bad) = folder(&config("head_byte = 1"));
+    let (_folder, small) = folder(&config("max_sessions = 2"));
+    let (bad, small) = (bad.to_str().unwrap(), small.to_str().unwrap());
+    for (arguments, expected) in [
+        (&["run", "-c", bad, "--log", "text"][..], 78),
+        (&["run", "-c", bad, "--log", "json"], 78),
+        (&["run", "-c", small, "--shards", "3"], 2),
+        (&["run", "--bind", "192.0.2.1:0", "--log", "text"], 1),
+    ] {
+        let (_unread, writer) = full_pipe();
+        let mut command = command(arguments);
+        let child = command.stderr(writer).spawn().unwrap();
+        let gateway = Gateway { child, lines: channel().1, log: Vec::new() };
+        assert_eq!(gateway.end().0, Some(expected), "{arguments:?}");
+    }
+}
+
+#[test]
+fn problems_are_told_up_to_20() {
+    let (_folder, path) = folder(&config(&"colour = 1\n".repeat(1000)));
+    let path = path.to_str().unwrap();
+    for arguments in
+        [&["check", "-c", path][..], &["doctor", "-c", path], &["run", "-c", path, "--log", "text"]]
+    {
+        let (code, stdout, stderr) = run(arguments);
+        assert_eq!((code, stdout.as_str()), (Some(78), ""), "{arguments:?}");
+        assert_eq!(stderr.matches(path).count(), 20, "{arguments:?}: {stderr}");
+        assert_eq!(stderr.lines().last(), Some("... and 980 more"), "{arguments:?}");
+    }
+    let (_, _, stderr) = run(&["run", "-c", path, "--log", "json"]);
+    assert_eq!(stderr.lines().count(), 21, "{stderr}");
+    assert!(stderr.lines().last().unwrap().contains("bad configuration: ... and 980 more"), "{stderr}");
+}
+
+#[test]
+fn a_file_does_not_talk_to_the_terminal() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("\u{1b}[31m\u{9b}.toml");
+    let bad = config("colour = '\u{9b}31m\u{202e}' # \u{1b}[31m");
+    for (name, text) in [("check", &config("")), ("check", &bad), ("doctor", &bad), ("run", &bad)] {
+        fs::write(&path, text).unwrap();
+        let mut command = command(&[name, "-c", path.to_str().unwrap()]);
+        command.env("TIDEGATE_LOG", "text");
+        let (_, stdout, stderr) = finish(command);
+        let said = stdout + &stderr;
+        assert!(said.contains("\\u{1b}[31m\\u{9b}.toml"), "{name}: {said:?}");
+        let raw = |c: char| c.is_control() && c != '\n' || c == '\u{202e}';
+        assert!(!said.contains(raw), "{name}: {said:?}");
+    }
+}
+
 #[test]
 fn the_embedded_default_serves_page_and_echo_until_a_signal() {
     for (backend, signal) in [("uring", Signal::INT), ("epoll", Signal::TERM)] {
@@ -358,6 +425,28 @@ fn flags_beat_the_environment_which_beats_the_file() {
     assert_eq!(start(&["run"], &set("epoll", "1")), ("epoll".to_owned(), 1));
     assert_eq!(start(&["run", "--shards", "3"], &set("epoll", "1")), ("epoll".to_owned(), 3));
     assert_eq!(start(&["--io", "epoll"], &set("uring", "2")), ("epoll".to_owned(), 2));
+    assert_eq!(start(&["-c", path], &set("", "")), ("uring".to_owned(), 2));
+}
+
+#[test]
+fn an_empty_variable_is_one_that_is_not_set() {
+    let (_, help, _) = run(&["run", "--help"]);
+    let words = help.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'));
+    let names: Vec<&str> = words.filter(|word| word.starts_with("TIDEGATE_")).collect();
+    assert_eq!(names.len(), 6, "{names:?}");
+    let empty = |arguments: &[&str]| {
+        let mut command = command(arguments);
+        command.envs(names.iter().map(|name| (name, "")));
+        command
+    };
+    let mut gateway = Gateway::start(empty(&["--bind", "127.0.0.1:0"]));
+    echo(&mut open(connect(gateway.address()), "/echo"));
+    let (code, _, stderr) = finish(empty(&["doctor"]));
+    assert_eq!((code, stderr.as_str()), (Some(0), ""));
+    let (code, _, stderr) = finish(empty(&["check"]));
+    assert!(code == Some(2) && stderr.contains("--config <FILE>"), "{stderr}");
+    // An argument that is empty is a mistake nevertheless.
+    assert_eq!(finish(empty(&["run", "--log", ""])).0, Some(2));
 }
 
 #[test]
@@ -369,7 +458,8 @@ fn a_port_in_use_is_a_fault_though_it_could_be_shared() {
     for shards in ["1", "2"] {
         let (code, stdout, stderr) = run(&["-c", path, "--shards", shards, "--bind", &address]);
         assert_eq!((code, stdout.as_str()), (Some(1), ""), "{stderr}");
-        assert!(stderr.contains(&format!("cannot listen on {address}: the port is taken")), "{stderr}");
+        let expected = format!("cannot listen on {address}: Address already in use (os error 98); ");
+        assert!(stderr.contains(&expected) && stderr.contains("`ss -ltnp`"), "{stderr}");
     }
     echo(&mut open(connect(first.address()), "/echo"));
 }
@@ -489,6 +579,23 @@ fn descriptors_must_suffice_for_the_sessions_that_are_asked_for() {
     let (_folder, path) = folder(&proxied);
     let mut gateway = Gateway::start(limited(500, &path, "--shards 1"));
     assert_eq!(gateway.wait_for("fewer sessions than the default")["sessions"], 193);
+}
+
+#[test]
+fn the_limit_that_is_asked_for_suffices() {
+    let (_folder, path) = folder(&config(""));
+    for shards in ["1", "3"] {
+        let arguments = format!("--bind 127.0.0.1:0 --shards {shards}");
+        let (code, _, stderr) = finish(limited(30, &path, &arguments));
+        assert_eq!(code, Some(1), "{stderr}");
+        assert!(!stderr.contains("at most 0"), "{stderr}");
+        let least = stderr.split("raise it to at least ").nth(1).unwrap().split(' ').next().unwrap();
+        let least: u32 = least.parse().unwrap();
+        let mut gateway = Gateway::start(limited(least, &path, &arguments));
+        echo(&mut open(connect(gateway.address()), "/echo"));
+        let (code, _, stderr) = finish(limited(least - 1, &path, &arguments));
+        assert_eq!(code, Some(1), "{stderr}");
+    }
 }
 
 #[test]
@@ -619,4 +726,35 @@ fn doctor_reports_on_standard_output() {
     fs::write(&path, "version = 2").unwrap();
     let (code, stdout, stderr) = run(&["doctor", "-c", path.to_str().unwrap()]);
     assert_eq!((code, stdout.as_str()), (Some(78), ""), "{stderr}");
+}
+
+#[test]
+fn doctor_judges_what_would_run() {
+    let (_folder, path) = folder(&config("max_sessions = 1"));
+    let (code, stdout, stderr) = run(&["doctor", "-c", path.to_str().unwrap()]);
+    assert_eq!((code, stderr.as_str()), (Some(0), ""), "{stdout}");
+    assert!(stdout.contains(": 1 shard,") && stdout.contains(" 1 as configured: "), "{stdout}");
+
+    // Flags and variables as those of `run`.
+    let mut by_environment = command(&["doctor"]);
+    by_environment.env("TIDEGATE_SHARDS", "3").env("TIDEGATE_IO", "epoll");
+    for doctor in [finish(by_environment), run(&["doctor", "--shards", "3", "--io", "epoll"])] {
+        assert_eq!((doctor.0, doctor.2.as_str()), (Some(0), ""), "{}", doctor.1);
+        assert!(
+            doctor.1.contains(": 3 shards,") && doctor.1.contains("\n  asked for       epoll"),
+            "{}",
+            doctor.1
+        );
+        assert!(!doctor.1.contains("locked by rings"), "{}", doctor.1);
+    }
+    let (code, stdout, stderr) = run(&["doctor", "-c", path.to_str().unwrap(), "--shards", "2"]);
+    assert_eq!((code, stdout.as_str()), (Some(2), ""), "{stderr}");
+
+    // Without descriptors there is no ring: what asks for one would not start.
+    let mut ringless = Command::new("sh");
+    clean(&mut ringless);
+    ringless.args(["-c", "ulimit -n 6 && exec \"$0\" doctor --io uring", BINARY]);
+    let (code, stdout, _) = finish(ringless);
+    assert_eq!(code, Some(1), "{stdout}");
+    assert!(stdout.contains("\n  asked for       uring, which cannot be used: "), "{stdout}");
 }
