@@ -47,6 +47,8 @@ struct World {
     pool: Pool,
     /// No buffer is there.
     empty: bool,
+    /// How long the last turn would have waited.
+    deadline: Option<Duration>,
     /// In the order in which they were armed.
     armed: Vec<Socket>,
 }
@@ -131,11 +133,12 @@ impl Backend for Manual {
     fn turn<T: Sends<Socket>>(
         &mut self,
         sends: &T,
-        _: Option<Duration>,
+        deadline: Option<Duration>,
         events: &mut Vec<Event<Socket>>,
         remainders: &mut Vec<Remainder>,
     ) -> io::Result<()> {
         let world = &mut *self.0.borrow_mut();
+        world.deadline = deadline;
         for index in 0..sends.len() {
             let kernel = &mut world.sockets[*sends.socket(index)];
             let (mut total, mut sent) = (0, 0);
@@ -208,6 +211,7 @@ impl Stage {
             events: VecDeque::new(),
             pool: Pool::new(64, BUFFER_BYTES).expect("a few pages"),
             empty: false,
+            deadline: None,
             armed: Vec::new(),
         }));
         let log = Rc::new(RefCell::new(Vec::new()));
@@ -745,4 +749,31 @@ fn an_answer_that_waits_takes_no_more_memory_than_it_needs() {
     let seen = stage.shard.inspect();
     assert!(seen.outbox_bytes > 90_000, "{seen:?}");
     assert!(seen.retained < 2 * seen.outbox_bytes + (100 << 10), "{seen:?}");
+}
+
+#[test]
+fn what_did_not_fit_into_a_turn_is_not_waited_for() {
+    let mut stage = Stage::new("", "echo = {}");
+    let client = stage.open_with("Sec-WebSocket-Extensions: permessage-deflate\r\n");
+    // The first of them fills the turn, and its answer leaves without any event that would tell.
+    stage.send_at_once(client, &[bomb(), frame(0x81, b"a word", true)].concat());
+    for _ in 0..3 {
+        if stage.sent(client).ends_with(b"a word") {
+            return;
+        }
+        stage.turn();
+        let now_ms = stage.world.borrow().now_ms;
+        let waits = stage.world.borrow().deadline.is_none_or(|deadline| deadline.as_millis() as u64 > now_ms);
+        assert!(!waits || stage.sent(client).ends_with(b"a word"), "it waits with bytes that it has");
+    }
+    panic!("{} bytes", stage.sent(client).len());
+}
+
+#[test]
+fn a_late_turn_without_events_judges_at_once() {
+    let mut stage = Stage::new("head_timeout = \"5s\"", ECHO);
+    let silent = stage.accept();
+    stage.world.borrow_mut().now_ms += 60_000;
+    stage.turns(2);
+    assert!(stage.sent(silent).starts_with(b"HTTP/1.1 408"));
 }
