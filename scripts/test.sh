@@ -64,7 +64,7 @@ tests() {
 }
 
 simulator() {
-  cargo test --profile quick -p tidegate-shard --features planted-bugs,record-transport --test sim --test planted --test simulator
+  TIDEGATE_SEEDS=${TIDEGATE_SEEDS:-2000} cargo test --profile simulator -p tidegate-shard --features planted-bugs,record-transport --test sim --test planted --test simulator
 }
 
 fuzz() {

@@ -269,11 +269,13 @@ impl Outbox {
         let before = self.retained_bytes();
         self.queue().append(bytes, end);
         retained.change(before, self.retained_bytes());
-        self.pause_above_soft(limits, policy)
+        if self.pauses_above_soft(limits, policy) { Admission::QueuedPause } else { Admission::Queued }
     }
 
     /// Takes what the kernel left of a send that went past the outbox: of `pieces`, all but the first `sent` bytes.
-    /// It goes in front of all that was queued meanwhile and is never refused or dropped.
+    /// It goes in front of all that was queued meanwhile and is never refused or dropped. True where its producer must be
+    /// paused until [`Outbox::consume`] returns true.
+    #[must_use]
     pub fn push_remainder<'a>(
         &mut self,
         pieces: impl Iterator<Item = &'a [u8]>,
@@ -282,7 +284,7 @@ impl Outbox {
         limits: &OutboxLimits,
         policy: FullPolicy,
         retained: &mut Retained,
-    ) -> Admission {
+    ) -> bool {
         let mut rest = Vec::new();
         let mut skip = sent;
         for piece in pieces {
@@ -292,12 +294,12 @@ impl Outbox {
         }
         assert_eq!(skip, 0, "more was sent than there was");
         if rest.is_empty() {
-            return Admission::Queued;
+            return false;
         }
         let before = self.retained_bytes();
         self.queue().push_front(Piece { bytes: Bytes::Owned(rest), at: 0, kind: Kind::Stream(end) });
         retained.change(before, self.retained_bytes());
-        self.pause_above_soft(limits, policy)
+        self.pauses_above_soft(limits, policy)
     }
 
     /// Takes a control frame's wire bytes, whatever the limits. A ping or pong takes the place of one of its kind
@@ -385,12 +387,10 @@ impl Outbox {
     }
 
     /// Bytes were taken without being asked about: whether their producer must pause.
-    fn pause_above_soft(&mut self, limits: &OutboxLimits, policy: FullPolicy) -> Admission {
-        if policy != FullPolicy::Pause || self.cost() <= limits.soft {
-            return Admission::Queued;
-        }
-        self.paused = true;
-        Admission::QueuedPause
+    fn pauses_above_soft(&mut self, limits: &OutboxLimits, policy: FullPolicy) -> bool {
+        let pauses = policy == FullPolicy::Pause && self.cost() > limits.soft;
+        self.paused |= pauses;
+        pauses
     }
 
     /// Decides about `len` more bytes, and drops old messages where that makes room for them.

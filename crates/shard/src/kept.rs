@@ -88,12 +88,6 @@ impl Backlog {
         self.lent -= u32::from(matches!(kept, Kept::Lent { .. }));
         Some(kept)
     }
-
-    /// Whether its receive has ended already.
-    fn has_end_of(&self, key: Key) -> bool {
-        let ended = |kept: &Kept| matches!(kept, Kept::Ended { key: ended, .. } if *ended == key);
-        self.queue.iter().any(ended) || self.parked.get(&key).is_some_and(|parked| parked.iter().any(ended))
-    }
 }
 
 impl<B: Backend, E: Environment> Shard<B, E> {
@@ -109,20 +103,21 @@ impl<B: Backend, E: Environment> Shard<B, E> {
 
     /// Deals with a receive's end now, or behind the bytes that are kept.
     pub(crate) fn end_or_keep(&mut self, key: Key, end: ReceiveEnd) {
-        let held = self.registry.get(key).is_some_and(|session| session.marks.held);
-        if held && self.backlog.has_end_of(key) {
-            self.counters.stale += 1;
-            return;
-        }
-        let behind = matches!(end, ReceiveEnd::Eof | ReceiveEnd::Error(_))
-            && self.registry.get(key).is_some_and(|session| {
-                // One that was not armed did not end: it is stale now, and might not be later.
-                session.marks.held && session.in_flight.receive && !matches!(session.state, State::Dead)
-            });
-        if behind {
-            self.put_back(key, Kept::Ended { key, end });
-        } else {
-            self.receive_ended(key, end);
+        let last = matches!(end, ReceiveEnd::Eof | ReceiveEnd::Error(_));
+        match self.registry.get_mut(key) {
+            // Its receive has ended already.
+            Some(session) if session.marks.end_kept => self.counters.stale += 1,
+            // One that was not armed did not end: it is stale now, and might not be later.
+            Some(session)
+                if last
+                    && session.marks.held
+                    && session.in_flight.receive
+                    && !matches!(session.state, State::Dead) =>
+            {
+                session.marks.end_kept = true;
+                self.put_back(key, Kept::Ended { key, end });
+            }
+            _ => self.receive_ended(key, end),
         }
     }
 
@@ -149,7 +144,12 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             match kept {
                 Kept::Lent { buffer, at, .. } => self.received(key, buffer, at),
                 Kept::Owned { bytes, at, .. } => self.received_owned(key, bytes, at),
-                Kept::Ended { end, .. } => self.receive_ended(key, end),
+                Kept::Ended { end, .. } => {
+                    if let Some(session) = self.registry.get_mut(key) {
+                        session.marks.end_kept = false;
+                    }
+                    self.receive_ended(key, end);
+                }
             }
             self.flush_spans();
         }

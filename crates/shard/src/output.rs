@@ -258,18 +258,11 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         session.stalled = Stamp::at(now_ms);
         let end = self.turn.dirty[place].end;
         let pieces = self.turn.chain(place).map(|source| self.turn.bytes(source));
-        let policy = match (&session.state, route.full) {
-            // Nothing of a forwarded stream can be dropped.
-            (State::Paired(_), FullPolicy::DropNew | FullPolicy::DropOld) => FullPolicy::Pause,
-            (_, policy) => policy,
-        };
-        let admission =
-            session.outbox.push_remainder(pieces, sent, end, &route.outbox, policy, &mut self.retained);
+        let pauses =
+            session.outbox.push_remainder(pieces, sent, end, &route.outbox, route.full, &mut self.retained);
         self.ensure_deadline(key, now_ms + self.plan.limits().write_timeout_ms);
-        match admission {
-            Admission::QueuedPause => self.pause_producer(key),
-            Admission::Disconnect => self.slow.push(key),
-            Admission::Queued | Admission::Dropped | Admission::DroppedOld(_) => {}
+        if pauses {
+            self.pause_producer(key);
         }
     }
 
@@ -283,6 +276,9 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         let limits = &self.plan.route(session.route).outbox;
         let resumes = session.outbox.consume(sent, limits, &mut self.retained);
         if session.outbox.is_empty() {
+            if matches!(session.state, State::Lingering { .. }) && !session.marks.fin_sent {
+                self.finishing.push(key);
+            }
             self.count_anew(key);
         }
         if resumes && !planted::is(Bug::ForgetResume) {
@@ -367,10 +363,14 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                 self.finishing.swap_remove(place);
                 continue;
             }
-            let waits = session.dirty != 0 || !session.outbox.is_empty();
-            if waits && !planted::is(Bug::FinBeforeOutbox) {
-                self.hurried |= session.dirty != 0;
+            if session.dirty != 0 && !planted::is(Bug::FinBeforeOutbox) {
+                self.hurried = true;
                 place += 1;
+                continue;
+            }
+            if !session.outbox.is_empty() && !planted::is(Bug::FinBeforeOutbox) {
+                // It is listed again when that is empty: thousands of slow readers must not be looked at in every turn.
+                self.finishing.swap_remove(place);
                 continue;
             }
             if !session.marks.fin_sent

@@ -42,10 +42,12 @@ impl InFlight {
 /// What a session has told or was told, independent of its state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Marks {
-    /// Reading is stopped until the far side has room.
+    /// Reading is stopped: until the outbox that it fills has room, or an early client's upstream is there.
     pub(crate) paused: bool,
     /// Bytes of it are kept for a later turn.
     pub(crate) held: bool,
+    /// So is the end of its receive.
+    pub(crate) end_kept: bool,
     /// What is kept of it has left the receive buffers: it is not read until that was.
     pub(crate) sheltered: bool,
     /// Waits on the shard's list for receive buffers.

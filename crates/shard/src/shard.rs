@@ -20,6 +20,7 @@ use crate::{
     planted::{self, Bug},
     proxy::Upstreams,
     session::{Peer, Session, State},
+    stamp::Stamp,
     turn::{Outgoing, Turn},
 };
 
@@ -82,8 +83,6 @@ pub struct Shard<B: Backend, E: Environment> {
     pub(crate) again: Vec<Key>,
     /// Sessions whose send failed in this turn, with the error.
     pub(crate) broken: Vec<(Key, i32)>,
-    /// Sessions whose outbox has passed its hard limit in this turn.
-    pub(crate) slow: Vec<Key>,
     /// Slots that may be free now.
     pub(crate) freeable: Vec<Key>,
     listening: Vec<Listening>,
@@ -134,7 +133,6 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             starved: VecDeque::new(),
             again: Vec::new(),
             broken: Vec::new(),
-            slow: Vec::new(),
             freeable: Vec::new(),
             listening: Vec::new(),
             mailbox,
@@ -347,10 +345,6 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             self.peer_broke(key, errno);
             self.flush_spans();
         }
-        while let Some(key) = self.slow.pop() {
-            self.slow_consumer(key);
-            self.flush_spans();
-        }
         self.send_fins();
         self.retained.settle();
     }
@@ -550,6 +544,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         let Some(session) = self.registry.get_mut(key) else { return };
         if session.marks.paused {
             session.marks.paused = false;
+            session.since = Stamp::at(self.now_ms);
             self.unpark(key);
             self.arm_receive(key);
             self.count_anew(key);

@@ -16,7 +16,7 @@ use crate::{
     stamp::Stamp,
 };
 
-/// What could not be done when it was due (a ping inside a forwarded frame) is tried again after this.
+/// What could not be done or judged when it was due (a ping inside a forwarded frame) is tried again after this.
 const RETRY_MS: u64 = 1_000;
 
 /// RFC 9110 §15.5.9.
@@ -84,15 +84,20 @@ pub(crate) fn judge<S>(key: Key, session: &Session<S>, plan: &Plan, now_ms: u64)
 
 fn judge_open<S>(earliest: &mut Earliest, key: Key, session: &Session<S>, plan: &Plan, partial: bool) {
     let now_ms = earliest.now_ms;
+    let limits = &plan.route(session.route).limits;
+    if session.marks.held || session.marks.sheltered || session.marks.starved {
+        // What it sent waits here, or in the kernel for buffers.
+        earliest.look_at(now_ms + RETRY_MS);
+        return;
+    }
+    if partial && !session.marks.paused {
+        earliest.by(Timer::Message, session.since.ms(now_ms) + limits.message_timeout_ms);
+    }
     if session.is_held() {
         // Its pong lies unread in the kernel, or its ping waits behind what it has not taken yet: a slow reader is not a
         // silent peer. The write deadline, its own or its far side's, ends it where nothing moves any more.
         earliest.look_at(now_ms + plan.limits().write_timeout_ms);
         return;
-    }
-    let limits = &plan.route(session.route).limits;
-    if partial {
-        earliest.by(Timer::Message, session.since.ms(now_ms) + limits.message_timeout_ms);
     }
     if limits.idle_timeout_ms != 0 && !session.marks.upstream {
         earliest.by(Timer::Idle, session.spoke.ms(now_ms) + limits.idle_timeout_ms);
@@ -136,13 +141,13 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         self.batch = batch;
     }
 
-    /// A session is held no more, or less: its times count from now on.
+    /// A session is held no more, or less: its times count from now on. Not that of its message, which is held only while
+    /// its reader is paused.
     pub(crate) fn count_anew(&mut self, key: Key) {
         let now = Stamp::at(self.now_ms);
         let Some(session) = self.registry.get_mut(key) else { return };
         session.seen = now;
         session.spoke = now;
-        session.since = now;
         session.pinged = now;
         self.look_again(key);
     }

@@ -519,15 +519,23 @@ fn a_slow_reader_of_an_echo_is_not_silent() {
     let half = frame(0x82, &[8; 2_000], true);
     stage.send(socket, &[&frame(0x82, &[7; 40_000], true)[..], &half[..1_000]].concat());
     assert!(stage.socket(socket, |kernel| kernel.receive.is_none()), "it is paused");
-    for _ in 0..40 {
+    let mut seconds = 0;
+    while stage.socket(socket, |kernel| kernel.receive.is_none()) {
+        stage.make_room(socket, 1_000);
+        stage.pass(1);
+        assert_eq!(stage.down(socket), None, "{:?}", stage.log.borrow());
+        seconds += 1;
+        assert!(seconds < 40, "it is read again once it has taken nearly all");
+    }
+    // From now on its half message has three seconds.
+    stage.pass(2);
+    stage.send(socket, &half[1_000..]);
+    for _ in seconds..40 {
         stage.make_room(socket, 1_000);
         stage.pass(1);
         assert_eq!(stage.down(socket), None, "{:?}", stage.log.borrow());
     }
-    // It has taken nearly all, and is read again: from now on its half message has three seconds.
     stage.make_room(socket, usize::MAX);
-    stage.pass(2);
-    stage.send(socket, &half[1_000..]);
     assert_eq!(stage.sent(socket).len(), 40_004 + 2_004);
     // All it was sent are its messages: a ping comes when it has been silent since then.
     stage.pass(6);
@@ -776,4 +784,51 @@ fn a_late_turn_without_events_judges_at_once() {
     stage.world.borrow_mut().now_ms += 60_000;
     stage.turns(2);
     assert!(stage.sent(silent).starts_with(b"HTTP/1.1 408"));
+}
+
+#[test]
+fn reading_slowly_puts_off_no_message_that_is_incomplete() {
+    let mut stage = Stage::new("message_timeout = \"5s\"", ECHO);
+    let client = stage.open();
+    // Its answers trickle, and between them the outbox is empty.
+    stage.socket(client, |kernel| kernel.room = 0);
+    stage.send(client, &frame(0x01, b"a part", true));
+    for _ in 0..8 {
+        stage.send(client, &frame(0x89, b"are you there", true));
+        stage.pass(1);
+        stage.make_room(client, 15);
+        stage.socket(client, |kernel| kernel.room = 0);
+    }
+    stage.make_room(client, usize::MAX);
+    let close = close_frame(1008, "a message took too long to complete");
+    assert!(stage.sent(client).ends_with(&close), "{:?}", stage.log.borrow());
+}
+
+#[test]
+fn of_a_refusal_that_is_too_long_the_status_alone_is_relayed() {
+    for (body, whole) in [(60_000, true), (70_000, false)] {
+        let mut stage = Stage::new("", PROXY);
+        let client = stage.client("");
+        let upstream = client + 1;
+        let token = stage.socket(upstream, |kernel| kernel.connect.take()).expect("it is dialed");
+        stage.world.borrow_mut().complete(Event::Connected { token, errno: 0 });
+        stage.turns(3);
+        let answer = [b"HTTP/1.1 403 No\r\n\r\n", &vec![b'x'; body][..]].concat();
+        for part in answer.chunks(10_000) {
+            if stage.socket(upstream, |kernel| kernel.receive.is_some()) {
+                stage.send(upstream, part);
+            }
+        }
+        if let Some(token) = stage.socket(upstream, |kernel| kernel.receive.take()) {
+            stage.world.borrow_mut().complete(Event::ReceiveEnded { token, end: ReceiveEnd::Eof });
+        }
+        stage.turns(3);
+        let sent = stage.sent(client);
+        assert!(sent.starts_with(b"HTTP/1.1 403 "));
+        let bytes = sent.iter().rev().take_while(|byte| **byte == b'x').count();
+        assert_eq!(bytes, if whole { body } else { 0 });
+        let alone = String::from_utf8_lossy(&sent).contains("\r\nContent-Length: 0\r\n");
+        assert_eq!(alone, !whole, "one that is cut does not look complete");
+        assert!(stage.socket(client, |kernel| kernel.fin));
+    }
 }

@@ -37,7 +37,7 @@ enum Shape {
 enum Step {
     Push(Shape, usize, FullPolicy),
     Append(usize, End),
-    Remainder(Vec<usize>, prop::sample::Index, End),
+    Remainder(Vec<usize>, prop::sample::Index, End, FullPolicy),
     Control(Control, usize),
     Consume(prop::sample::Index),
     ConsumeSendable,
@@ -63,10 +63,10 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     let len = prop_oneof![0usize..3, 1usize..300, 1usize..300, 1000usize..2500];
     let index = any::<prop::sample::Index>;
     let step = prop_oneof![
-        10 => (shape, len.clone(), policy).prop_map(|(shape, len, policy)| Step::Push(shape, len, policy)),
+        10 => (shape, len.clone(), policy.clone()).prop_map(|(shape, len, policy)| Step::Push(shape, len, policy)),
         4 => (len, end.clone()).prop_map(|(len, end)| Step::Append(len, end)),
-        2 => (prop::collection::vec(1usize..200, 1..4), index(), end)
-            .prop_map(|(lens, sent, end)| Step::Remainder(lens, sent, end)),
+        2 => (prop::collection::vec(1usize..200, 1..4), index(), end, policy)
+            .prop_map(|(lens, sent, end, policy)| Step::Remainder(lens, sent, end, policy)),
         4 => (control, 2usize..131).prop_map(|(control, len)| Step::Control(control, len)),
         8 => index().prop_map(Step::Consume),
         4 => Just(Step::ConsumeSendable),
@@ -194,16 +194,14 @@ impl Model {
         admission
     }
 
-    fn remainder(&mut self, bytes: &[u8], end: End) -> Admission {
+    fn remainder(&mut self, bytes: &[u8], end: End, policy: FullPolicy) -> bool {
         if bytes.is_empty() {
-            return Admission::Queued;
+            return false;
         }
         self.items.insert(0, Item::new(bytes, ItemKind::Stream(end)));
-        if self.cost() > LIMITS.soft() {
-            self.paused = true;
-            return Admission::QueuedPause;
-        }
-        Admission::Queued
+        let pauses = policy == FullPolicy::Pause && self.cost() > LIMITS.soft();
+        self.paused |= pauses;
+        pauses
     }
 
     fn control(&mut self, control: Control, bytes: &[u8]) -> bool {
@@ -307,22 +305,16 @@ fn apply(
         }
         // What is left of a send comes back before anything else was sent, and a frame goes on in a stream only.
         Step::Remainder(..) if model.items.first().is_some_and(|item| item.sent > 0) => {}
-        Step::Remainder(_, _, End::Inside)
+        Step::Remainder(_, _, End::Inside, _)
             if !matches!(model.items.first(), None | Some(Item { kind: ItemKind::Stream(_), .. })) => {}
-        Step::Remainder(lens, sent, end) => {
+        Step::Remainder(lens, sent, end, policy) => {
             let pieces: Vec<&[u8]> =
                 lens.iter().enumerate().map(|(n, len)| slice(serial + n, *len)).collect();
             let all = pieces.concat();
             let sent = sent.index(all.len() + 1);
-            let admission = outbox.push_remainder(
-                pieces.iter().copied(),
-                sent,
-                *end,
-                &LIMITS,
-                FullPolicy::Pause,
-                retained,
-            );
-            prop_assert_eq!(admission, model.remainder(&all[sent..], *end));
+            let pauses =
+                outbox.push_remainder(pieces.iter().copied(), sent, *end, &LIMITS, *policy, retained);
+            prop_assert_eq!(pauses, model.remainder(&all[sent..], *end, *policy));
         }
         Step::Control(control, len) => {
             let bytes = slice(serial, *len);

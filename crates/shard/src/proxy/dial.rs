@@ -44,7 +44,7 @@ const UNABLE: Refusal = Refusal {
 };
 
 /// The most of an upstream's refusal that is relayed.
-const REFUSAL_BODY: usize = 64 * 1024;
+const REFUSAL_BYTES: usize = 64 * 1024;
 
 /// Interim answers that an upstream may send before its final one.
 const INTERIMS: u8 = 8;
@@ -330,15 +330,21 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         let plan = std::sync::Arc::clone(&self.plan);
         let Some(session) = self.registry.get_mut(key) else { return bytes.len() };
         let State::Dialing(dialing) = &mut session.state else { return 0 };
-        if let Phase::Refusal { answer, missing, .. } = &mut dialing.phase {
-            let room = missing.unwrap_or(REFUSAL_BODY.saturating_sub(answer.len()));
-            let taken = bytes.len().min(room);
-            answer.extend_from_slice(&bytes[..taken]);
-            if let Some(missing) = missing {
-                *missing -= taken;
-            }
-            if taken == room {
-                self.relay_refusal(key);
+        if let Phase::Refusal { answer, missing, status } = &mut dialing.phase {
+            match missing {
+                Some(missing) => {
+                    let taken = bytes.len().min(*missing);
+                    answer.extend_from_slice(&bytes[..taken]);
+                    *missing -= taken;
+                    if *missing == 0 {
+                        self.relay_refusal(key);
+                    }
+                }
+                None if answer.len() + bytes.len() <= REFUSAL_BYTES => answer.extend_from_slice(bytes),
+                None => {
+                    *answer = status_alone(*status, self.environment.unix_seconds());
+                    self.relay_refusal(key);
+                }
             }
             return bytes.len();
         }
@@ -374,16 +380,18 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             }
             _ => {
                 let mut relayed = Vec::with_capacity(512);
-                let mut dated = answer.fields.all("date").next().is_some();
-                let missing = match answer.relay(&mut relayed) {
+                let framing = answer.relay(&mut relayed);
+                // RFC 9110 §6.6.1: who forwards an answer without a date adds it.
+                if framing.is_ok() && answer.fields.all("date").next().is_none() {
+                    insert_date(&mut relayed, self.environment.unix_seconds());
+                }
+                let missing = match framing {
                     Ok(Framing::Empty) => Some(0),
-                    Ok(Framing::Length(length)) if length <= REFUSAL_BODY as u64 => Some(length as usize),
+                    Ok(Framing::Length(length)) if length <= REFUSAL_BYTES as u64 => Some(length as usize),
                     Ok(Framing::UntilClose) => None,
                     // A body that is long or in chunks is left out: the status is what matters.
                     Ok(Framing::Length(_) | Framing::Chunked) => {
-                        dated = false;
-                        relayed =
-                            page_response(answer.status, "text/plain; charset=utf-8", b"", false, false, &[]);
+                        relayed = status_alone(answer.status, self.environment.unix_seconds());
                         Some(0)
                     }
                     Err(bad) => {
@@ -391,10 +399,6 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                         return bytes.len();
                     }
                 };
-                // RFC 9110 §6.6.1: who forwards an answer without a date adds it.
-                if !dated {
-                    insert_date(&mut relayed, self.environment.unix_seconds());
-                }
                 dialing.phase = Phase::Refusal { status: answer.status, answer: relayed, missing };
                 if missing == Some(0) {
                     self.relay_refusal(key);
@@ -624,4 +628,11 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         let route = self.registry.get(key).map_or(0, |session| session.route.index() as u16);
         self.log(Level::Warn, Some(key), What::UpstreamFailed { upstream, route, reason, errno });
     }
+}
+
+/// What a client is told of an upstream's refusal whose body is not relayed.
+fn status_alone(status: u16, unix_seconds: u64) -> Vec<u8> {
+    let mut answer = page_response(status, "text/plain; charset=utf-8", b"", false, false, &[]);
+    insert_date(&mut answer, unix_seconds);
+    answer
 }

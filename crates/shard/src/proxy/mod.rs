@@ -5,8 +5,8 @@
 //!             │ dial        ▲ retry                ▲ │
 //! upstream  Dialing: connect ──► handshake ──► 101 verified ─► Paired ──► Lingering
 //! ```
-//! Nothing that the client sends is forwarded before the upstream's 101 was verified; what comes early waits, at most one
-//! receive buffer of it. A leg that was upgraded is never used again.
+//! Nothing that the client sends is forwarded before the upstream's 101 was verified; what comes early waits: one
+//! receive buffer, and what had arrived when its reader was paused for it. A leg that was upgraded is never used again.
 
 mod dial;
 mod messages;

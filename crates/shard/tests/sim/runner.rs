@@ -137,7 +137,6 @@ pub(crate) fn check(test: &str, default: u64, run: impl Fn(u64, Trace) -> Outcom
 
 fn replay(test: &str, failure: &Failure) -> String {
     let (target, name) = test.split_once("::").expect("target::test");
-    let profile = if cfg!(debug_assertions) { "" } else { " --release" };
     // A seed has another history where these differ.
     let features = match (cfg!(feature = "record-transport"), cfg!(feature = "planted-bugs")) {
         (false, false) => "",
@@ -146,7 +145,7 @@ fn replay(test: &str, failure: &Failure) -> String {
         (true, true) => " --features record-transport,planted-bugs",
     };
     format!(
-        "  seed {}: {}\n    TIDEGATE_SEED={} cargo test{profile}{features} -p tidegate-shard --test {target} -- --exact {name} --nocapture",
+        "  seed {}: {}\n    TIDEGATE_SEED={} cargo test --profile simulator{features} -p tidegate-shard --test {target} -- --exact {name} --nocapture",
         failure.seed, failure.message, failure.seed
     )
 }
