@@ -417,7 +417,7 @@ def write_document(options, rows):
         date,
         output([options.wstest, "-a"]),
         platform.python_version(),
-        platform.release(),
+        platform.release().split("-")[0],
         platform.machine(),
     )
     table = [made, "", "| %s |" % " | ".join(COLUMNS), ALIGNMENT]

@@ -31,16 +31,16 @@ pub(crate) struct Watch {
 enum Meaning {
     Drain,
     /// The first one again: timeout(1), npm and others pass on to their child what its terminal has sent it already.
-    Echo,
+    Repeat,
     Stop,
 }
 
 impl Meaning {
     fn of(since_first: Option<Duration>) -> Self {
-        const ECHO: Duration = Duration::from_millis(300);
+        const REPEAT: Duration = Duration::from_millis(300);
         match since_first {
             None => Self::Drain,
-            Some(since) if since < ECHO => Self::Echo,
+            Some(since) if since < REPEAT => Self::Repeat,
             Some(_) => Self::Stop,
         }
     }
@@ -71,7 +71,7 @@ impl Caught {
                         shards.send(Mail::Drain(CloseCode::GOING_AWAY));
                         info!("asked to end: closing all sessions (1001); once more to end at once");
                     }
-                    Meaning::Echo => {}
+                    Meaning::Repeat => {}
                     Meaning::Stop => {
                         shards.send(Mail::Stop);
                         warn!("asked again to end: ending at once");
@@ -101,7 +101,7 @@ mod tests {
     fn a_signal_that_comes_twice_is_one() {
         let after = |ms| Meaning::of(Some(Duration::from_millis(ms)));
         assert_eq!(Meaning::of(None), Meaning::Drain);
-        assert_eq!((after(0), after(299)), (Meaning::Echo, Meaning::Echo));
+        assert_eq!((after(0), after(299)), (Meaning::Repeat, Meaning::Repeat));
         assert_eq!((after(300), after(60_000)), (Meaning::Stop, Meaning::Stop));
     }
 }

@@ -1,6 +1,6 @@
-//! What a shard has counted: plain numbers on its own thread, published once in a while.
+//! What a shard has counted: plain numbers on its own thread, which it writes to the log (debug) when it ends.
 
-/// Counters of one shard since its start, and its present gauges.
+/// Counters of one shard since its start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
     /// Connections accepted.

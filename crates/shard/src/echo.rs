@@ -8,8 +8,9 @@ use tidegate_io::Backend;
 use tidegate_registry::{Control, Key};
 use tidegate_wire::{
     close::CloseCode,
+    deflate::{Codecs, Compression},
     frame::{self, ControlFrame, Head, Opcode},
-    message::{Cursor, DecodeContext, Event, OwnedPayload, Payload},
+    message::{Cursor, DecodeContext, Event, OwnedPayload, Payload, Spares},
 };
 
 use crate::{
@@ -72,18 +73,9 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                     let opcode = Opcode::from(kind);
                     let deflate = open.compression.as_mut().filter(|_| payload.len() >= DEFLATE_FROM);
                     if let Some(compression) = deflate {
-                        let mut out = spares.take_large(payload.len());
-                        out.resize(frame::MAX_HEADER, 0);
-                        compression.deflate(codecs, payload.bytes(bytes), &mut out);
+                        let (out, begin) =
+                            deflated_frame(compression, codecs, spares, opcode, payload.bytes(bytes));
                         turn.has_worked(codecs.worked_bytes());
-                        let head = Head {
-                            fin: true,
-                            rsv1: true,
-                            opcode,
-                            len: (out.len() - frame::MAX_HEADER) as u64,
-                            mask: None,
-                        };
-                        let begin = frame::encode_header_before(&mut out, frame::MAX_HEADER, &head);
                         flush(spans, key, place, &mut start, cursor.write);
                         spans.push(Span { key, source: turn.keep(out, begin), content: Content::Messages });
                         if let Payload::Owned(owned) = payload {
@@ -168,6 +160,23 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         }
         bytes.len()
     }
+}
+
+/// A server's frame with a message deflated, and where it begins.
+pub(crate) fn deflated_frame(
+    compression: &mut Compression,
+    codecs: &mut Codecs,
+    spares: &mut Spares,
+    opcode: Opcode,
+    payload: &[u8],
+) -> (Vec<u8>, usize) {
+    let mut out = spares.take_large(payload.len());
+    out.resize(frame::MAX_HEADER, 0);
+    compression.deflate(codecs, payload, &mut out);
+    let len = (out.len() - frame::MAX_HEADER) as u64;
+    let head = Head { fin: true, rsv1: true, opcode, len, mask: None };
+    let begin = frame::encode_header_before(&mut out, frame::MAX_HEADER, &head);
+    (out, begin)
 }
 
 /// The answers that lie end to end become one piece.

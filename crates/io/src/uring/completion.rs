@@ -220,11 +220,13 @@ impl Uring {
             // It may be another session's number: rather one connection lost than two owners of a socket.
             0.. if is_last && self.doubts_last_accept => self.counters.stale += 1,
             descriptor @ 0.. => {
-                // SAFETY: only looked at, and an error where it is none.
+                // SAFETY: the kernel has made it for this completion, and nobody is told of it before this function is. Where
+                // a last completion may repeat an older one's number (`doubts_last_accept`, kernels 6.6 to 6.8-rc4) the arm
+                // above has taken it; the borrow ends before anything is closed.
                 let socket = unsafe { BorrowedFd::borrow_raw(descriptor) };
                 match socket::peer(socket) {
                     Ok(peer) => {
-                        // SAFETY: an open socket that the kernel has just made for us, and has told nobody else.
+                        // SAFETY: as above: open, for it has a peer, and nobody else's.
                         let socket = unsafe { OwnedFd::from_raw_fd(descriptor) };
                         events.push(Event::Accepted { listener: id, socket, peer });
                     }

@@ -9,7 +9,7 @@ use tidegate_wire::{
 
 use super::{PING_MARK, pair::Stop};
 use crate::{
-    echo::DEFLATE_FROM,
+    echo::{DEFLATE_FROM, deflated_frame},
     environment::Environment,
     input::Place,
     output::{Content, Span},
@@ -71,13 +71,9 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                     let opcode = Opcode::from(kind);
                     let deflate = far_messages.compression.as_mut().filter(|_| payload.len() >= DEFLATE_FROM);
                     if let Some(compression) = deflate {
-                        let mut out = spares.take_large(payload.len());
-                        out.resize(frame::MAX_HEADER, 0);
-                        compression.deflate(codecs, payload.bytes(bytes), &mut out);
+                        let (out, begin) =
+                            deflated_frame(compression, codecs, spares, opcode, payload.bytes(bytes));
                         turn.has_worked(codecs.worked_bytes());
-                        let len = (out.len() - frame::MAX_HEADER) as u64;
-                        let head = Head { fin: true, rsv1: true, opcode, len, mask: None };
-                        let begin = frame::encode_header_before(&mut out, frame::MAX_HEADER, &head);
                         if let Payload::Owned(owned) = payload {
                             spares.give(owned.buffer);
                         }
