@@ -47,6 +47,10 @@ pub enum Bug {
     ForwardShort,
     /// Where a poll for room ended: nothing is sent until something else makes the session dirty.
     IgnoreWritable,
+    /// Where the shard is told to end at once: it goes on.
+    IgnoreStop,
+    /// Where the shard ends: the receive buffers that it still holds are not given back.
+    LeakAtEnd,
 }
 
 impl Bug {
@@ -72,6 +76,8 @@ impl Bug {
         Bug::ForwardBeforeVerify,
         Bug::ForwardShort,
         Bug::IgnoreWritable,
+        Bug::IgnoreStop,
+        Bug::LeakAtEnd,
     ];
 }
 

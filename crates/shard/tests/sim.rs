@@ -62,6 +62,19 @@ fn unmet(summary: &Summary) -> Vec<String> {
         ("upstream", &["Echo", "Source", "Silent", "inflated"]),
         ("inflated", &["Gateway { takeover: false }", "Gateway { takeover: true }", "Ends"]),
         ("records", &["echo", "proxy"]),
+        (
+            "stopped",
+            &[
+                "at once",
+                "in a drain",
+                "sessions",
+                "retained bytes",
+                "inflaters",
+                "partial bytes",
+                "sends",
+                "connects",
+            ],
+        ),
         ("shard", &["kept for a later turn", "reader paused"]),
     ] {
         wanted.extend(acts.iter().map(|act| format!("{served}: {act}")));

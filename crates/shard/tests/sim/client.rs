@@ -362,7 +362,7 @@ impl Actor for Client {
             self.gone_anew = true;
         }
         // Who comes later is not concerned.
-        if self.phase != Phase::Waiting || why == Excuse::Drain {
+        if self.phase != Phase::Waiting || matches!(why, Excuse::Drain | Excuse::Stop) {
             self.facts.excuse(self.id, why);
         }
     }

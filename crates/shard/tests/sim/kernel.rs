@@ -502,8 +502,22 @@ impl Net {
         }
     }
 
-    /// The process has ended: connections that were accepted without anybody being told go with it.
-    pub(crate) fn end_process(&mut self) {
+    /// The process has ended: what it still had goes with it, these sockets as closed ones do; so do connections that
+    /// were accepted without anybody being told.
+    pub(crate) fn end_process(&mut self, sockets: &[ConnId]) {
+        let listeners: Vec<u8> = self.listeners.keys().copied().collect();
+        for listener in listeners {
+            if self.listeners[&listener].open {
+                self.unlisten(listener);
+            }
+        }
+        for &conn in sockets {
+            let gate = self.gate(conn);
+            gate.receive = None;
+            gate.poll = None;
+            gate.connect = None;
+            self.close(conn);
+        }
         for conn in 0..self.conns.len() {
             if self.conns[conn].gate.life == Life::Unborn {
                 self.gate(conn).life = Life::Closed;

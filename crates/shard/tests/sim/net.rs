@@ -53,6 +53,8 @@ pub(crate) enum Excuse {
     Jump,
     /// The gateway is drained.
     Drain,
+    /// The gateway was told to end at once.
+    Stop,
     /// The upstream failed.
     Upstream,
 }
@@ -165,8 +167,20 @@ enum Due {
     Letter(usize),
     /// The same, and it ends all sessions.
     Drain(usize),
+    /// The same, and nothing is done after it.
+    Stop(usize),
     /// Nothing but that time passes.
     Tick,
+}
+
+/// Whether the shard was told to end at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stop {
+    Never,
+    /// The letter is in the mailbox.
+    Sent,
+    /// The shard was woken for it: there must be no further turn.
+    Told,
 }
 
 /// What a poll of its connection tells a peer.
@@ -200,6 +214,7 @@ pub(crate) struct Net {
     letters: Vec<Option<Box<dyn FnOnce()>>>,
     /// Posted when all actors are done.
     pub(crate) last_letter: Option<usize>,
+    pub(crate) stop: Stop,
     pub(crate) destinations: Vec<Destination>,
     /// When the clock last jumped.
     pub(crate) jumps: u64,
@@ -251,6 +266,7 @@ impl Net {
             unfinished: 0,
             letters: Vec::new(),
             last_letter: None,
+            stop: Stop::Never,
             destinations: Vec::new(),
             jumps: 0,
             listeners: BTreeMap::new(),
@@ -332,6 +348,13 @@ impl Net {
                     self.excuse(None, Excuse::Drain);
                 }
             }
+            Due::Stop(index) => {
+                if let Some(letter) = self.letters[index].take() {
+                    letter();
+                    self.stop = Stop::Sent;
+                    self.excuse(None, Excuse::Stop);
+                }
+            }
             Due::Tick => {}
         }
     }
@@ -410,6 +433,12 @@ impl Net {
             Some(time) => self.at(time, Due::Drain(index)),
             None => self.last_letter = Some(index),
         }
+    }
+
+    /// The letter that ends the shard at once, to be sent at `time`.
+    pub(crate) fn stop_at(&mut self, time: u64, letter: Box<dyn FnOnce()>) {
+        self.letters.push(Some(letter));
+        self.at(time, Due::Stop(self.letters.len() - 1));
     }
 
     /// Posts the last letter, if that was not done yet.
