@@ -70,6 +70,11 @@ impl Backlog {
         self.lent
     }
 
+    /// What waits for nothing but a turn.
+    pub(crate) fn waiting(&self) -> usize {
+        self.queue.len()
+    }
+
     /// The heap that it holds, added up.
     pub(crate) fn owned_bytes(&self) -> usize {
         self.all().map(Kept::owned_bytes).sum()

@@ -47,6 +47,8 @@ pub enum Bug {
     ForwardShort,
     /// Where a poll for room ended: nothing is sent until something else makes the session dirty.
     IgnoreWritable,
+    /// Where a turn was filled before its input was read to the end: the next one waits for an event.
+    SleepOnRest,
     /// Where the shard is told to end at once: it goes on.
     IgnoreStop,
     /// Where the shard ends: the receive buffers that it still holds are not given back.
@@ -76,6 +78,7 @@ impl Bug {
         Bug::ForwardBeforeVerify,
         Bug::ForwardShort,
         Bug::IgnoreWritable,
+        Bug::SleepOnRest,
         Bug::IgnoreStop,
         Bug::LeakAtEnd,
     ];

@@ -232,7 +232,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         )?;
         self.now_ms = millis(self.backend.now());
         self.settle();
-        let had_events = !(self.events.is_empty() && self.can_take_up());
+        let had_events = !self.events.is_empty() || self.can_take_up();
         self.take_up_kept();
         let mut events = std::mem::take(&mut self.events);
         for event in events.drain(..) {
@@ -301,7 +301,9 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         self.free_dead();
         self.arm_sheltered();
         self.feed_starved();
-        self.hurried |= self.can_take_up();
+        // What filled the turn at hand is kept behind the system call only.
+        let rest = !self.turn.unread.is_empty() && !planted::is(Bug::SleepOnRest);
+        self.hurried |= self.can_take_up() || rest;
     }
 
     /// Outboxes that have more than one send could carry.
