@@ -75,6 +75,8 @@ fn unmet(summary: &Summary) -> Vec<String> {
                 "connects",
             ],
         ),
+        ("silent", &["kept", "idle for too long"]),
+        ("no pings", &["Close", "HalfClose", "Mute", "Stall"]),
         ("shard", &["kept for a later turn", "reader paused"]),
     ] {
         wanted.extend(acts.iter().map(|act| format!("{served}: {act}")));

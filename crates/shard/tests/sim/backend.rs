@@ -185,7 +185,7 @@ impl Backend for SimBackend {
         let idle = sends.is_empty() && !past && net.lent().lent == 0;
         wait(net, self, if remainders.is_empty() { deadline } else { Some(0) }, idle, events);
         // A shard that works off what it has kept gives buffers back.
-        let recycled = std::mem::replace(&mut net.recycled_before, net.recycled);
+        let recycled = mem::replace(&mut net.recycled_before, net.recycled);
         let moved = sends.len() > 0 || operations != net.operations || recycled != net.recycled;
         if past && events.len() == before && !moved {
             net.idle_turns += 1;

@@ -75,6 +75,12 @@ pub(crate) struct Client {
     pings: VecDeque<Vec<u8>>,
     pinged: u64,
     pause: u64,
+    /// It leaves by itself then: nothing ends its silence.
+    leaves: Option<u64>,
+    /// Until then the gateway must keep its silent session.
+    kept_until: u64,
+    /// When it last sent a message.
+    spoke: u64,
     muted: bool,
     frozen: bool,
     violated: Option<Violation>,
@@ -131,6 +137,9 @@ impl Client {
             pings: VecDeque::new(),
             pinged: 0,
             pause: 0,
+            leaves: None,
+            kept_until: 0,
+            spoke: start,
             muted: false,
             frozen: false,
             violated: None,
@@ -206,6 +215,9 @@ impl Client {
         match item {
             Item::Message { opcode, payload } => self.message(opcode, &payload),
             Item::Ping(payload) => {
+                if self.facts.terms.ping_interval == 0 && payload != UPSTREAM_PING {
+                    self.fail("a ping, though there are none");
+                }
                 if !self.muted && self.close_sent.is_none() && self.violated.is_none() {
                     self.control(PONG, &payload);
                 }
@@ -308,9 +320,20 @@ impl Client {
             self.go_silent(net);
         }
         if let Phase::Gone { by } = self.phase {
-            if net.conns[self.conn()].gate.is_closed() {
+            let closed = net.conns[self.conn()].gate.is_closed();
+            if closed && net.now < self.kept_until && !self.is_excused() {
+                self.fail("its session was ended for its silence");
+            }
+            if self.leaves.is_some_and(|time| time <= net.now) && !closed {
+                self.leave_silence(net);
+                return net.wake_at(me, net.now);
+            }
+            if closed {
                 net.close_peer(self.conn(), true);
                 net.cover(format!("gone: {:?}", self.script.acts.last()));
+                if self.kept_until > 0 && !self.is_excused() {
+                    net.cover("silent: idle for too long".to_string());
+                }
                 self.phase = Phase::Done;
                 return;
             }
@@ -333,6 +356,9 @@ impl Client {
         }
     }
 }
+
+/// The ping that an upstream sends behind its fault.
+pub(crate) const UPSTREAM_PING: &[u8] = b"behind the fault";
 
 /// Marks the content of messages that the upstream of a client sends of its own.
 pub(crate) const UPSTREAM: u64 = 1 << 31;

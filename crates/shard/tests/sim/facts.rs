@@ -11,6 +11,7 @@ pub(crate) type Shared = Rc<Facts>;
 pub(crate) struct Terms {
     pub(crate) head_timeout: u64,
     pub(crate) message_timeout: u64,
+    /// 0: never.
     pub(crate) ping_interval: u64,
     pub(crate) pong_timeout: u64,
     pub(crate) close_timeout: u64,
@@ -24,6 +25,13 @@ pub(crate) struct Terms {
     pub(crate) full: Full,
     /// More clients may come than there are slots: then they are refused.
     pub(crate) may_be_full: bool,
+}
+
+impl Terms {
+    /// Nothing ends a session whose peer is silent.
+    pub(crate) fn bear_silence(&self) -> bool {
+        self.ping_interval == 0 && self.idle_timeout == 0
+    }
 }
 
 /// What the echo does with a reader that is too slow.
@@ -77,6 +85,8 @@ struct Standing {
     only_drained: bool,
     /// One side of its pair reads so slowly that an end by Close takes longer than it may.
     crawls: bool,
+    /// Pings that it has sent.
+    pings: u64,
 }
 
 /// Shared by a seed's peers.
@@ -117,6 +127,15 @@ impl Facts {
 
     pub(crate) fn crawls(&self, client: u64) -> bool {
         self.clients.borrow().get(&client).is_some_and(|standing| standing.crawls)
+    }
+
+    pub(crate) fn note_ping(&self, client: u64) {
+        self.clients.borrow_mut().entry(client).or_default().pings += 1;
+    }
+
+    /// How many pings a client has sent.
+    pub(crate) fn pings(&self, client: u64) -> u64 {
+        self.clients.borrow().get(&client).map_or(0, |standing| standing.pings)
     }
 
     pub(crate) fn route_failed(&self, route: usize) {

@@ -54,6 +54,8 @@ impl Environment for Surroundings {
 
 struct Gateway {
     shard: Shard<SimBackend, Surroundings>,
+    /// Without pings an open session may have no deadline.
+    pings: bool,
 }
 
 impl Subject for Gateway {
@@ -89,11 +91,14 @@ impl Subject for Gateway {
             untimed: seen.untimed,
             // A leg that only awaits its final events needs no deadline: the kernel owes them. A client that waits for a
             // leg that dials has that one's.
-            excused_untimed: legs.ending + legs.waiting.min(legs.dialing),
+            excused_untimed: legs.ending
+                + legs.waiting.min(legs.dialing)
+                + if self.pings { 0 } else { legs.open },
             inflaters: seen.inflaters,
             sends: seen.sends,
             turn_bytes: seen.turn_bytes,
             listeners: seen.listeners,
+            kept: seen.kept,
         }
     }
 
@@ -129,7 +134,7 @@ struct Setup {
 }
 
 impl Setup {
-    fn draw(random: &mut Random) -> Setup {
+    fn draw(random: &mut Random, seed: u64) -> Setup {
         let clients = *random.pick(&[4, 40, 100, 200]);
         let clients = random.range(1..=clients);
         let max_sessions = if random.below(6) == 0 { random.size(1..=6) } else { MOST_CLIENTS };
@@ -141,12 +146,14 @@ impl Setup {
             2 => Full::Disconnect,
             _ => Full::Pause,
         };
+        // Of its own: what else a seed draws must not depend on it.
+        let pings = Random::new(seed ^ 0x7069_6e67).below(6) > 0;
         let terms = Terms {
             idle_timeout: if random.below(4) == 0 { 45 * SECONDS } else { 0 },
             full,
             head_timeout: 10 * SECONDS,
             message_timeout: 30 * SECONDS,
-            ping_interval: random.range(5..=25) * SECONDS,
+            ping_interval: random.range(5..=25) * SECONDS * u64::from(pings),
             pong_timeout: 10 * SECONDS,
             close_timeout: 5 * SECONDS,
             write_timeout: 30 * SECONDS,
@@ -304,7 +311,7 @@ fn address(route: usize, place: usize) -> Address {
 /// Runs a seed with the real shard.
 pub(crate) fn run(seed: u64, trace: Trace) -> Outcome {
     let mut world = World::new(seed, trace);
-    let setup = Setup::draw(&mut world.random);
+    let setup = Setup::draw(&mut world.random, seed);
     let text = setup.text();
     world.net.borrow().say(|| text.clone());
     let config = tidegate_config::parse(&text, "seed.toml").unwrap_or_else(|problems| {
@@ -344,7 +351,8 @@ pub(crate) fn run(seed: u64, trace: Trace) -> Outcome {
         // and its sealed copy.
         turn_bytes: 2 * (turn_bytes + 2 * setup.terms.message_bytes + (256 << 10)),
     };
-    let outcome = world.run(Gateway { shard }, &bounds);
+    let pings = setup.terms.ping_interval > 0;
+    let outcome = world.run(Gateway { shard, pings }, &bounds);
     assert!(plan.retained_bytes() == 0, "{} bytes count as retained after the end", plan.retained_bytes());
     outcome
 }

@@ -7,6 +7,9 @@ use super::{
     random::Random,
 };
 
+/// Longer than all that a session may be silent for where there are pings.
+pub(crate) const SILENCE: u64 = 70 * SECONDS;
+
 /// One act of a client whose session is open.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Act {
@@ -191,8 +194,21 @@ impl Script {
         }
         let early = if random.below(4) == 0 { random.size(0..=acts.len()) } else { 0 };
         acts.append(&mut draw_end(random, proxied));
+        if terms.ping_interval == 0 {
+            be_silent(&mut acts, terms);
+        }
         Script { asking, acts, early }
     }
+}
+
+/// Without pings a silence is no fault: whoever is about to fall silent has all its answers first, so that nothing but
+/// the idle time-out may end its session, and where there is none, it ends it itself.
+fn be_silent(acts: &mut Vec<Act>, terms: &Terms) {
+    let Some(at) = acts.iter().position(|act| matches!(act, Act::Freeze | Act::Mute)) else { return };
+    if terms.bear_silence() && acts[at] == Act::Mute {
+        acts.splice(at.., [Act::Pause(SILENCE), Act::Close(Some(1000)), Act::AwaitClose]);
+    }
+    acts.insert(at, Act::AwaitEchoes);
 }
 
 fn draw_act(random: &mut Random, most: usize) -> Act {

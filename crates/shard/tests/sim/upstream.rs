@@ -1,7 +1,7 @@
 //! A virtual upstream: it judges what the gateway sends as its client, and answers well or badly.
 
 use super::{
-    client::UPSTREAM,
+    client::{UPSTREAM, UPSTREAM_PING},
     codec::{self, BINARY, CLOSE, First, Head, Inbox, Item, PING, PONG, TEXT},
     deflate::{Agreement, Deflater, Inflater},
     facts::{self, Deflate, Promise},
@@ -148,6 +148,7 @@ pub(crate) struct Upstream {
     open: bool,
     inbox: Inbox,
     received: u64,
+    pinged: u64,
     sent: u64,
     failed: bool,
     frozen: bool,
@@ -181,6 +182,7 @@ impl Upstream {
             open: false,
             inbox: Inbox::new(true),
             received: 0,
+            pinged: 0,
             sent: 0,
             failed: false,
             frozen: false,
@@ -365,6 +367,11 @@ impl Upstream {
                 self.maybe_fail(net);
             }
             Item::Ping(payload) => {
+                self.pinged += 1;
+                let own = self.facts.pings(self.client.expect("it is open"));
+                if self.facts.terms.ping_interval == 0 && self.pinged > own {
+                    self.fail("a ping, though there are none");
+                }
                 if !self.failed && !self.close_sent {
                     self.control(PONG, &payload);
                 }
@@ -458,7 +465,7 @@ impl Upstream {
         }
         self.link.send(&mut self.random, &bytes);
         if self.random.below(2) == 0 {
-            self.control(PING, b"behind the fault");
+            self.control(PING, UPSTREAM_PING);
         }
     }
 

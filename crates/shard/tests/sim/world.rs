@@ -6,7 +6,7 @@ use super::{
     backend::{Leftovers, SimBackend},
     faults::{Fault, Fired, Swarm},
     kernel::Armed,
-    net::{Net, SECONDS, Shared, Stop, Trace},
+    net::{MILLIS, Net, SECONDS, Shared, Stop, Trace},
     random::Random,
 };
 
@@ -46,6 +46,8 @@ pub(crate) struct Inspection {
     /// Bytes that it owns for them.
     pub(crate) turn_bytes: usize,
     pub(crate) listeners: u32,
+    /// What it could go on with at once.
+    pub(crate) kept: u32,
 }
 
 /// What must not be exceeded.
@@ -127,12 +129,20 @@ impl World {
     pub(crate) fn run<S: Subject>(self, mut subject: S, bounds: &Bounds) -> Outcome {
         let mut outcome = Outcome::default();
         let mut untimed_turns = 0;
+        let mut kept = 0;
         loop {
+            let (now, jumps) = (self.net.borrow().now, self.net.borrow().jumps);
             let goes_on = subject.turn().expect("the simulated backend as a whole does not break");
             let seen = subject.inspect();
             // Between a last byte and its FIN a slot may be without a deadline: the next turn does not wait.
             untimed_turns = if seen.untimed > seen.excused_untimed { untimed_turns + 1 } else { 0 };
             self.check(&seen, bounds, untimed_turns);
+            let slept = self.net.borrow().now - now;
+            assert!(
+                kept == 0 || slept < MILLIS || self.net.borrow().jumps > jumps,
+                "a turn of {slept} µs, though {kept} events were kept for it"
+            );
+            kept = seen.kept;
             outcome.turns += 1;
             outcome.history = mix(outcome.history, &seen, self.net.borrow().now);
             if !goes_on {

@@ -4,8 +4,8 @@ use super::{
     super::{
         codec::{self, BINARY, CLOSE, CONTINUATION, First, PING, PONG, TEXT},
         facts::{Deflate, Promise},
-        net::{ActorId, Net},
-        script::{Act, Violation},
+        net::{ActorId, Net, SECONDS},
+        script::{Act, SILENCE, Violation},
     },
     CRAWL, Client, Phase, SLACK,
 };
@@ -34,6 +34,7 @@ impl Client {
             payload = self.pinged.to_be_bytes().to_vec();
         }
         self.pinged += 1;
+        self.facts.note_ping(self.id);
         self.control(PING, &payload);
         self.pings.push_back(payload);
     }
@@ -75,6 +76,7 @@ impl Client {
                 net.wake_at(me, self.pause);
             }
             Act::Message { opcode, len, frames, ping_between } => {
+                self.spoke = net.now;
                 self.send_message(opcode, len, frames, ping_between);
             }
             Act::Ping(len) => self.ping(len),
@@ -124,6 +126,7 @@ impl Client {
             Act::Freeze => {
                 self.frozen = true;
                 self.go_silent(net);
+                self.insist_on_silence();
             }
         }
     }
@@ -131,12 +134,45 @@ impl Client {
     /// From now on the gateway has to find out by itself.
     pub(super) fn go_silent(&mut self, net: &Net) {
         let terms = &self.facts.terms;
-        let longest = terms.ping_interval
+        if terms.bear_silence() {
+            self.leaves = Some(net.now + SILENCE);
+            return self.gone(u64::MAX / 2);
+        }
+        // Without pings the idle time-out must do.
+        let silence = if terms.ping_interval > 0 { terms.ping_interval } else { terms.idle_timeout };
+        let longest = silence
             + terms.pong_timeout
             + terms.write_timeout
             + terms.message_timeout
             + 2 * terms.close_timeout;
         self.gone(net.now + longest + 2 * SLACK);
+    }
+
+    /// Where there are no pings, a silent session that owes it nothing is kept until the idle time-out.
+    fn insist_on_silence(&mut self) {
+        let served = matches!(self.promise(), Promise::Echo | Promise::Proxied { .. });
+        let settled = self.expected.is_empty() && self.pings.is_empty() && self.close_got.is_none();
+        let terms = &self.facts.terms;
+        if terms.ping_interval == 0 && served && settled {
+            self.kept_until = match (self.leaves, terms.idle_timeout) {
+                (Some(leaves), _) => leaves,
+                // The stamps of a session are rounded.
+                (None, idle) => self.spoke + idle - SECONDS,
+            };
+        }
+    }
+
+    /// Nobody has ended its silence: it resets its connection, which the gateway finds out at once, or when it has given
+    /// up the far side that it waits for.
+    pub(super) fn leave_silence(&mut self, net: &mut Net) {
+        if self.kept_until > 0 && !self.is_excused() {
+            net.cover("silent: kept".to_string());
+        }
+        self.leaves = None;
+        self.kept_until = 0;
+        net.close_peer(self.conn(), true);
+        let terms = &self.facts.terms;
+        self.gone(net.now + terms.write_timeout + 2 * terms.close_timeout + SLACK);
     }
 
     pub(super) fn gone(&mut self, by: u64) {

@@ -79,6 +79,9 @@ impl Client {
                     None => "no end of its own".to_string(),
                 };
                 net.cover(format!("{served}: {act}"));
+                if self.facts.terms.ping_interval == 0 {
+                    net.cover(format!("no pings: {act}"));
+                }
                 if self.listener == 1 {
                     net.cover(format!("records: {served}"));
                 }
