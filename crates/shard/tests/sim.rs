@@ -77,6 +77,9 @@ fn unmet(summary: &Summary) -> Vec<String> {
         ),
         ("silent", &["kept", "idle for too long"]),
         ("no pings", &["Close", "HalfClose", "Mute", "Stall"]),
+        ("unfit", &["echo, status 403", "echo, status 404", "proxy, status 403", "proxy, status 404"]),
+        ("subprotocol", &["echo", "proxy"]),
+        ("origin", &["echo", "proxy"]),
         ("shard", &["kept for a later turn", "reader paused"]),
     ] {
         wanted.extend(acts.iter().map(|act| format!("{served}: {act}")));

@@ -13,10 +13,11 @@ use super::{
     codec::{self, Inbox, Item, PONG},
     deflate::{Deflater, OFFERS},
     facts::{self, Promise},
+    fitting::Asks,
     link::{Link, Pace},
     net::{Actor, ActorId, ConnId, Excuse, Net, SECONDS},
     random::Random,
-    script::{Act, Script, Violation},
+    script::{Act, Asking, Script, Violation},
 };
 
 /// How long a client waits without any progress for what it may insist on.
@@ -63,6 +64,9 @@ pub(crate) struct Client {
     phase: Phase,
     key: String,
     offer: Option<&'static str>,
+    asks: Asks,
+    /// The status with which its route refuses it.
+    unfit: Option<u16>,
     deflater: Option<Deflater>,
     head: Vec<u8>,
     page_read: bool,
@@ -112,6 +116,11 @@ impl Client {
         if pace.crawls() && proxied {
             facts.note_crawl(id);
         }
+        let demands = facts.routes[route].demands;
+        let right = matches!(script.asking, Asking::Right | Asking::PageFirst);
+        // Of its own: what else a client does must not depend on it.
+        let asks = demands.draw_asks(&mut Random::new(random.clone().next() ^ 0x6669_7473), !right);
+        facts.note_asks(id, &asks);
         let mut nonce = [0; 16];
         random.fill(&mut nonce);
         Client {
@@ -127,6 +136,8 @@ impl Client {
             phase: Phase::Waiting,
             key: codec::base64(&nonce),
             offer: (random.below(2) == 0).then(|| *random.pick(&OFFERS)),
+            unfit: demands.refusal(&asks),
+            asks,
             deflater: None,
             head: Vec::new(),
             page_read: false,

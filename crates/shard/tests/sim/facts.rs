@@ -2,7 +2,10 @@
 
 use std::{cell::RefCell, collections::BTreeMap, rc::Rc};
 
-use super::net::Excuse;
+use super::{
+    fitting::{Asks, Demands},
+    net::Excuse,
+};
 
 pub(crate) type Shared = Rc<Facts>;
 
@@ -64,6 +67,7 @@ pub(crate) struct RoutePlan {
     pub(crate) prefix: String,
     pub(crate) promise: Promise,
     pub(crate) deflate: Deflate,
+    pub(crate) demands: Demands,
 }
 
 /// Who compresses on a route.
@@ -87,6 +91,9 @@ struct Standing {
     crawls: bool,
     /// Pings that it has sent.
     pings: u64,
+    asks: Asks,
+    /// The subprotocol that its upstream has chosen.
+    chosen: Option<&'static str>,
 }
 
 /// Shared by a seed's peers.
@@ -136,6 +143,22 @@ impl Facts {
     /// How many pings a client has sent.
     pub(crate) fn pings(&self, client: u64) -> u64 {
         self.clients.borrow().get(&client).map_or(0, |standing| standing.pings)
+    }
+
+    pub(crate) fn note_asks(&self, client: u64, asks: &Asks) {
+        self.clients.borrow_mut().entry(client).or_default().asks = asks.clone();
+    }
+
+    pub(crate) fn asks(&self, client: u64) -> Asks {
+        self.clients.borrow().get(&client).map(|standing| standing.asks.clone()).unwrap_or_default()
+    }
+
+    pub(crate) fn choose(&self, client: u64, subprotocol: Option<&'static str>) {
+        self.clients.borrow_mut().entry(client).or_default().chosen = subprotocol;
+    }
+
+    pub(crate) fn chosen(&self, client: u64) -> Option<&'static str> {
+        self.clients.borrow().get(&client).and_then(|standing| standing.chosen)
     }
 
     pub(crate) fn route_failed(&self, route: usize) {

@@ -19,6 +19,7 @@ use super::{
     backend::{SimBackend, SimListener, SimWaker},
     client::Client,
     facts::{Deflate, Facts, Full, Promise, RoutePlan, Shared, Terms},
+    fitting::Demands,
     kernel::Armed,
     net::{Connect, Destination, MILLIS, Net, SECONDS, Trace},
     random::Random,
@@ -129,6 +130,7 @@ struct Setup {
     proxy_settings: String,
     /// By route, the echo first.
     deflate: Vec<Deflate>,
+    demands: Vec<Demands>,
     codecs: String,
     inflaters: u32,
 }
@@ -164,6 +166,9 @@ impl Setup {
         };
         let proxies: Vec<_> = (0..random.below(4)).map(|_| draw_upstreams(random)).collect();
         let deflate = (0..=proxies.len()).map(|route| draw_deflate(random, route > 0)).collect();
+        // Of its own: what else a seed draws must not depend on it.
+        let mut fitting = Random::new(seed ^ 0x6669_7473);
+        let demands = (0..=proxies.len()).map(|_| Demands::draw(&mut fitting)).collect();
         let inflaters = *random.pick(&[1, 2, 64]);
         let codecs = format!(
             "inflaters = {}\ndeflaters = {}\ntakeover_bytes = {}\n",
@@ -180,6 +185,7 @@ impl Setup {
             max_sessions,
             clients,
             deflate,
+            demands,
             codecs,
             inflaters,
             named: proxies.iter().map(|_| random.below(4) == 0).collect(),
@@ -189,8 +195,12 @@ impl Setup {
     }
 
     fn routes(&self) -> Vec<RoutePlan> {
-        let mut routes =
-            vec![RoutePlan { prefix: "/echo".to_string(), promise: Promise::Echo, deflate: self.deflate[0] }];
+        let mut routes = vec![RoutePlan {
+            prefix: "/echo".to_string(),
+            promise: Promise::Echo,
+            deflate: self.deflate[0],
+            demands: self.demands[0],
+        }];
         for (place, upstreams) in self.proxies.iter().enumerate() {
             // The last one serves where several stand in a row: those before it cannot be reached.
             let (mode, connect) = *upstreams.last().expect("at least one");
@@ -202,6 +212,7 @@ impl Setup {
                 prefix: format!("/p/{place}"),
                 promise,
                 deflate: self.deflate[place + 1],
+                demands: self.demands[place + 1],
             });
         }
         routes
@@ -214,7 +225,7 @@ impl Setup {
             "version = 1\n[limits]\nmax_sessions = {}\nmessage_bytes = {}\noutbox_soft = {}\noutbox_hard = {}\n\
              head_timeout = {}\nmessage_timeout = {}\nping_interval = {}\npong_timeout = {}\nclose_timeout = {}\n\
              write_timeout = {}\nidle_timeout = {}\n{}[[listener]]\nbind = \"127.0.0.1:9001\"\n\
-             [[route]]\npath = \"/\"\npage = {{}}\n[[route]]\npath = \"/echo\"\necho = {{ {} }}\nfull = \"{}\"\n",
+             [[route]]\npath = \"/\"\npage = {{}}\n[[route]]\npath = \"/echo\"\n{}echo = {{ {} }}\nfull = \"{}\"\n",
             self.max_sessions,
             terms.message_bytes,
             self.outbox_soft,
@@ -227,6 +238,7 @@ impl Setup {
             seconds(terms.write_timeout),
             seconds(terms.idle_timeout),
             self.codecs,
+            self.demands[0].text(),
             match self.deflate[0] {
                 Deflate::Nobody | Deflate::Ends => "deflate = \"off\"",
                 Deflate::Gateway { takeover: true } => "context_takeover = true",
@@ -252,8 +264,9 @@ impl Setup {
                 })
                 .collect();
             text += &format!(
-                "[[route]]\npath = \"/p/{route}/*\"\n[route.proxy]\nupstreams = [{}]\nconnect_timeout = {}\n\
+                "[[route]]\npath = \"/p/{route}/*\"\n{}[route.proxy]\nupstreams = [{}]\nconnect_timeout = {}\n\
                  handshake_timeout = {}\n{}{}",
+                self.demands[route + 1].text(),
                 urls.join(", "),
                 seconds(terms.connect_timeout),
                 seconds(terms.handshake_timeout),

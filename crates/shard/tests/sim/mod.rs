@@ -12,6 +12,7 @@ pub(crate) mod codec;
 pub(crate) mod deflate;
 pub(crate) mod facts;
 pub(crate) mod faults;
+pub(crate) mod fitting;
 pub(crate) mod gateway;
 pub(crate) mod kernel;
 pub(crate) mod link;

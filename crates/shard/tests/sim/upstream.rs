@@ -232,6 +232,12 @@ impl Upstream {
         if self.link.pace.crawls() {
             self.facts.note_crawl(id);
         }
+        let asks = self.facts.asks(id);
+        let unfit = self.facts.routes[self.route].demands.refusal(&asks);
+        assert!(unfit.is_none(), "{}: its client should have got {unfit:?}: {asks:?}", self.describe());
+        let offers = (!asks.subprotocols.is_empty()).then(|| asks.subprotocols.join(", "));
+        assert_eq!(head.one("sec-websocket-protocol"), offers.as_deref(), "{}", self.describe());
+        assert_eq!(head.one("origin"), asks.origin, "{}", self.describe());
         let lower = |name| head.one(name).map(str::to_ascii_lowercase);
         assert_eq!(lower("upgrade").as_deref(), Some("websocket"));
         assert_eq!(lower("connection").as_deref(), Some("upgrade"));
@@ -328,6 +334,14 @@ impl Upstream {
                 text += "Sec-WebSocket-Extensions: permessage-deflate; server_max_window_bits=7\r\n";
             }
             Some(Wrong::Protocol) => text += "Sec-WebSocket-Protocol: chat\r\n",
+            None => {
+                let client = self.client.expect("it has asked");
+                let chosen = self.facts.asks(client).choice(client);
+                self.facts.choose(client, chosen);
+                if let Some(chosen) = chosen {
+                    text += &format!("Sec-WebSocket-Protocol: {chosen}\r\n");
+                }
+            }
             Some(Wrong::LongHead) => text += &format!("X-Long: {}\r\n", "y".repeat(40_000)),
             _ => {}
         }

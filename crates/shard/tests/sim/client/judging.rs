@@ -70,6 +70,11 @@ impl Client {
             (Phase::Asking | Phase::Answered { .. }, Asking::Wrong(mistake), _) => {
                 net.cover(format!("{mistake:?}"));
             }
+            (Phase::Answered { status, .. }, Asking::Right | Asking::PageFirst, _)
+                if self.unfit.is_some() =>
+            {
+                net.cover(format!("unfit: {served}, status {status}"));
+            }
             (Phase::Answered { status, .. }, _, _) => net.cover(format!("{served}: status {status}")),
             (Phase::Open, _, last) => {
                 let act = match last {
@@ -81,6 +86,13 @@ impl Client {
                 net.cover(format!("{served}: {act}"));
                 if self.facts.terms.ping_interval == 0 {
                     net.cover(format!("no pings: {act}"));
+                }
+                let demands = &self.facts.routes[self.route].demands;
+                if !demands.subprotocols.is_empty() {
+                    net.cover(format!("subprotocol: {served}"));
+                }
+                if !demands.origins.is_empty() && self.asks.origin.is_some() {
+                    net.cover(format!("origin: {served}"));
                 }
                 if self.listener == 1 {
                     net.cover(format!("records: {served}"));
