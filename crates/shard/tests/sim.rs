@@ -80,6 +80,7 @@ fn unmet(summary: &Summary) -> Vec<String> {
         ("unfit", &["echo, status 403", "echo, status 404", "proxy, status 403", "proxy, status 404"]),
         ("subprotocol", &["echo", "proxy"]),
         ("origin", &["echo", "proxy"]),
+        ("utf8", &["passed to the upstream", "refused by the upstream"]),
         ("shard", &["kept for a later turn", "reader paused"]),
     ] {
         wanted.extend(acts.iter().map(|act| format!("{served}: {act}")));

@@ -297,6 +297,12 @@ impl Client {
         if !allowed {
             self.fail(&format!("a Close with {code:?}"));
         }
+        let judged = self.last == Some(Act::Violate(Violation::BadText))
+            && self.is_upstreams(Violation::BadText)
+            && code == Some(1007);
+        if judged && !self.facts.had_bad_text(self.id) && !self.is_excused() {
+            self.fail("its text was refused, not passed to its upstream");
+        }
         if self.close_sent.is_none() && self.violated.is_none() && self.last != Some(Act::HalfClose) {
             self.send_close(code);
         }
@@ -367,6 +373,9 @@ impl Client {
         }
     }
 }
+
+/// A text that is not UTF-8: a surrogate.
+pub(crate) const BAD_TEXT: &[u8] = b"abc\xed\xa0\x80";
 
 /// The ping that an upstream sends behind its fault.
 pub(crate) const UPSTREAM_PING: &[u8] = b"behind the fault";

@@ -68,6 +68,8 @@ pub(crate) struct RoutePlan {
     pub(crate) promise: Promise,
     pub(crate) deflate: Deflate,
     pub(crate) demands: Demands,
+    /// Text that is not UTF-8 goes to the upstream, which refuses it.
+    pub(crate) any_text: bool,
 }
 
 /// Who compresses on a route.
@@ -94,6 +96,8 @@ struct Standing {
     asks: Asks,
     /// The subprotocol that its upstream has chosen.
     chosen: Option<&'static str>,
+    /// Its text that is not UTF-8 has come to its upstream.
+    bad_text: bool,
 }
 
 /// Shared by a seed's peers.
@@ -159,6 +163,14 @@ impl Facts {
 
     pub(crate) fn chosen(&self, client: u64) -> Option<&'static str> {
         self.clients.borrow().get(&client).and_then(|standing| standing.chosen)
+    }
+
+    pub(crate) fn note_bad_text(&self, client: u64) {
+        self.clients.borrow_mut().entry(client).or_default().bad_text = true;
+    }
+
+    pub(crate) fn had_bad_text(&self, client: u64) -> bool {
+        self.clients.borrow().get(&client).is_some_and(|standing| standing.bad_text)
     }
 
     pub(crate) fn route_failed(&self, route: usize) {

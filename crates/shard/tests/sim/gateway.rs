@@ -131,6 +131,8 @@ struct Setup {
     /// By route, the echo first.
     deflate: Vec<Deflate>,
     demands: Vec<Demands>,
+    /// Where the upstream judges texts.
+    any_text: Vec<bool>,
     codecs: String,
     inflaters: u32,
 }
@@ -169,6 +171,8 @@ impl Setup {
         // Of its own: what else a seed draws must not depend on it.
         let mut fitting = Random::new(seed ^ 0x6669_7473);
         let demands = (0..=proxies.len()).map(|_| Demands::draw(&mut fitting)).collect();
+        let mut texts = Random::new(seed ^ 0x7574_6638);
+        let any_text = (0..=proxies.len()).map(|route| route > 0 && texts.below(2) == 0).collect();
         let inflaters = *random.pick(&[1, 2, 64]);
         let codecs = format!(
             "inflaters = {}\ndeflaters = {}\ntakeover_bytes = {}\n",
@@ -186,6 +190,7 @@ impl Setup {
             clients,
             deflate,
             demands,
+            any_text,
             codecs,
             inflaters,
             named: proxies.iter().map(|_| random.below(4) == 0).collect(),
@@ -200,6 +205,7 @@ impl Setup {
             promise: Promise::Echo,
             deflate: self.deflate[0],
             demands: self.demands[0],
+            any_text: false,
         }];
         for (place, upstreams) in self.proxies.iter().enumerate() {
             // The last one serves where several stand in a row: those before it cannot be reached.
@@ -213,9 +219,16 @@ impl Setup {
                 promise,
                 deflate: self.deflate[place + 1],
                 demands: self.demands[place + 1],
+                any_text: self.has_any_text(place + 1),
             });
         }
         routes
+    }
+
+    /// Upstreams that fail do not judge texts.
+    fn has_any_text(&self, route: usize) -> bool {
+        let (mode, _) = self.proxies[route - 1].last().expect("at least one");
+        self.any_text[route] && matches!(mode, Mode::Echo { .. } | Mode::Source { .. })
     }
 
     fn text(&self) -> String {
@@ -265,12 +278,13 @@ impl Setup {
                 .collect();
             text += &format!(
                 "[[route]]\npath = \"/p/{route}/*\"\n{}[route.proxy]\nupstreams = [{}]\nconnect_timeout = {}\n\
-                 handshake_timeout = {}\n{}{}",
+                 handshake_timeout = {}\n{}{}{}",
                 self.demands[route + 1].text(),
                 urls.join(", "),
                 seconds(terms.connect_timeout),
                 seconds(terms.handshake_timeout),
                 self.proxy_settings,
+                if self.has_any_text(route + 1) { "utf8 = \"upstream\"\n" } else { "" },
                 match self.deflate[route + 1] {
                     Deflate::Nobody => "deflate = \"off\"\n",
                     Deflate::Ends => "deflate = \"pass\"\n",

@@ -1,7 +1,7 @@
 //! A virtual upstream: it judges what the gateway sends as its client, and answers well or badly.
 
 use super::{
-    client::{UPSTREAM, UPSTREAM_PING},
+    client::{BAD_TEXT, UPSTREAM, UPSTREAM_PING},
     codec::{self, BINARY, CLOSE, First, Head, Inbox, Item, PING, PONG, TEXT},
     deflate::{Agreement, Deflater, Inflater},
     facts::{self, Deflate, Promise},
@@ -168,6 +168,8 @@ impl Upstream {
         mut random: Random,
     ) -> Upstream {
         let pace = Pace::draw(&mut random);
+        let mut inbox = Inbox::new(true);
+        inbox.any_text = facts.routes[route].any_text;
         Upstream {
             facts: facts::Shared::clone(facts),
             route,
@@ -180,7 +182,7 @@ impl Upstream {
             extension: None,
             deflater: None,
             open: false,
-            inbox: Inbox::new(true),
+            inbox,
             received: 0,
             pinged: 0,
             sent: 0,
@@ -366,6 +368,15 @@ impl Upstream {
         match item {
             Item::Message { opcode, payload } => {
                 let id = self.client.expect("it is open");
+                if opcode == TEXT && payload == BAD_TEXT {
+                    // On other routes its inbox would not have taken it.
+                    net.cover("utf8: passed to the upstream".to_string());
+                    self.facts.note_bad_text(id);
+                    if !self.close_sent {
+                        self.send_close(Some(1007));
+                    }
+                    return;
+                }
                 let expected = codec::content(id, self.received, opcode, payload.len());
                 if payload != expected {
                     self.fail(&format!(

@@ -7,7 +7,7 @@ use super::{
         net::{ActorId, Net, SECONDS},
         script::{Act, SILENCE, Violation},
     },
-    CRAWL, Client, Phase, SLACK,
+    BAD_TEXT, CRAWL, Client, Phase, SLACK,
 };
 
 impl Client {
@@ -93,7 +93,8 @@ impl Client {
                     violation = Violation::ReservedOpcode;
                 }
                 self.last = Some(Act::Violate(violation));
-                self.violated = Some(violation);
+                // It is for its upstream to end the session then.
+                self.violated = (!self.is_upstreams(violation)).then_some(violation);
                 self.violate(violation);
             }
             Act::HalfClose => {
@@ -214,6 +215,13 @@ impl Client {
         self.sent += 1;
     }
 
+    /// Whether its upstream, not the gateway, has to find a fault. Where the gateway compresses, it reads the texts anyhow.
+    pub(super) fn is_upstreams(&self, violation: Violation) -> bool {
+        let route = &self.facts.routes[self.route];
+        let read = self.deflater.is_some() && route.deflate != Deflate::Ends;
+        violation == Violation::BadText && route.any_text && !read
+    }
+
     pub(super) fn violate(&mut self, violation: Violation) {
         let mut bytes = Vec::new();
         let mask = self.mask();
@@ -237,7 +245,7 @@ impl Client {
                 codec::frame(&mut bytes, whole(CLOSE), &codec::close_payload(Some(code), ""), mask);
             }
             Violation::CloseByte => codec::frame(&mut bytes, whole(CLOSE), &[3], mask),
-            Violation::BadText => codec::frame(&mut bytes, whole(TEXT), b"abc\xed\xa0\x80", mask),
+            Violation::BadText => codec::frame(&mut bytes, whole(TEXT), BAD_TEXT, mask),
             Violation::TooBig => {
                 codec::header(&mut bytes, whole(BINARY), self.facts.terms.message_bytes + 1, mask);
             }

@@ -84,6 +84,9 @@ impl Client {
                     None => "no end of its own".to_string(),
                 };
                 net.cover(format!("{served}: {act}"));
+                if self.facts.had_bad_text(self.id) && self.close_got == Some(Some(1007)) {
+                    net.cover("utf8: refused by the upstream".to_string());
+                }
                 if self.facts.terms.ping_interval == 0 {
                     net.cover(format!("no pings: {act}"));
                 }
