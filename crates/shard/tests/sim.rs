@@ -81,6 +81,7 @@ fn unmet(summary: &Summary) -> Vec<String> {
         ("subprotocol", &["echo", "proxy"]),
         ("origin", &["echo", "proxy"]),
         ("utf8", &["passed to the upstream", "refused by the upstream"]),
+        ("fair", &["before others", "among others"]),
         ("shard", &["kept for a later turn", "reader paused"]),
     ] {
         wanted.extend(acts.iter().map(|act| format!("{served}: {act}")));

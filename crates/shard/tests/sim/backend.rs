@@ -174,6 +174,7 @@ impl Backend for SimBackend {
                 remainders.push(Remainder { index: index as u32, sent: sent.sent, errno: sent.errno });
             }
         }
+        net.check_fairness();
         // In the order of their sends or in any other: a shard finds them by their index.
         if remainders.len() > 1 && net.random.chance(256) {
             remainders.reverse();
@@ -242,8 +243,8 @@ fn wait(
                     backend.leftovers.stopped.set(true);
                 }
             }
-            for what in ready {
-                net.told(&what);
+            for (index, what) in ready.into_iter().enumerate() {
+                net.told(&what, index == 0 && !woken);
                 net.counters.events += 1;
                 let event = event(what, &backend.leftovers);
                 net.say(|| format!("turn {}: {event:?}", net.counters.turns));

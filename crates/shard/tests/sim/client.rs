@@ -79,6 +79,10 @@ pub(crate) struct Client {
     pings: VecDeque<Vec<u8>>,
     pinged: u64,
     pause: u64,
+    /// It asks one small thing at a time.
+    modest: bool,
+    /// Where its question begins among all that it writes.
+    asks_from: Option<u64>,
     /// It leaves by itself then: nothing ends its silence.
     leaves: Option<u64>,
     /// Until then the gateway must keep its silent session.
@@ -111,8 +115,15 @@ impl Client {
         mut random: Random,
     ) -> Client {
         let proxied = facts.routes[route].promise != Promise::Echo;
-        let script = Script::draw(&mut random, &facts.terms, proxied);
-        let pace = Pace::draw(&mut random);
+        let mut script = Script::draw(&mut random, &facts.terms, proxied);
+        let mut pace = Pace::draw(&mut random);
+        // Of its own: what else a client does must not depend on it.
+        let mut own = Random::new(random.clone().next() ^ 0x6661_6972);
+        let modest = !proxied && own.below(6) == 0;
+        if modest {
+            script = Script::modest(&mut own);
+            pace = Pace::FULL;
+        }
         if pace.crawls() && proxied {
             facts.note_crawl(id);
         }
@@ -148,6 +159,8 @@ impl Client {
             pings: VecDeque::new(),
             pinged: 0,
             pause: 0,
+            modest,
+            asks_from: None,
             leaves: None,
             kept_until: 0,
             spoke: start,
@@ -400,6 +413,7 @@ impl Actor for Client {
         }
         self.act_on(net, me);
         self.link().flush(net, me);
+        self.note_question(net);
         self.watch(net, me);
     }
 

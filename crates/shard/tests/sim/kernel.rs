@@ -124,6 +124,12 @@ impl Gate {
         self.life == Life::Closed
     }
 
+    /// Whether it can be answered at once.
+    pub(crate) fn takes_all(&self) -> bool {
+        let over = self.broken.is_some() || self.shut_write || self.shut_both;
+        self.is_open() && self.poll.is_none() && !over
+    }
+
     fn is_open(&self) -> bool {
         self.life == Life::Open
     }
@@ -410,6 +416,7 @@ impl Net {
 
     /// Takes a send: how many bytes, and the errno where they are not all.
     pub(crate) fn send(&mut self, turn: u64, conn: ConnId, pieces: &mut dyn Iterator<Item = &[u8]>) -> Sent {
+        self.answers(conn);
         let described = || format!("#{conn}");
         let mut total = 0;
         let mut count = 0;

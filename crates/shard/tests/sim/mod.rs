@@ -11,6 +11,7 @@ pub(crate) mod client;
 pub(crate) mod codec;
 pub(crate) mod deflate;
 pub(crate) mod facts;
+pub(crate) mod fairness;
 pub(crate) mod faults;
 pub(crate) mod fitting;
 pub(crate) mod gateway;

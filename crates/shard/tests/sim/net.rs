@@ -15,6 +15,7 @@ use std::{
 use tidegate_io::{Address, Counters, Pool};
 
 use super::{
+    fairness::Asked,
     faults::{Fault, Fired, Swarm},
     kernel::{Gate, Listening, Pending},
     random::Random,
@@ -123,6 +124,7 @@ pub(crate) struct Conn {
     pub(crate) gate: Gate,
     /// Whether the three-way handshake is over.
     pub(crate) established: bool,
+    pub(crate) asked: Asked,
 }
 
 /// What a connect to a virtual upstream meets.
@@ -215,6 +217,12 @@ pub(crate) struct Net {
     /// Posted when all actors are done.
     pub(crate) last_letter: Option<usize>,
     pub(crate) stop: Stop,
+    /// The shard was told to end, or the clock has jumped: sessions end without their answers.
+    pub(crate) ending: bool,
+    /// What the shard keeps for the next turn.
+    pub(crate) kept: u32,
+    /// Whose question is not answered yet.
+    pub(crate) asking: Vec<ConnId>,
     pub(crate) destinations: Vec<Destination>,
     /// When the clock last jumped.
     pub(crate) jumps: u64,
@@ -267,6 +275,9 @@ impl Net {
             letters: Vec::new(),
             last_letter: None,
             stop: Stop::Never,
+            ending: false,
+            kept: 0,
+            asking: Vec::new(),
             destinations: Vec::new(),
             jumps: 0,
             listeners: BTreeMap::new(),
@@ -345,12 +356,14 @@ impl Net {
             Due::Drain(index) => {
                 if let Some(letter) = self.letters[index].take() {
                     letter();
+                    self.ending = true;
                     self.excuse(None, Excuse::Drain);
                 }
             }
             Due::Stop(index) => {
                 if let Some(letter) = self.letters[index].take() {
                     letter();
+                    self.ending = true;
                     self.stop = Stop::Sent;
                     self.excuse(None, Excuse::Stop);
                 }
@@ -469,6 +482,7 @@ impl Net {
         self.fired.count(Fault::ClockJump);
         self.now += by;
         self.jumps += 1;
+        self.ending = true;
         self.excuse(None, Excuse::Jump);
     }
 

@@ -174,6 +174,19 @@ pub(crate) struct Script {
 }
 
 impl Script {
+    /// Asks one small thing after the other.
+    pub(crate) fn modest(random: &mut Random) -> Script {
+        let mut acts = Vec::new();
+        for _ in 0..random.range(1..=40) {
+            let (opcode, len) = (*random.pick(&[TEXT, BINARY]), random.size(0..=60));
+            acts.push(Act::Message { opcode, len, frames: 1, ping_between: false });
+            acts.push(Act::AwaitEchoes);
+            acts.push(Act::Pause(*random.pick(&[0, MILLIS, 10 * MILLIS, SECONDS])));
+        }
+        acts.append(&mut vec![Act::Close(draw_code(random)), Act::AwaitClose]);
+        Script { asking: Asking::Right, acts, early: 0 }
+    }
+
     pub(crate) fn draw(random: &mut Random, terms: &Terms, proxied: bool) -> Script {
         let asking = match random.below(20) {
             0 => Asking::Page,

@@ -143,6 +143,7 @@ impl World {
                 "a turn of {slept} µs, though {kept} events were kept for it"
             );
             kept = seen.kept;
+            self.net.borrow_mut().kept = kept;
             outcome.turns += 1;
             outcome.history = mix(outcome.history, &seen, self.net.borrow().now);
             if !goes_on {

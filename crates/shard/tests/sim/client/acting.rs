@@ -77,6 +77,7 @@ impl Client {
             }
             Act::Message { opcode, len, frames, ping_between } => {
                 self.spoke = net.now;
+                self.asks_from = self.modest.then(|| net.conns[self.conn()].asked.written);
                 self.send_message(opcode, len, frames, ping_between);
             }
             Act::Ping(len) => self.ping(len),
@@ -129,6 +130,16 @@ impl Client {
                 self.go_silent(net);
                 self.insist_on_silence();
             }
+        }
+    }
+
+    /// Its question is whole with the network.
+    pub(super) fn note_question(&mut self, net: &mut Net) {
+        let conn = self.conn();
+        if self.link().is_flushed()
+            && let Some(from) = self.asks_from.take()
+        {
+            net.ask(conn, from, net.conns[conn].asked.written);
         }
     }
 

@@ -193,10 +193,10 @@ impl Net {
         ready.extend(keyed.into_iter().map(|(_, pending)| pending));
     }
 
-    /// Notes that a final completion is told now.
-    pub(crate) fn told(&mut self, what: &What) {
+    /// Notes that a completion is told now, as the first event of its turn or not.
+    pub(crate) fn told(&mut self, what: &What, first: bool) {
         match *what {
-            What::Received(..) => {}
+            What::Received(conn, _, ref buffer) => self.told_bytes(conn, buffer.len(), first),
             What::ReceiveEnded(conn, _, end) => {
                 let recycled = self.recycled;
                 let gate = self.gate(conn);
