@@ -244,7 +244,7 @@ fn wait(
                 }
             }
             for (index, what) in ready.into_iter().enumerate() {
-                net.told(&what, index == 0 && !woken);
+                net.told(&what, index + usize::from(woken));
                 net.counters.events += 1;
                 let event = event(what, &backend.leftovers);
                 net.say(|| format!("turn {}: {event:?}", net.counters.turns));

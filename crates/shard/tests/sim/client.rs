@@ -119,9 +119,13 @@ impl Client {
         let mut pace = Pace::draw(&mut random);
         // Of its own: what else a client does must not depend on it.
         let mut own = Random::new(random.clone().next() ^ 0x6661_6972);
-        let modest = !proxied && own.below(6) == 0;
+        let contest = facts.terms.contest && !proxied;
+        let modest = !proxied && own.below(if contest { 2 } else { 6 }) == 0;
         if modest {
-            script = Script::modest(&mut own);
+            script = Script::modest(&mut own, contest);
+            pace = Pace::FULL;
+        } else if contest {
+            script = Script::greedy(&mut own);
             pace = Pace::FULL;
         }
         if pace.crawls() && proxied {

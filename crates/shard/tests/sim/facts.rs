@@ -26,6 +26,8 @@ pub(crate) struct Terms {
     pub(crate) idle_timeout: u64,
     /// Messages of slow readers may be dropped, or their sessions closed.
     pub(crate) full: Full,
+    /// Some clients send a great many small messages at the same time as others ask one small thing after the other.
+    pub(crate) contest: bool,
     /// More clients may come than there are slots: then they are refused.
     pub(crate) may_be_full: bool,
 }

@@ -6,8 +6,8 @@
 
 use super::net::{ConnId, Net};
 
-/// What others may have in the queue before it, by socket: what was received until its receive was cancelled.
-const BY_SOCKET: u64 = 16;
+/// Turns on top of the events in the queue.
+const SLACK: u64 = 8;
 
 /// A modest client's question, as the gateway's kernel sees it.
 #[derive(Clone, Copy, Debug, Default)]
@@ -28,7 +28,7 @@ struct Due {
     turn: u64,
     /// The turn had nothing before it.
     first: bool,
-    /// What the queue may have held by then.
+    /// What the queue may have held by then; each turn takes up one of it, or more.
     queue: u64,
 }
 
@@ -38,12 +38,13 @@ impl Net {
         self.conns[conn].asked.question = Some((from, to));
     }
 
-    /// The shard is told of bytes: as the turn's first event, or not.
-    pub(crate) fn told_bytes(&mut self, conn: ConnId, len: usize, first: bool) {
+    /// The shard is told of bytes, behind so many events of the turn.
+    pub(crate) fn told_bytes(&mut self, conn: ConnId, len: usize, before: usize) {
+        let first = before == 0;
         let turn = self.counters.turns;
         let excused = self.ending || !self.conns[conn].gate.takes_all();
-        let queue = u64::from(self.armed().sockets) * BY_SOCKET;
         let kept = self.kept;
+        let queue = u64::from(kept) + before as u64 + SLACK;
         let asked = &mut self.conns[conn].asked;
         let whole = asked.question == Some((asked.told, asked.told + len as u64));
         asked.told += len as u64;

@@ -141,6 +141,7 @@ impl Setup {
     fn draw(random: &mut Random, seed: u64) -> Setup {
         let clients = *random.pick(&[4, 40, 100, 200]);
         let clients = random.range(1..=clients);
+        let clients = if is_contest(seed) { clients.clamp(8, 24) } else { clients };
         let max_sessions = if random.below(6) == 0 { random.size(1..=6) } else { MOST_CLIENTS };
         let message_bytes = *random.pick(&[16 << 10, 64 << 10, 256 << 10]);
         let outbox_soft = *random.pick(&[4 << 10, 64 << 10, 256 << 10]);
@@ -151,6 +152,7 @@ impl Setup {
             _ => Full::Pause,
         };
         // Of its own: what else a seed draws must not depend on it.
+        let contest = is_contest(seed);
         let pings = Random::new(seed ^ 0x7069_6e67).below(6) > 0;
         let terms = Terms {
             idle_timeout: if random.below(4) == 0 { 45 * SECONDS } else { 0 },
@@ -164,6 +166,7 @@ impl Setup {
             connect_timeout: 5 * SECONDS,
             handshake_timeout: 10 * SECONDS,
             message_bytes,
+            contest,
             may_be_full: max_sessions < MOST_CLIENTS,
         };
         let proxies: Vec<_> = (0..random.below(4)).map(|_| draw_upstreams(random)).collect();
@@ -400,14 +403,20 @@ fn stop_early(world: &World, seed: u64, drain: Option<u64>, span: u64, letters: 
     net.stop_at(time, Box::new(move || letters.send(Mail::Stop).expect("the mailbox has room")));
 }
 
+/// In one seed of sixteen clients compete for the shard's turns.
+fn is_contest(seed: u64) -> bool {
+    Random::new(seed ^ 0x7261_6365).below(16) == 0
+}
+
 /// In half of the seeds a turn holds so little that much has to wait for later ones; gives the bytes.
 fn bound_turns(shard: &mut Shard<SimBackend, Surroundings>, seed: u64) -> usize {
     // Of its own: what else a seed draws must not depend on it.
     let mut random = Random::new(seed ^ 0x7475_726e);
-    if random.below(2) == 0 {
+    if random.below(2) == 0 && !is_contest(seed) {
         return tidegate_shard::TURN_BYTES;
     }
     let bytes = *random.pick(&[1, 1_000, 64 << 10, tidegate_shard::TURN_BYTES]);
+    let bytes = if is_contest(seed) { bytes.min(1_000) } else { bytes };
     shard.bound_turns(bytes, *random.pick(&[1, 2, 8, tidegate_shard::TURN_BUFFERS]));
     bytes
 }
@@ -467,6 +476,7 @@ fn resolve_names(
 
 fn add_clients(world: &mut World, setup: &Setup, facts: &Shared) -> u64 {
     let span = *world.random.pick(&[SECONDS, 20 * SECONDS, 100 * SECONDS]);
+    let span = if setup.terms.contest { SECONDS / 10 } else { span };
     let mut net = world.net.borrow_mut();
     for id in 0..setup.clients {
         let start = net.now + world.random.below(span);

@@ -175,15 +175,27 @@ pub(crate) struct Script {
 
 impl Script {
     /// Asks one small thing after the other.
-    pub(crate) fn modest(random: &mut Random) -> Script {
+    pub(crate) fn modest(random: &mut Random, often: bool) -> Script {
         let mut acts = Vec::new();
+        let pauses = if often { &[0, MILLIS / 10][..] } else { &[0, MILLIS, 10 * MILLIS, SECONDS] };
         for _ in 0..random.range(1..=40) {
             let (opcode, len) = (*random.pick(&[TEXT, BINARY]), random.size(0..=60));
             acts.push(Act::Message { opcode, len, frames: 1, ping_between: false });
             acts.push(Act::AwaitEchoes);
-            acts.push(Act::Pause(*random.pick(&[0, MILLIS, 10 * MILLIS, SECONDS])));
+            acts.push(Act::Pause(*random.pick(pauses)));
         }
         acts.append(&mut vec![Act::Close(draw_code(random)), Act::AwaitClose]);
+        Script { asking: Asking::Right, acts, early: 0 }
+    }
+
+    /// Sends a great many small messages without waiting for their answers: in two frames, so that a turn owns each.
+    pub(crate) fn greedy(random: &mut Random) -> Script {
+        let mut acts = Vec::new();
+        for _ in 0..random.range(100..=800) {
+            let (opcode, len) = (*random.pick(&[TEXT, BINARY]), random.size(1..=20));
+            acts.push(Act::Message { opcode, len, frames: 2, ping_between: false });
+        }
+        acts.append(&mut vec![Act::AwaitEchoes, Act::Close(draw_code(random)), Act::AwaitClose]);
         Script { asking: Asking::Right, acts, early: 0 }
     }
 
