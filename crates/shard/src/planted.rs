@@ -49,6 +49,8 @@ pub enum Bug {
     IgnoreWritable,
     /// Where a turn was filled before its input was read to the end: the next one waits for an event.
     SleepOnRest,
+    /// Where a turn has taken up what was kept: what that has filled stays full for the turn's own events.
+    GrantNothing,
     /// Where the shard is told to end at once: it goes on.
     IgnoreStop,
     /// Where the shard ends: the receive buffers that it still holds are not given back.
@@ -79,6 +81,7 @@ impl Bug {
         Bug::ForwardShort,
         Bug::IgnoreWritable,
         Bug::SleepOnRest,
+        Bug::GrantNothing,
         Bug::IgnoreStop,
         Bug::LeakAtEnd,
     ];

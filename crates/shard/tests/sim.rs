@@ -62,6 +62,7 @@ fn unmet(summary: &Summary) -> Vec<String> {
         ("upstream", &["Echo", "Source", "Silent", "inflated"]),
         ("inflated", &["Gateway { takeover: false }", "Gateway { takeover: true }", "Ends"]),
         ("records", &["echo", "proxy"]),
+        ("records over buffers", &["turns of 1 byte", "turns of 1 buffer", "turns of 1 byte and 1 buffer"]),
         (
             "stopped",
             &[

@@ -353,7 +353,7 @@ pub(crate) fn run(seed: u64, trace: Trace) -> Outcome {
     let (letters, letterbox) = mailbox(backend.waker());
     let surroundings = Surroundings { random: world.random.fork(), trace, slow: BTreeSet::new() };
     let mut shard = Shard::new(0, backend, surroundings, Arc::clone(&plan), letterbox, setup.max_sessions);
-    let turn_bytes = bound_turns(&mut shard, seed);
+    let turn_bytes = bound_turns(&mut shard, &mut world.net.borrow_mut(), seed);
     let backlog = *world.random.pick(&[1, 4, 128]);
     shard.listen(ListenerId(0), SimListener { backlog }).expect("it is the first one");
     listen_again(&mut shard, SimListener { backlog });
@@ -409,7 +409,7 @@ fn is_contest(seed: u64) -> bool {
 }
 
 /// In half of the seeds a turn holds so little that much has to wait for later ones; gives the bytes.
-fn bound_turns(shard: &mut Shard<SimBackend, Surroundings>, seed: u64) -> usize {
+fn bound_turns(shard: &mut Shard<SimBackend, Surroundings>, net: &mut Net, seed: u64) -> usize {
     // Of its own: what else a seed draws must not depend on it.
     let mut random = Random::new(seed ^ 0x7475_726e);
     if random.below(2) == 0 && !is_contest(seed) {
@@ -417,7 +417,9 @@ fn bound_turns(shard: &mut Shard<SimBackend, Surroundings>, seed: u64) -> usize 
     }
     let bytes = *random.pick(&[1, 1_000, 64 << 10, tidegate_shard::TURN_BYTES]);
     let bytes = if is_contest(seed) { bytes.min(1_000) } else { bytes };
-    shard.bound_turns(bytes, *random.pick(&[1, 2, 8, tidegate_shard::TURN_BUFFERS]));
+    let buffers = *random.pick(&[1, 2, 8, tidegate_shard::TURN_BUFFERS]);
+    shard.bound_turns(bytes, buffers);
+    net.turns = Some((bytes, buffers));
     bytes
 }
 

@@ -219,6 +219,8 @@ pub(crate) struct Net {
     pub(crate) stop: Stop,
     /// The shard was told to end, or the clock has jumped: sessions end without their answers.
     pub(crate) ending: bool,
+    /// What the shard's turns are bounded to, where that is less than usual: bytes and buffers.
+    pub(crate) turns: Option<(usize, usize)>,
     /// What the shard keeps for the next turn.
     pub(crate) kept: u32,
     /// Whose question is not answered yet.
@@ -276,6 +278,7 @@ impl Net {
             last_letter: None,
             stop: Stop::Never,
             ending: false,
+            turns: None,
             kept: 0,
             asking: Vec::new(),
             destinations: Vec::new(),

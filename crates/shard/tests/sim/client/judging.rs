@@ -99,12 +99,28 @@ impl Client {
                 }
                 if self.listener == 1 {
                     net.cover(format!("records: {served}"));
+                    self.cover_records(net);
                 }
                 if self.inbox.inflated > 0 {
                     net.cover(format!("inflated: {:?}", self.facts.routes[self.route].deflate));
                 }
             }
             _ => {}
+        }
+    }
+
+    /// A record that is longer than a receive buffer was opened over several, in turns that hold next to nothing.
+    fn cover_records(&self, net: &mut Net) {
+        let longest = self.link.as_ref().map_or(0, |link| link.record_most);
+        let Some((bytes, buffers)) = net.turns.filter(|_| longest > net.buffer_bytes) else { return };
+        if bytes == 1 {
+            net.cover("records over buffers: turns of 1 byte".to_string());
+        }
+        if buffers == 1 {
+            net.cover("records over buffers: turns of 1 buffer".to_string());
+        }
+        if (bytes, buffers) == (1, 1) {
+            net.cover("records over buffers: turns of 1 byte and 1 buffer".to_string());
         }
     }
 
