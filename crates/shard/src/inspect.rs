@@ -27,6 +27,8 @@ pub struct Inspection {
     pub connects: u32,
     /// Legs that wait for a receive buffer.
     pub starved: u32,
+    /// Events and rests of events that need nothing but a turn.
+    pub kept: u32,
     /// Legs whose reader is paused.
     pub paused: u32,
     /// Receive buffers held.
@@ -83,6 +85,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             listeners: self.listeners() as u32,
             buffers: self.turn.buffers.len() as u32 + self.backlog.buffers(),
             turn_bytes: self.turn.owned_bytes(),
+            kept: (self.turn.unread.len() + self.backlog.waiting()) as u32,
             retained: self.retained.bytes(),
             retained_sum: self.backlog.owned_bytes(),
             inflaters: self.codecs.stats().inflaters_lent,

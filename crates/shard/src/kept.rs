@@ -17,6 +17,7 @@ use tidegate_registry::Key;
 use crate::{
     environment::Environment,
     input::Home,
+    planted::{self, Bug},
     session::{Session, State},
     shard::Shard,
 };
@@ -67,6 +68,11 @@ impl Backlog {
     /// Receive buffers in it.
     pub(crate) fn buffers(&self) -> u32 {
         self.lent
+    }
+
+    /// What waits for nothing but a turn.
+    pub(crate) fn waiting(&self) -> usize {
+        self.queue.len()
     }
 
     /// The heap that it holds, added up.
@@ -194,8 +200,14 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         !self.backlog.queue.is_empty()
     }
 
-    /// Gives back what is kept, at the shard's end.
+    /// Gives back what is kept and what the last turn has received, at the shard's end.
     pub(crate) fn drop_kept(&mut self) {
+        if planted::is(Bug::LeakAtEnd) {
+            return;
+        }
+        for buffer in self.turn.buffers.drain(..) {
+            self.backend.recycle(buffer);
+        }
         let backlog = std::mem::take(&mut self.backlog);
         self.retained.release(backlog.owned_bytes());
         for kept in backlog.queue {

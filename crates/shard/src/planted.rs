@@ -47,6 +47,14 @@ pub enum Bug {
     ForwardShort,
     /// Where a poll for room ended: nothing is sent until something else makes the session dirty.
     IgnoreWritable,
+    /// Where a turn was filled before its input was read to the end: the next one waits for an event.
+    SleepOnRest,
+    /// Where a turn has taken up what was kept: what that has filled stays full for the turn's own events.
+    GrantNothing,
+    /// Where the shard is told to end at once: it goes on.
+    IgnoreStop,
+    /// Where the shard ends: the receive buffers that it still holds are not given back.
+    LeakAtEnd,
 }
 
 impl Bug {
@@ -72,6 +80,10 @@ impl Bug {
         Bug::ForwardBeforeVerify,
         Bug::ForwardShort,
         Bug::IgnoreWritable,
+        Bug::SleepOnRest,
+        Bug::GrantNothing,
+        Bug::IgnoreStop,
+        Bug::LeakAtEnd,
     ];
 }
 

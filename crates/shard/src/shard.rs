@@ -299,7 +299,9 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         self.free_dead();
         self.arm_sheltered();
         self.feed_starved();
-        self.hurried |= self.can_take_up() || !self.turn.unread.is_empty();
+        // What filled the turn at hand is kept behind the system call only.
+        let rest = !self.turn.unread.is_empty() && !planted::is(Bug::SleepOnRest);
+        self.hurried |= self.can_take_up() || rest;
     }
 
     /// Outboxes that have more than one send could carry.
@@ -437,7 +439,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         while let Some(mail) = self.mailbox.take() {
             match mail {
                 Mail::Drain(code) => self.drain(code),
-                Mail::Stop => self.stopping = true,
+                Mail::Stop => self.stopping = !planted::is(Bug::IgnoreStop),
                 Mail::Resolved => self.resume_resolving(),
             }
         }

@@ -63,6 +63,27 @@ fn unmet(summary: &Summary) -> Vec<String> {
         ("upstream", &["Echo", "Source", "Silent", "inflated"]),
         ("inflated", &["Gateway { takeover: false }", "Gateway { takeover: true }", "Ends"]),
         ("records", &["echo", "proxy"]),
+        ("records over buffers", &["turns of 1 byte", "turns of 1 buffer", "turns of 1 byte and 1 buffer"]),
+        (
+            "stopped",
+            &[
+                "at once",
+                "in a drain",
+                "sessions",
+                "retained bytes",
+                "inflaters",
+                "partial bytes",
+                "sends",
+                "connects",
+            ],
+        ),
+        ("silent", &["kept", "idle for too long"]),
+        ("no pings", &["Close", "HalfClose", "Mute", "Stall"]),
+        ("unfit", &["echo, status 403", "echo, status 404", "proxy, status 403", "proxy, status 404"]),
+        ("subprotocol", &["echo", "proxy"]),
+        ("origin", &["echo", "proxy"]),
+        ("utf8", &["passed to the upstream", "refused by the upstream"]),
+        ("fair", &["before others", "among others"]),
         ("shard", &["kept for a later turn", "reader paused"]),
     ] {
         wanted.extend(acts.iter().map(|act| format!("{served}: {act}")));

@@ -1,7 +1,9 @@
 //! The simulated backend: [`Backend`] over [`Net`], blocking in virtual time.
 
 use std::{
-    io,
+    cell::{Cell, RefCell},
+    io, mem,
+    rc::Rc,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -17,7 +19,7 @@ use tidegate_io::{
 use super::{
     faults::Fault,
     kernel::{Listening, What},
-    net::{ConnId, Net, SECONDS, Shared},
+    net::{ConnId, Net, SECONDS, Shared, Stop},
     world::LONGEST,
 };
 
@@ -25,16 +27,36 @@ use super::{
 /// reads a buffer that it has copied in as many turns as messages of six bytes lie in it, and all may go to an outbox.
 const IDLE_TURNS: u32 = 4 * (BUFFER_BYTES / 6) as u32;
 
-/// A socket as the shard holds it. To be given to [`Backend::close`]; dropping it leaks it, which fails the run.
+/// A socket as the shard holds it. To be given to [`Backend::close`]; dropping it leaks it, which fails the run, unless the
+/// shard was told to end at once: then it goes as a descriptor goes with its owner.
 #[derive(Debug)]
 pub(crate) struct SimSocket {
     conn: ConnId,
     closed: bool,
+    leftovers: Rc<Leftovers>,
 }
 
 impl Drop for SimSocket {
     fn drop(&mut self) {
-        assert!(self.closed || std::thread::panicking(), "socket #{} was dropped, not closed", self.conn);
+        if self.closed || std::thread::panicking() {
+            return;
+        }
+        assert!(self.leftovers.stopped.get(), "socket #{} was dropped, not closed", self.conn);
+        self.leftovers.dropped.borrow_mut().push(self.conn);
+    }
+}
+
+/// What a shard that was told to end at once leaves to its destructors.
+#[derive(Debug, Default)]
+pub(crate) struct Leftovers {
+    stopped: Cell<bool>,
+    dropped: RefCell<Vec<ConnId>>,
+}
+
+impl Leftovers {
+    /// The sockets that were dropped.
+    pub(crate) fn take(&self) -> Vec<ConnId> {
+        mem::take(&mut self.dropped.borrow_mut())
     }
 }
 
@@ -57,11 +79,12 @@ impl Wake for SimWaker {
 pub(crate) struct SimBackend {
     net: Shared,
     waker: SimWaker,
+    leftovers: Rc<Leftovers>,
 }
 
 impl SimBackend {
-    pub(crate) fn new(net: Shared) -> SimBackend {
-        SimBackend { net, waker: SimWaker::default() }
+    pub(crate) fn new(net: Shared, leftovers: Rc<Leftovers>) -> SimBackend {
+        SimBackend { net, waker: SimWaker::default(), leftovers }
     }
 }
 
@@ -102,7 +125,7 @@ impl Backend for SimBackend {
 
     fn connect(&mut self, address: &Address, _: &ConnectOptions, token: Token) -> io::Result<SimSocket> {
         match self.net.borrow_mut().connect(address, token.0) {
-            Ok(conn) => Ok(SimSocket { conn, closed: false }),
+            Ok(conn) => Ok(SimSocket { conn, closed: false, leftovers: Rc::clone(&self.leftovers) }),
             Err(errno) => Err(io::Error::from_raw_os_error(errno)),
         }
     }
@@ -132,6 +155,7 @@ impl Backend for SimBackend {
         remainders: &mut Vec<Remainder>,
     ) -> io::Result<()> {
         let net = &mut *self.net.borrow_mut();
+        assert!(net.stop != Stop::Told, "a turn of a shard that was told to end at once");
         let operations = net.operations;
         net.counters.turns += 1;
         let turn = net.counters.turns;
@@ -150,6 +174,7 @@ impl Backend for SimBackend {
                 remainders.push(Remainder { index: index as u32, sent: sent.sent, errno: sent.errno });
             }
         }
+        net.check_fairness();
         // In the order of their sends or in any other: a shard finds them by their index.
         if remainders.len() > 1 && net.random.chance(256) {
             remainders.reverse();
@@ -159,9 +184,9 @@ impl Backend for SimBackend {
         let before = events.len();
         // A remainder is news, too: nobody waits with one.
         let idle = sends.is_empty() && !past && net.lent().lent == 0;
-        wait(net, &self.waker, if remainders.is_empty() { deadline } else { Some(0) }, idle, events);
+        wait(net, self, if remainders.is_empty() { deadline } else { Some(0) }, idle, events);
         // A shard that works off what it has kept gives buffers back.
-        let recycled = std::mem::replace(&mut net.recycled_before, net.recycled);
+        let recycled = mem::replace(&mut net.recycled_before, net.recycled);
         let moved = sends.len() > 0 || operations != net.operations || recycled != net.recycled;
         if past && events.len() == before && !moved {
             net.idle_turns += 1;
@@ -195,7 +220,7 @@ fn micros_up(time: Duration) -> u64 {
 /// Waits for an event or for the deadline, letting the network live meanwhile.
 fn wait(
     net: &mut Net,
-    waker: &SimWaker,
+    backend: &SimBackend,
     deadline: Option<u64>,
     idle: bool,
     events: &mut Vec<Event<SimSocket>>,
@@ -207,17 +232,21 @@ fn wait(
     loop {
         net.run_due();
         net.run_operations();
-        let woken = waker.0.swap(false, Ordering::Relaxed) || spurious;
+        let woken = backend.waker.0.swap(false, Ordering::Relaxed) || spurious;
         let ready = net.take_ready();
         if woken || !ready.is_empty() {
             forge(net, idle, events);
             if woken {
                 events.push(Event::Woken);
+                if net.stop == Stop::Sent {
+                    net.stop = Stop::Told;
+                    backend.leftovers.stopped.set(true);
+                }
             }
-            for what in ready {
-                net.told(&what);
+            for (index, what) in ready.into_iter().enumerate() {
+                net.told(&what, index + usize::from(woken));
                 net.counters.events += 1;
-                let event = event(what);
+                let event = event(what, &backend.leftovers);
                 net.say(|| format!("turn {}: {event:?}", net.counters.turns));
                 events.push(event);
             }
@@ -240,7 +269,7 @@ fn wait(
     }
 }
 
-fn event(what: What) -> Event<SimSocket> {
+fn event(what: What, leftovers: &Rc<Leftovers>) -> Event<SimSocket> {
     match what {
         What::Received(_, token, buffer) => Event::Received { token: Token(token), buffer },
         What::ReceiveEnded(_, token, end) => Event::ReceiveEnded { token: Token(token), end },
@@ -248,7 +277,7 @@ fn event(what: What) -> Event<SimSocket> {
         What::Connected(_, token, errno) => Event::Connected { token: Token(token), errno },
         What::Accepted(listener, conn, peer) => Event::Accepted {
             listener: ListenerId(listener),
-            socket: SimSocket { conn, closed: false },
+            socket: SimSocket { conn, closed: false, leftovers: Rc::clone(leftovers) },
             peer,
         },
         What::AcceptEnded(listener, errno) => Event::AcceptEnded { listener: ListenerId(listener), errno },

@@ -13,10 +13,11 @@ use super::{
     codec::{self, Inbox, Item, PONG},
     deflate::{Deflater, OFFERS},
     facts::{self, Promise},
+    fitting::Asks,
     link::{Link, Pace},
     net::{Actor, ActorId, ConnId, Excuse, Net, SECONDS},
     random::Random,
-    script::{Act, Script, Violation},
+    script::{Act, Asking, Script, Violation},
 };
 
 /// How long a client waits without any progress for what it may insist on.
@@ -63,6 +64,9 @@ pub(crate) struct Client {
     phase: Phase,
     key: String,
     offer: Option<&'static str>,
+    asks: Asks,
+    /// The status with which its route refuses it.
+    unfit: Option<u16>,
     deflater: Option<Deflater>,
     head: Vec<u8>,
     page_read: bool,
@@ -75,6 +79,16 @@ pub(crate) struct Client {
     pings: VecDeque<Vec<u8>>,
     pinged: u64,
     pause: u64,
+    /// It asks one small thing at a time.
+    modest: bool,
+    /// Where its question begins among all that it writes.
+    asks_from: Option<u64>,
+    /// It leaves by itself then: nothing ends its silence.
+    leaves: Option<u64>,
+    /// Until then the gateway must keep its silent session.
+    kept_until: u64,
+    /// When it last sent a message.
+    spoke: u64,
     muted: bool,
     frozen: bool,
     violated: Option<Violation>,
@@ -101,11 +115,27 @@ impl Client {
         mut random: Random,
     ) -> Client {
         let proxied = facts.routes[route].promise != Promise::Echo;
-        let script = Script::draw(&mut random, &facts.terms, proxied);
-        let pace = Pace::draw(&mut random);
+        let mut script = Script::draw(&mut random, &facts.terms, proxied);
+        let mut pace = Pace::draw(&mut random);
+        // Of its own: what else a client does must not depend on it.
+        let mut own = Random::new(random.clone().next() ^ 0x6661_6972);
+        let contest = facts.terms.contest && !proxied;
+        let modest = !proxied && own.below(if contest { 2 } else { 6 }) == 0;
+        if modest {
+            script = Script::modest(&mut own, contest);
+            pace = Pace::FULL;
+        } else if contest {
+            script = Script::greedy(&mut own);
+            pace = Pace::FULL;
+        }
         if pace.crawls() && proxied {
             facts.note_crawl(id);
         }
+        let demands = facts.routes[route].demands;
+        let right = matches!(script.asking, Asking::Right | Asking::PageFirst);
+        // Of its own: what else a client does must not depend on it.
+        let asks = demands.draw_asks(&mut Random::new(random.clone().next() ^ 0x6669_7473), !right);
+        facts.note_asks(id, &asks);
         let mut nonce = [0; 16];
         random.fill(&mut nonce);
         Client {
@@ -121,6 +151,8 @@ impl Client {
             phase: Phase::Waiting,
             key: codec::base64(&nonce),
             offer: (random.below(2) == 0).then(|| *random.pick(&OFFERS)),
+            unfit: demands.refusal(&asks),
+            asks,
             deflater: None,
             head: Vec::new(),
             page_read: false,
@@ -131,6 +163,11 @@ impl Client {
             pings: VecDeque::new(),
             pinged: 0,
             pause: 0,
+            modest,
+            asks_from: None,
+            leaves: None,
+            kept_until: 0,
+            spoke: start,
             muted: false,
             frozen: false,
             violated: None,
@@ -206,6 +243,9 @@ impl Client {
         match item {
             Item::Message { opcode, payload } => self.message(opcode, &payload),
             Item::Ping(payload) => {
+                if self.facts.terms.ping_interval == 0 && payload != UPSTREAM_PING {
+                    self.fail("a ping, though there are none");
+                }
                 if !self.muted && self.close_sent.is_none() && self.violated.is_none() {
                     self.control(PONG, &payload);
                 }
@@ -274,6 +314,12 @@ impl Client {
         if !allowed {
             self.fail(&format!("a Close with {code:?}"));
         }
+        let judged = self.last == Some(Act::Violate(Violation::BadText))
+            && self.is_upstreams(Violation::BadText)
+            && code == Some(1007);
+        if judged && !self.facts.had_bad_text(self.id) && !self.is_excused() {
+            self.fail("its text was refused, not passed to its upstream");
+        }
         if self.close_sent.is_none() && self.violated.is_none() && self.last != Some(Act::HalfClose) {
             self.send_close(code);
         }
@@ -308,9 +354,20 @@ impl Client {
             self.go_silent(net);
         }
         if let Phase::Gone { by } = self.phase {
-            if net.conns[self.conn()].gate.is_closed() {
+            let closed = net.conns[self.conn()].gate.is_closed();
+            if closed && net.now < self.kept_until && !self.is_excused() {
+                self.fail("its session was ended for its silence");
+            }
+            if self.leaves.is_some_and(|time| time <= net.now) && !closed {
+                self.leave_silence(net);
+                return net.wake_at(me, net.now);
+            }
+            if closed {
                 net.close_peer(self.conn(), true);
                 net.cover(format!("gone: {:?}", self.script.acts.last()));
+                if self.kept_until > 0 && !self.is_excused() {
+                    net.cover("silent: idle for too long".to_string());
+                }
                 self.phase = Phase::Done;
                 return;
             }
@@ -334,6 +391,12 @@ impl Client {
     }
 }
 
+/// A text that is not UTF-8: a surrogate.
+pub(crate) const BAD_TEXT: &[u8] = b"abc\xed\xa0\x80";
+
+/// The ping that an upstream sends behind its fault.
+pub(crate) const UPSTREAM_PING: &[u8] = b"behind the fault";
+
 /// Marks the content of messages that the upstream of a client sends of its own.
 pub(crate) const UPSTREAM: u64 = 1 << 31;
 
@@ -354,6 +417,7 @@ impl Actor for Client {
         }
         self.act_on(net, me);
         self.link().flush(net, me);
+        self.note_question(net);
         self.watch(net, me);
     }
 
@@ -362,7 +426,7 @@ impl Actor for Client {
             self.gone_anew = true;
         }
         // Who comes later is not concerned.
-        if self.phase != Phase::Waiting || why == Excuse::Drain {
+        if self.phase != Phase::Waiting || matches!(why, Excuse::Drain | Excuse::Stop) {
             self.facts.excuse(self.id, why);
         }
     }

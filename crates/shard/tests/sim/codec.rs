@@ -74,6 +74,8 @@ pub(crate) struct Inbox {
     read: usize,
     message: Option<Message>,
     closed: bool,
+    /// Texts need not be UTF-8.
+    pub(crate) any_text: bool,
     /// Where compression was agreed upon.
     inflater: Option<Inflater>,
     /// Compressed messages so far.
@@ -95,6 +97,7 @@ impl Inbox {
             read: 0,
             message: None,
             closed: false,
+            any_text: false,
             inflater: None,
             inflated: 0,
         }
@@ -196,7 +199,10 @@ impl Inbox {
             payload = self.inflater.as_mut().expect("it was agreed upon").message(&payload);
             self.inflated += 1;
         }
-        assert!(opcode != TEXT || std::str::from_utf8(&payload).is_ok(), "text that is not UTF-8");
+        assert!(
+            self.any_text || opcode != TEXT || std::str::from_utf8(&payload).is_ok(),
+            "text that is not UTF-8"
+        );
         Some(Item::Message { opcode, payload })
     }
 }

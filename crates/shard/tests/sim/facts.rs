@@ -2,7 +2,10 @@
 
 use std::{cell::RefCell, collections::BTreeMap, rc::Rc};
 
-use super::net::Excuse;
+use super::{
+    fitting::{Asks, Demands},
+    net::Excuse,
+};
 
 pub(crate) type Shared = Rc<Facts>;
 
@@ -11,6 +14,7 @@ pub(crate) type Shared = Rc<Facts>;
 pub(crate) struct Terms {
     pub(crate) head_timeout: u64,
     pub(crate) message_timeout: u64,
+    /// 0: never.
     pub(crate) ping_interval: u64,
     pub(crate) pong_timeout: u64,
     pub(crate) close_timeout: u64,
@@ -22,8 +26,17 @@ pub(crate) struct Terms {
     pub(crate) idle_timeout: u64,
     /// Messages of slow readers may be dropped, or their sessions closed.
     pub(crate) full: Full,
+    /// Some clients send a great many small messages at the same time as others ask one small thing after the other.
+    pub(crate) contest: bool,
     /// More clients may come than there are slots: then they are refused.
     pub(crate) may_be_full: bool,
+}
+
+impl Terms {
+    /// Nothing ends a session whose peer is silent.
+    pub(crate) fn bear_silence(&self) -> bool {
+        self.ping_interval == 0 && self.idle_timeout == 0
+    }
 }
 
 /// What the echo does with a reader that is too slow.
@@ -56,6 +69,9 @@ pub(crate) struct RoutePlan {
     pub(crate) prefix: String,
     pub(crate) promise: Promise,
     pub(crate) deflate: Deflate,
+    pub(crate) demands: Demands,
+    /// Text that is not UTF-8 goes to the upstream, which refuses it.
+    pub(crate) any_text: bool,
 }
 
 /// Who compresses on a route.
@@ -77,6 +93,13 @@ struct Standing {
     only_drained: bool,
     /// One side of its pair reads so slowly that an end by Close takes longer than it may.
     crawls: bool,
+    /// Pings that it has sent.
+    pings: u64,
+    asks: Asks,
+    /// The subprotocol that its upstream has chosen.
+    chosen: Option<&'static str>,
+    /// Its text that is not UTF-8 has come to its upstream.
+    bad_text: bool,
 }
 
 /// Shared by a seed's peers.
@@ -117,6 +140,39 @@ impl Facts {
 
     pub(crate) fn crawls(&self, client: u64) -> bool {
         self.clients.borrow().get(&client).is_some_and(|standing| standing.crawls)
+    }
+
+    pub(crate) fn note_ping(&self, client: u64) {
+        self.clients.borrow_mut().entry(client).or_default().pings += 1;
+    }
+
+    /// How many pings a client has sent.
+    pub(crate) fn pings(&self, client: u64) -> u64 {
+        self.clients.borrow().get(&client).map_or(0, |standing| standing.pings)
+    }
+
+    pub(crate) fn note_asks(&self, client: u64, asks: &Asks) {
+        self.clients.borrow_mut().entry(client).or_default().asks = asks.clone();
+    }
+
+    pub(crate) fn asks(&self, client: u64) -> Asks {
+        self.clients.borrow().get(&client).map(|standing| standing.asks.clone()).unwrap_or_default()
+    }
+
+    pub(crate) fn choose(&self, client: u64, subprotocol: Option<&'static str>) {
+        self.clients.borrow_mut().entry(client).or_default().chosen = subprotocol;
+    }
+
+    pub(crate) fn chosen(&self, client: u64) -> Option<&'static str> {
+        self.clients.borrow().get(&client).and_then(|standing| standing.chosen)
+    }
+
+    pub(crate) fn note_bad_text(&self, client: u64) {
+        self.clients.borrow_mut().entry(client).or_default().bad_text = true;
+    }
+
+    pub(crate) fn had_bad_text(&self, client: u64) -> bool {
+        self.clients.borrow().get(&client).is_some_and(|standing| standing.bad_text)
     }
 
     pub(crate) fn route_failed(&self, route: usize) {

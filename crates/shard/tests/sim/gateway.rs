@@ -19,6 +19,7 @@ use super::{
     backend::{SimBackend, SimListener, SimWaker},
     client::Client,
     facts::{Deflate, Facts, Full, Promise, RoutePlan, Shared, Terms},
+    fitting::Demands,
     kernel::Armed,
     net::{Connect, Destination, MILLIS, Net, SECONDS, Trace},
     random::Random,
@@ -58,6 +59,8 @@ impl Environment for Surroundings {
 
 struct Gateway {
     shard: Shard<SimBackend, Surroundings>,
+    /// Without pings an open session may have no deadline.
+    pings: bool,
 }
 
 impl Subject for Gateway {
@@ -93,11 +96,14 @@ impl Subject for Gateway {
             untimed: seen.untimed,
             // A leg that only awaits its final events needs no deadline: the kernel owes them. A client that waits for a
             // leg that dials has that one's.
-            excused_untimed: legs.ending + legs.waiting.min(legs.dialing),
+            excused_untimed: legs.ending
+                + legs.waiting.min(legs.dialing)
+                + if self.pings { 0 } else { legs.open },
             inflaters: seen.inflaters,
             sends: seen.sends,
             turn_bytes: seen.turn_bytes,
             listeners: seen.listeners,
+            kept: seen.kept,
         }
     }
 
@@ -128,14 +134,18 @@ struct Setup {
     proxy_settings: String,
     /// By route, the echo first.
     deflate: Vec<Deflate>,
+    demands: Vec<Demands>,
+    /// Where the upstream judges texts.
+    any_text: Vec<bool>,
     codecs: String,
     inflaters: u32,
 }
 
 impl Setup {
-    fn draw(random: &mut Random) -> Setup {
+    fn draw(random: &mut Random, seed: u64) -> Setup {
         let clients = *random.pick(&[4, 40, 100, 200]);
         let clients = random.range(1..=clients);
+        let clients = if is_contest(seed) { clients.clamp(8, 24) } else { clients };
         let max_sessions = if random.below(6) == 0 { random.size(1..=6) } else { MOST_CLIENTS };
         let message_bytes = *random.pick(&[16 << 10, 64 << 10, 256 << 10]);
         let outbox_soft = *random.pick(&[4 << 10, 64 << 10, 256 << 10]);
@@ -145,22 +155,31 @@ impl Setup {
             2 => Full::Disconnect,
             _ => Full::Pause,
         };
+        // Of its own: what else a seed draws must not depend on it.
+        let contest = is_contest(seed);
+        let pings = Random::new(seed ^ 0x7069_6e67).below(6) > 0;
         let terms = Terms {
             idle_timeout: if random.below(4) == 0 { 45 * SECONDS } else { 0 },
             full,
             head_timeout: 10 * SECONDS,
             message_timeout: 30 * SECONDS,
-            ping_interval: random.range(5..=25) * SECONDS,
+            ping_interval: random.range(5..=25) * SECONDS * u64::from(pings),
             pong_timeout: 10 * SECONDS,
             close_timeout: 5 * SECONDS,
             write_timeout: 30 * SECONDS,
             connect_timeout: 5 * SECONDS,
             handshake_timeout: 10 * SECONDS,
             message_bytes,
+            contest,
             may_be_full: max_sessions < MOST_CLIENTS,
         };
         let proxies: Vec<_> = (0..random.below(4)).map(|_| draw_upstreams(random)).collect();
         let deflate = (0..=proxies.len()).map(|route| draw_deflate(random, route > 0)).collect();
+        // Of its own: what else a seed draws must not depend on it.
+        let mut fitting = Random::new(seed ^ 0x6669_7473);
+        let demands = (0..=proxies.len()).map(|_| Demands::draw(&mut fitting)).collect();
+        let mut texts = Random::new(seed ^ 0x7574_6638);
+        let any_text = (0..=proxies.len()).map(|route| route > 0 && texts.below(2) == 0).collect();
         let inflaters = *random.pick(&[1, 2, 64]);
         let codecs = format!(
             "inflaters = {}\ndeflaters = {}\ntakeover_bytes = {}\n",
@@ -177,6 +196,8 @@ impl Setup {
             max_sessions,
             clients,
             deflate,
+            demands,
+            any_text,
             codecs,
             inflaters,
             named: proxies.iter().map(|_| random.below(4) == 0).collect(),
@@ -186,8 +207,13 @@ impl Setup {
     }
 
     fn routes(&self) -> Vec<RoutePlan> {
-        let mut routes =
-            vec![RoutePlan { prefix: "/echo".to_string(), promise: Promise::Echo, deflate: self.deflate[0] }];
+        let mut routes = vec![RoutePlan {
+            prefix: "/echo".to_string(),
+            promise: Promise::Echo,
+            deflate: self.deflate[0],
+            demands: self.demands[0],
+            any_text: false,
+        }];
         for (place, upstreams) in self.proxies.iter().enumerate() {
             // The last one serves where several stand in a row: those before it cannot be reached.
             let (mode, connect) = *upstreams.last().expect("at least one");
@@ -199,9 +225,17 @@ impl Setup {
                 prefix: format!("/p/{place}"),
                 promise,
                 deflate: self.deflate[place + 1],
+                demands: self.demands[place + 1],
+                any_text: self.has_any_text(place + 1),
             });
         }
         routes
+    }
+
+    /// Upstreams that fail do not judge texts.
+    fn has_any_text(&self, route: usize) -> bool {
+        let (mode, _) = self.proxies[route - 1].last().expect("at least one");
+        self.any_text[route] && matches!(mode, Mode::Echo { .. } | Mode::Source { .. })
     }
 
     fn text(&self) -> String {
@@ -211,7 +245,7 @@ impl Setup {
             "version = 1\n[limits]\nmax_sessions = {}\nmessage_bytes = {}\noutbox_soft = {}\noutbox_hard = {}\n\
              head_timeout = {}\nmessage_timeout = {}\nping_interval = {}\npong_timeout = {}\nclose_timeout = {}\n\
              write_timeout = {}\nidle_timeout = {}\n{}[[listener]]\nbind = \"127.0.0.1:9001\"\n\
-             [[route]]\npath = \"/\"\npage = {{}}\n[[route]]\npath = \"/echo\"\necho = {{ {} }}\nfull = \"{}\"\n",
+             [[route]]\npath = \"/\"\npage = {{}}\n[[route]]\npath = \"/echo\"\n{}echo = {{ {} }}\nfull = \"{}\"\n",
             self.max_sessions,
             terms.message_bytes,
             self.outbox_soft,
@@ -224,6 +258,7 @@ impl Setup {
             seconds(terms.write_timeout),
             seconds(terms.idle_timeout),
             self.codecs,
+            self.demands[0].text(),
             match self.deflate[0] {
                 Deflate::Nobody | Deflate::Ends => "deflate = \"off\"",
                 Deflate::Gateway { takeover: true } => "context_takeover = true",
@@ -249,12 +284,14 @@ impl Setup {
                 })
                 .collect();
             text += &format!(
-                "[[route]]\npath = \"/p/{route}/*\"\n[route.proxy]\nupstreams = [{}]\nconnect_timeout = {}\n\
-                 handshake_timeout = {}\n{}{}",
+                "[[route]]\npath = \"/p/{route}/*\"\n{}[route.proxy]\nupstreams = [{}]\nconnect_timeout = {}\n\
+                 handshake_timeout = {}\n{}{}{}",
+                self.demands[route + 1].text(),
                 urls.join(", "),
                 seconds(terms.connect_timeout),
                 seconds(terms.handshake_timeout),
                 self.proxy_settings,
+                if self.has_any_text(route + 1) { "utf8 = \"upstream\"\n" } else { "" },
                 match self.deflate[route + 1] {
                     Deflate::Nobody => "deflate = \"off\"\n",
                     Deflate::Ends => "deflate = \"pass\"\n",
@@ -308,7 +345,7 @@ fn address(route: usize, place: usize) -> Address {
 /// Runs a seed with the real shard.
 pub(crate) fn run(seed: u64, trace: Trace) -> Outcome {
     let mut world = World::new(seed, trace);
-    let setup = Setup::draw(&mut world.random);
+    let setup = Setup::draw(&mut world.random, seed);
     let text = setup.text();
     world.net.borrow().say(|| text.clone());
     let config = tidegate_config::parse(&text, "seed.toml").unwrap_or_else(|problems| {
@@ -320,7 +357,7 @@ pub(crate) fn run(seed: u64, trace: Trace) -> Outcome {
     let (letters, letterbox) = mailbox(backend.waker());
     let surroundings = Surroundings { random: world.random.fork(), trace, slow: BTreeSet::new() };
     let mut shard = Shard::new(0, backend, surroundings, Arc::clone(&plan), letterbox, setup.max_sessions);
-    let turn_bytes = bound_turns(&mut shard, seed);
+    let turn_bytes = bound_turns(&mut shard, &mut world.net.borrow_mut(), seed);
     let backlog = *world.random.pick(&[1, 4, 128]);
     shard.listen(ListenerId(0), SimListener { backlog }).expect("it is the first one");
     listen_again(&mut shard, SimListener { backlog });
@@ -334,6 +371,7 @@ pub(crate) fn run(seed: u64, trace: Trace) -> Outcome {
     let drain = letters.clone();
     let drain = Box::new(move || drain.send(Mail::Drain(code)).expect("the mailbox has room"));
     world.net.borrow_mut().drain_at(early, drain);
+    stop_early(&world, seed, early, span, &letters);
     resolve_names(&mut world, &setup, &plan, &facts, &letters);
     let slots = setup.max_sessions as u32 * 2 + 64;
     let bounds = Bounds {
@@ -347,18 +385,45 @@ pub(crate) fn run(seed: u64, trace: Trace) -> Outcome {
         // and its sealed copy.
         turn_bytes: 2 * (turn_bytes + 2 * setup.terms.message_bytes + (256 << 10)),
     };
-    world.run(Gateway { shard }, &bounds)
+    let pings = setup.terms.ping_interval > 0;
+    let outcome = world.run(Gateway { shard, pings }, &bounds);
+    assert!(plan.retained_bytes() == 0, "{} bytes count as retained after the end", plan.retained_bytes());
+    outcome
+}
+
+/// One seed in eight is told to end at once: behind the drain that came early, or without one.
+fn stop_early(world: &World, seed: u64, drain: Option<u64>, span: u64, letters: &Sender<SimWaker>) {
+    // Of its own: what else a seed draws must not depend on it.
+    let mut random = Random::new(seed ^ 0x7374_6f70);
+    if random.below(8) > 0 {
+        return;
+    }
+    let mut net = world.net.borrow_mut();
+    let time = match drain {
+        Some(drain) => drain + random.below(6 * SECONDS),
+        None => net.now + random.below(2 * span),
+    };
+    let letters = letters.clone();
+    net.stop_at(time, Box::new(move || letters.send(Mail::Stop).expect("the mailbox has room")));
+}
+
+/// In one seed of sixteen clients compete for the shard's turns.
+fn is_contest(seed: u64) -> bool {
+    Random::new(seed ^ 0x7261_6365).below(16) == 0
 }
 
 /// In half of the seeds a turn holds so little that much has to wait for later ones; gives the bytes.
-fn bound_turns(shard: &mut Shard<SimBackend, Surroundings>, seed: u64) -> usize {
+fn bound_turns(shard: &mut Shard<SimBackend, Surroundings>, net: &mut Net, seed: u64) -> usize {
     // Of its own: what else a seed draws must not depend on it.
     let mut random = Random::new(seed ^ 0x7475_726e);
-    if random.below(2) == 0 {
+    if random.below(2) == 0 && !is_contest(seed) {
         return tidegate_shard::TURN_BYTES;
     }
     let bytes = *random.pick(&[1, 1_000, 64 << 10, tidegate_shard::TURN_BYTES]);
-    shard.bound_turns(bytes, *random.pick(&[1, 2, 8, tidegate_shard::TURN_BUFFERS]));
+    let bytes = if is_contest(seed) { bytes.min(1_000) } else { bytes };
+    let buffers = *random.pick(&[1, 2, 8, tidegate_shard::TURN_BUFFERS]);
+    shard.bound_turns(bytes, buffers);
+    net.turns = Some((bytes, buffers));
     bytes
 }
 
@@ -417,6 +482,7 @@ fn resolve_names(
 
 fn add_clients(world: &mut World, setup: &Setup, facts: &Shared) -> u64 {
     let span = *world.random.pick(&[SECONDS, 20 * SECONDS, 100 * SECONDS]);
+    let span = if setup.terms.contest { SECONDS / 10 } else { span };
     let mut net = world.net.borrow_mut();
     for id in 0..setup.clients {
         let start = net.now + world.random.below(span);

@@ -124,6 +124,12 @@ impl Gate {
         self.life == Life::Closed
     }
 
+    /// Whether it can be answered at once.
+    pub(crate) fn takes_all(&self) -> bool {
+        let over = self.broken.is_some() || self.shut_write || self.shut_both;
+        self.is_open() && self.poll.is_none() && !over
+    }
+
     fn is_open(&self) -> bool {
         self.life == Life::Open
     }
@@ -410,6 +416,7 @@ impl Net {
 
     /// Takes a send: how many bytes, and the errno where they are not all.
     pub(crate) fn send(&mut self, turn: u64, conn: ConnId, pieces: &mut dyn Iterator<Item = &[u8]>) -> Sent {
+        self.answers(conn);
         let described = || format!("#{conn}");
         let mut total = 0;
         let mut count = 0;
@@ -502,8 +509,22 @@ impl Net {
         }
     }
 
-    /// The process has ended: connections that were accepted without anybody being told go with it.
-    pub(crate) fn end_process(&mut self) {
+    /// The process has ended: what it still had goes with it, these sockets as closed ones do; so do connections that
+    /// were accepted without anybody being told.
+    pub(crate) fn end_process(&mut self, sockets: &[ConnId]) {
+        let listeners: Vec<u8> = self.listeners.keys().copied().collect();
+        for listener in listeners {
+            if self.listeners[&listener].open {
+                self.unlisten(listener);
+            }
+        }
+        for &conn in sockets {
+            let gate = self.gate(conn);
+            gate.receive = None;
+            gate.poll = None;
+            gate.connect = None;
+            self.close(conn);
+        }
         for conn in 0..self.conns.len() {
             if self.conns[conn].gate.life == Life::Unborn {
                 self.gate(conn).life = Life::Closed;

@@ -62,6 +62,8 @@ pub(crate) struct Link {
     may_write: u64,
     /// Bytes that went either way.
     pub(crate) moved: u64,
+    /// Of the longest record that was queued.
+    pub(crate) record_most: usize,
 }
 
 impl Link {
@@ -78,6 +80,7 @@ impl Link {
             read_on: 0,
             may_write: 0,
             moved: 0,
+            record_most: 0,
         }
     }
 
@@ -100,7 +103,9 @@ impl Link {
                     // Records of some bytes are for short sends: each costs its header.
                     let most = if rest.len() > 2_000 { most.max(1_000) } else { most };
                     let (record, behind) = rest.split_at(rest.len().min(most));
+                    let before = self.out.len();
                     seal.seal(record, &mut self.out);
+                    self.record_most = self.record_most.max(self.out.len() - before);
                     rest = behind;
                 }
             }

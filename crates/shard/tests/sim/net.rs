@@ -15,6 +15,7 @@ use std::{
 use tidegate_io::{Address, Counters, Pool};
 
 use super::{
+    fairness::Asked,
     faults::{Fault, Fired, Swarm},
     kernel::{Gate, Listening, Pending},
     random::Random,
@@ -53,6 +54,8 @@ pub(crate) enum Excuse {
     Jump,
     /// The gateway is drained.
     Drain,
+    /// The gateway was told to end at once.
+    Stop,
     /// The upstream failed.
     Upstream,
 }
@@ -121,6 +124,7 @@ pub(crate) struct Conn {
     pub(crate) gate: Gate,
     /// Whether the three-way handshake is over.
     pub(crate) established: bool,
+    pub(crate) asked: Asked,
 }
 
 /// What a connect to a virtual upstream meets.
@@ -165,8 +169,20 @@ enum Due {
     Letter(usize),
     /// The same, and it ends all sessions.
     Drain(usize),
+    /// The same, and nothing is done after it.
+    Stop(usize),
     /// Nothing but that time passes.
     Tick,
+}
+
+/// Whether the shard was told to end at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stop {
+    Never,
+    /// The letter is in the mailbox.
+    Sent,
+    /// The shard was woken for it: there must be no further turn.
+    Told,
 }
 
 /// What a poll of its connection tells a peer.
@@ -200,6 +216,15 @@ pub(crate) struct Net {
     letters: Vec<Option<Box<dyn FnOnce()>>>,
     /// Posted when all actors are done.
     pub(crate) last_letter: Option<usize>,
+    pub(crate) stop: Stop,
+    /// The shard was told to end, or the clock has jumped: sessions end without their answers.
+    pub(crate) ending: bool,
+    /// What the shard's turns are bounded to, where that is less than usual: bytes and buffers.
+    pub(crate) turns: Option<(usize, usize)>,
+    /// What the shard keeps for the next turn.
+    pub(crate) kept: u32,
+    /// Whose question is not answered yet.
+    pub(crate) asking: Vec<ConnId>,
     pub(crate) destinations: Vec<Destination>,
     /// When the clock last jumped.
     pub(crate) jumps: u64,
@@ -251,6 +276,11 @@ impl Net {
             unfinished: 0,
             letters: Vec::new(),
             last_letter: None,
+            stop: Stop::Never,
+            ending: false,
+            turns: None,
+            kept: 0,
+            asking: Vec::new(),
             destinations: Vec::new(),
             jumps: 0,
             listeners: BTreeMap::new(),
@@ -329,7 +359,16 @@ impl Net {
             Due::Drain(index) => {
                 if let Some(letter) = self.letters[index].take() {
                     letter();
+                    self.ending = true;
                     self.excuse(None, Excuse::Drain);
+                }
+            }
+            Due::Stop(index) => {
+                if let Some(letter) = self.letters[index].take() {
+                    letter();
+                    self.ending = true;
+                    self.stop = Stop::Sent;
+                    self.excuse(None, Excuse::Stop);
                 }
             }
             Due::Tick => {}
@@ -412,6 +451,12 @@ impl Net {
         }
     }
 
+    /// The letter that ends the shard at once, to be sent at `time`.
+    pub(crate) fn stop_at(&mut self, time: u64, letter: Box<dyn FnOnce()>) {
+        self.letters.push(Some(letter));
+        self.at(time, Due::Stop(self.letters.len() - 1));
+    }
+
     /// Posts the last letter, if that was not done yet.
     pub(crate) fn post_last(&mut self) -> bool {
         match self.last_letter.take() {
@@ -440,6 +485,7 @@ impl Net {
         self.fired.count(Fault::ClockJump);
         self.now += by;
         self.jumps += 1;
+        self.ending = true;
         self.excuse(None, Excuse::Jump);
     }
 

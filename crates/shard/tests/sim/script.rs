@@ -7,6 +7,9 @@ use super::{
     random::Random,
 };
 
+/// Longer than all that a session may be silent for where there are pings.
+pub(crate) const SILENCE: u64 = 70 * SECONDS;
+
 /// One act of a client whose session is open.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Act {
@@ -171,6 +174,31 @@ pub(crate) struct Script {
 }
 
 impl Script {
+    /// Asks one small thing after the other.
+    pub(crate) fn modest(random: &mut Random, often: bool) -> Script {
+        let mut acts = Vec::new();
+        let pauses = if often { &[0, MILLIS / 10][..] } else { &[0, MILLIS, 10 * MILLIS, SECONDS] };
+        for _ in 0..random.range(1..=40) {
+            let (opcode, len) = (*random.pick(&[TEXT, BINARY]), random.size(0..=60));
+            acts.push(Act::Message { opcode, len, frames: 1, ping_between: false });
+            acts.push(Act::AwaitEchoes);
+            acts.push(Act::Pause(*random.pick(pauses)));
+        }
+        acts.append(&mut vec![Act::Close(draw_code(random)), Act::AwaitClose]);
+        Script { asking: Asking::Right, acts, early: 0 }
+    }
+
+    /// Sends a great many small messages without waiting for their answers: in two frames, so that a turn owns each.
+    pub(crate) fn greedy(random: &mut Random) -> Script {
+        let mut acts = Vec::new();
+        for _ in 0..random.range(100..=800) {
+            let (opcode, len) = (*random.pick(&[TEXT, BINARY]), random.size(1..=20));
+            acts.push(Act::Message { opcode, len, frames: 2, ping_between: false });
+        }
+        acts.append(&mut vec![Act::AwaitEchoes, Act::Close(draw_code(random)), Act::AwaitClose]);
+        Script { asking: Asking::Right, acts, early: 0 }
+    }
+
     pub(crate) fn draw(random: &mut Random, terms: &Terms, proxied: bool) -> Script {
         let asking = match random.below(20) {
             0 => Asking::Page,
@@ -191,8 +219,21 @@ impl Script {
         }
         let early = if random.below(4) == 0 { random.size(0..=acts.len()) } else { 0 };
         acts.append(&mut draw_end(random, proxied));
+        if terms.ping_interval == 0 {
+            be_silent(&mut acts, terms);
+        }
         Script { asking, acts, early }
     }
+}
+
+/// Without pings a silence is no fault: whoever is about to fall silent has all its answers first, so that nothing but
+/// the idle time-out may end its session, and where there is none, it ends it itself.
+fn be_silent(acts: &mut Vec<Act>, terms: &Terms) {
+    let Some(at) = acts.iter().position(|act| matches!(act, Act::Freeze | Act::Mute)) else { return };
+    if terms.bear_silence() && acts[at] == Act::Mute {
+        acts.splice(at.., [Act::Pause(SILENCE), Act::Close(Some(1000)), Act::AwaitClose]);
+    }
+    acts.insert(at, Act::AwaitEchoes);
 }
 
 fn draw_act(random: &mut Random, most: usize) -> Act {

@@ -1,7 +1,7 @@
 //! A virtual upstream: it judges what the gateway sends as its client, and answers well or badly.
 
 use super::{
-    client::UPSTREAM,
+    client::{BAD_TEXT, UPSTREAM, UPSTREAM_PING},
     codec::{self, BINARY, CLOSE, First, Head, Inbox, Item, PING, PONG, TEXT},
     deflate::{Agreement, Deflater, Inflater},
     facts::{self, Deflate, Promise},
@@ -148,6 +148,7 @@ pub(crate) struct Upstream {
     open: bool,
     inbox: Inbox,
     received: u64,
+    pinged: u64,
     sent: u64,
     failed: bool,
     frozen: bool,
@@ -167,6 +168,8 @@ impl Upstream {
         mut random: Random,
     ) -> Upstream {
         let pace = Pace::draw(&mut random);
+        let mut inbox = Inbox::new(true);
+        inbox.any_text = facts.routes[route].any_text;
         Upstream {
             facts: facts::Shared::clone(facts),
             route,
@@ -179,8 +182,9 @@ impl Upstream {
             extension: None,
             deflater: None,
             open: false,
-            inbox: Inbox::new(true),
+            inbox,
             received: 0,
+            pinged: 0,
             sent: 0,
             failed: false,
             frozen: false,
@@ -230,6 +234,12 @@ impl Upstream {
         if self.link.pace.crawls() {
             self.facts.note_crawl(id);
         }
+        let asks = self.facts.asks(id);
+        let unfit = self.facts.routes[self.route].demands.refusal(&asks);
+        assert!(unfit.is_none(), "{}: its client should have got {unfit:?}: {asks:?}", self.describe());
+        let offers = (!asks.subprotocols.is_empty()).then(|| asks.subprotocols.join(", "));
+        assert_eq!(head.one("sec-websocket-protocol"), offers.as_deref(), "{}", self.describe());
+        assert_eq!(head.one("origin"), asks.origin, "{}", self.describe());
         let lower = |name| head.one(name).map(str::to_ascii_lowercase);
         assert_eq!(lower("upgrade").as_deref(), Some("websocket"));
         assert_eq!(lower("connection").as_deref(), Some("upgrade"));
@@ -326,6 +336,14 @@ impl Upstream {
                 text += "Sec-WebSocket-Extensions: permessage-deflate; server_max_window_bits=7\r\n";
             }
             Some(Wrong::Protocol) => text += "Sec-WebSocket-Protocol: chat\r\n",
+            None => {
+                let client = self.client.expect("it has asked");
+                let chosen = self.facts.asks(client).choice(client);
+                self.facts.choose(client, chosen);
+                if let Some(chosen) = chosen {
+                    text += &format!("Sec-WebSocket-Protocol: {chosen}\r\n");
+                }
+            }
             Some(Wrong::LongHead) => text += &format!("X-Long: {}\r\n", "y".repeat(40_000)),
             _ => {}
         }
@@ -350,6 +368,15 @@ impl Upstream {
         match item {
             Item::Message { opcode, payload } => {
                 let id = self.client.expect("it is open");
+                if opcode == TEXT && payload == BAD_TEXT {
+                    // On other routes its inbox would not have taken it.
+                    net.cover("utf8: passed to the upstream".to_string());
+                    self.facts.note_bad_text(id);
+                    if !self.close_sent {
+                        self.send_close(Some(1007));
+                    }
+                    return;
+                }
                 let expected = codec::content(id, self.received, opcode, payload.len());
                 if payload != expected {
                     self.fail(&format!(
@@ -365,6 +392,11 @@ impl Upstream {
                 self.maybe_fail(net);
             }
             Item::Ping(payload) => {
+                self.pinged += 1;
+                let own = self.facts.pings(self.client.expect("it is open"));
+                if self.facts.terms.ping_interval == 0 && self.pinged > own {
+                    self.fail("a ping, though there are none");
+                }
                 if !self.failed && !self.close_sent {
                     self.control(PONG, &payload);
                 }
@@ -458,7 +490,7 @@ impl Upstream {
         }
         self.link.send(&mut self.random, &bytes);
         if self.random.below(2) == 0 {
-            self.control(PING, b"behind the fault");
+            self.control(PING, UPSTREAM_PING);
         }
     }
 

@@ -3,10 +3,10 @@
 use std::{cell::RefCell, collections::BTreeMap, io, rc::Rc};
 
 use super::{
-    backend::SimBackend,
+    backend::{Leftovers, SimBackend},
     faults::{Fault, Fired, Swarm},
     kernel::Armed,
-    net::{Net, SECONDS, Shared, Trace},
+    net::{MILLIS, Net, SECONDS, Shared, Stop, Trace},
     random::Random,
 };
 
@@ -46,6 +46,8 @@ pub(crate) struct Inspection {
     /// Bytes that it owns for them.
     pub(crate) turn_bytes: usize,
     pub(crate) listeners: u32,
+    /// What it could go on with at once.
+    pub(crate) kept: u32,
 }
 
 /// What must not be exceeded.
@@ -80,6 +82,7 @@ pub(crate) struct Outcome {
 pub(crate) struct World {
     pub(crate) net: Shared,
     pub(crate) random: Random,
+    leftovers: Rc<Leftovers>,
 }
 
 /// Turns after which a seed has gone astray.
@@ -98,11 +101,11 @@ impl World {
         let net = Net::new(random.fork(), swarm, trace);
         net.say(|| format!("faults: {:?}", net.swarm.drawn()));
         net.say(|| format!("buffers: {:?} of {} bytes", net.pool.lent().total, net.buffer_bytes));
-        World { net: Rc::new(RefCell::new(net)), random }
+        World { net: Rc::new(RefCell::new(net)), random, leftovers: Rc::default() }
     }
 
     pub(crate) fn backend(&self) -> SimBackend {
-        SimBackend::new(Rc::clone(&self.net))
+        SimBackend::new(Rc::clone(&self.net), Rc::clone(&self.leftovers))
     }
 
     /// Plans the faults that come by time: resets by the network and jumps of the clock, over `span` microseconds.
@@ -126,12 +129,21 @@ impl World {
     pub(crate) fn run<S: Subject>(self, mut subject: S, bounds: &Bounds) -> Outcome {
         let mut outcome = Outcome::default();
         let mut untimed_turns = 0;
+        let mut kept = 0;
         loop {
+            let (now, jumps) = (self.net.borrow().now, self.net.borrow().jumps);
             let goes_on = subject.turn().expect("the simulated backend as a whole does not break");
             let seen = subject.inspect();
             // Between a last byte and its FIN a slot may be without a deadline: the next turn does not wait.
             untimed_turns = if seen.untimed > seen.excused_untimed { untimed_turns + 1 } else { 0 };
-            self.check(&seen, bounds, untimed_turns);
+            self.check(&seen, bounds, untimed_turns, goes_on);
+            let slept = self.net.borrow().now - now;
+            assert!(
+                kept == 0 || slept < MILLIS || self.net.borrow().jumps > jumps,
+                "a turn of {slept} µs, though {kept} events were kept for it"
+            );
+            kept = seen.kept;
+            self.net.borrow_mut().kept = kept;
             outcome.turns += 1;
             outcome.history = mix(outcome.history, &seen, self.net.borrow().now);
             if !goes_on {
@@ -143,10 +155,19 @@ impl World {
                 self.net.borrow().unfinished_actors()
             );
         }
-        self.check_end(&subject.inspect());
-        self.settle();
         subject.cover(&mut self.net.borrow_mut().covered);
-        drop(subject);
+        let seen = subject.inspect();
+        if self.net.borrow().stop == Stop::Never {
+            self.check_end(&seen);
+            self.settle();
+            drop(subject);
+        } else {
+            self.check_stop(&seen);
+            drop(subject);
+            self.net.borrow_mut().end_process(&self.leftovers.take());
+            self.check_end(&Inspection::default());
+            self.settle();
+        }
         let net = self.net.borrow();
         outcome.fired = net.fired.clone();
         outcome.covered = net.covered.clone();
@@ -154,11 +175,13 @@ impl World {
         outcome
     }
 
-    fn check(&self, seen: &Inspection, bounds: &Bounds, untimed_turns: u32) {
+    fn check(&self, seen: &Inspection, bounds: &Bounds, untimed_turns: u32, goes_on: bool) {
         let net = self.net.borrow();
         assert!(seen.legs == seen.slots, "{} legs by state in {} slots", seen.legs, seen.slots);
+        // A shard that has ended at once has dropped ends of receives that its sessions were not told of.
+        let dropped = net.stop == Stop::Told && !goes_on;
         assert!(
-            seen.armed == net.armed(),
+            dropped || seen.armed == net.armed(),
             "the shard believes {:?}, the kernel {:?}",
             seen.armed,
             net.armed()
@@ -201,19 +224,38 @@ impl World {
         );
     }
 
+    /// A shard that ends at once gives its buffers back; the rest goes with it.
+    fn check_stop(&self, seen: &Inspection) {
+        let mut net = self.net.borrow_mut();
+        assert!(seen.buffers == 0, "it holds {} buffers at its stop", seen.buffers);
+        let had = [
+            ("sessions", u64::from(seen.slots)),
+            ("retained bytes", seen.retained as u64),
+            ("inflaters", u64::from(seen.inflaters)),
+            ("partial bytes", seen.partial_bytes as u64),
+            ("sends", u64::from(seen.sends)),
+            ("connects", u64::from(seen.armed.connects)),
+        ];
+        for (what, _) in had.iter().filter(|(_, count)| *count > 0) {
+            net.cover(format!("stopped: {what}"));
+        }
+        net.cover(format!("stopped: {}", if seen.listeners > 0 { "at once" } else { "in a drain" }));
+    }
+
     fn check_end(&self, seen: &Inspection) {
-        // What the last turn received, and has made of it, goes with the subject.
-        let seen = Inspection { buffers: 0, turn_bytes: 0, ..seen.clone() };
+        // What the last turn has made of its input goes with the subject.
+        let seen = Inspection { turn_bytes: 0, ..seen.clone() };
         assert!(seen == Inspection::default(), "not all is over at the end: {seen:?}");
         let net = self.net.borrow();
         assert!(net.armed() == Armed::default(), "left in the kernel at the end: {:?}", net.armed());
+        assert!(net.lent().lent == 0, "{} buffers are lent at the end", net.lent().lent);
         assert!(net.listeners.values().all(|listening| !listening.open), "a listener is open at the end");
     }
 
     /// Lets the peers see the end of their connections.
     fn settle(&self) {
         let mut net = self.net.borrow_mut();
-        net.end_process();
+        net.end_process(&[]);
         let limit = net.now + 10_000 * SECONDS;
         while net.unfinished > 0 {
             let Some(next) = net.next_time().filter(|next| *next < limit) else {

@@ -4,10 +4,10 @@ use super::{
     super::{
         codec::{self, BINARY, CLOSE, CONTINUATION, First, PING, PONG, TEXT},
         facts::{Deflate, Promise},
-        net::{ActorId, Net},
-        script::{Act, Violation},
+        net::{ActorId, Net, SECONDS},
+        script::{Act, SILENCE, Violation},
     },
-    CRAWL, Client, Phase, SLACK,
+    BAD_TEXT, CRAWL, Client, Phase, SLACK,
 };
 
 impl Client {
@@ -34,6 +34,7 @@ impl Client {
             payload = self.pinged.to_be_bytes().to_vec();
         }
         self.pinged += 1;
+        self.facts.note_ping(self.id);
         self.control(PING, &payload);
         self.pings.push_back(payload);
     }
@@ -75,6 +76,10 @@ impl Client {
                 net.wake_at(me, self.pause);
             }
             Act::Message { opcode, len, frames, ping_between } => {
+                self.spoke = net.now;
+                // Where messages may be dropped it does not wait for them all.
+                let alone = self.modest && self.expected.is_empty();
+                self.asks_from = alone.then(|| net.conns[self.conn()].asked.written);
                 self.send_message(opcode, len, frames, ping_between);
             }
             Act::Ping(len) => self.ping(len),
@@ -90,8 +95,13 @@ impl Client {
                     // Where the two ends compress, that is the upstream's business.
                     violation = Violation::ReservedOpcode;
                 }
+                if self.facts.routes[self.route].any_text && self.id.is_multiple_of(2) {
+                    // What is seldom else: half of the violations where it is another's to find them.
+                    violation = Violation::BadText;
+                }
                 self.last = Some(Act::Violate(violation));
-                self.violated = Some(violation);
+                // It is for its upstream to end the session then.
+                self.violated = (!self.is_upstreams(violation)).then_some(violation);
                 self.violate(violation);
             }
             Act::HalfClose => {
@@ -124,19 +134,63 @@ impl Client {
             Act::Freeze => {
                 self.frozen = true;
                 self.go_silent(net);
+                self.insist_on_silence();
             }
+        }
+    }
+
+    /// Its question is whole with the network.
+    pub(super) fn note_question(&mut self, net: &mut Net) {
+        let conn = self.conn();
+        if self.link().is_flushed()
+            && let Some(from) = self.asks_from.take()
+        {
+            net.ask(conn, from, net.conns[conn].asked.written);
         }
     }
 
     /// From now on the gateway has to find out by itself.
     pub(super) fn go_silent(&mut self, net: &Net) {
         let terms = &self.facts.terms;
-        let longest = terms.ping_interval
+        if terms.bear_silence() {
+            self.leaves = Some(net.now + SILENCE);
+            return self.gone(u64::MAX / 2);
+        }
+        // Without pings the idle time-out must do.
+        let silence = if terms.ping_interval > 0 { terms.ping_interval } else { terms.idle_timeout };
+        let longest = silence
             + terms.pong_timeout
             + terms.write_timeout
             + terms.message_timeout
             + 2 * terms.close_timeout;
         self.gone(net.now + longest + 2 * SLACK);
+    }
+
+    /// Where there are no pings, a silent session that owes it nothing is kept until the idle time-out.
+    fn insist_on_silence(&mut self) {
+        let served = matches!(self.promise(), Promise::Echo | Promise::Proxied { .. });
+        let settled = self.expected.is_empty() && self.pings.is_empty() && self.close_got.is_none();
+        let terms = &self.facts.terms;
+        if terms.ping_interval == 0 && served && settled {
+            self.kept_until = match (self.leaves, terms.idle_timeout) {
+                (Some(leaves), _) => leaves,
+                // The stamps of a session are rounded.
+                (None, idle) => self.spoke + idle - SECONDS,
+            };
+        }
+    }
+
+    /// Nobody has ended its silence: it resets its connection, which the gateway finds out at once, or when it has given
+    /// up the far side that it waits for.
+    pub(super) fn leave_silence(&mut self, net: &mut Net) {
+        if self.kept_until > 0 && !self.is_excused() {
+            net.cover("silent: kept".to_string());
+        }
+        self.leaves = None;
+        self.kept_until = 0;
+        net.close_peer(self.conn(), true);
+        let terms = &self.facts.terms;
+        self.gone(net.now + terms.write_timeout + 2 * terms.close_timeout + SLACK);
     }
 
     pub(super) fn gone(&mut self, by: u64) {
@@ -178,6 +232,13 @@ impl Client {
         self.sent += 1;
     }
 
+    /// Whether its upstream, not the gateway, has to find a fault. Where the gateway compresses, it reads the texts anyhow.
+    pub(super) fn is_upstreams(&self, violation: Violation) -> bool {
+        let route = &self.facts.routes[self.route];
+        let read = self.deflater.is_some() && route.deflate != Deflate::Ends;
+        violation == Violation::BadText && route.any_text && !read
+    }
+
     pub(super) fn violate(&mut self, violation: Violation) {
         let mut bytes = Vec::new();
         let mask = self.mask();
@@ -201,7 +262,7 @@ impl Client {
                 codec::frame(&mut bytes, whole(CLOSE), &codec::close_payload(Some(code), ""), mask);
             }
             Violation::CloseByte => codec::frame(&mut bytes, whole(CLOSE), &[3], mask),
-            Violation::BadText => codec::frame(&mut bytes, whole(TEXT), b"abc\xed\xa0\x80", mask),
+            Violation::BadText => codec::frame(&mut bytes, whole(TEXT), BAD_TEXT, mask),
             Violation::TooBig => {
                 codec::header(&mut bytes, whole(BINARY), self.facts.terms.message_bytes + 1, mask);
             }

@@ -75,6 +75,7 @@ impl Client {
                 text += &format!("{name}: {value}\r\n");
             }
         }
+        text += &self.asks.fields();
         if let Some(offer) = self.offer {
             text += &format!("Sec-WebSocket-Extensions: {offer}\r\n");
         }
@@ -127,6 +128,7 @@ impl Client {
     pub(super) fn check_101(&self, answer: &Head) {
         let right = matches!(self.script.asking, Asking::Right) || self.page_read;
         assert!(right, "{}: accepted a wrong request", self.describe());
+        assert_eq!(self.unfit, None, "{}: accepted what does not fit: {:?}", self.describe(), self.asks);
         let may_open = !matches!(self.promise(), Promise::Refused(_));
         assert!(may_open, "{}: accepted though its upstream refuses", self.describe());
         let upgrade = answer.one("upgrade").map(str::to_ascii_lowercase);
@@ -135,7 +137,12 @@ impl Client {
         assert_eq!(connection.as_deref(), Some("upgrade"), "{}", self.describe());
         let accept = codec::accept_value(&self.key);
         assert_eq!(answer.one("sec-websocket-accept"), Some(accept.as_str()), "{}", self.describe());
-        assert_eq!(answer.one("sec-websocket-protocol"), None, "{}", self.describe());
+        let subprotocol = match self.promise() {
+            Promise::Echo => self.facts.routes[self.route].demands.agreed(&self.asks),
+            _ => self.facts.chosen(self.id),
+        };
+        let answered = answer.one("sec-websocket-protocol");
+        assert_eq!(answered, subprotocol, "{}: asked with {:?}", self.describe(), self.asks);
     }
 
     /// What the answer agrees to of what was offered.
@@ -178,13 +185,14 @@ impl Client {
         let allowed: &[u16] = match (self.script.asking, self.promise()) {
             (Asking::Page, _) => &[200],
             (Asking::Wrong(mistake), _) => mistake.statuses(),
+            _ if self.unfit.is_some() => self.unfit.as_slice(),
             (Asking::Right | Asking::PageFirst, Promise::Refused(statuses)) => statuses,
             // The upstream's 101 went with its connection.
             (Asking::Right | Asking::PageFirst, Promise::Breaks(_)) => &[502],
             (Asking::Right | Asking::PageFirst, _) => &[],
         };
         let asks = matches!(self.script.asking, Asking::Right | Asking::PageFirst);
-        let upstream = gateway && self.facts.has_failed(self.route) && asks;
+        let upstream = gateway && self.facts.has_failed(self.route) && asks && self.unfit.is_none();
         if !(allowed.contains(&status) || full || upstream || self.is_excused()) {
             self.fail(&format!("an answer of {status}, not of {allowed:?}"));
         }

@@ -70,6 +70,11 @@ impl Client {
             (Phase::Asking | Phase::Answered { .. }, Asking::Wrong(mistake), _) => {
                 net.cover(format!("{mistake:?}"));
             }
+            (Phase::Answered { status, .. }, Asking::Right | Asking::PageFirst, _)
+                if self.unfit.is_some() =>
+            {
+                net.cover(format!("unfit: {served}, status {status}"));
+            }
             (Phase::Answered { status, .. }, _, _) => net.cover(format!("{served}: status {status}")),
             (Phase::Open, _, last) => {
                 let act = match last {
@@ -79,14 +84,43 @@ impl Client {
                     None => "no end of its own".to_string(),
                 };
                 net.cover(format!("{served}: {act}"));
+                if self.facts.had_bad_text(self.id) && self.close_got == Some(Some(1007)) {
+                    net.cover("utf8: refused by the upstream".to_string());
+                }
+                if self.facts.terms.ping_interval == 0 {
+                    net.cover(format!("no pings: {act}"));
+                }
+                let demands = &self.facts.routes[self.route].demands;
+                if !demands.subprotocols.is_empty() {
+                    net.cover(format!("subprotocol: {served}"));
+                }
+                if !demands.origins.is_empty() && self.asks.origin.is_some() {
+                    net.cover(format!("origin: {served}"));
+                }
                 if self.listener == 1 {
                     net.cover(format!("records: {served}"));
+                    self.cover_records(net);
                 }
                 if self.inbox.inflated > 0 {
                     net.cover(format!("inflated: {:?}", self.facts.routes[self.route].deflate));
                 }
             }
             _ => {}
+        }
+    }
+
+    /// A record that is longer than a receive buffer was opened over several, in turns that hold next to nothing.
+    fn cover_records(&self, net: &mut Net) {
+        let longest = self.link.as_ref().map_or(0, |link| link.record_most);
+        let Some((bytes, buffers)) = net.turns.filter(|_| longest > net.buffer_bytes) else { return };
+        if bytes == 1 {
+            net.cover("records over buffers: turns of 1 byte".to_string());
+        }
+        if buffers == 1 {
+            net.cover("records over buffers: turns of 1 buffer".to_string());
+        }
+        if (bytes, buffers) == (1, 1) {
+            net.cover("records over buffers: turns of 1 byte and 1 buffer".to_string());
         }
     }
 

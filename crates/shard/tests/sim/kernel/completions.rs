@@ -193,10 +193,10 @@ impl Net {
         ready.extend(keyed.into_iter().map(|(_, pending)| pending));
     }
 
-    /// Notes that a final completion is told now.
-    pub(crate) fn told(&mut self, what: &What) {
+    /// Notes that a completion is told now, behind so many events of the turn.
+    pub(crate) fn told(&mut self, what: &What, before: usize) {
         match *what {
-            What::Received(..) => {}
+            What::Received(conn, _, ref buffer) => self.told_bytes(conn, buffer.len(), before),
             What::ReceiveEnded(conn, _, end) => {
                 let recycled = self.recycled;
                 let gate = self.gate(conn);

@@ -1,7 +1,7 @@
 //! Connections: segments, FINs and resets on their way, and what a peer does with its end.
 
 use super::{
-    super::{faults::Fault, kernel::Gate},
+    super::{fairness::Asked, faults::Fault, kernel::Gate},
     ActorId, Conn, ConnId, Due, Excuse, Far, MILLIS, Net, Pipe, Read, SECONDS, Way, libc_errno,
 };
 
@@ -22,7 +22,15 @@ impl Net {
             ..Pipe::default()
         };
         let (inbound, outbound) = (pipe(), pipe());
-        self.conns.push(Conn { actor, inbound, outbound, far: Far::default(), gate, established: false });
+        self.conns.push(Conn {
+            actor,
+            inbound,
+            outbound,
+            far: Far::default(),
+            gate,
+            established: false,
+            asked: Asked::default(),
+        });
         self.conns.len() - 1
     }
 
@@ -231,6 +239,7 @@ impl Net {
         }
         let count = bytes.len().min(state.inbound.room());
         state.inbound.flying.extend(&bytes[..count]);
+        state.asked.written += count as u64;
         self.start_pump(conn, Way::In);
         count
     }
