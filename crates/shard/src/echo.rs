@@ -44,6 +44,8 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         let closing = session.marks.close_sent;
         let State::Open(open) = &mut session.state else { return bytes.len() };
         let was_partial = open.decoder.is_partial();
+        let messages =
+            Content::Messages { linked: open.compression.as_ref().is_some_and(Compression::looks_back) };
         let mut cursor = Cursor { read: 0, write: 0, compact: true };
         // The answers since the last span lie in bytes[start..cursor.write].
         let mut start = 0;
@@ -76,8 +78,8 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                         let (out, begin) =
                             deflated_frame(compression, codecs, spares, opcode, payload.bytes(bytes));
                         turn.has_worked(codecs.worked_bytes());
-                        flush(spans, key, place, &mut start, cursor.write);
-                        spans.push(Span { key, source: turn.keep(out, begin), content: Content::Messages });
+                        flush(spans, key, messages, place, &mut start, cursor.write);
+                        spans.push(Span { key, source: turn.keep(out, begin), content: messages });
                         if let Payload::Owned(owned) = payload {
                             spares.give(owned.buffer);
                         }
@@ -93,19 +95,15 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                         Payload::InPlace(range) => {
                             let begin = frame::encode_header_before(bytes, range.start, &head);
                             if begin != cursor.write {
-                                flush(spans, key, place, &mut start, cursor.write);
+                                flush(spans, key, messages, place, &mut start, cursor.write);
                                 start = begin;
                             }
                             cursor.write = range.end;
                         }
                         Payload::Owned(OwnedPayload { mut buffer, start: payload_start }) => {
                             let begin = frame::encode_header_before(&mut buffer, payload_start, &head);
-                            flush(spans, key, place, &mut start, cursor.write);
-                            spans.push(Span {
-                                key,
-                                source: turn.keep(buffer, begin),
-                                content: Content::Messages,
-                            });
+                            flush(spans, key, messages, place, &mut start, cursor.write);
+                            spans.push(Span { key, source: turn.keep(buffer, begin), content: messages });
                             start = cursor.read;
                             cursor.write = cursor.read;
                             if place.may_wait && turn.is_full() {
@@ -119,7 +117,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                         break Stop::Flood;
                     }
                     if !closing {
-                        flush(spans, key, place, &mut start, cursor.write);
+                        flush(spans, key, messages, place, &mut start, cursor.write);
                         start = cursor.read;
                         cursor.write = cursor.read;
                         let pong = ControlFrame::pong(&payload, None);
@@ -139,7 +137,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                 Event::Close(close) => break Stop::Close(close),
             }
         };
-        flush(spans, key, place, &mut start, cursor.write);
+        flush(spans, key, messages, place, &mut start, cursor.write);
         // Any byte shows that the peer is alive: the ping's pong is as good as there.
         session.marks.pinged = false;
         let partial = open.decoder.is_partial();
@@ -180,9 +178,9 @@ pub(crate) fn deflated_frame(
 }
 
 /// The answers that lie end to end become one piece.
-fn flush(spans: &mut Vec<Span>, key: Key, place: Place, start: &mut usize, end: usize) {
+fn flush(spans: &mut Vec<Span>, key: Key, messages: Content, place: Place, start: &mut usize, end: usize) {
     if *start < end {
-        spans.push(Span { key, source: place.source(*start..end), content: Content::Messages });
+        spans.push(Span { key, source: place.source(*start..end), content: messages });
         *start = end;
     }
 }

@@ -190,6 +190,9 @@ impl<B: Backend, E: Environment> Shard<B, E> {
 
     /// What is kept of a session that is not paused any more, or over, goes on with the next turn.
     pub(crate) fn unpark(&mut self, key: Key) {
+        if planted::is(Bug::ForgetParked) {
+            return;
+        }
         let Some(parked) = self.backlog.parked.remove(&key) else { return };
         parked.into_iter().for_each(|kept| self.backlog.push(kept));
         self.shelter_session(key);
@@ -298,7 +301,9 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                 return true;
             }
             session.marks.sheltered = false;
-            self.arm_receive(key);
+            if !planted::is(Bug::ForgetSheltered) {
+                self.arm_receive(key);
+            }
             false
         });
         self.backlog.sheltered = sheltered;

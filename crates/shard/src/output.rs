@@ -5,14 +5,13 @@
 
 use tidegate_io::{Backend, MAX_PIECES, Remainder};
 use tidegate_registry::{Admission, Chunk, Control, End, FullPolicy, Key};
-use tidegate_wire::{close::CloseCode, deflate::Compression};
+use tidegate_wire::close::CloseCode;
 
 use crate::{
     environment::Environment,
     log::Leg,
-    plan::RoutePlan,
     planted::{self, Bug},
-    session::{Session, State},
+    session::State,
     shard::{Shard, token},
     stamp::Stamp,
     turn::Source,
@@ -21,8 +20,9 @@ use crate::{
 /// What a span is to its receiver's outbox.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Content {
-    /// Whole messages: the outbox's policy may drop them together.
-    Messages,
+    /// Whole messages: the outbox's policy may drop them together. Where they are `linked` those that follow look back at
+    /// them: then a new one can be dropped, with what follows it, but none that waits.
+    Messages { linked: bool },
     /// Part of a stream of which nothing may be dropped, and where it ends.
     Stream(End),
     /// The answer that opens a session: it is not the session's fault what waits before it.
@@ -37,7 +37,7 @@ impl Content {
 
     fn end(self) -> End {
         match self {
-            Content::Messages | Content::Opening | Content::Control(_) => End::Boundary,
+            Content::Messages { .. } | Content::Opening | Content::Control(_) => End::Boundary,
             Content::Stream(end) => end,
         }
     }
@@ -119,7 +119,9 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         let route = self.plan.route(session.route);
         let plain = self.turn.bytes(source);
         let policy = match content {
-            Content::Messages => policy(session, route),
+            // What is sealed stays where it is in its stream: there only a new message can be dropped.
+            Content::Messages { .. } if route.full == FullPolicy::DropOld => FullPolicy::DropNew,
+            Content::Messages { .. } => route.full,
             Content::Stream(_) | Content::Opening | Content::Control(_) => FullPolicy::Pause,
         };
         // Control frames are always taken: their number has its own limit.
@@ -129,7 +131,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                 FullPolicy::DropNew | FullPolicy::DropOld => Admission::Dropped,
                 FullPolicy::Disconnect | FullPolicy::Pause => Admission::Disconnect,
             };
-            self.admitted(key, admission);
+            self.admitted(key, admission, content);
             return;
         }
         let sealed = session.transport.seal(plain);
@@ -143,7 +145,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         if session.dirty == 0 && !session.in_flight.poll {
             session.dirty = self.turn.enlist(key, true);
         }
-        self.admitted(key, admission);
+        self.admitted(key, admission, content);
     }
 
     fn join_outbox(&mut self, key: Key, source: Source, content: Content) {
@@ -167,41 +169,45 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             Content::Stream(end) => {
                 session.outbox.append_copy(self.turn.bytes(source), end, limits, route.full, retained)
             }
-            Content::Messages => {
+            Content::Messages { linked } => {
                 let (bytes, start) = self.turn.take(source);
-                let policy = policy(session, route);
+                let policy = match route.full {
+                    FullPolicy::DropOld if linked => FullPolicy::DropNew,
+                    policy => policy,
+                };
                 session.outbox.push(Chunk::Owned { bytes, start }, limits, policy, retained)
             }
         };
         if session.dirty == 0 && !session.in_flight.poll {
             session.dirty = self.turn.enlist(key, true);
         }
-        self.admitted(key, admission);
+        self.admitted(key, admission, content);
     }
 
     /// What follows from an outbox's answer.
-    fn admitted(&mut self, key: Key, admission: Admission) {
+    fn admitted(&mut self, key: Key, admission: Admission, content: Content) {
         match admission {
             Admission::Queued => {}
             Admission::QueuedPause => self.pause_producer(key),
             Admission::Dropped => {
                 self.counters.dropped += 1;
-                self.look_back_no_more(key);
+                if content == (Content::Messages { linked: true }) {
+                    self.look_back_no_more(key);
+                }
             }
             Admission::DroppedOld(messages) => self.counters.dropped += u64::from(messages),
             Admission::Disconnect => self.slow_consumer(key),
         }
     }
 
-    /// A message was dropped. Where compressed ones look back at those before them the next must not, and what was
-    /// compressed since goes with it.
+    /// A message was dropped at which those that follow look back: what was compressed since goes with it, also where the
+    /// session has ended behind them, and the next one looks back at nothing.
     fn look_back_no_more(&mut self, key: Key) {
+        self.cut.push(key);
         if let Some(State::Open(open)) = self.registry.get_mut(key).map(|session| &mut session.state)
-            && let Some(compression) =
-                open.compression.as_mut().filter(|compression| compression.looks_back())
+            && let Some(compression) = &mut open.compression
         {
             compression.reset_deflater();
-            self.cut.push(key);
         }
     }
 
@@ -402,18 +408,5 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             Some(session) if session.marks.upstream => Leg::Upstream,
             _ => Leg::Client,
         }
-    }
-}
-
-/// What a session's full outbox does. What is sealed stays where it is in its stream, and what later messages look back
-/// at must have come before them: there only a new message can be dropped.
-fn policy<S>(session: &Session<S>, route: &RoutePlan) -> FullPolicy {
-    let looks_back = match &session.state {
-        State::Open(open) => open.compression.as_ref().is_some_and(Compression::looks_back),
-        _ => false,
-    };
-    match route.full {
-        FullPolicy::DropOld if looks_back || session.transport.seals() => FullPolicy::DropNew,
-        policy => policy,
     }
 }

@@ -55,6 +55,10 @@ pub enum Bug {
     IgnoreStop,
     /// Where the shard ends: the receive buffers that it still holds are not given back.
     LeakAtEnd,
+    /// Where a paused session goes on: what was kept of it meanwhile is not read.
+    ForgetParked,
+    /// Where the last kept bytes of a session that is not read meanwhile were read: its receive stays unarmed.
+    ForgetSheltered,
 }
 
 impl Bug {
@@ -84,6 +88,8 @@ impl Bug {
         Bug::GrantNothing,
         Bug::IgnoreStop,
         Bug::LeakAtEnd,
+        Bug::ForgetParked,
+        Bug::ForgetSheltered,
     ];
 }
 

@@ -832,3 +832,31 @@ fn of_a_refusal_that_is_too_long_the_status_alone_is_relayed() {
         assert!(stage.socket(client, |kernel| kernel.fin));
     }
 }
+
+#[test]
+fn what_looks_back_at_a_dropped_message_goes_with_it_though_a_close_follows() {
+    let mut stage = Stage::new(
+        "takeover_bytes = \"16MiB\"\nmessage_bytes = \"16KiB\"\noutbox_soft = \"4KiB\"\noutbox_hard = \"8KiB\"",
+        "full = \"drop_new\"\necho = { context_takeover = true }",
+    );
+    let client = stage.open_with("Sec-WebSocket-Extensions: permessage-deflate\r\n");
+    stage.socket(client, |kernel| kernel.room = 0);
+    // Nothing that deflating makes smaller (a linear congruence, Knuth), so that it does not fit.
+    let noise: Vec<u8> = (0..9_000_u32)
+        .scan(1_u32, |state, _| {
+            *state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            Some((*state >> 24) as u8)
+        })
+        .collect();
+    stage.send(client, &frame(0x82, &noise[..500], true));
+    let goodbye = frame(0x88, &1_000_u16.to_be_bytes(), true);
+    stage.send(
+        client,
+        &[frame(0x82, &noise, true), frame(0x82, &noise[8_000..8_200], true), goodbye].concat(),
+    );
+    stage.make_room(client, usize::MAX);
+    let sent = stage.sent(client);
+    let first = 4 + usize::from(u16::from_be_bytes([sent[2], sent[3]]));
+    assert_eq!((sent[0], sent[1]), (0xc2, 126));
+    assert_eq!(sent[first..], frame(0x88, &1_000_u16.to_be_bytes(), false));
+}
