@@ -13,6 +13,7 @@ mod ending;
 mod pieces;
 mod provided;
 mod ring;
+mod room;
 mod timer;
 
 #[cfg(test)]
@@ -34,6 +35,7 @@ use self::{
     pieces::Pieces,
     provided::Provided,
     ring::{Ring, Wait, silent},
+    room::Room,
     timer::Timer,
 };
 use crate::{
@@ -73,6 +75,7 @@ pub struct Uring {
     listeners: Vec<Option<Listener>>,
     /// Sockets that are connecting.
     connecting: HashMap<u64, RawFd>,
+    room: Room,
     /// Receives that are to end; usually none.
     cancelling: HashMap<u64, Cancelling>,
     /// What happened without a completion: reported by the next turn, which then does not wait.
@@ -157,6 +160,7 @@ impl Uring {
             is_waker_armed: false,
             listeners: Vec::new(),
             connecting: HashMap::new(),
+            room: Room::default(),
             cancelling: HashMap::new(),
             pending: Vec::new(),
             in_flight: 0,
@@ -326,6 +330,14 @@ impl Uring {
         self.is_waker_armed = true;
     }
 
+    /// Watches an epoll instance until it has something to tell.
+    fn watch(&mut self, epoll: RawFd) {
+        let poll = opcode::PollAdd::new(types::Fd(epoll), libc::POLLIN as u32);
+        let entry = poll.build().user_data(user_data(Operation::Room, 0));
+        // SAFETY: it names no memory.
+        unsafe { self.start(&entry) };
+    }
+
     fn arm_poll(&mut self, socket: RawFd, operation: Operation, token: Token) {
         let poll = opcode::PollAdd::new(types::Fd(socket), libc::POLLOUT as u32);
         let entry = poll.build().user_data(user_data(operation, token.0));
@@ -419,6 +431,7 @@ impl Backend for Uring {
     }
 
     fn poll_writable(&mut self, socket: &OwnedFd, token: Token) {
+        self.room.begin(socket.as_raw_fd(), token);
         self.arm_poll(socket.as_raw_fd(), Operation::Poll, token);
     }
 

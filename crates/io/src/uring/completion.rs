@@ -11,7 +11,7 @@ use std::{
 
 use io_uring::cqueue::{self, Entry};
 
-use super::Uring;
+use super::{Uring, room::Outcome};
 use crate::{Event, ListenerId, ReceiveEnd, Remainder, Sends, Token, socket};
 
 /// From 6.13 a pass of the kernel over its deferred work ends after 20 pieces. One that yields fewer
@@ -38,6 +38,8 @@ pub(super) enum Operation {
     Cancel,
     Timer,
     Waker,
+    /// The epoll instance of [`Room`](super::room::Room).
+    Room,
     /// Posts a completion only where it came too late, which is no matter.
     Ignored,
 }
@@ -50,7 +52,7 @@ pub(super) fn user_data(operation: Operation, data: u64) -> u64 {
 
 /// The reverse of [`user_data`].
 fn operation(user_data: u64) -> (Option<Operation>, u64) {
-    const ALL: [Operation; 9] = [
+    const ALL: [Operation; 10] = [
         Operation::Receive,
         Operation::Send,
         Operation::Accept,
@@ -59,6 +61,7 @@ fn operation(user_data: u64) -> (Option<Operation>, u64) {
         Operation::Cancel,
         Operation::Timer,
         Operation::Waker,
+        Operation::Room,
         Operation::Ignored,
     ];
     let index = (user_data >> 56).wrapping_sub(1) as usize;
@@ -88,7 +91,18 @@ impl Uring {
                 Some(Operation::Accept) => self.accepted(&entry, data, events),
                 Some(Operation::Poll) => {
                     self.ended();
-                    events.push(Event::Writable { token: Token(data) });
+                    match self.room.ended(Token(data), entry.result()) {
+                        Outcome::Writable => events.push(Event::Writable { token: Token(data) }),
+                        Outcome::WaitsOn(epoll) => self.watch(epoll),
+                        Outcome::Waits => {}
+                    }
+                }
+                Some(Operation::Room) => {
+                    self.ended();
+                    if let Some(epoll) = self.room.tell(events).filter(|_| entry.result() != -libc::ECANCELED)
+                    {
+                        self.watch(epoll);
+                    }
                 }
                 Some(Operation::Connect) => self.connected(&entry, Token(data), events),
                 Some(Operation::Cancel) => self.cancel_missed(Token(data), before)?,

@@ -25,7 +25,7 @@ fn completions_for_nobody_are_counted_and_passed_over() {
     let nobody = [
         0,
         7,
-        10 << 56,
+        11 << 56,
         u64::MAX,
         user_data(Operation::Send, 0),
         user_data(Operation::Send, u64::MAX >> 8),
@@ -235,4 +235,52 @@ fn a_panic_in_the_callers_sends_leaves_nothing_behind_that_is_sent() {
         io::ErrorKind::WouldBlock,
         "nothing was sent"
     );
+}
+
+#[test]
+fn room_is_waited_for_behind_the_peers_fin() {
+    use std::io::{Read, Write};
+
+    let (mut near, mut far) = std::os::unix::net::UnixStream::pair().unwrap();
+    near.set_nonblocking(true).unwrap();
+    let mut wrote = 0;
+    while let Ok(bytes) = near.write(&[7; 4096]) {
+        wrote += bytes;
+    }
+    far.shutdown(std::net::Shutdown::Write).unwrap();
+    let near = OwnedFd::from(near);
+    let mut uring = Uring::new(&OPTIONS).unwrap();
+    let mut events = Vec::new();
+    // Twice: what is registered stays so.
+    for token in [Token(1), Token(2)] {
+        uring.poll_writable(&near, token);
+        let (before, soon) = (uring.counters().system_calls, uring.now() + Duration::from_millis(20));
+        while uring.now() < soon {
+            uring.turn(&NoSends, Some(soon), &mut events, &mut Vec::new()).unwrap();
+            assert!(events.is_empty(), "{events:?}");
+        }
+        assert!(uring.counters().system_calls - before < 10, "it does not wait");
+        let mut taken = vec![0; wrote];
+        far.read_exact(&mut taken).unwrap();
+        while events.is_empty() {
+            uring.turn(&NoSends, None, &mut events, &mut Vec::new()).unwrap();
+        }
+        assert!(matches!(events[..], [Event::Writable { token: told }] if told == token), "{events:?}");
+        events.clear();
+        wrote = 0;
+        while let Ok(bytes) = rustix::io::write(&near, &[7; 4096]) {
+            wrote += bytes;
+        }
+    }
+    // A socket that is shut down tells that it will have no room any more.
+    uring.poll_writable(&near, Token(3));
+    let soon = uring.now() + Duration::from_millis(5);
+    uring.turn(&NoSends, Some(soon), &mut events, &mut Vec::new()).unwrap();
+    socket::shutdown(&near, false);
+    while events.is_empty() {
+        uring.turn(&NoSends, None, &mut events, &mut Vec::new()).unwrap();
+    }
+    assert!(matches!(events[..], [Event::Writable { token: Token(3) }]), "{events:?}");
+    assert!(uring.quiesce());
+    assert_eq!((uring.in_flight, uring.counters().stale), (0, 0));
 }
