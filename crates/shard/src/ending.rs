@@ -57,6 +57,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         self.release_state(key, State::Lingering { discarded: 0, timeout_ms, deadline_ms });
         let Some(session) = self.registry.get_mut(key) else { return };
         session.marks.paused = false;
+        self.unpark(key);
         self.finishing.push(key);
         if !planted::is(Bug::ForgetDeadline) {
             self.ensure_deadline(key, look_ms);

@@ -80,8 +80,8 @@ impl<B: Backend, E: Environment> Shard<B, E> {
     }
 
     /// The same for bytes that were moved out of their receive buffer.
-    pub(crate) fn received_owned(&mut self, key: Key, mut bytes: Vec<u8>, at: usize) {
-        let Some(sealed) = self.hears(key) else { return };
+    pub(crate) fn received_owned(&mut self, key: Key, mut bytes: Vec<u8>, at: usize, opened: bool) {
+        let Some(sealed) = self.hears(key).map(|seals| seals && !opened) else { return };
         let index = self.turn.reserve_carried(bytes.len() - at);
         self.read(key, &mut bytes, at, Home::Owned(index as u32), sealed);
         self.turn.owned[index] = bytes;
@@ -161,7 +161,11 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             }
             bytes = &mut bytes[used..];
             place = place.behind(used);
-            if place.may_wait && self.turn.is_full() {
+            // Behind a page that joins others in the outbox it is seen first whether they pause their reader: one received
+            // buffer asks for hundreds.
+            let asks_more =
+                was_head && self.registry.get(key).is_some_and(|session| !session.outbox.is_empty());
+            if place.may_wait && (self.turn.is_full() || asks_more) {
                 break;
             }
         }

@@ -29,8 +29,8 @@ const LENT_PART: u32 = 2;
 pub(crate) enum Kept {
     /// Bytes in their receive buffer, of which those before `at` were read.
     Lent { key: Key, buffer: Buffer, at: usize },
-    /// The same in memory of their own.
-    Owned { key: Key, bytes: Vec<u8>, at: usize },
+    /// The same in memory of their own, `opened` where they are plain whatever the session's transport.
+    Owned { key: Key, bytes: Vec<u8>, at: usize, opened: bool },
     /// The end behind them: the peer's FIN or an error.
     Ended { key: Key, end: ReceiveEnd },
 }
@@ -149,7 +149,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             self.retained.release(kept.owned_bytes());
             match kept {
                 Kept::Lent { buffer, at, .. } => self.received(key, buffer, at),
-                Kept::Owned { bytes, at, .. } => self.received_owned(key, bytes, at),
+                Kept::Owned { bytes, at, opened, .. } => self.received_owned(key, bytes, at, opened),
                 Kept::Ended { end, .. } => {
                     if let Some(session) = self.registry.get_mut(key) {
                         session.marks.end_kept = false;
@@ -175,17 +175,34 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                 Home::Owned(index) => {
                     let bytes = std::mem::take(&mut self.turn.owned[index as usize]);
                     self.retained.hold(bytes.capacity());
-                    Kept::Owned { key, bytes, at }
+                    // Sealed bytes are read whole.
+                    Kept::Owned { key, bytes, at, opened: true }
                 }
             };
-            let mut behind = Vec::new();
-            for _ in 0..self.backlog.queue.len() {
-                let Some(kept) = self.backlog.pop() else { break };
-                if kept.key() == key { behind.push(kept) } else { self.backlog.push(kept) }
-            }
-            self.put_back(key, rest);
-            behind.into_iter().for_each(|kept| self.backlog.push(kept));
+            self.keep_before(key, rest);
         }
+    }
+
+    /// What an early client sent is read with the turns from now on, before what came behind it.
+    pub(crate) fn keep_early(&mut self, key: Key, bytes: Vec<u8>) {
+        if bytes.is_empty() {
+            return;
+        }
+        self.retained.hold(bytes.capacity());
+        self.keep_before(key, Kept::Owned { key, bytes, at: 0, opened: true });
+        self.shelter_session(key);
+    }
+
+    /// Keeps an event at the end of the queue, and behind it all that is kept of its session.
+    fn keep_before(&mut self, key: Key, first: Kept) {
+        let mut behind = Vec::new();
+        for _ in 0..self.backlog.queue.len() {
+            let Some(kept) = self.backlog.pop() else { break };
+            if kept.key() == key { behind.push(kept) } else { self.backlog.push(kept) }
+        }
+        behind.extend(self.backlog.parked.remove(&key).into_iter().flatten());
+        self.put_back(key, first);
+        behind.into_iter().for_each(|kept| self.backlog.push(kept));
     }
 
     /// What is kept of a session that is not paused any more, or over, goes on with the next turn.
@@ -266,7 +283,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                 self.backend.recycle(buffer);
                 self.retained.hold(bytes.capacity());
                 self.shelter_session(key);
-                Kept::Owned { key, bytes, at: 0 }
+                Kept::Owned { key, bytes, at: 0, opened: false }
             }
             kept => kept,
         }
@@ -310,7 +327,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
     }
 }
 
-/// Whether a session's bytes wait for the outbox that they would go to. What comes early in a handshake has its own place.
+/// Whether a session's bytes wait: for the outbox that they would go to, or for an upstream.
 fn is_paused<S>(session: &Session<S>) -> bool {
-    session.marks.paused && matches!(session.state, State::Open(_) | State::Paired(_))
+    session.marks.paused && !matches!(session.state, State::Lingering { .. } | State::Dead)
 }

@@ -65,6 +65,8 @@ pub(crate) fn judge<S>(key: Key, session: &Session<S>, plan: &Plan, now_ms: u64)
         earliest.by(Timer::Write, session.stalled.ms(now_ms) + plan.limits().write_timeout_ms);
     }
     match &session.state {
+        // Behind a page its time runs from the last byte of that on.
+        State::Head(head) if head.kept_alive && session.is_held() => earliest.look_at(now_ms + RETRY_MS),
         State::Head(head) => earliest.by(Timer::Head, head.deadline_ms),
         State::Waiting(waiting) => earliest.by(Timer::Handshake, waiting.deadline_ms),
         State::Dialing(dialing) => earliest.by(Timer::Handshake, dialing.deadline_ms),
@@ -149,6 +151,11 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         session.seen = now;
         session.spoke = now;
         session.pinged = now;
+        if let State::Head(head) = &mut session.state
+            && head.kept_alive
+        {
+            head.deadline_ms = self.now_ms + self.plan.limits().head_timeout_ms;
+        }
         self.look_again(key);
     }
 

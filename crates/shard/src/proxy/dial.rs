@@ -457,10 +457,8 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         }
         self.opened(upstream, State::Paired(far));
         self.opened(client, State::Paired(near));
+        self.keep_early(client, early);
         self.arm_receive(client);
-        if !early.is_empty() {
-            self.carried_input(client, early);
-        }
     }
 
     /// The upstream's answer is no answer: nothing of it reaches the client.

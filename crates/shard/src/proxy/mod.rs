@@ -6,7 +6,7 @@
 //! upstream  Dialing: connect ──► handshake ──► 101 verified ─► Paired ──► Lingering
 //! ```
 //! Nothing that the client sends is forwarded before the upstream's 101 was verified; what comes early waits: one
-//! receive buffer, and what had arrived when its reader was paused for it. A leg that was upgraded is never used again.
+//! receive buffer here, and what had arrived when its reader was paused for it in the backlog. A leg that was upgraded is never used again.
 
 mod dial;
 mod messages;

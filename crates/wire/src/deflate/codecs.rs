@@ -2,7 +2,7 @@
 
 use super::Compression;
 use super::deflater::Deflater;
-use super::inflation::{INFLATER_BYTES, InflateError, Inflater, Inflation, Owner};
+use super::inflation::{Counted, INFLATER_BYTES, InflateError, Inflater, Inflation, Owner};
 
 /// What the codecs of one shard may cost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,6 +54,11 @@ pub struct CodecStats {
     pub deflated_bytes: u64,
 }
 
+/// What a call of inflate costs at least: a block that ends the stream takes two bytes and one of these.
+const CALL_COST: u64 = 1024;
+/// What a compressed byte costs at least: a block of codes without symbols takes as long as 8 bytes of content for each.
+const INPUT_COST: u64 = 8;
+
 /// The codecs of one shard.
 pub struct Codecs {
     limits: CodecLimits,
@@ -66,6 +71,7 @@ pub struct Codecs {
     takeover_bytes: usize,
     refused: u64,
     inflate_calls: u64,
+    compressed_bytes: u64,
     inflated_bytes: u64,
     deflated_messages: u64,
     deflated_bytes: u64,
@@ -86,6 +92,7 @@ impl Codecs {
             takeover_bytes: 0,
             refused: 0,
             inflate_calls: 0,
+            compressed_bytes: 0,
             inflated_bytes: 0,
             deflated_messages: 0,
             deflated_bytes: 0,
@@ -200,10 +207,14 @@ impl Codecs {
         }
     }
 
-    /// Bytes inflated and bytes deflated so far: what the codecs' time is in proportion to.
+    /// The codecs' work so far, in about the bytes that would have taken as long: those that were inflated or deflated, and
+    /// besides 1,024 for each call of inflate and 8 for each compressed byte, as those may inflate to nothing.
     #[must_use]
     pub fn worked_bytes(&self) -> u64 {
-        self.inflated_bytes + self.deflated_bytes
+        self.inflated_bytes
+            + self.deflated_bytes
+            + INPUT_COST * self.compressed_bytes
+            + CALL_COST * self.inflate_calls
     }
 
     /// Counts what a message was inflated to that is not whole yet.
@@ -212,9 +223,10 @@ impl Codecs {
     }
 
     pub(super) fn count(&mut self, inflater: &mut Inflater) {
-        let (calls, bytes) = inflater.take_counters();
+        let Counted { calls, taken, made } = inflater.take_counters();
         self.inflate_calls += calls;
-        self.inflated_bytes += bytes;
+        self.compressed_bytes += taken;
+        self.inflated_bytes += made;
     }
 
     pub(super) fn count_deflated(&mut self, bytes: usize) {

@@ -53,14 +53,24 @@ pub(super) struct Inflater {
     /// The deflate stream has begun: it is owed [`TAIL`] at the end of the message.
     open: bool,
     failed: bool,
-    calls: u64,
-    produced: u64,
+    counted: Counted,
+}
+
+/// What an inflater has done.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Counted {
+    /// Calls of inflate.
+    pub(super) calls: u64,
+    /// Compressed bytes.
+    pub(super) taken: u64,
+    /// Bytes that came out.
+    pub(super) made: u64,
 }
 
 impl Inflater {
     pub(super) fn new(owner: Owner) -> Box<Self> {
         let inflate = Inflate::new(false, 15);
-        Box::new(Self { inflate, owner, open: false, failed: false, calls: 0, produced: 0 })
+        Box::new(Self { inflate, owner, open: false, failed: false, counted: Counted::default() })
     }
 
     /// Forgets the window and any stream begun.
@@ -69,19 +79,20 @@ impl Inflater {
         self.open = false;
     }
 
-    /// The counters since the last call: inflate calls, bytes produced.
-    pub(super) fn take_counters(&mut self) -> (u64, u64) {
-        (std::mem::take(&mut self.calls), std::mem::take(&mut self.produced))
+    /// What it has done since the last call.
+    pub(super) fn take_counters(&mut self) -> Counted {
+        std::mem::take(&mut self.counted)
     }
 
     /// One call of inflate. A final block's end makes the inflater ready for the stream after it.
     fn step(&mut self, input: &[u8], out: &mut [u8], flush: InflateFlush) -> Step {
         let (before_in, before_out) = (self.inflate.total_in(), self.inflate.total_out());
-        self.calls += 1;
+        self.counted.calls += 1;
         let status = self.inflate.decompress(input, out, flush);
         let taken = (self.inflate.total_in() - before_in) as usize;
         let made = (self.inflate.total_out() - before_out) as usize;
-        self.produced += made as u64;
+        self.counted.taken += taken as u64;
+        self.counted.made += made as u64;
         self.open |= taken > 0;
         let end = match status {
             Ok(Status::Ok | Status::BufError) => End::Starved,
