@@ -51,17 +51,33 @@ impl Kept {
     }
 }
 
+/// What waits of one session, in order.
+struct Waiting {
+    entries: VecDeque<Kept>,
+    place: Place,
+}
+
+/// Where a session is that has something kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    /// It has its turn some time.
+    Ring,
+    /// It has it now.
+    AtWork,
+    /// Its reader is paused: none of it is in receive buffers.
+    Parked,
+}
+
 /// All that waits.
 #[derive(Default)]
 pub(crate) struct Backlog {
-    /// For the next turns.
-    queue: VecDeque<Kept>,
-    /// Receive buffers in the queue.
+    sessions: HashMap<Key, Waiting>,
+    /// Sessions that can go on, once each: they take turns, a buffer at a time.
+    ring: VecDeque<Key>,
+    /// Receive buffers in it.
     lent: u32,
-    /// For paused sessions: none of it in receive buffers.
-    parked: HashMap<Key, Vec<Kept>>,
-    /// Sessions that are not read until the queue holds nothing of theirs.
-    sheltered: Vec<Key>,
+    /// Sessions that were not read until the last that was kept of them was.
+    emptied: Vec<Key>,
 }
 
 impl Backlog {
@@ -70,29 +86,53 @@ impl Backlog {
         self.lent
     }
 
-    /// What waits for nothing but a turn.
-    pub(crate) fn waiting(&self) -> usize {
-        self.queue.len()
-    }
-
     /// The heap that it holds, added up.
     pub(crate) fn owned_bytes(&self) -> usize {
         self.all().map(Kept::owned_bytes).sum()
     }
 
     fn all(&self) -> impl Iterator<Item = &Kept> {
-        self.queue.iter().chain(self.parked.values().flatten())
+        self.sessions.values().flat_map(|waiting| &waiting.entries)
     }
 
-    fn push(&mut self, kept: Kept) {
+    fn push(&mut self, kept: Kept, first: bool) {
         self.lent += u32::from(matches!(kept, Kept::Lent { .. }));
-        self.queue.push_back(kept);
+        let key = kept.key();
+        let waiting = self.sessions.entry(key).or_insert_with(|| {
+            self.ring.push_back(key);
+            Waiting { entries: VecDeque::new(), place: Place::Ring }
+        });
+        match first {
+            true => waiting.entries.push_front(kept),
+            false => waiting.entries.push_back(kept),
+        }
     }
 
-    fn pop(&mut self) -> Option<Kept> {
-        let kept = self.queue.pop_front()?;
+    /// The next of a session that was taken from the ring, and whether it is the last.
+    fn pop(&mut self, key: Key) -> Option<(Kept, bool)> {
+        let waiting = self.sessions.get_mut(&key)?;
+        let kept = waiting.entries.pop_front()?;
+        waiting.place = Place::AtWork;
         self.lent -= u32::from(matches!(kept, Kept::Lent { .. }));
-        Some(kept)
+        let last = waiting.entries.is_empty();
+        if last {
+            self.sessions.remove(&key);
+        }
+        Some((kept, last))
+    }
+
+    /// A session that had its turn gets behind the others.
+    fn line_up(&mut self, key: Key) {
+        if let Some(waiting) = self.sessions.get_mut(&key).filter(|waiting| waiting.place == Place::AtWork) {
+            waiting.place = Place::Ring;
+            self.ring.push_back(key);
+        }
+    }
+
+    /// What waits for nothing but a turn.
+    pub(crate) fn waiting(&self) -> usize {
+        let going_on = self.sessions.values().filter(|waiting| waiting.place != Place::Parked);
+        going_on.map(|waiting| waiting.entries.len()).sum()
     }
 }
 
@@ -101,7 +141,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
     pub(crate) fn read_or_keep(&mut self, key: Key, buffer: Buffer) {
         if self.must_wait(key) {
             self.counters.kept += 1;
-            self.put_back(key, Kept::Lent { key, buffer, at: 0 });
+            self.put_back(key, Kept::Lent { key, buffer, at: 0 }, false);
         } else {
             self.received(key, buffer, 0);
         }
@@ -121,30 +161,31 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                     && !matches!(session.state, State::Dead) =>
             {
                 session.marks.end_kept = true;
-                self.put_back(key, Kept::Ended { key, end });
+                self.put_back(key, Kept::Ended { key, end }, false);
             }
             _ => self.receive_ended(key, end),
         }
     }
 
-    /// Before a turn's own events: what is kept, in order, as far as it can go on.
+    /// Before a turn's own events: what is kept, as far as it can go on. Each session in turn has its next buffer read, so
+    /// that nobody is behind all that one has sent.
     pub(crate) fn take_up_kept(&mut self) {
-        for kept in &self.backlog.queue {
-            if let Some(session) = self.registry.get_mut(kept.key()) {
-                session.marks.held = false;
-            }
-        }
-        for _ in 0..self.backlog.queue.len() {
-            let Some(kept) = self.backlog.pop() else { break };
-            let key = kept.key();
-            if self.must_wait(key) {
-                // Only the first of a session's is parked, or behind one that was: the queue holds none before it then.
-                if self.registry.get(key).is_some_and(|session| is_paused(session) && !session.marks.held) {
-                    self.park(key, kept);
-                } else {
-                    self.put_back(key, kept);
-                }
+        while let Some(key) = self.backlog.ring.pop_front() {
+            let session = self.registry.get(key).filter(|session| !matches!(session.state, State::Dead));
+            if session.is_some_and(is_paused) {
+                self.park(key);
                 continue;
+            }
+            if session.is_some() && self.turn.is_full() {
+                self.backlog.ring.push_front(key);
+                break;
+            }
+            let Some((kept, last)) = self.backlog.pop(key) else { continue };
+            if let Some(session) = self.registry.get_mut(key).filter(|_| last) {
+                session.marks.held = false;
+                if session.marks.sheltered {
+                    self.backlog.emptied.push(key);
+                }
             }
             self.retained.release(kept.owned_bytes());
             match kept {
@@ -158,12 +199,15 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                 }
             }
             self.flush_spans();
+            // Of one that was not read to its end nothing may go before the rest.
+            if self.turn.unread.last().is_none_or(|(_, unread, _)| *unread != key) {
+                self.backlog.line_up(key);
+            }
         }
         self.turn.grant_anew();
     }
 
-    /// What filled the turn, as far as it was not read, goes to the end of the queue, and what is kept of its session
-    /// behind it: the others have their turn before one whose messages are dear to answer has its next.
+    /// What filled the turn, as far as it was not read, waits before all else that is kept of its session.
     pub(crate) fn keep_rest_of_input(&mut self) {
         // From the last one on, as taking a buffer out moves those behind it.
         while let Some((home, key, at)) = self.turn.unread.pop() {
@@ -179,30 +223,19 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                     Kept::Owned { key, bytes, at, opened: true }
                 }
             };
-            self.keep_before(key, rest);
+            self.put_back(key, rest, true);
+            self.backlog.line_up(key);
         }
     }
 
     /// What an early client sent is read with the turns from now on, before what came behind it.
     pub(crate) fn keep_early(&mut self, key: Key, bytes: Vec<u8>) {
-        if bytes.is_empty() {
-            return;
+        if !bytes.is_empty() {
+            self.retained.hold(bytes.capacity());
+            self.put_back(key, Kept::Owned { key, bytes, at: 0, opened: true }, true);
+            self.shelter_session(key);
         }
-        self.retained.hold(bytes.capacity());
-        self.keep_before(key, Kept::Owned { key, bytes, at: 0, opened: true });
-        self.shelter_session(key);
-    }
-
-    /// Keeps an event at the end of the queue, and behind it all that is kept of its session.
-    fn keep_before(&mut self, key: Key, first: Kept) {
-        let mut behind = Vec::new();
-        for _ in 0..self.backlog.queue.len() {
-            let Some(kept) = self.backlog.pop() else { break };
-            if kept.key() == key { behind.push(kept) } else { self.backlog.push(kept) }
-        }
-        behind.extend(self.backlog.parked.remove(&key).into_iter().flatten());
-        self.put_back(key, first);
-        behind.into_iter().for_each(|kept| self.backlog.push(kept));
+        self.unpark(key);
     }
 
     /// What is kept of a session that is not paused any more, or over, goes on with the next turn.
@@ -210,17 +243,19 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         if planted::is(Bug::ForgetParked) {
             return;
         }
-        let Some(parked) = self.backlog.parked.remove(&key) else { return };
-        parked.into_iter().for_each(|kept| self.backlog.push(kept));
+        let waiting = self.backlog.sessions.get_mut(&key);
+        let Some(waiting) = waiting.filter(|waiting| waiting.place == Place::Parked) else { return };
+        waiting.place = Place::Ring;
+        self.backlog.ring.push_back(key);
         self.shelter_session(key);
     }
 
     /// Whether something kept can go on with the next turn.
     pub(crate) fn can_take_up(&self) -> bool {
-        !self.backlog.queue.is_empty()
+        !self.backlog.ring.is_empty()
     }
 
-    /// Gives back what is kept and what the last turn has received, at the shard's end.
+    /// Gives back what is kept, at the shard's end.
     pub(crate) fn drop_kept(&mut self) {
         if planted::is(Bug::LeakAtEnd) {
             return;
@@ -230,7 +265,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         }
         let backlog = std::mem::take(&mut self.backlog);
         self.retained.release(backlog.owned_bytes());
-        for kept in backlog.queue {
+        for kept in backlog.sessions.into_values().flat_map(|waiting| waiting.entries) {
             if let Kept::Lent { buffer, .. } = kept {
                 self.backend.recycle(buffer);
             }
@@ -250,26 +285,35 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         blocked && !matches!(session.state, State::Dead)
     }
 
-    /// Keeps an event behind all that is kept of its session.
-    fn put_back(&mut self, key: Key, kept: Kept) {
-        if self.backlog.parked.contains_key(&key) {
-            self.park(key, kept);
-            return;
-        }
-        let Some(session) = self.registry.get_mut(key) else { return self.backlog.push(kept) };
-        session.marks.held = true;
-        let lasting = is_paused(session);
-        let kept = self.shelter(kept, lasting);
-        self.backlog.push(kept);
-    }
-
-    /// Keeps an event until its session is resumed. Its queue holds none before it.
-    fn park(&mut self, key: Key, kept: Kept) {
-        let kept = self.shelter(kept, true);
+    /// Keeps an event behind all that is kept of its session, or before it.
+    fn put_back(&mut self, key: Key, kept: Kept, first: bool) {
         if let Some(session) = self.registry.get_mut(key) {
             session.marks.held = true;
+            let lasting = is_paused(session);
+            let kept = self.shelter(kept, lasting);
+            self.backlog.push(kept, first);
+        } else {
+            self.backlog.push(kept, first);
         }
-        self.backlog.parked.entry(key).or_default().push(kept);
+    }
+
+    /// What is kept of a paused session leaves the ring and the receive buffers.
+    fn park(&mut self, key: Key) {
+        let Some(waiting) = self.backlog.sessions.get_mut(&key) else { return };
+        waiting.place = Place::Parked;
+        for place in 0..waiting.entries.len() {
+            let Some(waiting) = self.backlog.sessions.get_mut(&key) else { return };
+            if !matches!(waiting.entries[place], Kept::Lent { .. }) {
+                continue;
+            }
+            let gone = Kept::Ended { key, end: ReceiveEnd::Rearm };
+            let lent = std::mem::replace(&mut waiting.entries[place], gone);
+            self.backlog.lent -= 1;
+            let owned = self.shelter(lent, true);
+            if let Some(waiting) = self.backlog.sessions.get_mut(&key) {
+                waiting.entries[place] = owned;
+            }
+        }
     }
 
     /// Moves bytes out of their receive buffer if they will wait for long or too many buffers are kept.
@@ -293,37 +337,29 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         self.backlog.lent >= (self.backend.buffers().total / LENT_PART).max(1)
     }
 
-    /// Stops reading a session until the queue holds nothing of it.
+    /// Stops reading a session until all that is kept of it was read.
     fn shelter_session(&mut self, key: Key) {
         let Some(session) = self.registry.get_mut(key) else { return };
         if session.marks.sheltered || matches!(session.state, State::Dead) {
             return;
         }
         session.marks.sheltered = true;
-        self.backlog.sheltered.push(key);
         self.cancel_receive(key);
     }
 
-    /// Sessions of which nothing is kept any more are read again; those that are parked will be sheltered anew when they
-    /// go on. After a turn's events: no end of an earlier receive may be among them.
+    /// Sessions of which nothing is kept any more are read again. After a turn's events: no end of an earlier receive may be
+    /// among them.
     pub(crate) fn arm_sheltered(&mut self) {
-        let mut sheltered = std::mem::take(&mut self.backlog.sheltered);
-        sheltered.retain(|&key| {
-            let parked = self.backlog.parked.contains_key(&key);
-            let Some(session) = self.registry.get_mut(key) else { return false };
-            if matches!(session.state, State::Dead) {
-                return false;
-            }
-            if session.marks.held && !parked {
-                return true;
+        while let Some(key) = self.backlog.emptied.pop() {
+            let Some(session) = self.registry.get_mut(key) else { continue };
+            if session.marks.held || !session.marks.sheltered || matches!(session.state, State::Dead) {
+                continue;
             }
             session.marks.sheltered = false;
             if !planted::is(Bug::ForgetSheltered) {
                 self.arm_receive(key);
             }
-            false
-        });
-        self.backlog.sheltered = sheltered;
+        }
     }
 }
 
