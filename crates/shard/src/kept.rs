@@ -158,7 +158,8 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                 if last
                     && session.marks.held
                     && session.in_flight.receive
-                    && !matches!(session.state, State::Dead) =>
+                    // Who leaves while its upstream is dialed needs none.
+                    && !matches!(session.state, State::Waiting(_) | State::Dead) =>
             {
                 session.marks.end_kept = true;
                 self.put_back(key, Kept::Ended { key, end }, false);

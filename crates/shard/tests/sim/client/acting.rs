@@ -110,7 +110,9 @@ impl Client {
             }
             Act::Vanish { reset } => {
                 net.close_peer(self.conn(), reset);
-                self.gone(net.now + self.facts.terms.close_timeout + SLACK);
+                // One whose reader is paused is missed when its upstream takes something again, or is given up.
+                let terms = &self.facts.terms;
+                self.gone(net.now + terms.write_timeout + terms.close_timeout + SLACK);
             }
             Act::Stall => {
                 self.last = Some(act);
