@@ -31,6 +31,7 @@ const MOST_REMEMBERED: u32 = 64;
 #[command(
     name = "tidegate-loadtest",
     version,
+    args_override_self = true,
     after_help = "Exit codes: 0; 1 a fault, or no session came up; 2 usage; 99 an assertion does not hold; 130 ended \
                   by Ctrl-C, 143 by TERM (with the results so far)."
 )]
@@ -279,7 +280,16 @@ impl Common {
             Scenario::Storm { .. } => 400,
             Scenario::Echo | Scenario::Idle | Scenario::Churn { .. } | Scenario::Slow { .. } => 100,
         });
-        let threads = self.threads.min(self.connections);
+        let threads = match scenario {
+            // Each thread has one that reads and one that does not.
+            Scenario::Slow { .. } if self.connections < 2 => {
+                return Err(usage("slow needs two sessions at least: one that reads, and one that does not"));
+            }
+            Scenario::Slow { .. } => self.threads.min(self.connections / 2),
+            Scenario::Echo | Scenario::Idle | Scenario::Storm { .. } | Scenario::Churn { .. } => {
+                self.threads.min(self.connections)
+            }
+        };
         let seed = match self.seed {
             Some(seed) => seed,
             None => getrandom::u64().map_err(|error| NoPlan::Fault(format!("no random seed: {error}")))?,

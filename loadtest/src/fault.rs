@@ -159,6 +159,6 @@ mod tests {
             faults.add(fault, place as u64);
         }
         assert_eq!(faults.met().count(), Fault::ALL.len() - 1);
-        assert_eq!(faults.total(), (0..25).sum());
+        assert_eq!(faults.total(), (0..25).sum::<u64>());
     }
 }

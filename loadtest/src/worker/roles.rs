@@ -12,6 +12,13 @@ use crate::{
 /// What a slow reader sends at most in a closed loop, so that a server without limits does not take all memory.
 const SLOW_BYTES: usize = 16 << 20;
 
+/// Whether the session at this place is one of the share: spread evenly, the first one always.
+fn is_slow(place: usize, share: f64) -> bool {
+    // A share of a tenth is not quite a tenth in binary.
+    let up_to = |count: usize| (count as f64 * share - 1e-9).ceil();
+    up_to(place + 1) > up_to(place)
+}
+
 impl<B: Backend<Waker = Waker>> Worker<B> {
     /// All sessions that are up.
     pub(super) fn open_keys(&self) -> Vec<Key> {
@@ -26,13 +33,10 @@ impl<B: Backend<Waker = Waker>> Worker<B> {
             Load::Open { .. } => u32::MAX,
             Load::Closed => u32::try_from(SLOW_BYTES / self.rules.payloads.max().max(1)).unwrap_or(u32::MAX),
         };
-        let mut sum = 0.0;
-        for key in keys {
-            sum += share;
-            if sum < 1.0 {
+        for (place, key) in keys.iter().enumerate() {
+            if !is_slow(place, share) {
                 continue;
             }
-            sum -= 1.0;
             self.touch(key.index as usize, |session, _| session.stop_reading(messages.max(1)));
             let token = super::events::token(*key);
             let Some(slot) = self.slots.get(key.index as usize) else { continue };
@@ -40,5 +44,19 @@ impl<B: Backend<Waker = Waker>> Worker<B> {
                 self.backend.cancel_receive(&slot.socket, token);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_share_is_spread_evenly() {
+        let slow =
+            |count: usize, share| (0..count).filter(|place| is_slow(*place, share)).collect::<Vec<_>>();
+        assert_eq!(slow(40, 0.1), [0, 10, 20, 30]);
+        assert_eq!(slow(4, 0.01), [0]);
+        assert_eq!(slow(6, 0.5), [0, 2, 4]);
     }
 }
