@@ -307,7 +307,7 @@ mod tests {
 
     #[test]
     fn a_slope_is_what_one_more_costs() {
-        assert_eq!(slope(&[(1.0, 10.0), (2.0, 12.0), (4.0, 16.0)]), Some(2.0));
+        assert_eq!(slope(&[(1.0, 10.0), (2.0, 12.0), (3.0, 14.0)]), Some(2.0));
         assert_eq!((slope(&[(1.0, 10.0)]), slope(&[])), (None, None));
         let point = |sessions, bytes| Point { sessions, user_bytes: Some(bytes), kernel_bytes: None };
         let memory = SessionMemory::of(vec![point(25, 1000), point(50, 2000)]).unwrap();

@@ -703,3 +703,6 @@ fn put(out: &mut [u8], bytes: &[u8]) -> usize {
     out[..count].copy_from_slice(&bytes[..count]);
     count
 }
+
+#[cfg(test)]
+mod tests;

@@ -360,7 +360,7 @@ fn the_gateway_itself_has_no_errors() {
     .map(|arguments| {
         let (scenario, more) = arguments.split_once(' ').unwrap();
         run(&format!(
-            "{scenario} ws://127.0.0.1:{port}/ {more} --pid {pid} --quiet --json - --assert errors=0"
+            "{scenario} ws://127.0.0.1:{port}/echo {more} --pid {pid} --quiet --json - --assert errors=0"
         ))
     });
     gateway.kill().unwrap();
