@@ -40,7 +40,7 @@ pub(crate) fn rate(text: &str) -> Result<f64, String> {
         _ => return Err(format!("{text:?} is no rate: 100, 50k, 1M")),
     };
     let rate = number.parse::<f64>().map_err(|_| format!("{text:?} is no rate: 100, 50k, 1M"))? * factor;
-    if rate >= 0.001 && rate <= 1e8 { Ok(rate) } else { Err(format!("{text:?} is not a rate above 0")) }
+    if (0.001..=1e8).contains(&rate) { Ok(rate) } else { Err(format!("{text:?} is not a rate above 0")) }
 }
 
 /// Bytes: `64`, `64B`, `16KiB`, `1MiB`.

@@ -60,6 +60,8 @@ pub(crate) struct Visits {
     list: Vec<Visit>,
     out: Box<[u8]>,
     used: usize,
+    /// Some session may have more to send than there was room for. The kernel reports no success, so the turn must not wait.
+    pub(crate) is_hurried: bool,
     /// When these were written.
     pub(crate) time_ns: u64,
 }
@@ -67,7 +69,7 @@ pub(crate) struct Visits {
 impl Visits {
     pub(crate) fn new() -> Self {
         let out = vec![0; TURN_BYTES].into();
-        Self { list: Vec::with_capacity(SESSIONS), out, used: 0, time_ns: 0 }
+        Self { list: Vec::with_capacity(SESSIONS), out, used: 0, is_hurried: false, time_ns: 0 }
     }
 
     /// Whether there is no room for one more session.
@@ -78,6 +80,7 @@ impl Visits {
     /// Adds what `write` writes for session `index`, if it does.
     pub(crate) fn add(&mut self, index: usize, write: impl FnOnce(&mut [u8]) -> usize) {
         let count = write(&mut self.out[self.used..][..SESSION_BYTES]);
+        self.is_hurried |= count == SESSION_BYTES;
         if count > 0 {
             let bytes = self.used..self.used + count;
             self.used += count;
@@ -95,6 +98,7 @@ impl Visits {
     /// Takes what was sent, to be settled and [given back](Self::reuse).
     pub(crate) fn take(&mut self) -> Vec<Visit> {
         self.used = 0;
+        self.is_hurried = false;
         std::mem::take(&mut self.list)
     }
 

@@ -165,7 +165,8 @@ impl<B: Backend<Waker = Waker>> Worker<B> {
         self.start_what_is_due();
         self.rearm_starved();
         self.write_frames();
-        let deadline_ns = if self.ready.is_empty() { self.deadline_ns() } else { 0 };
+        let may_wait = self.ready.is_empty() && !self.visits.is_hurried;
+        let deadline_ns = if may_wait { self.deadline_ns() } else { 0 };
         let sends = Outgoing { visits: &self.visits, slots: &self.slots };
         let deadline = Some(Duration::from_nanos(deadline_ns));
         self.backend.turn(&sends, deadline, &mut self.events, &mut self.remainders)?;
@@ -262,7 +263,7 @@ impl<B: Backend<Waker = Waker>> Worker<B> {
         self.awaiting = Awaiting::Empty;
         let all: Vec<usize> = self.slots.iter().map(|(index, _)| index).collect();
         for index in all {
-            self.touch(index, |session, cx| end(session, cx));
+            self.touch(index, end);
         }
     }
 
@@ -409,7 +410,8 @@ impl<B: Backend<Waker = Waker>> Worker<B> {
             Awaiting::Settled => self.origin.is_done() && self.pending == 0,
             Awaiting::Empty => self.slots.is_empty(),
             Awaiting::Drained if self.is_deserted() => true,
-            Awaiting::Drained if self.now_ns < self.end_ns.max(self.drain_ns) => false,
+            // All that was due before the end is owed by then.
+            Awaiting::Drained if !self.is_over || self.now_ns < self.drain_ns => false,
             Awaiting::Drained => {
                 self.drain_ns = self.now_ns + DRAIN_NS;
                 let late_ns = self.end_ns.saturating_add(self.rules.timeout_ns);

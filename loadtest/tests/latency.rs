@@ -103,3 +103,18 @@ fn a_closed_loop_omits_what_the_stalls_held_back() {
     assert!((20.0..60.0).contains(&p90), "p90 {p90} ms");
     assert!(max > 150.0, "max {max} ms");
 }
+
+#[test]
+fn messages_that_take_several_sends_do_not_wait_for_a_clock() {
+    let server = Server::honest();
+    for io in ["uring", "epoll"] {
+        // Where there is no ring, there is nothing to be found.
+        let run =
+            run(&format!("echo {} -c 1 -s 300000 -d 2s --warmup 0 --io {io} --quiet --json -", server.url()));
+        if run.code() == 1 && io == "uring" {
+            continue;
+        }
+        let p50 = ms(&run.json(), "p50_us");
+        assert!(p50 < 50.0, "{io}: {p50} ms, where nothing waits");
+    }
+}
