@@ -333,22 +333,30 @@ fn a_session_takes_at_most_a_kibibyte() {
     assert!(each <= 1024, "{each} bytes: {few} with 500, {many} with 3,500");
 }
 
+/// A gateway that goes with its test.
+struct Gateway(std::process::Child);
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 #[test]
 fn the_gateway_itself_has_no_errors() {
     // TIDEGATE_BIN names the gateway, where there is one.
     let Ok(binary) = std::env::var("TIDEGATE_BIN") else { return };
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let mut gateway = Command::new(binary)
-        .args(["--shards", "1", "--bind", &format!("127.0.0.1:{port}")])
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
+    let mut gateway = Command::new(binary);
+    gateway.args(["--shards", "1", "--bind", &format!("127.0.0.1:{port}")]);
+    let gateway = Gateway(gateway.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
     let began = Instant::now();
     while TcpStream::connect(("127.0.0.1", port)).is_err() {
         assert!(began.elapsed() < Duration::from_secs(20), "the gateway does not listen");
         thread::sleep(Duration::from_millis(10));
     }
-    let pid = gateway.id();
+    let pid = gateway.0.id();
     let runs = [
         "echo -d 1s -c 50 --depth 8 -s 10..20000 --text",
         "echo -d 1s -c 50 -R 2000",
@@ -363,8 +371,6 @@ fn the_gateway_itself_has_no_errors() {
             "{scenario} ws://127.0.0.1:{port}/echo {more} --pid {pid} --quiet --json - --assert errors=0"
         ))
     });
-    gateway.kill().unwrap();
-    gateway.wait().unwrap();
     for run in runs {
         assert_eq!(run.code(), 0, "{}\n{}", run.stderr, run.stdout);
     }
