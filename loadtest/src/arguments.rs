@@ -56,7 +56,7 @@ enum Command {
 
 #[derive(Args, Debug)]
 struct Common {
-    /// The server: ws://HOST[:PORT][/PATH]
+    /// The server: ws://HOST, ws://HOST:PORT/PATH
     #[arg(value_name = "URL", value_parser = Target::parse)]
     url: Target,
     /// Sessions
