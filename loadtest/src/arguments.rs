@@ -1,0 +1,475 @@
+//! The command line.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
+
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum, error::ErrorKind};
+use rustix::process::Pid;
+use tidegate_io::Choice;
+use tidegate_wire::{close::CloseCode, http, message::Kind};
+
+use crate::{
+    assertion::Assertion,
+    payload::{Payloads, Sizes},
+    plan::{Json, Load, Plan, Scenario},
+    target::Target,
+    units,
+};
+
+/// The longest message.
+const MOST_BYTES: usize = 64 * 1024 * 1024;
+/// The most messages under way for a session where it must remember when each was due.
+const MOST_REMEMBERED: u32 = 64;
+
+/// Load for WebSocket servers: echo, idle sessions, connection storms, churn, slow readers.
+///
+/// Latencies count from when a message was due, so that a server that stalls cannot hide it (with -R).
+#[derive(Debug, Parser)]
+#[command(
+    name = "tidegate-loadtest",
+    version,
+    args_override_self = true,
+    after_help = "Exit codes: 0; 1 a fault, or no session came up; 2 usage; 99 an assertion does not hold; 130 ended \
+                  by Ctrl-C, 143 by TERM (with the results so far)."
+)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Send messages and check what comes back: rates and latencies
+    Echo(EchoArguments),
+    /// Bring sessions up and hold them: what one costs, and which are lost
+    Idle(IdleArguments),
+    /// Bring sessions up as fast as they can: handshakes for each second
+    Storm(StormArguments),
+    /// Sessions that come, send a few messages, close, and are followed by others
+    Churn(ChurnArguments),
+    /// Some sessions stop reading: what becomes of the others, and of the server's memory
+    Slow(SlowArguments),
+}
+
+#[derive(Args, Debug)]
+struct Common {
+    /// The server: ws://HOST, ws://HOST:PORT/PATH
+    #[arg(value_name = "URL", value_parser = Target::parse)]
+    url: Target,
+    /// Sessions
+    #[arg(short, long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=4_000_000))]
+    connections: u32,
+    /// Threads, with a part of the sessions each
+    #[arg(short, long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=255))]
+    threads: u32,
+    /// How long an answer may take, be it to a connect, an upgrade or a message
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = units::duration)]
+    timeout: Duration,
+    /// Connections that come up at once, so that the server's queue does not overflow [default: 100; storm: 400]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pending: Option<u32>,
+    /// A field of the upgrade request: 'Name: value'; repeatable
+    #[arg(short = 'H', long = "header", value_name = "FIELD", value_parser = header)]
+    headers: Vec<(String, String)>,
+    /// A subprotocol to offer; repeatable
+    #[arg(long = "subprotocol", value_name = "NAME", value_parser = token)]
+    subprotocols: Vec<String>,
+    /// Addresses to connect from, in turn; each has ports of its own
+    #[arg(long = "source", value_name = "ADDRESS,...", value_delimiter = ',')]
+    sources: Vec<IpAddr>,
+    /// A process of the server on this machine, for its CPU time and memory; repeatable
+    #[arg(long = "pid", value_name = "PID", value_parser = pid)]
+    pids: Vec<Pid>,
+    /// What must hold, as 'p99<5ms', 'rate>=10k', 'errors=0'; repeatable
+    #[arg(long = "assert", value_name = "CONDITION", value_parser = Assertion::parse)]
+    assertions: Vec<Assertion>,
+    /// Write the results as JSON; `-`: to standard output, in place of the table
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// No line each second, and no progress
+    #[arg(long)]
+    quiet: bool,
+    /// Repeats the payloads, masks and jitter of a run [default: random]
+    #[arg(long, value_name = "NUMBER")]
+    seed: Option<u64>,
+    /// How to talk to the kernel
+    #[arg(long, value_name = "BACKEND", default_value = "auto")]
+    io: Io,
+}
+
+#[derive(Args, Debug)]
+struct Messages {
+    /// Messages of a session that are under way at once, without -R
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    depth: u32,
+    /// Bytes of a message: a number, or MIN..MAX for any of these, equally likely
+    #[arg(short, long, value_name = "BYTES", default_value = "64", value_parser = sizes)]
+    size: Sizes,
+    /// Send text instead of binary
+    #[arg(long, conflicts_with = "binary")]
+    text: bool,
+    /// Send binary (the default)
+    #[arg(long)]
+    binary: bool,
+}
+
+#[derive(Args, Debug)]
+struct EchoArguments {
+    #[command(flatten)]
+    common: Common,
+    #[command(flatten)]
+    messages: Messages,
+    /// How long to measure
+    #[arg(short, long, value_name = "TIME", default_value = "10s", value_parser = some_duration)]
+    duration: Duration,
+    /// How long to send before that
+    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = units::duration)]
+    warmup: Duration,
+    /// Messages for each second over all sessions, whether answers come or not (open loop)
+    #[arg(short = 'R', long, value_name = "RATE", value_parser = units::rate, conflicts_with = "depth")]
+    rate: Option<f64>,
+}
+
+#[derive(Args, Debug)]
+struct IdleArguments {
+    #[command(flatten)]
+    common: Common,
+    /// How long to hold them
+    #[arg(short, long, value_name = "TIME", default_value = "10s", value_parser = some_duration)]
+    duration: Duration,
+}
+
+#[derive(Args, Debug)]
+struct StormArguments {
+    #[command(flatten)]
+    common: Common,
+    /// The longest that one storm may take
+    #[arg(short, long, value_name = "TIME", default_value = "60s", value_parser = some_duration)]
+    duration: Duration,
+    /// Cut all sessions once they are up, and let them come again; so many times
+    #[arg(long, value_name = "TIMES", num_args = 0..=1, require_equals = true, default_value_t = 0, default_missing_value = "1")]
+    again: u32,
+}
+
+#[derive(Args, Debug)]
+struct ChurnArguments {
+    #[command(flatten)]
+    common: Common,
+    #[command(flatten)]
+    messages: Messages,
+    /// How long to measure
+    #[arg(short, long, value_name = "TIME", default_value = "10s", value_parser = some_duration)]
+    duration: Duration,
+    /// How long to do it before that
+    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = units::duration)]
+    warmup: Duration,
+    /// Sessions that begin for each second, at most -c at once [default: as soon as one ends]
+    #[arg(short = 'R', long, value_name = "RATE", value_parser = units::rate)]
+    rate: Option<f64>,
+    /// Messages of a session
+    #[arg(long = "messages", id = "count", value_name = "N", default_value_t = 3)]
+    count: u32,
+    /// The code to close with
+    #[arg(long, value_name = "CODE", default_value_t = 1000, value_parser = close_code)]
+    close_code: u16,
+}
+
+#[derive(Args, Debug)]
+struct SlowArguments {
+    #[command(flatten)]
+    echo: EchoArguments,
+    /// The share of sessions that stops reading: 0.1 or 10%
+    #[arg(long, value_name = "SHARE", default_value = "10%", value_parser = share)]
+    share: f64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Io {
+    /// io_uring where it works, else epoll
+    Auto,
+    /// io_uring or not at all
+    Uring,
+    /// epoll
+    Epoll,
+}
+
+/// Why there is no plan.
+#[derive(Debug)]
+pub(crate) enum NoPlan {
+    /// The arguments do not fit together.
+    Usage(clap::Error),
+    /// The server's name has no address.
+    Fault(String),
+}
+
+impl Arguments {
+    /// Those of this process. Ends it where they are not known, or ask for help.
+    pub(crate) fn read() -> Self {
+        Self::parse()
+    }
+
+    /// What is to be done.
+    ///
+    /// # Errors
+    /// See [`NoPlan`].
+    pub(crate) fn plan(self) -> Result<Plan, NoPlan> {
+        let open = |rate: Option<f64>| rate.map_or(Load::Closed, |rate| Load::Open { rate });
+        match self.command {
+            Command::Echo(echo) => echo.plan(Scenario::Echo),
+            Command::Slow(slow) => slow.echo.plan(Scenario::Slow { share: slow.share }),
+            Command::Idle(idle) => {
+                idle.common.plan(Scenario::Idle, None, Load::Closed, idle.duration, Duration::ZERO)
+            }
+            Command::Storm(storm) => {
+                let scenario = Scenario::Storm { again: storm.again };
+                storm.common.plan(scenario, None, Load::Closed, storm.duration, Duration::ZERO)
+            }
+            Command::Churn(churn) => {
+                let scenario = Scenario::Churn { messages: churn.count, code: churn.close_code };
+                let messages = Some(&churn.messages);
+                churn.common.plan(scenario, messages, open(churn.rate), churn.duration, churn.warmup)
+            }
+        }
+    }
+}
+
+impl EchoArguments {
+    fn plan(self, scenario: Scenario) -> Result<Plan, NoPlan> {
+        let load = self.rate.map_or(Load::Closed, |rate| Load::Open { rate });
+        self.common.plan(scenario, Some(&self.messages), load, self.duration, self.warmup)
+    }
+}
+
+impl Common {
+    fn plan(
+        self,
+        scenario: Scenario,
+        messages: Option<&Messages>,
+        load: Load,
+        duration: Duration,
+        warmup: Duration,
+    ) -> Result<Plan, NoPlan> {
+        let sizes = messages.map_or(Sizes { min: 0, max: 0 }, |messages| messages.size);
+        let kind = if messages.is_some_and(|messages| messages.text) { Kind::Text } else { Kind::Binary };
+        let depth = messages.map_or(1, |messages| messages.depth);
+        let closed = load == Load::Closed || matches!(scenario, Scenario::Churn { .. });
+        if closed && depth > MOST_REMEMBERED && !Payloads::new(sizes, kind, 0).tell_time() {
+            return Err(usage(&format!(
+                "messages of {} bytes do not tell when they were sent, so --depth is at most {MOST_REMEMBERED}; with \
+                 -s 27 or more it may be {depth}",
+                sizes.min
+            )));
+        }
+        if self.timeout.is_zero() {
+            return Err(usage("--timeout must be more than 0"));
+        }
+        let host = self.headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("host"));
+        let host = host.map_or_else(|| self.url.authority.clone(), |(_, value)| value.clone());
+        let headers = self.headers.into_iter().filter(|(name, _)| !name.eq_ignore_ascii_case("host"));
+        let address: SocketAddr =
+            self.url.resolve().map_err(|error| NoPlan::Fault(format!("{}: {error}", self.url)))?;
+        if let Some(source) = self.sources.iter().find(|source| source.is_ipv4() != address.is_ipv4()) {
+            return Err(usage(&format!(
+                "--source {source} is of another family than the server's {address}"
+            )));
+        }
+        let pending = self.pending.unwrap_or(match scenario {
+            Scenario::Storm { .. } => 400,
+            Scenario::Echo | Scenario::Idle | Scenario::Churn { .. } | Scenario::Slow { .. } => 100,
+        });
+        let threads = match scenario {
+            // Each thread has one that reads and one that does not.
+            Scenario::Slow { .. } if self.connections < 2 => {
+                return Err(usage("slow needs two sessions at least: one that reads, and one that does not"));
+            }
+            Scenario::Slow { .. } => self.threads.min(self.connections / 2),
+            Scenario::Echo | Scenario::Idle | Scenario::Storm { .. } | Scenario::Churn { .. } => {
+                self.threads.min(self.connections)
+            }
+        };
+        let seed = match self.seed {
+            Some(seed) => seed,
+            None => getrandom::u64().map_err(|error| NoPlan::Fault(format!("no random seed: {error}")))?,
+        };
+        Ok(Plan {
+            scenario,
+            target: self.url,
+            address,
+            connections: self.connections,
+            threads,
+            duration,
+            warmup,
+            timeout: self.timeout,
+            pending: pending.max(threads),
+            load,
+            depth,
+            sizes,
+            kind,
+            host,
+            headers: headers.collect(),
+            subprotocols: self.subprotocols,
+            sources: self.sources,
+            pids: self.pids,
+            assertions: self.assertions,
+            json: self
+                .json
+                .map(|path| if path.as_os_str() == "-" { Json::StandardOutput } else { Json::File(path) }),
+            quiet: self.quiet,
+            seed,
+            io: match self.io {
+                Io::Auto => Choice::Auto,
+                Io::Uring => Choice::Uring,
+                Io::Epoll => Choice::Epoll,
+            },
+        })
+    }
+}
+
+/// An error like clap's own.
+fn usage(message: &str) -> NoPlan {
+    NoPlan::Usage(Arguments::command().error(ErrorKind::ValueValidation, message))
+}
+
+fn some_duration(text: &str) -> Result<Duration, String> {
+    match units::duration(text)? {
+        Duration::ZERO => Err("it must be more than 0".into()),
+        duration => Ok(duration),
+    }
+}
+
+fn sizes(text: &str) -> Result<Sizes, String> {
+    let (min, max) = match text.split_once("..") {
+        Some((min, max)) => (units::bytes(min)?, units::bytes(max)?),
+        None => (units::bytes(text)?, units::bytes(text)?),
+    };
+    if min > max {
+        return Err(format!("{text:?}: the least is more than the most"));
+    }
+    if max > MOST_BYTES {
+        return Err(format!("a message is at most {MOST_BYTES} bytes"));
+    }
+    Ok(Sizes { min, max })
+}
+
+fn share(text: &str) -> Result<f64, String> {
+    let (number, factor) = match text.strip_suffix('%') {
+        Some(percent) => (percent, 0.01),
+        None => (text, 1.0),
+    };
+    let share = number.parse::<f64>().map_err(|_| format!("{text:?} is no share: 0.1 or 10%"))? * factor;
+    // At the ends there would be no slow session, or nobody to be measured.
+    if share > 0.0 && share < 1.0 { Ok(share) } else { Err("a share is between 0 and 100%".into()) }
+}
+
+fn pid(text: &str) -> Result<Pid, String> {
+    text.parse().ok().and_then(Pid::from_raw).ok_or_else(|| format!("{text:?} is no process number"))
+}
+
+fn close_code(text: &str) -> Result<u16, String> {
+    let code = text.parse().ok().filter(|code| CloseCode::may_be_sent(*code));
+    code.ok_or_else(|| "not a code that may be sent (RFC 6455 §7.4): 1000, 1001, 3000 to 4999, ...".into())
+}
+
+fn token(text: &str) -> Result<String, String> {
+    if http::is_token(text.as_bytes()) { Ok(text.to_owned()) } else { Err("not a token of HTTP".into()) }
+}
+
+fn header(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once(':').ok_or("a field is like 'Name: value'")?;
+    let value = value.trim();
+    if !http::is_token(name.as_bytes()) || value.bytes().any(|byte| byte.is_ascii_control()) {
+        return Err("a field is like 'Name: value', on one line".into());
+    }
+    let own = ["upgrade", "connection", "content-length", "transfer-encoding"];
+    let name_lower = name.to_ascii_lowercase();
+    if own.contains(&&*name_lower) || name_lower.starts_with("sec-websocket-") {
+        return Err(format!("{name} is the handshake's own (for subprotocols: --subprotocol)"));
+    }
+    Ok((name.to_owned(), value.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plan(arguments: &[&str]) -> Plan {
+        let all = [&["tidegate-loadtest"], arguments].concat();
+        Arguments::try_parse_from(all).unwrap().plan().unwrap()
+    }
+
+    #[test]
+    fn the_definition_is_sound() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn flags_make_a_plan() {
+        let plan = plan(&[
+            "echo",
+            "ws://127.0.0.1:9/x",
+            "-c",
+            "7",
+            "-t",
+            "9",
+            "-d",
+            "2s",
+            "-R",
+            "1k",
+            "-s",
+            "10..1KiB",
+            "--text",
+            "-H",
+            "host: other",
+            "-H",
+            "A: b",
+            "--source",
+            "127.0.0.2,127.0.0.3",
+            "--assert",
+            "p99<5ms",
+        ]);
+        assert_eq!((plan.connections, plan.threads, plan.load), (7, 7, Load::Open { rate: 1000.0 }));
+        assert_eq!((plan.sizes, plan.kind), (Sizes { min: 10, max: 1024 }, Kind::Text));
+        assert_eq!((&*plan.host, plan.headers.len(), plan.sources.len()), ("other", 1, 2));
+    }
+
+    #[test]
+    fn a_storm_comes_again_once_unless_it_is_told_how_often() {
+        for (flag, times) in [(None, 0), (Some("--again"), 1), (Some("--again=3"), 3)] {
+            let arguments: Vec<&str> =
+                ["storm"].into_iter().chain(flag).chain(["ws://127.0.0.1:9"]).collect();
+            assert_eq!(plan(&arguments).scenario, Scenario::Storm { again: times });
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_is_a_matter_of_usage() {
+        for arguments in [
+            &["echo"][..],
+            &["echo", "wss://a"],
+            &["echo", "ws://127.0.0.1:9", "-R", "1", "--depth", "2"],
+            &["echo", "ws://127.0.0.1:9", "-s", "9..1"],
+            &["echo", "ws://127.0.0.1:9", "--text", "--binary"],
+            &["echo", "ws://127.0.0.1:9", "-H", "Upgrade: x"],
+            &["echo", "ws://127.0.0.1:9", "--assert", "p99"],
+            &["echo", "ws://127.0.0.1:9", "-d", "0"],
+            &["churn", "ws://127.0.0.1:9", "--close-code", "1005"],
+            &["slow", "ws://127.0.0.1:9", "--share", "100%"],
+            &["idle", "ws://127.0.0.1:9", "--depth", "2"],
+            &["ws://127.0.0.1:9"],
+        ] {
+            let parsed = Arguments::try_parse_from([&["tidegate-loadtest"], arguments].concat());
+            assert!(parsed.is_err(), "{arguments:?}");
+        }
+        for arguments in [
+            &["echo", "ws://127.0.0.1:9", "-s", "8", "--depth", "65"][..],
+            &["echo", "ws://127.0.0.1:9", "--source", "::1"],
+            &["echo", "ws://127.0.0.1:9", "--timeout", "0"],
+        ] {
+            let parsed = Arguments::try_parse_from([&["tidegate-loadtest"], arguments].concat()).unwrap();
+            assert!(matches!(parsed.plan(), Err(NoPlan::Usage(_))), "{arguments:?}");
+        }
+    }
+}

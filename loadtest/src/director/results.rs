@@ -1,0 +1,177 @@
+//! The report of a run that is over.
+
+use tidegate_wire::message::Kind;
+
+use super::Director;
+use crate::{
+    plan::{Load, Plan, Scenario},
+    report::{
+        Checked, Churn, Errors, Exact, Generator, Messages, Report, Server, SessionMemory, Sessions,
+        Settings, Spread,
+    },
+    tally::Counts,
+};
+
+/// A thread that runs for at least this much of the time is at its limit.
+const BUSY: f64 = 0.9;
+
+impl Director {
+    pub(super) fn report(self) -> Report {
+        let plan = &*self.plan;
+        let counts = &self.tally.counts;
+        let measured_ns = self.end.at_ns.saturating_sub(self.start.at_ns) as f64;
+        let each_s = |count: u64| (measured_ns > 0.0).then(|| count as f64 / measured_ns * 1e9);
+        let has_messages =
+            matches!(plan.scenario, Scenario::Echo | Scenario::Slow { .. } | Scenario::Churn { .. });
+        let messages = has_messages.then(|| Messages {
+            answered: counts.answered,
+            received: counts.in_window,
+            rate_per_s: each_s(counts.in_window),
+            payload_bytes_per_s: each_s(counts.bytes_in_window),
+        });
+        let churn = matches!(plan.scenario, Scenario::Churn { .. }).then(|| Churn {
+            opened: counts.opened_in_window,
+            closed: counts.closed_in_window,
+            rate_per_s: each_s(counts.closed_in_window),
+        });
+        let units = match plan.scenario {
+            Scenario::Echo | Scenario::Slow { .. } => counts.in_window,
+            Scenario::Churn { .. } => counts.closed_in_window,
+            Scenario::Storm { .. } => self.storms.iter().map(|storm| u64::from(storm.up)).sum(),
+            Scenario::Idle => 0,
+        };
+        let per_unit = |ns: f64| (units > 0).then(|| ns / units as f64);
+        let generator = self.generator(measured_ns, per_unit);
+        let server = self.server(measured_ns, per_unit);
+        let is_churn = matches!(plan.scenario, Scenario::Churn { .. });
+        let ended = counts.closed + counts.slow_ended;
+        let sessions = Sessions {
+            opened: counts.opened,
+            at_start: self.at_start,
+            lost: if is_churn || self.at_start == 0 { 0 } else { lost(counts) },
+            closed: counts.closed.min(ended),
+            pings_answered: counts.pings,
+            slow_ended: matches!(plan.scenario, Scenario::Slow { .. }).then_some(counts.slow_ended),
+        };
+        let mut report = Report {
+            format: 1,
+            tool: "tidegate-loadtest",
+            version: env!("CARGO_PKG_VERSION"),
+            scenario: plan.scenario.name(),
+            url: plan.target.to_string(),
+            address: plan.address.to_string(),
+            interrupted: self.signal.is_some(),
+            settings: settings(plan, self.kind),
+            measured_s: measured_ns / 1e9,
+            sessions,
+            messages,
+            latency: Spread::of(&self.tally.latency),
+            handshake: Spread::of(&self.tally.handshake),
+            storms: self.storms,
+            churn,
+            errors: Errors {
+                total: counts.faults.total(),
+                by_kind: counts.faults.met().map(|(fault, count)| (fault.name(), count)).collect(),
+                statuses: counts.statuses.clone(),
+                close_codes: counts.close_codes.clone(),
+            },
+            server,
+            session_memory: SessionMemory::of(self.points),
+            generator,
+            seconds: Vec::new(),
+            assertions: Vec::new(),
+            exact: Exact { latency: self.tally.latency, handshake: self.tally.handshake },
+        };
+        report.seconds = self.seconds.all();
+        if let Some(server) = &mut report.server {
+            let seen = report.seconds.iter().filter_map(|second| second.server_memory_bytes);
+            let known = [server.memory_before_bytes, server.memory_up_bytes, server.memory_end_bytes];
+            server.memory_most_bytes = seen.chain(known.into_iter().flatten()).max();
+        }
+        report.assertions = plan
+            .assertions
+            .iter()
+            .map(|assertion| {
+                let value = report.value(assertion.metric);
+                Checked {
+                    condition: assertion.to_string(),
+                    holds: assertion.holds(value),
+                    value,
+                    shown: assertion.show(value),
+                }
+            })
+            .collect();
+        report
+    }
+
+    fn server(&self, measured_ns: f64, per_unit: impl Fn(f64) -> Option<f64>) -> Option<Server> {
+        if self.plan.pids.is_empty() {
+            return None;
+        }
+        let cpu = self.end.server.cpu_since(&self.start.server);
+        let share = |ns: u64| (measured_ns > 0.0).then(|| ns as f64 / measured_ns);
+        let memory = |look: &crate::processes::Look| look.memory.map(|memory| memory.anonymous);
+        Some(Server {
+            processes: self.plan.pids.len(),
+            cpu_s: cpu.map(|cpu| cpu.all_ns as f64 / 1e9),
+            cpu_ns_per_message: cpu.and_then(|cpu| per_unit(cpu.all_ns as f64)),
+            cores: cpu.and_then(|cpu| share(cpu.all_ns)),
+            busiest_thread: cpu.and_then(|cpu| share(cpu.busiest_ns)),
+            memory_before_bytes: memory(&self.before),
+            memory_up_bytes: memory(&self.up),
+            memory_most_bytes: None,
+            memory_end_bytes: memory(&self.end.server),
+        })
+    }
+
+    fn generator(&self, measured_ns: f64, per_unit: impl Fn(f64) -> Option<f64>) -> Generator {
+        let cpu = self.end.generator.since(&self.start.generator);
+        let is_measured = measured_ns > 0.0;
+        let share = |ns: u64| if is_measured { ns as f64 / measured_ns } else { 0.0 };
+        let server = self.end.server.cpu_since(&self.start.server);
+        let server_is_busy = server.is_some_and(|server| share(server.busiest_ns) >= BUSY);
+        let calls = self.end.system_calls.saturating_sub(self.start.system_calls);
+        Generator {
+            cpu_s: is_measured.then_some(cpu.all_ns as f64 / 1e9),
+            cpu_ns_per_message: per_unit(cpu.all_ns as f64),
+            busiest_thread: is_measured.then(|| share(cpu.busiest_ns)),
+            was_the_limit: share(cpu.busiest_ns) >= BUSY && !server_is_busy,
+            system_calls_per_message: per_unit(calls as f64).filter(|_| calls > 0),
+            lag: Spread::of(&self.tally.lag),
+            memory_bytes: self.memory_bytes,
+        }
+    }
+}
+
+/// Sessions that ended although nobody here wanted them to.
+fn lost(counts: &Counts) -> u64 {
+    use crate::fault::Fault::{Closed, Eof, Garbage, Reset, Stalled};
+    [Closed, Eof, Reset, Garbage, Stalled].into_iter().map(|fault| counts.faults.count(fault)).sum()
+}
+
+fn settings(plan: &Plan, io: tidegate_io::Kind) -> Settings {
+    let (mode, rate_per_s) = match plan.load {
+        Load::Closed => ("closed", None),
+        Load::Open { rate } => ("open", Some(rate)),
+    };
+    let has_depth = plan.load == Load::Closed || matches!(plan.scenario, Scenario::Churn { .. });
+    Settings {
+        connections: plan.connections,
+        threads: plan.threads,
+        duration_s: plan.duration.as_secs_f64(),
+        warmup_s: plan.warmup.as_secs_f64(),
+        timeout_s: plan.timeout.as_secs_f64(),
+        pending: plan.pending,
+        mode,
+        depth: has_depth.then_some(plan.depth),
+        rate_per_s,
+        size_min_bytes: plan.sizes.min,
+        size_max_bytes: plan.sizes.max,
+        kind: match plan.kind {
+            Kind::Text => "text",
+            Kind::Binary => "binary",
+        },
+        seed: plan.seed,
+        io: io.to_string(),
+    }
+}

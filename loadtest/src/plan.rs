@@ -1,0 +1,93 @@
+//! What a run does, once its arguments are known to be sound.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
+
+use rustix::process::Pid;
+use tidegate_io::Choice;
+use tidegate_wire::message::Kind;
+
+use crate::{assertion::Assertion, payload::Sizes, target::Target};
+
+/// What sessions do.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Scenario {
+    /// Messages that come back.
+    Echo,
+    /// Nothing.
+    Idle,
+    /// They come up as fast as they can, and so many times more after a cut.
+    Storm { again: u32 },
+    /// They come up, send so many messages, close with this code, and are followed by others.
+    Churn { messages: u32, code: u16 },
+    /// As echo, but this share of them does not read.
+    Slow { share: f64 },
+}
+
+impl Scenario {
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Echo => "echo",
+            Self::Idle => "idle",
+            Self::Storm { .. } => "storm",
+            Self::Churn { .. } => "churn",
+            Self::Slow { .. } => "slow",
+        }
+    }
+}
+
+/// What decides when something is sent (in `churn`: when a session begins).
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Load {
+    /// The answers: so many messages of a session are under way at once.
+    Closed,
+    /// The clock: so many for each second, over all sessions.
+    Open { rate: f64 },
+}
+
+/// Where the JSON goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Json {
+    StandardOutput,
+    File(PathBuf),
+}
+
+/// A whole run.
+#[derive(Clone, Debug)]
+pub(crate) struct Plan {
+    pub(crate) scenario: Scenario,
+    pub(crate) target: Target,
+    pub(crate) address: SocketAddr,
+    pub(crate) connections: u32,
+    pub(crate) threads: u32,
+    pub(crate) duration: Duration,
+    pub(crate) warmup: Duration,
+    pub(crate) timeout: Duration,
+    /// Connections that are coming up at once, over all threads.
+    pub(crate) pending: u32,
+    pub(crate) load: Load,
+    pub(crate) depth: u32,
+    pub(crate) sizes: Sizes,
+    pub(crate) kind: Kind,
+    pub(crate) host: String,
+    pub(crate) headers: Vec<(String, String)>,
+    pub(crate) subprotocols: Vec<String>,
+    /// Addresses to connect from, in turn; none: the system's choice.
+    pub(crate) sources: Vec<IpAddr>,
+    pub(crate) pids: Vec<Pid>,
+    pub(crate) assertions: Vec<Assertion>,
+    pub(crate) json: Option<Json>,
+    pub(crate) quiet: bool,
+    pub(crate) seed: u64,
+    pub(crate) io: Choice,
+}
+
+impl Plan {
+    /// Which part of `total` falls to thread `index`.
+    pub(crate) fn part(&self, total: u32, index: u32) -> u32 {
+        total / self.threads + u32::from(index < total % self.threads)
+    }
+}

@@ -1,0 +1,708 @@
+//! One session: what it sends, what it awaits, how it ends. No socket, no clock: bytes and times come in.
+//!
+//! ```text
+//!  Connecting ─► Handshake ─► Open ─► Closing ─► Ended
+//!       └────────────┴──────────┴────────────────► Ended
+//! ```
+//!
+//! Methods: getters; `handle_*` for what happened; commands; `poll_transmit` for what is to be sent. The latter
+//! changes nothing: [`Session::handle_sent`] tells how much of it the kernel took, and where a frame was cut it is made
+//! again from there. So no bytes are kept for sending, however little the server reads.
+
+use tidegate_wire::{
+    HeadLimits, Limits, Role,
+    close::{CloseCode, CloseFrame},
+    deflate::Codecs,
+    frame::ControlFrame,
+    handshake::{Offer, verify_response},
+    http::{BadResponse, HeadScanner, ResponseHead, Scan},
+    message::{Cursor, DecodeContext, Decoder, Event, Kind, Spares},
+};
+
+use crate::{
+    fault::Fault,
+    payload::{Message, Payloads, Wrong},
+    random::mix,
+    tally::{Tally, Window},
+};
+
+/// Messages further behind than this are not known to be missing any more.
+const REMEMBERED: u64 = 64;
+
+/// What a session may send now.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Traffic {
+    /// No new message.
+    Off,
+    /// So many under way at once.
+    Closed { depth: u32 },
+    /// What is owed: message `n` is due `n` intervals after the first.
+    Open { interval_ns: f64 },
+}
+
+/// What all sessions of a thread go by.
+#[derive(Debug)]
+pub(crate) struct Rules {
+    pub(crate) payloads: Payloads,
+    pub(crate) limits: Limits,
+    pub(crate) subprotocols: Vec<String>,
+    pub(crate) timeout_ns: u64,
+    pub(crate) close_timeout_ns: u64,
+    /// The code of an orderly end.
+    pub(crate) close_code: CloseCode,
+    /// Whether what comes is judged as echoes.
+    pub(crate) judges: bool,
+    /// Messages after which a session closes.
+    pub(crate) messages: Option<u32>,
+    /// Places for the times of messages that do not tell them.
+    pub(crate) stamps: usize,
+}
+
+/// What a session works with.
+pub(crate) struct Context<'a> {
+    pub(crate) rules: &'a Rules,
+    pub(crate) traffic: Traffic,
+    pub(crate) window: Window,
+    pub(crate) now_ns: u64,
+    pub(crate) tally: &'a mut Tally,
+    pub(crate) codecs: &'a mut Codecs,
+    pub(crate) spares: &'a mut Spares,
+}
+
+/// Where a session stands, for whoever counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stage {
+    /// Not up yet.
+    Pending,
+    Open,
+    Closing,
+    Ended,
+}
+
+enum State {
+    Connecting,
+    Handshake(Box<Handshake>),
+    Open,
+    /// A Close is sent, or about to be. `answered`: the server's has come, and its FIN is awaited.
+    Closing {
+        answered: bool,
+    },
+    Ended,
+}
+
+struct Handshake {
+    key: [u8; 16],
+    request: Vec<u8>,
+    /// Bytes of it that the kernel took.
+    sent: usize,
+    scanner: HeadScanner,
+    /// The answer so far, unless it came at once.
+    head: Vec<u8>,
+}
+
+/// A control frame that is to be sent.
+struct Control {
+    frame: ControlFrame,
+    /// Bytes of it that the kernel took.
+    sent: usize,
+}
+
+/// One session.
+pub(crate) struct Session {
+    state: State,
+    /// Its name in its messages.
+    serial: u32,
+    /// It does not read: nothing that it sends is awaited.
+    is_slow: bool,
+    /// Bytes that the kernel took of message `next`'s frame.
+    cut: u32,
+    /// Messages that are due and not sent; only in an open loop.
+    owed: u32,
+    /// Messages that it may still send.
+    quota: u32,
+    /// The number of the message to be sent next.
+    next: u64,
+    /// The number of the answer that is awaited next, at most `next`.
+    expected: u64,
+    /// Bit n: message `expected - 1 - n` was passed over by its successors.
+    missing: u64,
+    /// When the message that was cut was due.
+    cut_due_ns: u64,
+    /// When message 0 is due; only in an open loop.
+    first_due_ns: u64,
+    /// When it was due itself.
+    begun_ns: u64,
+    /// Since when nothing of what is awaited came.
+    progress_ns: u64,
+    /// Until when its sends were held up by the server.
+    blocked_ns: u64,
+    decoder: Decoder,
+    pong: Option<Box<Control>>,
+    close: Option<Box<Control>>,
+    /// When messages were due that do not tell it, by their number modulo the length.
+    stamps: Box<[u64]>,
+}
+
+impl Session {
+    /// A session that is connecting. `begun_ns`: when that was due.
+    pub(crate) fn new(serial: u32, begun_ns: u64, now_ns: u64, rules: &Rules) -> Self {
+        Self {
+            state: State::Connecting,
+            serial,
+            is_slow: false,
+            cut: 0,
+            owed: 0,
+            quota: rules.messages.unwrap_or(u32::MAX),
+            next: 0,
+            expected: 0,
+            missing: 0,
+            cut_due_ns: 0,
+            first_due_ns: 0,
+            begun_ns,
+            progress_ns: now_ns,
+            blocked_ns: 0,
+            decoder: Decoder::new(Role::Client),
+            pong: None,
+            close: None,
+            stamps: Box::default(),
+        }
+    }
+
+    pub(crate) fn serial(&self) -> u32 {
+        self.serial
+    }
+
+    pub(crate) fn is_slow(&self) -> bool {
+        self.is_slow
+    }
+
+    pub(crate) fn stage(&self) -> Stage {
+        match self.state {
+            State::Connecting | State::Handshake(_) => Stage::Pending,
+            State::Open => Stage::Open,
+            State::Closing { .. } => Stage::Closing,
+            State::Ended => Stage::Ended,
+        }
+    }
+
+    /// Whether an answer or a send is awaited.
+    pub(crate) fn is_busy(&self) -> bool {
+        match self.state {
+            State::Open => !self.is_slow && (self.awaited() > 0 || self.owed > 0 || self.cut > 0),
+            State::Connecting | State::Handshake(_) | State::Closing { .. } => true,
+            State::Ended => false,
+        }
+    }
+
+    /// Whether it has waited for longer than it may.
+    pub(crate) fn is_overdue(&self, now_ns: u64, rules: &Rules) -> bool {
+        let waited_ns = now_ns.saturating_sub(self.progress_ns);
+        match self.state {
+            State::Connecting | State::Handshake(_) => waited_ns > rules.timeout_ns,
+            State::Open => waited_ns > rules.timeout_ns && self.is_busy(),
+            State::Closing { .. } => waited_ns > rules.close_timeout_ns,
+            State::Ended => false,
+        }
+    }
+
+    /// Whether [`Session::poll_transmit`] would give anything.
+    #[inline]
+    pub(crate) fn wants_to_send(&self, traffic: Traffic) -> bool {
+        match &self.state {
+            State::Connecting | State::Ended => false,
+            State::Handshake(handshake) => handshake.sent < handshake.request.len(),
+            State::Open => self.cut > 0 || self.pong.is_some() || self.allowed(traffic) > 0,
+            State::Closing { .. } => self.cut > 0 || self.pong.is_some() || self.close.is_some(),
+        }
+    }
+
+    /// The connection is made: `request` goes out, with this key in it.
+    pub(crate) fn handle_connected(&mut self, request: Vec<u8>, key: [u8; 16]) {
+        let scanner = HeadScanner::for_response();
+        self.state =
+            State::Handshake(Box::new(Handshake { key, request, sent: 0, scanner, head: Vec::new() }));
+    }
+
+    /// The connection could not be made.
+    pub(crate) fn handle_no_connection(&mut self, fault: Fault, cx: &mut Context<'_>) {
+        self.end(Some(fault), cx);
+    }
+
+    /// Bytes came.
+    pub(crate) fn handle_bytes(&mut self, bytes: &mut [u8], cx: &mut Context<'_>) {
+        match &mut self.state {
+            State::Open | State::Closing { .. } if !self.is_slow => self.read(bytes, cx),
+            State::Handshake(_) => {
+                if let Some(end) = self.read_head(bytes, cx) {
+                    self.read(&mut bytes[end..], cx);
+                }
+            }
+            State::Connecting | State::Open | State::Closing { .. } | State::Ended => {}
+        }
+    }
+
+    /// No more bytes will come.
+    pub(crate) fn handle_eof(&mut self, cx: &mut Context<'_>) {
+        let fault = match self.state {
+            State::Connecting | State::Handshake(_) => Some(Fault::HandshakeClosed),
+            State::Open | State::Closing { answered: false } => Some(Fault::Eof),
+            State::Closing { answered: true } | State::Ended => None,
+        };
+        self.end(fault, cx);
+    }
+
+    /// The connection is broken.
+    pub(crate) fn handle_broken(&mut self, cx: &mut Context<'_>) {
+        let fault = match self.state {
+            State::Connecting | State::Handshake(_) => Some(Fault::HandshakeClosed),
+            State::Open | State::Closing { answered: false } => Some(Fault::Reset),
+            State::Closing { answered: true } | State::Ended => None,
+        };
+        self.end(fault, cx);
+    }
+
+    /// It [is overdue](Session::is_overdue).
+    pub(crate) fn handle_timeout(&mut self, cx: &mut Context<'_>) {
+        let fault = match self.state {
+            State::Connecting => Some(Fault::ConnectTimeout),
+            State::Handshake(_) => Some(Fault::HandshakeTimeout),
+            State::Open => Some(Fault::Stalled),
+            State::Closing { answered: false } => Some(Fault::CloseTimeout),
+            State::Closing { answered: true } | State::Ended => None,
+        };
+        self.end(fault, cx);
+    }
+
+    /// The server takes bytes again.
+    pub(crate) fn handle_writable(&mut self, now_ns: u64) {
+        self.blocked_ns = now_ns;
+    }
+
+    /// The kernel took the first `count` bytes of what [`Session::poll_transmit`] gave at `sent_ns`.
+    pub(crate) fn handle_sent(&mut self, count: usize, sent_ns: u64, cx: &mut Context<'_>) {
+        let mut left = count;
+        match &mut self.state {
+            State::Handshake(handshake) => {
+                handshake.sent += left;
+                return;
+            }
+            State::Connecting | State::Ended => return,
+            State::Open | State::Closing { .. } => {}
+        }
+        if self.cut > 0 {
+            let rest = cx.rules.payloads.frame_len(self.serial, self.next) - self.cut as usize;
+            if left < rest {
+                // A frame has less than 4 GiB.
+                self.cut += left as u32;
+                return;
+            }
+            left -= rest;
+            self.cut = 0;
+            self.message_sent(self.cut_due_ns, sent_ns, cx);
+        }
+        for control in [&mut self.pong, &mut self.close] {
+            if let Some(frame) = control {
+                let rest = frame.frame.len() - frame.sent;
+                if left < rest {
+                    frame.sent += left;
+                    return;
+                }
+                left -= rest;
+                *control = None;
+            }
+        }
+        while left > 0 {
+            let len = cx.rules.payloads.frame_len(self.serial, self.next);
+            let due_ns = self.due_ns(self.next, sent_ns, cx.traffic);
+            if left < len {
+                (self.cut, self.cut_due_ns) = (left as u32, due_ns);
+                return;
+            }
+            left -= len;
+            self.message_sent(due_ns, sent_ns, cx);
+        }
+    }
+
+    /// The time of messages begins. In an open loop, the first one is due at `first_due_ns`.
+    pub(crate) fn begin(&mut self, first_due_ns: u64, now_ns: u64) {
+        self.first_due_ns = first_due_ns;
+        self.progress_ns = now_ns;
+    }
+
+    /// It reads no more, and sends at most so many messages.
+    pub(crate) fn stop_reading(&mut self, messages: u32) {
+        self.is_slow = true;
+        self.quota = messages;
+    }
+
+    /// One more message is due.
+    #[inline]
+    pub(crate) fn owe(&mut self, now_ns: u64) {
+        if self.owed == 0 && self.awaited() == 0 {
+            self.progress_ns = now_ns;
+        }
+        self.owed = self.owed.saturating_add(1);
+    }
+
+    /// Ends it in order where it is up, and at once where it is not or does not read.
+    pub(crate) fn close(&mut self, cx: &mut Context<'_>) {
+        match self.state {
+            State::Open if self.is_slow => self.end(None, cx),
+            State::Open => self.send_close(Some(cx.rules.close_code), false, cx),
+            State::Connecting | State::Handshake(_) => self.end(None, cx),
+            State::Closing { .. } | State::Ended => {}
+        }
+    }
+
+    /// Ends it at once, which is nobody's fault.
+    pub(crate) fn cut(&mut self, cx: &mut Context<'_>) {
+        self.end(None, cx);
+    }
+
+    /// Writes what is to be sent now, as much as fits, and returns how much that is.
+    #[must_use]
+    pub(crate) fn poll_transmit(
+        &self,
+        out: &mut [u8],
+        traffic: Traffic,
+        now_ns: u64,
+        rules: &Rules,
+    ) -> usize {
+        match &self.state {
+            State::Connecting | State::Ended => 0,
+            State::Handshake(handshake) => put(out, &handshake.request[handshake.sent..]),
+            State::Open | State::Closing { .. } => self.put_frames(out, traffic, now_ns, rules),
+        }
+    }
+
+    fn put_frames(&self, out: &mut [u8], traffic: Traffic, now_ns: u64, rules: &Rules) -> usize {
+        let mut used = 0;
+        let mut number = self.next;
+        if self.cut > 0 {
+            let message = Message { serial: self.serial, number, due_ns: self.cut_due_ns };
+            used = rules.payloads.write(out, &message, self.cut as usize);
+            if self.cut as usize + used < rules.payloads.frame_len(self.serial, number) {
+                return used;
+            }
+            number += 1;
+        }
+        for control in [&self.pong, &self.close].into_iter().flatten() {
+            let rest = &control.frame[control.sent..];
+            let count = put(&mut out[used..], rest);
+            used += count;
+            if count < rest.len() {
+                return used;
+            }
+        }
+        if matches!(self.state, State::Closing { .. }) {
+            return used;
+        }
+        for _ in 0..self.allowed(traffic) {
+            if used == out.len() {
+                break;
+            }
+            let due_ns = self.due_ns(number, now_ns, traffic);
+            let message = Message { serial: self.serial, number, due_ns };
+            used += rules.payloads.write(&mut out[used..], &message, 0);
+            number += 1;
+        }
+        used
+    }
+
+    /// Messages that were sent and are not known to be answered or passed over.
+    fn awaited(&self) -> u64 {
+        self.next - self.expected
+    }
+
+    /// Messages that it may begin to send now.
+    #[inline]
+    fn allowed(&self, traffic: Traffic) -> u32 {
+        let begun = u32::from(self.cut > 0);
+        let allowed = match traffic {
+            Traffic::Off => 0,
+            Traffic::Closed { .. } if self.is_slow => u32::MAX,
+            Traffic::Closed { depth } => {
+                depth.saturating_sub(u32::try_from(self.awaited()).unwrap_or(u32::MAX)).saturating_sub(begun)
+            }
+            Traffic::Open { .. } => self.owed.saturating_sub(begun),
+        };
+        allowed.min(self.quota.saturating_sub(begun))
+    }
+
+    /// When message `number` is due; in a closed loop that is when it is sent.
+    #[inline]
+    fn due_ns(&self, number: u64, sent_ns: u64, traffic: Traffic) -> u64 {
+        match traffic {
+            Traffic::Open { interval_ns } => self.first_due_ns + (number as f64 * interval_ns) as u64,
+            Traffic::Off | Traffic::Closed { .. } => sent_ns,
+        }
+    }
+
+    #[inline]
+    fn message_sent(&mut self, due_ns: u64, sent_ns: u64, cx: &mut Context<'_>) {
+        if let Traffic::Open { .. } = cx.traffic {
+            if due_ns >= self.blocked_ns && cx.window.contains(due_ns) {
+                cx.tally.lag.record(sent_ns.saturating_sub(due_ns));
+            }
+        } else {
+            self.stamp(due_ns, cx.rules);
+            if self.awaited() == 0 {
+                self.progress_ns = sent_ns;
+            }
+        }
+        self.owed = self.owed.saturating_sub(1);
+        if self.quota != u32::MAX {
+            self.quota -= 1;
+        }
+        self.next += 1;
+        if self.is_slow {
+            self.expected = self.next;
+        }
+    }
+
+    fn stamp(&mut self, due_ns: u64, rules: &Rules) {
+        if rules.stamps == 0 {
+            return;
+        }
+        if self.stamps.is_empty() {
+            self.stamps = vec![0; rules.stamps].into();
+        }
+        let place = (self.next % self.stamps.len() as u64) as usize;
+        self.stamps[place] = due_ns;
+    }
+
+    /// Reads the answer to the upgrade; where it is whole and good, tells where in `bytes` it ended.
+    fn read_head(&mut self, bytes: &[u8], cx: &mut Context<'_>) -> Option<usize> {
+        let State::Handshake(handshake) = &mut self.state else { return None };
+        let before = handshake.head.len();
+        if before > 0 {
+            handshake.head.extend_from_slice(bytes);
+        }
+        let limits = HeadLimits::default();
+        let whole = if before > 0 { &*handshake.head } else { bytes };
+        let verdict = match handshake.scanner.scan(whole, &limits) {
+            Ok(Scan::Partial) => {
+                if before == 0 {
+                    handshake.head.extend_from_slice(bytes);
+                }
+                return None;
+            }
+            Ok(Scan::Complete(end)) => ResponseHead::parse(&whole[..end], &limits).and_then(|head| {
+                let offered: Vec<&str> = cx.rules.subprotocols.iter().map(String::as_str).collect();
+                verify_response(&head, &handshake.key, &offered, Offer::None)?;
+                Ok(end)
+            }),
+            Err(refusal) => Err(refusal.into()),
+        };
+        match verdict {
+            Ok(end) => {
+                self.state = State::Open;
+                self.progress_ns = cx.now_ns;
+                let is_measured = cx.window.contains(self.begun_ns);
+                cx.tally.counts.opened += 1;
+                cx.tally.counts.opened_in_window += u64::from(is_measured);
+                if is_measured || cx.rules.messages.is_none() {
+                    cx.tally.handshake.record(cx.now_ns.saturating_sub(self.begun_ns));
+                }
+                self.close_after_last(cx);
+                Some(end - before)
+            }
+            Err(BadResponse::Status(status)) => {
+                *cx.tally.counts.statuses.entry(status).or_default() += 1;
+                self.end(Some(Fault::Refused), cx);
+                None
+            }
+            Err(_) => {
+                self.end(Some(Fault::HandshakeInvalid), cx);
+                None
+            }
+        }
+    }
+
+    fn read(&mut self, bytes: &mut [u8], cx: &mut Context<'_>) {
+        let mut cursor = Cursor::default();
+        loop {
+            let mut decoding = DecodeContext {
+                limits: &cx.rules.limits,
+                compression: None,
+                codecs: &mut *cx.codecs,
+                spares: &mut *cx.spares,
+            };
+            match self.decoder.next(bytes, &mut cursor, &mut decoding) {
+                Ok(Some(Event::Message { kind, payload, .. })) => {
+                    self.message(kind, payload.bytes(bytes), cx);
+                    if let tidegate_wire::message::Payload::Owned(owned) = payload {
+                        cx.spares.give(owned.buffer);
+                    }
+                }
+                Ok(Some(Event::Ping(payload))) => {
+                    cx.tally.counts.pings += 1;
+                    // RFC 6455 §5.5.3: of several pings the last one may be answered alone, but a frame that
+                    // was begun is finished.
+                    if self.pong.as_ref().is_none_or(|pong| pong.sent == 0) {
+                        let frame = ControlFrame::pong(&payload, Some(self.mask()));
+                        self.pong = Some(Box::new(Control { frame, sent: 0 }));
+                    }
+                }
+                Ok(Some(Event::Pong(_))) => {}
+                Ok(Some(Event::Close(close))) => self.closed_by_peer(&close, cx),
+                Ok(None) => return,
+                Err(_) => {
+                    self.end(Some(Fault::Garbage), cx);
+                    return;
+                }
+            }
+        }
+    }
+
+    /// A message came.
+    #[inline]
+    fn message(&mut self, kind: Kind, payload: &[u8], cx: &mut Context<'_>) {
+        let counts = &mut cx.tally.counts;
+        counts.received += 1;
+        if cx.window.contains(cx.now_ns) {
+            counts.in_window += 1;
+            counts.bytes_in_window += payload.len() as u64;
+        }
+        if !cx.rules.judges {
+            return;
+        }
+        if self.awaited() > 0 && kind != cx.rules.payloads.kind() {
+            cx.tally.fault(Fault::WrongKind);
+        }
+        match cx.rules.payloads.read(self.serial, self.expected, payload) {
+            Ok(answer) if answer.number < self.expected => self.late(answer.number, answer.due_ns, cx),
+            Ok(answer) if answer.number < self.next => {
+                self.measure(answer.number, answer.due_ns, cx);
+                self.advance(answer.number, cx);
+            }
+            Err(Wrong::Misdelivered) => cx.tally.fault(Fault::Misdelivered),
+            Ok(_) | Err(Wrong::Corrupt(_)) if self.awaited() == 0 => cx.tally.fault(Fault::Unexpected),
+            // Which one it was meant to be cannot be known unless its number is sure.
+            Ok(_) | Err(Wrong::Corrupt(None)) => {
+                cx.tally.fault(Fault::Corrupt);
+                self.advance(self.expected, cx);
+            }
+            Err(Wrong::Corrupt(Some(number))) => {
+                cx.tally.fault(Fault::Corrupt);
+                if (self.expected..self.next).contains(&number) {
+                    self.advance(number, cx);
+                }
+            }
+        }
+        self.close_after_last(cx);
+    }
+
+    /// Takes the time of an answer.
+    #[inline]
+    fn measure(&mut self, number: u64, told_ns: Option<u64>, cx: &mut Context<'_>) {
+        let due_ns = match (told_ns, cx.traffic) {
+            (Some(due_ns), _) => due_ns,
+            (None, Traffic::Open { .. }) => self.due_ns(number, 0, cx.traffic),
+            (None, Traffic::Off | Traffic::Closed { .. }) if self.stamps.is_empty() => return,
+            (None, Traffic::Off | Traffic::Closed { .. }) => {
+                self.stamps[(number % self.stamps.len() as u64) as usize]
+            }
+        };
+        if cx.window.contains(due_ns) {
+            cx.tally.counts.answered += 1;
+            cx.tally.latency.record(cx.now_ns.saturating_sub(due_ns));
+        }
+    }
+
+    /// All up to `number` are behind it; those that were passed over are missing.
+    #[inline]
+    fn advance(&mut self, number: u64, cx: &mut Context<'_>) {
+        let gap = number - self.expected;
+        let shift = gap + 1;
+        let lost = if shift < REMEMBERED {
+            let forgotten = self.missing >> (REMEMBERED - shift);
+            self.missing = self.missing << shift | ((1 << shift) - 2);
+            u64::from(forgotten.count_ones())
+        } else {
+            let forgotten = u64::from(self.missing.count_ones()) + gap - (REMEMBERED - 1);
+            self.missing = !1;
+            forgotten
+        };
+        if lost > 0 {
+            cx.tally.counts.faults.add(Fault::Lost, lost);
+        }
+        self.expected = number + 1;
+        self.progress_ns = cx.now_ns;
+    }
+
+    /// An answer to a message that is behind.
+    fn late(&mut self, number: u64, told_ns: Option<u64>, cx: &mut Context<'_>) {
+        let back = self.expected - 1 - number;
+        if back < REMEMBERED && self.missing & 1 << back != 0 {
+            self.missing &= !(1 << back);
+            cx.tally.fault(Fault::Reordered);
+            self.measure(number, told_ns, cx);
+        } else {
+            cx.tally.fault(Fault::Duplicate);
+        }
+    }
+
+    /// Closes a session that has sent its messages and has its answers.
+    #[inline]
+    fn close_after_last(&mut self, cx: &mut Context<'_>) {
+        if self.quota == 0 && self.awaited() == 0 && self.cut == 0 && !self.is_slow {
+            self.close(cx);
+        }
+    }
+
+    fn closed_by_peer(&mut self, close: &CloseFrame, cx: &mut Context<'_>) {
+        if let State::Closing { .. } = self.state {
+            self.state = State::Closing { answered: true };
+            cx.tally.counts.closed += 1;
+            cx.tally.counts.closed_in_window += u64::from(cx.window.contains(cx.now_ns));
+        } else {
+            // RFC 6455 §7.1.5: 1005 stands for none.
+            *cx.tally.counts.close_codes.entry(close.code.map_or(1005, u16::from)).or_default() += 1;
+            cx.tally.fault(Fault::Closed);
+            self.send_close(close.code, true, cx);
+        }
+        self.progress_ns = cx.now_ns;
+    }
+
+    fn send_close(&mut self, code: Option<CloseCode>, answered: bool, cx: &mut Context<'_>) {
+        let frame = ControlFrame::close(code, "", Some(self.mask()));
+        self.close = Some(Box::new(Control { frame, sent: 0 }));
+        self.state = State::Closing { answered };
+        self.progress_ns = cx.now_ns;
+    }
+
+    fn end(&mut self, fault: Option<Fault>, cx: &mut Context<'_>) {
+        if matches!(self.state, State::Ended) {
+            return;
+        }
+        self.state = State::Ended;
+        self.decoder.abandon(cx.codecs);
+        if self.is_slow {
+            cx.tally.counts.slow_ended += u64::from(fault.is_some());
+            return;
+        }
+        if let Some(fault) = fault {
+            cx.tally.fault(fault);
+        }
+        let faults = &mut cx.tally.counts.faults;
+        faults.add(Fault::Lost, u64::from(self.missing.count_ones()));
+        faults.add(Fault::Unanswered, self.awaited());
+        faults.add(Fault::Unsent, u64::from(self.owed));
+    }
+
+    /// A key for a control frame.
+    fn mask(&self) -> [u8; 4] {
+        (mix(self.progress_ns ^ u64::from(self.serial) << 32) as u32).to_le_bytes()
+    }
+}
+
+/// Writes as much of `bytes` as fits, and returns how much that is.
+fn put(out: &mut [u8], bytes: &[u8]) -> usize {
+    let count = bytes.len().min(out.len());
+    out[..count].copy_from_slice(&bytes[..count]);
+    count
+}
+
+#[cfg(test)]
+mod tests;

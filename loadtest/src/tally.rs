@@ -1,0 +1,184 @@
+//! What a thread has counted and measured since it last told.
+
+use std::collections::BTreeMap;
+
+use hdrhistogram::Histogram;
+
+use crate::fault::{Fault, Faults};
+
+/// The longest time that a histogram tells apart, in nanoseconds: an hour.
+const LONGEST_NS: u64 = 3_600_000_000_000;
+/// Digits that count: a percentile is right within a thousandth.
+const DIGITS: u8 = 3;
+
+/// The time that is measured, on the clock of the backends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Window {
+    pub(crate) from_ns: u64,
+    pub(crate) until_ns: u64,
+}
+
+impl Window {
+    /// No time at all.
+    pub(crate) const NEVER: Self = Self { from_ns: u64::MAX, until_ns: u64::MAX };
+
+    #[inline]
+    pub(crate) fn contains(&self, time_ns: u64) -> bool {
+        (self.from_ns..self.until_ns).contains(&time_ns)
+    }
+}
+
+/// Counts.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Counts {
+    /// Messages that came.
+    pub(crate) received: u64,
+    /// Of them, in the measured time.
+    pub(crate) in_window: u64,
+    /// Their bytes of payload.
+    pub(crate) bytes_in_window: u64,
+    /// Messages that were due in the measured time and were answered.
+    pub(crate) answered: u64,
+    /// Sessions that came up.
+    pub(crate) opened: u64,
+    /// Of them, in the measured time.
+    pub(crate) opened_in_window: u64,
+    /// Sessions that ended with a Close from each side.
+    pub(crate) closed: u64,
+    /// Of them, in the measured time.
+    pub(crate) closed_in_window: u64,
+    /// Pings that were answered.
+    pub(crate) pings: u64,
+    /// Sessions that did not read and were ended by the server.
+    pub(crate) slow_ended: u64,
+    /// System calls of the backend.
+    pub(crate) system_calls: u64,
+    pub(crate) faults: Faults,
+    /// Statuses of refusals.
+    pub(crate) statuses: BTreeMap<u16, u64>,
+    /// Codes of the server's Closes, 1005 where there was none.
+    pub(crate) close_codes: BTreeMap<u16, u64>,
+}
+
+impl Counts {
+    pub(crate) fn merge(&mut self, other: &Self) {
+        self.received += other.received;
+        self.in_window += other.in_window;
+        self.bytes_in_window += other.bytes_in_window;
+        self.answered += other.answered;
+        self.opened += other.opened;
+        self.opened_in_window += other.opened_in_window;
+        self.closed += other.closed;
+        self.closed_in_window += other.closed_in_window;
+        self.pings += other.pings;
+        self.slow_ended += other.slow_ended;
+        self.system_calls += other.system_calls;
+        self.faults.merge(&other.faults);
+        for (status, count) in &other.statuses {
+            *self.statuses.entry(*status).or_default() += count;
+        }
+        for (code, count) in &other.close_codes {
+            *self.close_codes.entry(*code).or_default() += count;
+        }
+    }
+}
+
+/// Times, in nanoseconds.
+#[derive(Clone, Debug)]
+pub(crate) struct Times(Histogram<u64>);
+
+impl Times {
+    pub(crate) fn new() -> Self {
+        Self(Histogram::new_with_bounds(1, LONGEST_NS, DIGITS).expect("bounds that hold for each other"))
+    }
+
+    /// Counts a time; one that is too long counts as the longest.
+    #[inline]
+    pub(crate) fn record(&mut self, ns: u64) {
+        self.0.saturating_record(ns);
+    }
+
+    pub(crate) fn merge(&mut self, other: &Self) {
+        self.0.add(&other.0).expect("all have the same bounds");
+    }
+
+    pub(crate) fn count(&self) -> u64 {
+        self.0.len()
+    }
+
+    /// What so many of a hundred are not above; `None` where nothing was counted.
+    pub(crate) fn percentile_ns(&self, percentile: f64) -> Option<f64> {
+        (!self.0.is_empty()).then(|| {
+            // The greatest one and the least are known exactly up to the histogram's precision.
+            match percentile {
+                0.0 => self.0.min() as f64,
+                percentile => self.0.value_at_percentile(percentile) as f64,
+            }
+        })
+    }
+
+    pub(crate) fn mean_ns(&self) -> Option<f64> {
+        (!self.0.is_empty()).then(|| self.0.mean())
+    }
+
+    /// What was counted, leaving nothing.
+    fn take(&mut self) -> Option<Box<Self>> {
+        if self.0.is_empty() {
+            return None;
+        }
+        Some(Box::new(std::mem::replace(self, Self::new())))
+    }
+}
+
+/// What was counted and measured.
+#[derive(Debug)]
+pub(crate) struct Tally {
+    pub(crate) counts: Counts,
+    /// From when a message was due to its answer.
+    pub(crate) latency: Times,
+    /// From when a session was due (or its connect began) to the good end of its handshake.
+    pub(crate) handshake: Times,
+    /// From when a message was due to when it was handed to the kernel, where nothing but this program held it up.
+    pub(crate) lag: Times,
+}
+
+/// A tally on its way: histograms without an entry stay at home.
+#[derive(Debug, Default)]
+pub(crate) struct Parcel {
+    pub(crate) counts: Counts,
+    pub(crate) latency: Option<Box<Times>>,
+    pub(crate) handshake: Option<Box<Times>>,
+    pub(crate) lag: Option<Box<Times>>,
+}
+
+impl Tally {
+    pub(crate) fn new() -> Self {
+        Self { counts: Counts::default(), latency: Times::new(), handshake: Times::new(), lag: Times::new() }
+    }
+
+    pub(crate) fn fault(&mut self, fault: Fault) {
+        self.counts.faults.add(fault, 1);
+    }
+
+    /// What was counted since the last time.
+    pub(crate) fn take(&mut self) -> Parcel {
+        Parcel {
+            counts: std::mem::take(&mut self.counts),
+            latency: self.latency.take(),
+            handshake: self.handshake.take(),
+            lag: self.lag.take(),
+        }
+    }
+
+    pub(crate) fn merge(&mut self, parcel: &Parcel) {
+        self.counts.merge(&parcel.counts);
+        let pairs = [
+            (&mut self.latency, &parcel.latency),
+            (&mut self.handshake, &parcel.handshake),
+            (&mut self.lag, &parcel.lag),
+        ];
+        for (mine, theirs) in pairs {
+            theirs.iter().for_each(|theirs| mine.merge(theirs));
+        }
+    }
+}
