@@ -81,7 +81,7 @@ fn files_stay_below_800_lines_without_their_tests() {
 #[test]
 fn unsafe_stands_in_simd_and_io_alone() {
     let mut found = Vec::new();
-    for folder in ["crates", "benches", "fuzz"] {
+    for folder in ["crates", "benches", "fuzz", "loadtest"] {
         for path in files(&root().join(folder), ".rs") {
             let name = relative(&path);
             // This file has the word in its names.
@@ -168,6 +168,8 @@ fn nothing_is_left_lying_about() {
         ("crates", ".rs"),
         ("benches", ".rs"),
         ("fuzz", ".rs"),
+        ("loadtest", ".rs"),
+        ("loadtest", ".md"),
         ("scripts", ".sh"),
         ("scripts", ".py"),
         ("docs", ".md"),
@@ -207,7 +209,9 @@ fn nothing_is_left_lying_about() {
 fn links_in_the_docs_lead_somewhere() {
     let mut broken = Vec::new();
     let mut pages = files(&root().join("docs"), ".md");
-    pages.extend(["README.md", "CONTRIBUTING.md", "CHANGELOG.md"].map(|page| root().join(page)));
+    pages.extend(
+        ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "loadtest/README.md"].map(|page| root().join(page)),
+    );
     for page in pages {
         let text = read(&page);
         for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
