@@ -332,15 +332,12 @@ impl Uring {
 
     /// Watches an epoll instance until it has something to tell.
     fn watch(&mut self, epoll: RawFd) {
-        let poll = opcode::PollAdd::new(types::Fd(epoll), libc::POLLIN as u32);
-        let entry = poll.build().user_data(user_data(Operation::Room, 0));
-        // SAFETY: it names no memory.
-        unsafe { self.start(&entry) };
+        self.arm_poll(epoll, libc::POLLIN, user_data(Operation::Room, 0));
     }
 
-    fn arm_poll(&mut self, socket: RawFd, operation: Operation, token: Token) {
-        let poll = opcode::PollAdd::new(types::Fd(socket), libc::POLLOUT as u32);
-        let entry = poll.build().user_data(user_data(operation, token.0));
+    /// One poll, for one completion.
+    fn arm_poll(&mut self, descriptor: RawFd, events: i16, user_data: u64) {
+        let entry = opcode::PollAdd::new(types::Fd(descriptor), events as u32).build().user_data(user_data);
         // SAFETY: it names no memory.
         unsafe { self.start(&entry) };
     }
@@ -432,7 +429,7 @@ impl Backend for Uring {
 
     fn poll_writable(&mut self, socket: &OwnedFd, token: Token) {
         self.room.begin(socket.as_raw_fd(), token);
-        self.arm_poll(socket.as_raw_fd(), Operation::Poll, token);
+        self.arm_poll(socket.as_raw_fd(), libc::POLLOUT, user_data(Operation::Poll, token.0));
     }
 
     fn connect(&mut self, address: &Address, options: &ConnectOptions, token: Token) -> io::Result<OwnedFd> {
@@ -442,7 +439,7 @@ impl Backend for Uring {
         match progress {
             Progress::Pending => {
                 self.connecting.insert(token.0, socket.as_raw_fd());
-                self.arm_poll(socket.as_raw_fd(), Operation::Connect, token);
+                self.arm_poll(socket.as_raw_fd(), libc::POLLOUT, user_data(Operation::Connect, token.0));
             }
             Progress::Ended(errno) => self.pending.push(Event::Connected { token, errno }),
         }

@@ -288,33 +288,21 @@ impl<B: Backend, E: Environment> Shard<B, E> {
 
     /// Keeps an event behind all that is kept of its session, or before it.
     fn put_back(&mut self, key: Key, kept: Kept, first: bool) {
-        if let Some(session) = self.registry.get_mut(key) {
+        let lasting = self.registry.get_mut(key).is_some_and(|session| {
             session.marks.held = true;
-            let lasting = is_paused(session);
-            let kept = self.shelter(kept, lasting);
-            self.backlog.push(kept, first);
-        } else {
-            self.backlog.push(kept, first);
-        }
+            is_paused(session)
+        });
+        let kept = self.shelter(kept, lasting);
+        self.backlog.push(kept, first);
     }
 
     /// What is kept of a paused session leaves the ring and the receive buffers.
     fn park(&mut self, key: Key) {
-        let Some(waiting) = self.backlog.sessions.get_mut(&key) else { return };
-        waiting.place = Place::Parked;
-        for place in 0..waiting.entries.len() {
-            let Some(waiting) = self.backlog.sessions.get_mut(&key) else { return };
-            if !matches!(waiting.entries[place], Kept::Lent { .. }) {
-                continue;
-            }
-            let gone = Kept::Ended { key, end: ReceiveEnd::Rearm };
-            let lent = std::mem::replace(&mut waiting.entries[place], gone);
-            self.backlog.lent -= 1;
-            let owned = self.shelter(lent, true);
-            if let Some(waiting) = self.backlog.sessions.get_mut(&key) {
-                waiting.entries[place] = owned;
-            }
-        }
+        let Some(Waiting { entries, .. }) = self.backlog.sessions.remove(&key) else { return };
+        let lent = entries.iter().filter(|kept| matches!(kept, Kept::Lent { .. })).count() as u32;
+        self.backlog.lent -= lent;
+        let entries = entries.into_iter().map(|kept| self.shelter(kept, true)).collect();
+        self.backlog.sessions.insert(key, Waiting { entries, place: Place::Parked });
     }
 
     /// Moves bytes out of their receive buffer if they will wait for long or too many buffers are kept.

@@ -41,7 +41,7 @@ pub(crate) struct Peer {
 
 impl Server {
     /// Every connection is given to `serve`, before its handshake, on a thread of its own.
-    pub(crate) fn raw(serve: impl Fn(TcpStream, &AtomicU64) + Send + Sync + 'static) -> Self {
+    pub(crate) fn raw(serve: impl Fn(TcpStream, &Arc<AtomicU64>) + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let deeds = Arc::new(AtomicU64::new(0));
@@ -57,20 +57,10 @@ impl Server {
 
     /// Every connection is given to `serve` after its handshake.
     pub(crate) fn new(serve: impl Fn(Peer) -> io::Result<()> + Send + Sync + 'static) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap();
-        let deeds = Arc::new(AtomicU64::new(0));
-        let (counter, serve) = (Arc::clone(&deeds), Arc::new(serve));
-        thread::spawn(move || {
-            for stream in listener.incoming().flatten() {
-                let (serve, deeds) = (Arc::clone(&serve), Arc::clone(&counter));
-                thread::spawn(move || {
-                    // Its peer may go at any time.
-                    let _ = accept(stream, deeds).and_then(&*serve);
-                });
-            }
-        });
-        Self { address, deeds }
+        Self::raw(move |stream, deeds| {
+            // Its peer may go at any time.
+            let _ = accept(stream, Arc::clone(deeds)).and_then(&serve);
+        })
     }
 
     /// Echoes; `answer` says for message `n` of a connection what is sent for it, as `(opcode, payload)`.
