@@ -123,16 +123,24 @@ impl<'a> Bench<'a> {
         if words.is_empty() {
             return Ok(None);
         }
-        Ok(self.version(&words).unwrap_or_else(|error| Some(format!("version not known: {error}"))))
+        let environment =
+            server.environment.iter().map(|(name, value)| (name.clone(), text(value))).collect();
+        Ok(self
+            .version(&words, &environment)
+            .unwrap_or_else(|error| Some(format!("version not known: {error}"))))
     }
 
-    fn version(&self, words: &[String]) -> io::Result<Option<String>> {
+    fn version(
+        &self,
+        words: &[String],
+        environment: &BTreeMap<String, String>,
+    ) -> io::Result<Option<String>> {
         let folder = Folder::new()?;
         let path = folder.path().join("version");
         let file = File::create(&path)?;
         let launch = Launch {
             words,
-            environment: &BTreeMap::new(),
+            environment,
             folder: folder.path(),
             stdout: file.try_clone()?,
             stderr: file,
