@@ -203,7 +203,7 @@ enum Io {
 #[derive(Debug)]
 pub(crate) enum NoPlan {
     /// Many runs are wanted, of which each has its own.
-    Comparison(CompareArguments),
+    Comparison(Box<CompareArguments>),
     /// The arguments do not fit together.
     Usage(clap::Error),
     /// The server's name has no address.
@@ -224,7 +224,7 @@ impl Arguments {
         let open = |rate: Option<f64>| rate.map_or(Load::Closed, |rate| Load::Open { rate });
         match self.command {
             Command::Echo(echo) => echo.plan(Scenario::Echo),
-            Command::Compare(compare) => Err(NoPlan::Comparison(compare)),
+            Command::Compare(compare) => Err(NoPlan::Comparison(Box::new(compare))),
             Command::Slow(slow) => slow.echo.plan(Scenario::Slow { share: slow.share }),
             Command::Idle(idle) => {
                 idle.common.plan(Scenario::Idle, None, Load::Closed, idle.duration, Duration::ZERO)
