@@ -89,6 +89,9 @@ struct Common {
     /// Write the results as JSON; `-`: to standard output, in place of the table
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// Write the results as one HTML page with plots, for a browser without network
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
     /// No line each second, and no progress
     #[arg(long)]
     quiet: bool,
@@ -317,6 +320,7 @@ impl Common {
             json: self
                 .json
                 .map(|path| if path.as_os_str() == "-" { Json::StandardOutput } else { Json::File(path) }),
+            html: self.html,
             quiet: self.quiet,
             seed,
             io: match self.io {

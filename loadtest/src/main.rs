@@ -5,7 +5,7 @@
 //!                           ▲  │                    │
 //!                           └──┼────── Note ────────┘
 //!                              ▼
-//!                           Report ──► Table, JSON
+//!                           Report ──► Table, JSON, Page
 //! ```
 //!
 //! Standard output is the result (the table, or JSON), standard error is what happens meanwhile.
@@ -18,6 +18,7 @@ mod fault;
 mod limits;
 mod link;
 mod live;
+mod page;
 mod payload;
 mod plan;
 mod processes;
@@ -26,6 +27,7 @@ mod report;
 mod schedule;
 mod session;
 mod signals;
+mod spectrum;
 mod table;
 mod tally;
 mod target;
@@ -36,6 +38,7 @@ mod worker;
 use std::{
     env, fs,
     io::{self, IsTerminal, Write},
+    path::Path,
     process::ExitCode,
 };
 
@@ -43,6 +46,7 @@ use crate::{
     arguments::{Arguments, NoPlan},
     director::{Director, Outcome},
     link::Failure,
+    page::{About, Page},
     plan::{Json, Plan},
     report::Report,
     table::Table,
@@ -98,9 +102,16 @@ fn main() -> ExitCode {
 
 fn run(plan: Plan) -> Result<Verdict, Failure> {
     limits::check(&plan).map_err(|too_few| Failure(too_few.to_string()))?;
-    let json = plan.json.clone();
+    let (json, html) = (plan.json.clone(), plan.html.clone());
+    for path in [json.as_ref().and_then(Json::path), html.as_deref()].into_iter().flatten() {
+        // Better now than after the run.
+        let opened = fs::OpenOptions::new().append(true).create(true).open(path);
+        opened
+            .map_err(|error| Failure(format!("cannot write the results to {}: {error}", path.display())))?;
+    }
     let Outcome { report, signal } = Director::new(plan)?.run()?;
-    publish(&report, json.as_ref()).map_err(|error| Failure(format!("cannot write the results: {error}")))?;
+    publish(&report, json.as_ref(), html.as_deref())
+        .map_err(|error| Failure(format!("cannot write the results: {error}")))?;
     if let Some(signal) = signal {
         return Ok(Verdict::Interrupted(signal));
     }
@@ -122,7 +133,10 @@ fn run(plan: Plan) -> Result<Verdict, Failure> {
 }
 
 /// Writes the results to where they are wanted.
-fn publish(report: &Report, json: Option<&Json>) -> io::Result<()> {
+fn publish(report: &Report, json: Option<&Json>, html: Option<&Path>) -> io::Result<()> {
+    if let Some(path) = html {
+        fs::write(path, Page::of(&serde_json::to_value(report)?, &About::now()))?;
+    }
     let text = |report| serde_json::to_string_pretty(report).map(|text| text + "\n").map_err(io::Error::from);
     let mut out = io::stdout().lock();
     match json {

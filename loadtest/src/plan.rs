@@ -2,7 +2,7 @@
 
 use std::{
     net::{IpAddr, SocketAddr},
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::Duration,
 };
 
@@ -55,6 +55,15 @@ pub(crate) enum Json {
     File(PathBuf),
 }
 
+impl Json {
+    pub(crate) fn path(&self) -> Option<&Path> {
+        match self {
+            Self::StandardOutput => None,
+            Self::File(path) => Some(path),
+        }
+    }
+}
+
 /// A whole run.
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
@@ -80,6 +89,8 @@ pub(crate) struct Plan {
     pub(crate) pids: Vec<Pid>,
     pub(crate) assertions: Vec<Assertion>,
     pub(crate) json: Option<Json>,
+    /// Where the page goes.
+    pub(crate) html: Option<PathBuf>,
     pub(crate) quiet: bool,
     pub(crate) seed: u64,
     pub(crate) io: Choice,

@@ -7,7 +7,12 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use crate::{assertion::Metric, fault::Fault, tally::Times};
+use crate::{
+    assertion::Metric,
+    fault::Fault,
+    spectrum::{Step, spectrum},
+    tally::Times,
+};
 
 /// The results of a run.
 #[derive(Debug, Serialize)]
@@ -103,6 +108,8 @@ pub(crate) struct Spread {
     pub(crate) p99_us: f64,
     pub(crate) p99_9_us: f64,
     pub(crate) max_us: f64,
+    /// Many more percentiles.
+    pub(crate) spectrum: Vec<Step>,
 }
 
 /// One time that all sessions came up together.
@@ -217,7 +224,6 @@ pub(crate) struct Checked {
     /// In nanoseconds, bytes, or a count.
     pub(crate) value: Option<f64>,
     /// For people.
-    #[serde(skip)]
     pub(crate) shown: String,
 }
 
@@ -234,6 +240,7 @@ impl Spread {
             p99_us: us(99.0)?,
             p99_9_us: us(99.9)?,
             max_us: us(100.0)?,
+            spectrum: spectrum(times),
         })
     }
 }
