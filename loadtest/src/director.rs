@@ -135,7 +135,7 @@ impl Director {
             crew: Vec::new(),
             notes,
             sender,
-            live: Live::new(plan.quiet),
+            live: Live::new(&plan),
             seconds: Seconds::new(plan.threads as usize, epoch_ns, servers.look()),
             before: servers.look(),
             up: Look::default(),
@@ -414,7 +414,7 @@ impl Director {
         self.tally.merge(parcel);
         self.seconds.add(worker, second, open, pending, parcel);
         while let Some(told) = self.seconds.poll_whole(self.live.phase_name(), now_ns(), &self.servers) {
-            self.live.show(told, now_ns());
+            self.live.show(told, &self.tally.counts.faults, now_ns());
         }
     }
 }

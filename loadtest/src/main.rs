@@ -31,13 +31,14 @@ mod spectrum;
 mod table;
 mod tally;
 mod target;
+mod terminal;
 mod units;
 mod visits;
 mod worker;
 
 use std::{
-    env, fs,
-    io::{self, IsTerminal, Write},
+    fs,
+    io::{self, Write},
     path::Path,
     process::ExitCode,
 };
@@ -144,9 +145,7 @@ fn publish(report: &Report, json: Option<&Json>, html: Option<&Path>) -> io::Res
         Some(Json::File(path)) => fs::write(path, text(report)?)?,
         None => {}
     }
-    // no-color.org: set to anything but nothing.
-    let has_colours = out.is_terminal() && env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-    out.write_all(Table::of(report, has_colours).as_bytes())
+    out.write_all(Table::of(report, terminal::output_has_colours()).as_bytes())
 }
 
 fn complain(message: &str) {
