@@ -26,6 +26,7 @@ pub(crate) struct Report {
     pub(crate) messages: Option<Messages>,
     pub(crate) latency: Option<Spread>,
     pub(crate) handshake: Option<Spread>,
+    pub(crate) tls: Option<Tls>,
     pub(crate) storms: Vec<Storm>,
     pub(crate) churn: Option<Churn>,
     pub(crate) errors: Errors,
@@ -103,6 +104,17 @@ pub(crate) struct Spread {
     pub(crate) p99_us: f64,
     pub(crate) p99_9_us: f64,
     pub(crate) max_us: f64,
+}
+
+/// TLS, where it was spoken.
+#[derive(Debug, Serialize)]
+pub(crate) struct Tls {
+    /// Over the whole run.
+    pub(crate) handshakes: u64,
+    /// Of them, those that resumed an earlier session.
+    pub(crate) resumed: u64,
+    /// Of them, by version and cipher suite.
+    pub(crate) suites: BTreeMap<String, u64>,
 }
 
 /// One time that all sessions came up together.
