@@ -9,13 +9,14 @@ use std::{
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum, error::ErrorKind};
 use rustix::process::Pid;
 use tidegate_io::Choice;
+use tidegate_tls::{ClientConfig, ClientOptions, Trust};
 use tidegate_wire::{close::CloseCode, http, message::Kind};
 
 use crate::{
     assertion::Assertion,
     payload::{Payloads, Sizes},
     plan::{Json, Load, Plan, Scenario},
-    target::Target,
+    target::{Scheme, Target},
     units,
 };
 
@@ -56,7 +57,7 @@ enum Command {
 
 #[derive(Args, Debug)]
 struct Common {
-    /// The server: ws://HOST, ws://HOST:PORT/PATH
+    /// The server: ws://HOST, ws://HOST:PORT/PATH, wss://...
     #[arg(value_name = "URL", value_parser = Target::parse)]
     url: Target,
     /// Sessions
@@ -74,6 +75,15 @@ struct Common {
     /// A field of the upgrade request: 'Name: value'; repeatable
     #[arg(short = 'H', long = "header", value_name = "FIELD", value_parser = header)]
     headers: Vec<(String, String)>,
+    /// With wss://, take any certificate
+    #[arg(short = 'k', long)]
+    insecure: bool,
+    /// With wss://, trust the certificates in this PEM file, and no others [default: the system's]
+    #[arg(long, value_name = "FILE", conflicts_with = "insecure")]
+    ca: Option<PathBuf>,
+    /// With wss://, make each TLS handshake a full one; else sessions resume earlier ones where the server lets them
+    #[arg(long)]
+    no_resumption: bool,
     /// A subprotocol to offer; repeatable
     #[arg(long = "subprotocol", value_name = "NAME", value_parser = token)]
     subprotocols: Vec<String>,
@@ -269,6 +279,7 @@ impl Common {
         if self.timeout.is_zero() {
             return Err(usage("--timeout must be more than 0"));
         }
+        let tls = self.tls()?;
         let host = self.headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("host"));
         let host = host.map_or_else(|| self.url.authority.clone(), |(_, value)| value.clone());
         let headers = self.headers.into_iter().filter(|(name, _)| !name.eq_ignore_ascii_case("host"));
@@ -307,6 +318,7 @@ impl Common {
             warmup,
             timeout: self.timeout,
             pending: pending.max(threads),
+            tls,
             load,
             depth,
             sizes,
@@ -329,6 +341,37 @@ impl Common {
                 Io::Epoll => Choice::Epoll,
             },
         })
+    }
+}
+
+impl Common {
+    /// How TLS is to be spoken, where it is.
+    fn tls(&self) -> Result<Option<ClientConfig>, NoPlan> {
+        if self.url.scheme == Scheme::Ws {
+            if self.insecure || self.ca.is_some() || self.no_resumption {
+                return Err(usage("--insecure, --ca and --no-resumption are for wss://"));
+            }
+            return Ok(None);
+        }
+        let trust = match &self.ca {
+            Some(path) => Trust::File(path.clone()),
+            None if self.insecure => Trust::Nothing,
+            None => Trust::System,
+        };
+        let options = ClientOptions {
+            trust,
+            // What a browser offers for a WebSocket (RFC 6455 is HTTP/1.1).
+            alpn: vec![b"http/1.1".to_vec()],
+            resumes: !self.no_resumption,
+        };
+        let config = ClientConfig::new(&options).map_err(|error| match &self.ca {
+            Some(_) => usage(&format!("--ca: {error}")),
+            None => NoPlan::Fault(format!("{error}: give --ca FILE, or --insecure")),
+        })?;
+        // A host that no certificate can be for is told before the start.
+        tidegate_tls::Session::client(&config, &self.url.host)
+            .map_err(|error| usage(&format!("{}: {error}", self.url.host)))?;
+        Ok(Some(config))
     }
 }
 
@@ -452,7 +495,8 @@ mod tests {
     fn what_cannot_be_is_a_matter_of_usage() {
         for arguments in [
             &["echo"][..],
-            &["echo", "wss://a"],
+            &["echo", "http://a"],
+            &["echo", "wss://a", "-k", "--ca", "x"],
             &["echo", "ws://127.0.0.1:9", "-R", "1", "--depth", "2"],
             &["echo", "ws://127.0.0.1:9", "-s", "9..1"],
             &["echo", "ws://127.0.0.1:9", "--text", "--binary"],
@@ -471,6 +515,8 @@ mod tests {
             &["echo", "ws://127.0.0.1:9", "-s", "8", "--depth", "65"][..],
             &["echo", "ws://127.0.0.1:9", "--source", "::1"],
             &["echo", "ws://127.0.0.1:9", "--timeout", "0"],
+            &["echo", "ws://127.0.0.1:9", "-k"],
+            &["echo", "wss://127.0.0.1:9", "--ca", "/nowhere"],
         ] {
             let parsed = Arguments::try_parse_from([&["tidegate-loadtest"], arguments].concat()).unwrap();
             assert!(matches!(parsed.plan(), Err(NoPlan::Usage(_))), "{arguments:?}");

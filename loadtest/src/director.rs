@@ -4,7 +4,7 @@ mod results;
 mod seconds;
 
 use std::{
-    io,
+    io::{self, Write},
     sync::{
         Arc,
         mpsc::{self, Receiver, RecvTimeoutError, Sender},
@@ -38,6 +38,8 @@ const BUFFERS: u32 = 512;
 const REST: Duration = Duration::from_millis(300);
 /// How long after an interruption answers are waited for.
 const PATIENCE: Duration = Duration::from_secs(1);
+/// Reasons that are told.
+const MOST_REASONS: usize = 8;
 
 /// A run that has ended.
 #[derive(Debug)]
@@ -90,6 +92,8 @@ pub(crate) struct Director {
     /// Kept, so that `notes` never ends.
     sender: Sender<Note>,
     servers: Servers,
+    /// Reasons that were told.
+    reasons: Vec<String>,
     live: Live,
     seconds: Seconds,
     tally: Tally,
@@ -140,6 +144,7 @@ impl Director {
             before: servers.look(),
             up: Look::default(),
             servers,
+            reasons: Vec::new(),
             tally: Tally::new(),
             epoch_ns,
             signal: None,
@@ -404,10 +409,21 @@ impl Director {
             What::Second { second, open, pending, parcel } => {
                 self.second(note.worker, second, open, pending, &parcel);
             }
+            What::Reason(reason) => self.tell_reason(reason),
             What::Failed(failure) => return Err(failure),
             What::Interrupted(signal) => self.signal = Some(signal),
         }
         Ok(())
+    }
+
+    /// Tells a reason once.
+    fn tell_reason(&mut self, reason: String) {
+        if self.reasons.len() < MOST_REASONS && !self.reasons.contains(&reason) {
+            self.live.end();
+            // Where nobody reads, there is nobody to be told.
+            let _ = writeln!(io::stderr(), "tidegate-loadtest: {reason}");
+            self.reasons.push(reason);
+        }
     }
 
     fn second(&mut self, worker: usize, second: u64, open: u32, pending: u32, parcel: &Parcel) {

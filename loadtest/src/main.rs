@@ -32,6 +32,7 @@ mod table;
 mod tally;
 mod target;
 mod terminal;
+mod transport;
 mod units;
 mod visits;
 mod worker;

@@ -8,6 +8,7 @@ use std::{
 
 use rustix::process::Pid;
 use tidegate_io::Choice;
+use tidegate_tls::ClientConfig;
 use tidegate_wire::message::Kind;
 
 use crate::{assertion::Assertion, payload::Sizes, target::Target};
@@ -77,6 +78,8 @@ pub(crate) struct Plan {
     pub(crate) timeout: Duration,
     /// Connections that are coming up at once, over all threads.
     pub(crate) pending: u32,
+    /// How TLS is spoken, for `wss://`.
+    pub(crate) tls: Option<ClientConfig>,
     pub(crate) load: Load,
     pub(crate) depth: u32,
     pub(crate) sizes: Sizes,

@@ -31,6 +31,7 @@ pub(crate) struct Report {
     pub(crate) messages: Option<Messages>,
     pub(crate) latency: Option<Spread>,
     pub(crate) handshake: Option<Spread>,
+    pub(crate) tls: Option<Tls>,
     pub(crate) storms: Vec<Storm>,
     pub(crate) churn: Option<Churn>,
     pub(crate) errors: Errors,
@@ -110,6 +111,17 @@ pub(crate) struct Spread {
     pub(crate) max_us: f64,
     /// Many more percentiles.
     pub(crate) spectrum: Vec<Step>,
+}
+
+/// TLS, where it was spoken.
+#[derive(Debug, Serialize)]
+pub(crate) struct Tls {
+    /// Over the whole run.
+    pub(crate) handshakes: u64,
+    /// Of them, those that resumed an earlier session.
+    pub(crate) resumed: u64,
+    /// Of them, by version and cipher suite.
+    pub(crate) suites: BTreeMap<String, u64>,
 }
 
 /// One time that all sessions came up together.

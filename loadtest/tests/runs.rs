@@ -35,7 +35,7 @@ fn exit_codes_tell_what_became_of_a_run() {
             "cannot write the results",
         ),
         (format!("echo {url} -c 1 -d 10m --html /nowhere/x.html"), 1, "cannot write the results to /nowhere"),
-        ("echo wss://127.0.0.1/".into(), 2, "wss:// is not supported yet"),
+        ("echo wss://127.0.0.1/ --ca /nowhere".into(), 2, "/nowhere: No such file"),
         (format!("echo {url} --assert speed>1"), 2, "no metric"),
         (format!("echo {url} -s 8 --depth 100"), 2, "--depth is at most 64"),
         ("echo".into(), 2, "Usage"),

@@ -9,6 +9,7 @@ use crate::{
     fault::Fault,
     schedule::Key,
     session::{Session, Stage},
+    transport::Transport,
     visits::Slot,
 };
 
@@ -71,6 +72,7 @@ impl<B: Backend<Waker = Waker>> Worker<B> {
                 entry.insert(Slot {
                     socket,
                     session: Session::new(serial, due_ns, self.now_ns, &self.rules),
+                    transport: Transport::Plain,
                     receiving: false,
                     polling: false,
                     connecting: true,
@@ -98,14 +100,20 @@ impl<B: Backend<Waker = Waker>> Worker<B> {
         }
         if errno != 0 {
             let fault = connect_fault(errno);
-            self.touch(index, |session, cx| session.handle_no_connection(fault, cx));
+            self.touch(index, |session, cx| session.fail(fault, cx));
             return;
         }
         slot.receiving = true;
         self.backend.receive(&slot.socket, token);
         let key = self.random.key();
-        let request = self.request(&key);
-        self.touch(index, |session, _| session.handle_connected(request, key));
+        let (request, transport) = (self.request(&key), self.transport());
+        self.act(index, |slot, cx| match transport {
+            Ok(transport) => {
+                slot.transport = transport;
+                slot.session.handle_connected(request, key);
+            }
+            Err(_) => slot.session.fail(Fault::TlsHandshake, cx),
+        });
     }
 
     /// The upgrade's request.
@@ -120,7 +128,11 @@ impl<B: Backend<Waker = Waker>> Worker<B> {
 
     fn received(&mut self, token: Token, mut buffer: Buffer) {
         if let Some(key) = self.key(token) {
-            self.touch(key.index as usize, |session, cx| session.handle_bytes(&mut buffer, cx));
+            let index = key.index as usize;
+            match self.slots[index].transport {
+                Transport::Plain => self.touch(index, |session, cx| session.handle_bytes(&mut buffer, cx)),
+                Transport::Sealed(_) => self.received_sealed(index, &mut buffer),
+            }
         }
         self.backend.recycle(buffer);
     }
