@@ -14,6 +14,7 @@ use tidegate_wire::{close::CloseCode, http, message::Kind};
 
 use crate::{
     assertion::Assertion,
+    compare::CompareArguments,
     payload::{Payloads, Sizes},
     plan::{Json, Load, Plan, Scenario},
     target::{Scheme, Target},
@@ -53,6 +54,8 @@ enum Command {
     Churn(ChurnArguments),
     /// Some sessions stop reading: what becomes of the others, and of the server's memory
     Slow(SlowArguments),
+    /// Start servers in turn under the same loads, and compare what they cost
+    Compare(CompareArguments),
 }
 
 #[derive(Args, Debug)]
@@ -212,6 +215,8 @@ enum Io {
 /// Why there is no plan.
 #[derive(Debug)]
 pub(crate) enum NoPlan {
+    /// Many runs are wanted, of which each has its own.
+    Comparison(CompareArguments),
     /// The arguments do not fit together.
     Usage(clap::Error),
     /// The server's name has no address.
@@ -232,6 +237,7 @@ impl Arguments {
         let open = |rate: Option<f64>| rate.map_or(Load::Closed, |rate| Load::Open { rate });
         match self.command {
             Command::Echo(echo) => echo.plan(Scenario::Echo),
+            Command::Compare(compare) => Err(NoPlan::Comparison(compare)),
             Command::Slow(slow) => slow.echo.plan(Scenario::Slow { share: slow.share }),
             Command::Idle(idle) => {
                 idle.common.plan(Scenario::Idle, None, Load::Closed, idle.duration, Duration::ZERO)
@@ -247,6 +253,23 @@ impl Arguments {
             }
         }
     }
+}
+
+/// Whether these are the words of one run.
+///
+/// # Errors
+/// What is wrong with them.
+pub(crate) fn accepts<'a>(words: impl IntoIterator<Item = &'a str>) -> Result<(), String> {
+    let parsed = Arguments::try_parse_from(["tidegate-loadtest"].into_iter().chain(words));
+    let error = match parsed.map(Arguments::plan) {
+        Ok(Ok(_)) => return Ok(()),
+        Ok(Err(NoPlan::Comparison(_))) => return Err("a comparison is no load".to_owned()),
+        Ok(Err(NoPlan::Fault(message))) => return Err(message),
+        Ok(Err(NoPlan::Usage(error))) | Err(error) => error.to_string(),
+    };
+    // The first paragraph: what follows is how to use it.
+    let lines = error.trim_start_matches("error: ").lines().take_while(|line| !line.is_empty());
+    Err(lines.map(str::trim).collect::<Vec<_>>().join(" "))
 }
 
 impl EchoArguments {

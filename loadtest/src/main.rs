@@ -13,6 +13,7 @@
 
 mod arguments;
 mod assertion;
+mod compare;
 mod director;
 mod fault;
 mod limits;
@@ -89,6 +90,7 @@ fn main() -> ExitCode {
             complain(&failure.to_string());
             Verdict::Fault
         }),
+        Err(NoPlan::Comparison(comparison)) => compare::run(&comparison),
         Err(NoPlan::Usage(error)) => {
             // Where standard error is gone, there is nobody to tell.
             let _ = error.print();
