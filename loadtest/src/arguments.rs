@@ -1,5 +1,7 @@
 //! The command line.
 
+mod fanout;
+
 use std::{
     net::{IpAddr, SocketAddr},
     path::PathBuf,
@@ -11,6 +13,7 @@ use rustix::process::Pid;
 use tidegate_io::Choice;
 use tidegate_wire::{close::CloseCode, http, message::Kind};
 
+use self::fanout::FanoutArguments;
 use crate::{
     assertion::Assertion,
     payload::{Payloads, Sizes},
@@ -24,7 +27,7 @@ const MOST_BYTES: usize = 64 * 1024 * 1024;
 /// The most messages under way for a session where it must remember when each was due.
 const MOST_REMEMBERED: u32 = 64;
 
-/// Load for WebSocket servers: echo, idle sessions, connection storms, churn, slow readers.
+/// Load for WebSocket servers: echo, idle sessions, connection storms, churn, slow readers, fan-out.
 ///
 /// Latencies count from when a message was due, so that a server that stalls cannot hide it (with -R).
 #[derive(Debug, Parser)]
@@ -52,6 +55,8 @@ enum Command {
     Churn(ChurnArguments),
     /// Some sessions stop reading: what becomes of the others, and of the server's memory
     Slow(SlowArguments),
+    /// Publish to many: when each message reached the first, the median and the last of its subscribers
+    Fanout(FanoutArguments),
 }
 
 #[derive(Args, Debug)]
@@ -220,6 +225,7 @@ impl Arguments {
         match self.command {
             Command::Echo(echo) => echo.plan(Scenario::Echo),
             Command::Slow(slow) => slow.echo.plan(Scenario::Slow { share: slow.share }),
+            Command::Fanout(fanout) => fanout.plan(),
             Command::Idle(idle) => {
                 idle.common.plan(Scenario::Idle, None, Load::Closed, idle.duration, Duration::ZERO)
             }
@@ -243,6 +249,12 @@ impl EchoArguments {
     }
 }
 
+impl Messages {
+    fn kind(&self) -> Kind {
+        if self.text { Kind::Text } else { Kind::Binary }
+    }
+}
+
 impl Common {
     fn plan(
         self,
@@ -253,7 +265,7 @@ impl Common {
         warmup: Duration,
     ) -> Result<Plan, NoPlan> {
         let sizes = messages.map_or(Sizes { min: 0, max: 0 }, |messages| messages.size);
-        let kind = if messages.is_some_and(|messages| messages.text) { Kind::Text } else { Kind::Binary };
+        let kind = messages.map_or(Kind::Binary, Messages::kind);
         let depth = messages.map_or(1, |messages| messages.depth);
         let closed = load == Load::Closed || matches!(scenario, Scenario::Churn { .. });
         if closed && depth > MOST_REMEMBERED && !Payloads::new(sizes, kind, 0).tell_time() {
@@ -278,7 +290,11 @@ impl Common {
         }
         let pending = self.pending.unwrap_or(match scenario {
             Scenario::Storm { .. } => 400,
-            Scenario::Echo | Scenario::Idle | Scenario::Churn { .. } | Scenario::Slow { .. } => 100,
+            Scenario::Echo
+            | Scenario::Idle
+            | Scenario::Churn { .. }
+            | Scenario::Slow { .. }
+            | Scenario::Fanout(_) => 100,
         });
         let threads = match scenario {
             // Each thread has one that reads and one that does not.
@@ -286,6 +302,8 @@ impl Common {
                 return Err(usage("slow needs two sessions at least: one that reads, and one that does not"));
             }
             Scenario::Slow { .. } => self.threads.min(self.connections / 2),
+            // Each thread has a session.
+            Scenario::Fanout(fanout) => self.threads.min(fanout.publishers.max(fanout.subscribers)),
             Scenario::Echo | Scenario::Idle | Scenario::Storm { .. } | Scenario::Churn { .. } => {
                 self.threads.min(self.connections)
             }
