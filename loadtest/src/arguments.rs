@@ -1,5 +1,7 @@
 //! The command line.
 
+mod fanout;
+
 use std::{
     net::{IpAddr, SocketAddr},
     path::PathBuf,
@@ -12,6 +14,7 @@ use tidegate_io::Choice;
 use tidegate_tls::{ClientConfig, ClientOptions, Trust};
 use tidegate_wire::{close::CloseCode, http, message::Kind};
 
+use self::fanout::FanoutArguments;
 use crate::{
     assertion::Assertion,
     compare::CompareArguments,
@@ -26,7 +29,7 @@ const MOST_BYTES: usize = 64 * 1024 * 1024;
 /// The most messages under way for a session where it must remember when each was due.
 const MOST_REMEMBERED: u32 = 64;
 
-/// Load for WebSocket servers: echo, idle sessions, connection storms, churn, slow readers.
+/// Load for WebSocket servers: echo, idle sessions, connection storms, churn, slow readers, fan-out.
 ///
 /// Latencies count from when a message was due, so that a server that stalls cannot hide it (with -R).
 #[derive(Debug, Parser)]
@@ -56,6 +59,8 @@ enum Command {
     Slow(SlowArguments),
     /// Start servers in turn under the same loads, and compare what they cost
     Compare(CompareArguments),
+    /// Publish to many: when each message reached the first, the median and the last of its subscribers
+    Fanout(FanoutArguments),
 }
 
 #[derive(Args, Debug)]
@@ -239,6 +244,7 @@ impl Arguments {
             Command::Echo(echo) => echo.plan(Scenario::Echo),
             Command::Compare(compare) => Err(NoPlan::Comparison(compare)),
             Command::Slow(slow) => slow.echo.plan(Scenario::Slow { share: slow.share }),
+            Command::Fanout(fanout) => fanout.plan(),
             Command::Idle(idle) => {
                 idle.common.plan(Scenario::Idle, None, Load::Closed, idle.duration, Duration::ZERO)
             }
@@ -279,6 +285,12 @@ impl EchoArguments {
     }
 }
 
+impl Messages {
+    fn kind(&self) -> Kind {
+        if self.text { Kind::Text } else { Kind::Binary }
+    }
+}
+
 impl Common {
     fn plan(
         self,
@@ -289,7 +301,7 @@ impl Common {
         warmup: Duration,
     ) -> Result<Plan, NoPlan> {
         let sizes = messages.map_or(Sizes { min: 0, max: 0 }, |messages| messages.size);
-        let kind = if messages.is_some_and(|messages| messages.text) { Kind::Text } else { Kind::Binary };
+        let kind = messages.map_or(Kind::Binary, Messages::kind);
         let depth = messages.map_or(1, |messages| messages.depth);
         let closed = load == Load::Closed || matches!(scenario, Scenario::Churn { .. });
         if closed && depth > MOST_REMEMBERED && !Payloads::new(sizes, kind, 0).tell_time() {
@@ -315,7 +327,11 @@ impl Common {
         }
         let pending = self.pending.unwrap_or(match scenario {
             Scenario::Storm { .. } => 400,
-            Scenario::Echo | Scenario::Idle | Scenario::Churn { .. } | Scenario::Slow { .. } => 100,
+            Scenario::Echo
+            | Scenario::Idle
+            | Scenario::Churn { .. }
+            | Scenario::Slow { .. }
+            | Scenario::Fanout(_) => 100,
         });
         let threads = match scenario {
             // Each thread has one that reads and one that does not.
@@ -323,6 +339,8 @@ impl Common {
                 return Err(usage("slow needs two sessions at least: one that reads, and one that does not"));
             }
             Scenario::Slow { .. } => self.threads.min(self.connections / 2),
+            // Each thread has a session.
+            Scenario::Fanout(fanout) => self.threads.min(fanout.publishers.max(fanout.subscribers)),
             Scenario::Echo | Scenario::Idle | Scenario::Storm { .. } | Scenario::Churn { .. } => {
                 self.threads.min(self.connections)
             }

@@ -1,5 +1,6 @@
 //! One run from its start to its end: tells the workers what to do, and gathers what they tell.
 
+mod fanout;
 mod results;
 mod seconds;
 
@@ -22,6 +23,7 @@ use tidegate_io::{Epoll, EpollOptions, Kind, Uring, UringOptions, Waker, choose}
 
 use self::seconds::Seconds;
 use crate::{
+    fanout::Switchboard,
     link::{Begin, Command, Failure, Note, Orders, What},
     live::Live,
     plan::{Load, Plan, Scenario},
@@ -71,6 +73,8 @@ struct Crew {
     reached: Option<Goal>,
     open: u32,
     last_up_ns: u64,
+    /// In `fanout`: its subscribers, by topic.
+    audience: Vec<u32>,
 }
 
 /// What was used up to some time.
@@ -88,6 +92,7 @@ pub(crate) struct Director {
     plan: Arc<Plan>,
     kind: Kind,
     crew: Vec<Crew>,
+    switchboard: Arc<Switchboard>,
     notes: Receiver<Note>,
     /// Kept, so that `notes` never ends.
     sender: Sender<Note>,
@@ -137,6 +142,7 @@ impl Director {
         Ok(Self {
             kind,
             crew: Vec::new(),
+            switchboard: Arc::default(),
             notes,
             sender,
             live: Live::new(&plan),
@@ -172,6 +178,7 @@ impl Director {
             Scenario::Churn { .. } => self.messages()?,
             Scenario::Idle => self.idle()?,
             Scenario::Storm { again } => self.storm(again)?,
+            Scenario::Fanout(fanout) => self.fanout(fanout)?,
         }
         self.memory_bytes = Memory::of(getpid()).ok().map(|memory| memory.anonymous);
         self.live.phase("closing");
@@ -188,13 +195,17 @@ impl Director {
         let orders = Orders::default();
         let (plan, kind, epoch_ns) = (Arc::clone(&self.plan), self.kind, self.epoch_ns);
         let (notes, commands) = (self.sender.clone(), orders.clone());
+        let board = Arc::clone(&self.switchboard);
         let work = move || {
             let tell = notes.clone();
             let result = match kind {
                 Kind::Uring => Uring::new(&UringOptions { buffers: BUFFERS, ..UringOptions::default() })
-                    .and_then(|uring| Worker::new(index, plan, uring, commands, notes, epoch_ns).run()),
-                Kind::Epoll => Epoll::new(&EpollOptions { buffers: BUFFERS })
-                    .and_then(|epoll| Worker::new(index, plan, epoll, commands, notes, epoch_ns).run()),
+                    .and_then(|uring| {
+                        Worker::new(index, plan, uring, commands, notes, board, epoch_ns).run()
+                    }),
+                Kind::Epoll => Epoll::new(&EpollOptions { buffers: BUFFERS }).and_then(|epoll| {
+                    Worker::new(index, plan, epoll, commands, notes, board, epoch_ns).run()
+                }),
             };
             if let Err(error) = result {
                 let failure = Failure(format!("{kind}: {error}"));
@@ -206,7 +217,15 @@ impl Director {
             .name(format!("load-{index}"))
             .spawn(work)
             .map_err(failed("cannot start a thread"))?;
-        let crew = Crew { orders, waker: None, thread: None, reached: None, open: 0, last_up_ns: 0 };
+        let crew = Crew {
+            orders,
+            waker: None,
+            thread: None,
+            reached: None,
+            open: 0,
+            last_up_ns: 0,
+            audience: Vec::new(),
+        };
         self.crew.push(crew);
         Ok(())
     }
@@ -232,6 +251,7 @@ impl Director {
         let interval_ns = match (plan.load, plan.scenario) {
             (Load::Closed, _) => 0.0,
             (Load::Open { rate }, Scenario::Churn { .. }) => 1e9 / rate,
+            (Load::Open { rate }, Scenario::Fanout(_)) => f64::from(self.publishers()) * 1e9 / rate,
             (Load::Open { rate }, _) => f64::from(self.at_start) * 1e9 / rate,
         };
         self.order(|_| Command::Begin(Begin { start_ns, measured_ns, end_ns, interval_ns }));
@@ -328,7 +348,7 @@ impl Director {
     fn connect(&mut self, from: u32, to: u32) -> Result<(), Failure> {
         let plan = Arc::clone(&self.plan);
         self.live.connect(plan.connections);
-        self.order(|index| Command::Connect { more: plan.part(to, index) - plan.part(from, index) });
+        self.order(|index| Command::Connect { more: plan.sessions(to, index) - plan.sessions(from, index) });
         Ok(())
     }
 
@@ -336,7 +356,7 @@ impl Director {
         for (index, crew) in self.crew.iter_mut().enumerate() {
             let command = command(index as u32);
             // What comes of these two is what an earlier command asked for.
-            if !matches!(command, Command::Stop | Command::GiveUp) {
+            if !matches!(command, Command::Stop | Command::GiveUp | Command::Audience(_)) {
                 crew.reached = None;
             }
             if let Some(waker) = &crew.waker {
@@ -395,7 +415,9 @@ impl Director {
                 crew.waker = Some(waker);
                 crew.reached = Some(Goal::Started);
             }
-            What::Settled { open, last_up_ns } => {
+            What::Mail { to, letters } => self.relay(to, letters),
+            What::Settled { open, last_up_ns, audience } => {
+                crew.audience = audience;
                 crew.open = open;
                 crew.last_up_ns = last_up_ns;
                 crew.reached = Some(Goal::Settled);

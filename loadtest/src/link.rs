@@ -9,13 +9,17 @@ use std::{
 use rustix::thread::Pid;
 use tidegate_io::{Wake, Waker};
 
-use crate::tally::Parcel;
+use crate::{fanout::Letter, tally::Parcel};
 
 /// What a worker is to do.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Command {
     /// Bring up so many more sessions; [`What::Settled`] follows.
     Connect { more: u32 },
+    /// In `fanout`: subscribers of all workers, by topic.
+    Audience(Vec<u32>),
+    /// In `fanout`: what other workers tell this one.
+    Mail(Vec<Letter>),
     /// The time of messages (in `churn`: of sessions); [`What::Drained`] follows.
     Begin(Begin),
     /// That time ends now.
@@ -56,8 +60,11 @@ pub(crate) enum What {
     Started { thread: Pid, waker: Waker },
     /// Second `second` since the run's start is over.
     Second { second: u64, open: u32, pending: u32, parcel: Box<Parcel> },
-    /// All sessions that were asked for are up, or failed: how many are up, and when the last one came.
-    Settled { open: u32, last_up_ns: u64 },
+    /// All sessions that were asked for are up, or failed: how many are up, when the last one came, and in `fanout`
+    /// how many of them subscribe to each topic.
+    Settled { open: u32, last_up_ns: u64, audience: Vec<u32> },
+    /// In `fanout`: what a worker of another process is to be told.
+    Mail { to: usize, letters: Vec<Letter> },
     /// The time of messages is over, and nothing is awaited any more.
     Drained,
     /// No session is left.

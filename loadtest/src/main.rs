@@ -15,6 +15,7 @@ mod arguments;
 mod assertion;
 mod compare;
 mod director;
+mod fanout;
 mod fault;
 mod limits;
 mod link;
@@ -121,6 +122,10 @@ fn run(plan: Plan) -> Result<Verdict, Failure> {
     }
     if report.sessions.opened == 0 {
         complain("no session came up");
+        return Ok(Verdict::Fault);
+    }
+    if report.fanout.as_ref().is_some_and(|fanout| fanout.expected == 0) {
+        complain("nothing was published: no publisher came up, or no subscriber");
         return Ok(Verdict::Fault);
     }
     let broken: Vec<&str> = report

@@ -11,7 +11,7 @@ use tidegate_io::Choice;
 use tidegate_tls::ClientConfig;
 use tidegate_wire::message::Kind;
 
-use crate::{assertion::Assertion, payload::Sizes, target::Target};
+use crate::{assertion::Assertion, fanout::Fanout, payload::Sizes, target::Target};
 
 /// What sessions do.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -26,9 +26,19 @@ pub(crate) enum Scenario {
     Churn { messages: u32, code: u16 },
     /// As echo, but this share of them does not read.
     Slow { share: f64 },
+    /// Some publish, others subscribe.
+    Fanout(Fanout),
 }
 
 impl Scenario {
+    /// Who takes part in a fan-out.
+    pub(crate) fn fanout(self) -> Option<Fanout> {
+        match self {
+            Self::Fanout(fanout) => Some(fanout),
+            Self::Echo | Self::Idle | Self::Storm { .. } | Self::Churn { .. } | Self::Slow { .. } => None,
+        }
+    }
+
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Echo => "echo",
@@ -36,6 +46,7 @@ impl Scenario {
             Self::Storm { .. } => "storm",
             Self::Churn { .. } => "churn",
             Self::Slow { .. } => "slow",
+            Self::Fanout(_) => "fanout",
         }
     }
 }
@@ -100,6 +111,19 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
+    /// How many of its first `total` sessions are thread `index`'s.
+    pub(crate) fn sessions(&self, total: u32, index: u32) -> u32 {
+        match self.scenario {
+            Scenario::Fanout(fanout) if total == self.connections => fanout.sessions(index, self.threads),
+            Scenario::Fanout(_)
+            | Scenario::Echo
+            | Scenario::Idle
+            | Scenario::Storm { .. }
+            | Scenario::Churn { .. }
+            | Scenario::Slow { .. } => self.part(total, index),
+        }
+    }
+
     /// Which part of `total` falls to thread `index`.
     pub(crate) fn part(&self, total: u32, index: u32) -> u32 {
         total / self.threads + u32::from(index < total % self.threads)

@@ -3,8 +3,12 @@
 use std::collections::BTreeMap;
 
 use hdrhistogram::Histogram;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::fault::{Fault, Faults};
+use crate::{
+    fanout::FanParcel,
+    fault::{Fault, Faults},
+};
 
 /// The longest time that a histogram tells apart, in nanoseconds: an hour.
 const LONGEST_NS: u64 = 3_600_000_000_000;
@@ -106,6 +110,11 @@ impl Times {
         self.0.saturating_record(ns);
     }
 
+    /// Counts the same time so often.
+    pub(crate) fn record_many(&mut self, ns: u64, count: u32) {
+        self.0.saturating_record_n(ns, u64::from(count));
+    }
+
     pub(crate) fn merge(&mut self, other: &Self) {
         self.0.add(&other.0).expect("all have the same bounds");
     }
@@ -138,6 +147,24 @@ impl Times {
     }
 }
 
+/// On its way between processes: each value that was met, and how often. They fall into the same buckets again.
+impl Serialize for Times {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer
+            .collect_seq(self.0.iter_recorded().map(|met| (met.value_iterated_to(), met.count_at_value())))
+    }
+}
+
+impl<'de> Deserialize<'de> for Times {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let mut times = Self::new();
+        for (ns, count) in Vec::<(u64, u64)>::deserialize(deserializer)? {
+            times.0.saturating_record_n(ns, count);
+        }
+        Ok(times)
+    }
+}
+
 /// What was counted and measured.
 #[derive(Debug)]
 pub(crate) struct Tally {
@@ -148,6 +175,8 @@ pub(crate) struct Tally {
     pub(crate) handshake: Times,
     /// From when a message was due to when it was handed to the kernel, where nothing but this program held it up.
     pub(crate) lag: Times,
+    /// Of `fanout`; a worker keeps its own in its [`Fan`](crate::fanout::Fan).
+    pub(crate) fan: FanParcel,
 }
 
 /// A tally on its way: histograms without an entry stay at home.
@@ -157,11 +186,19 @@ pub(crate) struct Parcel {
     pub(crate) latency: Option<Box<Times>>,
     pub(crate) handshake: Option<Box<Times>>,
     pub(crate) lag: Option<Box<Times>>,
+    /// Of `fanout`.
+    pub(crate) fan: Option<Box<FanParcel>>,
 }
 
 impl Tally {
     pub(crate) fn new() -> Self {
-        Self { counts: Counts::default(), latency: Times::new(), handshake: Times::new(), lag: Times::new() }
+        Self {
+            counts: Counts::default(),
+            latency: Times::new(),
+            handshake: Times::new(),
+            lag: Times::new(),
+            fan: FanParcel::default(),
+        }
     }
 
     pub(crate) fn fault(&mut self, fault: Fault) {
@@ -182,11 +219,13 @@ impl Tally {
             latency: self.latency.take(),
             handshake: self.handshake.take(),
             lag: self.lag.take(),
+            fan: None,
         }
     }
 
     pub(crate) fn merge(&mut self, parcel: &Parcel) {
         self.counts.merge(&parcel.counts);
+        parcel.fan.iter().for_each(|fan| self.fan.merge(fan));
         let pairs = [
             (&mut self.latency, &parcel.latency),
             (&mut self.handshake, &parcel.handshake),
@@ -195,5 +234,26 @@ impl Tally {
         for (mine, theirs) in pairs {
             theirs.iter().for_each(|theirs| mine.merge(theirs));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_the_same_behind_a_pipe() {
+        let mut times = Times::new();
+        for ns in [0, 1, 999, 2_047, 2_049, 1_234_567, 98_765_432_109, u64::MAX] {
+            times.record(ns);
+            times.record_many(ns / 3, 7);
+        }
+        let text = serde_json::to_string(&times).unwrap();
+        let again: Times = serde_json::from_str(&text).unwrap();
+        assert!(again.0 == times.0, "{text}");
+        for percentile in [0.0, 50.0, 99.0, 100.0] {
+            assert_eq!(again.percentile_ns(percentile), times.percentile_ns(percentile));
+        }
+        assert_eq!(again.mean_ns(), times.mean_ns());
     }
 }

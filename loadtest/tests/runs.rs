@@ -88,6 +88,8 @@ fn json_has_the_fields_that_the_readme_names() {
         format!("storm {} -c 8 --pid {own}", server.url()),
         format!("churn {} -c 4 -d 300ms --warmup 0", server.url()),
         format!("slow {} -c 4 -d 300ms --warmup 0 --share 25%", server.url()),
+        // Each hears itself alone: none of the subscribers hears a publisher.
+        format!("fanout {} -c 2 -d 300ms --warmup 0 --timeout 100ms", server.url()),
     ] {
         let run = run(&format!("{arguments} --quiet --json -"));
         assert_eq!(run.code(), 0, "{arguments}: {}", run.stderr);

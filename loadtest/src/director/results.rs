@@ -16,13 +16,13 @@ use crate::{
 const BUSY: f64 = 0.9;
 
 impl Director {
-    pub(super) fn report(self) -> Report {
+    pub(super) fn report(mut self) -> Report {
+        self.settle_fanout();
         let plan = &*self.plan;
         let counts = &self.tally.counts;
         let measured_ns = self.end.at_ns.saturating_sub(self.start.at_ns) as f64;
         let each_s = |count: u64| (measured_ns > 0.0).then(|| count as f64 / measured_ns * 1e9);
-        let has_messages =
-            matches!(plan.scenario, Scenario::Echo | Scenario::Slow { .. } | Scenario::Churn { .. });
+        let has_messages = !matches!(plan.scenario, Scenario::Idle | Scenario::Storm { .. });
         let messages = has_messages.then(|| Messages {
             answered: counts.answered,
             received: counts.in_window,
@@ -35,7 +35,7 @@ impl Director {
             rate_per_s: each_s(counts.closed_in_window),
         });
         let units = match plan.scenario {
-            Scenario::Echo | Scenario::Slow { .. } => counts.in_window,
+            Scenario::Echo | Scenario::Slow { .. } | Scenario::Fanout(_) => counts.in_window,
             Scenario::Churn { .. } => counts.closed_in_window,
             Scenario::Storm { .. } => self.storms.iter().map(|storm| u64::from(storm.up)).sum(),
             Scenario::Idle => 0,
@@ -74,6 +74,7 @@ impl Director {
             }),
             storms: self.storms,
             churn,
+            fanout: plan.scenario.fanout().map(|fanout| super::fanout::report(&fanout, &self.tally, each_s)),
             errors: Errors {
                 total: counts.faults.total(),
                 by_kind: counts.faults.met().map(|(fault, count)| (fault.name(), count)).collect(),
@@ -85,7 +86,11 @@ impl Director {
             generator,
             seconds: Vec::new(),
             assertions: Vec::new(),
-            exact: Exact { latency: self.tally.latency, handshake: self.tally.handshake },
+            exact: Exact {
+                fan: self.tally.fan.times,
+                latency: self.tally.latency,
+                handshake: self.tally.handshake,
+            },
         };
         report.seconds = self.seconds.all();
         if let Some(server) = &mut report.server {
