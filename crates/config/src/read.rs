@@ -119,6 +119,7 @@ fn listeners(report: &mut Report<'_>, top: &Section<'_>) -> Vec<Listener> {
     }
     if let Some(beyond) = sections.get(MAX_LISTENERS) {
         report.relation(beyond.span.clone(), format!("there are more than {MAX_LISTENERS} listeners"));
+        return Vec::new();
     }
     let mut listeners = Vec::<(Listener, Range<usize>)>::new();
     for section in &sections {
@@ -161,8 +162,8 @@ fn routes(report: &mut Report<'_>, top: &Section<'_>, limits: &ProcessLimits) ->
             places.push(place);
         }
     }
-    for (index, place) in places.iter().enumerate() {
-        let Some(hiding) = reach::hiding(&routes, index) else { continue };
+    for (place, hiding) in places.iter().zip(reach::hiding(&routes)) {
+        let Some(hiding) = hiding else { continue };
         let name = |earlier: &usize| {
             let (line, route) = (report.line(&places[*earlier]), &routes[*earlier]);
             format!("line {line} ({})", reach::pattern_text(route))
