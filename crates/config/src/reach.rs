@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 
-use crate::{HostPattern, PathPattern, Route};
+use crate::{HostPattern, PathPattern, Route, section::cut};
 
 /// For each route, the earlier ones that together take every request which it could take, in ascending order; `None`
 /// where it can be reached.
@@ -157,9 +157,27 @@ pub(crate) fn pattern_text(route: &Route) -> String {
     let host = route.host.as_ref().map(ToString::to_string).unwrap_or_default();
     let subprotocols = match route.subprotocols.as_slice() {
         [] => String::new(),
-        some => format!(" with {}", some.join(", ")),
+        some => format!(" with {}", few(some.iter().map(|own| cut(own)), ", ")),
     };
-    format!("`{host}{}`{subprotocols}", route.path)
+    format!("`{host}{}`{subprotocols}", cut(&route.path.to_string()))
+}
+
+/// The first few of a list, and how many more there are: it may be as long as the file.
+pub(crate) fn few(texts: impl Iterator<Item = impl AsRef<str>>, between: &str) -> String {
+    const MOST: usize = 8;
+    let mut list = String::new();
+    let mut count = 0;
+    for text in texts {
+        if count < MOST {
+            list.push_str(if count == 0 { "" } else { between });
+            list.push_str(text.as_ref());
+        }
+        count += 1;
+    }
+    if count > MOST {
+        list.push_str(&format!("{between}{} more", count - MOST));
+    }
+    list
 }
 
 #[cfg(test)]

@@ -36,7 +36,10 @@ pub fn parse(text: &str, name: &str) -> Result<Config, Vec<Problem>> {
     let mut report = Report::new(Source::new(text, name));
     let (document, errors) = DeTable::parse_recoverable(text);
     for error in errors {
-        report.syntax(error.span().unwrap_or(0..0), error.message());
+        match error.span() {
+            Some(span) => report.syntax(span, error.message()),
+            None => report.syntax_somewhere(error.message()),
+        }
     }
     let config = config(&mut report, document.get_ref());
     if report.is_empty() { Ok(config) } else { Err(report.into_problems()) }
@@ -168,13 +171,10 @@ fn routes(report: &mut Report<'_>, top: &Section<'_>, limits: &ProcessLimits) ->
             let (line, route) = (report.line(&places[*earlier]), &routes[*earlier]);
             format!("line {line} ({})", reach::pattern_text(route))
         };
-        let earlier: Vec<String> = hiding.iter().map(name).collect();
-        let message = match earlier.as_slice() {
-            [one] => format!("this route is never reached: the one at {one} takes all its requests first"),
-            more => format!(
-                "this route is never reached: those at {} take all its requests first",
-                more.join(" and ")
-            ),
+        let earlier = reach::few(hiding.iter().map(name), " and ");
+        let message = match hiding.len() {
+            1 => format!("this route is never reached: the one at {earlier} takes all its requests first"),
+            _ => format!("this route is never reached: those at {earlier} take all its requests first"),
         };
         report.relation(place.clone(), message);
     }
