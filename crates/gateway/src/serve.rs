@@ -43,7 +43,13 @@ const RING_PAUSE: Duration = Duration::from_millis(100);
 
 /// Runs the gateway until it is told to end.
 pub(crate) fn run(arguments: &RunArguments) -> Outcome {
-    let log = logs::begin(&arguments.log);
+    let log = match logs::begin(&arguments.log) {
+        Ok(log) => log,
+        Err(error) => {
+            logs::print_missing(&error);
+            return Outcome::Fault;
+        }
+    };
     let config = match arguments.config.config() {
         Ok(config) => config,
         Err(NoConfig::Invalid(problems)) => {
