@@ -120,3 +120,40 @@ fn whichever_thread_cannot_be_started_it_says_so_and_ends() {
         }
     }
 }
+
+#[test]
+fn rings_beyond_the_limit_of_locked_memory_are_told_with_that_limit() {
+    let Some(nobody) = Nobody::new() else {
+        eprintln!("NOT LOOKED AT: what happens at this limit; only root can shed what exempts from it");
+        return;
+    };
+    let config = nobody.config(&format!("{ONE_NAME}[limits]\nreceive_buffers = 32_768\n"));
+    let arguments = ["-c", &config, "--io", "uring"];
+    match nobody.run(&[], &arguments) {
+        Run::Listened => {}
+        Run::Ended(_, log) => {
+            assert!(log.contains("io_uring was asked for and cannot be used: "), "{log}");
+            eprintln!("NOT LOOKED AT: io_uring is refused here: {log}");
+            return;
+        }
+    }
+    // Room for the self-test's small ring, and not for so many buffers.
+    let limit = format!("--memlock={}", 256 << 10);
+    match nobody.run(&[&limit], &arguments) {
+        // Linux 5.12 to 6.13 does not charge rings to this limit.
+        Run::Listened => eprintln!("NOT LOOKED AT: this kernel does not count rings as locked memory"),
+        Run::Ended(code, log) => {
+            assert_eq!(code, Some(1), "{log}");
+            let told = log.lines().find(|line| line.contains("shard 0 cannot set up uring: "));
+            let told = told.unwrap_or_else(|| panic!("not told: {log}"));
+            for part in
+                ["bytes of locked memory", "may have 262144: raise it", "ulimit -l", "receive_buffers"]
+            {
+                assert!(told.contains(part), "{part}: {told}");
+            }
+            // Who has not asked for the ring gets what works.
+            let automatic = nobody.run(&[&limit], &["-c", &config, "--io", "auto"]);
+            assert!(matches!(automatic, Run::Listened), "{automatic:?}");
+        }
+    }
+}
