@@ -217,11 +217,18 @@ enum Io {
     Epoll,
 }
 
+/// What this process is for.
+#[derive(Debug)]
+pub(crate) enum Job {
+    /// One run.
+    Run(Box<Plan>),
+    /// Runs against several servers, each with a plan of its own.
+    Compare(CompareArguments),
+}
+
 /// Why there is no plan.
 #[derive(Debug)]
 pub(crate) enum NoPlan {
-    /// Many runs are wanted, of which each has its own.
-    Comparison(CompareArguments),
     /// The arguments do not fit together.
     Usage(clap::Error),
     /// The server's name has no address.
@@ -238,11 +245,11 @@ impl Arguments {
     ///
     /// # Errors
     /// See [`NoPlan`].
-    pub(crate) fn plan(self) -> Result<Plan, NoPlan> {
+    pub(crate) fn job(self) -> Result<Job, NoPlan> {
         let open = |rate: Option<f64>| rate.map_or(Load::Closed, |rate| Load::Open { rate });
-        match self.command {
+        let plan = match self.command {
+            Command::Compare(compare) => return Ok(Job::Compare(compare)),
             Command::Echo(echo) => echo.plan(Scenario::Echo),
-            Command::Compare(compare) => Err(NoPlan::Comparison(compare)),
             Command::Slow(slow) => slow.echo.plan(Scenario::Slow { share: slow.share }),
             Command::Fanout(fanout) => fanout.plan(),
             Command::Idle(idle) => {
@@ -257,7 +264,8 @@ impl Arguments {
                 let messages = Some(&churn.messages);
                 churn.common.plan(scenario, messages, open(churn.rate), churn.duration, churn.warmup)
             }
-        }
+        };
+        plan.map(|plan| Job::Run(Box::new(plan)))
     }
 }
 
@@ -267,9 +275,9 @@ impl Arguments {
 /// What is wrong with them.
 pub(crate) fn accepts<'a>(words: impl IntoIterator<Item = &'a str>) -> Result<(), String> {
     let parsed = Arguments::try_parse_from(["tidegate-loadtest"].into_iter().chain(words));
-    let error = match parsed.map(Arguments::plan) {
-        Ok(Ok(_)) => return Ok(()),
-        Ok(Err(NoPlan::Comparison(_))) => return Err("a comparison is no load".to_owned()),
+    let error = match parsed.map(Arguments::job) {
+        Ok(Ok(Job::Run(_))) => return Ok(()),
+        Ok(Ok(Job::Compare(_))) => return Err("a comparison is no load".to_owned()),
         Ok(Err(NoPlan::Fault(message))) => return Err(message),
         Ok(Err(NoPlan::Usage(error))) | Err(error) => error.to_string(),
     };
