@@ -493,7 +493,10 @@ mod tests {
 
     fn plan(arguments: &[&str]) -> Plan {
         let all = [&["tidegate-loadtest"], arguments].concat();
-        Arguments::try_parse_from(all).unwrap().plan().unwrap()
+        match Arguments::try_parse_from(all).unwrap().job().unwrap() {
+            Job::Run(plan) => *plan,
+            Job::Compare(_) => panic!("one run was asked for"),
+        }
     }
 
     #[test]
@@ -568,7 +571,7 @@ mod tests {
             &["echo", "wss://127.0.0.1:9", "--ca", "/nowhere"],
         ] {
             let parsed = Arguments::try_parse_from([&["tidegate-loadtest"], arguments].concat()).unwrap();
-            assert!(matches!(parsed.plan(), Err(NoPlan::Usage(_))), "{arguments:?}");
+            assert!(matches!(parsed.job(), Err(NoPlan::Usage(_))), "{arguments:?}");
         }
     }
 }
