@@ -19,6 +19,7 @@ mod fault;
 mod limits;
 mod link;
 mod live;
+mod part;
 mod payload;
 mod plan;
 mod processes;
@@ -27,6 +28,7 @@ mod report;
 mod schedule;
 mod session;
 mod signals;
+mod switchboard;
 mod table;
 mod tally;
 mod target;
@@ -98,10 +100,17 @@ fn main() -> ExitCode {
 }
 
 fn run(plan: Plan) -> Result<Verdict, Failure> {
+    if let Some(part) = plan.part_of_run {
+        return part::run(plan, part).map(|()| Verdict::Good);
+    }
     limits::check(&plan).map_err(|too_few| Failure(too_few.to_string()))?;
     let json = plan.json.clone();
-    let Outcome { report, signal } = Director::new(plan)?.run()?;
+    let Outcome { report, signal, death } = Director::new(plan)?.run()?;
     publish(&report, json.as_ref()).map_err(|error| Failure(format!("cannot write the results: {error}")))?;
+    if let Some(death) = death {
+        complain(&death);
+        return Ok(Verdict::Fault);
+    }
     if let Some(signal) = signal {
         return Ok(Verdict::Interrupted(signal));
     }

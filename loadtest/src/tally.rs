@@ -33,7 +33,7 @@ impl Window {
 }
 
 /// Counts.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Counts {
     /// Messages that came.
     pub(crate) received: u64,
@@ -172,7 +172,7 @@ pub(crate) struct Tally {
 }
 
 /// A tally on its way: histograms without an entry stay at home.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Parcel {
     pub(crate) counts: Counts,
     pub(crate) latency: Option<Box<Times>>,
