@@ -18,6 +18,7 @@ use self::fanout::FanoutArguments;
 use crate::{
     assertion::Assertion,
     compare::CompareArguments,
+    part::Part,
     payload::{Payloads, Sizes},
     plan::{Json, Load, Plan, Scenario},
     target::{Scheme, Target},
@@ -26,6 +27,8 @@ use crate::{
 
 /// The longest message.
 const MOST_BYTES: usize = 64 * 1024 * 1024;
+/// The most threads of all processes: their number is in a session's.
+const MOST_THREADS: u32 = 255;
 /// The most messages under way for a session where it must remember when each was due.
 const MOST_REMEMBERED: u32 = 64;
 
@@ -74,6 +77,12 @@ struct Common {
     /// Threads, with a part of the sessions each
     #[arg(short, long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=255))]
     threads: u32,
+    /// Processes, with so many threads and a part of the sessions each: for more sessions than one may have descriptors
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=255))]
+    processes: u32,
+    /// Which part of a run this process has: given by the first one
+    #[arg(long, hide = true, value_parser = Part::parse)]
+    part: Option<Part>,
     /// How long an answer may take, be it to a connect, an upgrade or a message
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = units::duration)]
     timeout: Duration,
@@ -341,19 +350,23 @@ impl Common {
             | Scenario::Slow { .. }
             | Scenario::Fanout(_) => 100,
         });
+        let all = self.threads.saturating_mul(self.processes);
+        if all > MOST_THREADS {
+            return Err(usage(&format!("--threads times --processes is at most {MOST_THREADS}")));
+        }
         let threads = match scenario {
             // Each thread has one that reads and one that does not.
             Scenario::Slow { .. } if self.connections < 2 => {
                 return Err(usage("slow needs two sessions at least: one that reads, and one that does not"));
             }
-            Scenario::Slow { .. } => self.threads.min(self.connections / 2),
+            Scenario::Slow { .. } => all.min(self.connections / 2),
             // Each thread has a session.
-            Scenario::Fanout(fanout) => self.threads.min(fanout.publishers.max(fanout.subscribers)),
+            Scenario::Fanout(fanout) => all.min(fanout.publishers.max(fanout.subscribers)),
             Scenario::Echo | Scenario::Idle | Scenario::Storm { .. } | Scenario::Churn { .. } => {
-                self.threads.min(self.connections)
+                all.min(self.connections)
             }
         };
-        let seed = match self.seed {
+        let seed = match self.part.map(|part| part.seed).or(self.seed) {
             Some(seed) => seed,
             None => getrandom::u64().map_err(|error| NoPlan::Fault(format!("no random seed: {error}")))?,
         };
@@ -363,6 +376,9 @@ impl Common {
             address,
             connections: self.connections,
             threads,
+            // No process is without a thread.
+            processes: threads.div_ceil(threads.div_ceil(self.processes)),
+            part_of_run: self.part,
             duration,
             warmup,
             timeout: self.timeout,

@@ -16,20 +16,20 @@ use std::{
 
 use rustix::{
     process::getpid,
-    thread::Pid,
     time::{ClockId, clock_gettime},
 };
-use tidegate_io::{Epoll, EpollOptions, Kind, Uring, UringOptions, Waker, choose};
+use tidegate_io::{Epoll, EpollOptions, Kind, Uring, UringOptions, choose};
 
 use self::seconds::Seconds;
 use crate::{
-    fanout::Switchboard,
     link::{Begin, Command, Failure, Note, Orders, What},
     live::Live,
+    part::Parts,
     plan::{Load, Plan, Scenario},
     processes::{CpuTimes, Look, Memory, Servers, slab_bytes},
     report::{Point, Report, Storm},
     signals,
+    switchboard::Switchboard,
     tally::{Parcel, Tally},
     worker::Worker,
 };
@@ -49,6 +49,8 @@ pub(crate) struct Outcome {
     pub(crate) report: Report,
     /// The signal that ended it early.
     pub(crate) signal: Option<i32>,
+    /// Which of its processes died, and how.
+    pub(crate) death: Option<String>,
 }
 
 /// What the workers are waited for.
@@ -64,11 +66,11 @@ enum Goal {
 }
 
 /// A worker, as the director knows it.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Crew {
-    orders: Orders,
-    waker: Option<Waker>,
-    thread: Option<Pid>,
+    thread: Option<i32>,
+    /// Its process has ended before it had.
+    is_dead: bool,
     /// The last goal that it has reached.
     reached: Option<Goal>,
     open: u32,
@@ -92,6 +94,8 @@ pub(crate) struct Director {
     plan: Arc<Plan>,
     kind: Kind,
     crew: Vec<Crew>,
+    parts: Parts,
+    death: Option<String>,
     switchboard: Arc<Switchboard>,
     notes: Receiver<Note>,
     /// Kept, so that `notes` never ends.
@@ -122,6 +126,48 @@ fn now_ns() -> u64 {
     Duration::new(now.tv_sec as u64, now.tv_nsec as u32).as_nanos() as u64
 }
 
+/// How to talk to the kernel.
+///
+/// # Errors
+/// Where what was asked for does not work here.
+pub(crate) fn choose_backend(plan: &Plan) -> Result<Kind, Failure> {
+    Ok(choose(plan.io).map_err(|refused| Failure(refused.to_string()))?.kind)
+}
+
+/// Starts a worker on a thread of its own.
+///
+/// # Errors
+/// Where the system refuses.
+pub(crate) fn start_worker(
+    kind: Kind,
+    index: usize,
+    plan: &Arc<Plan>,
+    notes: &Sender<Note>,
+    switchboard: &Arc<Switchboard>,
+    epoch_ns: u64,
+) -> Result<(), Failure> {
+    let (plan, notes, board) = (Arc::clone(plan), notes.clone(), Arc::clone(switchboard));
+    let work = move || {
+        let (tell, orders) = (notes.clone(), Orders::default());
+        let result = match kind {
+            Kind::Uring => Uring::new(&UringOptions { buffers: BUFFERS, ..UringOptions::default() })
+                .and_then(|uring| Worker::new(index, plan, uring, orders, notes, board, epoch_ns).run()),
+            Kind::Epoll => Epoll::new(&EpollOptions { buffers: BUFFERS })
+                .and_then(|epoll| Worker::new(index, plan, epoll, orders, notes, board, epoch_ns).run()),
+        };
+        if let Err(error) = result {
+            let failure = Failure(format!("{kind}: {error}"));
+            // The director has ended: there is nobody to tell.
+            let _ = tell.send(Note { worker: index, what: What::Failed(failure) });
+        }
+    };
+    thread::Builder::new()
+        .name(format!("load-{index}"))
+        .spawn(work)
+        .map_err(failed("cannot start a thread"))?;
+    Ok(())
+}
+
 /// A failure of the system, in words.
 fn failed(what: &str) -> impl Fn(io::Error) -> Failure {
     move |error| Failure(format!("{what}: {error}"))
@@ -133,7 +179,7 @@ impl Director {
     /// # Errors
     /// Where the plan cannot be carried out here.
     pub(crate) fn new(plan: Plan) -> Result<Self, Failure> {
-        let kind = choose(plan.io).map_err(|refused| Failure(refused.to_string()))?.kind;
+        let kind = choose_backend(&plan)?;
         let servers = Servers::new(&plan.pids)
             .map_err(|(pid, error)| Failure(format!("--pid {pid}: cannot look at this process: {error}")))?;
         let (sender, notes) = mpsc::channel();
@@ -142,6 +188,8 @@ impl Director {
         Ok(Self {
             kind,
             crew: Vec::new(),
+            parts: Parts::default(),
+            death: None,
             switchboard: Arc::default(),
             notes,
             sender,
@@ -169,10 +217,20 @@ impl Director {
     /// # Errors
     /// Where a worker cannot go on.
     pub(crate) fn run(mut self) -> Result<Outcome, Failure> {
-        for index in 0..self.plan.threads as usize {
-            self.start_worker(index)?;
+        self.crew = (0..self.plan.threads).map(|_| Crew::default()).collect();
+        if self.plan.processes > 1 {
+            self.parts = Parts::start(&self.plan, self.epoch_ns, &self.sender, &self.switchboard)
+                .map_err(failed("cannot start a process"))?;
+        } else {
+            for index in 0..self.plan.threads as usize {
+                let (sender, switchboard) = (&self.sender, &self.switchboard);
+                start_worker(self.kind, index, &self.plan, sender, switchboard, self.epoch_ns)?;
+            }
         }
-        self.wait(Goal::Started, None)?;
+        if !self.wait(Goal::Started, None)? {
+            // Nothing has begun.
+            return Err(Failure(self.death.take().unwrap_or_else(|| "interrupted".into())));
+        }
         match self.plan.scenario {
             Scenario::Echo | Scenario::Slow { .. } => self.echo()?,
             Scenario::Churn { .. } => self.messages()?,
@@ -180,54 +238,17 @@ impl Director {
             Scenario::Storm { again } => self.storm(again)?,
             Scenario::Fanout(fanout) => self.fanout(fanout)?,
         }
-        self.memory_bytes = Memory::of(getpid()).ok().map(|memory| memory.anonymous);
+        let own = std::iter::once(getpid()).chain(self.parts.pids());
+        self.memory_bytes =
+            Some(own.filter_map(|pid| Memory::of(pid).ok()).map(|memory| memory.anonymous).sum());
         self.live.phase("closing");
         self.order(|_| Command::Close);
         self.wait(Goal::Empty, None)?;
         self.order(|_| Command::Quit);
         self.wait(Goal::Ended, None)?;
         self.live.end();
-        let signal = self.signal;
-        Ok(Outcome { report: self.report(), signal })
-    }
-
-    fn start_worker(&mut self, index: usize) -> Result<(), Failure> {
-        let orders = Orders::default();
-        let (plan, kind, epoch_ns) = (Arc::clone(&self.plan), self.kind, self.epoch_ns);
-        let (notes, commands) = (self.sender.clone(), orders.clone());
-        let board = Arc::clone(&self.switchboard);
-        let work = move || {
-            let tell = notes.clone();
-            let result = match kind {
-                Kind::Uring => Uring::new(&UringOptions { buffers: BUFFERS, ..UringOptions::default() })
-                    .and_then(|uring| {
-                        Worker::new(index, plan, uring, commands, notes, board, epoch_ns).run()
-                    }),
-                Kind::Epoll => Epoll::new(&EpollOptions { buffers: BUFFERS }).and_then(|epoll| {
-                    Worker::new(index, plan, epoll, commands, notes, board, epoch_ns).run()
-                }),
-            };
-            if let Err(error) = result {
-                let failure = Failure(format!("{kind}: {error}"));
-                // The director has ended: there is nobody to tell.
-                let _ = tell.send(Note { worker: index, what: What::Failed(failure) });
-            }
-        };
-        thread::Builder::new()
-            .name(format!("load-{index}"))
-            .spawn(work)
-            .map_err(failed("cannot start a thread"))?;
-        let crew = Crew {
-            orders,
-            waker: None,
-            thread: None,
-            reached: None,
-            open: 0,
-            last_up_ns: 0,
-            audience: Vec::new(),
-        };
-        self.crew.push(crew);
-        Ok(())
+        let (signal, death) = (self.signal, self.death.clone());
+        Ok(Outcome { report: self.report(), signal, death })
     }
 
     /// Sessions that are up, then their messages.
@@ -263,12 +284,12 @@ impl Director {
             goes_on = !self.wait(Goal::Drained, Some(end_ns))?;
         }
         self.end = self.sample();
-        if self.signal.is_some() {
+        if self.is_cut_short() {
             self.order(|_| Command::Stop);
         }
         if goes_on {
             self.live.phase("draining");
-            let until_ns = self.signal.map(|_| now_ns() + PATIENCE.as_nanos() as u64);
+            let until_ns = self.is_cut_short().then(|| now_ns() + PATIENCE.as_nanos() as u64);
             self.wait(Goal::Drained, until_ns)?;
         }
         Ok(())
@@ -284,7 +305,7 @@ impl Director {
             self.connect(asked, next)?;
             asked = next;
             self.wait(Goal::Settled, None)?;
-            if self.signal.is_some() {
+            if self.is_cut_short() {
                 return Ok(());
             }
             if !self.plan.pids.is_empty() {
@@ -318,7 +339,7 @@ impl Director {
                 self.order(|_| Command::Cut);
                 self.wait(Goal::Empty, None)?;
             }
-            if self.signal.is_some() {
+            if self.is_cut_short() {
                 break;
             }
             let start_ns = now_ns();
@@ -326,7 +347,7 @@ impl Director {
             self.connect(0, self.plan.connections)?;
             let is_settled = self.wait(Goal::Settled, Some(until_ns))?;
             if !is_settled {
-                if self.signal.is_some() {
+                if self.is_cut_short() {
                     break;
                 }
                 self.order(|_| Command::GiveUp);
@@ -359,9 +380,8 @@ impl Director {
             if !matches!(command, Command::Stop | Command::GiveUp | Command::Audience(_)) {
                 crew.reached = None;
             }
-            if let Some(waker) = &crew.waker {
-                crew.orders.give(command, waker);
-            }
+            // One that has died is not waited for.
+            let _ = self.switchboard.send(index, command);
         }
     }
 
@@ -371,11 +391,17 @@ impl Director {
 
     /// What was used so far.
     fn sample(&self) -> Sample {
-        let threads: Vec<Pid> = self.crew.iter().filter_map(|crew| crew.thread).collect();
+        let threads: Vec<i32> = self.crew.iter().filter_map(|crew| crew.thread).collect();
         Sample {
             at_ns: now_ns(),
             server: self.servers.look(),
-            generator: CpuTimes::of(getpid()).unwrap_or_default().only(&threads),
+            generator: self
+                .parts
+                .pids()
+                .fold(CpuTimes::of(getpid()).unwrap_or_default(), |all, pid| {
+                    all.and(CpuTimes::of(pid).unwrap_or_default())
+                })
+                .only(&threads),
             system_calls: self.tally.counts.system_calls,
         }
     }
@@ -384,7 +410,8 @@ impl Director {
     /// interrupted for the first time.
     fn wait(&mut self, goal: Goal, until_ns: Option<u64>) -> Result<bool, Failure> {
         loop {
-            if goal != Goal::Never && self.crew.iter().all(|crew| crew.reached == Some(goal)) {
+            if goal != Goal::Never && self.crew.iter().all(|crew| crew.is_dead || crew.reached == Some(goal))
+            {
                 return Ok(true);
             }
             let note = match until_ns {
@@ -403,16 +430,42 @@ impl Director {
                 self.signal = Some(signal);
                 return Ok(false);
             }
+            if let What::Gone = note.what {
+                if self.bury(note.worker) {
+                    return Ok(false);
+                }
+                continue;
+            }
             self.take(note)?;
         }
+    }
+
+    /// A worker's process has ended; whether that is news, and ends the run.
+    fn bury(&mut self, worker: usize) -> bool {
+        let crew = &mut self.crew[worker];
+        if crew.is_dead || crew.reached == Some(Goal::Ended) {
+            return false;
+        }
+        crew.is_dead = true;
+        crew.open = 0;
+        self.seconds.retire(worker);
+        let is_first = self.death.is_none();
+        if is_first {
+            self.death = Some(self.parts.obituary(&self.plan, worker));
+        }
+        is_first
+    }
+
+    /// Whether the run is to end with what there is.
+    fn is_cut_short(&self) -> bool {
+        self.signal.is_some() || self.death.is_some()
     }
 
     fn take(&mut self, note: Note) -> Result<(), Failure> {
         let crew = &mut self.crew[note.worker];
         match note.what {
-            What::Started { thread, waker } => {
+            What::Started { thread } => {
                 crew.thread = Some(thread);
-                crew.waker = Some(waker);
                 crew.reached = Some(Goal::Started);
             }
             What::Mail { to, letters } => self.relay(to, letters),
@@ -434,6 +487,9 @@ impl Director {
             What::Reason(reason) => self.tell_reason(reason),
             What::Failed(failure) => return Err(failure),
             What::Interrupted(signal) => self.signal = Some(signal),
+            What::Gone => {
+                self.bury(note.worker);
+            }
         }
         Ok(())
     }

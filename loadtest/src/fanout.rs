@@ -13,13 +13,11 @@ mod adapter;
 mod fan;
 mod ledger;
 mod seat;
-mod switchboard;
 
 pub(crate) use self::{
     adapter::{Adapter, AdapterName},
     fan::{Fan, FanParcel, Letter},
     seat::Seat,
-    switchboard::Switchboard,
 };
 
 /// What publishers hear of what they publish.

@@ -21,6 +21,7 @@ mod limits;
 mod link;
 mod live;
 mod page;
+mod part;
 mod payload;
 mod plan;
 mod processes;
@@ -30,6 +31,7 @@ mod schedule;
 mod session;
 mod signals;
 mod spectrum;
+mod switchboard;
 mod table;
 mod tally;
 mod target;
@@ -106,6 +108,9 @@ fn main() -> ExitCode {
 }
 
 fn run(plan: Plan) -> Result<Verdict, Failure> {
+    if let Some(part) = plan.part_of_run {
+        return part::run(plan, part).map(|()| Verdict::Good);
+    }
     limits::check(&plan).map_err(|too_few| Failure(too_few.to_string()))?;
     let (json, html) = (plan.json.clone(), plan.html.clone());
     for path in [json.as_ref().and_then(Json::path), html.as_deref()].into_iter().flatten() {
@@ -114,9 +119,13 @@ fn run(plan: Plan) -> Result<Verdict, Failure> {
         opened
             .map_err(|error| Failure(format!("cannot write the results to {}: {error}", path.display())))?;
     }
-    let Outcome { report, signal } = Director::new(plan)?.run()?;
+    let Outcome { report, signal, death } = Director::new(plan)?.run()?;
     publish(&report, json.as_ref(), html.as_deref())
         .map_err(|error| Failure(format!("cannot write the results: {error}")))?;
+    if let Some(death) = death {
+        complain(&death);
+        return Ok(Verdict::Fault);
+    }
     if let Some(signal) = signal {
         return Ok(Verdict::Interrupted(signal));
     }

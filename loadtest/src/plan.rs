@@ -2,6 +2,7 @@
 
 use std::{
     net::{IpAddr, SocketAddr},
+    ops::Range,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -11,7 +12,7 @@ use tidegate_io::Choice;
 use tidegate_tls::ClientConfig;
 use tidegate_wire::message::Kind;
 
-use crate::{assertion::Assertion, fanout::Fanout, payload::Sizes, target::Target};
+use crate::{assertion::Assertion, fanout::Fanout, part::Part, payload::Sizes, target::Target};
 
 /// What sessions do.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -83,7 +84,12 @@ pub(crate) struct Plan {
     pub(crate) target: Target,
     pub(crate) address: SocketAddr,
     pub(crate) connections: u32,
+    /// Of all processes.
     pub(crate) threads: u32,
+    /// 1: this one. More: so many others.
+    pub(crate) processes: u32,
+    /// This is one of these others.
+    pub(crate) part_of_run: Option<Part>,
     pub(crate) duration: Duration,
     pub(crate) warmup: Duration,
     pub(crate) timeout: Duration,
@@ -122,6 +128,13 @@ impl Plan {
             | Scenario::Churn { .. }
             | Scenario::Slow { .. } => self.part(total, index),
         }
+    }
+
+    /// The workers of a process.
+    pub(crate) fn workers_of(&self, process: u32) -> Range<usize> {
+        let each = self.threads.div_ceil(self.processes);
+        let start = (each * process).min(self.threads);
+        start as usize..(start + each).min(self.threads) as usize
     }
 
     /// Which part of `total` falls to thread `index`.

@@ -57,7 +57,9 @@ pub(crate) struct Exact {
 #[derive(Debug, Serialize)]
 pub(crate) struct Settings {
     pub(crate) connections: u32,
+    /// Of all processes.
     pub(crate) threads: u32,
+    pub(crate) processes: u32,
     pub(crate) duration_s: f64,
     pub(crate) warmup_s: f64,
     pub(crate) timeout_s: f64,

@@ -46,6 +46,9 @@ impl Table {
         if settings.threads == 1 {
             how.pop();
         }
+        if settings.processes > 1 {
+            let _ = write!(how, " in {} processes", settings.processes);
+        }
         if report.messages.is_some() {
             let (min, max) = (settings.size_min_bytes as f64, settings.size_max_bytes as f64);
             let size = if min == max {

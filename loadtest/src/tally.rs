@@ -33,7 +33,7 @@ impl Window {
 }
 
 /// Counts.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Counts {
     /// Messages that came.
     pub(crate) received: u64,
@@ -58,7 +58,7 @@ pub(crate) struct Counts {
     /// System calls of the backend.
     pub(crate) system_calls: u64,
     /// TLS handshakes that were done, by version and cipher suite.
-    pub(crate) tls: BTreeMap<(&'static str, &'static str), u64>,
+    pub(crate) tls: BTreeMap<String, u64>,
     /// Of them, those that resumed an earlier session.
     pub(crate) tls_resumed: u64,
     pub(crate) faults: Faults,
@@ -84,7 +84,7 @@ impl Counts {
         self.faults.merge(&other.faults);
         self.tls_resumed += other.tls_resumed;
         for (suite, count) in &other.tls {
-            *self.tls.entry(*suite).or_default() += count;
+            *self.tls.entry(suite.clone()).or_default() += count;
         }
         for (status, count) in &other.statuses {
             *self.statuses.entry(*status).or_default() += count;
@@ -180,7 +180,7 @@ pub(crate) struct Tally {
 }
 
 /// A tally on its way: histograms without an entry stay at home.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Parcel {
     pub(crate) counts: Counts,
     pub(crate) latency: Option<Box<Times>>,
@@ -207,8 +207,8 @@ impl Tally {
 
     /// TLS came up.
     pub(crate) fn tls_came_up(&mut self, tls: &tidegate_tls::Session) {
-        let suite = tls.suite().unwrap_or(("unknown", "unknown"));
-        *self.counts.tls.entry(suite).or_default() += 1;
+        let (version, suite) = tls.suite().unwrap_or(("unknown", "unknown"));
+        *self.counts.tls.entry(format!("{version} {suite}")).or_default() += 1;
         self.counts.tls_resumed += u64::from(tls.is_resumed() == Some(true));
     }
 

@@ -22,7 +22,7 @@ use tidegate_wire::{
 
 use self::origin::Origin;
 use crate::{
-    fanout::{Fan, FanRules, Seat, Switchboard},
+    fanout::{Fan, FanRules, Seat},
     fault::Fault,
     link::{Begin, Command, Note, Orders, What},
     payload::Payloads,
@@ -30,6 +30,7 @@ use crate::{
     random::Random,
     schedule::{Key, Schedule},
     session::{Context, Rules, Session, Stage, Staging, Traffic},
+    switchboard::Switchboard,
     tally::{Tally, Window},
     transport::Transport,
     visits::{Outgoing, Slot, Visits},
@@ -164,7 +165,7 @@ impl<B: Backend<Waker = Waker>> Worker<B> {
     pub(crate) fn run(&mut self) -> io::Result<()> {
         self.now_ns = self.clock();
         self.switchboard.enter(self.index, self.orders.clone(), self.backend.waker());
-        self.tell(What::Started { thread: rustix::thread::gettid(), waker: self.backend.waker() });
+        self.tell(What::Started { thread: rustix::thread::gettid().as_raw_pid() });
         loop {
             while let Some(command) = self.orders.take() {
                 if command == Command::Quit {

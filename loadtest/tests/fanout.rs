@@ -183,6 +183,8 @@ fn all_that_is_published_reaches_all() {
         "-s 20..70000 --depth 2",
         "--text -s 27..300 -R 300",
         "--echo-to-sender yes",
+        "--processes 2 --depth 2",
+        "--processes 2 -t 2 -R 200 --publishers 3",
     ] {
         let run = short(&server, more);
         let report = run.json();
@@ -333,7 +335,7 @@ fn deliveries_with_other_bytes_are_corrupt_and_nothing_waits_for_them() {
 
 #[test]
 fn a_subscriber_that_is_cut_counts_as_such_and_nothing_waits_for_it() {
-    for more in ["--depth 2", "--depth 2 -t 2", "-R 300 -t 2"] {
+    for more in ["--depth 2", "--depth 2 -t 2", "-R 300 -t 2", "--depth 2 --processes 3"] {
         let server = broadcaster(|delivery, deeds| {
             if delivery.is_victim && delivery.n == 20 {
                 did(deeds);

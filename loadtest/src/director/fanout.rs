@@ -16,7 +16,7 @@ impl Director {
         self.wait(Goal::Settled, None)?;
         self.up = self.servers.look();
         self.at_start = self.open();
-        if self.signal.is_some() || self.subscribers() == 0 || self.publishers() == 0 {
+        if self.is_cut_short() || self.subscribers() == 0 || self.publishers() == 0 {
             return Ok(());
         }
         let topics = 0..fanout.topics as usize;
@@ -37,11 +37,8 @@ impl Director {
 
     /// A worker of one process has letters for one of another.
     pub(super) fn relay(&mut self, to: usize, letters: Vec<Letter>) {
-        if let Some(crew) = self.crew.get(to)
-            && let Some(waker) = &crew.waker
-        {
-            crew.orders.give(Command::Mail(letters), waker);
-        }
+        // Of one that has died nobody asks.
+        let _ = self.switchboard.send(to, Command::Mail(letters));
     }
 
     /// Counts what is missing as such.

@@ -60,7 +60,7 @@ impl Director {
             scenario: plan.scenario.name(),
             url: plan.target.to_string(),
             address: plan.address.to_string(),
-            interrupted: self.signal.is_some(),
+            interrupted: self.is_cut_short(),
             settings: settings(plan, self.kind),
             measured_s: measured_ns / 1e9,
             sessions,
@@ -70,7 +70,7 @@ impl Director {
             tls: plan.tls.as_ref().map(|_| Tls {
                 handshakes: counts.tls.values().sum(),
                 resumed: counts.tls_resumed,
-                suites: counts.tls.iter().map(|((v, s), n)| (format!("{v} {s}"), *n)).collect(),
+                suites: counts.tls.clone(),
             }),
             storms: self.storms,
             churn,
@@ -168,6 +168,7 @@ fn settings(plan: &Plan, io: tidegate_io::Kind) -> Settings {
     Settings {
         connections: plan.connections,
         threads: plan.threads,
+        processes: plan.processes,
         duration_s: plan.duration.as_secs_f64(),
         warmup_s: plan.warmup.as_secs_f64(),
         timeout_s: plan.timeout.as_secs_f64(),
