@@ -198,6 +198,9 @@ fn check_refusal(refusal: &Refusal) {
     assert_eq!(refusal.response(true), answer[..end]);
 }
 
+/// What an answer without a date of its own is given.
+const DATE: &str = "Sun, 06 Nov 1994 08:49:37 GMT";
+
 fn check_response(head: &[u8], response: &ResponseHead<'_>) {
     check_fields(&lines(head)[1..], &response.fields);
     let verdict = verify_response(response, &[7; 16], &["chat"], Offer::Raw("permessage-deflate"));
@@ -206,7 +209,7 @@ fn check_response(head: &[u8], response: &ResponseHead<'_>) {
         return;
     }
     let mut out = Vec::new();
-    let Ok(framing) = response.relay(&mut out) else {
+    let Ok(framing) = response.relay(&mut out, DATE) else {
         assert!(out.is_empty());
         return;
     };

@@ -153,7 +153,7 @@ proptest! {
         if let Ok(response) = ResponseHead::parse(&input, &LIMITS) {
             let _ = verify_response(&response, &KEY, &[], Offer::None);
             if response.status >= 200 {
-                let _ = response.relay(&mut Vec::new());
+                let _ = response.relay(&mut Vec::new(), "Sun, 06 Nov 1994 08:49:37 GMT");
             }
         }
     }
