@@ -11,15 +11,17 @@ use std::{
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum, error::ErrorKind};
 use rustix::process::Pid;
 use tidegate_io::Choice;
+use tidegate_tls::{ClientConfig, ClientOptions, Trust};
 use tidegate_wire::{close::CloseCode, http, message::Kind};
 
 use self::fanout::FanoutArguments;
 use crate::{
     assertion::Assertion,
+    compare::CompareArguments,
     part::Part,
     payload::{Payloads, Sizes},
     plan::{Json, Load, Plan, Scenario},
-    target::Target,
+    target::{Scheme, Target},
     units,
 };
 
@@ -60,11 +62,13 @@ enum Command {
     Slow(SlowArguments),
     /// Publish to many: when each message reached the first, the median and the last of its subscribers
     Fanout(FanoutArguments),
+    /// Start servers in turn under the same loads, and compare what they cost
+    Compare(CompareArguments),
 }
 
 #[derive(Args, Debug)]
 struct Common {
-    /// The server: ws://HOST, ws://HOST:PORT/PATH
+    /// The server: ws://HOST, ws://HOST:PORT/PATH, wss://...
     #[arg(value_name = "URL", value_parser = Target::parse)]
     url: Target,
     /// Sessions
@@ -88,6 +92,15 @@ struct Common {
     /// A field of the upgrade request: 'Name: value'; repeatable
     #[arg(short = 'H', long = "header", value_name = "FIELD", value_parser = header)]
     headers: Vec<(String, String)>,
+    /// With wss://, take any certificate
+    #[arg(short = 'k', long)]
+    insecure: bool,
+    /// With wss://, trust the certificates in this PEM file, and no others [default: the system's]
+    #[arg(long, value_name = "FILE", conflicts_with = "insecure")]
+    ca: Option<PathBuf>,
+    /// With wss://, make each TLS handshake a full one; else sessions resume earlier ones where the server lets them
+    #[arg(long)]
+    no_resumption: bool,
     /// A subprotocol to offer; repeatable
     #[arg(long = "subprotocol", value_name = "NAME", value_parser = token)]
     subprotocols: Vec<String>,
@@ -103,6 +116,9 @@ struct Common {
     /// Write the results as JSON; `-`: to standard output, in place of the table
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// Write the results as one HTML page with plots, for a browser without network
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
     /// No line each second, and no progress
     #[arg(long)]
     quiet: bool,
@@ -213,6 +229,8 @@ enum Io {
 /// Why there is no plan.
 #[derive(Debug)]
 pub(crate) enum NoPlan {
+    /// Many runs are wanted, of which each has its own.
+    Comparison(CompareArguments),
     /// The arguments do not fit together.
     Usage(clap::Error),
     /// The server's name has no address.
@@ -233,6 +251,7 @@ impl Arguments {
         let open = |rate: Option<f64>| rate.map_or(Load::Closed, |rate| Load::Open { rate });
         match self.command {
             Command::Echo(echo) => echo.plan(Scenario::Echo),
+            Command::Compare(compare) => Err(NoPlan::Comparison(compare)),
             Command::Slow(slow) => slow.echo.plan(Scenario::Slow { share: slow.share }),
             Command::Fanout(fanout) => fanout.plan(),
             Command::Idle(idle) => {
@@ -249,6 +268,23 @@ impl Arguments {
             }
         }
     }
+}
+
+/// Whether these are the words of one run.
+///
+/// # Errors
+/// What is wrong with them.
+pub(crate) fn accepts<'a>(words: impl IntoIterator<Item = &'a str>) -> Result<(), String> {
+    let parsed = Arguments::try_parse_from(["tidegate-loadtest"].into_iter().chain(words));
+    let error = match parsed.map(Arguments::plan) {
+        Ok(Ok(_)) => return Ok(()),
+        Ok(Err(NoPlan::Comparison(_))) => return Err("a comparison is no load".to_owned()),
+        Ok(Err(NoPlan::Fault(message))) => return Err(message),
+        Ok(Err(NoPlan::Usage(error))) | Err(error) => error.to_string(),
+    };
+    // The first paragraph: what follows is how to use it.
+    let lines = error.trim_start_matches("error: ").lines().take_while(|line| !line.is_empty());
+    Err(lines.map(str::trim).collect::<Vec<_>>().join(" "))
 }
 
 impl EchoArguments {
@@ -287,6 +323,7 @@ impl Common {
         if self.timeout.is_zero() {
             return Err(usage("--timeout must be more than 0"));
         }
+        let tls = self.tls()?;
         let host = self.headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("host"));
         let host = host.map_or_else(|| self.url.authority.clone(), |(_, value)| value.clone());
         let headers = self.headers.into_iter().filter(|(name, _)| !name.eq_ignore_ascii_case("host"));
@@ -338,6 +375,7 @@ impl Common {
             warmup,
             timeout: self.timeout,
             pending: pending.max(threads),
+            tls,
             load,
             depth,
             sizes,
@@ -351,6 +389,7 @@ impl Common {
             json: self
                 .json
                 .map(|path| if path.as_os_str() == "-" { Json::StandardOutput } else { Json::File(path) }),
+            html: self.html,
             quiet: self.quiet,
             seed,
             io: match self.io {
@@ -359,6 +398,37 @@ impl Common {
                 Io::Epoll => Choice::Epoll,
             },
         })
+    }
+}
+
+impl Common {
+    /// How TLS is to be spoken, where it is.
+    fn tls(&self) -> Result<Option<ClientConfig>, NoPlan> {
+        if self.url.scheme == Scheme::Ws {
+            if self.insecure || self.ca.is_some() || self.no_resumption {
+                return Err(usage("--insecure, --ca and --no-resumption are for wss://"));
+            }
+            return Ok(None);
+        }
+        let trust = match &self.ca {
+            Some(path) => Trust::File(path.clone()),
+            None if self.insecure => Trust::Nothing,
+            None => Trust::System,
+        };
+        let options = ClientOptions {
+            trust,
+            // What a browser offers for a WebSocket (RFC 6455 is HTTP/1.1).
+            alpn: vec![b"http/1.1".to_vec()],
+            resumes: !self.no_resumption,
+        };
+        let config = ClientConfig::new(&options).map_err(|error| match &self.ca {
+            Some(_) => usage(&format!("--ca: {error}")),
+            None => NoPlan::Fault(format!("{error}: give --ca FILE, or --insecure")),
+        })?;
+        // A host that no certificate can be for is told before the start.
+        tidegate_tls::Session::client(&config, &self.url.host)
+            .map_err(|error| usage(&format!("{}: {error}", self.url.host)))?;
+        Ok(Some(config))
     }
 }
 
@@ -482,7 +552,8 @@ mod tests {
     fn what_cannot_be_is_a_matter_of_usage() {
         for arguments in [
             &["echo"][..],
-            &["echo", "wss://a"],
+            &["echo", "http://a"],
+            &["echo", "wss://a", "-k", "--ca", "x"],
             &["echo", "ws://127.0.0.1:9", "-R", "1", "--depth", "2"],
             &["echo", "ws://127.0.0.1:9", "-s", "9..1"],
             &["echo", "ws://127.0.0.1:9", "--text", "--binary"],
@@ -501,6 +572,8 @@ mod tests {
             &["echo", "ws://127.0.0.1:9", "-s", "8", "--depth", "65"][..],
             &["echo", "ws://127.0.0.1:9", "--source", "::1"],
             &["echo", "ws://127.0.0.1:9", "--timeout", "0"],
+            &["echo", "ws://127.0.0.1:9", "-k"],
+            &["echo", "wss://127.0.0.1:9", "--ca", "/nowhere"],
         ] {
             let parsed = Arguments::try_parse_from([&["tidegate-loadtest"], arguments].concat()).unwrap();
             assert!(matches!(parsed.plan(), Err(NoPlan::Usage(_))), "{arguments:?}");

@@ -5,7 +5,7 @@ mod results;
 mod seconds;
 
 use std::{
-    io,
+    io::{self, Write},
     sync::{
         Arc,
         mpsc::{self, Receiver, RecvTimeoutError, Sender},
@@ -40,6 +40,8 @@ const BUFFERS: u32 = 512;
 const REST: Duration = Duration::from_millis(300);
 /// How long after an interruption answers are waited for.
 const PATIENCE: Duration = Duration::from_secs(1);
+/// Reasons that are told.
+const MOST_REASONS: usize = 8;
 
 /// A run that has ended.
 #[derive(Debug)]
@@ -99,6 +101,8 @@ pub(crate) struct Director {
     /// Kept, so that `notes` never ends.
     sender: Sender<Note>,
     servers: Servers,
+    /// Reasons that were told.
+    reasons: Vec<String>,
     live: Live,
     seconds: Seconds,
     tally: Tally,
@@ -189,11 +193,12 @@ impl Director {
             switchboard: Arc::default(),
             notes,
             sender,
-            live: Live::new(plan.quiet),
+            live: Live::new(&plan),
             seconds: Seconds::new(plan.threads as usize, epoch_ns, servers.look()),
             before: servers.look(),
             up: Look::default(),
             servers,
+            reasons: Vec::new(),
             tally: Tally::new(),
             epoch_ns,
             signal: None,
@@ -479,6 +484,7 @@ impl Director {
             What::Second { second, open, pending, parcel } => {
                 self.second(note.worker, second, open, pending, &parcel);
             }
+            What::Reason(reason) => self.tell_reason(reason),
             What::Failed(failure) => return Err(failure),
             What::Interrupted(signal) => self.signal = Some(signal),
             What::Gone => {
@@ -488,11 +494,21 @@ impl Director {
         Ok(())
     }
 
+    /// Tells a reason once.
+    fn tell_reason(&mut self, reason: String) {
+        if self.reasons.len() < MOST_REASONS && !self.reasons.contains(&reason) {
+            self.live.end();
+            // Where nobody reads, there is nobody to be told.
+            let _ = writeln!(io::stderr(), "tidegate-loadtest: {reason}");
+            self.reasons.push(reason);
+        }
+    }
+
     fn second(&mut self, worker: usize, second: u64, open: u32, pending: u32, parcel: &Parcel) {
         self.tally.merge(parcel);
         self.seconds.add(worker, second, open, pending, parcel);
         while let Some(told) = self.seconds.poll_whole(self.live.phase_name(), now_ns(), &self.servers) {
-            self.live.show(told, now_ns());
+            self.live.show(told, &self.tally.counts.faults, now_ns());
         }
     }
 }

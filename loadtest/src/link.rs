@@ -71,6 +71,8 @@ pub(crate) enum What {
     Empty,
     /// The last of its tally.
     Ended { parcel: Box<Parcel> },
+    /// Why some session failed, in words, where its kind of error does not say it.
+    Reason(String),
     /// It cannot go on.
     Failed(Failure),
     /// Its process has ended; the last that is told of it.

@@ -3,12 +3,13 @@
 use std::{
     net::{IpAddr, SocketAddr},
     ops::Range,
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::Duration,
 };
 
 use rustix::process::Pid;
 use tidegate_io::Choice;
+use tidegate_tls::ClientConfig;
 use tidegate_wire::message::Kind;
 
 use crate::{assertion::Assertion, fanout::Fanout, part::Part, payload::Sizes, target::Target};
@@ -67,6 +68,15 @@ pub(crate) enum Json {
     File(PathBuf),
 }
 
+impl Json {
+    pub(crate) fn path(&self) -> Option<&Path> {
+        match self {
+            Self::StandardOutput => None,
+            Self::File(path) => Some(path),
+        }
+    }
+}
+
 /// A whole run.
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
@@ -85,6 +95,8 @@ pub(crate) struct Plan {
     pub(crate) timeout: Duration,
     /// Connections that are coming up at once, over all threads.
     pub(crate) pending: u32,
+    /// How TLS is spoken, for `wss://`.
+    pub(crate) tls: Option<ClientConfig>,
     pub(crate) load: Load,
     pub(crate) depth: u32,
     pub(crate) sizes: Sizes,
@@ -97,6 +109,8 @@ pub(crate) struct Plan {
     pub(crate) pids: Vec<Pid>,
     pub(crate) assertions: Vec<Assertion>,
     pub(crate) json: Option<Json>,
+    /// Where the page goes.
+    pub(crate) html: Option<PathBuf>,
     pub(crate) quiet: bool,
     pub(crate) seed: u64,
     pub(crate) io: Choice,

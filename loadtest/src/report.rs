@@ -7,7 +7,12 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use crate::{assertion::Metric, fault::Fault, tally::Times};
+use crate::{
+    assertion::Metric,
+    fault::Fault,
+    spectrum::{Step, spectrum},
+    tally::Times,
+};
 
 /// The results of a run.
 #[derive(Debug, Serialize)]
@@ -26,6 +31,7 @@ pub(crate) struct Report {
     pub(crate) messages: Option<Messages>,
     pub(crate) latency: Option<Spread>,
     pub(crate) handshake: Option<Spread>,
+    pub(crate) tls: Option<Tls>,
     pub(crate) storms: Vec<Storm>,
     pub(crate) churn: Option<Churn>,
     pub(crate) fanout: Option<FanoutReport>,
@@ -108,6 +114,19 @@ pub(crate) struct Spread {
     pub(crate) p99_us: f64,
     pub(crate) p99_9_us: f64,
     pub(crate) max_us: f64,
+    /// Many more percentiles.
+    pub(crate) spectrum: Vec<Step>,
+}
+
+/// TLS, where it was spoken.
+#[derive(Debug, Serialize)]
+pub(crate) struct Tls {
+    /// Over the whole run.
+    pub(crate) handshakes: u64,
+    /// Of them, those that resumed an earlier session.
+    pub(crate) resumed: u64,
+    /// Of them, by version and cipher suite.
+    pub(crate) suites: BTreeMap<String, u64>,
 }
 
 /// One time that all sessions came up together.
@@ -253,7 +272,6 @@ pub(crate) struct Checked {
     /// In nanoseconds, bytes, or a count.
     pub(crate) value: Option<f64>,
     /// For people.
-    #[serde(skip)]
     pub(crate) shown: String,
 }
 
@@ -270,6 +288,7 @@ impl Spread {
             p99_us: us(99.0)?,
             p99_9_us: us(99.9)?,
             max_us: us(100.0)?,
+            spectrum: spectrum(times),
         })
     }
 }

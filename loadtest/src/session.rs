@@ -25,6 +25,7 @@ use crate::{
     payload::{Message, Payloads, Wrong},
     random::mix,
     tally::{Tally, Window},
+    transport::SEALED_BYTES,
 };
 
 /// Messages further behind than this are not known to be missing any more.
@@ -59,6 +60,12 @@ pub(crate) struct Rules {
     pub(crate) stamps: usize,
     /// In `fanout`.
     pub(crate) fanout: Option<FanRules>,
+}
+
+/// Where sessions write what others keep for them: their memory is used again and again.
+#[derive(Default)]
+pub(crate) struct Staging {
+    frames: Vec<u8>,
 }
 
 /// What a session works with.
@@ -258,8 +265,8 @@ impl Session {
             State::Handshake(Box::new(Handshake { key, request, sent: 0, scanner, head: Vec::new() }));
     }
 
-    /// The connection could not be made.
-    pub(crate) fn handle_no_connection(&mut self, fault: Fault, cx: &mut Context<'_>) {
+    /// What it stands on cannot be: the connection could not be made, or TLS failed.
+    pub(crate) fn fail(&mut self, fault: Fault, cx: &mut Context<'_>) {
         self.end(Some(fault), cx);
     }
 
@@ -420,6 +427,20 @@ impl Session {
             State::Handshake(handshake) => put(out, &handshake.request[handshake.sent..]),
             State::Open | State::Closing { .. } => self.put_frames(out, traffic, now_ns, rules),
         }
+    }
+
+    /// Writes what is to be sent now, up to [`SEALED_BYTES`], and takes it as sent: whoever calls keeps it until it is.
+    pub(crate) fn transmit<'s>(
+        &mut self,
+        staging: &'s mut Staging,
+        now_ns: u64,
+        cx: &mut Context<'_>,
+    ) -> &'s [u8] {
+        let out = &mut staging.frames;
+        out.resize(SEALED_BYTES, 0);
+        let count = self.poll_transmit(out, cx.traffic, now_ns, cx.rules);
+        self.handle_sent(count, now_ns, cx);
+        &out[..count]
     }
 
     fn put_frames(&self, out: &mut [u8], traffic: Traffic, now_ns: u64, rules: &Rules) -> usize {

@@ -105,6 +105,17 @@ impl Table {
             );
         }
         self.spread("handshake", report.handshake.as_ref());
+        if let Some(tls) = &report.tls {
+            let mut text = format!(
+                "{} handshakes, {} of them resumed",
+                show_count(tls.handshakes as f64),
+                show_count(tls.resumed as f64)
+            );
+            for suite in tls.suites.keys() {
+                let _ = write!(text, ", {suite}");
+            }
+            self.row("TLS", &text);
+        }
     }
 
     fn messages(&mut self, report: &Report) {

@@ -57,6 +57,10 @@ pub(crate) struct Counts {
     pub(crate) slow_ended: u64,
     /// System calls of the backend.
     pub(crate) system_calls: u64,
+    /// TLS handshakes that were done, by version and cipher suite.
+    pub(crate) tls: BTreeMap<String, u64>,
+    /// Of them, those that resumed an earlier session.
+    pub(crate) tls_resumed: u64,
     pub(crate) faults: Faults,
     /// Statuses of refusals.
     pub(crate) statuses: BTreeMap<u16, u64>,
@@ -78,6 +82,10 @@ impl Counts {
         self.slow_ended += other.slow_ended;
         self.system_calls += other.system_calls;
         self.faults.merge(&other.faults);
+        self.tls_resumed += other.tls_resumed;
+        for (suite, count) in &other.tls {
+            *self.tls.entry(suite.clone()).or_default() += count;
+        }
         for (status, count) in &other.statuses {
             *self.statuses.entry(*status).or_default() += count;
         }
@@ -195,6 +203,13 @@ impl Tally {
 
     pub(crate) fn fault(&mut self, fault: Fault) {
         self.counts.faults.add(fault, 1);
+    }
+
+    /// TLS came up.
+    pub(crate) fn tls_came_up(&mut self, tls: &tidegate_tls::Session) {
+        let (version, suite) = tls.suite().unwrap_or(("unknown", "unknown"));
+        *self.counts.tls.entry(format!("{version} {suite}")).or_default() += 1;
+        self.counts.tls_resumed += u64::from(tls.is_resumed() == Some(true));
     }
 
     /// What was counted since the last time.

@@ -7,6 +7,7 @@ mod events;
 mod fanout;
 mod origin;
 mod roles;
+mod sealed;
 
 use std::{collections::VecDeque, io, sync::Arc, sync::mpsc::Sender, time::Duration};
 
@@ -28,9 +29,10 @@ use crate::{
     plan::{Load, Plan, Scenario},
     random::Random,
     schedule::{Key, Schedule},
-    session::{Context, Rules, Session, Stage, Traffic},
+    session::{Context, Rules, Session, Stage, Staging, Traffic},
     switchboard::Switchboard,
     tally::{Tally, Window},
+    transport::Transport,
     visits::{Outgoing, Slot, Visits},
 };
 
@@ -80,6 +82,10 @@ pub(crate) struct Worker<B: Backend> {
     tally: Tally,
     codecs: Codecs,
     spares: Spares,
+    /// Where sessions write what is sealed then.
+    staging: Staging,
+    /// What was opened.
+    plaintext: Vec<u8>,
     random: Random,
     now_ns: u64,
     epoch_ns: u64,
@@ -132,6 +138,8 @@ impl<B: Backend<Waker = Waker>> Worker<B> {
             tally: Tally::new(),
             codecs: Codecs::new(CodecLimits::default()),
             spares: Spares::new(SPARE_BYTES),
+            staging: Staging::default(),
+            plaintext: Vec::new(),
             random,
             now_ns: epoch_ns,
             epoch_ns,
@@ -345,6 +353,10 @@ impl<B: Backend<Waker = Waker>> Worker<B> {
             if slot.blocked || slot.shut {
                 continue;
             }
+            if let Transport::Sealed(_) = slot.transport {
+                self.write_sealed(key.index as usize);
+                continue;
+            }
             let (session, time_ns) = (&slot.session, self.visits.time_ns);
             let (traffic, rules) = (self.traffic, &self.rules);
             self.visits.add(key.index as usize, |out| session.poll_transmit(out, traffic, time_ns, rules));
@@ -361,7 +373,12 @@ impl<B: Backend<Waker = Waker>> Worker<B> {
             if !visit.is_whole() {
                 self.slots[visit.index].blocked = true;
             }
-            self.touch(visit.index, |session, cx| session.handle_sent(visit.sent, time_ns, cx));
+            match self.slots[visit.index].transport {
+                Transport::Plain => {
+                    self.touch(visit.index, |session, cx| session.handle_sent(visit.sent, time_ns, cx));
+                }
+                Transport::Sealed(_) => self.sealed_sent(visit.index, visit.sent),
+            }
             if !visit.is_whole() {
                 self.fell_short(visit.index, visit.errno);
             }
@@ -372,6 +389,12 @@ impl<B: Backend<Waker = Waker>> Worker<B> {
     /// Does something to a session, then what follows from that.
     #[inline]
     fn touch(&mut self, index: usize, action: impl FnOnce(&mut Session, &mut Context<'_>)) {
+        self.act(index, |slot, cx| action(&mut slot.session, cx));
+    }
+
+    /// Does something to a session and its transport, then what follows from that.
+    #[inline]
+    fn act(&mut self, index: usize, action: impl FnOnce(&mut Slot<B::Socket>, &mut Context<'_>)) {
         let Some(slot) = self.slots.get_mut(index) else { return };
         let mut cx = Context {
             rules: &self.rules,
@@ -384,7 +407,7 @@ impl<B: Backend<Waker = Waker>> Worker<B> {
             fan: self.fan.as_deref_mut(),
         };
         let before = slot.session.stage();
-        action(&mut slot.session, &mut cx);
+        action(slot, &mut cx);
         let after = slot.session.stage();
         if before != after {
             match before {
@@ -399,7 +422,7 @@ impl<B: Backend<Waker = Waker>> Worker<B> {
         }
         if after == Stage::Ended {
             self.retire(index);
-        } else if !slot.queued && !slot.blocked && slot.session.wants_to_send(self.traffic) {
+        } else if !slot.queued && !slot.blocked && slot.wants_to_send(self.traffic) {
             slot.queued = true;
             self.ready.push_back(Key { index: index as u32, serial: slot.session.serial() });
         }

@@ -7,7 +7,7 @@ use crate::{
     plan::{Load, Plan, Scenario},
     report::{
         Checked, Churn, Errors, Exact, Generator, Messages, Report, Server, SessionMemory, Sessions,
-        Settings, Spread,
+        Settings, Spread, Tls,
     },
     tally::Counts,
 };
@@ -67,6 +67,11 @@ impl Director {
             messages,
             latency: Spread::of(&self.tally.latency),
             handshake: Spread::of(&self.tally.handshake),
+            tls: plan.tls.as_ref().map(|_| Tls {
+                handshakes: counts.tls.values().sum(),
+                resumed: counts.tls_resumed,
+                suites: counts.tls.clone(),
+            }),
             storms: self.storms,
             churn,
             fanout: plan.scenario.fanout().map(|fanout| super::fanout::report(&fanout, &self.tally, each_s)),

@@ -9,6 +9,7 @@ use crate::{
     fault::Fault,
     schedule::Key,
     session::{Session, Stage},
+    transport::Transport,
     visits::Slot,
 };
 
@@ -72,6 +73,7 @@ impl<B: Backend<Waker = Waker>> Worker<B> {
                 self.slots.vacant_entry().insert(Slot {
                     socket,
                     session,
+                    transport: Transport::Plain,
                     receiving: false,
                     polling: false,
                     connecting: true,
@@ -99,15 +101,21 @@ impl<B: Backend<Waker = Waker>> Worker<B> {
         }
         if errno != 0 {
             let fault = connect_fault(errno);
-            self.touch(index, |session, cx| session.handle_no_connection(fault, cx));
+            self.touch(index, |session, cx| session.fail(fault, cx));
             return;
         }
         slot.receiving = true;
         self.backend.receive(&slot.socket, token);
         let key = self.random.key();
         let path = self.path(&self.slots[index].session);
-        let request = self.request(&path, &key);
-        self.touch(index, |session, _| session.handle_connected(request, key));
+        let (request, transport) = (self.request(&path, &key), self.transport());
+        self.act(index, |slot, cx| match transport {
+            Ok(transport) => {
+                slot.transport = transport;
+                slot.session.handle_connected(request, key);
+            }
+            Err(_) => slot.session.fail(Fault::TlsHandshake, cx),
+        });
     }
 
     /// The upgrade's request.
@@ -122,7 +130,11 @@ impl<B: Backend<Waker = Waker>> Worker<B> {
 
     fn received(&mut self, token: Token, mut buffer: Buffer) {
         if let Some(key) = self.key(token) {
-            self.touch(key.index as usize, |session, cx| session.handle_bytes(&mut buffer, cx));
+            let index = key.index as usize;
+            match self.slots[index].transport {
+                Transport::Plain => self.touch(index, |session, cx| session.handle_bytes(&mut buffer, cx)),
+                Transport::Sealed(_) => self.received_sealed(index, &mut buffer),
+            }
         }
         self.backend.recycle(buffer);
     }
