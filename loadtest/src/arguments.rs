@@ -60,10 +60,10 @@ enum Command {
     Churn(ChurnArguments),
     /// Some sessions stop reading: what becomes of the others, and of the server's memory
     Slow(SlowArguments),
-    /// Publish to many: when each message reached the first, the median and the last of its subscribers
-    Fanout(FanoutArguments),
     /// Start servers in turn under the same loads, and compare what they cost
     Compare(CompareArguments),
+    /// Publish to many: when each message reached the first, the median and the last of its subscribers
+    Fanout(FanoutArguments),
 }
 
 #[derive(Args, Debug)]
@@ -226,11 +226,18 @@ enum Io {
     Epoll,
 }
 
+/// What this process is for.
+#[derive(Debug)]
+pub(crate) enum Job {
+    /// One run.
+    Run(Box<Plan>),
+    /// Runs against several servers, each with a plan of its own.
+    Compare(CompareArguments),
+}
+
 /// Why there is no plan.
 #[derive(Debug)]
 pub(crate) enum NoPlan {
-    /// Many runs are wanted, of which each has its own.
-    Comparison(CompareArguments),
     /// The arguments do not fit together.
     Usage(clap::Error),
     /// The server's name has no address.
@@ -247,11 +254,11 @@ impl Arguments {
     ///
     /// # Errors
     /// See [`NoPlan`].
-    pub(crate) fn plan(self) -> Result<Plan, NoPlan> {
+    pub(crate) fn job(self) -> Result<Job, NoPlan> {
         let open = |rate: Option<f64>| rate.map_or(Load::Closed, |rate| Load::Open { rate });
-        match self.command {
+        let plan = match self.command {
+            Command::Compare(compare) => return Ok(Job::Compare(compare)),
             Command::Echo(echo) => echo.plan(Scenario::Echo),
-            Command::Compare(compare) => Err(NoPlan::Comparison(compare)),
             Command::Slow(slow) => slow.echo.plan(Scenario::Slow { share: slow.share }),
             Command::Fanout(fanout) => fanout.plan(),
             Command::Idle(idle) => {
@@ -266,7 +273,8 @@ impl Arguments {
                 let messages = Some(&churn.messages);
                 churn.common.plan(scenario, messages, open(churn.rate), churn.duration, churn.warmup)
             }
-        }
+        };
+        plan.map(|plan| Job::Run(Box::new(plan)))
     }
 }
 
@@ -276,9 +284,9 @@ impl Arguments {
 /// What is wrong with them.
 pub(crate) fn accepts<'a>(words: impl IntoIterator<Item = &'a str>) -> Result<(), String> {
     let parsed = Arguments::try_parse_from(["tidegate-loadtest"].into_iter().chain(words));
-    let error = match parsed.map(Arguments::plan) {
-        Ok(Ok(_)) => return Ok(()),
-        Ok(Err(NoPlan::Comparison(_))) => return Err("a comparison is no load".to_owned()),
+    let error = match parsed.map(Arguments::job) {
+        Ok(Ok(Job::Run(_))) => return Ok(()),
+        Ok(Ok(Job::Compare(_))) => return Err("a comparison is no load".to_owned()),
         Ok(Err(NoPlan::Fault(message))) => return Err(message),
         Ok(Err(NoPlan::Usage(error))) | Err(error) => error.to_string(),
     };
@@ -501,7 +509,10 @@ mod tests {
 
     fn plan(arguments: &[&str]) -> Plan {
         let all = [&["tidegate-loadtest"], arguments].concat();
-        Arguments::try_parse_from(all).unwrap().plan().unwrap()
+        match Arguments::try_parse_from(all).unwrap().job().unwrap() {
+            Job::Run(plan) => *plan,
+            Job::Compare(_) => panic!("one run was asked for"),
+        }
     }
 
     #[test]
@@ -576,7 +587,7 @@ mod tests {
             &["echo", "wss://127.0.0.1:9", "--ca", "/nowhere"],
         ] {
             let parsed = Arguments::try_parse_from([&["tidegate-loadtest"], arguments].concat()).unwrap();
-            assert!(matches!(parsed.plan(), Err(NoPlan::Usage(_))), "{arguments:?}");
+            assert!(matches!(parsed.job(), Err(NoPlan::Usage(_))), "{arguments:?}");
         }
     }
 }

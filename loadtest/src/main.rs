@@ -49,7 +49,7 @@ use std::{
 };
 
 use crate::{
-    arguments::{Arguments, NoPlan},
+    arguments::{Arguments, Job, NoPlan},
     director::{Director, Outcome},
     link::Failure,
     page::{About, Page},
@@ -88,12 +88,12 @@ impl From<Verdict> for ExitCode {
 }
 
 fn main() -> ExitCode {
-    let verdict = match Arguments::read().plan() {
-        Ok(plan) => run(plan).unwrap_or_else(|failure| {
+    let verdict = match Arguments::read().job() {
+        Ok(Job::Run(plan)) => run(*plan).unwrap_or_else(|failure| {
             complain(&failure.to_string());
             Verdict::Fault
         }),
-        Err(NoPlan::Comparison(comparison)) => compare::run(&comparison),
+        Ok(Job::Compare(comparison)) => compare::run(&comparison),
         Err(NoPlan::Usage(error)) => {
             // Where standard error is gone, there is nobody to tell.
             let _ = error.print();

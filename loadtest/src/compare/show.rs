@@ -156,9 +156,9 @@ fn preamble(table: &Table<'_>) -> Vec<String> {
 /// The heads of the columns, then a row for each server.
 fn grid(table: &Table<'_>, part: &Part<'_>) -> Vec<Vec<String>> {
     let mut heads = vec!["server".to_owned()];
-    for metric in &part.metrics {
+    for metric in shown(part) {
         heads.push(metric.title().to_owned());
-        if has_ratio(*metric) {
+        if has_ratio(metric) {
             heads.push("×".to_owned());
         }
     }
@@ -166,10 +166,10 @@ fn grid(table: &Table<'_>, part: &Part<'_>) -> Vec<Vec<String>> {
     let mut grid = vec![heads];
     for row in &part.rows {
         let mut cells = vec![row.server.to_owned()];
-        for metric in &part.metrics {
-            cells.push(cell(row, *metric));
-            if has_ratio(*metric) {
-                let ratio = row.ratios.get(metric);
+        for metric in shown(part) {
+            cells.push(cell(row, metric));
+            if has_ratio(metric) {
+                let ratio = row.ratios.get(&metric);
                 cells.push(ratio.map_or_else(|| "–".to_owned(), |ratio| format!("{:.2}", ratio.median)));
             }
         }
@@ -177,6 +177,11 @@ fn grid(table: &Table<'_>, part: &Part<'_>) -> Vec<Vec<String>> {
         grid.push(cells);
     }
     grid
+}
+
+/// The columns: what is in the JSON alone is left out.
+fn shown<'a>(part: &'a Part<'_>) -> impl Iterator<Item = Metric> + 'a {
+    part.metrics.iter().copied().filter(|metric| *metric != Metric::P999)
 }
 
 /// Whether a metric is compared, and not only shown.
@@ -198,5 +203,14 @@ fn cell(row: &Row<'_>, metric: Metric) -> String {
     if !has_ratio(metric) || spread.count < 2 {
         return median;
     }
-    format!("{median} ({} to {})", metric.show(spread.least), metric.show(spread.most))
+    let (least, most) = (metric.show(spread.least), metric.show(spread.most));
+    let unit = |text: &str| text.rsplit_once(' ').map(|(_, unit)| unit.to_owned());
+    // One unit is told once.
+    if unit(&least) == unit(&median) && unit(&most) == unit(&median) {
+        let number = |text: &str| {
+            text.rsplit_once(' ').map_or_else(|| text.to_owned(), |(number, _)| number.to_owned())
+        };
+        return format!("{median} ({}–{})", number(&least), number(&most));
+    }
+    format!("{median} ({least}–{most})")
 }
