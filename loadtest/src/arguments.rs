@@ -1,5 +1,7 @@
 //! The command line.
 
+mod fanout;
+
 use std::{
     net::{IpAddr, SocketAddr},
     path::PathBuf,
@@ -9,22 +11,28 @@ use std::{
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum, error::ErrorKind};
 use rustix::process::Pid;
 use tidegate_io::Choice;
+use tidegate_tls::{ClientConfig, ClientOptions, Trust};
 use tidegate_wire::{close::CloseCode, http, message::Kind};
 
+use self::fanout::FanoutArguments;
 use crate::{
     assertion::Assertion,
+    compare::CompareArguments,
+    part::Part,
     payload::{Payloads, Sizes},
     plan::{Json, Load, Plan, Scenario},
-    target::Target,
+    target::{Scheme, Target},
     units,
 };
 
 /// The longest message.
 const MOST_BYTES: usize = 64 * 1024 * 1024;
+/// The most threads of all processes: their number is in a session's.
+const MOST_THREADS: u32 = 255;
 /// The most messages under way for a session where it must remember when each was due.
 const MOST_REMEMBERED: u32 = 64;
 
-/// Load for WebSocket servers: echo, idle sessions, connection storms, churn, slow readers.
+/// Load for WebSocket servers: echo, idle sessions, connection storms, churn, slow readers, fan-out.
 ///
 /// Latencies count from when a message was due, so that a server that stalls cannot hide it (with -R).
 #[derive(Debug, Parser)]
@@ -52,11 +60,15 @@ enum Command {
     Churn(ChurnArguments),
     /// Some sessions stop reading: what becomes of the others, and of the server's memory
     Slow(SlowArguments),
+    /// Start servers in turn under the same loads, and compare what they cost
+    Compare(CompareArguments),
+    /// Publish to many: when each message reached the first, the median and the last of its subscribers
+    Fanout(FanoutArguments),
 }
 
 #[derive(Args, Debug)]
 struct Common {
-    /// The server: ws://HOST, ws://HOST:PORT/PATH
+    /// The server: ws://HOST, ws://HOST:PORT/PATH, wss://...
     #[arg(value_name = "URL", value_parser = Target::parse)]
     url: Target,
     /// Sessions
@@ -65,6 +77,12 @@ struct Common {
     /// Threads, with a part of the sessions each
     #[arg(short, long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=255))]
     threads: u32,
+    /// Processes, with so many threads and a part of the sessions each: for more sessions than one may have descriptors
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=255))]
+    processes: u32,
+    /// Which part of a run this process has: given by the first one
+    #[arg(long, hide = true, value_parser = Part::parse)]
+    part: Option<Part>,
     /// How long an answer may take, be it to a connect, an upgrade or a message
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = units::duration)]
     timeout: Duration,
@@ -74,6 +92,15 @@ struct Common {
     /// A field of the upgrade request: 'Name: value'; repeatable
     #[arg(short = 'H', long = "header", value_name = "FIELD", value_parser = header)]
     headers: Vec<(String, String)>,
+    /// With wss://, take any certificate
+    #[arg(short = 'k', long)]
+    insecure: bool,
+    /// With wss://, trust the certificates in this PEM file, and no others [default: the system's]
+    #[arg(long, value_name = "FILE", conflicts_with = "insecure")]
+    ca: Option<PathBuf>,
+    /// With wss://, make each TLS handshake a full one; else sessions resume earlier ones where the server lets them
+    #[arg(long)]
+    no_resumption: bool,
     /// A subprotocol to offer; repeatable
     #[arg(long = "subprotocol", value_name = "NAME", value_parser = token)]
     subprotocols: Vec<String>,
@@ -199,6 +226,15 @@ enum Io {
     Epoll,
 }
 
+/// What this process is for.
+#[derive(Debug)]
+pub(crate) enum Job {
+    /// One run.
+    Run(Box<Plan>),
+    /// Runs against several servers, each with a plan of its own.
+    Compare(CompareArguments),
+}
+
 /// Why there is no plan.
 #[derive(Debug)]
 pub(crate) enum NoPlan {
@@ -218,11 +254,13 @@ impl Arguments {
     ///
     /// # Errors
     /// See [`NoPlan`].
-    pub(crate) fn plan(self) -> Result<Plan, NoPlan> {
+    pub(crate) fn job(self) -> Result<Job, NoPlan> {
         let open = |rate: Option<f64>| rate.map_or(Load::Closed, |rate| Load::Open { rate });
-        match self.command {
+        let plan = match self.command {
+            Command::Compare(compare) => return Ok(Job::Compare(compare)),
             Command::Echo(echo) => echo.plan(Scenario::Echo),
             Command::Slow(slow) => slow.echo.plan(Scenario::Slow { share: slow.share }),
+            Command::Fanout(fanout) => fanout.plan(),
             Command::Idle(idle) => {
                 idle.common.plan(Scenario::Idle, None, Load::Closed, idle.duration, Duration::ZERO)
             }
@@ -235,14 +273,38 @@ impl Arguments {
                 let messages = Some(&churn.messages);
                 churn.common.plan(scenario, messages, open(churn.rate), churn.duration, churn.warmup)
             }
-        }
+        };
+        plan.map(|plan| Job::Run(Box::new(plan)))
     }
+}
+
+/// Whether these are the words of one run.
+///
+/// # Errors
+/// What is wrong with them.
+pub(crate) fn accepts<'a>(words: impl IntoIterator<Item = &'a str>) -> Result<(), String> {
+    let parsed = Arguments::try_parse_from(["tidegate-loadtest"].into_iter().chain(words));
+    let error = match parsed.map(Arguments::job) {
+        Ok(Ok(Job::Run(_))) => return Ok(()),
+        Ok(Ok(Job::Compare(_))) => return Err("a comparison is no load".to_owned()),
+        Ok(Err(NoPlan::Fault(message))) => return Err(message),
+        Ok(Err(NoPlan::Usage(error))) | Err(error) => error.to_string(),
+    };
+    // The first paragraph: what follows is how to use it.
+    let lines = error.trim_start_matches("error: ").lines().take_while(|line| !line.is_empty());
+    Err(lines.map(str::trim).collect::<Vec<_>>().join(" "))
 }
 
 impl EchoArguments {
     fn plan(self, scenario: Scenario) -> Result<Plan, NoPlan> {
         let load = self.rate.map_or(Load::Closed, |rate| Load::Open { rate });
         self.common.plan(scenario, Some(&self.messages), load, self.duration, self.warmup)
+    }
+}
+
+impl Messages {
+    fn kind(&self) -> Kind {
+        if self.text { Kind::Text } else { Kind::Binary }
     }
 }
 
@@ -256,7 +318,7 @@ impl Common {
         warmup: Duration,
     ) -> Result<Plan, NoPlan> {
         let sizes = messages.map_or(Sizes { min: 0, max: 0 }, |messages| messages.size);
-        let kind = if messages.is_some_and(|messages| messages.text) { Kind::Text } else { Kind::Binary };
+        let kind = messages.map_or(Kind::Binary, Messages::kind);
         let depth = messages.map_or(1, |messages| messages.depth);
         let closed = load == Load::Closed || matches!(scenario, Scenario::Churn { .. });
         if closed && depth > MOST_REMEMBERED && !Payloads::new(sizes, kind, 0).tell_time() {
@@ -269,6 +331,7 @@ impl Common {
         if self.timeout.is_zero() {
             return Err(usage("--timeout must be more than 0"));
         }
+        let tls = self.tls()?;
         let host = self.headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("host"));
         let host = host.map_or_else(|| self.url.authority.clone(), |(_, value)| value.clone());
         let headers = self.headers.into_iter().filter(|(name, _)| !name.eq_ignore_ascii_case("host"));
@@ -281,19 +344,29 @@ impl Common {
         }
         let pending = self.pending.unwrap_or(match scenario {
             Scenario::Storm { .. } => 400,
-            Scenario::Echo | Scenario::Idle | Scenario::Churn { .. } | Scenario::Slow { .. } => 100,
+            Scenario::Echo
+            | Scenario::Idle
+            | Scenario::Churn { .. }
+            | Scenario::Slow { .. }
+            | Scenario::Fanout(_) => 100,
         });
+        let all = self.threads.saturating_mul(self.processes);
+        if all > MOST_THREADS {
+            return Err(usage(&format!("--threads times --processes is at most {MOST_THREADS}")));
+        }
         let threads = match scenario {
             // Each thread has one that reads and one that does not.
             Scenario::Slow { .. } if self.connections < 2 => {
                 return Err(usage("slow needs two sessions at least: one that reads, and one that does not"));
             }
-            Scenario::Slow { .. } => self.threads.min(self.connections / 2),
+            Scenario::Slow { .. } => all.min(self.connections / 2),
+            // Each thread has a session.
+            Scenario::Fanout(fanout) => all.min(fanout.publishers.max(fanout.subscribers)),
             Scenario::Echo | Scenario::Idle | Scenario::Storm { .. } | Scenario::Churn { .. } => {
-                self.threads.min(self.connections)
+                all.min(self.connections)
             }
         };
-        let seed = match self.seed {
+        let seed = match self.part.map(|part| part.seed).or(self.seed) {
             Some(seed) => seed,
             None => getrandom::u64().map_err(|error| NoPlan::Fault(format!("no random seed: {error}")))?,
         };
@@ -303,10 +376,14 @@ impl Common {
             address,
             connections: self.connections,
             threads,
+            // No process is without a thread.
+            processes: threads.div_ceil(threads.div_ceil(self.processes)),
+            part_of_run: self.part,
             duration,
             warmup,
             timeout: self.timeout,
             pending: pending.max(threads),
+            tls,
             load,
             depth,
             sizes,
@@ -329,6 +406,37 @@ impl Common {
                 Io::Epoll => Choice::Epoll,
             },
         })
+    }
+}
+
+impl Common {
+    /// How TLS is to be spoken, where it is.
+    fn tls(&self) -> Result<Option<ClientConfig>, NoPlan> {
+        if self.url.scheme == Scheme::Ws {
+            if self.insecure || self.ca.is_some() || self.no_resumption {
+                return Err(usage("--insecure, --ca and --no-resumption are for wss://"));
+            }
+            return Ok(None);
+        }
+        let trust = match &self.ca {
+            Some(path) => Trust::File(path.clone()),
+            None if self.insecure => Trust::Nothing,
+            None => Trust::System,
+        };
+        let options = ClientOptions {
+            trust,
+            // What a browser offers for a WebSocket (RFC 6455 is HTTP/1.1).
+            alpn: vec![b"http/1.1".to_vec()],
+            resumes: !self.no_resumption,
+        };
+        let config = ClientConfig::new(&options).map_err(|error| match &self.ca {
+            Some(_) => usage(&format!("--ca: {error}")),
+            None => NoPlan::Fault(format!("{error}: give --ca FILE, or --insecure")),
+        })?;
+        // A host that no certificate can be for is told before the start.
+        tidegate_tls::Session::client(&config, &self.url.host)
+            .map_err(|error| usage(&format!("{}: {error}", self.url.host)))?;
+        Ok(Some(config))
     }
 }
 
@@ -401,7 +509,10 @@ mod tests {
 
     fn plan(arguments: &[&str]) -> Plan {
         let all = [&["tidegate-loadtest"], arguments].concat();
-        Arguments::try_parse_from(all).unwrap().plan().unwrap()
+        match Arguments::try_parse_from(all).unwrap().job().unwrap() {
+            Job::Run(plan) => *plan,
+            Job::Compare(_) => panic!("one run was asked for"),
+        }
     }
 
     #[test]
@@ -452,7 +563,8 @@ mod tests {
     fn what_cannot_be_is_a_matter_of_usage() {
         for arguments in [
             &["echo"][..],
-            &["echo", "wss://a"],
+            &["echo", "http://a"],
+            &["echo", "wss://a", "-k", "--ca", "x"],
             &["echo", "ws://127.0.0.1:9", "-R", "1", "--depth", "2"],
             &["echo", "ws://127.0.0.1:9", "-s", "9..1"],
             &["echo", "ws://127.0.0.1:9", "--text", "--binary"],
@@ -471,9 +583,11 @@ mod tests {
             &["echo", "ws://127.0.0.1:9", "-s", "8", "--depth", "65"][..],
             &["echo", "ws://127.0.0.1:9", "--source", "::1"],
             &["echo", "ws://127.0.0.1:9", "--timeout", "0"],
+            &["echo", "ws://127.0.0.1:9", "-k"],
+            &["echo", "wss://127.0.0.1:9", "--ca", "/nowhere"],
         ] {
             let parsed = Arguments::try_parse_from([&["tidegate-loadtest"], arguments].concat()).unwrap();
-            assert!(matches!(parsed.plan(), Err(NoPlan::Usage(_))), "{arguments:?}");
+            assert!(matches!(parsed.job(), Err(NoPlan::Usage(_))), "{arguments:?}");
         }
     }
 }

@@ -39,7 +39,9 @@ pub(crate) struct Live {
 impl Live {
     pub(crate) fn new(plan: &Plan) -> Self {
         let rate = match plan.scenario {
-            Scenario::Echo | Scenario::Churn { .. } | Scenario::Slow { .. } => Rate::Messages,
+            Scenario::Echo | Scenario::Churn { .. } | Scenario::Slow { .. } | Scenario::Fanout(_) => {
+                Rate::Messages
+            }
             Scenario::Idle | Scenario::Storm { .. } => Rate::Handshakes,
         };
         let form = if plan.quiet {

@@ -13,12 +13,15 @@
 
 mod arguments;
 mod assertion;
+mod compare;
 mod director;
+mod fanout;
 mod fault;
 mod limits;
 mod link;
 mod live;
 mod page;
+mod part;
 mod payload;
 mod plan;
 mod processes;
@@ -28,10 +31,12 @@ mod schedule;
 mod session;
 mod signals;
 mod spectrum;
+mod switchboard;
 mod table;
 mod tally;
 mod target;
 mod terminal;
+mod transport;
 mod units;
 mod visits;
 mod worker;
@@ -44,7 +49,7 @@ use std::{
 };
 
 use crate::{
-    arguments::{Arguments, NoPlan},
+    arguments::{Arguments, Job, NoPlan},
     director::{Director, Outcome},
     link::Failure,
     page::{About, Page},
@@ -83,11 +88,12 @@ impl From<Verdict> for ExitCode {
 }
 
 fn main() -> ExitCode {
-    let verdict = match Arguments::read().plan() {
-        Ok(plan) => run(plan).unwrap_or_else(|failure| {
+    let verdict = match Arguments::read().job() {
+        Ok(Job::Run(plan)) => run(*plan).unwrap_or_else(|failure| {
             complain(&failure.to_string());
             Verdict::Fault
         }),
+        Ok(Job::Compare(comparison)) => compare::run(&comparison),
         Err(NoPlan::Usage(error)) => {
             // Where standard error is gone, there is nobody to tell.
             let _ = error.print();
@@ -102,6 +108,9 @@ fn main() -> ExitCode {
 }
 
 fn run(plan: Plan) -> Result<Verdict, Failure> {
+    if let Some(part) = plan.part_of_run {
+        return part::run(plan, part).map(|()| Verdict::Good);
+    }
     limits::check(&plan).map_err(|too_few| Failure(too_few.to_string()))?;
     let (json, html) = (plan.json.clone(), plan.html.clone());
     for path in [json.as_ref().and_then(Json::path), html.as_deref()].into_iter().flatten() {
@@ -110,14 +119,22 @@ fn run(plan: Plan) -> Result<Verdict, Failure> {
         opened
             .map_err(|error| Failure(format!("cannot write the results to {}: {error}", path.display())))?;
     }
-    let Outcome { report, signal } = Director::new(plan)?.run()?;
+    let Outcome { report, signal, death } = Director::new(plan)?.run()?;
     publish(&report, json.as_ref(), html.as_deref())
         .map_err(|error| Failure(format!("cannot write the results: {error}")))?;
+    if let Some(death) = death {
+        complain(&death);
+        return Ok(Verdict::Fault);
+    }
     if let Some(signal) = signal {
         return Ok(Verdict::Interrupted(signal));
     }
     if report.sessions.opened == 0 {
         complain("no session came up");
+        return Ok(Verdict::Fault);
+    }
+    if report.fanout.as_ref().is_some_and(|fanout| fanout.expected == 0) {
+        complain("nothing was published: no publisher came up, or no subscriber");
         return Ok(Verdict::Fault);
     }
     let broken: Vec<&str> = report

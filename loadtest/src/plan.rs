@@ -2,15 +2,17 @@
 
 use std::{
     net::{IpAddr, SocketAddr},
+    ops::Range,
     path::{Path, PathBuf},
     time::Duration,
 };
 
 use rustix::process::Pid;
 use tidegate_io::Choice;
+use tidegate_tls::ClientConfig;
 use tidegate_wire::message::Kind;
 
-use crate::{assertion::Assertion, payload::Sizes, target::Target};
+use crate::{assertion::Assertion, fanout::Fanout, part::Part, payload::Sizes, target::Target};
 
 /// What sessions do.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -25,9 +27,19 @@ pub(crate) enum Scenario {
     Churn { messages: u32, code: u16 },
     /// As echo, but this share of them does not read.
     Slow { share: f64 },
+    /// Some publish, others subscribe.
+    Fanout(Fanout),
 }
 
 impl Scenario {
+    /// Who takes part in a fan-out.
+    pub(crate) fn fanout(self) -> Option<Fanout> {
+        match self {
+            Self::Fanout(fanout) => Some(fanout),
+            Self::Echo | Self::Idle | Self::Storm { .. } | Self::Churn { .. } | Self::Slow { .. } => None,
+        }
+    }
+
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Echo => "echo",
@@ -35,6 +47,7 @@ impl Scenario {
             Self::Storm { .. } => "storm",
             Self::Churn { .. } => "churn",
             Self::Slow { .. } => "slow",
+            Self::Fanout(_) => "fanout",
         }
     }
 }
@@ -71,12 +84,19 @@ pub(crate) struct Plan {
     pub(crate) target: Target,
     pub(crate) address: SocketAddr,
     pub(crate) connections: u32,
+    /// Of all processes.
     pub(crate) threads: u32,
+    /// 1: this one. More: so many others.
+    pub(crate) processes: u32,
+    /// This is one of these others.
+    pub(crate) part_of_run: Option<Part>,
     pub(crate) duration: Duration,
     pub(crate) warmup: Duration,
     pub(crate) timeout: Duration,
     /// Connections that are coming up at once, over all threads.
     pub(crate) pending: u32,
+    /// How TLS is spoken, for `wss://`.
+    pub(crate) tls: Option<ClientConfig>,
     pub(crate) load: Load,
     pub(crate) depth: u32,
     pub(crate) sizes: Sizes,
@@ -97,6 +117,26 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
+    /// How many of its first `total` sessions are thread `index`'s.
+    pub(crate) fn sessions(&self, total: u32, index: u32) -> u32 {
+        match self.scenario {
+            Scenario::Fanout(fanout) if total == self.connections => fanout.sessions(index, self.threads),
+            Scenario::Fanout(_)
+            | Scenario::Echo
+            | Scenario::Idle
+            | Scenario::Storm { .. }
+            | Scenario::Churn { .. }
+            | Scenario::Slow { .. } => self.part(total, index),
+        }
+    }
+
+    /// The workers of a process.
+    pub(crate) fn workers_of(&self, process: u32) -> Range<usize> {
+        let each = self.threads.div_ceil(self.processes);
+        let start = (each * process).min(self.threads);
+        start as usize..(start + each).min(self.threads) as usize
+    }
+
     /// Which part of `total` falls to thread `index`.
     pub(crate) fn part(&self, total: u32, index: u32) -> u32 {
         total / self.threads + u32::from(index < total % self.threads)

@@ -31,8 +31,10 @@ pub(crate) struct Report {
     pub(crate) messages: Option<Messages>,
     pub(crate) latency: Option<Spread>,
     pub(crate) handshake: Option<Spread>,
+    pub(crate) tls: Option<Tls>,
     pub(crate) storms: Vec<Storm>,
     pub(crate) churn: Option<Churn>,
+    pub(crate) fanout: Option<FanoutReport>,
     pub(crate) errors: Errors,
     pub(crate) server: Option<Server>,
     pub(crate) session_memory: Option<SessionMemory>,
@@ -48,12 +50,16 @@ pub(crate) struct Report {
 pub(crate) struct Exact {
     pub(crate) latency: Times,
     pub(crate) handshake: Times,
+    /// Until the first, the median and the last subscriber had a message.
+    pub(crate) fan: Option<Box<[Times; 3]>>,
 }
 
 #[derive(Debug, Serialize)]
 pub(crate) struct Settings {
     pub(crate) connections: u32,
+    /// Of all processes.
     pub(crate) threads: u32,
+    pub(crate) processes: u32,
     pub(crate) duration_s: f64,
     pub(crate) warmup_s: f64,
     pub(crate) timeout_s: f64,
@@ -112,6 +118,17 @@ pub(crate) struct Spread {
     pub(crate) spectrum: Vec<Step>,
 }
 
+/// TLS, where it was spoken.
+#[derive(Debug, Serialize)]
+pub(crate) struct Tls {
+    /// Over the whole run.
+    pub(crate) handshakes: u64,
+    /// Of them, those that resumed an earlier session.
+    pub(crate) resumed: u64,
+    /// Of them, by version and cipher suite.
+    pub(crate) suites: BTreeMap<String, u64>,
+}
+
 /// One time that all sessions came up together.
 #[derive(Debug, Serialize)]
 pub(crate) struct Storm {
@@ -130,6 +147,37 @@ pub(crate) struct Churn {
     pub(crate) closed: u64,
     /// `closed` for each second.
     pub(crate) rate_per_s: Option<f64>,
+}
+
+/// What became of messages that were published. Counts are of the measured time but for `expected` and those after it.
+#[derive(Debug, Serialize)]
+pub(crate) struct FanoutReport {
+    pub(crate) adapter: &'static str,
+    pub(crate) publishers: u32,
+    pub(crate) subscribers: u32,
+    pub(crate) topics: u32,
+    /// Messages that were due in the measured time and were sent.
+    pub(crate) published: u64,
+    pub(crate) published_per_s: Option<f64>,
+    /// That came in the measured time, those to publishers among them.
+    pub(crate) deliveries: u64,
+    pub(crate) deliveries_per_s: Option<f64>,
+    /// Of `published`: those that all subscribers got who were there, and those that were given up.
+    pub(crate) complete: u64,
+    pub(crate) incomplete: u64,
+    /// Of `complete`: from when it was due until so many had it.
+    pub(crate) first: Option<Spread>,
+    pub(crate) median: Option<Spread>,
+    pub(crate) last: Option<Spread>,
+    /// Deliveries to subscribers that were owed for all that was published.
+    pub(crate) expected: u64,
+    pub(crate) lost: u64,
+    pub(crate) duplicate: u64,
+    pub(crate) reordered: u64,
+    pub(crate) corrupt: u64,
+    /// Deliveries to publishers: of what others published, and of what they did.
+    pub(crate) to_publishers: u64,
+    pub(crate) to_senders: u64,
 }
 
 #[derive(Debug, Serialize)]
@@ -272,6 +320,10 @@ impl Report {
         match metric {
             Metric::Latency(percentile) => self.exact.latency.percentile_ns(percentile),
             Metric::LatencyMean => self.exact.latency.mean_ns(),
+            Metric::Fan(reach, percentile) => {
+                self.exact.fan.as_ref()?[reach as usize].percentile_ns(percentile)
+            }
+            Metric::DeliveriesRate => self.fanout.as_ref()?.deliveries_per_s,
             Metric::Handshake(percentile) => self.exact.handshake.percentile_ns(percentile),
             Metric::Rate => self.rate(),
             Metric::Messages => Some(self.messages.as_ref()?.answered as f64),

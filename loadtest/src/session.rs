@@ -20,10 +20,12 @@ use tidegate_wire::{
 };
 
 use crate::{
+    fanout::{Fan, FanRules, Seat},
     fault::Fault,
     payload::{Message, Payloads, Wrong},
     random::mix,
     tally::{Tally, Window},
+    transport::SEALED_BYTES,
 };
 
 /// Messages further behind than this are not known to be missing any more.
@@ -56,6 +58,14 @@ pub(crate) struct Rules {
     pub(crate) messages: Option<u32>,
     /// Places for the times of messages that do not tell them.
     pub(crate) stamps: usize,
+    /// In `fanout`.
+    pub(crate) fanout: Option<FanRules>,
+}
+
+/// Where sessions write what others keep for them: their memory is used again and again.
+#[derive(Default)]
+pub(crate) struct Staging {
+    frames: Vec<u8>,
 }
 
 /// What a session works with.
@@ -67,6 +77,8 @@ pub(crate) struct Context<'a> {
     pub(crate) tally: &'a mut Tally,
     pub(crate) codecs: &'a mut Codecs,
     pub(crate) spares: &'a mut Spares,
+    /// In `fanout`.
+    pub(crate) fan: Option<&'a mut Fan>,
 }
 
 /// Where a session stands, for whoever counts.
@@ -141,6 +153,8 @@ pub(crate) struct Session {
     close: Option<Box<Control>>,
     /// When messages were due that do not tell it, by their number modulo the length.
     stamps: Box<[u64]>,
+    /// In `fanout`: what it publishes, and whom it hears.
+    seat: Option<Box<Seat>>,
 }
 
 impl Session {
@@ -165,6 +179,26 @@ impl Session {
             pong: None,
             close: None,
             stamps: Box::default(),
+            seat: None,
+        }
+    }
+
+    /// Takes part in the fan-out.
+    pub(crate) fn sit(&mut self, seat: Seat) {
+        self.seat = Some(Box::new(seat));
+    }
+
+    pub(crate) fn seat(&self) -> Option<&Seat> {
+        self.seat.as_deref()
+    }
+
+    /// Does something with its part in the fan-out, where it has one and is up.
+    pub(crate) fn with_seat(&mut self, now_ns: u64, action: impl FnOnce(&mut Seat)) {
+        if let (State::Open, Some(seat)) = (&self.state, &mut self.seat) {
+            if !seat.is_busy() {
+                self.progress_ns = now_ns;
+            }
+            action(seat);
         }
     }
 
@@ -179,6 +213,7 @@ impl Session {
     pub(crate) fn stage(&self) -> Stage {
         match self.state {
             State::Connecting | State::Handshake(_) => Stage::Pending,
+            State::Open if self.seat().is_some_and(Seat::awaits_subscription) => Stage::Pending,
             State::Open => Stage::Open,
             State::Closing { .. } => Stage::Closing,
             State::Ended => Stage::Ended,
@@ -188,6 +223,7 @@ impl Session {
     /// Whether an answer or a send is awaited.
     pub(crate) fn is_busy(&self) -> bool {
         match self.state {
+            State::Open if self.seat.is_some() => self.seat().is_some_and(Seat::is_busy),
             State::Open => !self.is_slow && (self.awaited() > 0 || self.owed > 0 || self.cut > 0),
             State::Connecting | State::Handshake(_) | State::Closing { .. } => true,
             State::Ended => false,
@@ -211,8 +247,14 @@ impl Session {
         match &self.state {
             State::Connecting | State::Ended => false,
             State::Handshake(handshake) => handshake.sent < handshake.request.len(),
-            State::Open => self.cut > 0 || self.pong.is_some() || self.allowed(traffic) > 0,
-            State::Closing { .. } => self.cut > 0 || self.pong.is_some() || self.close.is_some(),
+            State::Open => {
+                let has_more = self.seat().is_some_and(|seat| !seat.outgoing().is_empty());
+                self.cut > 0 || self.pong.is_some() || has_more || self.allowed(traffic) > 0
+            }
+            State::Closing { .. } => {
+                let is_cut = self.seat().is_some_and(Seat::is_cut);
+                self.cut > 0 || self.pong.is_some() || is_cut || self.close.is_some()
+            }
         }
     }
 
@@ -223,8 +265,8 @@ impl Session {
             State::Handshake(Box::new(Handshake { key, request, sent: 0, scanner, head: Vec::new() }));
     }
 
-    /// The connection could not be made.
-    pub(crate) fn handle_no_connection(&mut self, fault: Fault, cx: &mut Context<'_>) {
+    /// What it stands on cannot be: the connection could not be made, or TLS failed.
+    pub(crate) fn fail(&mut self, fault: Fault, cx: &mut Context<'_>) {
         self.end(Some(fault), cx);
     }
 
@@ -300,6 +342,14 @@ impl Session {
             self.cut = 0;
             self.message_sent(self.cut_due_ns, sent_ns, cx);
         }
+        if let Some(seat) = &mut self.seat {
+            if count > 0 {
+                self.progress_ns = sent_ns;
+            }
+            if seat.is_cut() {
+                left = seat.handle_sent(left, sent_ns, cx);
+            }
+        }
         for control in [&mut self.pong, &mut self.close] {
             if let Some(frame) = control {
                 let rest = frame.frame.len() - frame.sent;
@@ -310,6 +360,10 @@ impl Session {
                 left -= rest;
                 *control = None;
             }
+        }
+        if let Some(seat) = &mut self.seat {
+            seat.handle_sent(left, sent_ns, cx);
+            return;
         }
         while left > 0 {
             let len = cx.rules.payloads.frame_len(self.serial, self.next);
@@ -375,6 +429,20 @@ impl Session {
         }
     }
 
+    /// Writes what is to be sent now, up to [`SEALED_BYTES`], and takes it as sent: whoever calls keeps it until it is.
+    pub(crate) fn transmit<'s>(
+        &mut self,
+        staging: &'s mut Staging,
+        now_ns: u64,
+        cx: &mut Context<'_>,
+    ) -> &'s [u8] {
+        let out = &mut staging.frames;
+        out.resize(SEALED_BYTES, 0);
+        let count = self.poll_transmit(out, cx.traffic, now_ns, cx.rules);
+        self.handle_sent(count, now_ns, cx);
+        &out[..count]
+    }
+
     fn put_frames(&self, out: &mut [u8], traffic: Traffic, now_ns: u64, rules: &Rules) -> usize {
         let mut used = 0;
         let mut number = self.next;
@@ -385,6 +453,14 @@ impl Session {
                 return used;
             }
             number += 1;
+        }
+        let mut waiting = self.seat().map_or(&[][..], Seat::outgoing);
+        if self.seat().is_some_and(Seat::is_cut) {
+            used = put(out, waiting);
+            if used < waiting.len() {
+                return used;
+            }
+            waiting = &[];
         }
         for control in [&self.pong, &self.close].into_iter().flatten() {
             let rest = &control.frame[control.sent..];
@@ -397,6 +473,7 @@ impl Session {
         if matches!(self.state, State::Closing { .. }) {
             return used;
         }
+        used += put(&mut out[used..], waiting);
         for _ in 0..self.allowed(traffic) {
             if used == out.len() {
                 break;
@@ -505,6 +582,9 @@ impl Session {
                     cx.tally.handshake.record(cx.now_ns.saturating_sub(self.begun_ns));
                 }
                 self.close_after_last(cx);
+                if let Some(seat) = &mut self.seat {
+                    seat.handle_up(cx);
+                }
                 Some(end - before)
             }
             Err(BadResponse::Status(status)) => {
@@ -558,6 +638,10 @@ impl Session {
     /// A message came.
     #[inline]
     fn message(&mut self, kind: Kind, payload: &[u8], cx: &mut Context<'_>) {
+        if let Some(seat) = &mut self.seat {
+            seat.handle_message(kind, payload, cx);
+            return;
+        }
         let counts = &mut cx.tally.counts;
         counts.received += 1;
         if cx.window.contains(cx.now_ns) {
@@ -684,6 +768,10 @@ impl Session {
         }
         if let Some(fault) = fault {
             cx.tally.fault(fault);
+        }
+        if let Some(mut seat) = self.seat.take() {
+            cx.tally.counts.faults.add(Fault::Unsent, seat.unsent());
+            seat.handle_end(cx);
         }
         let faults = &mut cx.tally.counts.faults;
         faults.add(Fault::Lost, u64::from(self.missing.count_ones()));

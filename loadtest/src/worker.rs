@@ -4,8 +4,10 @@
 //! system call that sends them and waits; what was not taken whole; events; once in a while, time-outs.
 
 mod events;
+mod fanout;
 mod origin;
 mod roles;
+mod sealed;
 
 use std::{collections::VecDeque, io, sync::Arc, sync::mpsc::Sender, time::Duration};
 
@@ -20,14 +22,17 @@ use tidegate_wire::{
 
 use self::origin::Origin;
 use crate::{
+    fanout::{Fan, FanRules, Seat},
     fault::Fault,
     link::{Begin, Command, Note, Orders, What},
     payload::Payloads,
     plan::{Load, Plan, Scenario},
     random::Random,
     schedule::{Key, Schedule},
-    session::{Context, Rules, Session, Stage, Traffic},
+    session::{Context, Rules, Session, Stage, Staging, Traffic},
+    switchboard::Switchboard,
     tally::{Tally, Window},
+    transport::Transport,
     visits::{Outgoing, Slot, Visits},
 };
 
@@ -77,6 +82,10 @@ pub(crate) struct Worker<B: Backend> {
     tally: Tally,
     codecs: Codecs,
     spares: Spares,
+    /// Where sessions write what is sealed then.
+    staging: Staging,
+    /// What was opened.
+    plaintext: Vec<u8>,
     random: Random,
     now_ns: u64,
     epoch_ns: u64,
@@ -92,6 +101,9 @@ pub(crate) struct Worker<B: Backend> {
     system_calls: u64,
     events: Vec<Event<B::Socket>>,
     remainders: Vec<Remainder>,
+    /// In `fanout`.
+    fan: Option<Box<Fan>>,
+    switchboard: Arc<Switchboard>,
 }
 
 impl<B: Backend<Waker = Waker>> Worker<B> {
@@ -102,6 +114,7 @@ impl<B: Backend<Waker = Waker>> Worker<B> {
         backend: B,
         orders: Orders,
         notes: Sender<Note>,
+        switchboard: Arc<Switchboard>,
         epoch_ns: u64,
     ) -> Self {
         let rules = rules(&plan);
@@ -125,6 +138,8 @@ impl<B: Backend<Waker = Waker>> Worker<B> {
             tally: Tally::new(),
             codecs: Codecs::new(CodecLimits::default()),
             spares: Spares::new(SPARE_BYTES),
+            staging: Staging::default(),
+            plaintext: Vec::new(),
             random,
             now_ns: epoch_ns,
             epoch_ns,
@@ -137,6 +152,8 @@ impl<B: Backend<Waker = Waker>> Worker<B> {
             system_calls: 0,
             events: Vec::new(),
             remainders: Vec::new(),
+            fan: fanout::fan(&plan, index),
+            switchboard,
             plan,
         }
     }
@@ -147,10 +164,14 @@ impl<B: Backend<Waker = Waker>> Worker<B> {
     /// Where the backend as a whole is broken.
     pub(crate) fn run(&mut self) -> io::Result<()> {
         self.now_ns = self.clock();
-        self.tell(What::Started { thread: rustix::thread::gettid(), waker: self.backend.waker() });
+        self.switchboard.enter(self.index, self.orders.clone(), self.backend.waker());
+        self.tell(What::Started { thread: rustix::thread::gettid().as_raw_pid() });
         loop {
             while let Some(command) = self.orders.take() {
                 if command == Command::Quit {
+                    if let Some(fan) = &mut self.fan {
+                        fan.end(self.window, &mut self.tally);
+                    }
                     let parcel = self.parcel();
                     self.tell(What::Ended { parcel });
                     return Ok(());
@@ -177,6 +198,7 @@ impl<B: Backend<Waker = Waker>> Worker<B> {
             self.handle(event);
         }
         self.events = events;
+        self.follow_up();
         if self.now_ns >= self.sweep_ns {
             self.sweep();
         }
@@ -197,7 +219,14 @@ impl<B: Backend<Waker = Waker>> Worker<B> {
             Command::Stop => self.stop(),
             Command::GiveUp => self.give_up(),
             Command::Cut => self.end_all(Session::cut),
-            Command::Close => self.end_all(Session::close),
+            Command::Close => {
+                if let Some(fan) = &mut self.fan {
+                    fan.close();
+                }
+                self.end_all(Session::close);
+            }
+            Command::Audience(audiences) => self.meet(&audiences),
+            Command::Mail(letters) => self.read_mail(letters),
             Command::Quit => {}
         }
     }
@@ -210,6 +239,7 @@ impl<B: Backend<Waker = Waker>> Worker<B> {
         let closed = Traffic::Closed { depth: self.plan.depth };
         match (self.plan.scenario, self.plan.load) {
             (Scenario::Idle | Scenario::Storm { .. }, _) => {}
+            (Scenario::Fanout(_), _) => self.begin_fanout(begin),
             (Scenario::Churn { .. }, load) => {
                 self.traffic = closed;
                 let limit = self.plan.part(self.plan.connections, self.index as u32);
@@ -251,6 +281,9 @@ impl<B: Backend<Waker = Waker>> Worker<B> {
         self.window.until_ns = self.window.until_ns.min(self.end_ns);
         self.schedule.end(self.end_ns);
         self.origin.stop();
+        if let Some(fan) = &mut self.fan {
+            fan.stop();
+        }
         if let Traffic::Closed { .. } = self.traffic
             && !matches!(self.plan.scenario, Scenario::Churn { .. })
         {
@@ -281,7 +314,9 @@ impl<B: Backend<Waker = Waker>> Worker<B> {
     /// Whatever the clock says is to be done.
     fn start_what_is_due(&mut self) {
         while let Some(key) = self.schedule.poll_due(self.now_ns) {
-            if self.is_current(key) {
+            if self.fan.is_some() {
+                self.publish(key, Seat::owe);
+            } else if self.is_current(key) {
                 self.touch(key.index as usize, |session, cx| session.owe(cx.now_ns));
             }
         }
@@ -318,6 +353,10 @@ impl<B: Backend<Waker = Waker>> Worker<B> {
             if slot.blocked || slot.shut {
                 continue;
             }
+            if let Transport::Sealed(_) = slot.transport {
+                self.write_sealed(key.index as usize);
+                continue;
+            }
             let (session, time_ns) = (&slot.session, self.visits.time_ns);
             let (traffic, rules) = (self.traffic, &self.rules);
             self.visits.add(key.index as usize, |out| session.poll_transmit(out, traffic, time_ns, rules));
@@ -334,7 +373,12 @@ impl<B: Backend<Waker = Waker>> Worker<B> {
             if !visit.is_whole() {
                 self.slots[visit.index].blocked = true;
             }
-            self.touch(visit.index, |session, cx| session.handle_sent(visit.sent, time_ns, cx));
+            match self.slots[visit.index].transport {
+                Transport::Plain => {
+                    self.touch(visit.index, |session, cx| session.handle_sent(visit.sent, time_ns, cx));
+                }
+                Transport::Sealed(_) => self.sealed_sent(visit.index, visit.sent),
+            }
             if !visit.is_whole() {
                 self.fell_short(visit.index, visit.errno);
             }
@@ -345,6 +389,12 @@ impl<B: Backend<Waker = Waker>> Worker<B> {
     /// Does something to a session, then what follows from that.
     #[inline]
     fn touch(&mut self, index: usize, action: impl FnOnce(&mut Session, &mut Context<'_>)) {
+        self.act(index, |slot, cx| action(&mut slot.session, cx));
+    }
+
+    /// Does something to a session and its transport, then what follows from that.
+    #[inline]
+    fn act(&mut self, index: usize, action: impl FnOnce(&mut Slot<B::Socket>, &mut Context<'_>)) {
         let Some(slot) = self.slots.get_mut(index) else { return };
         let mut cx = Context {
             rules: &self.rules,
@@ -354,9 +404,10 @@ impl<B: Backend<Waker = Waker>> Worker<B> {
             tally: &mut self.tally,
             codecs: &mut self.codecs,
             spares: &mut self.spares,
+            fan: self.fan.as_deref_mut(),
         };
         let before = slot.session.stage();
-        action(&mut slot.session, &mut cx);
+        action(slot, &mut cx);
         let after = slot.session.stage();
         if before != after {
             match before {
@@ -371,7 +422,7 @@ impl<B: Backend<Waker = Waker>> Worker<B> {
         }
         if after == Stage::Ended {
             self.retire(index);
-        } else if !slot.queued && !slot.blocked && slot.session.wants_to_send(self.traffic) {
+        } else if !slot.queued && !slot.blocked && slot.wants_to_send(self.traffic) {
             slot.queued = true;
             self.ready.push_back(Key { index: index as u32, serial: slot.session.serial() });
         }
@@ -399,6 +450,7 @@ impl<B: Backend<Waker = Waker>> Worker<B> {
         for index in overdue {
             self.touch(index, Session::handle_timeout);
         }
+        self.give_up_messages();
         let given_up = self.origin.give_up(self.now_ns, self.rules.timeout_ns);
         self.tally.counts.faults.add(Fault::NotUp, u64::from(given_up));
     }
@@ -415,7 +467,9 @@ impl<B: Backend<Waker = Waker>> Worker<B> {
             Awaiting::Drained => {
                 self.drain_ns = self.now_ns + DRAIN_NS;
                 let late_ns = self.end_ns.saturating_add(self.rules.timeout_ns);
-                self.now_ns > late_ns || !self.slots.iter().any(|(_, slot)| slot.session.is_busy())
+                let is_busy = self.has_messages_under_way()
+                    || self.slots.iter().any(|(_, slot)| slot.session.is_busy());
+                self.now_ns > late_ns || !is_busy
             }
         };
         if !is_over {
@@ -423,7 +477,11 @@ impl<B: Backend<Waker = Waker>> Worker<B> {
         }
         let what = match self.awaiting {
             Awaiting::Nothing => return,
-            Awaiting::Settled => What::Settled { open: self.open, last_up_ns: self.origin.last_up_ns() },
+            Awaiting::Settled => What::Settled {
+                audience: self.take_seats(),
+                open: self.open,
+                last_up_ns: self.origin.last_up_ns(),
+            },
             Awaiting::Empty => What::Empty,
             Awaiting::Drained => {
                 self.stop();
@@ -454,7 +512,9 @@ impl<B: Backend<Waker = Waker>> Worker<B> {
         let system_calls = self.backend.counters().system_calls;
         self.tally.counts.system_calls = system_calls - self.system_calls;
         self.system_calls = system_calls;
-        Box::new(self.tally.take())
+        let mut parcel = self.tally.take();
+        parcel.fan = self.fan.as_mut().map(|fan| Box::new(fan.parcel()));
+        Box::new(parcel)
     }
 
     fn tell(&self, what: What) {
@@ -475,7 +535,11 @@ fn rules(plan: &Plan) -> Rules {
     let payloads = Payloads::new(plan.sizes, plan.kind, plan.seed);
     let (messages, code) = match plan.scenario {
         Scenario::Churn { messages, code } => (Some(messages), code),
-        Scenario::Echo | Scenario::Idle | Scenario::Storm { .. } | Scenario::Slow { .. } => (None, 1000),
+        Scenario::Echo
+        | Scenario::Idle
+        | Scenario::Storm { .. }
+        | Scenario::Slow { .. }
+        | Scenario::Fanout(_) => (None, 1000),
     };
     let is_closed = plan.load == Load::Closed || messages.is_some();
     let timeout_ns = plan.timeout.as_nanos() as u64;
@@ -490,6 +554,10 @@ fn rules(plan: &Plan) -> Rules {
         close_code: CloseCode::new(code).unwrap_or(CloseCode::NORMAL),
         judges: !matches!(plan.scenario, Scenario::Idle | Scenario::Storm { .. }),
         messages,
+        fanout: plan.scenario.fanout().map(|fanout| {
+            let depth = (plan.load == Load::Closed).then_some(plan.depth);
+            FanRules::new(fanout, depth, plan.seed)
+        }),
     }
 }
 

@@ -35,7 +35,7 @@ fn exit_codes_tell_what_became_of_a_run() {
             "cannot write the results",
         ),
         (format!("echo {url} -c 1 -d 10m --html /nowhere/x.html"), 1, "cannot write the results to /nowhere"),
-        ("echo wss://127.0.0.1/".into(), 2, "wss:// is not supported yet"),
+        ("echo wss://127.0.0.1/ --ca /nowhere".into(), 2, "/nowhere: No such file"),
         (format!("echo {url} --assert speed>1"), 2, "no metric"),
         (format!("echo {url} -s 8 --depth 100"), 2, "--depth is at most 64"),
         ("echo".into(), 2, "Usage"),
@@ -88,6 +88,8 @@ fn json_has_the_fields_that_the_readme_names() {
         format!("storm {} -c 8 --pid {own}", server.url()),
         format!("churn {} -c 4 -d 300ms --warmup 0", server.url()),
         format!("slow {} -c 4 -d 300ms --warmup 0 --share 25%", server.url()),
+        // Each hears itself alone: none of the subscribers hears a publisher.
+        format!("fanout {} -c 2 -d 300ms --warmup 0 --timeout 100ms", server.url()),
     ] {
         let run = run(&format!("{arguments} --quiet --json -"));
         assert_eq!(run.code(), 0, "{arguments}: {}", run.stderr);

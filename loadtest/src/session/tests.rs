@@ -19,6 +19,7 @@ fn rules(sizes: Sizes, messages: Option<u32>) -> Rules {
         close_code: CloseCode::NORMAL,
         judges: true,
         messages,
+        fanout: None,
     }
 }
 
@@ -78,6 +79,7 @@ impl Pair {
             tally: &mut self.tally,
             codecs: &mut self.codecs,
             spares: &mut self.spares,
+            fan: None,
         };
         action(&mut self.session, &mut cx);
     }
