@@ -29,6 +29,7 @@ mod signals;
 mod table;
 mod tally;
 mod target;
+mod trace;
 mod transport;
 mod units;
 mod visits;

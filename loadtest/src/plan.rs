@@ -3,15 +3,21 @@
 use std::{
     net::{IpAddr, SocketAddr},
     path::PathBuf,
+    sync::Arc,
     time::Duration,
 };
 
 use rustix::process::Pid;
 use tidegate_io::Choice;
 use tidegate_tls::ClientConfig;
-use tidegate_wire::message::Kind;
+use tidegate_wire::{extension::DeflateOffer, message::Kind};
 
-use crate::{assertion::Assertion, payload::Sizes, target::Target};
+use crate::{
+    assertion::Assertion,
+    payload::{Fill, Share, Sizes},
+    target::Target,
+    trace::Trace,
+};
 
 /// What sessions do.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -26,6 +32,8 @@ pub(crate) enum Scenario {
     Churn { messages: u32, code: u16 },
     /// As echo, but this share of them does not read.
     Slow { share: f64 },
+    /// Messages as the plan's trace has them, that come back.
+    Replay,
 }
 
 impl Scenario {
@@ -36,6 +44,7 @@ impl Scenario {
             Self::Storm { .. } => "storm",
             Self::Churn { .. } => "churn",
             Self::Slow { .. } => "slow",
+            Self::Replay => "replay",
         }
     }
 }
@@ -73,7 +82,15 @@ pub(crate) struct Plan {
     pub(crate) tls: Option<ClientConfig>,
     pub(crate) load: Load,
     pub(crate) depth: u32,
+    /// The bounds of all messages.
     pub(crate) sizes: Sizes,
+    /// Where sizes come in shares.
+    pub(crate) shares: Vec<Share>,
+    pub(crate) fill: Fill,
+    /// What is played; only in `replay`.
+    pub(crate) trace: Option<Arc<Trace>>,
+    /// What is offered of permessage-deflate.
+    pub(crate) deflate: Option<DeflateOffer>,
     pub(crate) kind: Kind,
     pub(crate) host: String,
     pub(crate) headers: Vec<(String, String)>,

@@ -4,10 +4,11 @@ use tidegate_wire::message::Kind;
 
 use super::Director;
 use crate::{
+    payload::Fill,
     plan::{Load, Plan, Scenario},
     report::{
-        Checked, Churn, Errors, Exact, Generator, Messages, Report, Server, SessionMemory, Sessions,
-        Settings, Spread, Tls,
+        Checked, Churn, Deflate, Errors, Exact, Generator, Messages, Report, Server, SessionMemory, Sessions,
+        Settings, Sized, Spread, Tls,
     },
     tally::Counts,
 };
@@ -21,8 +22,10 @@ impl Director {
         let counts = &self.tally.counts;
         let measured_ns = self.end.at_ns.saturating_sub(self.start.at_ns) as f64;
         let each_s = |count: u64| (measured_ns > 0.0).then(|| count as f64 / measured_ns * 1e9);
-        let has_messages =
-            matches!(plan.scenario, Scenario::Echo | Scenario::Slow { .. } | Scenario::Churn { .. });
+        let has_messages = matches!(
+            plan.scenario,
+            Scenario::Echo | Scenario::Slow { .. } | Scenario::Churn { .. } | Scenario::Replay
+        );
         let messages = has_messages.then(|| Messages {
             answered: counts.answered,
             received: counts.in_window,
@@ -35,7 +38,7 @@ impl Director {
             rate_per_s: each_s(counts.closed_in_window),
         });
         let units = match plan.scenario {
-            Scenario::Echo | Scenario::Slow { .. } => counts.in_window,
+            Scenario::Echo | Scenario::Slow { .. } | Scenario::Replay => counts.in_window,
             Scenario::Churn { .. } => counts.closed_in_window,
             Scenario::Storm { .. } => self.storms.iter().map(|storm| u64::from(storm.up)).sum(),
             Scenario::Idle => 0,
@@ -67,6 +70,7 @@ impl Director {
             messages,
             latency: Spread::of(&self.tally.latency),
             handshake: Spread::of(&self.tally.handshake),
+            deflate: plan.deflate.as_ref().map(|offer| Deflate::of(offer, &counts.deflate)),
             tls: plan.tls.as_ref().map(|_| Tls {
                 handshakes: counts.tls.values().sum(),
                 resumed: counts.tls_resumed,
@@ -172,9 +176,21 @@ fn settings(plan: &Plan, io: tidegate_io::Kind) -> Settings {
         rate_per_s,
         size_min_bytes: plan.sizes.min,
         size_max_bytes: plan.sizes.max,
-        kind: match plan.kind {
-            Kind::Text => "text",
-            Kind::Binary => "binary",
+        kind: match plan.trace.as_ref().map_or(Some(plan.kind), |trace| trace.kind()) {
+            Some(Kind::Text) => "text",
+            Some(Kind::Binary) => "binary",
+            None => "mixed",
+        },
+        sizes: (plan.shares.iter())
+            .map(|share| Sized {
+                share: share.weight,
+                min_bytes: share.sizes.min,
+                max_bytes: share.sizes.max,
+            })
+            .collect(),
+        fill: match plan.fill {
+            Fill::Random => "random",
+            Fill::Json => "json",
         },
         seed: plan.seed,
         io: io.to_string(),

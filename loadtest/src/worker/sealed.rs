@@ -10,13 +10,18 @@ use crate::{
     fault::Fault,
     link::What,
     session::Stage,
-    transport::{Sealed, Transport},
+    transport::{Kept, Sealed, Transport},
 };
 
 impl<B: Backend<Waker = Waker>> Worker<B> {
     /// The transport of a session whose connection is made.
     pub(super) fn transport(&self) -> Result<Transport, Error> {
-        let Some(config) = &self.plan.tls else { return Ok(Transport::Plain) };
+        let Some(config) = &self.plan.tls else {
+            return Ok(match self.rules.offer {
+                None => Transport::Plain,
+                Some(_) => Transport::Sealed(Box::new(Sealed::Kept(Kept::default()))),
+            });
+        };
         let tls = tidegate_tls::Session::client(config, &self.plan.target.host)?;
         Ok(Transport::Sealed(Box::new(Sealed::Tls(tls))))
     }
@@ -68,7 +73,10 @@ impl<B: Backend<Waker = Waker>> Worker<B> {
         let mut failed = None;
         self.act(index, |slot, cx| {
             let Transport::Sealed(sealed) = &mut slot.transport else { return };
-            let Sealed::Tls(tls) = &mut **sealed;
+            let tls = match &mut **sealed {
+                Sealed::Tls(tls) => tls,
+                Sealed::Kept(_) => return slot.session.handle_bytes(bytes, cx),
+            };
             let was_open = tls.is_open();
             let verdict = tls.handle_ciphertext(bytes, &mut plaintext);
             if !was_open && tls.is_open() {
