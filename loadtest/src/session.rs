@@ -9,12 +9,14 @@
 //! changes nothing: [`Session::handle_sent`] tells how much of it the kernel took, and where a frame was cut it is made
 //! again from there. So no bytes are kept for sending, however little the server reads.
 
+mod deflated;
+
 use tidegate_wire::{
     HeadLimits, Limits, Role,
     close::{CloseCode, CloseFrame},
     deflate::{Codecs, Compression},
-    extension::{DeflateOffer, DeflateParams},
-    frame::{ControlFrame, Head, Opcode, encode_header},
+    extension::DeflateOffer,
+    frame::ControlFrame,
     handshake::{Offer, verify_response},
     http::{BadResponse, HeadScanner, ResponseHead, Scan},
     message::{Cursor, DecodeContext, Decoder, Event, Kind, Spares},
@@ -421,42 +423,6 @@ impl Session {
         &out[..count]
     }
 
-    /// Writes whole frames, messages deflated, until there are [`SEALED_BYTES`].
-    fn write_deflated(&mut self, staging: &mut Staging, now_ns: u64, cx: &mut Context<'_>) {
-        let Staging { frames, payload, deflated } = staging;
-        frames.clear();
-        for control in [&mut self.pong, &mut self.close] {
-            if let Some(control) = control.take() {
-                frames.extend_from_slice(&control.frame[control.sent..]);
-            }
-        }
-        while frames.len() < SEALED_BYTES
-            && matches!(self.state, State::Open)
-            && self.allowed(cx.traffic) > 0
-            && let Some(compression) = &mut self.compression
-        {
-            let number = self.next;
-            payload.clear();
-            deflated.clear();
-            let payloads = &cx.rules.payloads;
-            let due_ns = due_ns(self.first_due_ns, self.serial, number, now_ns, cx.traffic, cx.rules);
-            payloads.put_payload(payload, &Message { serial: self.serial, number, due_ns });
-            compression.deflate(cx.codecs, payload, deflated);
-            let mask = payloads.mask(self.serial, number);
-            let opcode = Opcode::from(payloads.kind_of(self.serial, number));
-            let head = Head { fin: true, rsv1: true, opcode, len: deflated.len() as u64, mask: Some(mask) };
-            let mut header = [0; 16];
-            let header_len = encode_header(&mut header, &head);
-            frames.extend_from_slice(&header[..header_len]);
-            tidegate_simd::unmask(deflated, mask, 0);
-            frames.extend_from_slice(deflated);
-            let counts = &mut cx.tally.counts.deflate;
-            counts.sent_payload_bytes += payload.len() as u64;
-            counts.sent_wire_bytes += (header_len + deflated.len()) as u64;
-            self.message_sent(due_ns, now_ns, cx);
-        }
-    }
-
     fn put_frames(&self, out: &mut [u8], traffic: Traffic, now_ns: u64, rules: &Rules) -> usize {
         let mut used = 0;
         let mut number = self.next;
@@ -598,20 +564,6 @@ impl Session {
                 None
             }
         }
-    }
-
-    /// What the server made of the offer.
-    fn agree(&mut self, params: Option<DeflateParams>, cx: &mut Context<'_>) {
-        if cx.rules.offer.is_none() {
-            return;
-        }
-        let Some(params) = params else {
-            cx.tally.counts.deflate.declined += 1;
-            return;
-        };
-        let compression = Compression::new(params, Role::Client, cx.codecs);
-        cx.tally.counts.deflate.agreed(&params, compression.looks_back());
-        self.compression = Some(compression);
     }
 
     fn read(&mut self, bytes: &mut [u8], cx: &mut Context<'_>) {

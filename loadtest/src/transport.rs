@@ -14,14 +14,14 @@ pub(crate) const SEALED_BYTES: usize = 64 << 10;
 pub(crate) enum Transport {
     /// The bytes are what they are.
     Plain,
-    Sealed(Box<Sealed>),
+    Sealed(Sealed),
 }
 
 /// A transport whose bytes are kept.
 pub(crate) enum Sealed {
-    Tls(Session),
+    Tls(Box<Session>),
     /// What was deflated.
-    Kept(Kept),
+    Kept(Box<Kept>),
 }
 
 /// Bytes that wait. Without memory where none do.
@@ -75,7 +75,7 @@ impl Sealed {
             Self::Kept(kept) => {
                 kept.sent += count;
                 if kept.sent == kept.bytes.len() {
-                    *kept = Kept::default();
+                    **kept = Kept::default();
                 }
             }
         }

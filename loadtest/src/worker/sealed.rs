@@ -10,7 +10,7 @@ use crate::{
     fault::Fault,
     link::What,
     session::Stage,
-    transport::{Kept, Sealed, Transport},
+    transport::{Sealed, Transport},
 };
 
 impl<B: Backend<Waker = Waker>> Worker<B> {
@@ -19,11 +19,11 @@ impl<B: Backend<Waker = Waker>> Worker<B> {
         let Some(config) = &self.plan.tls else {
             return Ok(match self.rules.offer {
                 None => Transport::Plain,
-                Some(_) => Transport::Sealed(Box::new(Sealed::Kept(Kept::default()))),
+                Some(_) => Transport::Sealed(Sealed::Kept(Box::default())),
             });
         };
         let tls = tidegate_tls::Session::client(config, &self.plan.target.host)?;
-        Ok(Transport::Sealed(Box::new(Sealed::Tls(tls))))
+        Ok(Transport::Sealed(Sealed::Tls(Box::new(tls))))
     }
 
     /// Seals what a session wants to send, unless something waits already, and adds what waits to the turn's sends.
@@ -73,7 +73,7 @@ impl<B: Backend<Waker = Waker>> Worker<B> {
         let mut failed = None;
         self.act(index, |slot, cx| {
             let Transport::Sealed(sealed) = &mut slot.transport else { return };
-            let tls = match &mut **sealed {
+            let tls = match sealed {
                 Sealed::Tls(tls) => tls,
                 Sealed::Kept(_) => return slot.session.handle_bytes(bytes, cx),
             };
