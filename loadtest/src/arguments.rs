@@ -1,5 +1,7 @@
 //! The command line.
 
+mod fanout;
+
 use std::{
     fs,
     net::{IpAddr, SocketAddr},
@@ -14,8 +16,11 @@ use tidegate_io::Choice;
 use tidegate_tls::{ClientConfig, ClientOptions, Trust};
 use tidegate_wire::{close::CloseCode, extension::DeflateOffer, http, message::Kind};
 
+use self::fanout::FanoutArguments;
 use crate::{
     assertion::Assertion,
+    compare::CompareArguments,
+    part::Part,
     payload::{Fill, Payloads, Share, Sizes},
     plan::{Json, Load, Plan, Scenario},
     target::{Scheme, Target},
@@ -25,10 +30,12 @@ use crate::{
 
 /// The longest message.
 const MOST_BYTES: usize = 64 * 1024 * 1024;
+/// The most threads of all processes: their number is in a session's.
+const MOST_THREADS: u32 = 255;
 /// The most messages under way for a session where it must remember when each was due.
 const MOST_REMEMBERED: u32 = 64;
 
-/// Load for WebSocket servers: echo, idle sessions, connection storms, churn, slow readers.
+/// Load for WebSocket servers: echo, idle sessions, connection storms, churn, slow readers, fan-out.
 ///
 /// Latencies count from when a message was due, so that a server that stalls cannot hide it (with -R).
 #[derive(Debug, Parser)]
@@ -58,6 +65,10 @@ enum Command {
     Slow(SlowArguments),
     /// Send messages with the sizes and gaps of a file
     Replay(ReplayArguments),
+    /// Start servers in turn under the same loads, and compare what they cost
+    Compare(CompareArguments),
+    /// Publish to many: when each message reached the first, the median and the last of its subscribers
+    Fanout(FanoutArguments),
 }
 
 #[derive(Args, Debug)]
@@ -71,6 +82,12 @@ struct Common {
     /// Threads, with a part of the sessions each
     #[arg(short, long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=255))]
     threads: u32,
+    /// Processes, with so many threads and a part of the sessions each: for more sessions than one may have descriptors
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=255))]
+    processes: u32,
+    /// Which part of a run this process has: given by the first one
+    #[arg(long, hide = true, value_parser = Part::parse)]
+    part: Option<Part>,
     /// How long an answer may take, be it to a connect, an upgrade or a message
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = units::duration)]
     timeout: Duration,
@@ -113,6 +130,9 @@ struct Common {
     /// Write the results as JSON; `-`: to standard output, in place of the table
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// Write the results as one HTML page with plots, for a browser without network
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
     /// No line each second, and no progress
     #[arg(long)]
     quiet: bool,
@@ -256,6 +276,15 @@ enum Io {
     Epoll,
 }
 
+/// What this process is for.
+#[derive(Debug)]
+pub(crate) enum Job {
+    /// One run.
+    Run(Box<Plan>),
+    /// Runs against several servers, each with a plan of its own.
+    Compare(CompareArguments),
+}
+
 /// Why there is no plan.
 #[derive(Debug)]
 pub(crate) enum NoPlan {
@@ -275,12 +304,14 @@ impl Arguments {
     ///
     /// # Errors
     /// See [`NoPlan`].
-    pub(crate) fn plan(self) -> Result<Plan, NoPlan> {
+    pub(crate) fn job(self) -> Result<Job, NoPlan> {
         let open = |rate: Option<f64>| rate.map_or(Load::Closed, |rate| Load::Open { rate });
-        match self.command {
+        let plan = match self.command {
+            Command::Compare(compare) => return Ok(Job::Compare(compare)),
             Command::Echo(echo) => echo.plan(Scenario::Echo),
             Command::Replay(replay) => replay.plan(),
             Command::Slow(slow) => slow.echo.plan(Scenario::Slow { share: slow.share }),
+            Command::Fanout(fanout) => fanout.plan(),
             Command::Idle(idle) => {
                 idle.common.plan(Scenario::Idle, None, Load::Closed, idle.duration, Duration::ZERO)
             }
@@ -293,7 +324,8 @@ impl Arguments {
                 let messages = Some(&churn.messages);
                 churn.common.plan(scenario, messages, open(churn.rate), churn.duration, churn.warmup)
             }
-        }
+        };
+        plan.map(|plan| Job::Run(Box::new(plan)))
     }
 }
 
@@ -322,10 +354,33 @@ impl ReplayArguments {
     }
 }
 
+/// Whether these are the words of one run.
+///
+/// # Errors
+/// What is wrong with them.
+pub(crate) fn accepts<'a>(words: impl IntoIterator<Item = &'a str>) -> Result<(), String> {
+    let parsed = Arguments::try_parse_from(["tidegate-loadtest"].into_iter().chain(words));
+    let error = match parsed.map(Arguments::job) {
+        Ok(Ok(Job::Run(_))) => return Ok(()),
+        Ok(Ok(Job::Compare(_))) => return Err("a comparison is no load".to_owned()),
+        Ok(Err(NoPlan::Fault(message))) => return Err(message),
+        Ok(Err(NoPlan::Usage(error))) | Err(error) => error.to_string(),
+    };
+    // The first paragraph: what follows is how to use it.
+    let lines = error.trim_start_matches("error: ").lines().take_while(|line| !line.is_empty());
+    Err(lines.map(str::trim).collect::<Vec<_>>().join(" "))
+}
+
 impl EchoArguments {
     fn plan(self, scenario: Scenario) -> Result<Plan, NoPlan> {
         let load = self.rate.map_or(Load::Closed, |rate| Load::Open { rate });
         self.common.plan(scenario, Some(&self.messages), load, self.duration, self.warmup)
+    }
+}
+
+impl Messages {
+    fn kind(&self) -> Kind {
+        if self.text { Kind::Text } else { Kind::Binary }
     }
 }
 
@@ -339,7 +394,7 @@ impl Common {
         warmup: Duration,
     ) -> Result<Plan, NoPlan> {
         let sizes = messages.map_or(Sizes { min: 0, max: 0 }, |messages| messages.size.sizes);
-        let kind = if messages.is_some_and(|messages| messages.text) { Kind::Text } else { Kind::Binary };
+        let kind = messages.map_or(Kind::Binary, Messages::kind);
         let depth = messages.map_or(1, |messages| messages.depth);
         let closed = load == Load::Closed || matches!(scenario, Scenario::Churn { .. });
         if closed && depth > MOST_REMEMBERED && !Payloads::new(sizes, kind, 0).tell_time() {
@@ -369,21 +424,28 @@ impl Common {
             | Scenario::Idle
             | Scenario::Churn { .. }
             | Scenario::Slow { .. }
+            | Scenario::Fanout(_)
             | Scenario::Replay => 100,
         });
+        let all = self.threads.saturating_mul(self.processes);
+        if all > MOST_THREADS {
+            return Err(usage(&format!("--threads times --processes is at most {MOST_THREADS}")));
+        }
         let threads = match scenario {
             // Each thread has one that reads and one that does not.
             Scenario::Slow { .. } if self.connections < 2 => {
                 return Err(usage("slow needs two sessions at least: one that reads, and one that does not"));
             }
-            Scenario::Slow { .. } => self.threads.min(self.connections / 2),
+            Scenario::Slow { .. } => all.min(self.connections / 2),
+            // Each thread has a session.
+            Scenario::Fanout(fanout) => all.min(fanout.publishers.max(fanout.subscribers)),
             Scenario::Echo
             | Scenario::Idle
             | Scenario::Storm { .. }
             | Scenario::Churn { .. }
-            | Scenario::Replay => self.threads.min(self.connections),
+            | Scenario::Replay => all.min(self.connections),
         };
-        let seed = match self.seed {
+        let seed = match self.part.map(|part| part.seed).or(self.seed) {
             Some(seed) => seed,
             None => getrandom::u64().map_err(|error| NoPlan::Fault(format!("no random seed: {error}")))?,
         };
@@ -393,6 +455,9 @@ impl Common {
             address,
             connections: self.connections,
             threads,
+            // No process is without a thread.
+            processes: threads.div_ceil(threads.div_ceil(self.processes)),
+            part_of_run: self.part,
             duration,
             warmup,
             timeout: self.timeout,
@@ -421,6 +486,7 @@ impl Common {
             json: self
                 .json
                 .map(|path| if path.as_os_str() == "-" { Json::StandardOutput } else { Json::File(path) }),
+            html: self.html,
             quiet: self.quiet,
             seed,
             io: match self.io {
@@ -557,7 +623,10 @@ mod tests {
 
     fn plan(arguments: &[&str]) -> Plan {
         let all = [&["tidegate-loadtest"], arguments].concat();
-        Arguments::try_parse_from(all).unwrap().plan().unwrap()
+        match Arguments::try_parse_from(all).unwrap().job().unwrap() {
+            Job::Run(plan) => *plan,
+            Job::Compare(_) => panic!("one run was asked for"),
+        }
     }
 
     #[test]
@@ -660,7 +729,7 @@ mod tests {
             &["echo", "wss://127.0.0.1:9", "--ca", "/nowhere"],
         ] {
             let parsed = Arguments::try_parse_from([&["tidegate-loadtest"], arguments].concat()).unwrap();
-            assert!(matches!(parsed.plan(), Err(NoPlan::Usage(_))), "{arguments:?}");
+            assert!(matches!(parsed.job(), Err(NoPlan::Usage(_))), "{arguments:?}");
         }
     }
 }

@@ -128,7 +128,7 @@ impl Fault {
 }
 
 /// How often each kind was met.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, serde::Deserialize, serde::Serialize)]
 pub(crate) struct Faults([u64; Fault::ALL.len()]);
 
 impl Faults {

@@ -167,9 +167,14 @@ impl Payloads {
         self
     }
 
-    /// The kind of all messages; `None` where they have either.
-    pub(crate) fn kind(&self) -> Option<Kind> {
-        (!self.is_mixed).then_some(self.kind)
+    /// The kind of all messages, unless they [are mixed](Self::is_mixed).
+    pub(crate) fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// Whether there are messages of each kind.
+    pub(crate) fn is_mixed(&self) -> bool {
+        self.is_mixed
     }
 
     #[inline]
@@ -275,6 +280,22 @@ impl Payloads {
             written += count;
         }
         written
+    }
+
+    /// The session that a message says to be of; `None` where it cannot say that.
+    #[inline]
+    pub(crate) fn owner(&self, payload: &[u8]) -> Option<u32> {
+        if layout(self.kind, payload.len()) != Layout::Fields {
+            return None;
+        }
+        match self.kind {
+            Kind::Binary => payload.first_chunk().map(|bytes| u32::from_le_bytes(*bytes)),
+            // Three bytes are four characters: the first four bytes lie in eight.
+            Kind::Text => {
+                let (low, high) = (sextets(payload.get(..4)?)?, sextets(payload.get(4..6)?)?);
+                Some((low | high << 24) as u32)
+            }
+        }
     }
 
     /// Judges an echo of session `serial` that came as `kind`, of which number `expected` is awaited next.
@@ -547,6 +568,7 @@ mod tests {
                     let bytes = payload(&payloads, &message);
                     assert!(kind == Kind::Binary || bytes.iter().all(u8::is_ascii_graphic));
                     let due_ns = payloads.tell_time().then_some(message.due_ns);
+                    assert_eq!(payloads.owner(&bytes), due_ns.map(|_| message.serial), "{kind:?} {size}");
                     for expected in [number, number.saturating_sub(3), number + 3] {
                         let read = payloads.read(message.serial, expected, kind, &bytes);
                         assert_eq!(

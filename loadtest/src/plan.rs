@@ -2,7 +2,8 @@
 
 use std::{
     net::{IpAddr, SocketAddr},
-    path::PathBuf,
+    ops::Range,
+    path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
@@ -14,6 +15,8 @@ use tidegate_wire::{extension::DeflateOffer, message::Kind};
 
 use crate::{
     assertion::Assertion,
+    fanout::Fanout,
+    part::Part,
     payload::{Fill, Share, Sizes},
     target::Target,
     trace::Trace,
@@ -34,9 +37,24 @@ pub(crate) enum Scenario {
     Slow { share: f64 },
     /// Messages as the plan's trace has them, that come back.
     Replay,
+    /// Some publish, others subscribe.
+    Fanout(Fanout),
 }
 
 impl Scenario {
+    /// Who takes part in a fan-out.
+    pub(crate) fn fanout(self) -> Option<Fanout> {
+        match self {
+            Self::Fanout(fanout) => Some(fanout),
+            Self::Echo
+            | Self::Idle
+            | Self::Storm { .. }
+            | Self::Churn { .. }
+            | Self::Slow { .. }
+            | Self::Replay => None,
+        }
+    }
+
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Echo => "echo",
@@ -45,6 +63,7 @@ impl Scenario {
             Self::Churn { .. } => "churn",
             Self::Slow { .. } => "slow",
             Self::Replay => "replay",
+            Self::Fanout(_) => "fanout",
         }
     }
 }
@@ -65,6 +84,15 @@ pub(crate) enum Json {
     File(PathBuf),
 }
 
+impl Json {
+    pub(crate) fn path(&self) -> Option<&Path> {
+        match self {
+            Self::StandardOutput => None,
+            Self::File(path) => Some(path),
+        }
+    }
+}
+
 /// A whole run.
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
@@ -72,7 +100,12 @@ pub(crate) struct Plan {
     pub(crate) target: Target,
     pub(crate) address: SocketAddr,
     pub(crate) connections: u32,
+    /// Of all processes.
     pub(crate) threads: u32,
+    /// 1: this one. More: so many others.
+    pub(crate) processes: u32,
+    /// This is one of these others.
+    pub(crate) part_of_run: Option<Part>,
     pub(crate) duration: Duration,
     pub(crate) warmup: Duration,
     pub(crate) timeout: Duration,
@@ -100,12 +133,35 @@ pub(crate) struct Plan {
     pub(crate) pids: Vec<Pid>,
     pub(crate) assertions: Vec<Assertion>,
     pub(crate) json: Option<Json>,
+    /// Where the page goes.
+    pub(crate) html: Option<PathBuf>,
     pub(crate) quiet: bool,
     pub(crate) seed: u64,
     pub(crate) io: Choice,
 }
 
 impl Plan {
+    /// How many of its first `total` sessions are thread `index`'s.
+    pub(crate) fn sessions(&self, total: u32, index: u32) -> u32 {
+        match self.scenario {
+            Scenario::Fanout(fanout) if total == self.connections => fanout.sessions(index, self.threads),
+            Scenario::Fanout(_)
+            | Scenario::Echo
+            | Scenario::Idle
+            | Scenario::Storm { .. }
+            | Scenario::Churn { .. }
+            | Scenario::Slow { .. }
+            | Scenario::Replay => self.part(total, index),
+        }
+    }
+
+    /// The workers of a process.
+    pub(crate) fn workers_of(&self, process: u32) -> Range<usize> {
+        let each = self.threads.div_ceil(self.processes);
+        let start = (each * process).min(self.threads);
+        start as usize..(start + each).min(self.threads) as usize
+    }
+
     /// Which part of `total` falls to thread `index`.
     pub(crate) fn part(&self, total: u32, index: u32) -> u32 {
         total / self.threads + u32::from(index < total % self.threads)

@@ -11,6 +11,7 @@ use tidegate_wire::extension::DeflateOffer;
 use crate::{
     assertion::Metric,
     fault::Fault,
+    spectrum::{Step, spectrum},
     tally::{self, Times},
 };
 
@@ -35,6 +36,7 @@ pub(crate) struct Report {
     pub(crate) tls: Option<Tls>,
     pub(crate) storms: Vec<Storm>,
     pub(crate) churn: Option<Churn>,
+    pub(crate) fanout: Option<FanoutReport>,
     pub(crate) errors: Errors,
     pub(crate) server: Option<Server>,
     pub(crate) session_memory: Option<SessionMemory>,
@@ -50,12 +52,16 @@ pub(crate) struct Report {
 pub(crate) struct Exact {
     pub(crate) latency: Times,
     pub(crate) handshake: Times,
+    /// Until the first, the median and the last subscriber had a message.
+    pub(crate) fan: Option<Box<[Times; 3]>>,
 }
 
 #[derive(Debug, Serialize)]
 pub(crate) struct Settings {
     pub(crate) connections: u32,
+    /// Of all processes.
     pub(crate) threads: u32,
+    pub(crate) processes: u32,
     pub(crate) duration_s: f64,
     pub(crate) warmup_s: f64,
     pub(crate) timeout_s: f64,
@@ -114,6 +120,8 @@ pub(crate) struct Spread {
     pub(crate) p99_us: f64,
     pub(crate) p99_9_us: f64,
     pub(crate) max_us: f64,
+    /// Many more percentiles.
+    pub(crate) spectrum: Vec<Step>,
 }
 
 /// A share of all messages.
@@ -209,6 +217,37 @@ pub(crate) struct Churn {
     pub(crate) rate_per_s: Option<f64>,
 }
 
+/// What became of messages that were published. Counts are of the measured time but for `expected` and those after it.
+#[derive(Debug, Serialize)]
+pub(crate) struct FanoutReport {
+    pub(crate) adapter: &'static str,
+    pub(crate) publishers: u32,
+    pub(crate) subscribers: u32,
+    pub(crate) topics: u32,
+    /// Messages that were due in the measured time and were sent.
+    pub(crate) published: u64,
+    pub(crate) published_per_s: Option<f64>,
+    /// That came in the measured time, those to publishers among them.
+    pub(crate) deliveries: u64,
+    pub(crate) deliveries_per_s: Option<f64>,
+    /// Of `published`: those that all subscribers got who were there, and those that were given up.
+    pub(crate) complete: u64,
+    pub(crate) incomplete: u64,
+    /// Of `complete`: from when it was due until so many had it.
+    pub(crate) first: Option<Spread>,
+    pub(crate) median: Option<Spread>,
+    pub(crate) last: Option<Spread>,
+    /// Deliveries to subscribers that were owed for all that was published.
+    pub(crate) expected: u64,
+    pub(crate) lost: u64,
+    pub(crate) duplicate: u64,
+    pub(crate) reordered: u64,
+    pub(crate) corrupt: u64,
+    /// Deliveries to publishers: of what others published, and of what they did.
+    pub(crate) to_publishers: u64,
+    pub(crate) to_senders: u64,
+}
+
 #[derive(Debug, Serialize)]
 pub(crate) struct Errors {
     pub(crate) total: u64,
@@ -301,7 +340,6 @@ pub(crate) struct Checked {
     /// In nanoseconds, bytes, or a count.
     pub(crate) value: Option<f64>,
     /// For people.
-    #[serde(skip)]
     pub(crate) shown: String,
 }
 
@@ -318,6 +356,7 @@ impl Spread {
             p99_us: us(99.0)?,
             p99_9_us: us(99.9)?,
             max_us: us(100.0)?,
+            spectrum: spectrum(times),
         })
     }
 }
@@ -349,6 +388,10 @@ impl Report {
         match metric {
             Metric::Latency(percentile) => self.exact.latency.percentile_ns(percentile),
             Metric::LatencyMean => self.exact.latency.mean_ns(),
+            Metric::Fan(reach, percentile) => {
+                self.exact.fan.as_ref()?[reach as usize].percentile_ns(percentile)
+            }
+            Metric::DeliveriesRate => self.fanout.as_ref()?.deliveries_per_s,
             Metric::Handshake(percentile) => self.exact.handshake.percentile_ns(percentile),
             Metric::Rate => self.rate(),
             Metric::Messages => Some(self.messages.as_ref()?.answered as f64),

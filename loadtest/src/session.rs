@@ -23,6 +23,7 @@ use tidegate_wire::{
 };
 
 use crate::{
+    fanout::{Fan, FanRules, Seat},
     fault::Fault,
     payload::{Answer, Message, Payloads, Wrong},
     random::mix,
@@ -75,6 +76,8 @@ pub(crate) struct Rules {
     pub(crate) messages: Option<u32>,
     /// Places for the times of messages that do not tell them.
     pub(crate) stamps: usize,
+    /// In `fanout`.
+    pub(crate) fanout: Option<FanRules>,
 }
 
 /// Where sessions write what others keep for them: their memory is used again and again.
@@ -94,6 +97,8 @@ pub(crate) struct Context<'a> {
     pub(crate) tally: &'a mut Tally,
     pub(crate) codecs: &'a mut Codecs,
     pub(crate) spares: &'a mut Spares,
+    /// In `fanout`.
+    pub(crate) fan: Option<&'a mut Fan>,
 }
 
 /// Where a session stands, for whoever counts.
@@ -170,6 +175,8 @@ pub(crate) struct Session {
     close: Option<Box<Control>>,
     /// When messages were due that do not tell it, by their number modulo the length.
     stamps: Box<[u64]>,
+    /// In `fanout`: what it publishes, and whom it hears.
+    seat: Option<Box<Seat>>,
 }
 
 impl Session {
@@ -195,6 +202,26 @@ impl Session {
             pong: None,
             close: None,
             stamps: Box::default(),
+            seat: None,
+        }
+    }
+
+    /// Takes part in the fan-out.
+    pub(crate) fn sit(&mut self, seat: Seat) {
+        self.seat = Some(Box::new(seat));
+    }
+
+    pub(crate) fn seat(&self) -> Option<&Seat> {
+        self.seat.as_deref()
+    }
+
+    /// Does something with its part in the fan-out, where it has one and is up.
+    pub(crate) fn with_seat(&mut self, now_ns: u64, action: impl FnOnce(&mut Seat)) {
+        if let (State::Open, Some(seat)) = (&self.state, &mut self.seat) {
+            if !seat.is_busy() {
+                self.progress_ns = now_ns;
+            }
+            action(seat);
         }
     }
 
@@ -209,6 +236,7 @@ impl Session {
     pub(crate) fn stage(&self) -> Stage {
         match self.state {
             State::Connecting | State::Handshake(_) => Stage::Pending,
+            State::Open if self.seat().is_some_and(Seat::awaits_subscription) => Stage::Pending,
             State::Open => Stage::Open,
             State::Closing { .. } => Stage::Closing,
             State::Ended => Stage::Ended,
@@ -218,6 +246,7 @@ impl Session {
     /// Whether an answer or a send is awaited.
     pub(crate) fn is_busy(&self) -> bool {
         match self.state {
+            State::Open if self.seat.is_some() => self.seat().is_some_and(Seat::is_busy),
             State::Open => !self.is_slow && (self.awaited() > 0 || self.owed > 0 || self.cut > 0),
             State::Connecting | State::Handshake(_) | State::Closing { .. } => true,
             State::Ended => false,
@@ -241,8 +270,14 @@ impl Session {
         match &self.state {
             State::Connecting | State::Ended => false,
             State::Handshake(handshake) => handshake.sent < handshake.request.len(),
-            State::Open => self.cut > 0 || self.pong.is_some() || self.allowed(traffic) > 0,
-            State::Closing { .. } => self.cut > 0 || self.pong.is_some() || self.close.is_some(),
+            State::Open => {
+                let has_more = self.seat().is_some_and(|seat| !seat.outgoing().is_empty());
+                self.cut > 0 || self.pong.is_some() || has_more || self.allowed(traffic) > 0
+            }
+            State::Closing { .. } => {
+                let is_cut = self.seat().is_some_and(Seat::is_cut);
+                self.cut > 0 || self.pong.is_some() || is_cut || self.close.is_some()
+            }
         }
     }
 
@@ -330,6 +365,14 @@ impl Session {
             self.cut = 0;
             self.message_sent(self.cut_due_ns, sent_ns, cx);
         }
+        if let Some(seat) = &mut self.seat {
+            if count > 0 {
+                self.progress_ns = sent_ns;
+            }
+            if seat.is_cut() {
+                left = seat.handle_sent(left, sent_ns, cx);
+            }
+        }
         for control in [&mut self.pong, &mut self.close] {
             if let Some(frame) = control {
                 let rest = frame.frame.len() - frame.sent;
@@ -340,6 +383,10 @@ impl Session {
                 left -= rest;
                 *control = None;
             }
+        }
+        if let Some(seat) = &mut self.seat {
+            seat.handle_sent(left, sent_ns, cx);
+            return;
         }
         while left > 0 {
             let len = cx.rules.payloads.frame_len(self.serial, self.next);
@@ -434,6 +481,14 @@ impl Session {
             }
             number += 1;
         }
+        let mut waiting = self.seat().map_or(&[][..], Seat::outgoing);
+        if self.seat().is_some_and(Seat::is_cut) {
+            used = put(out, waiting);
+            if used < waiting.len() {
+                return used;
+            }
+            waiting = &[];
+        }
         for control in [&self.pong, &self.close].into_iter().flatten() {
             let rest = &control.frame[control.sent..];
             let count = put(&mut out[used..], rest);
@@ -445,6 +500,7 @@ impl Session {
         if matches!(self.state, State::Closing { .. }) {
             return used;
         }
+        used += put(&mut out[used..], waiting);
         for _ in 0..self.allowed(traffic) {
             if used == out.len() {
                 break;
@@ -552,6 +608,9 @@ impl Session {
                     cx.tally.handshake.record(cx.now_ns.saturating_sub(self.begun_ns));
                 }
                 self.close_after_last(cx);
+                if let Some(seat) = &mut self.seat {
+                    seat.handle_up(cx);
+                }
                 Some(end - before)
             }
             Err(BadResponse::Status(status)) => {
@@ -608,6 +667,10 @@ impl Session {
     /// A message came.
     #[inline]
     fn message(&mut self, kind: Kind, payload: &[u8], cx: &mut Context<'_>) {
+        if let Some(seat) = &mut self.seat {
+            seat.handle_message(kind, payload, cx);
+            return;
+        }
         let counts = &mut cx.tally.counts;
         counts.received += 1;
         if cx.window.contains(cx.now_ns) {
@@ -621,12 +684,12 @@ impl Session {
             return;
         }
         let payloads = &cx.rules.payloads;
-        if self.awaited() > 0 && payloads.kind().is_some_and(|sent| sent != kind) {
+        if self.awaited() > 0 && !payloads.is_mixed() && payloads.kind() != kind {
             cx.tally.fault(Fault::WrongKind);
         }
         let answer = payloads.read(self.serial, self.expected, kind, payload);
         if let Ok(Answer { number, .. }) = answer
-            && payloads.kind().is_none()
+            && payloads.is_mixed()
             && payloads.kind_of(self.serial, number) != kind
         {
             cx.tally.fault(Fault::WrongKind);
@@ -748,6 +811,10 @@ impl Session {
         }
         if let Some(fault) = fault {
             cx.tally.fault(fault);
+        }
+        if let Some(mut seat) = self.seat.take() {
+            cx.tally.counts.faults.add(Fault::Unsent, seat.unsent());
+            seat.handle_end(cx);
         }
         let faults = &mut cx.tally.counts.faults;
         faults.add(Fault::Lost, u64::from(self.missing.count_ones()));

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use crate::{
-    report::{Report, Spread},
+    report::{FanoutReport, Report, Spread},
     units::{show_bytes, show_count, show_ns},
 };
 
@@ -45,6 +45,9 @@ impl Table {
             format!("{} sessions, {} threads", show_count(f64::from(settings.connections)), settings.threads);
         if settings.threads == 1 {
             how.pop();
+        }
+        if settings.processes > 1 {
+            let _ = write!(how, " in {} processes", settings.processes);
         }
         if report.messages.is_some() {
             let (min, max) = (settings.size_min_bytes as f64, settings.size_max_bytes as f64);
@@ -146,6 +149,29 @@ impl Table {
             self.row("messages", &text);
         }
         self.spread("latency", report.latency.as_ref());
+        if let Some(fanout) = &report.fanout {
+            self.fanout(fanout);
+        }
+    }
+
+    fn fanout(&mut self, fanout: &FanoutReport) {
+        self.spread("first", fanout.first.as_ref());
+        self.spread("median", fanout.median.as_ref());
+        self.spread("last", fanout.last.as_ref());
+        let count = |count: u64| show_count(count as f64);
+        let mut text = format!(
+            "{}/s by {}, to {} on {} topic{}; all got {}",
+            show_count(fanout.published_per_s.unwrap_or(0.0)),
+            count(u64::from(fanout.publishers)),
+            count(u64::from(fanout.subscribers)),
+            count(u64::from(fanout.topics)),
+            if fanout.topics == 1 { "" } else { "s" },
+            count(fanout.complete)
+        );
+        if fanout.incomplete > 0 {
+            let _ = write!(text, ", not all {}", count(fanout.incomplete));
+        }
+        self.row("published", &text);
     }
 
     fn errors(&mut self, report: &Report) {
@@ -280,6 +306,7 @@ fn unit(report: &Report) -> &'static str {
     match report.scenario {
         "storm" => "handshake",
         "churn" => "session",
+        "fanout" => "delivery",
         _ => "message",
     }
 }

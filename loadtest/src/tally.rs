@@ -3,9 +3,13 @@
 use std::collections::BTreeMap;
 
 use hdrhistogram::Histogram;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use tidegate_wire::extension::DeflateParams;
 
-use crate::fault::{Fault, Faults};
+use crate::{
+    fanout::FanParcel,
+    fault::{Fault, Faults},
+};
 
 /// The longest time that a histogram tells apart, in nanoseconds: an hour.
 const LONGEST_NS: u64 = 3_600_000_000_000;
@@ -30,7 +34,7 @@ impl Window {
 }
 
 /// Counts.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Counts {
     /// Messages that came.
     pub(crate) received: u64,
@@ -55,7 +59,7 @@ pub(crate) struct Counts {
     /// System calls of the backend.
     pub(crate) system_calls: u64,
     /// TLS handshakes that were done, by version and cipher suite.
-    pub(crate) tls: BTreeMap<(&'static str, &'static str), u64>,
+    pub(crate) tls: BTreeMap<String, u64>,
     /// Of them, those that resumed an earlier session.
     pub(crate) tls_resumed: u64,
     pub(crate) deflate: Deflate,
@@ -83,7 +87,7 @@ impl Counts {
         self.tls_resumed += other.tls_resumed;
         self.deflate.merge(&other.deflate);
         for (suite, count) in &other.tls {
-            *self.tls.entry(*suite).or_default() += count;
+            *self.tls.entry(suite.clone()).or_default() += count;
         }
         for (status, count) in &other.statuses {
             *self.statuses.entry(*status).or_default() += count;
@@ -95,7 +99,7 @@ impl Counts {
 }
 
 /// What was counted of permessage-deflate.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Deflate {
     /// Sessions that agreed on it,
     pub(crate) agreed: u64,
@@ -151,6 +155,11 @@ impl Times {
         self.0.saturating_record(ns);
     }
 
+    /// Counts the same time so often.
+    pub(crate) fn record_many(&mut self, ns: u64, count: u32) {
+        self.0.saturating_record_n(ns, u64::from(count));
+    }
+
     pub(crate) fn merge(&mut self, other: &Self) {
         self.0.add(&other.0).expect("all have the same bounds");
     }
@@ -183,6 +192,24 @@ impl Times {
     }
 }
 
+/// On its way between processes: each value that was met, and how often. They fall into the same buckets again.
+impl Serialize for Times {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer
+            .collect_seq(self.0.iter_recorded().map(|met| (met.value_iterated_to(), met.count_at_value())))
+    }
+}
+
+impl<'de> Deserialize<'de> for Times {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let mut times = Self::new();
+        for (ns, count) in Vec::<(u64, u64)>::deserialize(deserializer)? {
+            times.0.saturating_record_n(ns, count);
+        }
+        Ok(times)
+    }
+}
+
 /// What was counted and measured.
 #[derive(Debug)]
 pub(crate) struct Tally {
@@ -193,20 +220,30 @@ pub(crate) struct Tally {
     pub(crate) handshake: Times,
     /// From when a message was due to when it was handed to the kernel, where nothing but this program held it up.
     pub(crate) lag: Times,
+    /// Of `fanout`; a worker keeps its own in its [`Fan`](crate::fanout::Fan).
+    pub(crate) fan: FanParcel,
 }
 
 /// A tally on its way: histograms without an entry stay at home.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Parcel {
     pub(crate) counts: Counts,
     pub(crate) latency: Option<Box<Times>>,
     pub(crate) handshake: Option<Box<Times>>,
     pub(crate) lag: Option<Box<Times>>,
+    /// Of `fanout`.
+    pub(crate) fan: Option<Box<FanParcel>>,
 }
 
 impl Tally {
     pub(crate) fn new() -> Self {
-        Self { counts: Counts::default(), latency: Times::new(), handshake: Times::new(), lag: Times::new() }
+        Self {
+            counts: Counts::default(),
+            latency: Times::new(),
+            handshake: Times::new(),
+            lag: Times::new(),
+            fan: FanParcel::default(),
+        }
     }
 
     pub(crate) fn fault(&mut self, fault: Fault) {
@@ -215,8 +252,8 @@ impl Tally {
 
     /// TLS came up.
     pub(crate) fn tls_came_up(&mut self, tls: &tidegate_tls::Session) {
-        let suite = tls.suite().unwrap_or(("unknown", "unknown"));
-        *self.counts.tls.entry(suite).or_default() += 1;
+        let (version, suite) = tls.suite().unwrap_or(("unknown", "unknown"));
+        *self.counts.tls.entry(format!("{version} {suite}")).or_default() += 1;
         self.counts.tls_resumed += u64::from(tls.is_resumed() == Some(true));
     }
 
@@ -227,11 +264,13 @@ impl Tally {
             latency: self.latency.take(),
             handshake: self.handshake.take(),
             lag: self.lag.take(),
+            fan: None,
         }
     }
 
     pub(crate) fn merge(&mut self, parcel: &Parcel) {
         self.counts.merge(&parcel.counts);
+        parcel.fan.iter().for_each(|fan| self.fan.merge(fan));
         let pairs = [
             (&mut self.latency, &parcel.latency),
             (&mut self.handshake, &parcel.handshake),
@@ -240,5 +279,26 @@ impl Tally {
         for (mine, theirs) in pairs {
             theirs.iter().for_each(|theirs| mine.merge(theirs));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_the_same_behind_a_pipe() {
+        let mut times = Times::new();
+        for ns in [0, 1, 999, 2_047, 2_049, 1_234_567, 98_765_432_109, u64::MAX] {
+            times.record(ns);
+            times.record_many(ns / 3, 7);
+        }
+        let text = serde_json::to_string(&times).unwrap();
+        let again: Times = serde_json::from_str(&text).unwrap();
+        assert!(again.0 == times.0, "{text}");
+        for percentile in [0.0, 50.0, 99.0, 100.0] {
+            assert_eq!(again.percentile_ns(percentile), times.percentile_ns(percentile));
+        }
+        assert_eq!(again.mean_ns(), times.mean_ns());
     }
 }

@@ -4,6 +4,7 @@
 //! system call that sends them and waits; what was not taken whole; events; once in a while, time-outs.
 
 mod events;
+mod fanout;
 mod origin;
 mod roles;
 mod sealed;
@@ -21,6 +22,7 @@ use tidegate_wire::{
 
 use self::origin::Origin;
 use crate::{
+    fanout::{Fan, FanRules, Seat},
     fault::Fault,
     link::{Begin, Command, Note, Orders, What},
     payload::{Fill, Payloads},
@@ -28,6 +30,7 @@ use crate::{
     random::Random,
     schedule::{Key, Schedule},
     session::{Context, Rules, Session, Stage, Staging, Traffic},
+    switchboard::Switchboard,
     tally::{Tally, Window},
     trace::Playback,
     transport::Transport,
@@ -102,6 +105,9 @@ pub(crate) struct Worker<B: Backend> {
     system_calls: u64,
     events: Vec<Event<B::Socket>>,
     remainders: Vec<Remainder>,
+    /// In `fanout`.
+    fan: Option<Box<Fan>>,
+    switchboard: Arc<Switchboard>,
 }
 
 impl<B: Backend<Waker = Waker>> Worker<B> {
@@ -112,6 +118,7 @@ impl<B: Backend<Waker = Waker>> Worker<B> {
         backend: B,
         orders: Orders,
         notes: Sender<Note>,
+        switchboard: Arc<Switchboard>,
         epoch_ns: u64,
     ) -> Self {
         let rules = rules(&plan);
@@ -153,6 +160,8 @@ impl<B: Backend<Waker = Waker>> Worker<B> {
             system_calls: 0,
             events: Vec::new(),
             remainders: Vec::new(),
+            fan: fanout::fan(&plan, index),
+            switchboard,
             plan,
         }
     }
@@ -163,10 +172,14 @@ impl<B: Backend<Waker = Waker>> Worker<B> {
     /// Where the backend as a whole is broken.
     pub(crate) fn run(&mut self) -> io::Result<()> {
         self.now_ns = self.clock();
-        self.tell(What::Started { thread: rustix::thread::gettid(), waker: self.backend.waker() });
+        self.switchboard.enter(self.index, self.orders.clone(), self.backend.waker());
+        self.tell(What::Started { thread: rustix::thread::gettid().as_raw_pid() });
         loop {
             while let Some(command) = self.orders.take() {
                 if command == Command::Quit {
+                    if let Some(fan) = &mut self.fan {
+                        fan.end(self.window, &mut self.tally);
+                    }
                     let parcel = self.parcel();
                     self.tell(What::Ended { parcel });
                     return Ok(());
@@ -193,6 +206,7 @@ impl<B: Backend<Waker = Waker>> Worker<B> {
             self.handle(event);
         }
         self.events = events;
+        self.follow_up();
         if self.now_ns >= self.sweep_ns {
             self.sweep();
         }
@@ -213,7 +227,14 @@ impl<B: Backend<Waker = Waker>> Worker<B> {
             Command::Stop => self.stop(),
             Command::GiveUp => self.give_up(),
             Command::Cut => self.end_all(Session::cut),
-            Command::Close => self.end_all(Session::close),
+            Command::Close => {
+                if let Some(fan) = &mut self.fan {
+                    fan.close();
+                }
+                self.end_all(Session::close);
+            }
+            Command::Audience(audiences) => self.meet(&audiences),
+            Command::Mail(letters) => self.read_mail(letters),
             Command::Quit => {}
         }
     }
@@ -226,6 +247,7 @@ impl<B: Backend<Waker = Waker>> Worker<B> {
         let closed = Traffic::Closed { depth: self.plan.depth };
         match (self.plan.scenario, self.plan.load) {
             (Scenario::Idle | Scenario::Storm { .. }, _) => {}
+            (Scenario::Fanout(_), _) => self.begin_fanout(begin),
             (Scenario::Churn { .. }, load) => {
                 self.traffic = closed;
                 let limit = self.plan.part(self.plan.connections, self.index as u32);
@@ -277,6 +299,9 @@ impl<B: Backend<Waker = Waker>> Worker<B> {
         self.schedule.end(self.end_ns);
         self.playback.end(self.end_ns);
         self.origin.stop();
+        if let Some(fan) = &mut self.fan {
+            fan.stop();
+        }
         if let Traffic::Closed { .. } = self.traffic
             && !matches!(self.plan.scenario, Scenario::Churn { .. })
         {
@@ -309,7 +334,9 @@ impl<B: Backend<Waker = Waker>> Worker<B> {
         while let Some(key) =
             self.schedule.poll_due(self.now_ns).or_else(|| self.playback.poll_due(self.now_ns))
         {
-            if self.is_current(key) {
+            if self.fan.is_some() {
+                self.publish(key, Seat::owe);
+            } else if self.is_current(key) {
                 self.touch(key.index as usize, |session, cx| session.owe(cx.now_ns));
             }
         }
@@ -397,6 +424,7 @@ impl<B: Backend<Waker = Waker>> Worker<B> {
             tally: &mut self.tally,
             codecs: &mut self.codecs,
             spares: &mut self.spares,
+            fan: self.fan.as_deref_mut(),
         };
         let before = slot.session.stage();
         action(slot, &mut cx);
@@ -442,6 +470,7 @@ impl<B: Backend<Waker = Waker>> Worker<B> {
         for index in overdue {
             self.touch(index, Session::handle_timeout);
         }
+        self.give_up_messages();
         let given_up = self.origin.give_up(self.now_ns, self.rules.timeout_ns);
         self.tally.counts.faults.add(Fault::NotUp, u64::from(given_up));
     }
@@ -458,7 +487,9 @@ impl<B: Backend<Waker = Waker>> Worker<B> {
             Awaiting::Drained => {
                 self.drain_ns = self.now_ns + DRAIN_NS;
                 let late_ns = self.end_ns.saturating_add(self.rules.timeout_ns);
-                self.now_ns > late_ns || !self.slots.iter().any(|(_, slot)| slot.session.is_busy())
+                let is_busy = self.has_messages_under_way()
+                    || self.slots.iter().any(|(_, slot)| slot.session.is_busy());
+                self.now_ns > late_ns || !is_busy
             }
         };
         if !is_over {
@@ -466,7 +497,11 @@ impl<B: Backend<Waker = Waker>> Worker<B> {
         }
         let what = match self.awaiting {
             Awaiting::Nothing => return,
-            Awaiting::Settled => What::Settled { open: self.open, last_up_ns: self.origin.last_up_ns() },
+            Awaiting::Settled => What::Settled {
+                audience: self.take_seats(),
+                open: self.open,
+                last_up_ns: self.origin.last_up_ns(),
+            },
             Awaiting::Empty => What::Empty,
             Awaiting::Drained => {
                 self.stop();
@@ -497,7 +532,9 @@ impl<B: Backend<Waker = Waker>> Worker<B> {
         let system_calls = self.backend.counters().system_calls;
         self.tally.counts.system_calls = system_calls - self.system_calls;
         self.system_calls = system_calls;
-        Box::new(self.tally.take())
+        let mut parcel = self.tally.take();
+        parcel.fan = self.fan.as_mut().map(|fan| Box::new(fan.parcel()));
+        Box::new(parcel)
     }
 
     fn tell(&self, what: What) {
@@ -534,6 +571,7 @@ fn rules(plan: &Plan) -> Rules {
         | Scenario::Idle
         | Scenario::Storm { .. }
         | Scenario::Slow { .. }
+        | Scenario::Fanout(_)
         | Scenario::Replay => (None, 1000),
     };
     let is_closed = plan.load == Load::Closed || messages.is_some();
@@ -550,6 +588,10 @@ fn rules(plan: &Plan) -> Rules {
         close_code: CloseCode::new(code).unwrap_or(CloseCode::NORMAL),
         judges: !matches!(plan.scenario, Scenario::Idle | Scenario::Storm { .. }),
         messages,
+        fanout: plan.scenario.fanout().map(|fanout| {
+            let depth = (plan.load == Load::Closed).then_some(plan.depth);
+            FanRules::new(fanout, depth, plan.seed)
+        }),
     }
 }
 

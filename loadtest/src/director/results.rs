@@ -17,15 +17,13 @@ use crate::{
 const BUSY: f64 = 0.9;
 
 impl Director {
-    pub(super) fn report(self) -> Report {
+    pub(super) fn report(mut self) -> Report {
+        self.settle_fanout();
         let plan = &*self.plan;
         let counts = &self.tally.counts;
         let measured_ns = self.end.at_ns.saturating_sub(self.start.at_ns) as f64;
         let each_s = |count: u64| (measured_ns > 0.0).then(|| count as f64 / measured_ns * 1e9);
-        let has_messages = matches!(
-            plan.scenario,
-            Scenario::Echo | Scenario::Slow { .. } | Scenario::Churn { .. } | Scenario::Replay
-        );
+        let has_messages = !matches!(plan.scenario, Scenario::Idle | Scenario::Storm { .. });
         let messages = has_messages.then(|| Messages {
             answered: counts.answered,
             received: counts.in_window,
@@ -38,7 +36,9 @@ impl Director {
             rate_per_s: each_s(counts.closed_in_window),
         });
         let units = match plan.scenario {
-            Scenario::Echo | Scenario::Slow { .. } | Scenario::Replay => counts.in_window,
+            Scenario::Echo | Scenario::Slow { .. } | Scenario::Fanout(_) | Scenario::Replay => {
+                counts.in_window
+            }
             Scenario::Churn { .. } => counts.closed_in_window,
             Scenario::Storm { .. } => self.storms.iter().map(|storm| u64::from(storm.up)).sum(),
             Scenario::Idle => 0,
@@ -63,7 +63,7 @@ impl Director {
             scenario: plan.scenario.name(),
             url: plan.target.to_string(),
             address: plan.address.to_string(),
-            interrupted: self.signal.is_some(),
+            interrupted: self.is_cut_short(),
             settings: settings(plan, self.kind),
             measured_s: measured_ns / 1e9,
             sessions,
@@ -74,10 +74,11 @@ impl Director {
             tls: plan.tls.as_ref().map(|_| Tls {
                 handshakes: counts.tls.values().sum(),
                 resumed: counts.tls_resumed,
-                suites: counts.tls.iter().map(|((v, s), n)| (format!("{v} {s}"), *n)).collect(),
+                suites: counts.tls.clone(),
             }),
             storms: self.storms,
             churn,
+            fanout: plan.scenario.fanout().map(|fanout| super::fanout::report(&fanout, &self.tally, each_s)),
             errors: Errors {
                 total: counts.faults.total(),
                 by_kind: counts.faults.met().map(|(fault, count)| (fault.name(), count)).collect(),
@@ -89,7 +90,11 @@ impl Director {
             generator,
             seconds: Vec::new(),
             assertions: Vec::new(),
-            exact: Exact { latency: self.tally.latency, handshake: self.tally.handshake },
+            exact: Exact {
+                fan: self.tally.fan.times,
+                latency: self.tally.latency,
+                handshake: self.tally.handshake,
+            },
         };
         report.seconds = self.seconds.all();
         if let Some(server) = &mut report.server {
@@ -167,6 +172,7 @@ fn settings(plan: &Plan, io: tidegate_io::Kind) -> Settings {
     Settings {
         connections: plan.connections,
         threads: plan.threads,
+        processes: plan.processes,
         duration_s: plan.duration.as_secs_f64(),
         warmup_s: plan.warmup.as_secs_f64(),
         timeout_s: plan.timeout.as_secs_f64(),

@@ -20,6 +20,7 @@ fn rules(sizes: Sizes, messages: Option<u32>) -> Rules {
         close_code: CloseCode::NORMAL,
         judges: true,
         messages,
+        fanout: None,
     }
 }
 
@@ -79,6 +80,7 @@ impl Pair {
             tally: &mut self.tally,
             codecs: &mut self.codecs,
             spares: &mut self.spares,
+            fan: None,
         };
         action(&mut self.session, &mut cx);
     }

@@ -64,14 +64,15 @@ impl<B: Backend<Waker = Waker>> Worker<B> {
             let threads = self.plan.threads as usize;
             sources[((serial & 0x00ff_ffff) as usize * threads + self.index) % sources.len()]
         });
-        let entry = self.slots.vacant_entry();
-        let key = Key { index: entry.key() as u32, serial };
+        let key = Key { index: self.slots.vacant_key() as u32, serial };
         let address = Address::Tcp(self.plan.address);
         match self.backend.connect(&address, &ConnectOptions { source }, token(key)) {
             Ok(socket) => {
-                entry.insert(Slot {
+                let mut session = Session::new(serial, due_ns, self.now_ns, &self.rules);
+                self.seat(&mut session);
+                self.slots.vacant_entry().insert(Slot {
                     socket,
-                    session: Session::new(serial, due_ns, self.now_ns, &self.rules),
+                    session,
                     transport: Transport::Plain,
                     receiving: false,
                     polling: false,
@@ -106,7 +107,8 @@ impl<B: Backend<Waker = Waker>> Worker<B> {
         slot.receiving = true;
         self.backend.receive(&slot.socket, token);
         let key = self.random.key();
-        let (request, transport) = (self.request(&key), self.transport());
+        let path = self.path(&self.slots[index].session);
+        let (request, transport) = (self.request(&path, &key), self.transport());
         self.act(index, |slot, cx| match transport {
             Ok(transport) => {
                 slot.transport = transport;
@@ -117,13 +119,13 @@ impl<B: Backend<Waker = Waker>> Worker<B> {
     }
 
     /// The upgrade's request.
-    fn request(&self, key: &[u8; 16]) -> Vec<u8> {
+    fn request(&self, path: &str, key: &[u8; 16]) -> Vec<u8> {
         let plan = &self.plan;
         let protocols: Vec<&str> = plan.subprotocols.iter().map(String::as_str).collect();
         let fields = plan.headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
         let offer = plan.deflate.as_ref().map_or(Offer::None, Offer::Deflate);
         let mut request = Vec::with_capacity(256);
-        client_request(&mut request, &plan.target.path, &plan.host, key, &protocols, offer, fields);
+        client_request(&mut request, path, &plan.host, key, &protocols, offer, fields);
         request
     }
 

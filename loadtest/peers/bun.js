@@ -1,0 +1,24 @@
+// bun bun.js PORT [publish]: Bun's WebSocket server, as an echo, or publishing what any session sends to all of them.
+const [port, mode] = process.argv.slice(2);
+const publishes = mode === 'publish';
+Bun.serve({
+  hostname: '127.0.0.1',
+  port: Number(port),
+  fetch(request, server) {
+    return server.upgrade(request) ? undefined : new Response('an upgrade is needed', { status: 426 });
+  },
+  websocket: {
+    perMessageDeflate: false,
+    maxPayloadLength: 64 << 20,
+    backpressureLimit: 64 << 20,
+    idleTimeout: 0,
+    publishToSelf: true,
+    open(socket) {
+      if (publishes) socket.subscribe('all');
+    },
+    message(socket, message) {
+      if (publishes) socket.publish('all', message);
+      else socket.send(message);
+    },
+  },
+});

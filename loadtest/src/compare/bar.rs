@@ -1,0 +1,151 @@
+//! A bar of a suite: what must hold for a server, by itself or beside others.
+
+use super::metric::Metric;
+
+/// Why a bar cannot be read.
+pub(crate) const SHAPE: &str = "a bar is like `cpu <= 0.70 of bun`, `p99 <= 1.1 of nginx, haproxy`, `session_memory <= 256B` or \
+                     `other: cpu <= 1.05 of bun`";
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Relation {
+    Less,
+    LessOrEqual,
+    Greater,
+    GreaterOrEqual,
+}
+
+/// One bar.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Bar {
+    /// As it was given.
+    pub(crate) text: String,
+    /// Whom it is about; `None`: the reference.
+    pub(crate) subject: Option<String>,
+    pub(crate) metric: Metric,
+    relation: Relation,
+    /// A ratio, or in the metric's unit.
+    bound: f64,
+    /// Beside whom; none: by itself.
+    pub(crate) peers: Vec<String>,
+}
+
+/// What became of one.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Judgement {
+    Holds(f64),
+    Broken(f64),
+    /// There are too few rounds: the value so far.
+    TooFew(f64),
+    /// Of its subject, or of one of the peers while it holds for the others.
+    NotMeasured,
+}
+
+impl Bar {
+    /// Reads one.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
+        let at = text.find(['<', '>']).ok_or(SHAPE)?;
+        let (left, rest) = text.split_at(at);
+        let (relation, rest) = [
+            ("<=", Relation::LessOrEqual),
+            (">=", Relation::GreaterOrEqual),
+            ("<", Relation::Less),
+            (">", Relation::Greater),
+        ]
+        .into_iter()
+        .find_map(|(sign, relation)| Some((relation, rest.strip_prefix(sign)?)))
+        .ok_or(SHAPE)?;
+        let (subject, name) = match left.split_once(':') {
+            Some((subject, name)) => (Some(subject.trim().to_owned()), name.trim()),
+            None => (None, left.trim()),
+        };
+        let metric = Metric::parse(name).ok_or_else(|| {
+            format!("there is no metric {name:?}: {}", Metric::ALL.map(Metric::name).join(", "))
+        })?;
+        let (bound, peers) = match rest.split_once(" of ") {
+            Some((ratio, peers)) => {
+                let ratio =
+                    ratio.trim().parse::<f64>().ok().filter(|ratio| *ratio > 0.0 && ratio.is_finite());
+                let peers: Vec<String> = peers.split(',').map(|peer| peer.trim().to_owned()).collect();
+                (ratio.ok_or_else(|| format!("{text:?}: before `of` stands a ratio"))?, peers)
+            }
+            None => (metric.value(rest.trim())?, Vec::new()),
+        };
+        Ok(Self { text: text.to_owned(), subject, metric, relation, bound, peers })
+    }
+
+    /// Holds it against the medians of its ratios, one for each peer, or against its subject's median. `None` was not
+    /// measured.
+    pub(crate) fn judge(&self, values: &[Option<f64>], rounds_suffice: bool) -> Judgement {
+        let mut measured = values.iter().copied().flatten();
+        let worst = match self.relation {
+            Relation::Less | Relation::LessOrEqual => measured.by_ref().reduce(f64::max),
+            Relation::Greater | Relation::GreaterOrEqual => measured.by_ref().reduce(f64::min),
+        };
+        let Some(worst) = worst else { return Judgement::NotMeasured };
+        let holds = match self.relation {
+            Relation::Less => worst < self.bound,
+            Relation::LessOrEqual => worst <= self.bound,
+            Relation::Greater => worst > self.bound,
+            Relation::GreaterOrEqual => worst >= self.bound,
+        };
+        match holds {
+            _ if !rounds_suffice => Judgement::TooFew(worst),
+            true if values.contains(&None) => Judgement::NotMeasured,
+            true => Judgement::Holds(worst),
+            false => Judgement::Broken(worst),
+        }
+    }
+
+    /// A value that it was held against.
+    pub(crate) fn show(&self, value: f64) -> String {
+        if self.peers.is_empty() { self.metric.show(value) } else { format!("{value:.3}") }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bars_are_held_against_ratios_or_values() {
+        for (text, good, bad) in [
+            ("cpu <= 0.70 of bun", 0.70, 0.71),
+            ("throughput >= 1.0 of bun", 1.0, 0.99),
+            ("session_memory<=256B", 256.0, 257.0),
+            ("empty_memory < 64MiB", 1.0, 67_108_864.0),
+            ("other: p99 > 1ms", 1_000_001.0, 1_000_000.0),
+        ] {
+            let bar = Bar::parse(text).unwrap();
+            assert_eq!(bar.judge(&[Some(good)], true), Judgement::Holds(good), "{text}");
+            assert_eq!(bar.judge(&[Some(bad)], true), Judgement::Broken(bad), "{text}");
+            assert_eq!(bar.judge(&[Some(good)], false), Judgement::TooFew(good), "{text}");
+            assert_eq!(bar.judge(&[None], true), Judgement::NotMeasured, "{text}");
+        }
+        let bar = Bar::parse("other: cpu <= 1.05 of a, b").unwrap();
+        assert_eq!((bar.subject.as_deref(), &*bar.peers), (Some("other"), &["a".to_owned(), "b".into()][..]));
+    }
+
+    #[test]
+    fn a_bar_beside_several_holds_beside_each() {
+        let bar = Bar::parse("cpu <= 0.8 of a, b").unwrap();
+        assert_eq!(bar.judge(&[Some(0.5), Some(0.9)], true), Judgement::Broken(0.9));
+        assert_eq!(bar.judge(&[Some(0.5), Some(0.7)], true), Judgement::Holds(0.7));
+        // One that is missing cannot make it hold, but does not hide that it is broken.
+        assert_eq!(bar.judge(&[Some(0.5), None], true), Judgement::NotMeasured);
+        assert_eq!(bar.judge(&[None, Some(0.9)], true), Judgement::Broken(0.9));
+        let bar = Bar::parse("throughput >= 1 of a, b").unwrap();
+        assert_eq!(bar.judge(&[Some(1.5), Some(0.9)], true), Judgement::Broken(0.9));
+    }
+
+    #[test]
+    fn what_is_no_bar_is_refused() {
+        for text in
+            ["", "cpu", "cpu = 1", "speed <= 1 of a", "cpu <= 5", "cpu <= x of a", "cpu <= 0 of a", "p99 <= "]
+        {
+            assert!(Bar::parse(text).is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,362 @@
+//! What was measured so far, and what it comes to.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+
+use super::{
+    bar::Judgement,
+    measure::Sample,
+    metric::Metric,
+    statistics::Spread,
+    suite::{ROUNDS, Scenario, Suite},
+    verdict::{self, Pair},
+};
+
+/// What came of one measurement.
+#[derive(Clone, Debug)]
+pub(crate) enum Outcome {
+    Measured(Sample),
+    /// Why, with the server's last lines.
+    Failed(String),
+}
+
+/// The samples of a comparison.
+#[derive(Debug)]
+pub(crate) struct Results<'a> {
+    pub(crate) suite: &'a Suite,
+    versions: BTreeMap<String, String>,
+    skipped: BTreeMap<String, String>,
+    /// For each scenario, by server, in the order of rounds.
+    outcomes: Vec<BTreeMap<String, Vec<Outcome>>>,
+    pub(crate) signal: Option<i32>,
+}
+
+/// What the samples come to.
+#[derive(Debug)]
+pub(crate) struct Table<'a> {
+    pub(crate) suite: &'a Suite,
+    pub(crate) machine: String,
+    pub(crate) versions: Vec<(String, String)>,
+    pub(crate) skipped: Vec<(String, String)>,
+    pub(crate) scenarios: Vec<Part<'a>>,
+    pub(crate) is_interrupted: bool,
+}
+
+/// One scenario.
+#[derive(Debug)]
+pub(crate) struct Part<'a> {
+    pub(crate) scenario: &'a Scenario,
+    /// Those that were measured.
+    pub(crate) metrics: Vec<Metric>,
+    pub(crate) rows: Vec<Row<'a>>,
+    /// What is to be said about the servers.
+    pub(crate) verdicts: Vec<String>,
+    pub(crate) warnings: Vec<String>,
+    pub(crate) bars: Vec<Judged<'a>>,
+}
+
+/// One server in one scenario.
+#[derive(Debug)]
+pub(crate) struct Row<'a> {
+    pub(crate) server: &'a str,
+    outcomes: &'a [Outcome],
+    pub(crate) spreads: BTreeMap<Metric, Spread>,
+    /// To the reference, of each round.
+    pub(crate) ratios: BTreeMap<Metric, Spread>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Judged<'a> {
+    pub(crate) bar: &'a super::bar::Bar,
+    pub(crate) judgement: Judgement,
+}
+
+impl<'a> Results<'a> {
+    pub(crate) fn new(suite: &'a Suite) -> Self {
+        Self {
+            suite,
+            versions: BTreeMap::new(),
+            skipped: BTreeMap::new(),
+            outcomes: suite.scenarios.iter().map(|_| BTreeMap::new()).collect(),
+            signal: None,
+        }
+    }
+
+    pub(crate) fn found(&mut self, server: &str, version: Option<String>) {
+        if let Some(version) = version {
+            self.versions.insert(server.to_owned(), version);
+        }
+    }
+
+    pub(crate) fn skipped(&mut self, server: &str, why: String) {
+        self.skipped.insert(server.to_owned(), why);
+    }
+
+    /// Whether a server is here, and runs this scenario.
+    pub(crate) fn takes_part(&self, server: &str, scenario: &Scenario) -> bool {
+        let wanted = scenario.servers.is_empty() || scenario.servers.iter().any(|name| name == server);
+        wanted && !self.skipped.contains_key(server)
+    }
+
+    /// Whether a server failed too often in a row.
+    pub(crate) fn fails(&self, scenario: usize, server: &str) -> bool {
+        let outcomes = self.outcomes[scenario].get(server).map(Vec::as_slice).unwrap_or_default();
+        let last = outcomes.iter().rev().take(super::MOST_FAILURES);
+        last.filter(|outcome| matches!(outcome, Outcome::Failed(_))).count() == super::MOST_FAILURES
+    }
+
+    pub(crate) fn add(&mut self, scenario: usize, server: &str, outcome: Outcome) {
+        self.outcomes[scenario].entry(server.to_owned()).or_default().push(outcome);
+    }
+
+    pub(crate) fn has_samples(&self) -> bool {
+        let mut all = self.outcomes.iter().flat_map(BTreeMap::values).flatten();
+        all.any(|outcome| matches!(outcome, Outcome::Measured(_)))
+    }
+
+    /// The values of a server, round by round; `None` where a round does not count.
+    fn rounds(&self, scenario: usize, server: &str, metric: Metric) -> Vec<Option<f64>> {
+        let outcomes = self.outcomes[scenario].get(server).map(Vec::as_slice).unwrap_or_default();
+        let value = |outcome: &Outcome| match outcome {
+            Outcome::Measured(sample) => sample.values.get(&metric).copied(),
+            Outcome::Failed(_) => None,
+        };
+        outcomes.iter().map(value).collect()
+    }
+
+    /// The ratios of two servers' values, of the rounds in which both count.
+    pub(crate) fn ratio(&self, scenario: usize, metric: Metric, a: &str, b: &str) -> Option<Spread> {
+        let (a, b) = (self.rounds(scenario, a, metric), self.rounds(scenario, b, metric));
+        Spread::of_ratios(a.into_iter().zip(b).filter_map(|(a, b)| Some((a?, b?))))
+    }
+
+    pub(crate) fn spread(&self, scenario: usize, metric: Metric, server: &str) -> Option<Spread> {
+        Spread::of(self.rounds(scenario, server, metric).into_iter().flatten())
+    }
+
+    fn part(&'a self, place: usize, scenario: &'a Scenario) -> Part<'a> {
+        let taking_part = self.suite.servers.iter().filter(|server| self.takes_part(&server.name, scenario));
+        let rows: Vec<Row<'_>> = taking_part
+            .map(|server| {
+                let spread = |metric| Some((metric, self.spread(place, metric, &server.name)?));
+                let ratio =
+                    |metric| Some((metric, self.ratio(place, metric, &server.name, &self.suite.reference)?));
+                Row {
+                    server: &server.name,
+                    outcomes: self.outcomes[place].get(&server.name).map(Vec::as_slice).unwrap_or_default(),
+                    spreads: Metric::ALL.into_iter().filter_map(spread).collect(),
+                    ratios: Metric::ALL.into_iter().filter_map(ratio).collect(),
+                }
+            })
+            .collect();
+        let measured = |metric: &Metric| rows.iter().any(|row| row.spreads.contains_key(metric));
+        let metrics = Metric::ALL.into_iter().filter(measured).collect();
+        let bars = scenario.bars.iter().map(|bar| self.judge(place, bar)).collect();
+        let verdicts = self.verdicts(place, &rows);
+        Part { scenario, metrics, warnings: warnings(&rows), rows, verdicts, bars }
+    }
+
+    fn judge(&self, place: usize, bar: &'a super::bar::Bar) -> Judged<'a> {
+        let subject = bar.subject.as_ref().unwrap_or(&self.suite.reference);
+        let spreads: Vec<Option<Spread>> = if bar.peers.is_empty() {
+            vec![self.spread(place, bar.metric, subject)]
+        } else {
+            bar.peers.iter().map(|peer| self.ratio(place, bar.metric, subject, peer)).collect()
+        };
+        let suffice = spreads.iter().flatten().all(|spread| spread.count >= ROUNDS as usize);
+        let values: Vec<Option<f64>> = spreads.iter().map(|spread| Some(spread.as_ref()?.median)).collect();
+        Judged { bar, judgement: bar.judge(&values, suffice) }
+    }
+
+    /// What is said of each server beside the reference, and of the cheapest.
+    fn verdicts(&self, place: usize, rows: &[Row<'_>]) -> Vec<String> {
+        let by = verdict::measure_of(rows.iter().flat_map(|row| row.spreads.keys().copied()));
+        let Some(by) = by else { return Vec::new() };
+        let pair = |a: &str, b: &str| {
+            let ratio = |metric| self.ratio(place, metric, a, b);
+            Some(Pair {
+                a: a.to_owned(),
+                b: b.to_owned(),
+                by,
+                spread_a: self.spread(place, by, a)?,
+                spread_b: self.spread(place, by, b)?,
+                ratio: ratio(by)?,
+                throughput: ratio(Metric::Throughput),
+                p99: ratio(Metric::P99),
+            })
+        };
+        let reference = &self.suite.reference;
+        let others = rows.iter().filter(|row| row.server != reference);
+        let pairs: Vec<Pair> = others.filter_map(|row| pair(reference, row.server)).collect();
+        let mut lines = Vec::new();
+        let fewest = pairs.iter().map(|pair| pair.ratio.count).min();
+        if rows.len() > 1 && fewest.is_some_and(|fewest| fewest < ROUNDS as usize) {
+            lines.push("fewer than five rounds: no verdict".to_owned());
+        }
+        lines.extend(pairs.iter().filter(|pair| pair.ratio.count >= ROUNDS as usize).map(Pair::verdict));
+        if rows.len() > 2 {
+            let mut spreads: Vec<(&str, Spread)> =
+                rows.iter().filter_map(|row| Some((row.server, *row.spreads.get(&by)?))).collect();
+            spreads.retain(|(_, spread)| spread.count >= ROUNDS as usize);
+            lines.extend(verdict::cheapest(by, &spreads));
+        }
+        lines
+    }
+}
+
+impl Row<'_> {
+    pub(crate) fn counted(&self) -> usize {
+        self.outcomes.iter().filter(|outcome| matches!(outcome, Outcome::Measured(_))).count()
+    }
+
+    pub(crate) fn failures(&self) -> impl Iterator<Item = &str> {
+        self.outcomes.iter().filter_map(|outcome| match outcome {
+            Outcome::Failed(why) => Some(&**why),
+            Outcome::Measured(_) => None,
+        })
+    }
+
+    fn limited(&self) -> usize {
+        let limited = |outcome: &&Outcome| match outcome {
+            Outcome::Measured(sample) => sample.was_generator_the_limit,
+            Outcome::Failed(_) => false,
+        };
+        self.outcomes.iter().filter(limited).count()
+    }
+}
+
+/// What else the reader must know.
+fn warnings(rows: &[Row<'_>]) -> Vec<String> {
+    let mut lines = Vec::new();
+    for row in rows {
+        let (limited, counted) = (row.limited(), row.counted());
+        if limited > 0 {
+            lines.push(format!(
+                "{}: the load, not the server, was the limit in {limited} of {counted} runs: its throughput and \
+                 latency are the load's",
+                row.server
+            ));
+        }
+    }
+    for row in rows {
+        let mut failures: Vec<(usize, &str)> = Vec::new();
+        for why in row.failures() {
+            match failures.iter_mut().find(|(_, other)| *other == why) {
+                Some((count, _)) => *count += 1,
+                None => failures.push((1, why)),
+            }
+        }
+        for (count, why) in failures {
+            let runs = if count == 1 { "a run".to_owned() } else { format!("{count} runs") };
+            lines.push(
+                format!("{}: {runs} failed and do not count: {why}", row.server)
+                    .replace("a run failed and do not", "a run failed and does not"),
+            );
+        }
+    }
+    lines
+}
+
+impl<'a> Table<'a> {
+    pub(crate) fn of(results: &'a Results<'a>) -> Self {
+        let suite = results.suite;
+        let places = suite.scenarios.iter().enumerate();
+        let known = |names: &BTreeMap<String, String>| {
+            let servers = suite.servers.iter();
+            servers
+                .filter_map(|server| Some((server.name.clone(), names.get(&server.name)?.clone())))
+                .collect()
+        };
+        Self {
+            suite,
+            machine: machine(),
+            versions: known(&results.versions),
+            skipped: known(&results.skipped),
+            scenarios: places.map(|(place, scenario)| results.part(place, scenario)).collect(),
+            is_interrupted: results.signal.is_some(),
+        }
+    }
+
+    /// Whether each bar was measured and holds.
+    pub(crate) fn all_bars_hold(&self) -> bool {
+        let mut bars = self.scenarios.iter().flat_map(|part| &part.bars);
+        bars.all(|judged| matches!(judged.judgement, Judgement::Holds(_)))
+    }
+
+    /// For machines.
+    pub(crate) fn json(&self) -> Value {
+        let spread = |spread: &Spread| json!({"min": spread.least, "median": spread.median, "max": spread.most, "rounds": spread.count});
+        let spreads = |spreads: &BTreeMap<Metric, Spread>| -> serde_json::Map<String, Value> {
+            spreads.iter().map(|(metric, value)| (metric.name().to_owned(), spread(value))).collect()
+        };
+        let runs = |row: &Row<'_>| -> Vec<Value> { row.outcomes.iter().map(run_json).collect() };
+        let row = |row: &Row<'_>| {
+            json!({
+                "server": row.server, "runs": runs(row), "values": spreads(&row.spreads), "ratios": spreads(&row.ratios),
+            })
+        };
+        let part = |part: &Part<'_>| {
+            json!({
+                "name": part.scenario.name, "title": part.scenario.title, "load": part.scenario.load,
+                "servers": part.rows.iter().map(row).collect::<Vec<_>>(),
+                "verdicts": part.verdicts, "warnings": part.warnings,
+                "bars": part.bars.iter().map(Judged::json).collect::<Vec<_>>(),
+            })
+        };
+        let names = |names: &[(String, String)]| -> serde_json::Map<String, Value> {
+            names.iter().map(|(name, value)| (name.clone(), json!(value))).collect()
+        };
+        json!({
+            "format": 1,
+            "tool": "tidegate-loadtest compare",
+            "version": env!("CARGO_PKG_VERSION"),
+            "title": self.suite.title,
+            "machine": self.machine,
+            "interrupted": self.is_interrupted,
+            "rounds": self.suite.rounds,
+            "reference": self.suite.reference,
+            "versions": names(&self.versions),
+            "skipped": names(&self.skipped),
+            "scenarios": self.scenarios.iter().map(part).collect::<Vec<_>>(),
+        })
+    }
+}
+
+fn run_json(outcome: &Outcome) -> Value {
+    match outcome {
+        Outcome::Measured(sample) => {
+            let values = sample.values.iter().map(|(metric, value)| (metric.name().to_owned(), json!(value)));
+            json!({
+                "values": values.collect::<serde_json::Map<_, _>>(), "processes": sample.processes,
+                "generator_was_the_limit": sample.was_generator_the_limit,
+            })
+        }
+        Outcome::Failed(why) => json!({"failed": why}),
+    }
+}
+
+impl Judged<'_> {
+    fn json(&self) -> Value {
+        let (judgement, value) = match self.judgement {
+            Judgement::Holds(value) => ("holds", Some(value)),
+            Judgement::Broken(value) => ("does not hold", Some(value)),
+            Judgement::TooFew(value) => ("too few rounds", Some(value)),
+            Judgement::NotMeasured => ("not measured", None),
+        };
+        json!({"bar": self.bar.text, "judgement": judgement, "value": value})
+    }
+}
+
+/// Kernel and processors.
+fn machine() -> String {
+    let uname = rustix::system::uname();
+    let text = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = text.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':'));
+    let model = model.map(|(_, model)| model.trim()).unwrap_or_default();
+    let cores = text.lines().filter(|line| line.starts_with("processor")).count();
+    let system = format!("{} {}", uname.sysname().to_string_lossy(), uname.release().to_string_lossy());
+    format!("{system}, {cores} processors, {} {model}", uname.machine().to_string_lossy())
+        .trim_end()
+        .to_owned()
+}

@@ -1,0 +1,428 @@
+//! A suite: which servers are compared, how they are started, and by which loads. README.md tells its keys.
+
+mod raw;
+
+use std::{
+    collections::BTreeMap,
+    env, fmt, fs,
+    ops::Range,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use toml::Spanned;
+
+use self::raw::{RawScenario, RawServer, RawSuite, Words};
+use super::{
+    bar::Bar,
+    template::{Names, Unknown, expand, is_name},
+};
+use crate::{arguments, units};
+
+/// Rounds where nothing else is said, and the fewest of which a winner is called.
+pub(crate) const ROUNDS: u32 = 5;
+const READY_TIMEOUT: Duration = Duration::from_secs(10);
+const RUN_TIMEOUT: Duration = Duration::from_secs(120);
+/// Names that have a value only when a server is started.
+const AT_START: [&str; 3] = ["port", "upstream_port", "dir"];
+
+/// A whole suite, checked.
+#[derive(Debug)]
+pub(crate) struct Suite {
+    pub(crate) title: String,
+    pub(crate) rounds: u32,
+    /// By whose name ratios are.
+    pub(crate) reference: String,
+    pub(crate) ready_timeout: Duration,
+    pub(crate) pins: Pins,
+    /// Those that do not depend on a start: folders and variables.
+    pub(crate) names: Names,
+    pub(crate) servers: Vec<Server>,
+    pub(crate) upstreams: Vec<Server>,
+    pub(crate) scenarios: Vec<Scenario>,
+}
+
+/// Processors; empty: any.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Pins {
+    pub(crate) server: Vec<usize>,
+    pub(crate) upstream: Vec<usize>,
+    pub(crate) generator: Vec<usize>,
+}
+
+/// When a server counts as started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ready {
+    /// It takes connections.
+    Connect,
+    /// It answers an upgrade.
+    Upgrade,
+}
+
+/// How a server is started. Its texts have placeholders.
+#[derive(Clone, Debug)]
+pub(crate) struct Server {
+    pub(crate) name: String,
+    pub(crate) command: Vec<String>,
+    pub(crate) version: Vec<String>,
+    pub(crate) url: String,
+    pub(crate) ready: Ready,
+    pub(crate) requires: Vec<String>,
+    pub(crate) arguments: Vec<String>,
+    pub(crate) environment: BTreeMap<String, String>,
+    pub(crate) files: BTreeMap<String, String>,
+    pub(crate) upstream: Option<String>,
+}
+
+/// One load.
+#[derive(Clone, Debug)]
+pub(crate) struct Scenario {
+    pub(crate) name: String,
+    pub(crate) title: String,
+    pub(crate) load: Vec<String>,
+    /// Which servers run it; empty: all.
+    pub(crate) servers: Vec<String>,
+    /// Whether a run that met errors counts.
+    pub(crate) allows_errors: bool,
+    pub(crate) run_timeout: Duration,
+    pub(crate) bars: Vec<Bar>,
+}
+
+/// What is wrong with a suite, and where.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Mistake {
+    message: String,
+    span: Option<Range<usize>>,
+}
+
+/// A mistake in a file, for people.
+#[derive(Debug)]
+pub(crate) struct SuiteError(String);
+
+impl fmt::Display for SuiteError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for SuiteError {}
+
+impl Mistake {
+    fn new(message: impl Into<String>, span: Range<usize>) -> Self {
+        Self { message: message.into(), span: Some(span) }
+    }
+
+    /// With file, line and column.
+    fn at(&self, file: &str, text: &str) -> SuiteError {
+        let place = self.span.as_ref().map(|span| {
+            let before = &text.as_bytes()[..span.start.min(text.len())];
+            let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;
+            let start = before.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+            let column = String::from_utf8_lossy(&before[start..]).chars().count() + 1;
+            format!(":{line}:{column}")
+        });
+        SuiteError(format!("{file}{}: {}", place.unwrap_or_default(), self.message))
+    }
+}
+
+impl Suite {
+    /// Reads a file; `set` gives variables another value.
+    ///
+    /// # Errors
+    /// The first mistake, with its line and column.
+    pub(crate) fn read(path: &Path, set: &[(String, String)]) -> Result<Self, SuiteError> {
+        let file = path.display().to_string();
+        let text = fs::read_to_string(path).map_err(|error| SuiteError(format!("{file}: {error}")))?;
+        let folder = path.canonicalize().ok().and_then(|path| path.parent().map(Path::to_path_buf));
+        let folder = folder.unwrap_or_else(|| PathBuf::from("."));
+        Self::parse(&text, &folder, set).map_err(|mistake| mistake.at(&file, &text))
+    }
+
+    fn parse(text: &str, folder: &Path, set: &[(String, String)]) -> Result<Self, Mistake> {
+        let raw: RawSuite = toml::from_str(text)
+            .map_err(|error| Mistake { message: error.message().to_owned(), span: error.span() })?;
+        let names = names(&raw, folder, set)?;
+        if raw.server.is_empty() || raw.scenario.is_empty() {
+            return Err(Mistake::new("a suite has a [[server]] and a [[scenario]] at least", 0..0));
+        }
+        let upstreams = servers(&raw.upstream, &names, &[])?;
+        if let Some(wrong) =
+            raw.upstream.iter().find(|raw| !raw.arguments.is_empty() || raw.upstream.is_some())
+        {
+            return Err(Mistake::new(
+                "an upstream has neither arguments nor an upstream of its own",
+                wrong.name.span(),
+            ));
+        }
+        let servers = servers(&raw.server, &names, &upstreams)?;
+        let reference = match &raw.reference {
+            Some(name) => known(name, &servers)?,
+            None => servers[0].name.clone(),
+        };
+        let rounds = match &raw.rounds {
+            Some(rounds) if *rounds.get_ref() == 0 => {
+                return Err(Mistake::new("at least one round", rounds.span()));
+            }
+            Some(rounds) => *rounds.get_ref(),
+            None => ROUNDS,
+        };
+        let run_timeout = duration(raw.run_timeout.as_ref(), RUN_TIMEOUT)?;
+        let mut scenarios: Vec<Scenario> = Vec::new();
+        for scenario in &raw.scenario {
+            if scenarios.iter().any(|other| other.name == *scenario.name.get_ref()) {
+                return Err(Mistake::new("there is another scenario of this name", scenario.name.span()));
+            }
+            scenarios.push(Scenario::new(scenario, &servers, run_timeout)?);
+        }
+        let pins = Pins { server: raw.pin.server, upstream: raw.pin.upstream, generator: raw.pin.generator };
+        let ready_timeout = duration(raw.ready_timeout.as_ref(), READY_TIMEOUT)?;
+        let title = raw.title.unwrap_or_default();
+        Ok(Self { title, rounds, reference, ready_timeout, pins, names, servers, upstreams, scenarios })
+    }
+}
+
+impl Scenario {
+    fn new(raw: &RawScenario, servers: &[Server], run_timeout: Duration) -> Result<Self, Mistake> {
+        let load: Vec<String> = match raw.load.get_ref() {
+            Words::Line(line) => line.split_whitespace().map(str::to_owned).collect(),
+            Words::List(words) => words.clone(),
+        };
+        // With some URL, as all servers' are alike to it.
+        let words = load.iter().map(String::as_str).chain(["ws://127.0.0.1:9/"]);
+        arguments::accepts(words).map_err(|message| Mistake::new(message, raw.load.span()))?;
+        let names = raw.servers.iter().map(|name| known(name, servers)).collect::<Result<_, _>>()?;
+        let mut bars = Vec::new();
+        for text in &raw.bars {
+            let bar = Bar::parse(text.get_ref()).map_err(|message| Mistake::new(message, text.span()))?;
+            for name in bar.subject.iter().chain(&bar.peers) {
+                if !servers.iter().any(|server| server.name == *name) {
+                    return Err(unknown_server(name, servers, text.span()));
+                }
+            }
+            bars.push(bar);
+        }
+        let allows_errors = match &raw.errors {
+            Some(word) if word.get_ref() == "allow" => true,
+            Some(word) if word.get_ref() == "fail" => false,
+            None => false,
+            Some(word) => return Err(Mistake::new("errors is \"fail\" or \"allow\"", word.span())),
+        };
+        Ok(Self {
+            name: raw.name.get_ref().clone(),
+            title: raw.title.clone().unwrap_or_else(|| raw.name.get_ref().clone()),
+            load,
+            servers: names,
+            allows_errors,
+            run_timeout: duration(raw.run_timeout.as_ref(), run_timeout)?,
+            bars,
+        })
+    }
+}
+
+/// Folders and variables.
+fn names(raw: &RawSuite, folder: &Path, set: &[(String, String)]) -> Result<Names, Mistake> {
+    let bin =
+        env::current_exe().ok().and_then(|path| path.parent().map(Path::to_path_buf)).unwrap_or_default();
+    let folders = Names::from([
+        ("suite".to_owned(), folder.display().to_string()),
+        ("bin".to_owned(), bin.display().to_string()),
+    ]);
+    let mut names = folders.clone();
+    for (name, value) in &raw.variables {
+        let own = AT_START.contains(&&**name) || folders.contains_key(name);
+        if !is_name(name) || own {
+            let message = format!(
+                "{name:?} is no name for a variable: lower case, digits and _, and none of {{suite}}, \
+                                   {{bin}}, {{port}}, {{upstream_port}}, {{dir}}"
+            );
+            return Err(Mistake::new(message, value.span()));
+        }
+        let value = expand(value.get_ref(), &folders, Unknown::Refuse).map_err(|word| {
+            Mistake::new(format!("there is no {{{word}}}: {{suite}} or {{bin}}"), value.span())
+        })?;
+        names.insert(name.clone(), value);
+    }
+    for (name, value) in set {
+        if !raw.variables.contains_key(name) {
+            let known: Vec<&str> = raw.variables.keys().map(String::as_str).collect();
+            let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+            return Err(Mistake { message: format!("--set {name}: its variables are: {known}"), span: None });
+        }
+        names.insert(name.clone(), value.clone());
+    }
+    Ok(names)
+}
+
+/// Servers or upstreams, checked.
+fn servers(raw: &[RawServer], names: &Names, upstreams: &[Server]) -> Result<Vec<Server>, Mistake> {
+    let mut servers: Vec<Server> = Vec::new();
+    for raw in raw {
+        let name = raw.name.get_ref();
+        if name.is_empty() || name.contains([',', ':']) || name.trim() != name {
+            return Err(Mistake::new(
+                "a name has neither `,` nor `:`, nor blanks at its ends",
+                raw.name.span(),
+            ));
+        }
+        if servers.iter().any(|other| other.name == *name) {
+            return Err(Mistake::new("there is another server of this name", raw.name.span()));
+        }
+        if raw.command.is_empty() {
+            return Err(Mistake::new("its command is empty", raw.name.span()));
+        }
+        // What has a value at the start has one here, to see that the others do.
+        let mut all = names.clone();
+        all.extend(["port", "dir"].map(|name| (name.to_owned(), String::new())));
+        if raw.upstream.is_some() {
+            all.insert("upstream_port".to_owned(), String::new());
+        }
+        let environment = raw.environment.values();
+        let texts = [&raw.command, &raw.version, &raw.requires, &raw.arguments].into_iter().flatten();
+        for text in texts.chain(&raw.url).chain(environment) {
+            expand(text.get_ref(), &all, Unknown::Refuse)
+                .map_err(|word| Mistake::new(format!("there is no {{{word}}} here"), text.span()))?;
+        }
+        if let Some((file, text)) = raw.files.iter().find(|(file, _)| !is_plain(file)) {
+            return Err(Mistake::new(format!("{file:?} is no name of a file without a folder"), text.span()));
+        }
+        let upstream = raw.upstream.as_ref().map(|name| known(name, upstreams)).transpose()?;
+        let url = raw.url.as_ref().map_or("ws://127.0.0.1:{port}/", |url| url.get_ref());
+        let ready = match raw.ready.as_ref().map(|ready| (ready.get_ref().as_str(), ready.span())) {
+            Some(("connect", _)) => Ready::Connect,
+            Some(("upgrade", span)) if url.starts_with("wss:") => {
+                return Err(Mistake::new("a server for wss:// is ready on \"connect\"", span));
+            }
+            Some(("upgrade", _)) => Ready::Upgrade,
+            Some((_, span)) => return Err(Mistake::new("ready is \"connect\" or \"upgrade\"", span)),
+            None if url.starts_with("wss:") => Ready::Connect,
+            None => Ready::Upgrade,
+        };
+        let owned = |texts: &[Spanned<String>]| texts.iter().map(|text| text.get_ref().clone()).collect();
+        let map = |texts: &BTreeMap<String, Spanned<String>>| {
+            texts.iter().map(|(name, text)| (name.clone(), text.get_ref().clone())).collect()
+        };
+        servers.push(Server {
+            name: name.clone(),
+            command: owned(&raw.command),
+            version: owned(&raw.version),
+            url: url.to_owned(),
+            ready,
+            requires: owned(&raw.requires),
+            arguments: owned(&raw.arguments),
+            environment: map(&raw.environment),
+            files: map(&raw.files),
+            upstream,
+        });
+    }
+    Ok(servers)
+}
+
+/// Whether a file of this name lies in the folder itself.
+fn is_plain(file: &str) -> bool {
+    !file.is_empty() && !file.contains('/') && file != "." && file != ".."
+}
+
+fn known(name: &Spanned<String>, servers: &[Server]) -> Result<String, Mistake> {
+    if servers.iter().any(|server| server.name == *name.get_ref()) {
+        return Ok(name.get_ref().clone());
+    }
+    Err(unknown_server(name.get_ref(), servers, name.span()))
+}
+
+fn unknown_server(name: &str, servers: &[Server], span: Range<usize>) -> Mistake {
+    let known: Vec<&str> = servers.iter().map(|server| &*server.name).collect();
+    let known = if known.is_empty() { "there is none".to_owned() } else { known.join(", ") };
+    Mistake::new(format!("there is no server {name:?}: {known}"), span)
+}
+
+fn duration(text: Option<&Spanned<String>>, default: Duration) -> Result<Duration, Mistake> {
+    let Some(text) = text else { return Ok(default) };
+    match units::duration(text.get_ref()) {
+        Ok(Duration::ZERO) => Err(Mistake::new("it must be more than 0", text.span())),
+        Ok(duration) => Ok(duration),
+        Err(message) => Err(Mistake::new(message, text.span())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SMALL: &str = r#"
+[variables]
+tool = "{bin}/tool"
+[[upstream]]
+name = "up"
+command = ["up", "{port}"]
+[[server]]
+name = "a"
+command = ["{tool}", "{port}", "{upstream_port}", "{dir}/a.conf"]
+upstream = "up"
+[server.files]
+"a.conf" = "{port} {braces}"
+[[server]]
+name = "b"
+command = ["b"]
+[[scenario]]
+name = "s"
+load = "echo -c 2"
+bars = ["cpu <= 0.7 of b"]
+"#;
+
+    fn parse(text: &str) -> Result<Suite, String> {
+        Suite::parse(text, Path::new("/folder"), &[])
+            .map_err(|mistake| mistake.at("s.toml", text).to_string())
+    }
+
+    #[test]
+    fn what_is_left_out_has_a_default() {
+        let suite = parse(SMALL).unwrap();
+        assert_eq!((&*suite.reference, suite.rounds, &suite.pins), ("a", ROUNDS, &Pins::default()));
+        assert_eq!((&*suite.scenarios[0].title, suite.scenarios[0].allows_errors), ("s", false));
+        assert_eq!(
+            (&*suite.servers[1].url, suite.servers[1].ready),
+            ("ws://127.0.0.1:{port}/", Ready::Upgrade)
+        );
+        assert!(suite.names["tool"].ends_with("/tool") && suite.names["suite"] == "/folder");
+    }
+
+    #[test]
+    fn a_mistake_is_told_with_its_line_and_column() {
+        for (old, new, place, message) in [
+            ("\"up\", \"{port}\"", "\"up\", \"{prot}\"", "6:18", "no {prot}"),
+            ("name = \"b\"", "name = \"a\"", "14:8", "another server"),
+            ("name = \"b\"", "nmae = \"b\"", "14:1", "unknown field `nmae`"),
+            ("[\"b\"]", "[]", "14:8", "command is empty"),
+            ("[\"b\"]", "[\"{upstream_port}\"]", "15:12", "no {upstream_port}"),
+            ("upstream = \"up\"", "upstream = \"b\"", "10:12", "no server \"b\": up"),
+            ("\"a.conf\"", "\"../a\"", "12:10", "without a folder"),
+            ("echo -c 2", "echo -c none", "18:8", "none"),
+            ("echo -c 2", "eko", "18:8", "eko"),
+            ("of b", "of c", "19:9", "no server \"c\": a, b"),
+            ("cpu <=", "speed <=", "19:9", "no metric \"speed\""),
+            ("tool = \"{bin}/tool\"", "port = \"1\"", "3:8", "no name for a variable"),
+            ("[variables]", "reference = \"x\"\n[variables]", "2:13", "no server \"x\""),
+            ("[variables]", "rounds = 0\n[variables]", "2:10", "at least one"),
+            ("[variables]", "run_timeout = \"5kg\"\n[variables]", "2:15", "no duration"),
+            ("load =", "errors = \"some\"\nload =", "18:10", "\"fail\" or \"allow\""),
+            ("command = [\"b\"]", "command = [\"b\"]\nready = \"now\"", "16:9", "\"connect\" or"),
+            ("[[server]]\nname = \"b\"", "[[server]\nname = \"b\"", "13:", ""),
+        ] {
+            assert!(SMALL.contains(old), "{old}");
+            let error = parse(&SMALL.replace(old, new)).map(|_| ()).unwrap_err();
+            assert!(
+                error.starts_with(&format!("s.toml:{place}")) && error.contains(message),
+                "{new}: {error}"
+            );
+        }
+        assert!(parse("").map(|_| ()).unwrap_err().contains("[[server]]"));
+    }
+
+    #[test]
+    fn variables_can_be_set_from_outside() {
+        let set = |name: &str| Suite::parse(SMALL, Path::new("/"), &[(name.to_owned(), "/x".to_owned())]);
+        assert_eq!(set("tool").unwrap().names["tool"], "/x");
+        let mistake = set("tol").map(|_| ()).unwrap_err();
+        assert!(mistake.message.contains("tool"), "{mistake:?}");
+    }
+}
