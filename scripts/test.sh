@@ -8,6 +8,8 @@
 #     tests      unit and property tests, bad inputs and the proxy against the release build on both backends
 #     simulator  whole shards on a simulated kernel: 2,000 seeds, and planted bugs that it must find
 #     neon       the vector code of 64-bit ARM, in an emulator
+#     instructions  what the hot paths cost in instructions, counted by valgrind: at most a tenth more than
+#                benches/benches/instructions.rs says (on x86-64 with AVX2, which the counts are of)
 #     deny       licences, sources and duplicates of the dependencies
 #     fuzz       five targets, 10 seconds each
 #     interop    Node's ws, Python's websockets, Chromium; io_uring forbidden by a seccomp filter
@@ -89,6 +91,27 @@ neon() {
   CC_aarch64_unknown_linux_gnu=aarch64-linux-gnu-gcc cargo check --quiet -p tidegate --target "$target"
 }
 
+instructions() {
+  if [ "$(uname -m)" != x86_64 ] || ! grep -qw avx2 /proc/cpuinfo; then
+    echo "instructions: SKIPPED, as the expected counts are those of x86-64 with AVX2"
+    return
+  fi
+  packages valgrind=valgrind
+  # The same version as in Cargo.toml; another one refuses.
+  tool gungraun-runner 0.20.0
+  local counted now
+  counted=$(grep -om1 'rustc [0-9.]*[0-9]' benches/benches/instructions.rs)
+  now=$(rustc --version | grep -o '^rustc [0-9.]*[0-9]')
+  cargo bench --quiet --profile quick -p tidegate-benches --bench instructions || {
+    echo "instructions: a hot path takes more than a tenth more instructions than benches/benches/instructions.rs says" >&2
+    if [ "$counted" != "$now" ]; then
+      echo "instructions: but the counts were made with $counted, and this is $now: its code may differ" >&2
+    fi
+    return 1
+  }
+  echo "1 passed, 0 failed"
+}
+
 deny() {
   tool cargo-deny 0.20.2
   cargo deny --log-level error check bans licenses sources
@@ -107,7 +130,7 @@ autobahn() {
   python3 scripts/autobahn.py --quick --bin "$BIN" --client-bin "$CLIENT" --wstest .cache/autobahn/wstest
 }
 
-STEPS=(style tests simulator neon deny fuzz interop autobahn)
+STEPS=(style tests simulator neon instructions deny fuzz interop autobahn)
 ALL=" ${STEPS[*]} "
 if [ $# -gt 0 ]; then STEPS=("$@"); fi
 for step in "${STEPS[@]}"; do

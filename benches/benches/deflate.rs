@@ -6,6 +6,7 @@
 use std::hint::black_box;
 
 use criterion::{BenchmarkId, Criterion, Throughput};
+use tidegate_benches::paths::{inflate, json};
 use tidegate_wire::{
     Role,
     deflate::{CodecLimits, Codecs, Compression},
@@ -96,29 +97,6 @@ fn levels(criterion: &mut Criterion) {
         }
     }
     group.finish();
-}
-
-/// What a busy feed sends: the same names, other values.
-fn json(len: usize) -> Vec<u8> {
-    let mut random = 0x2545_f491_u32;
-    let mut text = String::from("[");
-    while text.len() < len {
-        random ^= random << 13;
-        random ^= random >> 17;
-        random ^= random << 5;
-        let (id, price) = (random % 100_000, f64::from(random >> 12) / 100.0);
-        text += &format!(r#"{{"id":{id},"symbol":"TIDE","price":{price},"side":"buy","open":true}},"#);
-    }
-    text.truncate(len);
-    text.into_bytes()
-}
-
-fn inflate(session: &mut Compression, codecs: &mut Codecs, wire: &[u8], out: &mut Vec<u8>) {
-    const LIMIT: usize = 1 << 20;
-    out.clear();
-    let mut inflation = session.begin(codecs).expect("one is free");
-    inflation.feed(wire, out, LIMIT).expect("a good message");
-    inflation.finish(session, codecs, out, LIMIT).expect("a good message");
 }
 
 fn deflate_naively(message: &[u8], out: &mut Vec<u8>) {

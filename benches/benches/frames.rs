@@ -17,16 +17,11 @@ use std::{
 
 use criterion::{BenchmarkId, Throughput};
 use fastwebsockets::{FragmentCollector, WebSocket};
-use tidegate_wire::{
-    Limits, Role,
-    deflate::{CodecLimits, Codecs},
-    frame::{Head, MAX_HEADER, Opcode, encode_header, encode_header_before},
-    message::{Cursor, DecodeContext, Decoder, Event, Payload, Spares},
-};
+use tidegate_benches::paths::{Echo, MESSAGE_BYTES, push};
+use tidegate_wire::frame::Opcode;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 const KEY: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
-const MESSAGE_BYTES: usize = 1 << 20;
 
 /// A stream and how it comes.
 struct Case {
@@ -51,15 +46,6 @@ impl Case {
         let piece = stream.len().div_ceil(pieces);
         Self { name, messages, payload_bytes: messages * payload.len(), stream, piece, echo }
     }
-}
-
-fn push(out: &mut Vec<u8>, opcode: Opcode, mask: Option<[u8; 4]>, payload: &[u8]) {
-    let mut header = [0; MAX_HEADER];
-    let head = Head { fin: true, rsv1: false, opcode, len: payload.len() as u64, mask };
-    let len = encode_header(&mut header, &head);
-    out.extend_from_slice(&header[..len]);
-    let key = mask.unwrap_or_default();
-    out.extend(payload.iter().enumerate().map(|(i, byte)| byte ^ key[i & 3]));
 }
 
 fn main() {
@@ -100,77 +86,16 @@ fn main() {
             bencher.iter(|| echo_by_fastwebsockets(&mut fast, case.messages));
         });
 
-        let mut tidegate = Tidegate::new(case);
+        let mut tidegate = Echo::new(case.piece);
         let mut out = Vec::new();
-        tidegate.echo(case, |piece| out.extend_from_slice(piece));
+        tidegate.echo(&case.stream, case.piece, |piece| out.extend_from_slice(piece));
         assert!(out == case.echo, "tidegate, {}", case.name);
         group.bench_function(BenchmarkId::new("tidegate", case.name), |bencher| {
-            bencher.iter(|| tidegate.echo(case, |piece| _ = black_box(piece)));
+            bencher.iter(|| tidegate.echo(&case.stream, case.piece, |piece| _ = black_box(piece)));
         });
     }
     group.finish();
     criterion.final_summary();
-}
-
-/// What tidegate's shard does with a receive buffer, but for the system calls.
-struct Tidegate {
-    decoder: Decoder,
-    codecs: Codecs,
-    spares: Spares,
-    buffer: Vec<u8>,
-}
-
-impl Tidegate {
-    fn new(case: &Case) -> Self {
-        Self {
-            decoder: Decoder::new(Role::Server),
-            codecs: Codecs::new(CodecLimits::default()),
-            spares: Spares::new(1 << 20),
-            buffer: vec![0; case.piece],
-        }
-    }
-
-    fn echo(&mut self, case: &Case, mut send: impl FnMut(&[u8])) {
-        const LIMITS: Limits = Limits { message_bytes: MESSAGE_BYTES, message_fragments: 64 };
-        let Self { decoder, codecs, spares, buffer } = self;
-        for piece in case.stream.chunks(case.piece) {
-            let input = &mut buffer[..piece.len()];
-            input.copy_from_slice(piece);
-            let mut cursor = Cursor { read: 0, write: 0, compact: true };
-            // The answers since the last one sent.
-            let mut start = 0;
-            let mut cx = DecodeContext { limits: &LIMITS, compression: None, codecs, spares };
-            while let Some(event) = decoder.next(input, &mut cursor, &mut cx).expect("a good stream") {
-                let Event::Message { kind, payload, .. } = event else { panic!("only messages were sent") };
-                let opcode = Opcode::from(kind);
-                let head = Head { fin: true, rsv1: false, opcode, len: payload.len() as u64, mask: None };
-                match payload {
-                    Payload::InPlace(range) => {
-                        let begin = encode_header_before(input, range.start, &head);
-                        if begin != cursor.write {
-                            if start < cursor.write {
-                                send(&input[start..cursor.write]);
-                            }
-                            start = begin;
-                        }
-                        cursor.write = range.end;
-                    }
-                    Payload::Owned(mut owned) => {
-                        if start < cursor.write {
-                            send(&input[start..cursor.write]);
-                        }
-                        let begin = encode_header_before(&mut owned.buffer, owned.start, &head);
-                        send(&owned.buffer[begin..]);
-                        cx.spares.give(owned.buffer);
-                        (start, cursor.write) = (cursor.read, cursor.read);
-                    }
-                }
-            }
-            if start < cursor.write {
-                send(&input[start..cursor.write]);
-            }
-        }
-    }
 }
 
 /// Everything is received, then parsed, and each message copied twice.

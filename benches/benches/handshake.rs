@@ -12,28 +12,14 @@ use std::{
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use sha1::{Digest, Sha1};
+use tidegate_benches::paths::{HEAD, switch};
 use tidegate_wire::{
     HeadLimits,
-    extension::{DeflateParams, DeflatePolicy, negotiate},
-    handshake::{Accepted, Offer, origin_allowed, switching_protocols, upgrade, verify_response},
-    http::{HeadScanner, Request, ResponseHead, Scan},
+    extension::DeflateParams,
+    handshake::{Offer, verify_response},
+    http::ResponseHead,
 };
 
-/// As Chrome 140 sends it.
-const HEAD: &[u8] = b"GET /ws?room=1 HTTP/1.1\r\n\
-    Host: gw.test:9001\r\n\
-    Connection: Upgrade\r\n\
-    Pragma: no-cache\r\n\
-    Cache-Control: no-cache\r\n\
-    User-Agent: Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/140.0.0.0 Safari/537.36\r\n\
-    Upgrade: websocket\r\n\
-    Origin: http://gw.test:9001\r\n\
-    Sec-WebSocket-Version: 13\r\n\
-    Accept-Encoding: gzip, deflate\r\n\
-    Accept-Language: en-US,en;q=0.9\r\n\
-    Cookie: session=0123456789abcdef0123456789abcdef; theme=dark\r\n\
-    Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
-    Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n\r\n";
 const KEY: [u8; 16] = *b"the sample nonce";
 
 fn main() {
@@ -55,12 +41,12 @@ fn main() {
     });
 
     let mut out = Vec::with_capacity(256);
-    tidegate(HEAD, &mut out);
+    switch(HEAD, &mut out);
     check(&out, Some(DeflateParams::default()));
     group.bench_function("tidegate", |bencher| {
         bencher.iter(|| {
             out.clear();
-            tidegate(black_box(HEAD), &mut out);
+            switch(black_box(HEAD), &mut out);
         });
     });
     group.finish();
@@ -73,18 +59,6 @@ fn check(answer: &[u8], extension: Option<DeflateParams>) {
     let offer = Offer::Raw("permessage-deflate; client_max_window_bits");
     let agreed = verify_response(&head, &KEY, &[], offer).expect("a good answer");
     assert_eq!(agreed.extension, extension);
-}
-
-/// As the shard does it: the scan, the parse, every rule of RFC 6455 §4.2.1, the origin, the extension.
-fn tidegate(head: &[u8], out: &mut Vec<u8>) {
-    let limits = HeadLimits::default();
-    let scan = HeadScanner::new().scan(head, &limits);
-    assert_eq!(scan, Ok(Scan::Complete(head.len())));
-    let request = Request::parse(head, &limits, false).expect("a good request");
-    let asked = upgrade(&request).expect("a good upgrade");
-    assert!(origin_allowed(&[], asked.origin, request.host, false));
-    let agreed = negotiate(&asked.offers, &DeflatePolicy::default());
-    switching_protocols(out, &Accepted { key: asked.key, protocol: None, extension: agreed.as_ref() });
 }
 
 /// As one writes it in ten minutes, and checks next to nothing.

@@ -1,5 +1,7 @@
 //! What the benchmarks beside this folder share.
 
+pub mod paths;
+
 use std::time::Duration;
 
 use criterion::Criterion;

@@ -77,7 +77,7 @@ class Report:
     """One line a case; the count at the end."""
 
     def __init__(self):
-        self.passed = self.failed = 0
+        self.passed = self.failed = self.skipped = 0
         self.failures = []
         self.lock = threading.Lock()
 
@@ -90,6 +90,16 @@ class Report:
                 self.failed += 1
                 self.failures.append(f"{name}: {why}")
                 print(f"FAIL  {name}: {why}", flush=True)
+
+    def skip(self, name, why, cases):
+        """So many cases were left out; they are neither passed nor failed."""
+        with self.lock:
+            self.skipped += cases
+            print(f"SKIPPED  {name}, {cases} cases: {why}", flush=True)
+
+    def cases(self):
+        with self.lock:
+            return self.passed + self.failed
 
     def case(self, name, body, *arguments):
         began = time.monotonic()
@@ -105,5 +115,6 @@ class Report:
             print("\nfailures:")
             for failure in self.failures:
                 print("  " + failure)
-        print(f"{self.passed} passed, {self.failed} failed")
+        skipped = f" ({self.skipped} skipped)" if self.skipped else ""
+        print(f"{self.passed} passed, {self.failed} failed{skipped}")
         return 1 if self.failed or not self.passed else 0

@@ -1,31 +1,41 @@
 //! The command line.
 
+mod fanout;
+
 use std::{
+    fs,
     net::{IpAddr, SocketAddr},
     path::PathBuf,
+    sync::Arc,
     time::Duration,
 };
 
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum, error::ErrorKind};
 use rustix::process::Pid;
 use tidegate_io::Choice;
-use tidegate_wire::{close::CloseCode, http, message::Kind};
+use tidegate_tls::{ClientConfig, ClientOptions, Trust};
+use tidegate_wire::{close::CloseCode, extension::DeflateOffer, http, message::Kind};
 
+use self::fanout::FanoutArguments;
 use crate::{
     assertion::Assertion,
     compare::CompareArguments,
-    payload::{Payloads, Sizes},
+    part::Part,
+    payload::{Fill, Payloads, Share, Sizes},
     plan::{Json, Load, Plan, Scenario},
-    target::Target,
+    target::{Scheme, Target},
+    trace::{Start, Trace},
     units,
 };
 
 /// The longest message.
 const MOST_BYTES: usize = 64 * 1024 * 1024;
+/// The most threads of all processes: their number is in a session's.
+const MOST_THREADS: u32 = 255;
 /// The most messages under way for a session where it must remember when each was due.
 const MOST_REMEMBERED: u32 = 64;
 
-/// Load for WebSocket servers: echo, idle sessions, connection storms, churn, slow readers.
+/// Load for WebSocket servers: echo, idle sessions, connection storms, churn, slow readers, fan-out.
 ///
 /// Latencies count from when a message was due, so that a server that stalls cannot hide it (with -R).
 #[derive(Debug, Parser)]
@@ -53,13 +63,17 @@ enum Command {
     Churn(ChurnArguments),
     /// Some sessions stop reading: what becomes of the others, and of the server's memory
     Slow(SlowArguments),
+    /// Send messages with the sizes and gaps of a file
+    Replay(ReplayArguments),
     /// Start servers in turn under the same loads, and compare what they cost
     Compare(CompareArguments),
+    /// Publish to many: when each message reached the first, the median and the last of its subscribers
+    Fanout(FanoutArguments),
 }
 
 #[derive(Args, Debug)]
 struct Common {
-    /// The server: ws://HOST, ws://HOST:PORT/PATH
+    /// The server: ws://HOST, ws://HOST:PORT/PATH, wss://...
     #[arg(value_name = "URL", value_parser = Target::parse)]
     url: Target,
     /// Sessions
@@ -68,6 +82,12 @@ struct Common {
     /// Threads, with a part of the sessions each
     #[arg(short, long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=255))]
     threads: u32,
+    /// Processes, with so many threads and a part of the sessions each: for more sessions than one may have descriptors
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=255))]
+    processes: u32,
+    /// Which part of a run this process has: given by the first one
+    #[arg(long, hide = true, value_parser = Part::parse)]
+    part: Option<Part>,
     /// How long an answer may take, be it to a connect, an upgrade or a message
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = units::duration)]
     timeout: Duration,
@@ -77,6 +97,24 @@ struct Common {
     /// A field of the upgrade request: 'Name: value'; repeatable
     #[arg(short = 'H', long = "header", value_name = "FIELD", value_parser = header)]
     headers: Vec<(String, String)>,
+    /// With wss://, take any certificate
+    #[arg(short = 'k', long)]
+    insecure: bool,
+    /// With wss://, trust the certificates in this PEM file, and no others [default: the system's]
+    #[arg(long, value_name = "FILE", conflicts_with = "insecure")]
+    ca: Option<PathBuf>,
+    /// With wss://, make each TLS handshake a full one; else sessions resume earlier ones where the server lets them
+    #[arg(long)]
+    no_resumption: bool,
+    /// Offer permessage-deflate, as browsers do; messages go compressed where the server takes it
+    #[arg(long)]
+    deflate: bool,
+    /// With --deflate: offer that neither side looks back at earlier messages
+    #[arg(long, requires = "deflate")]
+    no_context_takeover: bool,
+    /// With --deflate: offer that neither side looks back further than 2 to the power of this many bytes
+    #[arg(long, value_name = "9..15", requires = "deflate", value_parser = clap::value_parser!(u8).range(9..=15))]
+    window_bits: Option<u8>,
     /// A subprotocol to offer; repeatable
     #[arg(long = "subprotocol", value_name = "NAME", value_parser = token)]
     subprotocols: Vec<String>,
@@ -92,6 +130,9 @@ struct Common {
     /// Write the results as JSON; `-`: to standard output, in place of the table
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// Write the results as one HTML page with plots, for a browser without network
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
     /// No line each second, and no progress
     #[arg(long)]
     quiet: bool,
@@ -108,15 +149,51 @@ struct Messages {
     /// Messages of a session that are under way at once, without -R
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     depth: u32,
-    /// Bytes of a message: a number, or MIN..MAX for any of these, equally likely
-    #[arg(short, long, value_name = "BYTES", default_value = "64", value_parser = sizes)]
-    size: Sizes,
+    /// Bytes of a message: a number; MIN..MAX for any of these, equally likely; or shares, as 64:70%,1KiB..2KiB:25%,16KiB:5%
+    #[arg(short, long, value_name = "BYTES", default_value = "64", value_parser = mix)]
+    size: Mix,
+    /// What messages hold
+    #[arg(long, value_name = "FILL", default_value = "random")]
+    fill: Fill,
     /// Send text instead of binary
     #[arg(long, conflicts_with = "binary")]
     text: bool,
     /// Send binary (the default)
     #[arg(long)]
     binary: bool,
+}
+
+/// How long messages are.
+#[derive(Clone, Debug, PartialEq)]
+struct Mix {
+    /// The bounds of all.
+    sizes: Sizes,
+    /// Empty where there is one share.
+    shares: Vec<Share>,
+}
+
+#[derive(Args, Debug)]
+struct ReplayArguments {
+    /// A file of messages, one a line: gap_us,size[,kind] (README.md)
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    #[command(flatten)]
+    common: Common,
+    /// The longest to play [default: all of it once; with --loop: 10s]
+    #[arg(short, long, value_name = "TIME", value_parser = some_duration)]
+    duration: Option<Duration>,
+    /// Begin again after the end
+    #[arg(long = "loop", id = "loop")]
+    loops: bool,
+    /// Each session begins at a message of its own, and goes round
+    #[arg(long)]
+    anywhere: bool,
+    /// Send text where the file does not say it, instead of binary
+    #[arg(long)]
+    text: bool,
+    /// What messages hold
+    #[arg(long, value_name = "FILL", default_value = "random")]
+    fill: Fill,
 }
 
 #[derive(Args, Debug)]
@@ -199,11 +276,18 @@ enum Io {
     Epoll,
 }
 
+/// What this process is for.
+#[derive(Debug)]
+pub(crate) enum Job {
+    /// One run.
+    Run(Box<Plan>),
+    /// Runs against several servers, each with a plan of its own.
+    Compare(CompareArguments),
+}
+
 /// Why there is no plan.
 #[derive(Debug)]
 pub(crate) enum NoPlan {
-    /// Many runs are wanted, of which each has its own.
-    Comparison(Box<CompareArguments>),
     /// The arguments do not fit together.
     Usage(clap::Error),
     /// The server's name has no address.
@@ -220,12 +304,14 @@ impl Arguments {
     ///
     /// # Errors
     /// See [`NoPlan`].
-    pub(crate) fn plan(self) -> Result<Plan, NoPlan> {
+    pub(crate) fn job(self) -> Result<Job, NoPlan> {
         let open = |rate: Option<f64>| rate.map_or(Load::Closed, |rate| Load::Open { rate });
-        match self.command {
+        let plan = match self.command {
+            Command::Compare(compare) => return Ok(Job::Compare(compare)),
             Command::Echo(echo) => echo.plan(Scenario::Echo),
-            Command::Compare(compare) => Err(NoPlan::Comparison(Box::new(compare))),
+            Command::Replay(replay) => replay.plan(),
             Command::Slow(slow) => slow.echo.plan(Scenario::Slow { share: slow.share }),
+            Command::Fanout(fanout) => fanout.plan(),
             Command::Idle(idle) => {
                 idle.common.plan(Scenario::Idle, None, Load::Closed, idle.duration, Duration::ZERO)
             }
@@ -238,7 +324,33 @@ impl Arguments {
                 let messages = Some(&churn.messages);
                 churn.common.plan(scenario, messages, open(churn.rate), churn.duration, churn.warmup)
             }
-        }
+        };
+        plan.map(|plan| Job::Run(Box::new(plan)))
+    }
+}
+
+impl ReplayArguments {
+    fn plan(self) -> Result<Plan, NoPlan> {
+        let kind = if self.text { Kind::Text } else { Kind::Binary };
+        let start = if self.anywhere { Start::Anywhere } else { Start::First };
+        let name = self.file.display();
+        let text = fs::read_to_string(&self.file).map_err(|error| usage(&format!("{name}: {error}")))?;
+        let trace = Trace::parse(&text, kind, MOST_BYTES, start, self.loops)
+            .map_err(|bad| usage(&format!("{name}: {bad}")))?;
+        // The last message is due before the end.
+        let once = Duration::from_nanos(trace.length_ns()) + Duration::from_millis(1);
+        let duration = match self.duration {
+            Some(duration) if self.loops => duration,
+            Some(duration) => duration.min(once),
+            None if self.loops => Duration::from_secs(10),
+            None => once,
+        };
+        let rate = trace.len() as f64 * f64::from(self.common.connections) / once.as_secs_f64();
+        let size = Mix { sizes: trace.bounds(), shares: Vec::new() };
+        let messages = Messages { depth: 1, size, fill: self.fill, text: self.text, binary: false };
+        let load = Load::Open { rate };
+        let plan = self.common.plan(Scenario::Replay, Some(&messages), load, duration, Duration::ZERO)?;
+        Ok(Plan { trace: Some(Arc::new(trace)), ..plan })
     }
 }
 
@@ -248,9 +360,9 @@ impl Arguments {
 /// What is wrong with them.
 pub(crate) fn accepts<'a>(words: impl IntoIterator<Item = &'a str>) -> Result<(), String> {
     let parsed = Arguments::try_parse_from(["tidegate-loadtest"].into_iter().chain(words));
-    let error = match parsed.map(Arguments::plan) {
-        Ok(Ok(_)) => return Ok(()),
-        Ok(Err(NoPlan::Comparison(_))) => return Err("a comparison is no load".to_owned()),
+    let error = match parsed.map(Arguments::job) {
+        Ok(Ok(Job::Run(_))) => return Ok(()),
+        Ok(Ok(Job::Compare(_))) => return Err("a comparison is no load".to_owned()),
         Ok(Err(NoPlan::Fault(message))) => return Err(message),
         Ok(Err(NoPlan::Usage(error))) | Err(error) => error.to_string(),
     };
@@ -266,6 +378,12 @@ impl EchoArguments {
     }
 }
 
+impl Messages {
+    fn kind(&self) -> Kind {
+        if self.text { Kind::Text } else { Kind::Binary }
+    }
+}
+
 impl Common {
     fn plan(
         self,
@@ -275,8 +393,8 @@ impl Common {
         duration: Duration,
         warmup: Duration,
     ) -> Result<Plan, NoPlan> {
-        let sizes = messages.map_or(Sizes { min: 0, max: 0 }, |messages| messages.size);
-        let kind = if messages.is_some_and(|messages| messages.text) { Kind::Text } else { Kind::Binary };
+        let sizes = messages.map_or(Sizes { min: 0, max: 0 }, |messages| messages.size.sizes);
+        let kind = messages.map_or(Kind::Binary, Messages::kind);
         let depth = messages.map_or(1, |messages| messages.depth);
         let closed = load == Load::Closed || matches!(scenario, Scenario::Churn { .. });
         if closed && depth > MOST_REMEMBERED && !Payloads::new(sizes, kind, 0).tell_time() {
@@ -289,6 +407,7 @@ impl Common {
         if self.timeout.is_zero() {
             return Err(usage("--timeout must be more than 0"));
         }
+        let tls = self.tls()?;
         let host = self.headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("host"));
         let host = host.map_or_else(|| self.url.authority.clone(), |(_, value)| value.clone());
         let headers = self.headers.into_iter().filter(|(name, _)| !name.eq_ignore_ascii_case("host"));
@@ -301,19 +420,32 @@ impl Common {
         }
         let pending = self.pending.unwrap_or(match scenario {
             Scenario::Storm { .. } => 400,
-            Scenario::Echo | Scenario::Idle | Scenario::Churn { .. } | Scenario::Slow { .. } => 100,
+            Scenario::Echo
+            | Scenario::Idle
+            | Scenario::Churn { .. }
+            | Scenario::Slow { .. }
+            | Scenario::Fanout(_)
+            | Scenario::Replay => 100,
         });
+        let all = self.threads.saturating_mul(self.processes);
+        if all > MOST_THREADS {
+            return Err(usage(&format!("--threads times --processes is at most {MOST_THREADS}")));
+        }
         let threads = match scenario {
             // Each thread has one that reads and one that does not.
             Scenario::Slow { .. } if self.connections < 2 => {
                 return Err(usage("slow needs two sessions at least: one that reads, and one that does not"));
             }
-            Scenario::Slow { .. } => self.threads.min(self.connections / 2),
-            Scenario::Echo | Scenario::Idle | Scenario::Storm { .. } | Scenario::Churn { .. } => {
-                self.threads.min(self.connections)
-            }
+            Scenario::Slow { .. } => all.min(self.connections / 2),
+            // Each thread has a session.
+            Scenario::Fanout(fanout) => all.min(fanout.publishers.max(fanout.subscribers)),
+            Scenario::Echo
+            | Scenario::Idle
+            | Scenario::Storm { .. }
+            | Scenario::Churn { .. }
+            | Scenario::Replay => all.min(self.connections),
         };
-        let seed = match self.seed {
+        let seed = match self.part.map(|part| part.seed).or(self.seed) {
             Some(seed) => seed,
             None => getrandom::u64().map_err(|error| NoPlan::Fault(format!("no random seed: {error}")))?,
         };
@@ -323,13 +455,27 @@ impl Common {
             address,
             connections: self.connections,
             threads,
+            // No process is without a thread.
+            processes: threads.div_ceil(threads.div_ceil(self.processes)),
+            part_of_run: self.part,
             duration,
             warmup,
             timeout: self.timeout,
             pending: pending.max(threads),
+            tls,
             load,
             depth,
             sizes,
+            shares: messages.map_or_else(Vec::new, |messages| messages.size.shares.clone()),
+            fill: messages.map_or(Fill::Random, |messages| messages.fill),
+            trace: None,
+            deflate: self.deflate.then_some(DeflateOffer {
+                server_no_context_takeover: self.no_context_takeover,
+                client_no_context_takeover: self.no_context_takeover,
+                server_max_window_bits: self.window_bits,
+                // Browsers let the server name it, and name none.
+                client_max_window_bits: Some(self.window_bits.unwrap_or(15)),
+            }),
             kind,
             host,
             headers: headers.collect(),
@@ -340,6 +486,7 @@ impl Common {
             json: self
                 .json
                 .map(|path| if path.as_os_str() == "-" { Json::StandardOutput } else { Json::File(path) }),
+            html: self.html,
             quiet: self.quiet,
             seed,
             io: match self.io {
@@ -348,6 +495,37 @@ impl Common {
                 Io::Epoll => Choice::Epoll,
             },
         })
+    }
+}
+
+impl Common {
+    /// How TLS is to be spoken, where it is.
+    fn tls(&self) -> Result<Option<ClientConfig>, NoPlan> {
+        if self.url.scheme == Scheme::Ws {
+            if self.insecure || self.ca.is_some() || self.no_resumption {
+                return Err(usage("--insecure, --ca and --no-resumption are for wss://"));
+            }
+            return Ok(None);
+        }
+        let trust = match &self.ca {
+            Some(path) => Trust::File(path.clone()),
+            None if self.insecure => Trust::Nothing,
+            None => Trust::System,
+        };
+        let options = ClientOptions {
+            trust,
+            // What a browser offers for a WebSocket (RFC 6455 is HTTP/1.1).
+            alpn: vec![b"http/1.1".to_vec()],
+            resumes: !self.no_resumption,
+        };
+        let config = ClientConfig::new(&options).map_err(|error| match &self.ca {
+            Some(_) => usage(&format!("--ca: {error}")),
+            None => NoPlan::Fault(format!("{error}: give --ca FILE, or --insecure")),
+        })?;
+        // A host that no certificate can be for is told before the start.
+        tidegate_tls::Session::client(&config, &self.url.host)
+            .map_err(|error| usage(&format!("{}: {error}", self.url.host)))?;
+        Ok(Some(config))
     }
 }
 
@@ -361,6 +539,31 @@ fn some_duration(text: &str) -> Result<Duration, String> {
         Duration::ZERO => Err("it must be more than 0".into()),
         duration => Ok(duration),
     }
+}
+
+/// One size, or several with their shares.
+fn mix(text: &str) -> Result<Mix, String> {
+    if !text.contains([':', ',']) {
+        return Ok(Mix { sizes: sizes(text)?, shares: Vec::new() });
+    }
+    let mut shares = Vec::new();
+    for part in text.split(',') {
+        let (size, weight) =
+            part.rsplit_once(':').ok_or_else(|| format!("{part:?} is no share: 1KiB:25%"))?;
+        let weight = weight.strip_suffix('%').ok_or_else(|| format!("{weight:?} has no % behind it"))?;
+        let weight = weight.parse::<f64>().map_err(|_| format!("{weight:?} is no number"))? / 100.0;
+        if !(weight > 0.0 && weight <= 1.0) {
+            return Err(format!("{part:?}: a share is more than 0 and at most 100%"));
+        }
+        shares.push(Share { weight, sizes: sizes(size)? });
+    }
+    let sum: f64 = shares.iter().map(|share| share.weight).sum();
+    if (sum - 1.0).abs() > 1e-6 {
+        return Err(format!("the shares are {:.4}% together, but must be 100%", sum * 100.0));
+    }
+    let min = shares.iter().map(|share| share.sizes.min).min().unwrap_or(0);
+    let max = shares.iter().map(|share| share.sizes.max).max().unwrap_or(0);
+    Ok(Mix { sizes: Sizes { min, max }, shares })
 }
 
 fn sizes(text: &str) -> Result<Sizes, String> {
@@ -420,7 +623,10 @@ mod tests {
 
     fn plan(arguments: &[&str]) -> Plan {
         let all = [&["tidegate-loadtest"], arguments].concat();
-        Arguments::try_parse_from(all).unwrap().plan().unwrap()
+        match Arguments::try_parse_from(all).unwrap().job().unwrap() {
+            Job::Run(plan) => *plan,
+            Job::Compare(_) => panic!("one run was asked for"),
+        }
     }
 
     #[test]
@@ -459,6 +665,28 @@ mod tests {
     }
 
     #[test]
+    fn sizes_come_in_shares() {
+        let plan = plan(&["echo", "ws://127.0.0.1:9", "-s", "64:70%,1KiB..2KiB:25%,16KiB:5%"]);
+        assert_eq!(plan.sizes, Sizes { min: 64, max: 16_384 });
+        assert_eq!(plan.shares[1], Share { weight: 0.25, sizes: Sizes { min: 1024, max: 2048 } });
+    }
+
+    #[test]
+    fn the_offer_is_a_browsers_unless_told_otherwise() {
+        for (more, offer) in [
+            (&[][..], "permessage-deflate; client_max_window_bits"),
+            (
+                &["--no-context-takeover", "--window-bits", "10"],
+                "permessage-deflate; server_no_context_takeover; client_no_context_takeover; \
+                 server_max_window_bits=10; client_max_window_bits=10",
+            ),
+        ] {
+            let plan = plan(&[&["idle", "ws://127.0.0.1:9", "--deflate"], more].concat());
+            assert_eq!(plan.deflate.unwrap().to_string(), offer);
+        }
+    }
+
+    #[test]
     fn a_storm_comes_again_once_unless_it_is_told_how_often() {
         for (flag, times) in [(None, 0), (Some("--again"), 1), (Some("--again=3"), 3)] {
             let arguments: Vec<&str> =
@@ -471,7 +699,8 @@ mod tests {
     fn what_cannot_be_is_a_matter_of_usage() {
         for arguments in [
             &["echo"][..],
-            &["echo", "wss://a"],
+            &["echo", "http://a"],
+            &["echo", "wss://a", "-k", "--ca", "x"],
             &["echo", "ws://127.0.0.1:9", "-R", "1", "--depth", "2"],
             &["echo", "ws://127.0.0.1:9", "-s", "9..1"],
             &["echo", "ws://127.0.0.1:9", "--text", "--binary"],
@@ -480,6 +709,12 @@ mod tests {
             &["echo", "ws://127.0.0.1:9", "-d", "0"],
             &["churn", "ws://127.0.0.1:9", "--close-code", "1005"],
             &["slow", "ws://127.0.0.1:9", "--share", "100%"],
+            &["echo", "ws://127.0.0.1:9", "-s", "64:70%,128:20%"],
+            &["echo", "ws://127.0.0.1:9", "-s", "64:70,128:30"],
+            &["echo", "ws://127.0.0.1:9", "-s", "64:0%,128:100%"],
+            &["echo", "ws://127.0.0.1:9", "--window-bits", "9"],
+            &["echo", "ws://127.0.0.1:9", "--deflate", "--window-bits", "8"],
+            &["replay", "file.csv"],
             &["idle", "ws://127.0.0.1:9", "--depth", "2"],
             &["ws://127.0.0.1:9"],
         ] {
@@ -490,9 +725,11 @@ mod tests {
             &["echo", "ws://127.0.0.1:9", "-s", "8", "--depth", "65"][..],
             &["echo", "ws://127.0.0.1:9", "--source", "::1"],
             &["echo", "ws://127.0.0.1:9", "--timeout", "0"],
+            &["echo", "ws://127.0.0.1:9", "-k"],
+            &["echo", "wss://127.0.0.1:9", "--ca", "/nowhere"],
         ] {
             let parsed = Arguments::try_parse_from([&["tidegate-loadtest"], arguments].concat()).unwrap();
-            assert!(matches!(parsed.plan(), Err(NoPlan::Usage(_))), "{arguments:?}");
+            assert!(matches!(parsed.job(), Err(NoPlan::Usage(_))), "{arguments:?}");
         }
     }
 }

@@ -13,6 +13,10 @@ pub(crate) enum Metric {
     LatencyMean,
     /// A percentile of the times that handshakes took.
     Handshake(f64),
+    /// A percentile of the times until a message had reached so many.
+    Fan(Reach, f64),
+    /// Deliveries for each second; only in `fanout`.
+    DeliveriesRate,
     /// Messages for each second; sessions in `churn`, handshakes in `storm`.
     Rate,
     /// Messages that were due in the measured time and were answered.
@@ -31,6 +35,14 @@ pub(crate) enum Metric {
     SessionMemory,
     /// The time until all sessions were up.
     AllUp,
+}
+
+/// Whom a message has reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reach {
+    First,
+    Median,
+    Last,
 }
 
 /// What a metric is counted in.
@@ -77,6 +89,7 @@ impl Metric {
             "server_memory" => Self::ServerMemory,
             "session_memory" => Self::SessionMemory,
             "all_up" => Self::AllUp,
+            "deliveries_rate" => Self::DeliveriesRate,
             _ => {
                 let percentile = |text: &str| {
                     let number = text.strip_prefix('p')?.parse::<f64>().ok()?;
@@ -84,6 +97,8 @@ impl Metric {
                 };
                 if let Some(number) = name.strip_prefix("handshake_").and_then(percentile) {
                     Self::Handshake(number)
+                } else if let Some((reach, number)) = fan(name, percentile) {
+                    Self::Fan(reach, number)
                 } else if let Some(number) = percentile(name) {
                     Self::Latency(number)
                 } else {
@@ -95,13 +110,33 @@ impl Metric {
 
     fn unit(self) -> Unit {
         match self {
-            Self::Latency(_) | Self::LatencyMean | Self::Handshake(_) | Self::ServerCpu | Self::AllUp => {
-                Unit::Time
-            }
+            Self::Latency(_)
+            | Self::LatencyMean
+            | Self::Handshake(_)
+            | Self::Fan(..)
+            | Self::ServerCpu
+            | Self::AllUp => Unit::Time,
             Self::ServerMemory | Self::SessionMemory => Unit::Bytes,
-            Self::Rate | Self::Messages | Self::Sessions | Self::Errors | Self::Kind(_) => Unit::Count,
+            Self::Rate
+            | Self::DeliveriesRate
+            | Self::Messages
+            | Self::Sessions
+            | Self::Errors
+            | Self::Kind(_) => Unit::Count,
         }
     }
+}
+
+/// `first_p99`, `median_max`, and so on.
+fn fan(name: &str, percentile: impl Fn(&str) -> Option<f64>) -> Option<(Reach, f64)> {
+    let (reach, rest) = name.split_once('_')?;
+    let reach = match reach {
+        "first" => Reach::First,
+        "median" => Reach::Median,
+        "last" => Reach::Last,
+        _ => return None,
+    };
+    Some((reach, if rest == "max" { 100.0 } else { percentile(rest)? }))
 }
 
 impl Assertion {
@@ -126,7 +161,8 @@ impl Assertion {
         let (name, bound) = (name.trim(), bound.trim());
         let metric = Metric::parse(name).ok_or_else(|| {
             let names = "p50 p90 p99 p99.9 (any percentile), min, mean, max, rate, messages, sessions, \
-                         handshake_p99 (any percentile), handshake_max, all_up, server_cpu, server_memory, \
+                         handshake_p99 (any percentile), handshake_max, first_p99, median_p99, last_p99 (any \
+                         percentile, or max), deliveries_rate, all_up, server_cpu, server_memory, \
                          session_memory, errors, or a kind of error";
             format!("there is no metric {name:?}: {names}")
         })?;
@@ -186,6 +222,9 @@ mod tests {
             ("session_memory<1KiB", 1023.0, 1024.0),
             ("handshake_p50<1s", 1.0, 1e9),
             ("max<1s", 1.0, 1e9),
+            ("last_p99<5ms", 4_999_999.0, 5_000_000.0),
+            ("first_max<5ms", 4_999_999.0, 5_000_000.0),
+            ("deliveries_rate>=1M", 1e6, 999_999.0),
         ] {
             let assertion = Assertion::parse(text).unwrap();
             assert!(assertion.holds(Some(holds)) && !assertion.holds(Some(fails)), "{text}");
@@ -195,7 +234,18 @@ mod tests {
 
     #[test]
     fn what_is_no_assertion_is_refused() {
-        for text in ["p99", "p101<1ms", "p99<5", "p99<5kg", "speed>1", "errors<x", "=1", "p99<"] {
+        for text in [
+            "p99",
+            "p101<1ms",
+            "p99<5",
+            "p99<5kg",
+            "speed>1",
+            "fast_p99<1ms",
+            "last_x<1ms",
+            "errors<x",
+            "=1",
+            "p99<",
+        ] {
             assert!(Assertion::parse(text).is_err(), "{text}");
         }
     }

@@ -1,10 +1,11 @@
 //! One run from its start to its end: tells the workers what to do, and gathers what they tell.
 
+mod fanout;
 mod results;
 mod seconds;
 
 use std::{
-    io,
+    io::{self, Write},
     sync::{
         Arc,
         mpsc::{self, Receiver, RecvTimeoutError, Sender},
@@ -15,19 +16,20 @@ use std::{
 
 use rustix::{
     process::getpid,
-    thread::Pid,
     time::{ClockId, clock_gettime},
 };
-use tidegate_io::{Epoll, EpollOptions, Kind, Uring, UringOptions, Waker, choose};
+use tidegate_io::{Epoll, EpollOptions, Kind, Uring, UringOptions, choose};
 
 use self::seconds::Seconds;
 use crate::{
     link::{Begin, Command, Failure, Note, Orders, What},
     live::Live,
+    part::Parts,
     plan::{Load, Plan, Scenario},
     processes::{CpuTimes, Look, Memory, Servers, slab_bytes},
     report::{Point, Report, Storm},
     signals,
+    switchboard::Switchboard,
     tally::{Parcel, Tally},
     worker::Worker,
 };
@@ -38,6 +40,8 @@ const BUFFERS: u32 = 512;
 const REST: Duration = Duration::from_millis(300);
 /// How long after an interruption answers are waited for.
 const PATIENCE: Duration = Duration::from_secs(1);
+/// Reasons that are told.
+const MOST_REASONS: usize = 8;
 
 /// A run that has ended.
 #[derive(Debug)]
@@ -45,6 +49,8 @@ pub(crate) struct Outcome {
     pub(crate) report: Report,
     /// The signal that ended it early.
     pub(crate) signal: Option<i32>,
+    /// Which of its processes died, and how.
+    pub(crate) death: Option<String>,
 }
 
 /// What the workers are waited for.
@@ -60,15 +66,17 @@ enum Goal {
 }
 
 /// A worker, as the director knows it.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Crew {
-    orders: Orders,
-    waker: Option<Waker>,
-    thread: Option<Pid>,
+    thread: Option<i32>,
+    /// Its process has ended before it had.
+    is_dead: bool,
     /// The last goal that it has reached.
     reached: Option<Goal>,
     open: u32,
     last_up_ns: u64,
+    /// In `fanout`: its subscribers, by topic.
+    audience: Vec<u32>,
 }
 
 /// What was used up to some time.
@@ -86,10 +94,15 @@ pub(crate) struct Director {
     plan: Arc<Plan>,
     kind: Kind,
     crew: Vec<Crew>,
+    parts: Parts,
+    death: Option<String>,
+    switchboard: Arc<Switchboard>,
     notes: Receiver<Note>,
     /// Kept, so that `notes` never ends.
     sender: Sender<Note>,
     servers: Servers,
+    /// Reasons that were told.
+    reasons: Vec<String>,
     live: Live,
     seconds: Seconds,
     tally: Tally,
@@ -113,6 +126,48 @@ fn now_ns() -> u64 {
     Duration::new(now.tv_sec as u64, now.tv_nsec as u32).as_nanos() as u64
 }
 
+/// How to talk to the kernel.
+///
+/// # Errors
+/// Where what was asked for does not work here.
+pub(crate) fn choose_backend(plan: &Plan) -> Result<Kind, Failure> {
+    Ok(choose(plan.io).map_err(|refused| Failure(refused.to_string()))?.kind)
+}
+
+/// Starts a worker on a thread of its own.
+///
+/// # Errors
+/// Where the system refuses.
+pub(crate) fn start_worker(
+    kind: Kind,
+    index: usize,
+    plan: &Arc<Plan>,
+    notes: &Sender<Note>,
+    switchboard: &Arc<Switchboard>,
+    epoch_ns: u64,
+) -> Result<(), Failure> {
+    let (plan, notes, board) = (Arc::clone(plan), notes.clone(), Arc::clone(switchboard));
+    let work = move || {
+        let (tell, orders) = (notes.clone(), Orders::default());
+        let result = match kind {
+            Kind::Uring => Uring::new(&UringOptions { buffers: BUFFERS, ..UringOptions::default() })
+                .and_then(|uring| Worker::new(index, plan, uring, orders, notes, board, epoch_ns).run()),
+            Kind::Epoll => Epoll::new(&EpollOptions { buffers: BUFFERS })
+                .and_then(|epoll| Worker::new(index, plan, epoll, orders, notes, board, epoch_ns).run()),
+        };
+        if let Err(error) = result {
+            let failure = Failure(format!("{kind}: {error}"));
+            // The director has ended: there is nobody to tell.
+            let _ = tell.send(Note { worker: index, what: What::Failed(failure) });
+        }
+    };
+    thread::Builder::new()
+        .name(format!("load-{index}"))
+        .spawn(work)
+        .map_err(failed("cannot start a thread"))?;
+    Ok(())
+}
+
 /// A failure of the system, in words.
 fn failed(what: &str) -> impl Fn(io::Error) -> Failure {
     move |error| Failure(format!("{what}: {error}"))
@@ -124,7 +179,7 @@ impl Director {
     /// # Errors
     /// Where the plan cannot be carried out here.
     pub(crate) fn new(plan: Plan) -> Result<Self, Failure> {
-        let kind = choose(plan.io).map_err(|refused| Failure(refused.to_string()))?.kind;
+        let kind = choose_backend(&plan)?;
         let servers = Servers::new(&plan.pids)
             .map_err(|(pid, error)| Failure(format!("--pid {pid}: cannot look at this process: {error}")))?;
         let (sender, notes) = mpsc::channel();
@@ -133,13 +188,17 @@ impl Director {
         Ok(Self {
             kind,
             crew: Vec::new(),
+            parts: Parts::default(),
+            death: None,
+            switchboard: Arc::default(),
             notes,
             sender,
-            live: Live::new(plan.quiet),
+            live: Live::new(&plan),
             seconds: Seconds::new(plan.threads as usize, epoch_ns, servers.look()),
             before: servers.look(),
             up: Look::default(),
             servers,
+            reasons: Vec::new(),
             tally: Tally::new(),
             epoch_ns,
             signal: None,
@@ -158,52 +217,38 @@ impl Director {
     /// # Errors
     /// Where a worker cannot go on.
     pub(crate) fn run(mut self) -> Result<Outcome, Failure> {
-        for index in 0..self.plan.threads as usize {
-            self.start_worker(index)?;
+        self.crew = (0..self.plan.threads).map(|_| Crew::default()).collect();
+        if self.plan.processes > 1 {
+            self.parts = Parts::start(&self.plan, self.epoch_ns, &self.sender, &self.switchboard)
+                .map_err(failed("cannot start a process"))?;
+        } else {
+            for index in 0..self.plan.threads as usize {
+                let (sender, switchboard) = (&self.sender, &self.switchboard);
+                start_worker(self.kind, index, &self.plan, sender, switchboard, self.epoch_ns)?;
+            }
         }
-        self.wait(Goal::Started, None)?;
+        if !self.wait(Goal::Started, None)? {
+            // Nothing has begun.
+            return Err(Failure(self.death.take().unwrap_or_else(|| "interrupted".into())));
+        }
         match self.plan.scenario {
-            Scenario::Echo | Scenario::Slow { .. } => self.echo()?,
+            Scenario::Echo | Scenario::Slow { .. } | Scenario::Replay => self.echo()?,
             Scenario::Churn { .. } => self.messages()?,
             Scenario::Idle => self.idle()?,
             Scenario::Storm { again } => self.storm(again)?,
+            Scenario::Fanout(fanout) => self.fanout(fanout)?,
         }
-        self.memory_bytes = Memory::of(getpid()).ok().map(|memory| memory.anonymous);
+        let own = std::iter::once(getpid()).chain(self.parts.pids());
+        self.memory_bytes =
+            Some(own.filter_map(|pid| Memory::of(pid).ok()).map(|memory| memory.anonymous).sum());
         self.live.phase("closing");
         self.order(|_| Command::Close);
         self.wait(Goal::Empty, None)?;
         self.order(|_| Command::Quit);
         self.wait(Goal::Ended, None)?;
         self.live.end();
-        let signal = self.signal;
-        Ok(Outcome { report: self.report(), signal })
-    }
-
-    fn start_worker(&mut self, index: usize) -> Result<(), Failure> {
-        let orders = Orders::default();
-        let (plan, kind, epoch_ns) = (Arc::clone(&self.plan), self.kind, self.epoch_ns);
-        let (notes, commands) = (self.sender.clone(), orders.clone());
-        let work = move || {
-            let tell = notes.clone();
-            let result = match kind {
-                Kind::Uring => Uring::new(&UringOptions { buffers: BUFFERS, ..UringOptions::default() })
-                    .and_then(|uring| Worker::new(index, plan, uring, commands, notes, epoch_ns).run()),
-                Kind::Epoll => Epoll::new(&EpollOptions { buffers: BUFFERS })
-                    .and_then(|epoll| Worker::new(index, plan, epoll, commands, notes, epoch_ns).run()),
-            };
-            if let Err(error) = result {
-                let failure = Failure(format!("{kind}: {error}"));
-                // The director has ended: there is nobody to tell.
-                let _ = tell.send(Note { worker: index, what: What::Failed(failure) });
-            }
-        };
-        thread::Builder::new()
-            .name(format!("load-{index}"))
-            .spawn(work)
-            .map_err(failed("cannot start a thread"))?;
-        let crew = Crew { orders, waker: None, thread: None, reached: None, open: 0, last_up_ns: 0 };
-        self.crew.push(crew);
-        Ok(())
+        let (signal, death) = (self.signal, self.death.clone());
+        Ok(Outcome { report: self.report(), signal, death })
     }
 
     /// Sessions that are up, then their messages.
@@ -226,7 +271,9 @@ impl Director {
         let end_ns = measured_ns + plan.duration.as_nanos() as u64;
         let interval_ns = match (plan.load, plan.scenario) {
             (Load::Closed, _) => 0.0,
+            (_, Scenario::Replay) => 0.0,
             (Load::Open { rate }, Scenario::Churn { .. }) => 1e9 / rate,
+            (Load::Open { rate }, Scenario::Fanout(_)) => f64::from(self.publishers()) * 1e9 / rate,
             (Load::Open { rate }, _) => f64::from(self.at_start) * 1e9 / rate,
         };
         self.order(|_| Command::Begin(Begin { start_ns, measured_ns, end_ns, interval_ns }));
@@ -238,12 +285,12 @@ impl Director {
             goes_on = !self.wait(Goal::Drained, Some(end_ns))?;
         }
         self.end = self.sample();
-        if self.signal.is_some() {
+        if self.is_cut_short() {
             self.order(|_| Command::Stop);
         }
         if goes_on {
             self.live.phase("draining");
-            let until_ns = self.signal.map(|_| now_ns() + PATIENCE.as_nanos() as u64);
+            let until_ns = self.is_cut_short().then(|| now_ns() + PATIENCE.as_nanos() as u64);
             self.wait(Goal::Drained, until_ns)?;
         }
         Ok(())
@@ -259,7 +306,7 @@ impl Director {
             self.connect(asked, next)?;
             asked = next;
             self.wait(Goal::Settled, None)?;
-            if self.signal.is_some() {
+            if self.is_cut_short() {
                 return Ok(());
             }
             if !self.plan.pids.is_empty() {
@@ -293,7 +340,7 @@ impl Director {
                 self.order(|_| Command::Cut);
                 self.wait(Goal::Empty, None)?;
             }
-            if self.signal.is_some() {
+            if self.is_cut_short() {
                 break;
             }
             let start_ns = now_ns();
@@ -301,7 +348,7 @@ impl Director {
             self.connect(0, self.plan.connections)?;
             let is_settled = self.wait(Goal::Settled, Some(until_ns))?;
             if !is_settled {
-                if self.signal.is_some() {
+                if self.is_cut_short() {
                     break;
                 }
                 self.order(|_| Command::GiveUp);
@@ -323,7 +370,7 @@ impl Director {
     fn connect(&mut self, from: u32, to: u32) -> Result<(), Failure> {
         let plan = Arc::clone(&self.plan);
         self.live.connect(plan.connections);
-        self.order(|index| Command::Connect { more: plan.part(to, index) - plan.part(from, index) });
+        self.order(|index| Command::Connect { more: plan.sessions(to, index) - plan.sessions(from, index) });
         Ok(())
     }
 
@@ -331,12 +378,11 @@ impl Director {
         for (index, crew) in self.crew.iter_mut().enumerate() {
             let command = command(index as u32);
             // What comes of these two is what an earlier command asked for.
-            if !matches!(command, Command::Stop | Command::GiveUp) {
+            if !matches!(command, Command::Stop | Command::GiveUp | Command::Audience(_)) {
                 crew.reached = None;
             }
-            if let Some(waker) = &crew.waker {
-                crew.orders.give(command, waker);
-            }
+            // One that has died is not waited for.
+            let _ = self.switchboard.send(index, command);
         }
     }
 
@@ -346,11 +392,17 @@ impl Director {
 
     /// What was used so far.
     fn sample(&self) -> Sample {
-        let threads: Vec<Pid> = self.crew.iter().filter_map(|crew| crew.thread).collect();
+        let threads: Vec<i32> = self.crew.iter().filter_map(|crew| crew.thread).collect();
         Sample {
             at_ns: now_ns(),
             server: self.servers.look(),
-            generator: CpuTimes::of(getpid()).unwrap_or_default().only(&threads),
+            generator: self
+                .parts
+                .pids()
+                .fold(CpuTimes::of(getpid()).unwrap_or_default(), |all, pid| {
+                    all.and(CpuTimes::of(pid).unwrap_or_default())
+                })
+                .only(&threads),
             system_calls: self.tally.counts.system_calls,
         }
     }
@@ -359,7 +411,8 @@ impl Director {
     /// interrupted for the first time.
     fn wait(&mut self, goal: Goal, until_ns: Option<u64>) -> Result<bool, Failure> {
         loop {
-            if goal != Goal::Never && self.crew.iter().all(|crew| crew.reached == Some(goal)) {
+            if goal != Goal::Never && self.crew.iter().all(|crew| crew.is_dead || crew.reached == Some(goal))
+            {
                 return Ok(true);
             }
             let note = match until_ns {
@@ -378,19 +431,47 @@ impl Director {
                 self.signal = Some(signal);
                 return Ok(false);
             }
+            if let What::Gone = note.what {
+                if self.bury(note.worker) {
+                    return Ok(false);
+                }
+                continue;
+            }
             self.take(note)?;
         }
+    }
+
+    /// A worker's process has ended; whether that is news, and ends the run.
+    fn bury(&mut self, worker: usize) -> bool {
+        let crew = &mut self.crew[worker];
+        if crew.is_dead || crew.reached == Some(Goal::Ended) {
+            return false;
+        }
+        crew.is_dead = true;
+        crew.open = 0;
+        self.seconds.retire(worker);
+        let is_first = self.death.is_none();
+        if is_first {
+            self.death = Some(self.parts.obituary(&self.plan, worker));
+        }
+        is_first
+    }
+
+    /// Whether the run is to end with what there is.
+    fn is_cut_short(&self) -> bool {
+        self.signal.is_some() || self.death.is_some()
     }
 
     fn take(&mut self, note: Note) -> Result<(), Failure> {
         let crew = &mut self.crew[note.worker];
         match note.what {
-            What::Started { thread, waker } => {
+            What::Started { thread } => {
                 crew.thread = Some(thread);
-                crew.waker = Some(waker);
                 crew.reached = Some(Goal::Started);
             }
-            What::Settled { open, last_up_ns } => {
+            What::Mail { to, letters } => self.relay(to, letters),
+            What::Settled { open, last_up_ns, audience } => {
+                crew.audience = audience;
                 crew.open = open;
                 crew.last_up_ns = last_up_ns;
                 crew.reached = Some(Goal::Settled);
@@ -404,17 +485,31 @@ impl Director {
             What::Second { second, open, pending, parcel } => {
                 self.second(note.worker, second, open, pending, &parcel);
             }
+            What::Reason(reason) => self.tell_reason(reason),
             What::Failed(failure) => return Err(failure),
             What::Interrupted(signal) => self.signal = Some(signal),
+            What::Gone => {
+                self.bury(note.worker);
+            }
         }
         Ok(())
+    }
+
+    /// Tells a reason once.
+    fn tell_reason(&mut self, reason: String) {
+        if self.reasons.len() < MOST_REASONS && !self.reasons.contains(&reason) {
+            self.live.end();
+            // Where nobody reads, there is nobody to be told.
+            let _ = writeln!(io::stderr(), "tidegate-loadtest: {reason}");
+            self.reasons.push(reason);
+        }
     }
 
     fn second(&mut self, worker: usize, second: u64, open: u32, pending: u32, parcel: &Parcel) {
         self.tally.merge(parcel);
         self.seconds.add(worker, second, open, pending, parcel);
         while let Some(told) = self.seconds.poll_whole(self.live.phase_name(), now_ns(), &self.servers) {
-            self.live.show(told, now_ns());
+            self.live.show(told, &self.tally.counts.faults, now_ns());
         }
     }
 }

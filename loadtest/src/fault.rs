@@ -14,6 +14,10 @@ pub(crate) enum Fault {
     NoPorts,
     /// This process may open no more descriptors, or the kernel has no memory for one.
     NoDescriptors,
+    /// TLS did not come up: the certificate is not trusted, the server gave up, or what it says is not TLS.
+    TlsHandshake,
+    /// The server broke TLS later on.
+    TlsBroken,
     /// The upgrade was answered with another status than 101.
     Refused,
     /// The answer to the upgrade breaks HTTP or RFC 6455, a wrong `Sec-WebSocket-Accept` among them.
@@ -59,12 +63,14 @@ pub(crate) enum Fault {
 
 impl Fault {
     /// All kinds, in the order of their numbers.
-    pub(crate) const ALL: [Self; 25] = [
+    pub(crate) const ALL: [Self; 27] = [
         Self::ConnectRefused,
         Self::ConnectTimeout,
         Self::ConnectFailed,
         Self::NoPorts,
         Self::NoDescriptors,
+        Self::TlsHandshake,
+        Self::TlsBroken,
         Self::Refused,
         Self::HandshakeInvalid,
         Self::HandshakeTimeout,
@@ -95,6 +101,8 @@ impl Fault {
             Self::ConnectFailed => "connect_failed",
             Self::NoPorts => "no_ports",
             Self::NoDescriptors => "no_descriptors",
+            Self::TlsHandshake => "tls_handshake",
+            Self::TlsBroken => "tls_broken",
             Self::Refused => "refused",
             Self::HandshakeInvalid => "handshake_invalid",
             Self::HandshakeTimeout => "handshake_timeout",
@@ -120,7 +128,7 @@ impl Fault {
 }
 
 /// How often each kind was met.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, serde::Deserialize, serde::Serialize)]
 pub(crate) struct Faults([u64; Fault::ALL.len()]);
 
 impl Faults {
@@ -159,6 +167,6 @@ mod tests {
             faults.add(fault, place as u64);
         }
         assert_eq!(faults.met().count(), Fault::ALL.len() - 1);
-        assert_eq!(faults.total(), (0..25).sum::<u64>());
+        assert_eq!(faults.total(), (0..27).sum::<u64>());
     }
 }

@@ -26,8 +26,9 @@ impl fmt::Display for TooFew {
             Self::Descriptors { needed, limit, connections } => {
                 write!(
                     f,
-                    "{connections} sessions need {needed} descriptors, but the hard limit of this process is \
-                     {limit}: raise it (ulimit -Hn {needed}, or LimitNOFILE= of a service), or take -c {} at most",
+                    "{connections} sessions need {needed} descriptors, but the hard limit of a process is \
+                     {limit}: raise it (ulimit -Hn {needed}, or LimitNOFILE= of a service), take several processes (--processes), or \
+                     -c {} at most in each",
                     limit.saturating_sub(needed - u64::from(*connections))
                 )
             }
@@ -56,8 +57,10 @@ pub(crate) fn check(plan: &Plan) -> Result<(), TooFew> {
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
     // Where that is refused, the limit stays as it is: `getrlimit` tells.
     let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
-    let threads = u64::from(plan.threads);
-    descriptors(plan.connections, threads, getrlimit(Resource::Nofile).current)?;
+    let threads = u64::from(plan.threads.div_ceil(plan.processes));
+    // A little more than its share, where sessions are dealt out to threads.
+    let most = plan.connections.div_ceil(plan.threads).saturating_mul(plan.threads.div_ceil(plan.processes));
+    descriptors(most.min(plan.connections), threads, getrlimit(Resource::Nofile).current)?;
     let range = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").ok();
     let range = range.and_then(|text| parse_range(&text)).unwrap_or(PORTS);
     ports(plan.connections, plan.sources.len() as u64, range)
@@ -96,7 +99,7 @@ mod tests {
         assert_eq!(descriptors(1000, 2, None), Ok(()));
         let error = descriptors(1000, 2, Some(1047)).unwrap_err().to_string();
         assert!(error.contains("need 1048") && error.contains("ulimit -Hn 1048"), "{error}");
-        assert!(error.ends_with("-c 999 at most"), "{error}");
+        assert!(error.ends_with("-c 999 at most in each"), "{error}");
     }
 
     #[test]

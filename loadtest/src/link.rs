@@ -6,16 +6,20 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use rustix::thread::Pid;
+use serde::{Deserialize, Serialize};
 use tidegate_io::{Wake, Waker};
 
-use crate::tally::Parcel;
+use crate::{fanout::Letter, tally::Parcel};
 
 /// What a worker is to do.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) enum Command {
     /// Bring up so many more sessions; [`What::Settled`] follows.
     Connect { more: u32 },
+    /// In `fanout`: subscribers of all workers, by topic.
+    Audience(Vec<u32>),
+    /// In `fanout`: what other workers tell this one.
+    Mail(Vec<Letter>),
     /// The time of messages (in `churn`: of sessions); [`What::Drained`] follows.
     Begin(Begin),
     /// That time ends now.
@@ -31,7 +35,7 @@ pub(crate) enum Command {
 }
 
 /// A time of messages, on the clock of the backends.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Begin {
     pub(crate) start_ns: u64,
     /// When the warm-up is over.
@@ -42,7 +46,7 @@ pub(crate) struct Begin {
 }
 
 /// What a worker tells.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Note {
     /// Which one.
     pub(crate) worker: usize,
@@ -50,28 +54,35 @@ pub(crate) struct Note {
 }
 
 /// What a worker tells.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum What {
-    /// It runs, as this thread.
-    Started { thread: Pid, waker: Waker },
+    /// It runs, as this thread, and can be reached.
+    Started { thread: i32 },
     /// Second `second` since the run's start is over.
     Second { second: u64, open: u32, pending: u32, parcel: Box<Parcel> },
-    /// All sessions that were asked for are up, or failed: how many are up, and when the last one came.
-    Settled { open: u32, last_up_ns: u64 },
+    /// All sessions that were asked for are up, or failed: how many are up, when the last one came, and in `fanout`
+    /// how many of them subscribe to each topic.
+    Settled { open: u32, last_up_ns: u64, audience: Vec<u32> },
+    /// In `fanout`: what a worker of another process is to be told.
+    Mail { to: usize, letters: Vec<Letter> },
     /// The time of messages is over, and nothing is awaited any more.
     Drained,
     /// No session is left.
     Empty,
     /// The last of its tally.
     Ended { parcel: Box<Parcel> },
+    /// Why some session failed, in words, where its kind of error does not say it.
+    Reason(String),
     /// It cannot go on.
     Failed(Failure),
+    /// Its process has ended; the last that is told of it.
+    Gone,
     /// The user, or the system, wants the run to end: the signal's number.
     Interrupted(i32),
 }
 
 /// Why a worker cannot go on.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Failure(pub(crate) String);
 
 impl fmt::Display for Failure {

@@ -1,22 +1,34 @@
-//! What is seen while a run goes on: a line each second, on standard error.
-//!
-//! On a terminal one line is written over and over, with a bar; elsewhere lines follow each other.
+//! What is seen while a run goes on, on standard error: on a terminal a view that is drawn anew each second, elsewhere
+//! a line each second.
 
-use std::io::{IsTerminal, Write, stderr};
+mod view;
 
+use std::io::{Write, stderr};
+
+use self::view::{Progress, Rate, View};
 use crate::{
+    fault::Faults,
+    plan::{Plan, Scenario},
     report::Second,
+    terminal::{self, Size},
     units::{show_bytes, show_count, show_ns},
 };
 
-/// Characters of the bar.
-const BAR: usize = 24;
+/// How seconds are shown.
+#[derive(Debug)]
+enum Form {
+    /// Not at all.
+    Quiet,
+    /// As lines that follow each other.
+    Lines,
+    /// In place.
+    View(View),
+}
 
 /// The live view.
 #[derive(Debug)]
 pub(crate) struct Live {
-    is_shown: bool,
-    is_terminal: bool,
+    form: Form,
     phase: &'static str,
     /// When the time of messages begins and ends.
     span_ns: Option<(u64, u64)>,
@@ -25,9 +37,24 @@ pub(crate) struct Live {
 }
 
 impl Live {
-    pub(crate) fn new(is_quiet: bool) -> Self {
-        let is_terminal = stderr().is_terminal();
-        Self { is_shown: !is_quiet, is_terminal, phase: "connecting", span_ns: None, connections: 0 }
+    pub(crate) fn new(plan: &Plan) -> Self {
+        let rate = match plan.scenario {
+            Scenario::Echo
+            | Scenario::Churn { .. }
+            | Scenario::Slow { .. }
+            | Scenario::Fanout(_)
+            | Scenario::Replay => Rate::Messages,
+            Scenario::Idle | Scenario::Storm { .. } => Rate::Handshakes,
+        };
+        let form = if plan.quiet {
+            Form::Quiet
+        } else if terminal::can_redraw() {
+            let title = format!("{} {}", plan.scenario.name(), plan.target);
+            Form::View(View::new(title, rate, terminal::error_has_colours()))
+        } else {
+            Form::Lines
+        };
+        Self { form, phase: "connecting", span_ns: None, connections: 0 }
     }
 
     pub(crate) fn phase_name(&self) -> &'static str {
@@ -51,38 +78,31 @@ impl Live {
         self.span_ns = Some((start_ns, end_ns));
     }
 
-    /// One more second is over.
-    pub(crate) fn show(&self, second: &Second, now_ns: u64) {
-        if !self.is_shown {
-            return;
-        }
-        let done = match self.span_ns {
-            Some((start_ns, end_ns)) => {
-                now_ns.saturating_sub(start_ns) as f64 / (end_ns - start_ns).max(1) as f64
-            }
-            None => f64::from(second.open) / f64::from(self.connections.max(1)),
+    /// One more second is over; `faults` are those of the whole run.
+    pub(crate) fn show(&mut self, second: &Second, faults: &Faults, now_ns: u64) {
+        let progress = match self.span_ns {
+            Some((start_ns, end_ns)) => Progress::Time {
+                elapsed_s: now_ns.saturating_sub(start_ns) as f64 / 1e9,
+                total_s: end_ns.saturating_sub(start_ns) as f64 / 1e9,
+            },
+            None => Progress::Sessions { up: second.open, total: self.connections },
         };
-        let text = line(second);
+        let text = match &mut self.form {
+            Form::Quiet => return,
+            Form::Lines => line(second) + "\n",
+            Form::View(view) => view.frame(second, progress, faults, Size::now()),
+        };
         let mut out = stderr().lock();
         // Where nobody reads, there is nothing to be told.
-        let _ = if self.is_terminal {
-            write!(out, "\r\x1b[2K{} {text}", bar(done)).and_then(|()| out.flush())
-        } else {
-            writeln!(out, "{text}")
-        };
+        let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
     }
 
-    /// Leaves the terminal's line.
-    pub(crate) fn end(&self) {
-        if self.is_shown && self.is_terminal {
-            let _ = write!(stderr(), "\r\x1b[2K");
+    /// Leaves the terminal as it was.
+    pub(crate) fn end(&mut self) {
+        if let Form::View(view) = &mut self.form {
+            let _ = stderr().write_all(view.end(Size::now()).as_bytes());
         }
     }
-}
-
-fn bar(done: f64) -> String {
-    let full = (done.clamp(0.0, 1.0) * BAR as f64) as usize;
-    format!("[{}{}]", "#".repeat(full), "-".repeat(BAR - full))
 }
 
 fn line(second: &Second) -> String {
@@ -132,7 +152,5 @@ mod tests {
         let expected = "   3s measuring  1,500 up (2 coming)  95,000 messages/s  p50 4.90 ms  p99 6.10 ms  \
                         errors 1  server 99 % 14.0 MiB";
         assert_eq!(line(&second), expected);
-        assert_eq!(bar(0.5), format!("[{}{}]", "#".repeat(12), "-".repeat(12)));
-        assert_eq!(bar(7.0), format!("[{}]", "#".repeat(24)));
     }
 }

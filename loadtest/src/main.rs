@@ -5,7 +5,7 @@
 //!                           ▲  │                    │
 //!                           └──┼────── Note ────────┘
 //!                              ▼
-//!                           Report ──► Table, JSON
+//!                           Report ──► Table, JSON, Page
 //! ```
 //!
 //! Standard output is the result (the table, or JSON), standard error is what happens meanwhile.
@@ -15,10 +15,13 @@ mod arguments;
 mod assertion;
 mod compare;
 mod director;
+mod fanout;
 mod fault;
 mod limits;
 mod link;
 mod live;
+mod page;
+mod part;
 mod payload;
 mod plan;
 mod processes;
@@ -27,23 +30,30 @@ mod report;
 mod schedule;
 mod session;
 mod signals;
+mod spectrum;
+mod switchboard;
 mod table;
 mod tally;
 mod target;
+mod terminal;
+mod trace;
+mod transport;
 mod units;
 mod visits;
 mod worker;
 
 use std::{
-    env, fs,
-    io::{self, IsTerminal, Write},
+    fs,
+    io::{self, Write},
+    path::Path,
     process::ExitCode,
 };
 
 use crate::{
-    arguments::{Arguments, NoPlan},
+    arguments::{Arguments, Job, NoPlan},
     director::{Director, Outcome},
     link::Failure,
+    page::{About, Page},
     plan::{Json, Plan},
     report::Report,
     table::Table,
@@ -79,12 +89,12 @@ impl From<Verdict> for ExitCode {
 }
 
 fn main() -> ExitCode {
-    let verdict = match Arguments::read().plan() {
-        Ok(plan) => run(plan).unwrap_or_else(|failure| {
+    let verdict = match Arguments::read().job() {
+        Ok(Job::Run(plan)) => run(*plan).unwrap_or_else(|failure| {
             complain(&failure.to_string());
             Verdict::Fault
         }),
-        Err(NoPlan::Comparison(comparison)) => compare::run(&comparison),
+        Ok(Job::Compare(comparison)) => compare::run(&comparison),
         Err(NoPlan::Usage(error)) => {
             // Where standard error is gone, there is nobody to tell.
             let _ = error.print();
@@ -99,15 +109,33 @@ fn main() -> ExitCode {
 }
 
 fn run(plan: Plan) -> Result<Verdict, Failure> {
+    if let Some(part) = plan.part_of_run {
+        return part::run(plan, part).map(|()| Verdict::Good);
+    }
     limits::check(&plan).map_err(|too_few| Failure(too_few.to_string()))?;
-    let json = plan.json.clone();
-    let Outcome { report, signal } = Director::new(plan)?.run()?;
-    publish(&report, json.as_ref()).map_err(|error| Failure(format!("cannot write the results: {error}")))?;
+    let (json, html) = (plan.json.clone(), plan.html.clone());
+    for path in [json.as_ref().and_then(Json::path), html.as_deref()].into_iter().flatten() {
+        // Better now than after the run.
+        let opened = fs::OpenOptions::new().append(true).create(true).open(path);
+        opened
+            .map_err(|error| Failure(format!("cannot write the results to {}: {error}", path.display())))?;
+    }
+    let Outcome { report, signal, death } = Director::new(plan)?.run()?;
+    publish(&report, json.as_ref(), html.as_deref())
+        .map_err(|error| Failure(format!("cannot write the results: {error}")))?;
+    if let Some(death) = death {
+        complain(&death);
+        return Ok(Verdict::Fault);
+    }
     if let Some(signal) = signal {
         return Ok(Verdict::Interrupted(signal));
     }
     if report.sessions.opened == 0 {
         complain("no session came up");
+        return Ok(Verdict::Fault);
+    }
+    if report.fanout.as_ref().is_some_and(|fanout| fanout.expected == 0) {
+        complain("nothing was published: no publisher came up, or no subscriber");
         return Ok(Verdict::Fault);
     }
     let broken: Vec<&str> = report
@@ -124,7 +152,10 @@ fn run(plan: Plan) -> Result<Verdict, Failure> {
 }
 
 /// Writes the results to where they are wanted.
-fn publish(report: &Report, json: Option<&Json>) -> io::Result<()> {
+fn publish(report: &Report, json: Option<&Json>, html: Option<&Path>) -> io::Result<()> {
+    if let Some(path) = html {
+        fs::write(path, Page::of(&serde_json::to_value(report)?, &About::now()))?;
+    }
     let text = |report| serde_json::to_string_pretty(report).map(|text| text + "\n").map_err(io::Error::from);
     let mut out = io::stdout().lock();
     match json {
@@ -132,9 +163,7 @@ fn publish(report: &Report, json: Option<&Json>) -> io::Result<()> {
         Some(Json::File(path)) => fs::write(path, text(report)?)?,
         None => {}
     }
-    // no-color.org: set to anything but nothing.
-    let has_colours = out.is_terminal() && env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-    out.write_all(Table::of(report, has_colours).as_bytes())
+    out.write_all(Table::of(report, terminal::output_has_colours()).as_bytes())
 }
 
 fn complain(message: &str) {

@@ -2,15 +2,25 @@
 
 use std::{
     net::{IpAddr, SocketAddr},
-    path::PathBuf,
+    ops::Range,
+    path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
 use rustix::process::Pid;
 use tidegate_io::Choice;
-use tidegate_wire::message::Kind;
+use tidegate_tls::ClientConfig;
+use tidegate_wire::{extension::DeflateOffer, message::Kind};
 
-use crate::{assertion::Assertion, payload::Sizes, target::Target};
+use crate::{
+    assertion::Assertion,
+    fanout::Fanout,
+    part::Part,
+    payload::{Fill, Share, Sizes},
+    target::Target,
+    trace::Trace,
+};
 
 /// What sessions do.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -25,9 +35,26 @@ pub(crate) enum Scenario {
     Churn { messages: u32, code: u16 },
     /// As echo, but this share of them does not read.
     Slow { share: f64 },
+    /// Messages as the plan's trace has them, that come back.
+    Replay,
+    /// Some publish, others subscribe.
+    Fanout(Fanout),
 }
 
 impl Scenario {
+    /// Who takes part in a fan-out.
+    pub(crate) fn fanout(self) -> Option<Fanout> {
+        match self {
+            Self::Fanout(fanout) => Some(fanout),
+            Self::Echo
+            | Self::Idle
+            | Self::Storm { .. }
+            | Self::Churn { .. }
+            | Self::Slow { .. }
+            | Self::Replay => None,
+        }
+    }
+
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Echo => "echo",
@@ -35,6 +62,8 @@ impl Scenario {
             Self::Storm { .. } => "storm",
             Self::Churn { .. } => "churn",
             Self::Slow { .. } => "slow",
+            Self::Replay => "replay",
+            Self::Fanout(_) => "fanout",
         }
     }
 }
@@ -55,6 +84,15 @@ pub(crate) enum Json {
     File(PathBuf),
 }
 
+impl Json {
+    pub(crate) fn path(&self) -> Option<&Path> {
+        match self {
+            Self::StandardOutput => None,
+            Self::File(path) => Some(path),
+        }
+    }
+}
+
 /// A whole run.
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
@@ -62,15 +100,30 @@ pub(crate) struct Plan {
     pub(crate) target: Target,
     pub(crate) address: SocketAddr,
     pub(crate) connections: u32,
+    /// Of all processes.
     pub(crate) threads: u32,
+    /// 1: this one. More: so many others.
+    pub(crate) processes: u32,
+    /// This is one of these others.
+    pub(crate) part_of_run: Option<Part>,
     pub(crate) duration: Duration,
     pub(crate) warmup: Duration,
     pub(crate) timeout: Duration,
     /// Connections that are coming up at once, over all threads.
     pub(crate) pending: u32,
+    /// How TLS is spoken, for `wss://`.
+    pub(crate) tls: Option<ClientConfig>,
     pub(crate) load: Load,
     pub(crate) depth: u32,
+    /// The bounds of all messages.
     pub(crate) sizes: Sizes,
+    /// Where sizes come in shares.
+    pub(crate) shares: Vec<Share>,
+    pub(crate) fill: Fill,
+    /// What is played; only in `replay`.
+    pub(crate) trace: Option<Arc<Trace>>,
+    /// What is offered of permessage-deflate.
+    pub(crate) deflate: Option<DeflateOffer>,
     pub(crate) kind: Kind,
     pub(crate) host: String,
     pub(crate) headers: Vec<(String, String)>,
@@ -80,12 +133,35 @@ pub(crate) struct Plan {
     pub(crate) pids: Vec<Pid>,
     pub(crate) assertions: Vec<Assertion>,
     pub(crate) json: Option<Json>,
+    /// Where the page goes.
+    pub(crate) html: Option<PathBuf>,
     pub(crate) quiet: bool,
     pub(crate) seed: u64,
     pub(crate) io: Choice,
 }
 
 impl Plan {
+    /// How many of its first `total` sessions are thread `index`'s.
+    pub(crate) fn sessions(&self, total: u32, index: u32) -> u32 {
+        match self.scenario {
+            Scenario::Fanout(fanout) if total == self.connections => fanout.sessions(index, self.threads),
+            Scenario::Fanout(_)
+            | Scenario::Echo
+            | Scenario::Idle
+            | Scenario::Storm { .. }
+            | Scenario::Churn { .. }
+            | Scenario::Slow { .. }
+            | Scenario::Replay => self.part(total, index),
+        }
+    }
+
+    /// The workers of a process.
+    pub(crate) fn workers_of(&self, process: u32) -> Range<usize> {
+        let each = self.threads.div_ceil(self.processes);
+        let start = (each * process).min(self.threads);
+        start as usize..(start + each).min(self.threads) as usize
+    }
+
     /// Which part of `total` falls to thread `index`.
     pub(crate) fn part(&self, total: u32, index: u32) -> u32 {
         total / self.threads + u32::from(index < total % self.threads)

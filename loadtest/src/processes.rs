@@ -44,9 +44,15 @@ impl CpuTimes {
         used
     }
 
+    /// With another process's.
+    pub(crate) fn and(mut self, other: Self) -> Self {
+        self.0.extend(other.0);
+        self
+    }
+
     /// These threads alone.
-    pub(crate) fn only(&self, threads: &[Pid]) -> Self {
-        let ours = |thread: &i32| threads.iter().any(|pid| pid.as_raw_pid() == *thread);
+    pub(crate) fn only(&self, threads: &[i32]) -> Self {
+        let ours = |thread: &i32| threads.contains(thread);
         Self(
             self.0.iter().filter(|(thread, _)| ours(thread)).map(|(thread, time)| (*thread, *time)).collect(),
         )

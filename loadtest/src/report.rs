@@ -6,8 +6,14 @@
 use std::collections::BTreeMap;
 
 use serde::Serialize;
+use tidegate_wire::extension::DeflateOffer;
 
-use crate::{assertion::Metric, fault::Fault, tally::Times};
+use crate::{
+    assertion::Metric,
+    fault::Fault,
+    spectrum::{Step, spectrum},
+    tally::{self, Times},
+};
 
 /// The results of a run.
 #[derive(Debug, Serialize)]
@@ -26,8 +32,11 @@ pub(crate) struct Report {
     pub(crate) messages: Option<Messages>,
     pub(crate) latency: Option<Spread>,
     pub(crate) handshake: Option<Spread>,
+    pub(crate) deflate: Option<Deflate>,
+    pub(crate) tls: Option<Tls>,
     pub(crate) storms: Vec<Storm>,
     pub(crate) churn: Option<Churn>,
+    pub(crate) fanout: Option<FanoutReport>,
     pub(crate) errors: Errors,
     pub(crate) server: Option<Server>,
     pub(crate) session_memory: Option<SessionMemory>,
@@ -43,12 +52,16 @@ pub(crate) struct Report {
 pub(crate) struct Exact {
     pub(crate) latency: Times,
     pub(crate) handshake: Times,
+    /// Until the first, the median and the last subscriber had a message.
+    pub(crate) fan: Option<Box<[Times; 3]>>,
 }
 
 #[derive(Debug, Serialize)]
 pub(crate) struct Settings {
     pub(crate) connections: u32,
+    /// Of all processes.
     pub(crate) threads: u32,
+    pub(crate) processes: u32,
     pub(crate) duration_s: f64,
     pub(crate) warmup_s: f64,
     pub(crate) timeout_s: f64,
@@ -59,8 +72,12 @@ pub(crate) struct Settings {
     pub(crate) rate_per_s: Option<f64>,
     pub(crate) size_min_bytes: usize,
     pub(crate) size_max_bytes: usize,
-    /// `binary` or `text`.
+    /// `binary`, `text` or, in `replay`, `mixed`.
     pub(crate) kind: &'static str,
+    /// Where sizes come in shares.
+    pub(crate) sizes: Vec<Sized>,
+    /// `random` or `json`.
+    pub(crate) fill: &'static str,
     pub(crate) seed: u64,
     /// `uring` or `epoll`.
     pub(crate) io: String,
@@ -103,6 +120,81 @@ pub(crate) struct Spread {
     pub(crate) p99_us: f64,
     pub(crate) p99_9_us: f64,
     pub(crate) max_us: f64,
+    /// Many more percentiles.
+    pub(crate) spectrum: Vec<Step>,
+}
+
+/// A share of all messages.
+#[derive(Debug, Serialize)]
+pub(crate) struct Sized {
+    /// From 0 to 1.
+    pub(crate) share: f64,
+    pub(crate) min_bytes: usize,
+    pub(crate) max_bytes: usize,
+}
+
+/// permessage-deflate, where it was offered.
+#[derive(Debug, Serialize)]
+pub(crate) struct Deflate {
+    pub(crate) offer: String,
+    /// `agreed`, `declined`, `mixed`, or `unknown` where no session came up.
+    pub(crate) outcome: &'static str,
+    /// Sessions,
+    pub(crate) agreed: u64,
+    /// of them, those that deflate with what they sent before,
+    pub(crate) look_back: u64,
+    /// and those whose server did not take the offer.
+    pub(crate) declined: u64,
+    /// Sessions by the server's answer.
+    pub(crate) answers: BTreeMap<String, u64>,
+    pub(crate) sent: Flow,
+    pub(crate) received: Flow,
+}
+
+/// One direction of what was deflated, over the whole run.
+#[derive(Debug, Serialize)]
+pub(crate) struct Flow {
+    pub(crate) payload_bytes: u64,
+    /// With the frames' headers; before TLS.
+    pub(crate) wire_bytes: u64,
+    /// `wire_bytes` of `payload_bytes`.
+    pub(crate) ratio: Option<f64>,
+}
+
+impl Deflate {
+    pub(crate) fn of(offer: &DeflateOffer, counts: &tally::Deflate) -> Self {
+        let flow = |payload_bytes: u64, wire_bytes: u64| Flow {
+            payload_bytes,
+            wire_bytes,
+            ratio: (payload_bytes > 0).then(|| wire_bytes as f64 / payload_bytes as f64),
+        };
+        Self {
+            offer: offer.to_string(),
+            outcome: match (counts.agreed, counts.declined) {
+                (0, 0) => "unknown",
+                (0, _) => "declined",
+                (_, 0) => "agreed",
+                (_, _) => "mixed",
+            },
+            agreed: counts.agreed,
+            look_back: counts.look_back,
+            declined: counts.declined,
+            answers: counts.answers.clone(),
+            sent: flow(counts.sent_payload_bytes, counts.sent_wire_bytes),
+            received: flow(counts.received_payload_bytes, counts.received_wire_bytes),
+        }
+    }
+}
+
+/// TLS, where it was spoken.
+#[derive(Debug, Serialize)]
+pub(crate) struct Tls {
+    /// Over the whole run.
+    pub(crate) handshakes: u64,
+    /// Of them, those that resumed an earlier session.
+    pub(crate) resumed: u64,
+    /// Of them, by version and cipher suite.
+    pub(crate) suites: BTreeMap<String, u64>,
 }
 
 /// One time that all sessions came up together.
@@ -123,6 +215,37 @@ pub(crate) struct Churn {
     pub(crate) closed: u64,
     /// `closed` for each second.
     pub(crate) rate_per_s: Option<f64>,
+}
+
+/// What became of messages that were published. Counts are of the measured time but for `expected` and those after it.
+#[derive(Debug, Serialize)]
+pub(crate) struct FanoutReport {
+    pub(crate) adapter: &'static str,
+    pub(crate) publishers: u32,
+    pub(crate) subscribers: u32,
+    pub(crate) topics: u32,
+    /// Messages that were due in the measured time and were sent.
+    pub(crate) published: u64,
+    pub(crate) published_per_s: Option<f64>,
+    /// That came in the measured time, those to publishers among them.
+    pub(crate) deliveries: u64,
+    pub(crate) deliveries_per_s: Option<f64>,
+    /// Of `published`: those that all subscribers got who were there, and those that were given up.
+    pub(crate) complete: u64,
+    pub(crate) incomplete: u64,
+    /// Of `complete`: from when it was due until so many had it.
+    pub(crate) first: Option<Spread>,
+    pub(crate) median: Option<Spread>,
+    pub(crate) last: Option<Spread>,
+    /// Deliveries to subscribers that were owed for all that was published.
+    pub(crate) expected: u64,
+    pub(crate) lost: u64,
+    pub(crate) duplicate: u64,
+    pub(crate) reordered: u64,
+    pub(crate) corrupt: u64,
+    /// Deliveries to publishers: of what others published, and of what they did.
+    pub(crate) to_publishers: u64,
+    pub(crate) to_senders: u64,
 }
 
 #[derive(Debug, Serialize)]
@@ -217,7 +340,6 @@ pub(crate) struct Checked {
     /// In nanoseconds, bytes, or a count.
     pub(crate) value: Option<f64>,
     /// For people.
-    #[serde(skip)]
     pub(crate) shown: String,
 }
 
@@ -234,6 +356,7 @@ impl Spread {
             p99_us: us(99.0)?,
             p99_9_us: us(99.9)?,
             max_us: us(100.0)?,
+            spectrum: spectrum(times),
         })
     }
 }
@@ -265,6 +388,10 @@ impl Report {
         match metric {
             Metric::Latency(percentile) => self.exact.latency.percentile_ns(percentile),
             Metric::LatencyMean => self.exact.latency.mean_ns(),
+            Metric::Fan(reach, percentile) => {
+                self.exact.fan.as_ref()?[reach as usize].percentile_ns(percentile)
+            }
+            Metric::DeliveriesRate => self.fanout.as_ref()?.deliveries_per_s,
             Metric::Handshake(percentile) => self.exact.handshake.percentile_ns(percentile),
             Metric::Rate => self.rate(),
             Metric::Messages => Some(self.messages.as_ref()?.answered as f64),

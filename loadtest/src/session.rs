@@ -9,10 +9,13 @@
 //! changes nothing: [`Session::handle_sent`] tells how much of it the kernel took, and where a frame was cut it is made
 //! again from there. So no bytes are kept for sending, however little the server reads.
 
+mod deflated;
+
 use tidegate_wire::{
     HeadLimits, Limits, Role,
     close::{CloseCode, CloseFrame},
-    deflate::Codecs,
+    deflate::{Codecs, Compression},
+    extension::DeflateOffer,
     frame::ControlFrame,
     handshake::{Offer, verify_response},
     http::{BadResponse, HeadScanner, ResponseHead, Scan},
@@ -20,10 +23,12 @@ use tidegate_wire::{
 };
 
 use crate::{
+    fanout::{Fan, FanRules, Seat},
     fault::Fault,
-    payload::{Message, Payloads, Wrong},
+    payload::{Answer, Message, Payloads, Wrong},
     random::mix,
     tally::{Tally, Window},
+    transport::SEALED_BYTES,
 };
 
 /// Messages further behind than this are not known to be missing any more.
@@ -38,6 +43,19 @@ pub(crate) enum Traffic {
     Closed { depth: u32 },
     /// What is owed: message `n` is due `n` intervals after the first.
     Open { interval_ns: f64 },
+    /// What is owed, as a trace has it.
+    Replay,
+}
+
+impl Traffic {
+    /// Whether the clock decides when messages are due.
+    #[inline]
+    fn is_open_loop(self) -> bool {
+        match self {
+            Self::Open { .. } | Self::Replay => true,
+            Self::Off | Self::Closed { .. } => false,
+        }
+    }
 }
 
 /// What all sessions of a thread go by.
@@ -46,6 +64,8 @@ pub(crate) struct Rules {
     pub(crate) payloads: Payloads,
     pub(crate) limits: Limits,
     pub(crate) subprotocols: Vec<String>,
+    /// What is offered of permessage-deflate.
+    pub(crate) offer: Option<DeflateOffer>,
     pub(crate) timeout_ns: u64,
     pub(crate) close_timeout_ns: u64,
     /// The code of an orderly end.
@@ -56,6 +76,16 @@ pub(crate) struct Rules {
     pub(crate) messages: Option<u32>,
     /// Places for the times of messages that do not tell them.
     pub(crate) stamps: usize,
+    /// In `fanout`.
+    pub(crate) fanout: Option<FanRules>,
+}
+
+/// Where sessions write what others keep for them: their memory is used again and again.
+#[derive(Default)]
+pub(crate) struct Staging {
+    frames: Vec<u8>,
+    payload: Vec<u8>,
+    deflated: Vec<u8>,
 }
 
 /// What a session works with.
@@ -67,6 +97,8 @@ pub(crate) struct Context<'a> {
     pub(crate) tally: &'a mut Tally,
     pub(crate) codecs: &'a mut Codecs,
     pub(crate) spares: &'a mut Spares,
+    /// In `fanout`.
+    pub(crate) fan: Option<&'a mut Fan>,
 }
 
 /// Where a session stands, for whoever counts.
@@ -137,10 +169,14 @@ pub(crate) struct Session {
     /// Until when its sends were held up by the server.
     blocked_ns: u64,
     decoder: Decoder,
+    /// Its side of permessage-deflate, where that was agreed on: then frames are not made again, but kept by others.
+    compression: Option<Compression>,
     pong: Option<Box<Control>>,
     close: Option<Box<Control>>,
     /// When messages were due that do not tell it, by their number modulo the length.
     stamps: Box<[u64]>,
+    /// In `fanout`: what it publishes, and whom it hears.
+    seat: Option<Box<Seat>>,
 }
 
 impl Session {
@@ -162,9 +198,30 @@ impl Session {
             progress_ns: now_ns,
             blocked_ns: 0,
             decoder: Decoder::new(Role::Client),
+            compression: None,
             pong: None,
             close: None,
             stamps: Box::default(),
+            seat: None,
+        }
+    }
+
+    /// Takes part in the fan-out.
+    pub(crate) fn sit(&mut self, seat: Seat) {
+        self.seat = Some(Box::new(seat));
+    }
+
+    pub(crate) fn seat(&self) -> Option<&Seat> {
+        self.seat.as_deref()
+    }
+
+    /// Does something with its part in the fan-out, where it has one and is up.
+    pub(crate) fn with_seat(&mut self, now_ns: u64, action: impl FnOnce(&mut Seat)) {
+        if let (State::Open, Some(seat)) = (&self.state, &mut self.seat) {
+            if !seat.is_busy() {
+                self.progress_ns = now_ns;
+            }
+            action(seat);
         }
     }
 
@@ -179,6 +236,7 @@ impl Session {
     pub(crate) fn stage(&self) -> Stage {
         match self.state {
             State::Connecting | State::Handshake(_) => Stage::Pending,
+            State::Open if self.seat().is_some_and(Seat::awaits_subscription) => Stage::Pending,
             State::Open => Stage::Open,
             State::Closing { .. } => Stage::Closing,
             State::Ended => Stage::Ended,
@@ -188,6 +246,7 @@ impl Session {
     /// Whether an answer or a send is awaited.
     pub(crate) fn is_busy(&self) -> bool {
         match self.state {
+            State::Open if self.seat.is_some() => self.seat().is_some_and(Seat::is_busy),
             State::Open => !self.is_slow && (self.awaited() > 0 || self.owed > 0 || self.cut > 0),
             State::Connecting | State::Handshake(_) | State::Closing { .. } => true,
             State::Ended => false,
@@ -211,8 +270,14 @@ impl Session {
         match &self.state {
             State::Connecting | State::Ended => false,
             State::Handshake(handshake) => handshake.sent < handshake.request.len(),
-            State::Open => self.cut > 0 || self.pong.is_some() || self.allowed(traffic) > 0,
-            State::Closing { .. } => self.cut > 0 || self.pong.is_some() || self.close.is_some(),
+            State::Open => {
+                let has_more = self.seat().is_some_and(|seat| !seat.outgoing().is_empty());
+                self.cut > 0 || self.pong.is_some() || has_more || self.allowed(traffic) > 0
+            }
+            State::Closing { .. } => {
+                let is_cut = self.seat().is_some_and(Seat::is_cut);
+                self.cut > 0 || self.pong.is_some() || is_cut || self.close.is_some()
+            }
         }
     }
 
@@ -223,8 +288,8 @@ impl Session {
             State::Handshake(Box::new(Handshake { key, request, sent: 0, scanner, head: Vec::new() }));
     }
 
-    /// The connection could not be made.
-    pub(crate) fn handle_no_connection(&mut self, fault: Fault, cx: &mut Context<'_>) {
+    /// What it stands on cannot be: the connection could not be made, or TLS failed.
+    pub(crate) fn fail(&mut self, fault: Fault, cx: &mut Context<'_>) {
         self.end(Some(fault), cx);
     }
 
@@ -300,6 +365,14 @@ impl Session {
             self.cut = 0;
             self.message_sent(self.cut_due_ns, sent_ns, cx);
         }
+        if let Some(seat) = &mut self.seat {
+            if count > 0 {
+                self.progress_ns = sent_ns;
+            }
+            if seat.is_cut() {
+                left = seat.handle_sent(left, sent_ns, cx);
+            }
+        }
         for control in [&mut self.pong, &mut self.close] {
             if let Some(frame) = control {
                 let rest = frame.frame.len() - frame.sent;
@@ -311,9 +384,13 @@ impl Session {
                 *control = None;
             }
         }
+        if let Some(seat) = &mut self.seat {
+            seat.handle_sent(left, sent_ns, cx);
+            return;
+        }
         while left > 0 {
             let len = cx.rules.payloads.frame_len(self.serial, self.next);
-            let due_ns = self.due_ns(self.next, sent_ns, cx.traffic);
+            let due_ns = self.due_ns(self.next, sent_ns, cx.traffic, cx.rules);
             if left < len {
                 (self.cut, self.cut_due_ns) = (left as u32, due_ns);
                 return;
@@ -375,6 +452,24 @@ impl Session {
         }
     }
 
+    /// Writes what is to be sent now, up to [`SEALED_BYTES`], and takes it as sent: whoever calls keeps it until it is.
+    pub(crate) fn transmit<'s>(
+        &mut self,
+        staging: &'s mut Staging,
+        now_ns: u64,
+        cx: &mut Context<'_>,
+    ) -> &'s [u8] {
+        if self.compression.is_some() {
+            self.write_deflated(staging, now_ns, cx);
+            return &staging.frames;
+        }
+        let out = &mut staging.frames;
+        out.resize(SEALED_BYTES, 0);
+        let count = self.poll_transmit(out, cx.traffic, now_ns, cx.rules);
+        self.handle_sent(count, now_ns, cx);
+        &out[..count]
+    }
+
     fn put_frames(&self, out: &mut [u8], traffic: Traffic, now_ns: u64, rules: &Rules) -> usize {
         let mut used = 0;
         let mut number = self.next;
@@ -385,6 +480,14 @@ impl Session {
                 return used;
             }
             number += 1;
+        }
+        let mut waiting = self.seat().map_or(&[][..], Seat::outgoing);
+        if self.seat().is_some_and(Seat::is_cut) {
+            used = put(out, waiting);
+            if used < waiting.len() {
+                return used;
+            }
+            waiting = &[];
         }
         for control in [&self.pong, &self.close].into_iter().flatten() {
             let rest = &control.frame[control.sent..];
@@ -397,11 +500,12 @@ impl Session {
         if matches!(self.state, State::Closing { .. }) {
             return used;
         }
+        used += put(&mut out[used..], waiting);
         for _ in 0..self.allowed(traffic) {
             if used == out.len() {
                 break;
             }
-            let due_ns = self.due_ns(number, now_ns, traffic);
+            let due_ns = self.due_ns(number, now_ns, traffic, rules);
             let message = Message { serial: self.serial, number, due_ns };
             used += rules.payloads.write(&mut out[used..], &message, 0);
             number += 1;
@@ -424,23 +528,20 @@ impl Session {
             Traffic::Closed { depth } => {
                 depth.saturating_sub(u32::try_from(self.awaited()).unwrap_or(u32::MAX)).saturating_sub(begun)
             }
-            Traffic::Open { .. } => self.owed.saturating_sub(begun),
+            Traffic::Open { .. } | Traffic::Replay => self.owed.saturating_sub(begun),
         };
         allowed.min(self.quota.saturating_sub(begun))
     }
 
     /// When message `number` is due; in a closed loop that is when it is sent.
     #[inline]
-    fn due_ns(&self, number: u64, sent_ns: u64, traffic: Traffic) -> u64 {
-        match traffic {
-            Traffic::Open { interval_ns } => self.first_due_ns + (number as f64 * interval_ns) as u64,
-            Traffic::Off | Traffic::Closed { .. } => sent_ns,
-        }
+    fn due_ns(&self, number: u64, sent_ns: u64, traffic: Traffic, rules: &Rules) -> u64 {
+        due_ns(self.first_due_ns, self.serial, number, sent_ns, traffic, rules)
     }
 
     #[inline]
     fn message_sent(&mut self, due_ns: u64, sent_ns: u64, cx: &mut Context<'_>) {
-        if let Traffic::Open { .. } = cx.traffic {
+        if cx.traffic.is_open_loop() {
             if due_ns >= self.blocked_ns && cx.window.contains(due_ns) {
                 cx.tally.lag.record(sent_ns.saturating_sub(due_ns));
             }
@@ -489,14 +590,16 @@ impl Session {
             }
             Ok(Scan::Complete(end)) => ResponseHead::parse(&whole[..end], &limits).and_then(|head| {
                 let offered: Vec<&str> = cx.rules.subprotocols.iter().map(String::as_str).collect();
-                verify_response(&head, &handshake.key, &offered, Offer::None)?;
-                Ok(end)
+                let offer = cx.rules.offer.as_ref().map_or(Offer::None, Offer::Deflate);
+                let agreed = verify_response(&head, &handshake.key, &offered, offer)?;
+                Ok((end, agreed.extension))
             }),
             Err(refusal) => Err(refusal.into()),
         };
         match verdict {
-            Ok(end) => {
+            Ok((end, extension)) => {
                 self.state = State::Open;
+                self.agree(extension, cx);
                 self.progress_ns = cx.now_ns;
                 let is_measured = cx.window.contains(self.begun_ns);
                 cx.tally.counts.opened += 1;
@@ -505,6 +608,9 @@ impl Session {
                     cx.tally.handshake.record(cx.now_ns.saturating_sub(self.begun_ns));
                 }
                 self.close_after_last(cx);
+                if let Some(seat) = &mut self.seat {
+                    seat.handle_up(cx);
+                }
                 Some(end - before)
             }
             Err(BadResponse::Status(status)) => {
@@ -520,11 +626,14 @@ impl Session {
     }
 
     fn read(&mut self, bytes: &mut [u8], cx: &mut Context<'_>) {
+        if self.compression.is_some() {
+            cx.tally.counts.deflate.received_wire_bytes += bytes.len() as u64;
+        }
         let mut cursor = Cursor::default();
         loop {
             let mut decoding = DecodeContext {
                 limits: &cx.rules.limits,
-                compression: None,
+                compression: self.compression.as_mut(),
                 codecs: &mut *cx.codecs,
                 spares: &mut *cx.spares,
             };
@@ -558,19 +667,34 @@ impl Session {
     /// A message came.
     #[inline]
     fn message(&mut self, kind: Kind, payload: &[u8], cx: &mut Context<'_>) {
+        if let Some(seat) = &mut self.seat {
+            seat.handle_message(kind, payload, cx);
+            return;
+        }
         let counts = &mut cx.tally.counts;
         counts.received += 1;
         if cx.window.contains(cx.now_ns) {
             counts.in_window += 1;
             counts.bytes_in_window += payload.len() as u64;
         }
+        if self.compression.is_some() {
+            counts.deflate.received_payload_bytes += payload.len() as u64;
+        }
         if !cx.rules.judges {
             return;
         }
-        if self.awaited() > 0 && kind != cx.rules.payloads.kind() {
+        let payloads = &cx.rules.payloads;
+        if self.awaited() > 0 && !payloads.is_mixed() && payloads.kind() != kind {
             cx.tally.fault(Fault::WrongKind);
         }
-        match cx.rules.payloads.read(self.serial, self.expected, payload) {
+        let answer = payloads.read(self.serial, self.expected, kind, payload);
+        if let Ok(Answer { number, .. }) = answer
+            && payloads.is_mixed()
+            && payloads.kind_of(self.serial, number) != kind
+        {
+            cx.tally.fault(Fault::WrongKind);
+        }
+        match answer {
             Ok(answer) if answer.number < self.expected => self.late(answer.number, answer.due_ns, cx),
             Ok(answer) if answer.number < self.next => {
                 self.measure(answer.number, answer.due_ns, cx);
@@ -598,7 +722,7 @@ impl Session {
     fn measure(&mut self, number: u64, told_ns: Option<u64>, cx: &mut Context<'_>) {
         let due_ns = match (told_ns, cx.traffic) {
             (Some(due_ns), _) => due_ns,
-            (None, Traffic::Open { .. }) => self.due_ns(number, 0, cx.traffic),
+            (None, Traffic::Open { .. } | Traffic::Replay) => self.due_ns(number, 0, cx.traffic, cx.rules),
             (None, Traffic::Off | Traffic::Closed { .. }) if self.stamps.is_empty() => return,
             (None, Traffic::Off | Traffic::Closed { .. }) => {
                 self.stamps[(number % self.stamps.len() as u64) as usize]
@@ -678,12 +802,19 @@ impl Session {
         }
         self.state = State::Ended;
         self.decoder.abandon(cx.codecs);
+        if let Some(compression) = self.compression.take() {
+            compression.release(cx.codecs);
+        }
         if self.is_slow {
             cx.tally.counts.slow_ended += u64::from(fault.is_some());
             return;
         }
         if let Some(fault) = fault {
             cx.tally.fault(fault);
+        }
+        if let Some(mut seat) = self.seat.take() {
+            cx.tally.counts.faults.add(Fault::Unsent, seat.unsent());
+            seat.handle_end(cx);
         }
         let faults = &mut cx.tally.counts.faults;
         faults.add(Fault::Lost, u64::from(self.missing.count_ones()));
@@ -694,6 +825,16 @@ impl Session {
     /// A key for a control frame.
     fn mask(&self) -> [u8; 4] {
         (mix(self.progress_ns ^ u64::from(self.serial) << 32) as u32).to_le_bytes()
+    }
+}
+
+/// When message `number` is due; in a closed loop that is when it is sent.
+#[inline]
+fn due_ns(first_due_ns: u64, serial: u32, number: u64, sent_ns: u64, traffic: Traffic, rules: &Rules) -> u64 {
+    match traffic {
+        Traffic::Open { interval_ns } => first_due_ns + (number as f64 * interval_ns) as u64,
+        Traffic::Replay => first_due_ns + rules.payloads.due_ns(serial, number),
+        Traffic::Off | Traffic::Closed { .. } => sent_ns,
     }
 }
 

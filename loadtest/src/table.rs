@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use crate::{
-    report::{Report, Spread},
+    report::{FanoutReport, Report, Spread},
     units::{show_bytes, show_count, show_ns},
 };
 
@@ -46,6 +46,9 @@ impl Table {
         if settings.threads == 1 {
             how.pop();
         }
+        if settings.processes > 1 {
+            let _ = write!(how, " in {} processes", settings.processes);
+        }
         if report.messages.is_some() {
             let (min, max) = (settings.size_min_bytes as f64, settings.size_max_bytes as f64);
             let size = if min == max {
@@ -54,6 +57,9 @@ impl Table {
                 format!("{} to {}", show_bytes(min), show_bytes(max))
             };
             let _ = write!(how, ", {size} {}", settings.kind);
+            if !settings.sizes.is_empty() {
+                let _ = write!(how, " in {} shares", settings.sizes.len());
+            }
         }
         if let Some(rate) = settings.rate_per_s {
             let _ = write!(how, ", open loop at {}/s", show_count(rate));
@@ -102,6 +108,34 @@ impl Table {
             );
         }
         self.spread("handshake", report.handshake.as_ref());
+        if let Some(deflate) = &report.deflate {
+            let mut text = deflate.outcome.to_owned();
+            if deflate.outcome == "declined" {
+                text += " by the server: all was sent as it is";
+                self.tone(Tone::Warning, &mut text);
+            }
+            for (answer, count) in &deflate.answers {
+                let _ = write!(text, ", {} with {answer}", show_count(*count as f64));
+            }
+            for (name, flow) in [("sent", &deflate.sent), ("received", &deflate.received)] {
+                if let Some(ratio) = flow.ratio {
+                    let bytes = show_bytes(flow.wire_bytes as f64);
+                    let _ = write!(text, "; {name} {bytes}, {:.0} % of the payload", ratio * 100.0);
+                }
+            }
+            self.row("deflate", &text);
+        }
+        if let Some(tls) = &report.tls {
+            let mut text = format!(
+                "{} handshakes, {} of them resumed",
+                show_count(tls.handshakes as f64),
+                show_count(tls.resumed as f64)
+            );
+            for suite in tls.suites.keys() {
+                let _ = write!(text, ", {suite}");
+            }
+            self.row("TLS", &text);
+        }
     }
 
     fn messages(&mut self, report: &Report) {
@@ -115,6 +149,29 @@ impl Table {
             self.row("messages", &text);
         }
         self.spread("latency", report.latency.as_ref());
+        if let Some(fanout) = &report.fanout {
+            self.fanout(fanout);
+        }
+    }
+
+    fn fanout(&mut self, fanout: &FanoutReport) {
+        self.spread("first", fanout.first.as_ref());
+        self.spread("median", fanout.median.as_ref());
+        self.spread("last", fanout.last.as_ref());
+        let count = |count: u64| show_count(count as f64);
+        let mut text = format!(
+            "{}/s by {}, to {} on {} topic{}; all got {}",
+            show_count(fanout.published_per_s.unwrap_or(0.0)),
+            count(u64::from(fanout.publishers)),
+            count(u64::from(fanout.subscribers)),
+            count(u64::from(fanout.topics)),
+            if fanout.topics == 1 { "" } else { "s" },
+            count(fanout.complete)
+        );
+        if fanout.incomplete > 0 {
+            let _ = write!(text, ", not all {}", count(fanout.incomplete));
+        }
+        self.row("published", &text);
     }
 
     fn errors(&mut self, report: &Report) {
@@ -249,6 +306,7 @@ fn unit(report: &Report) -> &'static str {
     match report.scenario {
         "storm" => "handshake",
         "churn" => "session",
+        "fanout" => "delivery",
         _ => "message",
     }
 }

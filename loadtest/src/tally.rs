@@ -3,8 +3,13 @@
 use std::collections::BTreeMap;
 
 use hdrhistogram::Histogram;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use tidegate_wire::extension::DeflateParams;
 
-use crate::fault::{Fault, Faults};
+use crate::{
+    fanout::FanParcel,
+    fault::{Fault, Faults},
+};
 
 /// The longest time that a histogram tells apart, in nanoseconds: an hour.
 const LONGEST_NS: u64 = 3_600_000_000_000;
@@ -29,7 +34,7 @@ impl Window {
 }
 
 /// Counts.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Counts {
     /// Messages that came.
     pub(crate) received: u64,
@@ -53,6 +58,11 @@ pub(crate) struct Counts {
     pub(crate) slow_ended: u64,
     /// System calls of the backend.
     pub(crate) system_calls: u64,
+    /// TLS handshakes that were done, by version and cipher suite.
+    pub(crate) tls: BTreeMap<String, u64>,
+    /// Of them, those that resumed an earlier session.
+    pub(crate) tls_resumed: u64,
+    pub(crate) deflate: Deflate,
     pub(crate) faults: Faults,
     /// Statuses of refusals.
     pub(crate) statuses: BTreeMap<u16, u64>,
@@ -74,11 +84,58 @@ impl Counts {
         self.slow_ended += other.slow_ended;
         self.system_calls += other.system_calls;
         self.faults.merge(&other.faults);
+        self.tls_resumed += other.tls_resumed;
+        self.deflate.merge(&other.deflate);
+        for (suite, count) in &other.tls {
+            *self.tls.entry(suite.clone()).or_default() += count;
+        }
         for (status, count) in &other.statuses {
             *self.statuses.entry(*status).or_default() += count;
         }
         for (code, count) in &other.close_codes {
             *self.close_codes.entry(*code).or_default() += count;
+        }
+    }
+}
+
+/// What was counted of permessage-deflate.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Deflate {
+    /// Sessions that agreed on it,
+    pub(crate) agreed: u64,
+    /// of them, those that look back at earlier messages of theirs;
+    pub(crate) look_back: u64,
+    /// sessions whose server did not take the offer.
+    pub(crate) declined: u64,
+    /// Sessions by the server's answer.
+    pub(crate) answers: BTreeMap<String, u64>,
+    /// Payloads of messages before they were deflated.
+    pub(crate) sent_payload_bytes: u64,
+    /// Their frames.
+    pub(crate) sent_wire_bytes: u64,
+    pub(crate) received_payload_bytes: u64,
+    /// All that came in sessions that agreed.
+    pub(crate) received_wire_bytes: u64,
+}
+
+impl Deflate {
+    /// One more session agreed on it.
+    pub(crate) fn agreed(&mut self, params: &DeflateParams, looks_back: bool) {
+        self.agreed += 1;
+        self.look_back += u64::from(looks_back);
+        *self.answers.entry(params.to_string()).or_default() += 1;
+    }
+
+    fn merge(&mut self, other: &Self) {
+        self.agreed += other.agreed;
+        self.look_back += other.look_back;
+        self.declined += other.declined;
+        self.sent_payload_bytes += other.sent_payload_bytes;
+        self.sent_wire_bytes += other.sent_wire_bytes;
+        self.received_payload_bytes += other.received_payload_bytes;
+        self.received_wire_bytes += other.received_wire_bytes;
+        for (answer, count) in &other.answers {
+            *self.answers.entry(answer.clone()).or_default() += count;
         }
     }
 }
@@ -96,6 +153,11 @@ impl Times {
     #[inline]
     pub(crate) fn record(&mut self, ns: u64) {
         self.0.saturating_record(ns);
+    }
+
+    /// Counts the same time so often.
+    pub(crate) fn record_many(&mut self, ns: u64, count: u32) {
+        self.0.saturating_record_n(ns, u64::from(count));
     }
 
     pub(crate) fn merge(&mut self, other: &Self) {
@@ -130,6 +192,24 @@ impl Times {
     }
 }
 
+/// On its way between processes: each value that was met, and how often. They fall into the same buckets again.
+impl Serialize for Times {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer
+            .collect_seq(self.0.iter_recorded().map(|met| (met.value_iterated_to(), met.count_at_value())))
+    }
+}
+
+impl<'de> Deserialize<'de> for Times {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let mut times = Self::new();
+        for (ns, count) in Vec::<(u64, u64)>::deserialize(deserializer)? {
+            times.0.saturating_record_n(ns, count);
+        }
+        Ok(times)
+    }
+}
+
 /// What was counted and measured.
 #[derive(Debug)]
 pub(crate) struct Tally {
@@ -140,24 +220,41 @@ pub(crate) struct Tally {
     pub(crate) handshake: Times,
     /// From when a message was due to when it was handed to the kernel, where nothing but this program held it up.
     pub(crate) lag: Times,
+    /// Of `fanout`; a worker keeps its own in its [`Fan`](crate::fanout::Fan).
+    pub(crate) fan: FanParcel,
 }
 
 /// A tally on its way: histograms without an entry stay at home.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Parcel {
     pub(crate) counts: Counts,
     pub(crate) latency: Option<Box<Times>>,
     pub(crate) handshake: Option<Box<Times>>,
     pub(crate) lag: Option<Box<Times>>,
+    /// Of `fanout`.
+    pub(crate) fan: Option<Box<FanParcel>>,
 }
 
 impl Tally {
     pub(crate) fn new() -> Self {
-        Self { counts: Counts::default(), latency: Times::new(), handshake: Times::new(), lag: Times::new() }
+        Self {
+            counts: Counts::default(),
+            latency: Times::new(),
+            handshake: Times::new(),
+            lag: Times::new(),
+            fan: FanParcel::default(),
+        }
     }
 
     pub(crate) fn fault(&mut self, fault: Fault) {
         self.counts.faults.add(fault, 1);
+    }
+
+    /// TLS came up.
+    pub(crate) fn tls_came_up(&mut self, tls: &tidegate_tls::Session) {
+        let (version, suite) = tls.suite().unwrap_or(("unknown", "unknown"));
+        *self.counts.tls.entry(format!("{version} {suite}")).or_default() += 1;
+        self.counts.tls_resumed += u64::from(tls.is_resumed() == Some(true));
     }
 
     /// What was counted since the last time.
@@ -167,11 +264,13 @@ impl Tally {
             latency: self.latency.take(),
             handshake: self.handshake.take(),
             lag: self.lag.take(),
+            fan: None,
         }
     }
 
     pub(crate) fn merge(&mut self, parcel: &Parcel) {
         self.counts.merge(&parcel.counts);
+        parcel.fan.iter().for_each(|fan| self.fan.merge(fan));
         let pairs = [
             (&mut self.latency, &parcel.latency),
             (&mut self.handshake, &parcel.handshake),
@@ -180,5 +279,26 @@ impl Tally {
         for (mine, theirs) in pairs {
             theirs.iter().for_each(|theirs| mine.merge(theirs));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_the_same_behind_a_pipe() {
+        let mut times = Times::new();
+        for ns in [0, 1, 999, 2_047, 2_049, 1_234_567, 98_765_432_109, u64::MAX] {
+            times.record(ns);
+            times.record_many(ns / 3, 7);
+        }
+        let text = serde_json::to_string(&times).unwrap();
+        let again: Times = serde_json::from_str(&text).unwrap();
+        assert!(again.0 == times.0, "{text}");
+        for percentile in [0.0, 50.0, 99.0, 100.0] {
+            assert_eq!(again.percentile_ns(percentile), times.percentile_ns(percentile));
+        }
+        assert_eq!(again.mean_ns(), times.mean_ns());
     }
 }

@@ -7,13 +7,23 @@ use std::{
 
 use tidegate_wire::http::Authority;
 
-/// A `ws://` URL.
+/// What is spoken below WebSocket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Scheme {
+    /// TCP.
+    Ws,
+    /// TLS.
+    Wss,
+}
+
+/// A `ws://` or `wss://` URL.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Target {
+    pub(crate) scheme: Scheme,
     /// `host[:port]`, as the Host field has it.
     pub(crate) authority: String,
     /// Host name or address, without brackets.
-    host: String,
+    pub(crate) host: String,
     port: u16,
     /// Path and query.
     pub(crate) path: String,
@@ -26,11 +36,12 @@ impl Target {
     /// What is wrong with it, for the user.
     pub(crate) fn parse(url: &str) -> Result<Self, String> {
         let (scheme, rest) = url.split_once("://").ok_or("a URL like ws://127.0.0.1:9001/ is needed")?;
-        match scheme.to_ascii_lowercase().as_str() {
-            "ws" => {}
-            "wss" => return Err("wss:// is not supported yet: this tool speaks no TLS; use ws://".into()),
-            _ => return Err(format!("the scheme is {scheme}://, but must be ws://")),
-        }
+        // RFC 6455 §3: the default ports.
+        let (scheme, default_port) = match scheme.to_ascii_lowercase().as_str() {
+            "ws" => (Scheme::Ws, 80),
+            "wss" => (Scheme::Wss, 443),
+            _ => return Err(format!("the scheme is {scheme}://, but must be ws:// or wss://")),
+        };
         let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
         let (authority, path) = rest.split_at(end);
         if path.contains('#') {
@@ -47,10 +58,10 @@ impl Target {
             Some((host, port)) if !authority.ends_with(']') => {
                 (host, port.parse().map_err(|_| format!("{port:?} is no port"))?)
             }
-            _ => (authority, 80),
+            _ => (authority, default_port),
         };
         let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
-        Ok(Self { authority: authority.to_owned(), host, port, path })
+        Ok(Self { scheme, authority: authority.to_owned(), host, port, path })
     }
 
     /// The first address that the system gives for the host.
@@ -65,7 +76,11 @@ impl Target {
 
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "ws://{}{}", self.authority, self.path)
+        let scheme = match self.scheme {
+            Scheme::Ws => "ws",
+            Scheme::Wss => "wss",
+        };
+        write!(f, "{scheme}://{}{}", self.authority, self.path)
     }
 }
 
@@ -82,6 +97,8 @@ mod tests {
             ("ws://a?y", "a", 80, "/?y"),
             ("ws://[::1]:7/", "::1", 7, "/"),
             ("ws://[::1]", "::1", 80, "/"),
+            ("wss://a/x", "a", 443, "/x"),
+            ("wss://a:80/x", "a", 80, "/x"),
         ] {
             let target = Target::parse(url).unwrap();
             assert_eq!((&*target.host, target.port, &*target.path), (host, port, path), "{url}");
@@ -91,7 +108,6 @@ mod tests {
     #[test]
     fn what_is_no_such_url_is_refused_with_the_reason() {
         for (url, reason) in [
-            ("wss://a", "wss://"),
             ("http://a", "http://"),
             ("a:80", "a URL like"),
             ("ws://", "host"),

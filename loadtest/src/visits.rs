@@ -5,7 +5,10 @@ use std::ops::Range;
 use slab::Slab;
 use tidegate_io::{Remainder, Sends};
 
-use crate::session::Session;
+use crate::{
+    session::{Session, Traffic},
+    transport::Transport,
+};
 
 /// The most that one turn sends.
 const TURN_BYTES: usize = 1 << 20;
@@ -19,6 +22,7 @@ const SESSIONS: usize = 128;
 pub(crate) struct Slot<S> {
     pub(crate) socket: S,
     pub(crate) session: Session,
+    pub(crate) transport: Transport,
     pub(crate) receiving: bool,
     pub(crate) polling: bool,
     pub(crate) connecting: bool,
@@ -34,6 +38,12 @@ impl<S> Slot<S> {
     /// Whether the kernel will still tell of it.
     pub(crate) fn is_armed(&self) -> bool {
         self.receiving || self.polling || self.connecting
+    }
+
+    /// Whether there is anything to be sent now.
+    #[inline]
+    pub(crate) fn wants_to_send(&self, traffic: Traffic) -> bool {
+        self.transport.has_waiting() || (self.session.wants_to_send(traffic) && self.transport.is_open())
     }
 }
 
@@ -86,6 +96,16 @@ impl Visits {
             self.used += count;
             self.list.push(Visit { index, bytes, sent: count, errno: 0 });
         }
+    }
+
+    /// Adds what is kept for session `index`, as much as fits; returns how much that is.
+    pub(crate) fn add_kept(&mut self, index: usize, kept: &[u8]) -> usize {
+        let count = kept.len().min(SESSION_BYTES);
+        self.add(index, |out| {
+            out[..count].copy_from_slice(&kept[..count]);
+            count
+        });
+        count
     }
 
     /// The kernel did not take all of one.

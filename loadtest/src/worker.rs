@@ -4,8 +4,10 @@
 //! system call that sends them and waits; what was not taken whole; events; once in a while, time-outs.
 
 mod events;
+mod fanout;
 mod origin;
 mod roles;
+mod sealed;
 
 use std::{collections::VecDeque, io, sync::Arc, sync::mpsc::Sender, time::Duration};
 
@@ -20,14 +22,18 @@ use tidegate_wire::{
 
 use self::origin::Origin;
 use crate::{
+    fanout::{Fan, FanRules, Seat},
     fault::Fault,
     link::{Begin, Command, Note, Orders, What},
-    payload::Payloads,
+    payload::{Fill, Payloads},
     plan::{Load, Plan, Scenario},
     random::Random,
     schedule::{Key, Schedule},
-    session::{Context, Rules, Session, Stage, Traffic},
+    session::{Context, Rules, Session, Stage, Staging, Traffic},
+    switchboard::Switchboard,
     tally::{Tally, Window},
+    trace::Playback,
+    transport::Transport,
     visits::{Outgoing, Slot, Visits},
 };
 
@@ -38,6 +44,8 @@ const DRAIN_NS: u64 = 5_000_000;
 const SECOND_NS: u64 = 1_000_000_000;
 /// Buffers kept for messages that do not lie in one receive buffer.
 const SPARE_BYTES: usize = 4 << 20;
+/// For sessions that look back at earlier messages, over all threads. Those beyond deflate each message for itself.
+const TAKEOVER_BYTES: usize = 256 << 20;
 /// How long an orderly close may take at most.
 const CLOSE_TIMEOUT_NS: u64 = 2_000_000_000;
 
@@ -69,6 +77,7 @@ pub(crate) struct Worker<B: Backend> {
     starved: Vec<Key>,
     visits: Visits,
     schedule: Schedule,
+    playback: Playback,
     traffic: Traffic,
     window: Window,
     /// The end of the time of messages; 0 before it began.
@@ -77,6 +86,10 @@ pub(crate) struct Worker<B: Backend> {
     tally: Tally,
     codecs: Codecs,
     spares: Spares,
+    /// Where sessions write what is sealed then.
+    staging: Staging,
+    /// What was opened.
+    plaintext: Vec<u8>,
     random: Random,
     now_ns: u64,
     epoch_ns: u64,
@@ -92,6 +105,9 @@ pub(crate) struct Worker<B: Backend> {
     system_calls: u64,
     events: Vec<Event<B::Socket>>,
     remainders: Vec<Remainder>,
+    /// In `fanout`.
+    fan: Option<Box<Fan>>,
+    switchboard: Arc<Switchboard>,
 }
 
 impl<B: Backend<Waker = Waker>> Worker<B> {
@@ -102,6 +118,7 @@ impl<B: Backend<Waker = Waker>> Worker<B> {
         backend: B,
         orders: Orders,
         notes: Sender<Note>,
+        switchboard: Arc<Switchboard>,
         epoch_ns: u64,
     ) -> Self {
         let rules = rules(&plan);
@@ -118,13 +135,19 @@ impl<B: Backend<Waker = Waker>> Worker<B> {
             starved: Vec::new(),
             visits: Visits::new(),
             schedule: Schedule::default(),
+            playback: Playback::default(),
             traffic: Traffic::Off,
             window: Window::NEVER,
             end_ns: 0,
             is_over: false,
             tally: Tally::new(),
-            codecs: Codecs::new(CodecLimits::default()),
+            codecs: Codecs::new(CodecLimits {
+                takeover_bytes: TAKEOVER_BYTES / plan.threads as usize,
+                ..CodecLimits::default()
+            }),
             spares: Spares::new(SPARE_BYTES),
+            staging: Staging::default(),
+            plaintext: Vec::new(),
             random,
             now_ns: epoch_ns,
             epoch_ns,
@@ -137,6 +160,8 @@ impl<B: Backend<Waker = Waker>> Worker<B> {
             system_calls: 0,
             events: Vec::new(),
             remainders: Vec::new(),
+            fan: fanout::fan(&plan, index),
+            switchboard,
             plan,
         }
     }
@@ -147,10 +172,14 @@ impl<B: Backend<Waker = Waker>> Worker<B> {
     /// Where the backend as a whole is broken.
     pub(crate) fn run(&mut self) -> io::Result<()> {
         self.now_ns = self.clock();
-        self.tell(What::Started { thread: rustix::thread::gettid(), waker: self.backend.waker() });
+        self.switchboard.enter(self.index, self.orders.clone(), self.backend.waker());
+        self.tell(What::Started { thread: rustix::thread::gettid().as_raw_pid() });
         loop {
             while let Some(command) = self.orders.take() {
                 if command == Command::Quit {
+                    if let Some(fan) = &mut self.fan {
+                        fan.end(self.window, &mut self.tally);
+                    }
                     let parcel = self.parcel();
                     self.tell(What::Ended { parcel });
                     return Ok(());
@@ -177,6 +206,7 @@ impl<B: Backend<Waker = Waker>> Worker<B> {
             self.handle(event);
         }
         self.events = events;
+        self.follow_up();
         if self.now_ns >= self.sweep_ns {
             self.sweep();
         }
@@ -197,7 +227,14 @@ impl<B: Backend<Waker = Waker>> Worker<B> {
             Command::Stop => self.stop(),
             Command::GiveUp => self.give_up(),
             Command::Cut => self.end_all(Session::cut),
-            Command::Close => self.end_all(Session::close),
+            Command::Close => {
+                if let Some(fan) = &mut self.fan {
+                    fan.close();
+                }
+                self.end_all(Session::close);
+            }
+            Command::Audience(audiences) => self.meet(&audiences),
+            Command::Mail(letters) => self.read_mail(letters),
             Command::Quit => {}
         }
     }
@@ -210,12 +247,22 @@ impl<B: Backend<Waker = Waker>> Worker<B> {
         let closed = Traffic::Closed { depth: self.plan.depth };
         match (self.plan.scenario, self.plan.load) {
             (Scenario::Idle | Scenario::Storm { .. }, _) => {}
+            (Scenario::Fanout(_), _) => self.begin_fanout(begin),
             (Scenario::Churn { .. }, load) => {
                 self.traffic = closed;
                 let limit = self.plan.part(self.plan.connections, self.index as u32);
                 let interval_ns = (load != Load::Closed).then_some(begin.interval_ns);
                 let threads = self.plan.threads;
                 self.origin.churn(limit, interval_ns, begin.start_ns, self.index as u32, threads);
+            }
+            (Scenario::Replay, _) => {
+                let Some(trace) = self.plan.trace.clone() else { return };
+                self.traffic = Traffic::Replay;
+                let keys = self.open_keys();
+                for key in &keys {
+                    self.touch(key.index as usize, |session, cx| session.begin(begin.start_ns, cx.now_ns));
+                }
+                self.playback = Playback::new(trace, &keys, begin.start_ns, begin.end_ns);
             }
             (Scenario::Echo | Scenario::Slow { .. }, load) => {
                 let keys = self.open_keys();
@@ -250,7 +297,11 @@ impl<B: Backend<Waker = Waker>> Worker<B> {
         self.end_ns = self.end_ns.min(self.now_ns);
         self.window.until_ns = self.window.until_ns.min(self.end_ns);
         self.schedule.end(self.end_ns);
+        self.playback.end(self.end_ns);
         self.origin.stop();
+        if let Some(fan) = &mut self.fan {
+            fan.stop();
+        }
         if let Traffic::Closed { .. } = self.traffic
             && !matches!(self.plan.scenario, Scenario::Churn { .. })
         {
@@ -280,8 +331,12 @@ impl<B: Backend<Waker = Waker>> Worker<B> {
 
     /// Whatever the clock says is to be done.
     fn start_what_is_due(&mut self) {
-        while let Some(key) = self.schedule.poll_due(self.now_ns) {
-            if self.is_current(key) {
+        while let Some(key) =
+            self.schedule.poll_due(self.now_ns).or_else(|| self.playback.poll_due(self.now_ns))
+        {
+            if self.fan.is_some() {
+                self.publish(key, Seat::owe);
+            } else if self.is_current(key) {
                 self.touch(key.index as usize, |session, cx| session.owe(cx.now_ns));
             }
         }
@@ -293,7 +348,7 @@ impl<B: Backend<Waker = Waker>> Worker<B> {
 
     fn deadline_ns(&self) -> u64 {
         let mut deadline_ns = self.sweep_ns.min(self.second_ns());
-        if let Some(due_ns) = self.schedule.next_ns() {
+        for due_ns in [self.schedule.next_ns(), self.playback.next_ns()].into_iter().flatten() {
             deadline_ns = deadline_ns.min(due_ns);
         }
         if let Some(due_ns) = self.origin.next_ns(self.pending, self.slots.len()) {
@@ -318,6 +373,10 @@ impl<B: Backend<Waker = Waker>> Worker<B> {
             if slot.blocked || slot.shut {
                 continue;
             }
+            if let Transport::Sealed(_) = slot.transport {
+                self.write_sealed(key.index as usize);
+                continue;
+            }
             let (session, time_ns) = (&slot.session, self.visits.time_ns);
             let (traffic, rules) = (self.traffic, &self.rules);
             self.visits.add(key.index as usize, |out| session.poll_transmit(out, traffic, time_ns, rules));
@@ -334,7 +393,12 @@ impl<B: Backend<Waker = Waker>> Worker<B> {
             if !visit.is_whole() {
                 self.slots[visit.index].blocked = true;
             }
-            self.touch(visit.index, |session, cx| session.handle_sent(visit.sent, time_ns, cx));
+            match self.slots[visit.index].transport {
+                Transport::Plain => {
+                    self.touch(visit.index, |session, cx| session.handle_sent(visit.sent, time_ns, cx));
+                }
+                Transport::Sealed(_) => self.sealed_sent(visit.index, visit.sent),
+            }
             if !visit.is_whole() {
                 self.fell_short(visit.index, visit.errno);
             }
@@ -345,6 +409,12 @@ impl<B: Backend<Waker = Waker>> Worker<B> {
     /// Does something to a session, then what follows from that.
     #[inline]
     fn touch(&mut self, index: usize, action: impl FnOnce(&mut Session, &mut Context<'_>)) {
+        self.act(index, |slot, cx| action(&mut slot.session, cx));
+    }
+
+    /// Does something to a session and its transport, then what follows from that.
+    #[inline]
+    fn act(&mut self, index: usize, action: impl FnOnce(&mut Slot<B::Socket>, &mut Context<'_>)) {
         let Some(slot) = self.slots.get_mut(index) else { return };
         let mut cx = Context {
             rules: &self.rules,
@@ -354,9 +424,10 @@ impl<B: Backend<Waker = Waker>> Worker<B> {
             tally: &mut self.tally,
             codecs: &mut self.codecs,
             spares: &mut self.spares,
+            fan: self.fan.as_deref_mut(),
         };
         let before = slot.session.stage();
-        action(&mut slot.session, &mut cx);
+        action(slot, &mut cx);
         let after = slot.session.stage();
         if before != after {
             match before {
@@ -371,7 +442,7 @@ impl<B: Backend<Waker = Waker>> Worker<B> {
         }
         if after == Stage::Ended {
             self.retire(index);
-        } else if !slot.queued && !slot.blocked && slot.session.wants_to_send(self.traffic) {
+        } else if !slot.queued && !slot.blocked && slot.wants_to_send(self.traffic) {
             slot.queued = true;
             self.ready.push_back(Key { index: index as u32, serial: slot.session.serial() });
         }
@@ -399,6 +470,7 @@ impl<B: Backend<Waker = Waker>> Worker<B> {
         for index in overdue {
             self.touch(index, Session::handle_timeout);
         }
+        self.give_up_messages();
         let given_up = self.origin.give_up(self.now_ns, self.rules.timeout_ns);
         self.tally.counts.faults.add(Fault::NotUp, u64::from(given_up));
     }
@@ -415,7 +487,9 @@ impl<B: Backend<Waker = Waker>> Worker<B> {
             Awaiting::Drained => {
                 self.drain_ns = self.now_ns + DRAIN_NS;
                 let late_ns = self.end_ns.saturating_add(self.rules.timeout_ns);
-                self.now_ns > late_ns || !self.slots.iter().any(|(_, slot)| slot.session.is_busy())
+                let is_busy = self.has_messages_under_way()
+                    || self.slots.iter().any(|(_, slot)| slot.session.is_busy());
+                self.now_ns > late_ns || !is_busy
             }
         };
         if !is_over {
@@ -423,7 +497,11 @@ impl<B: Backend<Waker = Waker>> Worker<B> {
         }
         let what = match self.awaiting {
             Awaiting::Nothing => return,
-            Awaiting::Settled => What::Settled { open: self.open, last_up_ns: self.origin.last_up_ns() },
+            Awaiting::Settled => What::Settled {
+                audience: self.take_seats(),
+                open: self.open,
+                last_up_ns: self.origin.last_up_ns(),
+            },
             Awaiting::Empty => What::Empty,
             Awaiting::Drained => {
                 self.stop();
@@ -454,7 +532,9 @@ impl<B: Backend<Waker = Waker>> Worker<B> {
         let system_calls = self.backend.counters().system_calls;
         self.tally.counts.system_calls = system_calls - self.system_calls;
         self.system_calls = system_calls;
-        Box::new(self.tally.take())
+        let mut parcel = self.tally.take();
+        parcel.fan = self.fan.as_mut().map(|fan| Box::new(fan.parcel()));
+        Box::new(parcel)
     }
 
     fn tell(&self, what: What) {
@@ -471,11 +551,28 @@ impl<B: Backend<Waker = Waker>> Worker<B> {
     }
 }
 
+fn payloads(plan: &Plan) -> Payloads {
+    let payloads = Payloads::new(plan.sizes, plan.kind, plan.seed).with_shares(&plan.shares);
+    let payloads = match &plan.trace {
+        Some(trace) => payloads.with_trace(Arc::clone(trace)),
+        None => payloads,
+    };
+    if plan.fill == Fill::Random && plan.deflate.is_none() && plan.trace.is_none() {
+        return payloads;
+    }
+    payloads.with_fill(plan.fill, plan.deflate.is_some())
+}
+
 fn rules(plan: &Plan) -> Rules {
-    let payloads = Payloads::new(plan.sizes, plan.kind, plan.seed);
+    let payloads = payloads(plan);
     let (messages, code) = match plan.scenario {
         Scenario::Churn { messages, code } => (Some(messages), code),
-        Scenario::Echo | Scenario::Idle | Scenario::Storm { .. } | Scenario::Slow { .. } => (None, 1000),
+        Scenario::Echo
+        | Scenario::Idle
+        | Scenario::Storm { .. }
+        | Scenario::Slow { .. }
+        | Scenario::Fanout(_)
+        | Scenario::Replay => (None, 1000),
     };
     let is_closed = plan.load == Load::Closed || messages.is_some();
     let timeout_ns = plan.timeout.as_nanos() as u64;
@@ -485,11 +582,16 @@ fn rules(plan: &Plan) -> Rules {
         stamps: if is_closed && !payloads.tell_time() { plan.depth as usize } else { 0 },
         payloads,
         subprotocols: plan.subprotocols.clone(),
+        offer: plan.deflate,
         timeout_ns,
         close_timeout_ns: timeout_ns.min(CLOSE_TIMEOUT_NS),
         close_code: CloseCode::new(code).unwrap_or(CloseCode::NORMAL),
         judges: !matches!(plan.scenario, Scenario::Idle | Scenario::Storm { .. }),
         messages,
+        fanout: plan.scenario.fanout().map(|fanout| {
+            let depth = (plan.load == Load::Closed).then_some(plan.depth);
+            FanRules::new(fanout, depth, plan.seed)
+        }),
     }
 }
 

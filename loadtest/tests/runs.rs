@@ -34,7 +34,8 @@ fn exit_codes_tell_what_became_of_a_run() {
             1,
             "cannot write the results",
         ),
-        ("echo wss://127.0.0.1/".into(), 2, "wss:// is not supported yet"),
+        (format!("echo {url} -c 1 -d 10m --html /nowhere/x.html"), 1, "cannot write the results to /nowhere"),
+        ("echo wss://127.0.0.1/ --ca /nowhere".into(), 2, "/nowhere: No such file"),
         (format!("echo {url} --assert speed>1"), 2, "no metric"),
         (format!("echo {url} -s 8 --depth 100"), 2, "--depth is at most 64"),
         ("echo".into(), 2, "Usage"),
@@ -87,6 +88,8 @@ fn json_has_the_fields_that_the_readme_names() {
         format!("storm {} -c 8 --pid {own}", server.url()),
         format!("churn {} -c 4 -d 300ms --warmup 0", server.url()),
         format!("slow {} -c 4 -d 300ms --warmup 0 --share 25%", server.url()),
+        // Each hears itself alone: none of the subscribers hears a publisher.
+        format!("fanout {} -c 2 -d 300ms --warmup 0 --timeout 100ms", server.url()),
     ] {
         let run = run(&format!("{arguments} --quiet --json -"));
         assert_eq!(run.code(), 0, "{arguments}: {}", run.stderr);
@@ -126,7 +129,7 @@ fn each_kind_of_error_stands_in_the_readme() {
         .lines()
         .filter_map(|line| line.trim().strip_prefix("Self::")?.split_once("=> \"")?.1.split('"').next());
     let names: Vec<&str> = names.collect();
-    assert_eq!(names.len(), 25);
+    assert_eq!(names.len(), 27);
     for name in names {
         assert!(readme.contains(&format!("`{name}`")), "{name}");
     }
@@ -149,6 +152,27 @@ fn results_are_a_table_and_a_file() {
     let report: Value = serde_json::from_str(&std::fs::read_to_string(file).unwrap()).unwrap();
     assert_eq!((report["format"].as_u64(), report["scenario"].as_str()), (Some(1), Some("echo")));
     assert!(report["messages"]["rate_per_s"].as_f64().unwrap() > 0.0);
+}
+
+#[test]
+fn a_page_shows_the_run_and_needs_nothing_else() {
+    let server = Server::honest();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("out.html");
+    let url = format!("{}?a=<b>", server.url());
+    let arguments = format!("echo {url} -c 4 -d 3s --warmup 0 -R 200 --html {}", file.display());
+    let run = run(&format!("{arguments} --assert errors=0 --quiet -H Cookie:hunter2"));
+    assert_eq!(run.code(), 0, "{}", run.stderr);
+    assert!(run.stdout.contains("latency"), "the table is there too: {}", run.stdout);
+    let page = std::fs::read_to_string(&file).unwrap();
+    for text in
+        ["<b>Latency</b>", "<b>Messages</b>", "Latency, percentiles", "All assertions hold", "?a=&lt;b&gt;"]
+    {
+        assert!(page.contains(text), "{text}");
+    }
+    let command = "<pre>tidegate-loadtest echo";
+    assert!(page.contains(command) && page.contains("Cookie: (left out)") && !page.contains("hunter2"));
+    assert!(!page.contains("?a=<b>") && !page.contains("http://") && !page.contains("https://"));
 }
 
 #[test]

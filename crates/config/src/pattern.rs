@@ -54,6 +54,12 @@ impl HostPattern {
 }
 
 impl PathPattern {
+    /// The path itself, or that above all which the prefix takes.
+    pub(crate) fn text(&self) -> &str {
+        let (Self::Exact(text) | Self::Prefix(text)) = self;
+        text
+    }
+
     /// Whether this pattern takes `path`: without query, beginning with a slash.
     #[must_use]
     pub fn matches(&self, path: &str) -> bool {

@@ -7,9 +7,10 @@ use std::{fmt, ops::Range};
 pub struct Problem {
     /// The file's name, as given.
     pub file: String,
-    /// Line, from 1; 0 where the problem is with the file as a whole.
+    /// Line, from 1; 0 where the problem is with the file as a whole, or where
+    /// it stands is not known.
     pub line: usize,
-    /// Column in characters, from 1; 0 where the problem is with the file as a whole.
+    /// Column in characters, from 1; 0 where `line` is.
     pub column: usize,
     /// What is wrong: one line.
     pub message: String,
@@ -80,6 +81,11 @@ impl<'t> Source<'t> {
     pub(crate) fn new(text: &'t str, name: &'t str) -> Self {
         let starts = std::iter::once(0).chain(text.match_indices('\n').map(|(at, _)| at + 1)).collect();
         Self { name, text, starts }
+    }
+
+    /// A problem somewhere in the text.
+    pub(crate) fn whole(&self, message: String) -> Problem {
+        Problem::whole_file(self.name, message)
     }
 
     /// The line of a byte offset, from 1. An offset behind the text is on its last line.

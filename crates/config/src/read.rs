@@ -36,7 +36,10 @@ pub fn parse(text: &str, name: &str) -> Result<Config, Vec<Problem>> {
     let mut report = Report::new(Source::new(text, name));
     let (document, errors) = DeTable::parse_recoverable(text);
     for error in errors {
-        report.syntax(error.span().unwrap_or(0..0), error.message());
+        match error.span() {
+            Some(span) => report.syntax(span, error.message()),
+            None => report.syntax_somewhere(error.message()),
+        }
     }
     let config = config(&mut report, document.get_ref());
     if report.is_empty() { Ok(config) } else { Err(report.into_problems()) }
@@ -119,6 +122,7 @@ fn listeners(report: &mut Report<'_>, top: &Section<'_>) -> Vec<Listener> {
     }
     if let Some(beyond) = sections.get(MAX_LISTENERS) {
         report.relation(beyond.span.clone(), format!("there are more than {MAX_LISTENERS} listeners"));
+        return Vec::new();
     }
     let mut listeners = Vec::<(Listener, Range<usize>)>::new();
     for section in &sections {
@@ -161,19 +165,16 @@ fn routes(report: &mut Report<'_>, top: &Section<'_>, limits: &ProcessLimits) ->
             places.push(place);
         }
     }
-    for (index, place) in places.iter().enumerate() {
-        let Some(hiding) = reach::hiding(&routes, index) else { continue };
+    for (place, hiding) in places.iter().zip(reach::hiding(&routes)) {
+        let Some(hiding) = hiding else { continue };
         let name = |earlier: &usize| {
             let (line, route) = (report.line(&places[*earlier]), &routes[*earlier]);
             format!("line {line} ({})", reach::pattern_text(route))
         };
-        let earlier: Vec<String> = hiding.iter().map(name).collect();
-        let message = match earlier.as_slice() {
-            [one] => format!("this route is never reached: the one at {one} takes all its requests first"),
-            more => format!(
-                "this route is never reached: those at {} take all its requests first",
-                more.join(" and ")
-            ),
+        let earlier = reach::few(hiding.iter().map(name), " and ");
+        let message = match hiding.len() {
+            1 => format!("this route is never reached: the one at {earlier} takes all its requests first"),
+            _ => format!("this route is never reached: those at {earlier} take all its requests first"),
         };
         report.relation(place.clone(), message);
     }

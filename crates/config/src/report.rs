@@ -21,6 +21,10 @@ impl Mistake {
     }
 }
 
+/// Longest suggestion that is told: one may hold the value that is wrong, and that may be as long as the file. A name
+/// has at most 253 bytes; this leaves room for what stands round it.
+const SUGGESTION_BYTES: usize = 320;
+
 /// A value and where it stands.
 #[derive(Clone, Debug)]
 pub(crate) struct At<T> {
@@ -32,6 +36,8 @@ pub(crate) struct At<T> {
 pub(crate) struct Report<'t> {
     source: Source<'t>,
     problems: Vec<(Range<usize>, Class, Mistake)>,
+    /// Syntax errors whose place the parser does not tell.
+    somewhere: Vec<String>,
 }
 
 /// What a problem is about; it decides what is told besides a syntax error.
@@ -50,7 +56,7 @@ enum Class {
 
 impl<'t> Report<'t> {
     pub(crate) fn new(source: Source<'t>) -> Self {
-        Self { source, problems: Vec::new() }
+        Self { source, problems: Vec::new(), somewhere: Vec::new() }
     }
 
     pub(crate) fn line(&self, span: &Range<usize>) -> usize {
@@ -59,6 +65,11 @@ impl<'t> Report<'t> {
 
     pub(crate) fn syntax(&mut self, span: Range<usize>, message: &str) {
         self.add(Class::Syntax, span, Mistake::new(message));
+    }
+
+    /// A syntax error without a place.
+    pub(crate) fn syntax_somewhere(&mut self, message: &str) {
+        self.somewhere.push(format!("{message} (the TOML parser does not tell where)"));
     }
 
     pub(crate) fn unknown(&mut self, span: Range<usize>, mistake: Mistake) {
@@ -79,13 +90,13 @@ impl<'t> Report<'t> {
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.problems.is_empty()
+        self.problems.is_empty() && self.somewhere.is_empty()
     }
 
     /// The problems in the order of the file. Besides syntax errors, one a line, only that is reported which cannot be
-    /// their consequence.
+    /// their consequence. Those without a place come first.
     pub(crate) fn into_problems(self) -> Vec<Problem> {
-        let Self { source, mut problems } = self;
+        let Self { source, mut problems, somewhere } = self;
         let line = |span: &Range<usize>| source.line(span.start);
         problems.sort_by_key(|(span, ..)| (span.start, span.end));
         let mut broken = Vec::new();
@@ -96,7 +107,9 @@ impl<'t> Report<'t> {
             }
             first
         });
-        if let Some(first) = broken.first() {
+        // What is broken somewhere may be on the first line.
+        let first = if somewhere.is_empty() { broken.first() } else { Some(&0) };
+        if let Some(first) = first {
             problems.retain(|(span, class, _)| match class {
                 Class::Syntax => true,
                 Class::Key => line(span) < *first,
@@ -107,10 +120,14 @@ impl<'t> Report<'t> {
         }
         let mut reached = Place::default();
         let problem = |(span, _, Mistake { message, suggestion })| {
+            // Cut short it would suggest something else.
+            let suggestion = suggestion.filter(|text| text.len() <= SUGGESTION_BYTES);
             let suggestion = suggestion.as_deref().map(printable);
             source.problem(&mut reached, &span, printable(&message), suggestion)
         };
-        let mut problems: Vec<Problem> = problems.into_iter().map(problem).collect();
+        let placed: Vec<Problem> = problems.into_iter().map(problem).collect();
+        let mut problems: Vec<Problem> =
+            somewhere.into_iter().map(|message| source.whole(message)).chain(placed).collect();
         problems.dedup();
         problems
     }

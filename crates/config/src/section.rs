@@ -1,6 +1,9 @@
 //! One table of a file: its values by key, with their types, units and ranges checked, and its unknown keys reported.
 
-use std::ops::{Range, RangeInclusive};
+use std::{
+    borrow::Cow,
+    ops::{Range, RangeInclusive},
+};
 
 use toml::de::{DeInteger, DeTable, DeValue};
 
@@ -219,7 +222,7 @@ fn whole(
     let digits = number.as_str().trim_start_matches('+');
     match u64::from_str_radix(digits, number.radix()) {
         Ok(value) => within(key, value, range, show),
-        Err(_) => Err(outside(key, range, &show, number.as_str())),
+        Err(_) => Err(outside(key, range, &show, &cut(number.as_str()))),
     }
 }
 
@@ -281,7 +284,6 @@ pub(crate) fn nearest<'w>(text: &str, words: &[&'w str]) -> Option<&'w str> {
 
 /// A text of the file inside a message: in backticks, printable, and not too long.
 pub(crate) fn shown(text: &str) -> String {
-    const MOST: usize = 80;
     if text.is_empty() {
         return "an empty text".to_owned();
     }
@@ -289,11 +291,17 @@ pub(crate) fn shown(text: &str) -> String {
         '\\' | '"' | '\'' => vec![c],
         _ => c.escape_debug().collect(),
     };
-    let mut escaped: String = text.chars().take(MOST).flat_map(escape).collect();
-    if text.chars().nth(MOST).is_some() {
-        escaped.push('…');
-    }
+    let escaped: String = cut(text).chars().flat_map(escape).collect();
     format!("`{escaped}`")
+}
+
+/// As much of a text of the file as a message has room for: a value may be as long as the file.
+pub(crate) fn cut(text: &str) -> Cow<'_, str> {
+    const MOST: usize = 80;
+    match text.char_indices().nth(MOST) {
+        Some((end, _)) => Cow::Owned(format!("{}…", &text[..end])),
+        None => Cow::Borrowed(text),
+    }
 }
 
 /// `a`, `b` or `c`.

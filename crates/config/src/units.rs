@@ -1,6 +1,6 @@
 //! Sizes and durations as people write them: `16KiB`, `250ms`. One spelling for each, so that no file is misread.
 
-use crate::report::Mistake;
+use crate::{report::Mistake, section::shown};
 
 const SIZES: [(&str, u64); 4] = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("B", 1)];
 const DURATIONS: [(&str, u64); 4] = [("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];
@@ -78,7 +78,7 @@ fn scaled(
     let (number, unit) = text.split_at(digits);
     if let Some((_, factor)) = units.iter().find(|(name, _)| *name == unit && digits > 0) {
         let value = number.parse::<u64>().ok().and_then(|value| value.checked_mul(*factor));
-        return value.ok_or_else(|| Mistake::new(format!("`{text}` is too large")));
+        return value.ok_or_else(|| Mistake::new(format!("{} is too large", shown(text))));
     }
     let meant = unit.trim().to_ascii_lowercase();
     match hints.iter().find(|(name, _)| *name == meant && digits > 0) {

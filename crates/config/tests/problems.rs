@@ -140,3 +140,68 @@ fn many_mistakes_on_one_line_take_no_longer_than_on_many() {
     let shown = last.to_string();
     assert!(shown.ends_with(&format!(" | {}^^^", " ".repeat(60))), "{shown}");
 }
+
+/// A value may be as long as the file: what is told of it is not.
+#[test]
+fn a_long_value_is_not_repeated() {
+    let route = "[[route]]\npath = '/e'\necho = {}\n";
+    let long = "7".repeat(100_000);
+    let words = (0..20_000).map(|n| format!("'s{n}'")).collect::<Vec<_>>().join(", ");
+    let files = [
+        format!("shards = {long}\n[[listener]]\nbind = '{long}'\n{route}"),
+        format!("io = '{long}'\ntrusted = '{long}'\n{route}"),
+        format!("trusted = ['{long}']\n{long} = 1\n{route}"),
+        format!("[limits]\nping_interval = {long}\nhead_bytes = '{long}B'\nclose_timeout = '{long} sec'\n"),
+        format!("[limits]\nmessage_bytes = '{long}kb'\nidle_timeout = 0x{long}\n"),
+        format!("[[listener]]\nbind = '/{long}'\n[[listener]]\nbind = 'unix:{long}'\n{route}"),
+        format!("[[route]]\nhost = 'http://{long}'\npath = '{long}'\n[[route]]\npath = '/{long}*'\n"),
+        format!("[[route]]\npath = '/{long}?a'\norigins = ['{long}', 'ws://{long}', '{long}.test:{long}']\n"),
+        format!("[[route]]\npath = '/{long}'\necho = {{}}\n[[route]]\npath = '/{long}'\npage = {{}}\n"),
+        format!("[[route]]\npath = '/e'\nsubprotocols = [{words}]\necho = {{}}\n").repeat(2),
+        words
+            .split(", ")
+            .map(|word| format!("[[route]]\npath = '/e'\nsubprotocols = [{word}]\n"))
+            .take(1000)
+            .collect::<String>()
+            + &format!(
+                "[[route]]\npath = '/e'\nsubprotocols = [{}]\n",
+                words.split(", ").take(1000).collect::<Vec<_>>().join(", ")
+            ),
+        format!(
+            "[[route]]\npath = '/p'\nproxy = {{ upstreams = ['{long}', 'http://{long}', 'ws://{long}/x', 'unix:{long}', 'unix://{long}', 'ws://a:{long}'] }}\n"
+        ),
+        format!(
+            "[[route]]\npath = '/p'\nproxy = {{ upstreams = ['ws://a'], balance = 'hash', hash_on = 'headre:{long}', source = ['{long}'] }}\n"
+        ),
+    ];
+    for file in files {
+        let problems = tidegate_config::parse(&format!("version = 1\n{file}"), "t.toml").unwrap_err();
+        for problem in problems {
+            let headline = problem.headline();
+            assert!(headline.chars().count() <= 1500, "{} characters: {headline:.2000}", headline.len());
+        }
+    }
+    let number = tidegate_config::parse(&format!("shards = {long}\n"), "t.toml").unwrap_err();
+    let told = format!("not {}…", "7".repeat(80));
+    assert!(number.iter().any(|problem| problem.message.ends_with(&told)), "{number:.2000?}");
+}
+
+/// The parser refuses a key of so many parts without its place, which then is not told as 1:1.
+#[test]
+fn a_place_that_is_not_known_is_not_made_up() {
+    let deep = vec!["a"; 100].join(".");
+    let text = format!("version = 1\n[limits]\nmax_sessions = 'x'\n{deep} = 1\n");
+    let problems = tidegate_config::parse(&text, "t.toml").unwrap_err();
+    let headlines: Vec<String> = problems.iter().map(tidegate_config::Problem::headline).collect();
+    assert_eq!(
+        headlines,
+        [
+            "t.toml: recursion limit (the TOML parser does not tell where)",
+            "t.toml:3:16: `max_sessions` must be a whole number, not a string",
+        ]
+    );
+    // Where the parser tells the place, it is told.
+    let text = format!("version = 1\ntrusted = {}\n", "[".repeat(200));
+    let problems = tidegate_config::parse(&text, "t.toml").unwrap_err();
+    assert!(problems[0].headline().starts_with("t.toml:2:9"), "{}", problems[0].headline());
+}

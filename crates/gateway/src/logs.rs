@@ -10,9 +10,11 @@ use std::{
 
 use tidegate_config::Problem;
 use tracing::{error, level_filters::LevelFilter};
-use tracing_appender::non_blocking::{NonBlocking, NonBlockingBuilder, WorkerGuard};
 
-use crate::arguments::{LogArguments, LogFormat, LogLevel};
+use crate::{
+    arguments::{LogArguments, LogFormat, LogLevel},
+    lines::{Lines, Writer},
+};
 
 /// Lines that wait for standard error at most.
 const LINES: usize = 16_384;
@@ -24,15 +26,18 @@ const PROBLEMS: usize = 20;
 pub(crate) struct Log {
     format: LogFormat,
     colours: bool,
-    stderr: NonBlocking,
-    _writer: WorkerGuard,
+    stderr: Lines,
+    _writer: Writer,
 }
 
 /// Begins to log as the arguments say.
 ///
+/// # Errors
+/// Where no thread can be started to write it.
+///
 /// # Panics
 /// When called twice.
-pub(crate) fn begin(arguments: &LogArguments) -> Log {
+pub(crate) fn begin(arguments: &LogArguments) -> io::Result<Log> {
     let terminal = io::stderr().is_terminal();
     let format = arguments.format.unwrap_or(if terminal { LogFormat::Text } else { LogFormat::Json });
     let level = match arguments.level {
@@ -45,13 +50,10 @@ pub(crate) fn begin(arguments: &LogArguments) -> Log {
     // https://no-color.org: set and not empty.
     let plain = env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     let colours = terminal && !plain;
-    let (stderr, writer) = NonBlockingBuilder::default()
-        .lossy(true)
-        .buffered_lines_limit(LINES)
-        .thread_name("logs")
-        .finish(io::stderr());
+    let (stderr, writer) = Lines::start(io::stderr(), LINES)?;
+    let lines = stderr.clone();
     let builder = tracing_subscriber::fmt()
-        .with_writer(stderr.clone())
+        .with_writer(move || lines.clone())
         .log_internal_errors(false)
         .with_max_level(level)
         .with_target(false)
@@ -60,7 +62,7 @@ pub(crate) fn begin(arguments: &LogArguments) -> Log {
         LogFormat::Text => builder.init(),
         LogFormat::Json => builder.json().flatten_event(true).with_current_span(false).init(),
     }
-    Log { format, colours, stderr, _writer: writer }
+    Ok(Log { format, colours, stderr, _writer: writer })
 }
 
 impl Log {
@@ -88,6 +90,12 @@ impl Log {
         // What the log does not take is left out.
         let _ = self.stderr.clone().write_all(text.as_bytes());
     }
+}
+
+/// Tells on standard error why there is no log.
+pub(crate) fn print_missing(error: &io::Error) {
+    // Where standard error is gone, there is nobody to tell.
+    let _ = writeln!(io::stderr(), "tidegate: no thread can be started to write the log: {error}");
 }
 
 /// Writes problems to standard error, each with its line and a caret. Who asks for them waits for the reader.

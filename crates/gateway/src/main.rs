@@ -16,6 +16,7 @@ mod cores;
 mod doctor;
 mod journal;
 mod limits;
+mod lines;
 mod listeners;
 mod logs;
 mod resolver;

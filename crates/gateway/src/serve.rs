@@ -43,7 +43,13 @@ const RING_PAUSE: Duration = Duration::from_millis(100);
 
 /// Runs the gateway until it is told to end.
 pub(crate) fn run(arguments: &RunArguments) -> Outcome {
-    let log = logs::begin(&arguments.log);
+    let log = match logs::begin(&arguments.log) {
+        Ok(log) => log,
+        Err(error) => {
+            logs::print_missing(&error);
+            return Outcome::Fault;
+        }
+    };
     let config = match arguments.config.config() {
         Ok(config) => config,
         Err(NoConfig::Invalid(problems)) => {
@@ -484,5 +490,35 @@ impl Running {
         self.shards.send(Mail::Stop);
         self.threads.into_iter().for_each(|thread| drop(thread.join()));
         Err(fault)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn want_of_locked_memory_is_told_with_what_is_needed() {
+        let no_backend = |kind, errno, limit| {
+            let source = io::Error::from_raw_os_error(errno);
+            Fault::Open(NoBackend { shard: 3, kind, source, locked: (1 << 20, limit) }).to_string()
+        };
+        let memory = rustix::io::Errno::NOMEM.raw_os_error();
+        let told = no_backend(Kind::Uring, memory, Some(65_536));
+        assert!(told.starts_with("shard 3 cannot set up uring: "), "{told}");
+        assert!(
+            told.contains("need 1048576 bytes of locked memory, of which this process may have 65536"),
+            "{told}"
+        );
+        assert!(told.contains("(ulimit -l, or LimitMEMLOCK= of the service)"), "{told}");
+        // Without a limit, on the other backend and for another reason that is no help.
+        let files = rustix::io::Errno::MFILE.raw_os_error();
+        for other in [
+            no_backend(Kind::Uring, memory, None),
+            no_backend(Kind::Epoll, memory, Some(65_536)),
+            no_backend(Kind::Uring, files, Some(65_536)),
+        ] {
+            assert!(!other.contains("locked memory"), "{other}");
+        }
     }
 }

@@ -9,11 +9,12 @@ use std::{
 const MOST_LINES: usize = 800;
 
 /// Which of the project's crates a crate may use (docs/ARCHITECTURE.md).
-const ARROWS: [(&str, &[&str]); 8] = [
+const ARROWS: [(&str, &[&str]); 9] = [
     ("simd", &[]),
     ("registry", &[]),
     ("config", &[]),
     ("io", &[]),
+    ("tls", &[]),
     ("wire", &["simd"]),
     ("hub", &["config"]),
     ("shard", &["config", "hub", "io", "registry", "simd", "wire"]),

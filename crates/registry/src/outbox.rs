@@ -138,6 +138,7 @@ enum Held {
     #[default]
     Nothing,
     /// One shared frame, as every subscriber of a topic has it between the push and the flush: no heap.
+    /// Only tests get here until there are topics.
     One { frame: Frame, sent: u32, droppable: bool },
     /// Never empty.
     Many(Box<Queue>),

@@ -4,10 +4,11 @@ use tidegate_wire::message::Kind;
 
 use super::Director;
 use crate::{
+    payload::Fill,
     plan::{Load, Plan, Scenario},
     report::{
-        Checked, Churn, Errors, Exact, Generator, Messages, Report, Server, SessionMemory, Sessions,
-        Settings, Spread,
+        Checked, Churn, Deflate, Errors, Exact, Generator, Messages, Report, Server, SessionMemory, Sessions,
+        Settings, Sized, Spread, Tls,
     },
     tally::Counts,
 };
@@ -16,13 +17,13 @@ use crate::{
 const BUSY: f64 = 0.9;
 
 impl Director {
-    pub(super) fn report(self) -> Report {
+    pub(super) fn report(mut self) -> Report {
+        self.settle_fanout();
         let plan = &*self.plan;
         let counts = &self.tally.counts;
         let measured_ns = self.end.at_ns.saturating_sub(self.start.at_ns) as f64;
         let each_s = |count: u64| (measured_ns > 0.0).then(|| count as f64 / measured_ns * 1e9);
-        let has_messages =
-            matches!(plan.scenario, Scenario::Echo | Scenario::Slow { .. } | Scenario::Churn { .. });
+        let has_messages = !matches!(plan.scenario, Scenario::Idle | Scenario::Storm { .. });
         let messages = has_messages.then(|| Messages {
             answered: counts.answered,
             received: counts.in_window,
@@ -35,7 +36,9 @@ impl Director {
             rate_per_s: each_s(counts.closed_in_window),
         });
         let units = match plan.scenario {
-            Scenario::Echo | Scenario::Slow { .. } => counts.in_window,
+            Scenario::Echo | Scenario::Slow { .. } | Scenario::Fanout(_) | Scenario::Replay => {
+                counts.in_window
+            }
             Scenario::Churn { .. } => counts.closed_in_window,
             Scenario::Storm { .. } => self.storms.iter().map(|storm| u64::from(storm.up)).sum(),
             Scenario::Idle => 0,
@@ -60,15 +63,22 @@ impl Director {
             scenario: plan.scenario.name(),
             url: plan.target.to_string(),
             address: plan.address.to_string(),
-            interrupted: self.signal.is_some(),
+            interrupted: self.is_cut_short(),
             settings: settings(plan, self.kind),
             measured_s: measured_ns / 1e9,
             sessions,
             messages,
             latency: Spread::of(&self.tally.latency),
             handshake: Spread::of(&self.tally.handshake),
+            deflate: plan.deflate.as_ref().map(|offer| Deflate::of(offer, &counts.deflate)),
+            tls: plan.tls.as_ref().map(|_| Tls {
+                handshakes: counts.tls.values().sum(),
+                resumed: counts.tls_resumed,
+                suites: counts.tls.clone(),
+            }),
             storms: self.storms,
             churn,
+            fanout: plan.scenario.fanout().map(|fanout| super::fanout::report(&fanout, &self.tally, each_s)),
             errors: Errors {
                 total: counts.faults.total(),
                 by_kind: counts.faults.met().map(|(fault, count)| (fault.name(), count)).collect(),
@@ -80,7 +90,11 @@ impl Director {
             generator,
             seconds: Vec::new(),
             assertions: Vec::new(),
-            exact: Exact { latency: self.tally.latency, handshake: self.tally.handshake },
+            exact: Exact {
+                fan: self.tally.fan.times,
+                latency: self.tally.latency,
+                handshake: self.tally.handshake,
+            },
         };
         report.seconds = self.seconds.all();
         if let Some(server) = &mut report.server {
@@ -158,6 +172,7 @@ fn settings(plan: &Plan, io: tidegate_io::Kind) -> Settings {
     Settings {
         connections: plan.connections,
         threads: plan.threads,
+        processes: plan.processes,
         duration_s: plan.duration.as_secs_f64(),
         warmup_s: plan.warmup.as_secs_f64(),
         timeout_s: plan.timeout.as_secs_f64(),
@@ -167,9 +182,21 @@ fn settings(plan: &Plan, io: tidegate_io::Kind) -> Settings {
         rate_per_s,
         size_min_bytes: plan.sizes.min,
         size_max_bytes: plan.sizes.max,
-        kind: match plan.kind {
-            Kind::Text => "text",
-            Kind::Binary => "binary",
+        kind: match plan.trace.as_ref().map_or(Some(plan.kind), |trace| trace.kind()) {
+            Some(Kind::Text) => "text",
+            Some(Kind::Binary) => "binary",
+            None => "mixed",
+        },
+        sizes: (plan.shares.iter())
+            .map(|share| Sized {
+                share: share.weight,
+                min_bytes: share.sizes.min,
+                max_bytes: share.sizes.max,
+            })
+            .collect(),
+        fill: match plan.fill {
+            Fill::Random => "random",
+            Fill::Json => "json",
         },
         seed: plan.seed,
         io: io.to_string(),

@@ -44,6 +44,12 @@ impl Seconds {
         }
     }
 
+    /// A worker tells nothing more.
+    pub(super) fn retire(&mut self, worker: usize) {
+        self.told[worker] = u64::MAX;
+        self.open[worker] = (0, 0);
+    }
+
     /// A worker tells of its second.
     pub(super) fn add(&mut self, worker: usize, second: u64, open: u32, pending: u32, parcel: &Parcel) {
         let first = self.whole.len() as u64;

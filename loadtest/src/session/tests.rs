@@ -14,11 +14,13 @@ fn rules(sizes: Sizes, messages: Option<u32>) -> Rules {
         stamps: if payloads.tell_time() { 0 } else { 8 },
         payloads,
         subprotocols: Vec::new(),
+        offer: None,
         timeout_ns: 1_000,
         close_timeout_ns: 100,
         close_code: CloseCode::NORMAL,
         judges: true,
         messages,
+        fanout: None,
     }
 }
 
@@ -78,6 +80,7 @@ impl Pair {
             tally: &mut self.tally,
             codecs: &mut self.codecs,
             spares: &mut self.spares,
+            fan: None,
         };
         action(&mut self.session, &mut cx);
     }

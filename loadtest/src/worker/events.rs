@@ -9,6 +9,7 @@ use crate::{
     fault::Fault,
     schedule::Key,
     session::{Session, Stage},
+    transport::Transport,
     visits::Slot,
 };
 
@@ -63,14 +64,16 @@ impl<B: Backend<Waker = Waker>> Worker<B> {
             let threads = self.plan.threads as usize;
             sources[((serial & 0x00ff_ffff) as usize * threads + self.index) % sources.len()]
         });
-        let entry = self.slots.vacant_entry();
-        let key = Key { index: entry.key() as u32, serial };
+        let key = Key { index: self.slots.vacant_key() as u32, serial };
         let address = Address::Tcp(self.plan.address);
         match self.backend.connect(&address, &ConnectOptions { source }, token(key)) {
             Ok(socket) => {
-                entry.insert(Slot {
+                let mut session = Session::new(serial, due_ns, self.now_ns, &self.rules);
+                self.seat(&mut session);
+                self.slots.vacant_entry().insert(Slot {
                     socket,
-                    session: Session::new(serial, due_ns, self.now_ns, &self.rules),
+                    session,
+                    transport: Transport::Plain,
                     receiving: false,
                     polling: false,
                     connecting: true,
@@ -98,29 +101,41 @@ impl<B: Backend<Waker = Waker>> Worker<B> {
         }
         if errno != 0 {
             let fault = connect_fault(errno);
-            self.touch(index, |session, cx| session.handle_no_connection(fault, cx));
+            self.touch(index, |session, cx| session.fail(fault, cx));
             return;
         }
         slot.receiving = true;
         self.backend.receive(&slot.socket, token);
         let key = self.random.key();
-        let request = self.request(&key);
-        self.touch(index, |session, _| session.handle_connected(request, key));
+        let path = self.path(&self.slots[index].session);
+        let (request, transport) = (self.request(&path, &key), self.transport());
+        self.act(index, |slot, cx| match transport {
+            Ok(transport) => {
+                slot.transport = transport;
+                slot.session.handle_connected(request, key);
+            }
+            Err(_) => slot.session.fail(Fault::TlsHandshake, cx),
+        });
     }
 
     /// The upgrade's request.
-    fn request(&self, key: &[u8; 16]) -> Vec<u8> {
+    fn request(&self, path: &str, key: &[u8; 16]) -> Vec<u8> {
         let plan = &self.plan;
         let protocols: Vec<&str> = plan.subprotocols.iter().map(String::as_str).collect();
         let fields = plan.headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
+        let offer = plan.deflate.as_ref().map_or(Offer::None, Offer::Deflate);
         let mut request = Vec::with_capacity(256);
-        client_request(&mut request, &plan.target.path, &plan.host, key, &protocols, Offer::None, fields);
+        client_request(&mut request, path, &plan.host, key, &protocols, offer, fields);
         request
     }
 
     fn received(&mut self, token: Token, mut buffer: Buffer) {
         if let Some(key) = self.key(token) {
-            self.touch(key.index as usize, |session, cx| session.handle_bytes(&mut buffer, cx));
+            let index = key.index as usize;
+            match self.slots[index].transport {
+                Transport::Plain => self.touch(index, |session, cx| session.handle_bytes(&mut buffer, cx)),
+                Transport::Sealed(_) => self.received_sealed(index, &mut buffer),
+            }
         }
         self.backend.recycle(buffer);
     }

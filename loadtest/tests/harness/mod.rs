@@ -97,28 +97,7 @@ impl Server {
 
 impl Peer {
     pub(crate) fn read(&mut self) -> io::Result<Frame> {
-        let mut head = [0; 2];
-        self.reader.read_exact(&mut head)?;
-        assert!(head[0] & 0x80 != 0 && head[1] & 0x80 != 0, "one masked frame a message: {head:?}");
-        let len = match head[1] & 0x7f {
-            126 => {
-                let mut len = [0; 2];
-                self.reader.read_exact(&mut len)?;
-                u64::from(u16::from_be_bytes(len))
-            }
-            127 => {
-                let mut len = [0; 8];
-                self.reader.read_exact(&mut len)?;
-                u64::from_be_bytes(len)
-            }
-            len => u64::from(len),
-        };
-        let mut mask = [0; 4];
-        self.reader.read_exact(&mut mask)?;
-        let mut payload = vec![0; len as usize];
-        self.reader.read_exact(&mut payload)?;
-        payload.iter_mut().enumerate().for_each(|(at, byte)| *byte ^= mask[at % 4]);
-        Ok(Frame { opcode: head[0] & 0x0f, payload })
+        read_frame(&mut self.reader)
     }
 
     /// Answers a Close and ends the connection, as RFC 6455 §7.1.1 has it.
@@ -130,6 +109,38 @@ impl Peer {
     pub(crate) fn did(&self) {
         self.deeds.fetch_add(1, Ordering::SeqCst);
     }
+}
+
+/// Reads a frame of a client.
+pub(crate) fn read_frame(reader: &mut impl Read) -> io::Result<Frame> {
+    let (first, payload) = read_raw(reader)?;
+    Ok(Frame { opcode: first & 0x0f, payload })
+}
+
+/// Reads a frame of a client: its first byte, and its payload as it came, unmasked.
+pub(crate) fn read_raw(reader: &mut impl Read) -> io::Result<(u8, Vec<u8>)> {
+    let mut head = [0; 2];
+    reader.read_exact(&mut head)?;
+    assert!(head[0] & 0x80 != 0 && head[1] & 0x80 != 0, "one masked frame a message: {head:?}");
+    let len = match head[1] & 0x7f {
+        126 => {
+            let mut len = [0; 2];
+            reader.read_exact(&mut len)?;
+            u64::from(u16::from_be_bytes(len))
+        }
+        127 => {
+            let mut len = [0; 8];
+            reader.read_exact(&mut len)?;
+            u64::from_be_bytes(len)
+        }
+        len => u64::from(len),
+    };
+    let mut mask = [0; 4];
+    reader.read_exact(&mut mask)?;
+    let mut payload = vec![0; len as usize];
+    reader.read_exact(&mut payload)?;
+    payload.iter_mut().enumerate().for_each(|(at, byte)| *byte ^= mask[at % 4]);
+    Ok((head[0], payload))
 }
 
 /// Reads a request's head, and gives the value of its key.

@@ -1,6 +1,9 @@
 //! `proxy = { … }`.
 
-use std::net::IpAddr;
+use std::{
+    collections::{HashMap, HashSet, hash_map::Entry},
+    net::IpAddr,
+};
 
 use super::limits::ProcessLimits;
 use crate::{
@@ -75,15 +78,21 @@ fn upstreams(report: &mut Report<'_>, section: &Section<'_>) -> Vec<At<Upstream>
     }
     if let Some(beyond) = texts.value.get(MAX_UPSTREAMS) {
         report.relation(beyond.span.clone(), format!("there are more than {MAX_UPSTREAMS} upstreams"));
+        return Vec::new();
     }
     let mut upstreams = Vec::<At<Upstream>>::new();
+    let mut seen = HashMap::<Target, String>::new();
     for text in texts.value {
         let Some(upstream) = report.check(&text.span, address::upstream(text.value)) else { continue };
-        if let Some(earlier) = upstreams.iter().find(|earlier| earlier.value.target == upstream.target) {
-            let message = format!("{} is in the list already", shown(&earlier.value.text));
-            report.wrong(text.span, Mistake::new(message));
-        } else {
-            upstreams.push(At { value: upstream, span: text.span });
+        match seen.entry(upstream.target.clone()) {
+            Entry::Occupied(earlier) => {
+                let message = format!("{} is in the list already", shown(earlier.get()));
+                report.wrong(text.span, Mistake::new(message));
+            }
+            Entry::Vacant(first) => {
+                first.insert(upstream.text.clone());
+                upstreams.push(At { value: upstream, span: text.span });
+            }
         }
     }
     upstreams
@@ -161,23 +170,25 @@ fn failure_code(report: &mut Report<'_>, section: &Section<'_>) -> u16 {
 fn sources(report: &mut Report<'_>, section: &Section<'_>, upstreams: &[At<Upstream>]) -> Vec<IpAddr> {
     let Some(texts) = section.texts(report, "source") else { return Vec::new() };
     let mut sources = Vec::new();
+    let mut seen = HashSet::new();
     for text in &texts.value {
         let Some(address) = report.check(&text.span, address::source(text.value)) else { continue };
-        if sources.contains(&address) {
-            report.wrong(text.span.clone(), Mistake::new(format!("{address} is in the list already")));
-        } else {
+        if seen.insert(address) {
             sources.push(address);
+        } else {
+            report.wrong(text.span.clone(), Mistake::new(format!("{address} is in the list already")));
         }
     }
     if sources.len() < texts.value.len() || sources.is_empty() {
         return sources;
     }
+    let (has_ipv4, has_ipv6) = (sources.iter().any(IpAddr::is_ipv4), sources.iter().any(IpAddr::is_ipv6));
     let mut unix = 0;
     for upstream in upstreams {
         match &upstream.value.target {
             Target::Unix(_) => unix += 1,
             Target::Address(address) => {
-                if sources.iter().all(|source| source.is_ipv4() != address.is_ipv4()) {
+                if !(if address.is_ipv4() { has_ipv4 } else { has_ipv6 }) {
                     let family = if address.is_ipv4() { "IPv4" } else { "IPv6" };
                     let message = format!("`source` has no {family} address to connect to {address} from");
                     report.relation(texts.span.clone(), message);

@@ -1,0 +1,255 @@
+//! Instructions of the hot paths, counted by valgrind: a guard against what makes them slower. A clock cannot be one,
+//! as it says something else on each machine and at each time; these counts are the same each time.
+//!
+//! Each stands beside its bench and may be exceeded by a tenth: that much comes and goes with a compiler's inlining,
+//! while a lost vector loop, a copy or an allocation for each message is far more. They hold for the vector code of
+//! AVX2 on x86-64; other machines have others. They say nothing about caches: times are for the other benches.
+//!
+//! Made with rustc 1.95.0 and valgrind 3.19. After a change that is worth what it costs, or that saves much: run
+//! `scripts/test.sh instructions`, and put here what it prints.
+//!
+//! Everything was run once before it is counted, so that buffers are there and the processor's features are known.
+#![allow(missing_docs, unused_qualifications, reason = "the macros write modules and whole paths")]
+
+use std::hint::black_box;
+
+use gungraun::{
+    Callgrind, EventKind, LibraryBenchmarkConfig, library_benchmark, library_benchmark_group, main,
+};
+use tidegate_benches::paths::{Echo, HEAD, inflate, json, push, switch};
+use tidegate_registry::{
+    Admission, Chunk, End, Frame, FullPolicy, Key, Outbox, OutboxLimits, Registry, Retained, Total, Wheel,
+    jitter,
+};
+use tidegate_wire::{
+    Role,
+    deflate::{CodecLimits, Codecs, Compression},
+    extension::DeflateParams,
+    frame::Opcode,
+};
+
+const MASK: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
+const SESSIONS: u32 = 10_000;
+const INTERVAL_MS: u64 = 25_000;
+const LIMITS: OutboxLimits = OutboxLimits::new(1 << 20, 1 << 19, 4 << 20);
+
+/// At most a tenth more than so many instructions.
+fn about(count: u64) -> LibraryBenchmarkConfig {
+    // Nothing is said about caches, so they need not be simulated.
+    let mut callgrind = Callgrind::with_args(["--cache-sim=no"]);
+    callgrind.hard_limits([(EventKind::Ir, count + count / 10)]);
+    let mut config = LibraryBenchmarkConfig::default();
+    config.tool(callgrind);
+    config
+}
+
+/// Masked ASCII.
+fn masked(len: usize) -> Vec<u8> {
+    let mut bytes: Vec<u8> = (b' '..b'~').cycle().take(len).collect();
+    assert!(tidegate_simd::unmask(&mut bytes, MASK, 0) || len > 0);
+    bytes
+}
+
+#[library_benchmark]
+#[bench::bytes_64(args = (64), setup = masked, config = about(82))]
+#[bench::bytes_1_kib(args = (1024), setup = masked, config = about(227))]
+#[bench::bytes_16_kib(args = (16 * 1024), setup = masked, config = about(2_395))]
+fn unmask(mut bytes: Vec<u8>) -> Vec<u8> {
+    assert!(tidegate_simd::unmask(black_box(&mut bytes), black_box(MASK), 0), "ASCII");
+    bytes
+}
+
+/// So many frames of so many bytes, and who has taken some before.
+fn frames(count: usize, len: usize) -> (Echo, Vec<u8>) {
+    let text: Vec<u8> = (b' '..b'~').cycle().take(len).collect();
+    let mut stream = Vec::new();
+    (0..count).for_each(|_| push(&mut stream, Opcode::Text, Some(MASK), &text));
+    let mut echo = Echo::new(stream.len());
+    assert_eq!(echo.parse(&mut stream.clone()), count * len);
+    let mut answered = 0;
+    echo.echo(&stream, stream.len(), |piece| answered += piece.len());
+    assert_eq!(answered, stream.len() - 4 * count, "the same, without masks");
+    (echo, stream)
+}
+
+#[library_benchmark]
+#[bench::one_of_64(args = (1, 64), setup = frames, config = about(347))]
+#[bench::many_of_64(args = (32, 64), setup = frames, config = about(5_338))]
+#[bench::one_of_16_kib(args = (1, 16 * 1024), setup = frames, config = about(2_671))]
+fn parse((mut echo, mut stream): (Echo, Vec<u8>)) -> (Echo, Vec<u8>) {
+    black_box(echo.parse(black_box(&mut stream)));
+    (echo, stream)
+}
+
+#[library_benchmark]
+#[bench::one_of_64(args = (1, 64), setup = frames, config = about(488))]
+#[bench::many_of_64(args = (32, 64), setup = frames, config = about(8_765))]
+#[bench::one_of_16_kib(args = (1, 16 * 1024), setup = frames, config = about(2_812))]
+fn answer((mut echo, mut stream): (Echo, Vec<u8>)) -> (Echo, Vec<u8>) {
+    echo.answer(black_box(&mut stream), |piece| _ = black_box(piece));
+    (echo, stream)
+}
+
+fn answer_buffer() -> Vec<u8> {
+    let mut out = Vec::with_capacity(512);
+    switch(HEAD, &mut out);
+    assert!(out.starts_with(b"HTTP/1.1 101"));
+    out.clear();
+    out
+}
+
+#[library_benchmark]
+#[bench::of_chrome(args = (), setup = answer_buffer, config = about(23_220))]
+fn handshake(mut out: Vec<u8>) -> Vec<u8> {
+    switch(black_box(HEAD), &mut out);
+    out
+}
+
+/// A session with permessage-deflate, its shard's codecs, a message, and the same deflated.
+struct Deflated {
+    session: Compression,
+    codecs: Codecs,
+    message: Vec<u8>,
+    wire: Vec<u8>,
+    out: Vec<u8>,
+}
+
+fn deflated(len: usize) -> Deflated {
+    let mut codecs = Codecs::new(CodecLimits::default());
+    let mut session = Compression::new(DeflateParams::default(), Role::Server, &mut codecs);
+    let (message, mut wire, mut out) = (json(len), Vec::new(), Vec::with_capacity(4 * len));
+    session.deflate(&mut codecs, &message, &mut wire);
+    inflate(&mut session, &mut codecs, &wire, &mut out);
+    assert!(wire.len() < len / 2 && out == message);
+    Deflated { session, codecs, message, wire, out }
+}
+
+#[library_benchmark]
+#[bench::json_1_kib(args = (1024), setup = deflated, config = about(168_488))]
+fn deflate(mut deflated: Deflated) -> Deflated {
+    let Deflated { session, codecs, message, out, .. } = &mut deflated;
+    out.clear();
+    session.deflate(codecs, black_box(message), out);
+    deflated
+}
+
+#[library_benchmark]
+#[bench::json_1_kib(args = (1024), setup = deflated, config = about(15_039))]
+fn inflate_message(mut deflated: Deflated) -> Deflated {
+    let Deflated { session, codecs, wire, out, .. } = &mut deflated;
+    inflate(session, codecs, black_box(wire), out);
+    deflated
+}
+
+fn registry() -> (Registry<[u64; 16]>, Vec<Key>) {
+    let mut registry = Registry::with_capacity(SESSIONS);
+    let keys = (0..u64::from(SESSIONS)).map(|n| registry.insert([n; 16]).expect("there is room")).collect();
+    (registry, keys)
+}
+
+#[library_benchmark]
+#[bench::sessions_10_000(args = (), setup = registry, config = about(250_041))]
+fn touch((mut registry, keys): (Registry<[u64; 16]>, Vec<Key>)) -> (Registry<[u64; 16]>, Vec<Key>) {
+    for key in &keys {
+        registry.get_mut(black_box(*key)).expect("it is there")[3] += 1;
+    }
+    (registry, keys)
+}
+
+/// A wheel on which each session has its deadline, and a place for who is due.
+fn wheel() -> (Wheel, Vec<u32>) {
+    let mut wheel = Wheel::new(0, SESSIONS);
+    let first = |index: u32| u64::from(index) * INTERVAL_MS / u64::from(SESSIONS);
+    (0..SESSIONS).for_each(|index| wheel.schedule(index, first(index)));
+    (wheel, Vec::with_capacity(SESSIONS as usize))
+}
+
+#[library_benchmark]
+#[bench::sessions_10_000(args = (), setup = wheel, config = about(1_051_171))]
+fn reschedule((mut wheel, due): (Wheel, Vec<u32>)) -> (Wheel, Vec<u32>) {
+    for index in 0..SESSIONS {
+        wheel.schedule(index, (u64::from(index) * 7) % 60_000);
+    }
+    (wheel, due)
+}
+
+// A second of pings: each session that is due is scheduled again.
+#[library_benchmark]
+#[bench::second(args = (), setup = wheel, config = about(83_140))]
+fn due((mut wheel, mut due): (Wheel, Vec<u32>)) -> (Wheel, Vec<u32>) {
+    let (mut now, mut pings) = (0, 0);
+    while now < 1000 {
+        now = wheel.next_deadline().map_or(1000, |next| next.max(now));
+        wheel.expire(now, &mut due);
+        pings += due.len();
+        for index in due.drain(..) {
+            let key = Key::from_bits(1 << 32 | u64::from(index));
+            wheel.schedule(index, now + jitter(key, INTERVAL_MS, now));
+        }
+    }
+    assert!((300..500).contains(&black_box(pings)), "a 25th of all: {pings}");
+    (wheel, due)
+}
+
+/// Subscribers, what they hold back, and a frame for all of them.
+struct Topic {
+    subscribers: Vec<Outbox>,
+    retained: Retained,
+    frame: Frame,
+}
+
+fn topic() -> Topic {
+    let total = Total::default();
+    let mut topic = Topic {
+        subscribers: (0..1000).map(|_| Outbox::new()).collect(),
+        retained: Retained::new(&total),
+        frame: Frame::new(vec![0x61; 132], &total),
+    };
+    broadcast(&mut topic);
+    topic
+}
+
+fn broadcast(topic: &mut Topic) {
+    let Topic { subscribers, retained, frame } = topic;
+    for outbox in subscribers.iter_mut() {
+        let admission = outbox.push(Chunk::Shared(frame.clone()), &LIMITS, FullPolicy::DropOld, retained);
+        assert_eq!(admission, Admission::Queued);
+    }
+    for outbox in subscribers {
+        black_box(outbox.pieces().map(<[u8]>::len).sum::<usize>());
+        let _ = outbox.consume(outbox.sendable(), &LIMITS, retained);
+    }
+}
+
+// One frame to 1,000 subscribers, and what each sends.
+#[library_benchmark]
+#[bench::subscribers_1_000(args = (), setup = topic, config = about(363_056))]
+fn publish(mut topic: Topic) -> Topic {
+    broadcast(black_box(&mut topic));
+    topic
+}
+
+// 100 answers of 68 bytes behind others that a slow peer has not taken.
+#[library_benchmark]
+#[bench::answers_100(args = (), setup = topic, config = about(25_127))]
+fn append(mut topic: Topic) -> Topic {
+    let Topic { subscribers, retained, .. } = &mut topic;
+    for _ in 0..100 {
+        let admission = subscribers[0].append_copy(
+            black_box(&[0x62; 68]),
+            End::Boundary,
+            &LIMITS,
+            FullPolicy::Pause,
+            retained,
+        );
+        assert_eq!(admission, Admission::Queued);
+    }
+    topic
+}
+
+library_benchmark_group!(
+    name = wire,
+    benchmarks = [unmask, parse, answer, handshake, deflate, inflate_message]
+);
+library_benchmark_group!(name = sessions, benchmarks = [touch, reschedule, due, publish, append]);
+main!(library_benchmark_groups = [wire, sessions]);

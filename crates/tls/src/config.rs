@@ -1,0 +1,154 @@
+//! What the sessions of one side have in common.
+
+use std::{path::PathBuf, sync::Arc};
+
+use rustls::{
+    DigitallySignedStruct, RootCertStore, SignatureScheme,
+    client::{
+        Resumption,
+        danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+    },
+    crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature},
+    pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem::PemObject},
+};
+
+use crate::Error;
+
+/// Sessions of a client that can be resumed: the last ones.
+const RESUMABLE: usize = 1024;
+
+/// Whom a client trusts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Trust {
+    /// Whom this system trusts.
+    System,
+    /// The certificates in a PEM file, and none else.
+    File(PathBuf),
+    /// Anybody: the peer only has to own the key of its certificate, whichever that is. For tests.
+    Nothing,
+}
+
+/// What a client is made of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientOptions {
+    /// Whom it trusts.
+    pub trust: Trust,
+    /// The protocols that it offers (RFC 7301), the best first.
+    pub alpn: Vec<Vec<u8>>,
+    /// Whether sessions resume earlier ones with the same host, as browsers do.
+    pub resumes: bool,
+}
+
+/// The client's side of many sessions. Cheap to clone; clones share what can be resumed.
+#[derive(Clone, Debug)]
+pub struct ClientConfig(pub(crate) Arc<rustls::ClientConfig>);
+
+/// The server's side of many sessions. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct ServerConfig(pub(crate) Arc<rustls::ServerConfig>);
+
+fn provider() -> Arc<CryptoProvider> {
+    Arc::new(aws_lc_rs::default_provider())
+}
+
+impl ClientConfig {
+    /// TLS 1.2 and 1.3. Reads certificates, so it may take some milliseconds.
+    ///
+    /// # Errors
+    /// Where the certificates to be trusted cannot be read.
+    pub fn new(options: &ClientOptions) -> Result<Self, Error> {
+        let builder =
+            rustls::ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions()?;
+        let builder = match &options.trust {
+            Trust::System => builder.with_root_certificates(system_roots()?),
+            Trust::File(path) => builder.with_root_certificates(roots_of(path)?),
+            Trust::Nothing => {
+                let verifier = Arc::new(AnyCertificate(provider()));
+                builder.dangerous().with_custom_certificate_verifier(verifier)
+            }
+        };
+        let mut config = builder.with_no_client_auth();
+        config.alpn_protocols.clone_from(&options.alpn);
+        config.resumption =
+            if options.resumes { Resumption::in_memory_sessions(RESUMABLE) } else { Resumption::disabled() };
+        Ok(Self(Arc::new(config)))
+    }
+}
+
+impl ServerConfig {
+    /// TLS 1.2 and 1.3, for every name, with the certificate chain and its key from PEM files. Clients are not asked
+    /// for a certificate.
+    ///
+    /// # Errors
+    /// Where they cannot be read, or do not fit together.
+    pub fn new(chain: &std::path::Path, key: &std::path::Path, alpn: Vec<Vec<u8>>) -> Result<Self, Error> {
+        let chain = certificates(chain)?;
+        let key = PrivateKeyDer::from_pem_file(key).map_err(|error| Error::file(key, error))?;
+        let mut config = rustls::ServerConfig::builder_with_provider(provider())
+            .with_safe_default_protocol_versions()?
+            .with_no_client_auth()
+            .with_single_cert(chain, key)?;
+        config.alpn_protocols = alpn;
+        Ok(Self(Arc::new(config)))
+    }
+}
+
+fn system_roots() -> Result<RootCertStore, Error> {
+    let mut roots = RootCertStore::empty();
+    // A store may well hold some that cannot be used; without any, nobody is trusted.
+    let (added, _) = roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    if added == 0 { Err(Error::NO_ROOTS) } else { Ok(roots) }
+}
+
+fn roots_of(path: &std::path::Path) -> Result<RootCertStore, Error> {
+    let mut roots = RootCertStore::empty();
+    for certificate in certificates(path)? {
+        roots.add(certificate)?;
+    }
+    Ok(roots)
+}
+
+fn certificates(path: &std::path::Path) -> Result<Vec<CertificateDer<'static>>, Error> {
+    let found = CertificateDer::pem_file_iter(path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
+    let found = found.map_err(|error| Error::file(path, error))?;
+    if found.is_empty() { Err(Error::no_certificate(path)) } else { Ok(found) }
+}
+
+/// Takes any certificate, but has the peer prove that the key is its own.
+#[derive(Debug)]
+struct AnyCertificate(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for AnyCertificate {
+    fn verify_server_cert(
+        &self,
+        _end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(message, certificate, signed, &self.0.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, certificate, signed, &self.0.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}

@@ -1,0 +1,114 @@
+//! What goes wrong, and whose fault it is.
+
+use std::{fmt, io, path::PathBuf};
+
+use rustls::{CertificateError, pki_types::pem};
+
+/// Why a configuration cannot be made, or a session cannot go on.
+#[derive(Debug)]
+pub struct Error(Inner);
+
+#[derive(Debug)]
+enum Inner {
+    Tls(rustls::Error),
+    File(PathBuf, io::Error),
+    Pem(PathBuf, pem::Error),
+    /// Nothing of the kind that was looked for.
+    NoCertificate(PathBuf),
+    NoRoots,
+    Name,
+    NotOpen,
+}
+
+/// What it comes down to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// The peer's certificate is not trusted, or not for this name, or there is none.
+    Certificate,
+    /// The peer gave up: the number of its alert (RFC 8446 §6).
+    Alert(u8),
+    /// The two have no version, cipher or protocol in common.
+    Incompatible,
+    /// What the peer sent is not TLS, or breaks it.
+    Peer,
+    /// What was asked for cannot be done: a file, a name, or a session that is not open.
+    Caller,
+    /// This side failed.
+    System,
+}
+
+impl Error {
+    /// What it comes down to.
+    #[must_use]
+    pub fn cause(&self) -> Cause {
+        use rustls::Error as Tls;
+        match &self.0 {
+            Inner::File(..) | Inner::Pem(..) | Inner::NoCertificate(_) | Inner::NoRoots => Cause::Caller,
+            Inner::Name | Inner::NotOpen => Cause::Caller,
+            Inner::Tls(error) => match error {
+                Tls::InvalidCertificate(_)
+                | Tls::InvalidCertRevocationList(_)
+                | Tls::NoCertificatesPresented
+                | Tls::UnsupportedNameType => Cause::Certificate,
+                Tls::AlertReceived(alert) => Cause::Alert(u8::from(*alert)),
+                Tls::PeerIncompatible(_) | Tls::NoApplicationProtocol => Cause::Incompatible,
+                Tls::InappropriateMessage { .. }
+                | Tls::InappropriateHandshakeMessage { .. }
+                | Tls::InvalidMessage(_)
+                | Tls::DecryptError
+                | Tls::PeerMisbehaved(_)
+                | Tls::PeerSentOversizedRecord
+                | Tls::InvalidEncryptedClientHello(_) => Cause::Peer,
+                // rustls adds to its errors: what is not known is not the peer's fault.
+                _ => Cause::System,
+            },
+        }
+    }
+
+    pub(crate) fn file(path: &std::path::Path, error: pem::Error) -> Self {
+        Self(match error {
+            pem::Error::Io(error) => Inner::File(path.to_owned(), error),
+            error => Inner::Pem(path.to_owned(), error),
+        })
+    }
+
+    pub(crate) fn no_certificate(path: &std::path::Path) -> Self {
+        Self(Inner::NoCertificate(path.to_owned()))
+    }
+
+    pub(crate) const NO_ROOTS: Self = Self(Inner::NoRoots);
+    pub(crate) const NAME: Self = Self(Inner::Name);
+    pub(crate) const NOT_OPEN: Self = Self(Inner::NotOpen);
+}
+
+impl From<rustls::Error> for Error {
+    fn from(error: rustls::Error) -> Self {
+        Self(Inner::Tls(error))
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            // rustls's words for these are for those who know it well.
+            Inner::Tls(rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer)) => {
+                f.write_str("the certificate is of an issuer that is not trusted")
+            }
+            Inner::Tls(rustls::Error::InvalidCertificate(CertificateError::Other(error))) => {
+                write!(f, "bad certificate: {error}")
+            }
+            Inner::Tls(rustls::Error::InvalidCertificate(error)) => write!(f, "bad certificate: {error}"),
+            Inner::Tls(rustls::Error::AlertReceived(alert)) => write!(f, "the peer gave up: {alert:?}"),
+            Inner::Tls(rustls::Error::InvalidMessage(error)) => write!(f, "what came is not TLS: {error:?}"),
+            Inner::Tls(error) => error.fmt(f),
+            Inner::File(path, error) => write!(f, "{}: {error}", path.display()),
+            Inner::Pem(path, error) => write!(f, "{}: not a PEM file: {error}", path.display()),
+            Inner::NoCertificate(path) => write!(f, "{}: there is no certificate in it", path.display()),
+            Inner::NoRoots => f.write_str("this system has no store of trusted certificates"),
+            Inner::Name => f.write_str("neither the name of a host nor an address"),
+            Inner::NotOpen => f.write_str("the session is not open"),
+        }
+    }
+}
+
+impl std::error::Error for Error {}

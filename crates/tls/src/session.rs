@@ -1,0 +1,395 @@
+//! One end of one connection.
+//!
+//! ```text
+//!               Finished of both              close_notify of either
+//!   Handshake ───────────────────► Open ─────────────────────────────► Open in one direction, or in none
+//!       └──────────────────────────┴──────────► Failed (an alert may wait to be sent)
+//! ```
+//!
+//! Invariant: `incoming` is what rustls has not taken: less than a record, or handshake messages that are not whole. It
+//! must be shown the same bytes again each time, also when it is only asked to seal.
+
+use std::mem;
+
+use rustls::{
+    HandshakeKind,
+    client::UnbufferedClientConnection,
+    pki_types::ServerName,
+    server::UnbufferedServerConnection,
+    unbuffered::{
+        ConnectionState, EncodeError, EncodeTlsData, EncryptError, InsufficientSizeError, UnbufferedStatus,
+    },
+};
+
+use crate::{ClientConfig, Error, ServerConfig};
+
+/// What a record adds at most to the up to 16 KiB in it: its header, a nonce and a tag of TLS 1.2 are 29 bytes.
+const RECORD_EXTRA: usize = 32;
+/// The most plaintext of a record (RFC 8446 §5.1).
+const RECORD_MAX: usize = 16 << 10;
+
+/// One end of one connection.
+///
+/// Methods: getters; `handle_*` for what happened; commands ([`seal`](Self::seal), [`close`](Self::close));
+/// [`poll_transmit`](Self::poll_transmit) for what is to be sent, which changes nothing.
+pub struct Session {
+    connection: Connection,
+    incoming: Vec<u8>,
+    /// Ciphertext, of which the socket took the first `sent` bytes. Without memory when all was taken.
+    outgoing: Vec<u8>,
+    sent: usize,
+    is_failed: bool,
+    peer_has_closed: bool,
+    has_closed: bool,
+}
+
+/// Either role. rustls gives each its own type.
+enum Connection {
+    Client(UnbufferedClientConnection),
+    Server(UnbufferedServerConnection),
+}
+
+/// What came of a look at the incoming bytes.
+enum Step {
+    /// There may be more in them.
+    Again,
+    /// There is nothing more in them.
+    Rest,
+    PeerClosed,
+}
+
+impl Session {
+    /// A client that has its ClientHello to send. `host`: whom it wants to speak with, a name or an address (then no
+    /// SNI is sent: RFC 6066 §3).
+    ///
+    /// # Errors
+    /// Where `host` is neither.
+    pub fn client(config: &ClientConfig, host: &str) -> Result<Self, Error> {
+        let name = ServerName::try_from(host.to_owned()).map_err(|_| Error::NAME)?;
+        let connection = UnbufferedClientConnection::new(config.0.clone(), name)?;
+        let mut session = Self::new(Connection::Client(connection));
+        session.process(&mut [], &mut Vec::new())?;
+        Ok(session)
+    }
+
+    /// A server that waits for a ClientHello.
+    ///
+    /// # Errors
+    /// Where the configuration cannot be used.
+    pub fn server(config: &ServerConfig) -> Result<Self, Error> {
+        Ok(Self::new(Connection::Server(UnbufferedServerConnection::new(config.0.clone())?)))
+    }
+
+    fn new(connection: Connection) -> Self {
+        Self {
+            connection,
+            incoming: Vec::new(),
+            outgoing: Vec::new(),
+            sent: 0,
+            is_failed: false,
+            peer_has_closed: false,
+            has_closed: false,
+        }
+    }
+
+    /// Whether plaintext may be sealed: the handshake is done, and this side has not closed.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        !self.is_failed && !self.has_closed && !self.connection.common().is_handshaking()
+    }
+
+    /// Whether the peer has said that it sends nothing more. Where an end of the stream comes before that, it may have been
+    /// cut short by others (RFC 8446 §6.1).
+    #[must_use]
+    pub fn peer_has_closed(&self) -> bool {
+        self.peer_has_closed
+    }
+
+    /// The protocol that was agreed on.
+    #[must_use]
+    pub fn alpn(&self) -> Option<&[u8]> {
+        self.connection.common().alpn_protocol()
+    }
+
+    /// Whether an earlier session was resumed; `None` while that is not known.
+    #[must_use]
+    pub fn is_resumed(&self) -> Option<bool> {
+        self.connection.common().handshake_kind().map(|kind| kind == HandshakeKind::Resumed)
+    }
+
+    /// Version and cipher suite that were agreed on, as `TLSv1_3` and `TLS13_AES_128_GCM_SHA256`.
+    #[must_use]
+    pub fn suite(&self) -> Option<(&'static str, &'static str)> {
+        let common = self.connection.common();
+        Some((common.protocol_version()?.as_str()?, common.negotiated_cipher_suite()?.suite().as_str()?))
+    }
+
+    /// Heap bytes held here for ciphertext of either direction.
+    #[must_use]
+    pub fn buffered_bytes(&self) -> usize {
+        self.incoming.capacity() + self.outgoing.capacity()
+    }
+
+    /// Bytes came. What they hold for the caller is appended to `plaintext`, never more than they are long and what was
+    /// left of a record before. `input` is overwritten.
+    ///
+    /// # Errors
+    /// Why the session cannot go on. An alert that tells the peer may then wait to be sent; plaintext that came
+    /// before is good.
+    pub fn handle_ciphertext(&mut self, input: &mut [u8], plaintext: &mut Vec<u8>) -> Result<(), Error> {
+        if self.is_failed || self.peer_has_closed {
+            return Ok(());
+        }
+        if self.incoming.is_empty() {
+            let used = self.process(input, plaintext)?;
+            if used < input.len() {
+                self.incoming = input[used..].to_vec();
+            }
+            return Ok(());
+        }
+        let mut incoming = mem::take(&mut self.incoming);
+        incoming.extend_from_slice(input);
+        match self.process(&mut incoming, plaintext)? {
+            0 => self.incoming = incoming,
+            used if used < incoming.len() => self.incoming = incoming[used..].to_vec(),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// The socket took the first `count` bytes of what [`poll_transmit`](Self::poll_transmit) gave.
+    ///
+    /// # Panics
+    /// If that is more than there were.
+    pub fn handle_sent(&mut self, count: usize) {
+        self.sent += count;
+        assert!(self.sent <= self.outgoing.len(), "no more can be taken than there was");
+        if self.sent == self.outgoing.len() {
+            (self.outgoing, self.sent) = (Vec::new(), 0);
+        }
+    }
+
+    /// Seals `plaintext`, to be sent after what waits already.
+    ///
+    /// # Errors
+    /// Where the session is not [open](Self::is_open), or its keys are used up.
+    pub fn seal(&mut self, plaintext: &[u8]) -> Result<(), Error> {
+        if !self.is_open() {
+            return Err(Error::NOT_OPEN);
+        }
+        let records = plaintext.len().div_ceil(RECORD_MAX);
+        self.append(plaintext.len() + records * RECORD_EXTRA, Sealed::Plaintext(plaintext))
+    }
+
+    /// Tells the peer that nothing more will come (close_notify). Does nothing before the handshake is done, and the
+    /// second time.
+    ///
+    /// # Errors
+    /// Where the keys are used up.
+    pub fn close(&mut self) -> Result<(), Error> {
+        if !self.is_open() {
+            return Ok(());
+        }
+        self.append(2 + RECORD_EXTRA, Sealed::CloseNotify)?;
+        self.has_closed = true;
+        Ok(())
+    }
+
+    /// Ciphertext that waits to be sent.
+    #[must_use]
+    pub fn poll_transmit(&self) -> &[u8] {
+        &self.outgoing[self.sent..]
+    }
+
+    /// Has rustls look at `bytes`; how many of them it took.
+    fn process(&mut self, bytes: &mut [u8], plaintext: &mut Vec<u8>) -> Result<usize, Error> {
+        let mut used = 0;
+        loop {
+            let rest = &mut bytes[used..];
+            let (taken, step) = match &mut self.connection {
+                Connection::Client(client) => {
+                    step(client.process_tls_records(rest), plaintext, &mut self.outgoing)
+                }
+                Connection::Server(server) => {
+                    step(server.process_tls_records(rest), plaintext, &mut self.outgoing)
+                }
+            };
+            used += taken;
+            match step {
+                Ok(Step::Again) => {}
+                Ok(Step::Rest) => return Ok(used),
+                // What comes after it is not looked at (RFC 8446 §6.1).
+                Ok(Step::PeerClosed) => {
+                    self.peer_has_closed = true;
+                    return Ok(bytes.len());
+                }
+                Err(error) => {
+                    self.is_failed = true;
+                    self.flush_alert();
+                    return Err(error.into());
+                }
+            }
+        }
+    }
+
+    /// Takes over what tells the peer of a failure. rustls must not look at the incoming bytes any more.
+    fn flush_alert(&mut self) {
+        while self.connection.common().wants_write() {
+            let (_, step) = match &mut self.connection {
+                Connection::Client(client) => {
+                    step(client.process_tls_records(&mut []), &mut Vec::new(), &mut self.outgoing)
+                }
+                Connection::Server(server) => {
+                    step(server.process_tls_records(&mut []), &mut Vec::new(), &mut self.outgoing)
+                }
+            };
+            match step {
+                Ok(Step::Again) => {}
+                Ok(Step::Rest | Step::PeerClosed) | Err(_) => return,
+            }
+        }
+    }
+
+    /// Appends something to what is to be sent, which takes about `room` bytes.
+    fn append(&mut self, room: usize, what: Sealed<'_>) -> Result<(), Error> {
+        loop {
+            let status = match &mut self.connection {
+                Connection::Client(client) => {
+                    write(client.process_tls_records(&mut self.incoming), &mut self.outgoing, room, &what)
+                }
+                Connection::Server(server) => {
+                    write(server.process_tls_records(&mut self.incoming), &mut self.outgoing, room, &what)
+                }
+            };
+            match status {
+                Ok(Written::Done) => return Ok(()),
+                Ok(Written::NotYet) => {}
+                Err(error) => {
+                    self.is_failed = true;
+                    return Err(error);
+                }
+            }
+        }
+    }
+}
+
+impl Connection {
+    fn common(&self) -> &rustls::CommonState {
+        match self {
+            Self::Client(client) => client,
+            Self::Server(server) => server,
+        }
+    }
+}
+
+/// What is sealed.
+enum Sealed<'a> {
+    Plaintext(&'a [u8]),
+    CloseNotify,
+}
+
+/// Does what rustls says is to be done; how many of the bytes it has taken.
+fn step<Data>(
+    status: UnbufferedStatus<'_, '_, Data>,
+    plaintext: &mut Vec<u8>,
+    outgoing: &mut Vec<u8>,
+) -> (usize, Result<Step, rustls::Error>) {
+    let mut taken = status.discard;
+    let step = match status.state {
+        Ok(ConnectionState::ReadTraffic(mut traffic)) => {
+            let mut verdict = Ok(Step::Again);
+            while let Some(record) = traffic.next_record() {
+                match record {
+                    Ok(record) => {
+                        plaintext.extend_from_slice(record.payload);
+                        taken += record.discard;
+                    }
+                    Err(error) => {
+                        verdict = Err(error);
+                        break;
+                    }
+                }
+            }
+            verdict
+        }
+        Ok(ConnectionState::EncodeTlsData(encode)) => {
+            put_encoded(encode, outgoing);
+            Ok(Step::Again)
+        }
+        Ok(ConnectionState::TransmitTlsData(transmit)) => {
+            // It is kept here until it is sent, and rustls need not know when that is.
+            transmit.done();
+            Ok(Step::Again)
+        }
+        Ok(ConnectionState::PeerClosed) => Ok(Step::PeerClosed),
+        Ok(
+            ConnectionState::BlockedHandshake | ConnectionState::WriteTraffic(_) | ConnectionState::Closed,
+        ) => Ok(Step::Rest),
+        // Early data is neither sent nor taken here.
+        Ok(_) => Err(rustls::Error::General("a state that was not asked for".into())),
+        Err(error) => Err(error),
+    };
+    (taken, step)
+}
+
+/// Whether something was sealed.
+enum Written {
+    Done,
+    /// rustls had something of its own to send first.
+    NotYet,
+}
+
+/// Seals, once rustls is ready for it.
+fn write<Data>(
+    status: UnbufferedStatus<'_, '_, Data>,
+    outgoing: &mut Vec<u8>,
+    room: usize,
+    what: &Sealed<'_>,
+) -> Result<Written, Error> {
+    debug_assert_eq!(status.discard, 0, "all that came was looked at before");
+    match status.state? {
+        ConnectionState::WriteTraffic(mut traffic) => {
+            let mut seal = |out: &mut [u8]| match what {
+                Sealed::Plaintext(plaintext) => traffic.encrypt(plaintext, out),
+                Sealed::CloseNotify => traffic.queue_close_notify(out),
+            };
+            let start = outgoing.len();
+            outgoing.resize(start + room, 0);
+            let mut sealed = seal(&mut outgoing[start..]);
+            if let Err(EncryptError::InsufficientSize(InsufficientSizeError { required_size })) = sealed {
+                outgoing.resize(start + required_size, 0);
+                sealed = seal(&mut outgoing[start..]);
+            }
+            outgoing.truncate(start + sealed.as_ref().copied().unwrap_or(0));
+            match sealed {
+                Ok(_) => Ok(Written::Done),
+                Err(error) => Err(rustls::Error::General(error.to_string()).into()),
+            }
+        }
+        ConnectionState::EncodeTlsData(encode) => {
+            put_encoded(encode, outgoing);
+            Ok(Written::NotYet)
+        }
+        ConnectionState::TransmitTlsData(transmit) => {
+            transmit.done();
+            Ok(Written::NotYet)
+        }
+        _ => Err(Error::NOT_OPEN),
+    }
+}
+
+/// Appends what rustls wants to be sent.
+fn put_encoded<Data>(mut encode: EncodeTlsData<'_, Data>, outgoing: &mut Vec<u8>) {
+    let start = outgoing.len();
+    let required_size = match encode.encode(&mut []) {
+        Err(EncodeError::InsufficientSize(InsufficientSizeError { required_size })) => required_size,
+        // There is nothing in it.
+        Ok(_) | Err(EncodeError::AlreadyEncoded) => return,
+    };
+    outgoing.resize(start + required_size, 0);
+    let written = encode.encode(&mut outgoing[start..]).unwrap_or(0);
+    outgoing.truncate(start + written);
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,87 @@
+//! The arguments of `fanout`.
+
+use std::time::Duration;
+
+use clap::Args;
+
+use super::{Common, Messages, NoPlan, some_duration, usage};
+use crate::{
+    fanout::{AdapterName, Echo, Fanout},
+    payload::Payloads,
+    plan::{Load, Plan, Scenario},
+    units,
+};
+
+#[derive(Args, Debug)]
+pub(super) struct FanoutArguments {
+    #[command(flatten)]
+    common: Common,
+    #[command(flatten)]
+    messages: Messages,
+    /// Sessions that publish
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    publishers: u32,
+    /// Sessions that subscribe [default: -c]
+    #[arg(long, value_name = "N", conflicts_with = "connections", value_parser = clap::value_parser!(u32).range(1..=4_000_000))]
+    subscribers: Option<u32>,
+    /// Topics; publishers and subscribers are spread over them
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    topics: u32,
+    /// How the server publishes
+    #[arg(long, value_name = "NAME", default_value = "broadcast")]
+    adapter: AdapterName,
+    /// Whether a publisher must hear its own messages (yes), must not (no), or either
+    #[arg(long, value_name = "WHETHER", default_value = "any", value_parser = echo)]
+    echo_to_sender: Echo,
+    /// How long to measure
+    #[arg(short, long, value_name = "TIME", default_value = "10s", value_parser = some_duration)]
+    duration: Duration,
+    /// How long to publish before that
+    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = units::duration)]
+    warmup: Duration,
+    /// Messages published for each second over all publishers, whether deliveries come or not (open loop)
+    #[arg(short = 'R', long, value_name = "RATE", value_parser = units::rate, conflicts_with = "depth")]
+    rate: Option<f64>,
+}
+
+impl FanoutArguments {
+    pub(super) fn plan(mut self) -> Result<Plan, NoPlan> {
+        let subscribers = self.subscribers.unwrap_or(self.common.connections);
+        let fanout = Fanout {
+            publishers: self.publishers,
+            subscribers,
+            topics: self.topics,
+            adapter: self.adapter,
+            echo: self.echo_to_sender,
+        };
+        if fanout.topics > 1 && !fanout.adapter.has_topics(&self.common.url.path) {
+            return Err(usage(
+                "more than one topic needs --adapter nchan and a URL with {topic} in its path",
+            ));
+        }
+        if fanout.topics > fanout.publishers.min(subscribers) {
+            return Err(usage("each topic needs a publisher and a subscriber"));
+        }
+        let kind = self.messages.kind();
+        if !Payloads::new(self.messages.size.sizes, kind, 0).tell_time() {
+            return Err(usage(
+                "fanout needs messages that tell whose they are: -s 20 or more, with --text 27",
+            ));
+        }
+        if self.common.deflate {
+            return Err(usage("fanout does not speak permessage-deflate: leave --deflate out"));
+        }
+        let load = self.rate.map_or(Load::Closed, |rate| Load::Open { rate });
+        self.common.connections = fanout.publishers + subscribers;
+        self.common.plan(Scenario::Fanout(fanout), Some(&self.messages), load, self.duration, self.warmup)
+    }
+}
+
+fn echo(text: &str) -> Result<Echo, String> {
+    match text {
+        "any" => Ok(Echo::Any),
+        "yes" => Ok(Echo::Expected),
+        "no" => Ok(Echo::Unexpected),
+        _ => Err("yes, no or any".into()),
+    }
+}

@@ -1,0 +1,146 @@
+//! The scenario `fanout`: publishers, subscribers, topics; when each message reached the first, the median and the last.
+//!
+//! ```text
+//! subscriber's Seat ── first receipts ──► Ledger of this worker ── Digest, once all here have it ──► Ledger at the
+//! publisher's worker: its message is complete, and in a closed loop the next one may go
+//! ```
+//!
+//! A worker reads its clock once a turn, so all that came in a turn came at one time: a message's deliveries are kept
+//! as few pairs of a time and a count, and first, median, last and the spectrum of all are as exact as the clock is
+//! read. A delivery costs two additions beside judging its bytes; a message costs one letter for each worker.
+
+mod adapter;
+mod fan;
+mod ledger;
+mod seat;
+
+pub(crate) use self::{
+    adapter::{Adapter, AdapterName},
+    fan::{Fan, FanParcel, Letter},
+    seat::Seat,
+};
+
+/// What publishers hear of what they publish.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Echo {
+    /// Whatever the server does.
+    Any,
+    /// All of it.
+    Expected,
+    /// Nothing.
+    Unexpected,
+}
+
+/// Who takes part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Fanout {
+    pub(crate) publishers: u32,
+    pub(crate) subscribers: u32,
+    /// At most as many as there are publishers.
+    pub(crate) topics: u32,
+    pub(crate) adapter: AdapterName,
+    pub(crate) echo: Echo,
+}
+
+/// What a session is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Role {
+    Publisher(u32),
+    /// Of a topic.
+    Subscriber(u32),
+}
+
+/// What all sessions of a worker go by.
+#[derive(Debug)]
+pub(crate) struct FanRules {
+    pub(crate) plan: Fanout,
+    pub(crate) adapter: &'static dyn Adapter,
+    /// The topics' names.
+    pub(crate) names: Vec<String>,
+    /// Messages of a publisher that are under way at once; `None` in an open loop.
+    pub(crate) depth: Option<u32>,
+}
+
+impl Fanout {
+    /// The topic that a publisher publishes on.
+    #[inline]
+    pub(crate) fn topic(&self, publisher: u32) -> u32 {
+        publisher % self.topics
+    }
+
+    /// The place of a publisher among those of its topic.
+    #[inline]
+    pub(crate) fn place(&self, publisher: u32) -> usize {
+        (publisher / self.topics) as usize
+    }
+
+    /// The publishers of a topic, by their place.
+    pub(crate) fn publishers_of(&self, topic: u32) -> impl Iterator<Item = u32> + use<> {
+        (topic..self.publishers).step_by(self.topics as usize)
+    }
+
+    /// Sessions of one of `workers` workers.
+    pub(crate) fn sessions(&self, worker: u32, workers: u32) -> u32 {
+        part(self.publishers, worker, workers) + part(self.subscribers, worker, workers)
+    }
+
+    /// What the session is that a worker begins after `begun` others.
+    pub(crate) fn role(&self, worker: u32, workers: u32, begun: u32) -> Role {
+        let publishers = part(self.publishers, worker, workers);
+        if begun < publishers {
+            return Role::Publisher(worker + begun * workers);
+        }
+        Role::Subscriber((worker + (begun - publishers) * workers) % self.topics)
+    }
+}
+
+impl FanRules {
+    /// `seed` is in the topics' names, so that what a server keeps of an earlier run is not heard in this one.
+    pub(crate) fn new(plan: Fanout, depth: Option<u32>, seed: u64) -> Self {
+        let names = (0..plan.topics).map(|topic| format!("t{:08x}_{topic}", seed as u32)).collect();
+        Self { plan, adapter: plan.adapter.adapter(), names, depth }
+    }
+
+    pub(crate) fn topic_of(&self, role: Role) -> u32 {
+        match role {
+            Role::Publisher(publisher) => self.plan.topic(publisher),
+            Role::Subscriber(topic) => topic,
+        }
+    }
+}
+
+/// Which part of `total` falls to a worker.
+fn part(total: u32, worker: u32, workers: u32) -> u32 {
+    total / workers + u32::from(worker < total % workers)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_publisher_and_subscriber_has_its_worker_and_its_topic() {
+        let echo = Echo::Any;
+        let plan = Fanout { publishers: 5, subscribers: 11, topics: 3, adapter: AdapterName::Nchan, echo };
+        for workers in 1..=7 {
+            let (mut publishers, mut subscribers) = (Vec::new(), vec![0; 3]);
+            for worker in 0..workers {
+                for begun in 0..plan.sessions(worker, workers) {
+                    match plan.role(worker, workers, begun) {
+                        Role::Publisher(publisher) => {
+                            assert_eq!(publisher % workers, worker);
+                            publishers.push(publisher);
+                        }
+                        Role::Subscriber(topic) => subscribers[topic as usize] += 1,
+                    }
+                }
+            }
+            publishers.sort_unstable();
+            assert_eq!((publishers, subscribers), (vec![0, 1, 2, 3, 4], vec![4, 4, 3]));
+        }
+        for publisher in 0..5 {
+            let all: Vec<u32> = plan.publishers_of(plan.topic(publisher)).collect();
+            assert_eq!(all[plan.place(publisher)], publisher);
+        }
+    }
+}
