@@ -181,7 +181,7 @@ impl<'a> Results<'a> {
                 by,
                 spread_a: self.spread(place, by, a)?,
                 spread_b: self.spread(place, by, b)?,
-                ratio: ratio(by)?,
+                ratio: ratio(by),
                 throughput: ratio(Metric::Throughput),
                 p99: ratio(Metric::P99),
             })
@@ -189,11 +189,11 @@ impl<'a> Results<'a> {
         let others = rows.iter().filter(|row| row.server != reference);
         let pairs: Vec<Pair> = others.filter_map(|row| pair(reference, row.server)).collect();
         let mut lines = Vec::new();
-        let fewest = pairs.iter().map(|pair| pair.ratio.count).min();
+        let fewest = pairs.iter().map(Pair::rounds).min();
         if rows.len() > 1 && fewest.is_some_and(|fewest| fewest < ROUNDS as usize) {
             lines.push("fewer than five rounds: no verdict".to_owned());
         }
-        lines.extend(pairs.iter().filter(|pair| pair.ratio.count >= ROUNDS as usize).map(Pair::verdict));
+        lines.extend(pairs.iter().filter(|pair| pair.rounds() >= ROUNDS as usize).map(Pair::verdict));
         if rows.len() > 2 {
             let mut spreads: Vec<(&str, Spread)> =
                 rows.iter().filter_map(|row| Some((row.server, *row.spreads.get(&by)?))).collect();

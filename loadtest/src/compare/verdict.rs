@@ -11,8 +11,8 @@ pub(crate) struct Pair {
     pub(crate) by: Metric,
     pub(crate) spread_a: Spread,
     pub(crate) spread_b: Spread,
-    /// Of `a` to `b`, as the two that follow.
-    pub(crate) ratio: Spread,
+    /// Of `a` to `b`, as the two that follow; `None` where `b` has nothing.
+    pub(crate) ratio: Option<Spread>,
     pub(crate) throughput: Option<Spread>,
     pub(crate) p99: Option<Spread>,
 }
@@ -24,6 +24,11 @@ pub(crate) fn measure_of(measured: impl IntoIterator<Item = Metric>) -> Option<M
 }
 
 impl Pair {
+    /// Rounds that count for the one of which fewer do.
+    pub(crate) fn rounds(&self) -> usize {
+        self.spread_a.count.min(self.spread_b.count)
+    }
+
     /// A line for people.
     pub(crate) fn verdict(&self) -> String {
         let Self { a, b, by, spread_a, spread_b, .. } = self;
@@ -37,8 +42,17 @@ impl Pair {
         }
         let a_wins = spread_a.median < spread_b.median;
         let (winner, loser) = if a_wins { (a, b) } else { (b, a) };
-        let ratio = if a_wins { self.ratio.median } else { 1.0 / self.ratio.median };
-        let mut line = format!("{winner} is cheaper than {loser}: {ratio:.2} of its {}", by.name());
+        let ratio = self.ratio.map(|ratio| if a_wins { ratio.median } else { 1.0 / ratio.median });
+        let mut line = match ratio.filter(|ratio| *ratio > 0.0) {
+            Some(ratio) => format!("{winner} is cheaper than {loser}: {ratio:.2} of its {}", by.name()),
+            // Memory that did not grow is no part of anything.
+            None => {
+                let (winner_spread, loser_spread) =
+                    if a_wins { (spread_a, spread_b) } else { (spread_b, spread_a) };
+                let (less, more) = (show(*by, winner_spread), show(*by, loser_spread));
+                format!("{winner} is cheaper than {loser}: {less} against {more} by {}", by.name())
+            }
+        };
         let slower = self.slower(a_wins);
         if !slower.is_empty() {
             line += &format!("; BUT IT IS THE SLOWER ONE: {}", slower.join(", "));
@@ -104,7 +118,7 @@ mod tests {
             by: Metric::Cpu,
             spread_a: a,
             spread_b: b,
-            ratio: spread(ratio, ratio, ratio),
+            ratio: Some(spread(ratio, ratio, ratio)),
             throughput: Some(spread(throughput, throughput, throughput)),
             p99: Some(spread(p99, p99, p99)),
         }
@@ -134,6 +148,23 @@ mod tests {
         // The same from the other side.
         let line = pair(high, low, 2.0, 0.5).verdict();
         assert!(line.ends_with("SLOWER ONE: 0.50 of its throughput, 2.00 of its p99"), "{line}");
+    }
+
+    #[test]
+    fn memory_that_did_not_grow_has_no_ratio() {
+        let (none, some) = (spread(-29.0, 0.0, 0.0), spread(700.0, 750.0, 800.0));
+        for (a, b, ratio, line) in [
+            (
+                none,
+                some,
+                Some(spread(-0.04, 0.0, 0.0)),
+                "a is cheaper than b: -29 B to 0 B against 700 B to 800 B",
+            ),
+            (some, none, None, "b is cheaper than a: -29 B to 0 B against 700 B to 800 B"),
+        ] {
+            let pair = Pair { by: Metric::SessionMemory, ratio, ..pair(a, b, 1.0, 1.0) };
+            assert_eq!(pair.verdict(), format!("{line} by session_memory"));
+        }
     }
 
     #[test]
