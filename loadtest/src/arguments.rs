@@ -3,8 +3,10 @@
 mod fanout;
 
 use std::{
+    fs,
     net::{IpAddr, SocketAddr},
     path::PathBuf,
+    sync::Arc,
     time::Duration,
 };
 
@@ -12,16 +14,17 @@ use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum, error::ErrorKind
 use rustix::process::Pid;
 use tidegate_io::Choice;
 use tidegate_tls::{ClientConfig, ClientOptions, Trust};
-use tidegate_wire::{close::CloseCode, http, message::Kind};
+use tidegate_wire::{close::CloseCode, extension::DeflateOffer, http, message::Kind};
 
 use self::fanout::FanoutArguments;
 use crate::{
     assertion::Assertion,
     compare::CompareArguments,
     part::Part,
-    payload::{Payloads, Sizes},
+    payload::{Fill, Payloads, Share, Sizes},
     plan::{Json, Load, Plan, Scenario},
     target::{Scheme, Target},
+    trace::{Start, Trace},
     units,
 };
 
@@ -60,6 +63,8 @@ enum Command {
     Churn(ChurnArguments),
     /// Some sessions stop reading: what becomes of the others, and of the server's memory
     Slow(SlowArguments),
+    /// Send messages with the sizes and gaps of a file
+    Replay(ReplayArguments),
     /// Start servers in turn under the same loads, and compare what they cost
     Compare(CompareArguments),
     /// Publish to many: when each message reached the first, the median and the last of its subscribers
@@ -101,6 +106,15 @@ struct Common {
     /// With wss://, make each TLS handshake a full one; else sessions resume earlier ones where the server lets them
     #[arg(long)]
     no_resumption: bool,
+    /// Offer permessage-deflate, as browsers do; messages go compressed where the server takes it
+    #[arg(long)]
+    deflate: bool,
+    /// With --deflate: offer that neither side looks back at earlier messages
+    #[arg(long, requires = "deflate")]
+    no_context_takeover: bool,
+    /// With --deflate: offer that neither side looks back further than 2 to the power of this many bytes
+    #[arg(long, value_name = "9..15", requires = "deflate", value_parser = clap::value_parser!(u8).range(9..=15))]
+    window_bits: Option<u8>,
     /// A subprotocol to offer; repeatable
     #[arg(long = "subprotocol", value_name = "NAME", value_parser = token)]
     subprotocols: Vec<String>,
@@ -135,15 +149,51 @@ struct Messages {
     /// Messages of a session that are under way at once, without -R
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     depth: u32,
-    /// Bytes of a message: a number, or MIN..MAX for any of these, equally likely
-    #[arg(short, long, value_name = "BYTES", default_value = "64", value_parser = sizes)]
-    size: Sizes,
+    /// Bytes of a message: a number; MIN..MAX for any of these, equally likely; or shares, as 64:70%,1KiB..2KiB:25%,16KiB:5%
+    #[arg(short, long, value_name = "BYTES", default_value = "64", value_parser = mix)]
+    size: Mix,
+    /// What messages hold
+    #[arg(long, value_name = "FILL", default_value = "random")]
+    fill: Fill,
     /// Send text instead of binary
     #[arg(long, conflicts_with = "binary")]
     text: bool,
     /// Send binary (the default)
     #[arg(long)]
     binary: bool,
+}
+
+/// How long messages are.
+#[derive(Clone, Debug, PartialEq)]
+struct Mix {
+    /// The bounds of all.
+    sizes: Sizes,
+    /// Empty where there is one share.
+    shares: Vec<Share>,
+}
+
+#[derive(Args, Debug)]
+struct ReplayArguments {
+    /// A file of messages, one a line: gap_us,size[,kind] (README.md)
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    #[command(flatten)]
+    common: Common,
+    /// The longest to play [default: all of it once; with --loop: 10s]
+    #[arg(short, long, value_name = "TIME", value_parser = some_duration)]
+    duration: Option<Duration>,
+    /// Begin again after the end
+    #[arg(long = "loop", id = "loop")]
+    loops: bool,
+    /// Each session begins at a message of its own, and goes round
+    #[arg(long)]
+    anywhere: bool,
+    /// Send text where the file does not say it, instead of binary
+    #[arg(long)]
+    text: bool,
+    /// What messages hold
+    #[arg(long, value_name = "FILL", default_value = "random")]
+    fill: Fill,
 }
 
 #[derive(Args, Debug)]
@@ -259,6 +309,7 @@ impl Arguments {
         let plan = match self.command {
             Command::Compare(compare) => return Ok(Job::Compare(compare)),
             Command::Echo(echo) => echo.plan(Scenario::Echo),
+            Command::Replay(replay) => replay.plan(),
             Command::Slow(slow) => slow.echo.plan(Scenario::Slow { share: slow.share }),
             Command::Fanout(fanout) => fanout.plan(),
             Command::Idle(idle) => {
@@ -275,6 +326,31 @@ impl Arguments {
             }
         };
         plan.map(|plan| Job::Run(Box::new(plan)))
+    }
+}
+
+impl ReplayArguments {
+    fn plan(self) -> Result<Plan, NoPlan> {
+        let kind = if self.text { Kind::Text } else { Kind::Binary };
+        let start = if self.anywhere { Start::Anywhere } else { Start::First };
+        let name = self.file.display();
+        let text = fs::read_to_string(&self.file).map_err(|error| usage(&format!("{name}: {error}")))?;
+        let trace = Trace::parse(&text, kind, MOST_BYTES, start, self.loops)
+            .map_err(|bad| usage(&format!("{name}: {bad}")))?;
+        // The last message is due before the end.
+        let once = Duration::from_nanos(trace.length_ns()) + Duration::from_millis(1);
+        let duration = match self.duration {
+            Some(duration) if self.loops => duration,
+            Some(duration) => duration.min(once),
+            None if self.loops => Duration::from_secs(10),
+            None => once,
+        };
+        let rate = trace.len() as f64 * f64::from(self.common.connections) / once.as_secs_f64();
+        let size = Mix { sizes: trace.bounds(), shares: Vec::new() };
+        let messages = Messages { depth: 1, size, fill: self.fill, text: self.text, binary: false };
+        let load = Load::Open { rate };
+        let plan = self.common.plan(Scenario::Replay, Some(&messages), load, duration, Duration::ZERO)?;
+        Ok(Plan { trace: Some(Arc::new(trace)), ..plan })
     }
 }
 
@@ -317,7 +393,7 @@ impl Common {
         duration: Duration,
         warmup: Duration,
     ) -> Result<Plan, NoPlan> {
-        let sizes = messages.map_or(Sizes { min: 0, max: 0 }, |messages| messages.size);
+        let sizes = messages.map_or(Sizes { min: 0, max: 0 }, |messages| messages.size.sizes);
         let kind = messages.map_or(Kind::Binary, Messages::kind);
         let depth = messages.map_or(1, |messages| messages.depth);
         let closed = load == Load::Closed || matches!(scenario, Scenario::Churn { .. });
@@ -348,7 +424,8 @@ impl Common {
             | Scenario::Idle
             | Scenario::Churn { .. }
             | Scenario::Slow { .. }
-            | Scenario::Fanout(_) => 100,
+            | Scenario::Fanout(_)
+            | Scenario::Replay => 100,
         });
         let all = self.threads.saturating_mul(self.processes);
         if all > MOST_THREADS {
@@ -362,9 +439,11 @@ impl Common {
             Scenario::Slow { .. } => all.min(self.connections / 2),
             // Each thread has a session.
             Scenario::Fanout(fanout) => all.min(fanout.publishers.max(fanout.subscribers)),
-            Scenario::Echo | Scenario::Idle | Scenario::Storm { .. } | Scenario::Churn { .. } => {
-                all.min(self.connections)
-            }
+            Scenario::Echo
+            | Scenario::Idle
+            | Scenario::Storm { .. }
+            | Scenario::Churn { .. }
+            | Scenario::Replay => all.min(self.connections),
         };
         let seed = match self.part.map(|part| part.seed).or(self.seed) {
             Some(seed) => seed,
@@ -387,6 +466,16 @@ impl Common {
             load,
             depth,
             sizes,
+            shares: messages.map_or_else(Vec::new, |messages| messages.size.shares.clone()),
+            fill: messages.map_or(Fill::Random, |messages| messages.fill),
+            trace: None,
+            deflate: self.deflate.then_some(DeflateOffer {
+                server_no_context_takeover: self.no_context_takeover,
+                client_no_context_takeover: self.no_context_takeover,
+                server_max_window_bits: self.window_bits,
+                // Browsers let the server name it, and name none.
+                client_max_window_bits: Some(self.window_bits.unwrap_or(15)),
+            }),
             kind,
             host,
             headers: headers.collect(),
@@ -450,6 +539,31 @@ fn some_duration(text: &str) -> Result<Duration, String> {
         Duration::ZERO => Err("it must be more than 0".into()),
         duration => Ok(duration),
     }
+}
+
+/// One size, or several with their shares.
+fn mix(text: &str) -> Result<Mix, String> {
+    if !text.contains([':', ',']) {
+        return Ok(Mix { sizes: sizes(text)?, shares: Vec::new() });
+    }
+    let mut shares = Vec::new();
+    for part in text.split(',') {
+        let (size, weight) =
+            part.rsplit_once(':').ok_or_else(|| format!("{part:?} is no share: 1KiB:25%"))?;
+        let weight = weight.strip_suffix('%').ok_or_else(|| format!("{weight:?} has no % behind it"))?;
+        let weight = weight.parse::<f64>().map_err(|_| format!("{weight:?} is no number"))? / 100.0;
+        if !(weight > 0.0 && weight <= 1.0) {
+            return Err(format!("{part:?}: a share is more than 0 and at most 100%"));
+        }
+        shares.push(Share { weight, sizes: sizes(size)? });
+    }
+    let sum: f64 = shares.iter().map(|share| share.weight).sum();
+    if (sum - 1.0).abs() > 1e-6 {
+        return Err(format!("the shares are {:.4}% together, but must be 100%", sum * 100.0));
+    }
+    let min = shares.iter().map(|share| share.sizes.min).min().unwrap_or(0);
+    let max = shares.iter().map(|share| share.sizes.max).max().unwrap_or(0);
+    Ok(Mix { sizes: Sizes { min, max }, shares })
 }
 
 fn sizes(text: &str) -> Result<Sizes, String> {
@@ -551,6 +665,28 @@ mod tests {
     }
 
     #[test]
+    fn sizes_come_in_shares() {
+        let plan = plan(&["echo", "ws://127.0.0.1:9", "-s", "64:70%,1KiB..2KiB:25%,16KiB:5%"]);
+        assert_eq!(plan.sizes, Sizes { min: 64, max: 16_384 });
+        assert_eq!(plan.shares[1], Share { weight: 0.25, sizes: Sizes { min: 1024, max: 2048 } });
+    }
+
+    #[test]
+    fn the_offer_is_a_browsers_unless_told_otherwise() {
+        for (more, offer) in [
+            (&[][..], "permessage-deflate; client_max_window_bits"),
+            (
+                &["--no-context-takeover", "--window-bits", "10"],
+                "permessage-deflate; server_no_context_takeover; client_no_context_takeover; \
+                 server_max_window_bits=10; client_max_window_bits=10",
+            ),
+        ] {
+            let plan = plan(&[&["idle", "ws://127.0.0.1:9", "--deflate"], more].concat());
+            assert_eq!(plan.deflate.unwrap().to_string(), offer);
+        }
+    }
+
+    #[test]
     fn a_storm_comes_again_once_unless_it_is_told_how_often() {
         for (flag, times) in [(None, 0), (Some("--again"), 1), (Some("--again=3"), 3)] {
             let arguments: Vec<&str> =
@@ -573,6 +709,12 @@ mod tests {
             &["echo", "ws://127.0.0.1:9", "-d", "0"],
             &["churn", "ws://127.0.0.1:9", "--close-code", "1005"],
             &["slow", "ws://127.0.0.1:9", "--share", "100%"],
+            &["echo", "ws://127.0.0.1:9", "-s", "64:70%,128:20%"],
+            &["echo", "ws://127.0.0.1:9", "-s", "64:70,128:30"],
+            &["echo", "ws://127.0.0.1:9", "-s", "64:0%,128:100%"],
+            &["echo", "ws://127.0.0.1:9", "--window-bits", "9"],
+            &["echo", "ws://127.0.0.1:9", "--deflate", "--window-bits", "8"],
+            &["replay", "file.csv"],
             &["idle", "ws://127.0.0.1:9", "--depth", "2"],
             &["ws://127.0.0.1:9"],
         ] {

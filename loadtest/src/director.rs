@@ -232,7 +232,7 @@ impl Director {
             return Err(Failure(self.death.take().unwrap_or_else(|| "interrupted".into())));
         }
         match self.plan.scenario {
-            Scenario::Echo | Scenario::Slow { .. } => self.echo()?,
+            Scenario::Echo | Scenario::Slow { .. } | Scenario::Replay => self.echo()?,
             Scenario::Churn { .. } => self.messages()?,
             Scenario::Idle => self.idle()?,
             Scenario::Storm { again } => self.storm(again)?,
@@ -271,6 +271,7 @@ impl Director {
         let end_ns = measured_ns + plan.duration.as_nanos() as u64;
         let interval_ns = match (plan.load, plan.scenario) {
             (Load::Closed, _) => 0.0,
+            (_, Scenario::Replay) => 0.0,
             (Load::Open { rate }, Scenario::Churn { .. }) => 1e9 / rate,
             (Load::Open { rate }, Scenario::Fanout(_)) => f64::from(self.publishers()) * 1e9 / rate,
             (Load::Open { rate }, _) => f64::from(self.at_start) * 1e9 / rate,

@@ -39,9 +39,11 @@ pub(crate) struct Live {
 impl Live {
     pub(crate) fn new(plan: &Plan) -> Self {
         let rate = match plan.scenario {
-            Scenario::Echo | Scenario::Churn { .. } | Scenario::Slow { .. } | Scenario::Fanout(_) => {
-                Rate::Messages
-            }
+            Scenario::Echo
+            | Scenario::Churn { .. }
+            | Scenario::Slow { .. }
+            | Scenario::Fanout(_)
+            | Scenario::Replay => Rate::Messages,
             Scenario::Idle | Scenario::Storm { .. } => Rate::Handshakes,
         };
         let form = if plan.quiet {

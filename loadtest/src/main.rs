@@ -36,6 +36,7 @@ mod table;
 mod tally;
 mod target;
 mod terminal;
+mod trace;
 mod transport;
 mod units;
 mod visits;

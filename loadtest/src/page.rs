@@ -171,6 +171,7 @@ impl<'a> Page<'a> {
         let unit = match self.text("scenario") {
             "storm" => "handshake",
             "churn" => "session",
+            "fanout" => "delivery",
             _ => "message",
         };
         let cpu = self.number("/server/cpu_ns_per_message").map(show_ns);

@@ -13,17 +13,25 @@
 //! An empty message can only be counted. `check` covers session, number and time, so that no flipped bit of a time
 //! is taken for a latency. The fill is a piece of one table, from a place that depends on session and number.
 
+use std::sync::Arc;
+
 use tidegate_wire::{
     frame::{Head, Opcode, encode_header, header_len},
     message::Kind,
 };
 
-use crate::random::{Random, of_message};
+use crate::{
+    random::{Random, mix, of_message},
+    trace::Trace,
+};
 
-/// The table of fills repeats after this.
+/// The table of fills repeats after this; a power of two.
 const PERIOD: usize = 64 * 1024;
 /// Fills start at one of so many places.
 const STARTS: u64 = 4096;
+/// Both, where messages are deflated: far more than the 32 KiB that deflate looks back, so that it finds no earlier message
+/// in a later one but for what is alike in all.
+const WIDE: usize = 1 << 20;
 /// Bytes of the fields, before they are written as text.
 const FIELDS: usize = 20;
 /// Characters for them: six bits each.
@@ -36,6 +44,33 @@ const NUMBER_TEXT: usize = 6;
 pub(crate) struct Sizes {
     pub(crate) min: usize,
     pub(crate) max: usize,
+}
+
+/// A part of all messages, and how long they are.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Share {
+    /// Of 1, over all shares.
+    pub(crate) weight: f64,
+    pub(crate) sizes: Sizes,
+}
+
+/// What messages hold beside their fields.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Fill {
+    /// Random bytes, in text random characters: nothing to deflate, in text a quarter
+    Random,
+    /// Records of JSON with random values
+    Json,
+}
+
+/// What decides how long a message is.
+#[derive(Debug)]
+enum Shape {
+    /// Any size in the bounds.
+    Uniform,
+    /// Shares: each up to this place of 2^32.
+    Shares(Vec<(u64, Sizes)>),
+    Trace(Arc<Trace>),
 }
 
 /// A message, as it can be made at any time.
@@ -77,8 +112,13 @@ enum Layout {
 #[derive(Debug)]
 pub(crate) struct Payloads {
     sizes: Sizes,
+    shape: Shape,
     kind: Kind,
+    /// A trace has both kinds, so that `kind` is not that of all.
+    is_mixed: bool,
     salt: u64,
+    period: usize,
+    starts: u64,
     /// Two periods and the starts, so that any piece of a period lies in one.
     table: Box<[u8]>,
 }
@@ -87,17 +127,70 @@ impl Payloads {
     pub(crate) fn new(sizes: Sizes, kind: Kind, seed: u64) -> Self {
         let mut random = Random::new(seed);
         let salt = random.next();
-        let byte = |random: &mut Random| match kind {
-            Kind::Binary => random.next() as u8,
-            Kind::Text => character(random.next() as u8),
-        };
-        let period: Vec<u8> = (0..PERIOD).map(|_| byte(&mut random)).collect();
-        let table = period.iter().cycle().take(2 * PERIOD + STARTS as usize).copied().collect();
-        Self { sizes, kind, salt, table }
+        let (shape, is_mixed) = (Shape::Uniform, false);
+        let table = table(&mut random, Fill::Random, kind, PERIOD, STARTS);
+        Self { sizes, shape, kind, is_mixed, salt, period: PERIOD, starts: STARTS, table }
     }
 
+    /// The same, with shares of sizes; none: as it is.
+    pub(crate) fn with_shares(mut self, shares: &[Share]) -> Self {
+        if !shares.is_empty() {
+            let mut up_to = 0.0;
+            let places = shares.iter().map(|share| {
+                up_to += share.weight;
+                ((up_to * (1u64 << 32) as f64).round() as u64, share.sizes)
+            });
+            self.shape = Shape::Shares(places.collect());
+        }
+        self
+    }
+
+    /// The same, as a file has them.
+    pub(crate) fn with_trace(mut self, trace: Arc<Trace>) -> Self {
+        match trace.kind() {
+            Some(kind) => self.kind = kind,
+            // What is text must be so wherever it starts.
+            None => (self.kind, self.is_mixed) = (Kind::Text, true),
+        }
+        self.sizes = trace.bounds();
+        self.shape = Shape::Trace(trace);
+        self
+    }
+
+    /// The same, with this fill. `deflates`: whether messages are deflated.
+    pub(crate) fn with_fill(mut self, fill: Fill, deflates: bool) -> Self {
+        if deflates {
+            (self.period, self.starts) = (WIDE, WIDE as u64);
+        }
+        let mut random = Random::new(mix(self.salt));
+        self.table = table(&mut random, fill, self.kind, self.period, self.starts);
+        self
+    }
+
+    /// The kind of all messages, unless they [are mixed](Self::is_mixed).
     pub(crate) fn kind(&self) -> Kind {
         self.kind
+    }
+
+    /// Whether there are messages of each kind.
+    pub(crate) fn is_mixed(&self) -> bool {
+        self.is_mixed
+    }
+
+    #[inline]
+    pub(crate) fn kind_of(&self, serial: u32, number: u64) -> Kind {
+        match &self.shape {
+            Shape::Trace(trace) if self.is_mixed => trace.kind_of(serial, number),
+            Shape::Uniform | Shape::Shares(_) | Shape::Trace(_) => self.kind,
+        }
+    }
+
+    /// When a message of a trace is due, after its session began.
+    pub(crate) fn due_ns(&self, serial: u32, number: u64) -> u64 {
+        match &self.shape {
+            Shape::Trace(trace) => trace.due_ns(serial, number),
+            Shape::Uniform | Shape::Shares(_) => 0,
+        }
     }
 
     /// The most bytes of payload.
@@ -107,7 +200,7 @@ impl Payloads {
 
     /// Whether each message tells when it was due.
     pub(crate) fn tell_time(&self) -> bool {
-        self.layout(self.sizes.min) == Layout::Fields
+        layout(self.kind, self.sizes.min) == Layout::Fields
     }
 
     /// Bytes of payload of a message.
@@ -117,9 +210,35 @@ impl Payloads {
         if min == max {
             return min;
         }
-        let span = (max - min) as u64 + 1;
-        let bits = of_message(self.salt ^ 1, serial, number) >> 32;
-        min + ((bits * span) >> 32) as usize
+        let bits = of_message(self.salt ^ 1, serial, number);
+        match &self.shape {
+            Shape::Uniform => Sizes { min, max }.place(bits >> 32),
+            Shape::Shares(shares) => {
+                let share = shares.iter().find(|(up_to, _)| bits >> 32 < *up_to).or(shares.last());
+                share.map_or(min, |(_, sizes)| sizes.place(bits & 0xffff_ffff))
+            }
+            Shape::Trace(trace) => trace.size_of(serial, number),
+        }
+    }
+
+    /// The key that a message is masked with.
+    #[inline]
+    pub(crate) fn mask(&self, serial: u32, number: u64) -> [u8; 4] {
+        ((of_message(self.salt, serial, number) >> 32) as u32).to_le_bytes()
+    }
+
+    /// Appends a message's payload to `out`.
+    pub(crate) fn put_payload(&self, out: &mut Vec<u8>, message: &Message) {
+        let size = self.size(message.serial, message.number);
+        let bits = of_message(self.salt, message.serial, message.number);
+        let mut front = [0; 64];
+        let mut at = self.put_fields(&mut front, message, size);
+        out.extend_from_slice(&front[..at]);
+        while at < size {
+            let count = (size - at).min(self.period);
+            out.extend_from_slice(self.fill(bits, at, count));
+            at += count;
+        }
     }
 
     /// Bytes of a message's frame.
@@ -135,10 +254,7 @@ impl Payloads {
         let size = self.size(message.serial, message.number);
         let bits = of_message(self.salt, message.serial, message.number);
         let mask = ((bits >> 32) as u32).to_le_bytes();
-        let opcode = match self.kind {
-            Kind::Text => Opcode::Text,
-            Kind::Binary => Opcode::Binary,
-        };
+        let opcode = Opcode::from(self.kind_of(message.serial, message.number));
         let mut front = [0; 64];
         let head = Head { fin: true, rsv1: false, opcode, len: size as u64, mask: Some(mask) };
         let header = encode_header(&mut front, &head);
@@ -157,7 +273,7 @@ impl Payloads {
             return written;
         }
         while at < size && written < out.len() {
-            let count = (size - at).min(out.len() - written).min(PERIOD);
+            let count = (size - at).min(out.len() - written).min(self.period);
             let fill = self.fill(bits, at, count);
             tidegate_simd::unmask_into(fill, &mut out[written..written + count], mask, at);
             at += count;
@@ -169,7 +285,7 @@ impl Payloads {
     /// The session that a message says to be of; `None` where it cannot say that.
     #[inline]
     pub(crate) fn owner(&self, payload: &[u8]) -> Option<u32> {
-        if self.layout(payload.len()) != Layout::Fields {
+        if layout(self.kind, payload.len()) != Layout::Fields {
             return None;
         }
         match self.kind {
@@ -182,13 +298,21 @@ impl Payloads {
         }
     }
 
-    /// Judges an echo of session `serial`, of which number `expected` is awaited next.
+    /// Judges an echo of session `serial` that came as `kind`, of which number `expected` is awaited next.
     #[inline]
-    pub(crate) fn read(&self, serial: u32, expected: u64, payload: &[u8]) -> Result<Answer, Wrong> {
-        let layout = self.layout(payload.len());
+    pub(crate) fn read(
+        &self,
+        serial: u32,
+        expected: u64,
+        kind: Kind,
+        payload: &[u8],
+    ) -> Result<Answer, Wrong> {
+        // What came as the wrong kind is told apart from what is corrupt, where the kind is known beforehand.
+        let kind = if self.is_mixed { kind } else { self.kind };
+        let layout = layout(kind, payload.len());
         let (number, due_ns, fields) = match layout {
             Layout::Fields => {
-                let (fields, len) = self.fields(payload).ok_or(Wrong::Corrupt(None))?;
+                let (fields, len) = fields_of(kind, payload).ok_or(Wrong::Corrupt(None))?;
                 let (owner, number, due_ns, check) = split(&fields);
                 if check != self.check(owner, number, due_ns) {
                     return Err(Wrong::Corrupt(None));
@@ -198,7 +322,7 @@ impl Payloads {
                 }
                 (nearest(expected, u64::from(number), 32), Some(due_ns), len)
             }
-            Layout::Number => match self.kind {
+            Layout::Number => match kind {
                 Kind::Binary => {
                     let number = payload.first_chunk().map_or(0, |bytes| u32::from_le_bytes(*bytes));
                     (nearest(expected, u64::from(number), 32), None, 4)
@@ -208,7 +332,7 @@ impl Payloads {
                     (nearest(expected, number, 32), None, NUMBER_TEXT)
                 }
             },
-            Layout::Byte => match self.kind {
+            Layout::Byte => match kind {
                 Kind::Binary => (nearest(expected, u64::from(payload[0]), 8), None, 1),
                 Kind::Text => {
                     let number = sextets(&payload[..1]).ok_or(Wrong::Corrupt(None))?;
@@ -224,7 +348,7 @@ impl Payloads {
         let bits = of_message(self.salt, serial, number);
         let mut at = fields;
         while at < payload.len() {
-            let count = (payload.len() - at).min(PERIOD);
+            let count = (payload.len() - at).min(self.period);
             if payload[at..at + count] != *self.fill(bits, at, count) {
                 return Err(Wrong::Corrupt(sure));
             }
@@ -233,23 +357,11 @@ impl Payloads {
         Ok(Answer { number, due_ns })
     }
 
-    fn layout(&self, size: usize) -> Layout {
-        let (fields, number) = match self.kind {
-            Kind::Binary => (FIELDS, 4),
-            Kind::Text => (FIELDS_TEXT, NUMBER_TEXT),
-        };
-        match size {
-            0 => Layout::Empty,
-            size if size < number => Layout::Byte,
-            size if size < fields => Layout::Number,
-            _ => Layout::Fields,
-        }
-    }
-
     /// A piece of the fill of the message with these bits, by its place in the payload.
     #[inline]
     fn fill(&self, bits: u64, at: usize, count: usize) -> &[u8] {
-        let start = (bits % STARTS) as usize + at % PERIOD;
+        // Both are powers of two.
+        let start = (bits & (self.starts - 1)) as usize + (at & (self.period - 1));
         &self.table[start..start + count]
     }
 
@@ -257,7 +369,8 @@ impl Payloads {
     fn put_fields(&self, out: &mut [u8], message: &Message, size: usize) -> usize {
         // Numbers are written modulo what their field holds.
         let number = message.number as u32;
-        match (self.layout(size), self.kind) {
+        let kind = self.kind_of(message.serial, message.number);
+        match (layout(kind, size), kind) {
             (Layout::Fields, kind) => {
                 let check = self.check(message.serial, number, message.due_ns);
                 let mut fields = [0; FIELDS];
@@ -296,18 +409,71 @@ impl Payloads {
         }
     }
 
-    /// The fields of a message that has them, and how many bytes they take in it.
-    fn fields(&self, payload: &[u8]) -> Option<([u8; FIELDS], usize)> {
-        match self.kind {
-            Kind::Binary => Some((*payload.first_chunk()?, FIELDS)),
-            Kind::Text => Some((text_fields(payload.first_chunk()?)?, FIELDS_TEXT)),
-        }
-    }
-
     #[inline]
     fn check(&self, serial: u32, number: u32, due_ns: u64) -> u32 {
         (of_message(self.salt ^ due_ns, serial, u64::from(number)) >> 32) as u32
     }
+}
+
+impl Sizes {
+    /// The size at a place of 2^32.
+    fn place(self, place: u64) -> usize {
+        self.min + ((place * ((self.max - self.min) as u64 + 1)) >> 32) as usize
+    }
+}
+
+fn layout(kind: Kind, size: usize) -> Layout {
+    let (fields, number) = match kind {
+        Kind::Binary => (FIELDS, 4),
+        Kind::Text => (FIELDS_TEXT, NUMBER_TEXT),
+    };
+    match size {
+        0 => Layout::Empty,
+        size if size < number => Layout::Byte,
+        size if size < fields => Layout::Number,
+        _ => Layout::Fields,
+    }
+}
+
+/// The fields of a message that has them, and how many bytes they take in it.
+fn fields_of(kind: Kind, payload: &[u8]) -> Option<([u8; FIELDS], usize)> {
+    match kind {
+        Kind::Binary => Some((*payload.first_chunk()?, FIELDS)),
+        Kind::Text => Some((text_fields(payload.first_chunk()?)?, FIELDS_TEXT)),
+    }
+}
+
+/// Two periods and the starts.
+fn table(random: &mut Random, fill: Fill, kind: Kind, period: usize, starts: u64) -> Box<[u8]> {
+    let mut bytes: Vec<u8> = Vec::with_capacity(2 * period + starts as usize + 256);
+    while bytes.len() < period {
+        let bits = random.next();
+        match (fill, kind) {
+            (Fill::Random, Kind::Binary) => bytes.push(bits as u8),
+            (Fill::Random, Kind::Text) => bytes.push(character(bits as u8)),
+            (Fill::Json, _) => put_record(&mut bytes, random),
+        }
+    }
+    bytes.truncate(period);
+    bytes.extend_from_within(..);
+    bytes.extend_from_within(..starts as usize);
+    bytes.into()
+}
+
+/// A record as a feed of trades has it: half of it names, half of it values.
+fn put_record(out: &mut Vec<u8>, random: &mut Random) {
+    const SYMBOLS: [&str; 8] =
+        ["BTC-EUR", "ETH-EUR", "SOL-USD", "XRP-USD", "ADA-EUR", "DOT-USD", "LTC-EUR", "BCH-USD"];
+    let bits = random.next();
+    let symbol = SYMBOLS[(bits & 7) as usize];
+    let side = if bits & 8 == 0 { "buy" } else { "sell" };
+    let (price, cents) = (bits >> 8 & 0xffff, (bits >> 24 & 0xff) % 100);
+    let (id, quantity) = (bits >> 32, random.next() % 100_000);
+    let record = format!(
+        "{{\"type\":\"trade\",\"id\":{id},\"symbol\":\"{symbol}\",\"side\":\"{side}\",\
+         \"price\":{price}.{cents:02},\"quantity\":{quantity}}},"
+    );
+    out.extend_from_slice(record.as_bytes());
 }
 
 /// Session, number, time and check.
@@ -404,7 +570,7 @@ mod tests {
                     let due_ns = payloads.tell_time().then_some(message.due_ns);
                     assert_eq!(payloads.owner(&bytes), due_ns.map(|_| message.serial), "{kind:?} {size}");
                     for expected in [number, number.saturating_sub(3), number + 3] {
-                        let read = payloads.read(message.serial, expected, &bytes);
+                        let read = payloads.read(message.serial, expected, kind, &bytes);
                         assert_eq!(
                             read,
                             Ok(Answer { number, due_ns }),
@@ -449,11 +615,14 @@ mod tests {
             for bit in 0..size * 8 {
                 let mut wrong = bytes.clone();
                 wrong[bit / 8] ^= 1 << (bit % 8);
-                let read = payloads.read(message(5).serial, 5, &wrong);
+                let read = payloads.read(message(5).serial, 5, kind, &wrong);
                 assert!(matches!(read, Err(Wrong::Corrupt(_))), "{kind:?} {size} bit {bit}: {read:?}");
             }
             for len in 0..size {
-                assert!(matches!(payloads.read(message(5).serial, 5, &bytes[..len]), Err(Wrong::Corrupt(_))));
+                assert!(matches!(
+                    payloads.read(message(5).serial, 5, kind, &bytes[..len]),
+                    Err(Wrong::Corrupt(_))
+                ));
             }
         }
     }
@@ -462,7 +631,7 @@ mod tests {
     fn another_sessions_message_is_told_apart() {
         let payloads = payloads(64, 64, Kind::Binary);
         let bytes = payload(&payloads, &message(5));
-        assert_eq!(payloads.read(1, 5, &bytes), Err(Wrong::Misdelivered));
+        assert_eq!(payloads.read(1, 5, Kind::Binary, &bytes), Err(Wrong::Misdelivered));
     }
 
     #[test]
@@ -471,6 +640,40 @@ mod tests {
         let mut seen = [0; 4];
         (0..4000).for_each(|number| seen[payloads.size(1, number) - 10] += 1);
         assert!(seen.iter().all(|count| (850..1150).contains(count)), "{seen:?}");
+    }
+
+    #[test]
+    fn shares_come_as_often_as_they_weigh() {
+        let share = |weight, min, max| Share { weight, sizes: Sizes { min, max } };
+        let payloads = payloads(64, 4000, Kind::Binary).with_shares(&[
+            share(0.7, 64, 64),
+            share(0.25, 100, 200),
+            share(0.05, 4000, 4000),
+        ]);
+        let sizes: Vec<usize> = (0..20_000).map(|number| payloads.size(3, number)).collect();
+        let count = |min, max| sizes.iter().filter(|size| (min..=max).contains(*size)).count();
+        assert!((13_700..14_300).contains(&count(64, 64)), "{}", count(64, 64));
+        assert!((4_700..5_300).contains(&count(100, 200)), "{}", count(100, 200));
+        assert!((850..1_150).contains(&count(4000, 4000)), "{}", count(4000, 4000));
+        assert!((1_100..1_400).contains(&count(100, 125)), "evenly within a share");
+    }
+
+    #[test]
+    fn a_payload_is_that_of_its_frame_with_any_fill() {
+        for kind in [Kind::Binary, Kind::Text] {
+            for fill in [Fill::Random, Fill::Json] {
+                for (size, deflates) in [(5, false), (64, true), (4096, false), (200_000, true)] {
+                    let payloads = payloads(size, size, kind).with_fill(fill, deflates);
+                    let message = message(9);
+                    let mut alone = Vec::new();
+                    payloads.put_payload(&mut alone, &message);
+                    let framed = payload(&payloads, &message);
+                    assert!(alone == framed, "{kind:?} {fill:?} {size}");
+                    assert!(kind == Kind::Binary || framed.is_ascii());
+                    assert!(payloads.read(message.serial, 9, kind, &framed).is_ok());
+                }
+            }
+        }
     }
 
     #[test]

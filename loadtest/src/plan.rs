@@ -4,15 +4,23 @@ use std::{
     net::{IpAddr, SocketAddr},
     ops::Range,
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
 use rustix::process::Pid;
 use tidegate_io::Choice;
 use tidegate_tls::ClientConfig;
-use tidegate_wire::message::Kind;
+use tidegate_wire::{extension::DeflateOffer, message::Kind};
 
-use crate::{assertion::Assertion, fanout::Fanout, part::Part, payload::Sizes, target::Target};
+use crate::{
+    assertion::Assertion,
+    fanout::Fanout,
+    part::Part,
+    payload::{Fill, Share, Sizes},
+    target::Target,
+    trace::Trace,
+};
 
 /// What sessions do.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -27,6 +35,8 @@ pub(crate) enum Scenario {
     Churn { messages: u32, code: u16 },
     /// As echo, but this share of them does not read.
     Slow { share: f64 },
+    /// Messages as the plan's trace has them, that come back.
+    Replay,
     /// Some publish, others subscribe.
     Fanout(Fanout),
 }
@@ -36,7 +46,12 @@ impl Scenario {
     pub(crate) fn fanout(self) -> Option<Fanout> {
         match self {
             Self::Fanout(fanout) => Some(fanout),
-            Self::Echo | Self::Idle | Self::Storm { .. } | Self::Churn { .. } | Self::Slow { .. } => None,
+            Self::Echo
+            | Self::Idle
+            | Self::Storm { .. }
+            | Self::Churn { .. }
+            | Self::Slow { .. }
+            | Self::Replay => None,
         }
     }
 
@@ -47,6 +62,7 @@ impl Scenario {
             Self::Storm { .. } => "storm",
             Self::Churn { .. } => "churn",
             Self::Slow { .. } => "slow",
+            Self::Replay => "replay",
             Self::Fanout(_) => "fanout",
         }
     }
@@ -99,7 +115,15 @@ pub(crate) struct Plan {
     pub(crate) tls: Option<ClientConfig>,
     pub(crate) load: Load,
     pub(crate) depth: u32,
+    /// The bounds of all messages.
     pub(crate) sizes: Sizes,
+    /// Where sizes come in shares.
+    pub(crate) shares: Vec<Share>,
+    pub(crate) fill: Fill,
+    /// What is played; only in `replay`.
+    pub(crate) trace: Option<Arc<Trace>>,
+    /// What is offered of permessage-deflate.
+    pub(crate) deflate: Option<DeflateOffer>,
     pub(crate) kind: Kind,
     pub(crate) host: String,
     pub(crate) headers: Vec<(String, String)>,
@@ -126,7 +150,8 @@ impl Plan {
             | Scenario::Idle
             | Scenario::Storm { .. }
             | Scenario::Churn { .. }
-            | Scenario::Slow { .. } => self.part(total, index),
+            | Scenario::Slow { .. }
+            | Scenario::Replay => self.part(total, index),
         }
     }
 

@@ -6,12 +6,13 @@
 use std::collections::BTreeMap;
 
 use serde::Serialize;
+use tidegate_wire::extension::DeflateOffer;
 
 use crate::{
     assertion::Metric,
     fault::Fault,
     spectrum::{Step, spectrum},
-    tally::Times,
+    tally::{self, Times},
 };
 
 /// The results of a run.
@@ -31,6 +32,7 @@ pub(crate) struct Report {
     pub(crate) messages: Option<Messages>,
     pub(crate) latency: Option<Spread>,
     pub(crate) handshake: Option<Spread>,
+    pub(crate) deflate: Option<Deflate>,
     pub(crate) tls: Option<Tls>,
     pub(crate) storms: Vec<Storm>,
     pub(crate) churn: Option<Churn>,
@@ -70,8 +72,12 @@ pub(crate) struct Settings {
     pub(crate) rate_per_s: Option<f64>,
     pub(crate) size_min_bytes: usize,
     pub(crate) size_max_bytes: usize,
-    /// `binary` or `text`.
+    /// `binary`, `text` or, in `replay`, `mixed`.
     pub(crate) kind: &'static str,
+    /// Where sizes come in shares.
+    pub(crate) sizes: Vec<Sized>,
+    /// `random` or `json`.
+    pub(crate) fill: &'static str,
     pub(crate) seed: u64,
     /// `uring` or `epoll`.
     pub(crate) io: String,
@@ -116,6 +122,68 @@ pub(crate) struct Spread {
     pub(crate) max_us: f64,
     /// Many more percentiles.
     pub(crate) spectrum: Vec<Step>,
+}
+
+/// A share of all messages.
+#[derive(Debug, Serialize)]
+pub(crate) struct Sized {
+    /// From 0 to 1.
+    pub(crate) share: f64,
+    pub(crate) min_bytes: usize,
+    pub(crate) max_bytes: usize,
+}
+
+/// permessage-deflate, where it was offered.
+#[derive(Debug, Serialize)]
+pub(crate) struct Deflate {
+    pub(crate) offer: String,
+    /// `agreed`, `declined`, `mixed`, or `unknown` where no session came up.
+    pub(crate) outcome: &'static str,
+    /// Sessions,
+    pub(crate) agreed: u64,
+    /// of them, those that deflate with what they sent before,
+    pub(crate) look_back: u64,
+    /// and those whose server did not take the offer.
+    pub(crate) declined: u64,
+    /// Sessions by the server's answer.
+    pub(crate) answers: BTreeMap<String, u64>,
+    pub(crate) sent: Flow,
+    pub(crate) received: Flow,
+}
+
+/// One direction of what was deflated, over the whole run.
+#[derive(Debug, Serialize)]
+pub(crate) struct Flow {
+    pub(crate) payload_bytes: u64,
+    /// With the frames' headers; before TLS.
+    pub(crate) wire_bytes: u64,
+    /// `wire_bytes` of `payload_bytes`.
+    pub(crate) ratio: Option<f64>,
+}
+
+impl Deflate {
+    pub(crate) fn of(offer: &DeflateOffer, counts: &tally::Deflate) -> Self {
+        let flow = |payload_bytes: u64, wire_bytes: u64| Flow {
+            payload_bytes,
+            wire_bytes,
+            ratio: (payload_bytes > 0).then(|| wire_bytes as f64 / payload_bytes as f64),
+        };
+        Self {
+            offer: offer.to_string(),
+            outcome: match (counts.agreed, counts.declined) {
+                (0, 0) => "unknown",
+                (0, _) => "declined",
+                (_, 0) => "agreed",
+                (_, _) => "mixed",
+            },
+            agreed: counts.agreed,
+            look_back: counts.look_back,
+            declined: counts.declined,
+            answers: counts.answers.clone(),
+            sent: flow(counts.sent_payload_bytes, counts.sent_wire_bytes),
+            received: flow(counts.received_payload_bytes, counts.received_wire_bytes),
+        }
+    }
 }
 
 /// TLS, where it was spoken.

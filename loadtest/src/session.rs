@@ -9,10 +9,13 @@
 //! changes nothing: [`Session::handle_sent`] tells how much of it the kernel took, and where a frame was cut it is made
 //! again from there. So no bytes are kept for sending, however little the server reads.
 
+mod deflated;
+
 use tidegate_wire::{
     HeadLimits, Limits, Role,
     close::{CloseCode, CloseFrame},
-    deflate::Codecs,
+    deflate::{Codecs, Compression},
+    extension::DeflateOffer,
     frame::ControlFrame,
     handshake::{Offer, verify_response},
     http::{BadResponse, HeadScanner, ResponseHead, Scan},
@@ -22,7 +25,7 @@ use tidegate_wire::{
 use crate::{
     fanout::{Fan, FanRules, Seat},
     fault::Fault,
-    payload::{Message, Payloads, Wrong},
+    payload::{Answer, Message, Payloads, Wrong},
     random::mix,
     tally::{Tally, Window},
     transport::SEALED_BYTES,
@@ -40,6 +43,19 @@ pub(crate) enum Traffic {
     Closed { depth: u32 },
     /// What is owed: message `n` is due `n` intervals after the first.
     Open { interval_ns: f64 },
+    /// What is owed, as a trace has it.
+    Replay,
+}
+
+impl Traffic {
+    /// Whether the clock decides when messages are due.
+    #[inline]
+    fn is_open_loop(self) -> bool {
+        match self {
+            Self::Open { .. } | Self::Replay => true,
+            Self::Off | Self::Closed { .. } => false,
+        }
+    }
 }
 
 /// What all sessions of a thread go by.
@@ -48,6 +64,8 @@ pub(crate) struct Rules {
     pub(crate) payloads: Payloads,
     pub(crate) limits: Limits,
     pub(crate) subprotocols: Vec<String>,
+    /// What is offered of permessage-deflate.
+    pub(crate) offer: Option<DeflateOffer>,
     pub(crate) timeout_ns: u64,
     pub(crate) close_timeout_ns: u64,
     /// The code of an orderly end.
@@ -66,6 +84,8 @@ pub(crate) struct Rules {
 #[derive(Default)]
 pub(crate) struct Staging {
     frames: Vec<u8>,
+    payload: Vec<u8>,
+    deflated: Vec<u8>,
 }
 
 /// What a session works with.
@@ -149,6 +169,8 @@ pub(crate) struct Session {
     /// Until when its sends were held up by the server.
     blocked_ns: u64,
     decoder: Decoder,
+    /// Its side of permessage-deflate, where that was agreed on: then frames are not made again, but kept by others.
+    compression: Option<Compression>,
     pong: Option<Box<Control>>,
     close: Option<Box<Control>>,
     /// When messages were due that do not tell it, by their number modulo the length.
@@ -176,6 +198,7 @@ impl Session {
             progress_ns: now_ns,
             blocked_ns: 0,
             decoder: Decoder::new(Role::Client),
+            compression: None,
             pong: None,
             close: None,
             stamps: Box::default(),
@@ -367,7 +390,7 @@ impl Session {
         }
         while left > 0 {
             let len = cx.rules.payloads.frame_len(self.serial, self.next);
-            let due_ns = self.due_ns(self.next, sent_ns, cx.traffic);
+            let due_ns = self.due_ns(self.next, sent_ns, cx.traffic, cx.rules);
             if left < len {
                 (self.cut, self.cut_due_ns) = (left as u32, due_ns);
                 return;
@@ -436,6 +459,10 @@ impl Session {
         now_ns: u64,
         cx: &mut Context<'_>,
     ) -> &'s [u8] {
+        if self.compression.is_some() {
+            self.write_deflated(staging, now_ns, cx);
+            return &staging.frames;
+        }
         let out = &mut staging.frames;
         out.resize(SEALED_BYTES, 0);
         let count = self.poll_transmit(out, cx.traffic, now_ns, cx.rules);
@@ -478,7 +505,7 @@ impl Session {
             if used == out.len() {
                 break;
             }
-            let due_ns = self.due_ns(number, now_ns, traffic);
+            let due_ns = self.due_ns(number, now_ns, traffic, rules);
             let message = Message { serial: self.serial, number, due_ns };
             used += rules.payloads.write(&mut out[used..], &message, 0);
             number += 1;
@@ -501,23 +528,20 @@ impl Session {
             Traffic::Closed { depth } => {
                 depth.saturating_sub(u32::try_from(self.awaited()).unwrap_or(u32::MAX)).saturating_sub(begun)
             }
-            Traffic::Open { .. } => self.owed.saturating_sub(begun),
+            Traffic::Open { .. } | Traffic::Replay => self.owed.saturating_sub(begun),
         };
         allowed.min(self.quota.saturating_sub(begun))
     }
 
     /// When message `number` is due; in a closed loop that is when it is sent.
     #[inline]
-    fn due_ns(&self, number: u64, sent_ns: u64, traffic: Traffic) -> u64 {
-        match traffic {
-            Traffic::Open { interval_ns } => self.first_due_ns + (number as f64 * interval_ns) as u64,
-            Traffic::Off | Traffic::Closed { .. } => sent_ns,
-        }
+    fn due_ns(&self, number: u64, sent_ns: u64, traffic: Traffic, rules: &Rules) -> u64 {
+        due_ns(self.first_due_ns, self.serial, number, sent_ns, traffic, rules)
     }
 
     #[inline]
     fn message_sent(&mut self, due_ns: u64, sent_ns: u64, cx: &mut Context<'_>) {
-        if let Traffic::Open { .. } = cx.traffic {
+        if cx.traffic.is_open_loop() {
             if due_ns >= self.blocked_ns && cx.window.contains(due_ns) {
                 cx.tally.lag.record(sent_ns.saturating_sub(due_ns));
             }
@@ -566,14 +590,16 @@ impl Session {
             }
             Ok(Scan::Complete(end)) => ResponseHead::parse(&whole[..end], &limits).and_then(|head| {
                 let offered: Vec<&str> = cx.rules.subprotocols.iter().map(String::as_str).collect();
-                verify_response(&head, &handshake.key, &offered, Offer::None)?;
-                Ok(end)
+                let offer = cx.rules.offer.as_ref().map_or(Offer::None, Offer::Deflate);
+                let agreed = verify_response(&head, &handshake.key, &offered, offer)?;
+                Ok((end, agreed.extension))
             }),
             Err(refusal) => Err(refusal.into()),
         };
         match verdict {
-            Ok(end) => {
+            Ok((end, extension)) => {
                 self.state = State::Open;
+                self.agree(extension, cx);
                 self.progress_ns = cx.now_ns;
                 let is_measured = cx.window.contains(self.begun_ns);
                 cx.tally.counts.opened += 1;
@@ -600,11 +626,14 @@ impl Session {
     }
 
     fn read(&mut self, bytes: &mut [u8], cx: &mut Context<'_>) {
+        if self.compression.is_some() {
+            cx.tally.counts.deflate.received_wire_bytes += bytes.len() as u64;
+        }
         let mut cursor = Cursor::default();
         loop {
             let mut decoding = DecodeContext {
                 limits: &cx.rules.limits,
-                compression: None,
+                compression: self.compression.as_mut(),
                 codecs: &mut *cx.codecs,
                 spares: &mut *cx.spares,
             };
@@ -648,13 +677,24 @@ impl Session {
             counts.in_window += 1;
             counts.bytes_in_window += payload.len() as u64;
         }
+        if self.compression.is_some() {
+            counts.deflate.received_payload_bytes += payload.len() as u64;
+        }
         if !cx.rules.judges {
             return;
         }
-        if self.awaited() > 0 && kind != cx.rules.payloads.kind() {
+        let payloads = &cx.rules.payloads;
+        if self.awaited() > 0 && !payloads.is_mixed() && payloads.kind() != kind {
             cx.tally.fault(Fault::WrongKind);
         }
-        match cx.rules.payloads.read(self.serial, self.expected, payload) {
+        let answer = payloads.read(self.serial, self.expected, kind, payload);
+        if let Ok(Answer { number, .. }) = answer
+            && payloads.is_mixed()
+            && payloads.kind_of(self.serial, number) != kind
+        {
+            cx.tally.fault(Fault::WrongKind);
+        }
+        match answer {
             Ok(answer) if answer.number < self.expected => self.late(answer.number, answer.due_ns, cx),
             Ok(answer) if answer.number < self.next => {
                 self.measure(answer.number, answer.due_ns, cx);
@@ -682,7 +722,7 @@ impl Session {
     fn measure(&mut self, number: u64, told_ns: Option<u64>, cx: &mut Context<'_>) {
         let due_ns = match (told_ns, cx.traffic) {
             (Some(due_ns), _) => due_ns,
-            (None, Traffic::Open { .. }) => self.due_ns(number, 0, cx.traffic),
+            (None, Traffic::Open { .. } | Traffic::Replay) => self.due_ns(number, 0, cx.traffic, cx.rules),
             (None, Traffic::Off | Traffic::Closed { .. }) if self.stamps.is_empty() => return,
             (None, Traffic::Off | Traffic::Closed { .. }) => {
                 self.stamps[(number % self.stamps.len() as u64) as usize]
@@ -762,6 +802,9 @@ impl Session {
         }
         self.state = State::Ended;
         self.decoder.abandon(cx.codecs);
+        if let Some(compression) = self.compression.take() {
+            compression.release(cx.codecs);
+        }
         if self.is_slow {
             cx.tally.counts.slow_ended += u64::from(fault.is_some());
             return;
@@ -782,6 +825,16 @@ impl Session {
     /// A key for a control frame.
     fn mask(&self) -> [u8; 4] {
         (mix(self.progress_ns ^ u64::from(self.serial) << 32) as u32).to_le_bytes()
+    }
+}
+
+/// When message `number` is due; in a closed loop that is when it is sent.
+#[inline]
+fn due_ns(first_due_ns: u64, serial: u32, number: u64, sent_ns: u64, traffic: Traffic, rules: &Rules) -> u64 {
+    match traffic {
+        Traffic::Open { interval_ns } => first_due_ns + (number as f64 * interval_ns) as u64,
+        Traffic::Replay => first_due_ns + rules.payloads.due_ns(serial, number),
+        Traffic::Off | Traffic::Closed { .. } => sent_ns,
     }
 }
 

@@ -57,6 +57,9 @@ impl Table {
                 format!("{} to {}", show_bytes(min), show_bytes(max))
             };
             let _ = write!(how, ", {size} {}", settings.kind);
+            if !settings.sizes.is_empty() {
+                let _ = write!(how, " in {} shares", settings.sizes.len());
+            }
         }
         if let Some(rate) = settings.rate_per_s {
             let _ = write!(how, ", open loop at {}/s", show_count(rate));
@@ -105,6 +108,23 @@ impl Table {
             );
         }
         self.spread("handshake", report.handshake.as_ref());
+        if let Some(deflate) = &report.deflate {
+            let mut text = deflate.outcome.to_owned();
+            if deflate.outcome == "declined" {
+                text += " by the server: all was sent as it is";
+                self.tone(Tone::Warning, &mut text);
+            }
+            for (answer, count) in &deflate.answers {
+                let _ = write!(text, ", {} with {answer}", show_count(*count as f64));
+            }
+            for (name, flow) in [("sent", &deflate.sent), ("received", &deflate.received)] {
+                if let Some(ratio) = flow.ratio {
+                    let bytes = show_bytes(flow.wire_bytes as f64);
+                    let _ = write!(text, "; {name} {bytes}, {:.0} % of the payload", ratio * 100.0);
+                }
+            }
+            self.row("deflate", &text);
+        }
         if let Some(tls) = &report.tls {
             let mut text = format!(
                 "{} handshakes, {} of them resumed",

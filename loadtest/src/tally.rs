@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use tidegate_wire::extension::DeflateParams;
 
 use crate::{
     fanout::FanParcel,
@@ -61,6 +62,7 @@ pub(crate) struct Counts {
     pub(crate) tls: BTreeMap<String, u64>,
     /// Of them, those that resumed an earlier session.
     pub(crate) tls_resumed: u64,
+    pub(crate) deflate: Deflate,
     pub(crate) faults: Faults,
     /// Statuses of refusals.
     pub(crate) statuses: BTreeMap<u16, u64>,
@@ -83,6 +85,7 @@ impl Counts {
         self.system_calls += other.system_calls;
         self.faults.merge(&other.faults);
         self.tls_resumed += other.tls_resumed;
+        self.deflate.merge(&other.deflate);
         for (suite, count) in &other.tls {
             *self.tls.entry(suite.clone()).or_default() += count;
         }
@@ -91,6 +94,48 @@ impl Counts {
         }
         for (code, count) in &other.close_codes {
             *self.close_codes.entry(*code).or_default() += count;
+        }
+    }
+}
+
+/// What was counted of permessage-deflate.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Deflate {
+    /// Sessions that agreed on it,
+    pub(crate) agreed: u64,
+    /// of them, those that look back at earlier messages of theirs;
+    pub(crate) look_back: u64,
+    /// sessions whose server did not take the offer.
+    pub(crate) declined: u64,
+    /// Sessions by the server's answer.
+    pub(crate) answers: BTreeMap<String, u64>,
+    /// Payloads of messages before they were deflated.
+    pub(crate) sent_payload_bytes: u64,
+    /// Their frames.
+    pub(crate) sent_wire_bytes: u64,
+    pub(crate) received_payload_bytes: u64,
+    /// All that came in sessions that agreed.
+    pub(crate) received_wire_bytes: u64,
+}
+
+impl Deflate {
+    /// One more session agreed on it.
+    pub(crate) fn agreed(&mut self, params: &DeflateParams, looks_back: bool) {
+        self.agreed += 1;
+        self.look_back += u64::from(looks_back);
+        *self.answers.entry(params.to_string()).or_default() += 1;
+    }
+
+    fn merge(&mut self, other: &Self) {
+        self.agreed += other.agreed;
+        self.look_back += other.look_back;
+        self.declined += other.declined;
+        self.sent_payload_bytes += other.sent_payload_bytes;
+        self.sent_wire_bytes += other.sent_wire_bytes;
+        self.received_payload_bytes += other.received_payload_bytes;
+        self.received_wire_bytes += other.received_wire_bytes;
+        for (answer, count) in &other.answers {
+            *self.answers.entry(answer.clone()).or_default() += count;
         }
     }
 }

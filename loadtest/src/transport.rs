@@ -3,7 +3,7 @@
 //! Most sessions have nothing there: what they send is made again where a send was cut off, so nothing is kept. What was
 //! sealed cannot be sealed again. It is kept until the kernel has taken it, and nothing more is sealed before that: so a
 //! session holds as much as it sealed at once, which is at most [`SEALED_BYTES`] and what TLS adds, and between
-//! messages nothing.
+//! messages nothing. The same holds for what was deflated; there the last message may go beyond that.
 
 use tidegate_tls::{Error, Session};
 
@@ -14,12 +14,22 @@ pub(crate) const SEALED_BYTES: usize = 64 << 10;
 pub(crate) enum Transport {
     /// The bytes are what they are.
     Plain,
-    Sealed(Box<Sealed>),
+    Sealed(Sealed),
 }
 
 /// A transport whose bytes are kept.
 pub(crate) enum Sealed {
-    Tls(Session),
+    Tls(Box<Session>),
+    /// What was deflated.
+    Kept(Box<Kept>),
+}
+
+/// Bytes that wait. Without memory where none do.
+#[derive(Debug, Default)]
+pub(crate) struct Kept {
+    bytes: Vec<u8>,
+    /// Of them, those that the kernel took.
+    sent: usize,
 }
 
 impl Transport {
@@ -46,6 +56,7 @@ impl Sealed {
     pub(crate) fn is_open(&self) -> bool {
         match self {
             Self::Tls(tls) => tls.is_open(),
+            Self::Kept(_) => true,
         }
     }
 
@@ -53,6 +64,7 @@ impl Sealed {
     pub(crate) fn waiting(&self) -> &[u8] {
         match self {
             Self::Tls(tls) => tls.poll_transmit(),
+            Self::Kept(kept) => &kept.bytes[kept.sent..],
         }
     }
 
@@ -60,6 +72,12 @@ impl Sealed {
     pub(crate) fn handle_sent(&mut self, count: usize) {
         match self {
             Self::Tls(tls) => tls.handle_sent(count),
+            Self::Kept(kept) => {
+                kept.sent += count;
+                if kept.sent == kept.bytes.len() {
+                    **kept = Kept::default();
+                }
+            }
         }
     }
 
@@ -70,6 +88,10 @@ impl Sealed {
     pub(crate) fn seal(&mut self, bytes: &[u8]) -> Result<(), Error> {
         match self {
             Self::Tls(tls) => tls.seal(bytes),
+            Self::Kept(kept) => {
+                kept.bytes.extend_from_slice(bytes);
+                Ok(())
+            }
         }
     }
 }

@@ -25,13 +25,14 @@ use crate::{
     fanout::{Fan, FanRules, Seat},
     fault::Fault,
     link::{Begin, Command, Note, Orders, What},
-    payload::Payloads,
+    payload::{Fill, Payloads},
     plan::{Load, Plan, Scenario},
     random::Random,
     schedule::{Key, Schedule},
     session::{Context, Rules, Session, Stage, Staging, Traffic},
     switchboard::Switchboard,
     tally::{Tally, Window},
+    trace::Playback,
     transport::Transport,
     visits::{Outgoing, Slot, Visits},
 };
@@ -43,6 +44,8 @@ const DRAIN_NS: u64 = 5_000_000;
 const SECOND_NS: u64 = 1_000_000_000;
 /// Buffers kept for messages that do not lie in one receive buffer.
 const SPARE_BYTES: usize = 4 << 20;
+/// For sessions that look back at earlier messages, over all threads. Those beyond deflate each message for itself.
+const TAKEOVER_BYTES: usize = 256 << 20;
 /// How long an orderly close may take at most.
 const CLOSE_TIMEOUT_NS: u64 = 2_000_000_000;
 
@@ -74,6 +77,7 @@ pub(crate) struct Worker<B: Backend> {
     starved: Vec<Key>,
     visits: Visits,
     schedule: Schedule,
+    playback: Playback,
     traffic: Traffic,
     window: Window,
     /// The end of the time of messages; 0 before it began.
@@ -131,12 +135,16 @@ impl<B: Backend<Waker = Waker>> Worker<B> {
             starved: Vec::new(),
             visits: Visits::new(),
             schedule: Schedule::default(),
+            playback: Playback::default(),
             traffic: Traffic::Off,
             window: Window::NEVER,
             end_ns: 0,
             is_over: false,
             tally: Tally::new(),
-            codecs: Codecs::new(CodecLimits::default()),
+            codecs: Codecs::new(CodecLimits {
+                takeover_bytes: TAKEOVER_BYTES / plan.threads as usize,
+                ..CodecLimits::default()
+            }),
             spares: Spares::new(SPARE_BYTES),
             staging: Staging::default(),
             plaintext: Vec::new(),
@@ -247,6 +255,15 @@ impl<B: Backend<Waker = Waker>> Worker<B> {
                 let threads = self.plan.threads;
                 self.origin.churn(limit, interval_ns, begin.start_ns, self.index as u32, threads);
             }
+            (Scenario::Replay, _) => {
+                let Some(trace) = self.plan.trace.clone() else { return };
+                self.traffic = Traffic::Replay;
+                let keys = self.open_keys();
+                for key in &keys {
+                    self.touch(key.index as usize, |session, cx| session.begin(begin.start_ns, cx.now_ns));
+                }
+                self.playback = Playback::new(trace, &keys, begin.start_ns, begin.end_ns);
+            }
             (Scenario::Echo | Scenario::Slow { .. }, load) => {
                 let keys = self.open_keys();
                 self.choose_slow(&keys);
@@ -280,6 +297,7 @@ impl<B: Backend<Waker = Waker>> Worker<B> {
         self.end_ns = self.end_ns.min(self.now_ns);
         self.window.until_ns = self.window.until_ns.min(self.end_ns);
         self.schedule.end(self.end_ns);
+        self.playback.end(self.end_ns);
         self.origin.stop();
         if let Some(fan) = &mut self.fan {
             fan.stop();
@@ -313,7 +331,9 @@ impl<B: Backend<Waker = Waker>> Worker<B> {
 
     /// Whatever the clock says is to be done.
     fn start_what_is_due(&mut self) {
-        while let Some(key) = self.schedule.poll_due(self.now_ns) {
+        while let Some(key) =
+            self.schedule.poll_due(self.now_ns).or_else(|| self.playback.poll_due(self.now_ns))
+        {
             if self.fan.is_some() {
                 self.publish(key, Seat::owe);
             } else if self.is_current(key) {
@@ -328,7 +348,7 @@ impl<B: Backend<Waker = Waker>> Worker<B> {
 
     fn deadline_ns(&self) -> u64 {
         let mut deadline_ns = self.sweep_ns.min(self.second_ns());
-        if let Some(due_ns) = self.schedule.next_ns() {
+        for due_ns in [self.schedule.next_ns(), self.playback.next_ns()].into_iter().flatten() {
             deadline_ns = deadline_ns.min(due_ns);
         }
         if let Some(due_ns) = self.origin.next_ns(self.pending, self.slots.len()) {
@@ -531,15 +551,28 @@ impl<B: Backend<Waker = Waker>> Worker<B> {
     }
 }
 
+fn payloads(plan: &Plan) -> Payloads {
+    let payloads = Payloads::new(plan.sizes, plan.kind, plan.seed).with_shares(&plan.shares);
+    let payloads = match &plan.trace {
+        Some(trace) => payloads.with_trace(Arc::clone(trace)),
+        None => payloads,
+    };
+    if plan.fill == Fill::Random && plan.deflate.is_none() && plan.trace.is_none() {
+        return payloads;
+    }
+    payloads.with_fill(plan.fill, plan.deflate.is_some())
+}
+
 fn rules(plan: &Plan) -> Rules {
-    let payloads = Payloads::new(plan.sizes, plan.kind, plan.seed);
+    let payloads = payloads(plan);
     let (messages, code) = match plan.scenario {
         Scenario::Churn { messages, code } => (Some(messages), code),
         Scenario::Echo
         | Scenario::Idle
         | Scenario::Storm { .. }
         | Scenario::Slow { .. }
-        | Scenario::Fanout(_) => (None, 1000),
+        | Scenario::Fanout(_)
+        | Scenario::Replay => (None, 1000),
     };
     let is_closed = plan.load == Load::Closed || messages.is_some();
     let timeout_ns = plan.timeout.as_nanos() as u64;
@@ -549,6 +582,7 @@ fn rules(plan: &Plan) -> Rules {
         stamps: if is_closed && !payloads.tell_time() { plan.depth as usize } else { 0 },
         payloads,
         subprotocols: plan.subprotocols.clone(),
+        offer: plan.deflate,
         timeout_ns,
         close_timeout_ns: timeout_ns.min(CLOSE_TIMEOUT_NS),
         close_code: CloseCode::new(code).unwrap_or(CloseCode::NORMAL),

@@ -113,6 +113,9 @@ pub struct Remainder {
 }
 
 /// The sends of one turn, at most one for each socket.
+///
+/// A send that succeeds is silent: no event comes of it. A caller with more for a socket than one send carries, or with
+/// anything that waits for bytes to be gone, must not let that turn wait: see the deadline of [`Backend::turn`].
 pub trait Sends<S> {
     /// How many.
     fn len(&self) -> usize;
@@ -192,7 +195,7 @@ pub trait Backend {
     fn recycle(&mut self, buffer: Buffer);
 
     /// Submits what was queued together with `sends`, waits for at least one event or for `deadline` (on the
-    /// clock of [`Backend::now`]; `None` waits for ever, a past one does not wait), and appends events and remainders.
+    /// clock of [`Backend::now`]; `None` waits for ever, a past one does not wait, as `Duration::ZERO` always is), and appends events and remainders.
     ///
     /// When it returns, every byte of `sends` was taken by the kernel except for what `remainders` say, and no
     /// byte of them is looked at again. Events may be none.

@@ -28,11 +28,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             return;
         }
         session.marks.close_sent = true;
-        let mask = session.marks.upstream.then(|| {
-            let mut mask = [0; 4];
-            self.environment.random(&mut mask);
-            mask
-        });
+        let mask = session.marks.upstream.then(|| self.environment.draw_mask());
         let frame = ControlFrame::close(code, reason, mask);
         self.emit_small(key, frame.as_ref(), Content::Control(Control::Close));
     }

@@ -7,6 +7,13 @@ pub trait Environment {
     /// Fills `out` with random bytes, fit for masking keys and `Sec-WebSocket-Key` (RFC 6455 §5.3, §4.1).
     fn random(&mut self, out: &mut [u8]);
 
+    /// A mask for one frame to an upstream: RFC 6455 §5.3 wants a fresh one for each.
+    fn draw_mask(&mut self) -> [u8; 4] {
+        let mut mask = [0; 4];
+        self.random(&mut mask);
+        mask
+    }
+
     /// The system's clock in seconds since 1970, for the `Date` of answers. Nothing is timed by it.
     fn unix_seconds(&self) -> u64;
 

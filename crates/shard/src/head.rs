@@ -142,15 +142,15 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         let head_only = request.is_head();
         let keep_alive = request.keep_alive() && self.draining.is_none();
         let page = include_bytes!("../assets/index.html");
-        let mut response = http::page_response(
+        let date = http::http_date(self.environment.unix_seconds());
+        let response = http::page_response(
             200,
             "text/html; charset=utf-8",
             page,
             head_only,
             keep_alive,
-            &[("Cache-Control", "no-cache"), ("X-Content-Type-Options", "nosniff")],
+            &[("Date", &date), ("Cache-Control", "no-cache"), ("X-Content-Type-Options", "nosniff")],
         );
-        http::insert_date(&mut response, self.environment.unix_seconds());
         self.counters.pages += 1;
         let source = self.turn.keep(response, 0);
         self.emit(key, source, Content::WHOLE);
@@ -216,8 +216,8 @@ impl<B: Backend, E: Environment> Shard<B, E> {
     pub(crate) fn refuse(&mut self, key: Key, refusal: &Refusal, head_only: bool) {
         self.counters.refused += 1;
         self.log(Level::Info, Some(key), What::Refused { status: refusal.status, reason: refusal.reason });
-        let mut response = Refusal { close: true, ..*refusal }.response(head_only);
-        http::insert_date(&mut response, self.environment.unix_seconds());
+        let date = http::http_date(self.environment.unix_seconds());
+        let response = Refusal { close: true, ..*refusal }.dated_response(&date, head_only);
         let source = self.turn.keep(response, 0);
         self.emit(key, source, Content::WHOLE);
         self.linger(key);

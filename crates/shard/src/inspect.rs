@@ -77,7 +77,8 @@ pub struct Legs {
 }
 
 impl<B: Backend, E: Environment> Shard<B, E> {
-    /// Counts all that the shard holds. Work in proportion to its sessions.
+    /// Counts all that the shard holds. Work in proportion to its sessions and to the entries of what is
+    /// kept; no byte is looked at or copied.
     pub fn inspect(&self) -> Inspection {
         let mut seen = Inspection {
             slots: self.registry.len() as u32,

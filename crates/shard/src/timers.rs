@@ -4,16 +4,19 @@
 //! the stamps and says what is due, or when to look again.
 
 use tidegate_io::Backend;
-use tidegate_registry::{Batch, Key, Timer, Verdict, jitter};
-use tidegate_wire::{close::CloseCode, http::Refusal};
+use tidegate_registry::{Batch, Control, Key, Timer, Verdict, jitter};
+use tidegate_wire::{close::CloseCode, frame::ControlFrame, http::Refusal};
 
 use crate::{
     environment::Environment,
     log::{ABNORMAL, Leg},
-    plan::Plan,
+    output::Content,
+    plan::{PING, Plan},
+    proxy::PING_MARK,
     session::{Session, State},
     shard::Shard,
     stamp::Stamp,
+    turn::Source,
 };
 
 /// What could not be done or judged when it was due (a ping inside a forwarded frame) is tried again after this.
@@ -167,6 +170,29 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             Verdict::Fire(_) => self.ensure_deadline(key, self.now_ms + RETRY_MS),
             Verdict::Nothing => {}
         }
+    }
+
+    /// Pings a silent peer, where a frame can be put in; tells whether it did.
+    fn send_ping(&mut self, key: Key) -> bool {
+        let now_ms = self.now_ms;
+        let Some(session) = self.registry.get(key) else { return false };
+        let (paired, upstream) = (matches!(session.state, State::Paired(_)), session.marks.upstream);
+        if paired && !self.at_boundary(key) {
+            return false;
+        }
+        if upstream {
+            let frame = ControlFrame::ping(PING_MARK, Some(self.environment.draw_mask()));
+            self.emit_small(key, frame.as_ref(), Content::Control(Control::Ping));
+        } else {
+            let source = Source::Static(&PING);
+            self.emit(key, source, Content::Control(Control::Ping));
+        }
+        self.counters.pings += 1;
+        if let Some(session) = self.registry.get_mut(key) {
+            session.marks.pinged = true;
+            session.pinged = Stamp::at(now_ms);
+        }
+        true
     }
 
     fn fire(&mut self, key: Key, timer: Timer) {

@@ -94,6 +94,9 @@ impl fmt::Display for Error {
             Inner::Tls(rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer)) => {
                 f.write_str("the certificate is of an issuer that is not trusted")
             }
+            Inner::Tls(rustls::Error::InvalidCertificate(CertificateError::Other(error))) => {
+                write!(f, "bad certificate: {error}")
+            }
             Inner::Tls(rustls::Error::InvalidCertificate(error)) => write!(f, "bad certificate: {error}"),
             Inner::Tls(rustls::Error::AlertReceived(alert)) => write!(f, "the peer gave up: {alert:?}"),
             Inner::Tls(rustls::Error::InvalidMessage(error)) => write!(f, "what came is not TLS: {error:?}"),

@@ -19,7 +19,7 @@ mod scan;
 mod target;
 
 pub use body::BodyReader;
-pub use date::insert_date;
+pub use date::http_date;
 pub use fields::Fields;
 pub use grammar::is_token;
 pub use refusal::{Refusal, page_response};

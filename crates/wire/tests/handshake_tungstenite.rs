@@ -77,7 +77,7 @@ fn their_client_is_accepted_and_accepts() {
             let sent = pipe.written();
             assert_eq!(scanned(HeadScanner::new(), &sent), sent.len());
             let request = Request::parse(&sent, &HeadLimits::default(), false).unwrap();
-            assert_eq!((request.target.raw, request.host), (raw, host));
+            assert_eq!((request.target.to_string().as_str(), request.host), (raw, host));
             assert!(request.is_upgrade());
             let accepted = upgrade(&request).unwrap();
             assert_eq!(accepted.protocols, protocols);

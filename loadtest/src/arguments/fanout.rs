@@ -63,10 +63,13 @@ impl FanoutArguments {
             return Err(usage("each topic needs a publisher and a subscriber"));
         }
         let kind = self.messages.kind();
-        if !Payloads::new(self.messages.size, kind, 0).tell_time() {
+        if !Payloads::new(self.messages.size.sizes, kind, 0).tell_time() {
             return Err(usage(
                 "fanout needs messages that tell whose they are: -s 20 or more, with --text 27",
             ));
+        }
+        if self.common.deflate {
+            return Err(usage("fanout does not speak permessage-deflate: leave --deflate out"));
         }
         let load = self.rate.map_or(Load::Closed, |rate| Load::Open { rate });
         self.common.connections = fanout.publishers + subscribers;

@@ -4,10 +4,11 @@ use tidegate_wire::message::Kind;
 
 use super::Director;
 use crate::{
+    payload::Fill,
     plan::{Load, Plan, Scenario},
     report::{
-        Checked, Churn, Errors, Exact, Generator, Messages, Report, Server, SessionMemory, Sessions,
-        Settings, Spread, Tls,
+        Checked, Churn, Deflate, Errors, Exact, Generator, Messages, Report, Server, SessionMemory, Sessions,
+        Settings, Sized, Spread, Tls,
     },
     tally::Counts,
 };
@@ -35,7 +36,9 @@ impl Director {
             rate_per_s: each_s(counts.closed_in_window),
         });
         let units = match plan.scenario {
-            Scenario::Echo | Scenario::Slow { .. } | Scenario::Fanout(_) => counts.in_window,
+            Scenario::Echo | Scenario::Slow { .. } | Scenario::Fanout(_) | Scenario::Replay => {
+                counts.in_window
+            }
             Scenario::Churn { .. } => counts.closed_in_window,
             Scenario::Storm { .. } => self.storms.iter().map(|storm| u64::from(storm.up)).sum(),
             Scenario::Idle => 0,
@@ -67,6 +70,7 @@ impl Director {
             messages,
             latency: Spread::of(&self.tally.latency),
             handshake: Spread::of(&self.tally.handshake),
+            deflate: plan.deflate.as_ref().map(|offer| Deflate::of(offer, &counts.deflate)),
             tls: plan.tls.as_ref().map(|_| Tls {
                 handshakes: counts.tls.values().sum(),
                 resumed: counts.tls_resumed,
@@ -178,9 +182,21 @@ fn settings(plan: &Plan, io: tidegate_io::Kind) -> Settings {
         rate_per_s,
         size_min_bytes: plan.sizes.min,
         size_max_bytes: plan.sizes.max,
-        kind: match plan.kind {
-            Kind::Text => "text",
-            Kind::Binary => "binary",
+        kind: match plan.trace.as_ref().map_or(Some(plan.kind), |trace| trace.kind()) {
+            Some(Kind::Text) => "text",
+            Some(Kind::Binary) => "binary",
+            None => "mixed",
+        },
+        sizes: (plan.shares.iter())
+            .map(|share| Sized {
+                share: share.weight,
+                min_bytes: share.sizes.min,
+                max_bytes: share.sizes.max,
+            })
+            .collect(),
+        fill: match plan.fill {
+            Fill::Random => "random",
+            Fill::Json => "json",
         },
         seed: plan.seed,
         io: io.to_string(),

@@ -182,7 +182,7 @@ impl Seat {
         // Of another topic: as if it were the first of all.
         let is_of_topic = plan.topic(publisher) == self.topic;
         let expected = if is_of_topic { self.tracks[plan.place(publisher)].next } else { 0 };
-        let (number, due_ns) = match payloads.read(publisher, expected, payload) {
+        let (number, due_ns) = match payloads.read(publisher, expected, kind, payload) {
             Ok(_) if !is_of_topic => {
                 cx.tally.fault(Fault::Misdelivered);
                 return;
@@ -394,6 +394,7 @@ mod tests {
             payloads: Payloads::new(Sizes { min: 64, max: 64 }, Kind::Binary, 3),
             limits: Limits { message_bytes: 1 << 20, message_fragments: 16 },
             subprotocols: Vec::new(),
+            offer: None,
             timeout_ns: 1_000,
             close_timeout_ns: 100,
             close_code: CloseCode::NORMAL,

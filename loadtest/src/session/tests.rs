@@ -14,6 +14,7 @@ fn rules(sizes: Sizes, messages: Option<u32>) -> Rules {
         stamps: if payloads.tell_time() { 0 } else { 8 },
         payloads,
         subprotocols: Vec::new(),
+        offer: None,
         timeout_ns: 1_000,
         close_timeout_ns: 100,
         close_code: CloseCode::NORMAL,

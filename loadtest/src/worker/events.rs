@@ -123,8 +123,9 @@ impl<B: Backend<Waker = Waker>> Worker<B> {
         let plan = &self.plan;
         let protocols: Vec<&str> = plan.subprotocols.iter().map(String::as_str).collect();
         let fields = plan.headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
+        let offer = plan.deflate.as_ref().map_or(Offer::None, Offer::Deflate);
         let mut request = Vec::with_capacity(256);
-        client_request(&mut request, path, &plan.host, key, &protocols, Offer::None, fields);
+        client_request(&mut request, path, &plan.host, key, &protocols, offer, fields);
         request
     }
 

@@ -16,9 +16,14 @@ use crate::{
 impl<B: Backend<Waker = Waker>> Worker<B> {
     /// The transport of a session whose connection is made.
     pub(super) fn transport(&self) -> Result<Transport, Error> {
-        let Some(config) = &self.plan.tls else { return Ok(Transport::Plain) };
+        let Some(config) = &self.plan.tls else {
+            return Ok(match self.rules.offer {
+                None => Transport::Plain,
+                Some(_) => Transport::Sealed(Sealed::Kept(Box::default())),
+            });
+        };
         let tls = tidegate_tls::Session::client(config, &self.plan.target.host)?;
-        Ok(Transport::Sealed(Box::new(Sealed::Tls(tls))))
+        Ok(Transport::Sealed(Sealed::Tls(Box::new(tls))))
     }
 
     /// Seals what a session wants to send, unless something waits already, and adds what waits to the turn's sends.
@@ -68,7 +73,10 @@ impl<B: Backend<Waker = Waker>> Worker<B> {
         let mut failed = None;
         self.act(index, |slot, cx| {
             let Transport::Sealed(sealed) = &mut slot.transport else { return };
-            let Sealed::Tls(tls) = &mut **sealed;
+            let tls = match sealed {
+                Sealed::Tls(tls) => tls,
+                Sealed::Kept(_) => return slot.session.handle_bytes(bytes, cx),
+            };
             let was_open = tls.is_open();
             let verdict = tls.handle_ciphertext(bytes, &mut plaintext);
             if !was_open && tls.is_open() {

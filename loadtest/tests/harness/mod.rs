@@ -113,6 +113,12 @@ impl Peer {
 
 /// Reads a frame of a client.
 pub(crate) fn read_frame(reader: &mut impl Read) -> io::Result<Frame> {
+    let (first, payload) = read_raw(reader)?;
+    Ok(Frame { opcode: first & 0x0f, payload })
+}
+
+/// Reads a frame of a client: its first byte, and its payload as it came, unmasked.
+pub(crate) fn read_raw(reader: &mut impl Read) -> io::Result<(u8, Vec<u8>)> {
     let mut head = [0; 2];
     reader.read_exact(&mut head)?;
     assert!(head[0] & 0x80 != 0 && head[1] & 0x80 != 0, "one masked frame a message: {head:?}");
@@ -134,7 +140,7 @@ pub(crate) fn read_frame(reader: &mut impl Read) -> io::Result<Frame> {
     let mut payload = vec![0; len as usize];
     reader.read_exact(&mut payload)?;
     payload.iter_mut().enumerate().for_each(|(at, byte)| *byte ^= mask[at % 4]);
-    Ok(Frame { opcode: head[0] & 0x0f, payload })
+    Ok((head[0], payload))
 }
 
 /// Reads a request's head, and gives the value of its key.

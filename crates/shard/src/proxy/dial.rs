@@ -11,7 +11,7 @@ use tidegate_wire::{
     Role,
     deflate::Compression,
     handshake::{self, Accepted, Agreed, Offer},
-    http::{Framing, HeadScanner, Refusal, ResponseHead, Scan, insert_date, page_response},
+    http::{Framing, HeadScanner, Refusal, ResponseHead, Scan, http_date, page_response},
     message::Decoder,
     relay::Inspector,
 };
@@ -342,7 +342,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                 }
                 None if answer.len() + bytes.len() <= REFUSAL_BYTES => answer.extend_from_slice(bytes),
                 None => {
-                    *answer = status_alone(*status, self.environment.unix_seconds());
+                    *answer = status_alone(*status, &http_date(self.environment.unix_seconds()));
                     self.relay_refusal(key);
                 }
             }
@@ -380,18 +380,15 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             }
             _ => {
                 let mut relayed = Vec::with_capacity(512);
-                let framing = answer.relay(&mut relayed);
-                // RFC 9110 §6.6.1: who forwards an answer without a date adds it.
-                if framing.is_ok() && answer.fields.all("date").next().is_none() {
-                    insert_date(&mut relayed, self.environment.unix_seconds());
-                }
+                let date = http_date(self.environment.unix_seconds());
+                let framing = answer.relay(&mut relayed, &date);
                 let missing = match framing {
                     Ok(Framing::Empty) => Some(0),
                     Ok(Framing::Length(length)) if length <= REFUSAL_BYTES as u64 => Some(length as usize),
                     Ok(Framing::UntilClose) => None,
                     // A body that is long or in chunks is left out: the status is what matters.
                     Ok(Framing::Length(_) | Framing::Chunked) => {
-                        relayed = status_alone(answer.status, self.environment.unix_seconds());
+                        relayed = status_alone(answer.status, &date);
                         Some(0)
                     }
                     Err(bad) => {
@@ -629,8 +626,6 @@ impl<B: Backend, E: Environment> Shard<B, E> {
 }
 
 /// What a client is told of an upstream's refusal whose body is not relayed.
-fn status_alone(status: u16, unix_seconds: u64) -> Vec<u8> {
-    let mut answer = page_response(status, "text/plain; charset=utf-8", b"", false, false, &[]);
-    insert_date(&mut answer, unix_seconds);
-    answer
+fn status_alone(status: u16, date: &str) -> Vec<u8> {
+    page_response(status, "text/plain; charset=utf-8", b"", false, false, &[("Date", date)])
 }

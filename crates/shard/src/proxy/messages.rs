@@ -13,29 +13,45 @@ use crate::{
     environment::Environment,
     input::Place,
     output::{Content, Span},
-    session::{Reading, State},
+    session::{Paired, Reading, State},
     shard::Shard,
 };
 
 impl<B: Backend, E: Environment> Shard<B, E> {
-    /// Carries the messages that a leg received to its far side, if that is still there.
+    /// Carries the messages that a leg received to its far side. Where that is gone or deaf only a Close counts.
     pub(super) fn relay_messages(&mut self, key: Key, bytes: &mut [u8], place: Place) -> Stop {
         let Self { registry, turn, spans, codecs, spares, plan, counters, environment, now_ms, .. } = self;
-        let Some(far_key) = registry.get(key).and_then(|session| match &session.state {
-            State::Paired(paired) => paired.far,
-            _ => None,
-        }) else {
-            return self.await_close(key, bytes);
+        let Some(State::Paired(Paired { far: far_key, .. })) =
+            registry.get(key).map(|session| &session.state)
+        else {
+            return Stop::Used;
         };
-        let Some((session, far)) = registry.pair_mut(key, far_key) else { return Stop::Used };
-        // RFC 6455 §5.5.1: nothing follows a Close that was sent.
-        let deaf = far.marks.close_sent;
+        let (session, far) = match *far_key {
+            Some(far_key) => match registry.pair_mut(key, far_key) {
+                Some((session, far)) => (session, Some((far_key, far))),
+                None => return Stop::Used,
+            },
+            None => match registry.get_mut(key) {
+                Some(session) => (session, None),
+                None => return Stop::Used,
+            },
+        };
         let route = plan.route(session.route);
         let upstream = session.marks.upstream;
         let State::Paired(paired) = &mut session.state else { return Stop::Used };
         let Reading::Messages(messages) = &mut paired.reading else { return Stop::Used };
-        let State::Paired(far_paired) = &mut far.state else { return Stop::Used };
-        let Reading::Messages(far_messages) = &mut far_paired.reading else { return Stop::Used };
+        let mut far = match far {
+            Some((far_key, far)) => {
+                let State::Paired(Paired { reading: Reading::Messages(messages), budget, .. }) =
+                    &mut far.state
+                else {
+                    return Stop::Used;
+                };
+                // RFC 6455 §5.5.1: nothing follows a Close that was sent.
+                (!far.marks.close_sent).then_some((far_key, messages, budget))
+            }
+            None => None,
+        };
         let mut cursor = Cursor { read: 0, write: 0, compact: false };
         loop {
             let mut context = DecodeContext {
@@ -53,17 +69,16 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                 Ok(None) => return Stop::Used,
                 Err(violation) => return Stop::Violation(violation),
             };
-            // Frames to the upstream are a client's: each has a mask of its own (RFC 6455 §5.3).
-            let mut draw_mask = || {
-                (!upstream).then(|| {
-                    let mut mask = [0; 4];
-                    environment.random(&mut mask);
-                    mask
-                })
+            let Some((far_key, far_messages, far_budget)) = &mut far else {
+                match event {
+                    Event::Close(close) => return Stop::Close(close),
+                    Event::Message { .. } | Event::Ping(_) | Event::Pong(_) => continue,
+                }
             };
+            // Frames to the upstream are a client's.
+            let mut draw_mask = || (!upstream).then(|| environment.draw_mask());
             let source = match event {
                 Event::Close(close) => return Stop::Close(close),
-                _ if deaf => continue,
                 Event::Message { kind, payload, .. } => {
                     session.spoke = session.seen;
                     session.since = session.seen;
@@ -117,7 +132,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                         return Stop::Flood;
                     }
                     if upstream {
-                        far_paired.budget.ask();
+                        far_budget.ask();
                     }
                     turn.keep_small(ControlFrame::ping(&payload, draw_mask()).as_ref())
                 }
@@ -131,33 +146,9 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                     turn.keep_small(ControlFrame::pong(&payload, draw_mask()).as_ref())
                 }
             };
-            spans.push(Span { key: far_key, source, content: Content::WHOLE });
+            spans.push(Span { key: *far_key, source, content: Content::WHOLE });
             if place.may_wait && turn.is_full() {
                 return Stop::Full(cursor.read);
-            }
-        }
-    }
-
-    /// A leg without a far side: only its Close counts.
-    fn await_close(&mut self, key: Key, bytes: &mut [u8]) -> Stop {
-        let Self { registry, codecs, spares, plan, .. } = self;
-        let Some(session) = registry.get_mut(key) else { return Stop::Used };
-        let route = plan.route(session.route);
-        let State::Paired(paired) = &mut session.state else { return Stop::Used };
-        let Reading::Messages(messages) = &mut paired.reading else { return Stop::Used };
-        let mut cursor = Cursor { read: 0, write: 0, compact: false };
-        loop {
-            let mut context = DecodeContext {
-                limits: &route.messages,
-                compression: messages.compression.as_mut(),
-                codecs,
-                spares,
-            };
-            match messages.decoder.next(bytes, &mut cursor, &mut context) {
-                Ok(Some(Event::Close(close))) => return Stop::Close(close),
-                Ok(Some(_)) => {}
-                Ok(None) => return Stop::Used,
-                Err(violation) => return Stop::Violation(violation),
             }
         }
     }

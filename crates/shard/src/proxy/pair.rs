@@ -5,10 +5,9 @@
 //! reset, so that a message that was cut off is never completed.
 
 use tidegate_io::Backend;
-use tidegate_registry::{Control, End, Key};
+use tidegate_registry::{End, Key};
 use tidegate_wire::{
     close::{CloseCode, CloseFrame},
-    frame::ControlFrame,
     message::Violation,
     relay::{RelayRules, Segment},
 };
@@ -23,7 +22,6 @@ use crate::{
     session::{Answer, Ending, Paired, Reading, State},
     shard::Shard,
     stamp::Stamp,
-    turn::Source,
 };
 
 /// What ended the reading of a buffer.
@@ -441,31 +439,6 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         if let Some(far) = far {
             self.end_leg(far, CloseCode::GOING_AWAY, "");
         }
-    }
-
-    /// Pings a silent peer, where a frame can be put in; tells whether it did.
-    pub(crate) fn send_ping(&mut self, key: Key) -> bool {
-        let now_ms = self.now_ms;
-        let Some(session) = self.registry.get(key) else { return false };
-        let (paired, upstream) = (matches!(session.state, State::Paired(_)), session.marks.upstream);
-        if paired && !self.at_boundary(key) {
-            return false;
-        }
-        if upstream {
-            let mut mask = [0; 4];
-            self.environment.random(&mut mask);
-            let frame = ControlFrame::ping(PING_MARK, Some(mask));
-            self.emit_small(key, frame.as_ref(), Content::Control(Control::Ping));
-        } else {
-            let source = Source::Static(&crate::plan::PING);
-            self.emit(key, source, Content::Control(Control::Ping));
-        }
-        self.counters.pings += 1;
-        if let Some(session) = self.registry.get_mut(key) {
-            session.marks.pinged = true;
-            session.pinged = Stamp::at(now_ms);
-        }
-        true
     }
 
     /// The code that tells a client that its upstream has failed.

@@ -84,7 +84,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         let offer = if passed_offers.is_empty() { Offer::None } else { Offer::Raw(&passed_offers) };
         handshake::client_request(
             &mut out,
-            request.target.raw,
+            &request.target.to_string(),
             request.host,
             &nonce,
             &upgrade.protocols,

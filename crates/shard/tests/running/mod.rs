@@ -31,8 +31,17 @@ pub(crate) struct Running<B: Backend> {
 }
 
 impl<B: Backend<Listener = OwnedFd> + 'static> Running<B> {
-    /// It listens on a port of its own when this returns.
+    /// It listens on a port of its own when this returns, and has room for 100 sessions.
     pub(crate) fn start(make: impl FnOnce() -> B + Send + 'static, plan: Arc<Plan>) -> Running<B> {
+        Running::with_room(make, plan, 100)
+    }
+
+    /// The same with room for so many.
+    pub(crate) fn with_room(
+        make: impl FnOnce() -> B + Send + 'static,
+        plan: Arc<Plan>,
+        sessions: usize,
+    ) -> Running<B> {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         listener.set_nonblocking(true).expect("a listener can be non-blocking");
         let address = listener.local_addr().expect("it is bound");
@@ -40,7 +49,7 @@ impl<B: Backend<Listener = OwnedFd> + 'static> Running<B> {
         let thread = std::thread::spawn(move || {
             let backend = make();
             let (sender, inbox) = mailbox(backend.waker());
-            let mut shard = Shard::new(0, backend, Quiet, plan, inbox, 100);
+            let mut shard = Shard::new(0, backend, Quiet, plan, inbox, sessions);
             shard.listen(ListenerId(0), listener.into()).expect("a listener can be registered");
             tell.send(sender).expect("the test waits for it");
             shard.run().expect("the backend works");

@@ -64,17 +64,12 @@ pub struct Codecs {
     limits: CodecLimits,
     #[expect(clippy::vec_box, reason = "they are lent and come back as one pointer")]
     idle: Vec<Box<Inflater>>,
-    lent: u32,
     spare: Option<Box<Inflater>>,
     /// The one used last stands last.
     deflaters: Vec<Deflater>,
-    takeover_bytes: usize,
-    refused: u64,
-    inflate_calls: u64,
     compressed_bytes: u64,
-    inflated_bytes: u64,
-    deflated_messages: u64,
-    deflated_bytes: u64,
+    /// All of [`Self::stats`] but what is counted when it is asked for.
+    stats: CodecStats,
 }
 
 impl Codecs {
@@ -86,16 +81,10 @@ impl Codecs {
         Self {
             limits: CodecLimits { level, deflaters, ..limits },
             idle: Vec::new(),
-            lent: 0,
             spare: None,
             deflaters: Vec::new(),
-            takeover_bytes: 0,
-            refused: 0,
-            inflate_calls: 0,
             compressed_bytes: 0,
-            inflated_bytes: 0,
-            deflated_messages: 0,
-            deflated_bytes: 0,
+            stats: CodecStats::default(),
         }
     }
 
@@ -103,20 +92,14 @@ impl Codecs {
     #[must_use]
     pub fn stats(&self) -> CodecStats {
         let inflaters_idle = self.idle.len() + usize::from(self.spare.is_some());
-        let inflaters = (inflaters_idle + self.lent as usize) * INFLATER_BYTES;
+        let inflaters = (inflaters_idle + self.stats.inflaters_lent as usize) * INFLATER_BYTES;
         let deflaters: usize =
             self.deflaters.iter().map(|deflater| Deflater::bytes(deflater.window_bits())).sum();
         CodecStats {
-            inflaters_lent: self.lent,
             inflaters_idle: inflaters_idle as u32,
-            inflaters_refused: self.refused,
             deflaters: self.deflaters.len() as u32,
-            takeover_bytes: self.takeover_bytes,
-            bytes: inflaters + deflaters + self.takeover_bytes,
-            inflate_calls: self.inflate_calls,
-            inflated_bytes: self.inflated_bytes,
-            deflated_messages: self.deflated_messages,
-            deflated_bytes: self.deflated_bytes,
+            bytes: inflaters + deflaters + self.stats.takeover_bytes,
+            ..self.stats
         }
     }
 
@@ -182,11 +165,11 @@ impl Codecs {
     }
 
     pub(super) fn lend(&mut self) -> Option<Inflation> {
-        if self.lent >= self.limits.inflaters {
-            self.refused += 1;
+        if self.stats.inflaters_lent >= self.limits.inflaters {
+            self.stats.inflaters_refused += 1;
             return None;
         }
-        self.lent += 1;
+        self.stats.inflaters_lent += 1;
         Some(Inflation(self.idle.pop().unwrap_or_else(|| Inflater::new(Owner::Pool))))
     }
 
@@ -194,7 +177,7 @@ impl Codecs {
     pub(super) fn take_back(&mut self, mut inflater: Box<Inflater>) {
         self.count(&mut inflater);
         if inflater.owner == Owner::Pool {
-            self.lent -= 1;
+            self.stats.inflaters_lent -= 1;
         }
         if inflater.is_sound() {
             inflater.clear();
@@ -211,10 +194,10 @@ impl Codecs {
     /// besides 1,024 for each call of inflate and 8 for each compressed byte, as those may inflate to nothing.
     #[must_use]
     pub fn worked_bytes(&self) -> u64 {
-        self.inflated_bytes
-            + self.deflated_bytes
+        self.stats.inflated_bytes
+            + self.stats.deflated_bytes
             + INPUT_COST * self.compressed_bytes
-            + CALL_COST * self.inflate_calls
+            + CALL_COST * self.stats.inflate_calls
     }
 
     /// Counts what a message was inflated to that is not whole yet.
@@ -224,25 +207,25 @@ impl Codecs {
 
     pub(super) fn count(&mut self, inflater: &mut Inflater) {
         let Counted { calls, taken, made } = inflater.take_counters();
-        self.inflate_calls += calls;
+        self.stats.inflate_calls += calls;
         self.compressed_bytes += taken;
-        self.inflated_bytes += made;
+        self.stats.inflated_bytes += made;
     }
 
     pub(super) fn count_deflated(&mut self, bytes: usize) {
-        self.deflated_messages += 1;
-        self.deflated_bytes += bytes as u64;
+        self.stats.deflated_messages += 1;
+        self.stats.deflated_bytes += bytes as u64;
     }
 
     pub(super) fn takeover_left(&self) -> usize {
-        self.limits.takeover_bytes.saturating_sub(self.takeover_bytes)
+        self.limits.takeover_bytes.saturating_sub(self.stats.takeover_bytes)
     }
 
     pub(super) fn reserve_takeover(&mut self, bytes: usize) {
-        self.takeover_bytes += bytes;
+        self.stats.takeover_bytes += bytes;
     }
 
     pub(super) fn return_takeover(&mut self, bytes: usize) {
-        self.takeover_bytes -= bytes;
+        self.stats.takeover_bytes -= bytes;
     }
 }

@@ -105,15 +105,30 @@ impl Inflater {
         Step { taken, made, end }
     }
 
-    fn feed(&mut self, mut input: &[u8], out: &mut Vec<u8>, max_len: usize) -> Result<(), InflateError> {
+    fn feed(&mut self, input: &[u8], out: &mut Vec<u8>, max_len: usize) -> Result<(), InflateError> {
+        let mut len = out.len();
+        let result = self.feed_behind(&mut len, input, out, max_len);
+        out.truncate(len);
+        result
+    }
+
+    /// Inflates to `out[len..]`. What stands behind `len` then is room that was zeroed already: a stream of tiny final
+    /// blocks takes a step for each, and must not zero a whole one each time.
+    fn feed_behind(
+        &mut self,
+        len: &mut usize,
+        mut input: &[u8],
+        out: &mut Vec<u8>,
+        max_len: usize,
+    ) -> Result<(), InflateError> {
         let mut step = first_step(input.len());
         while !input.is_empty() {
             let full;
-            (input, full) = self.feed_step(input, out, max_len, step)?;
+            (input, full) = self.feed_step(len, input, out, max_len, step)?;
             step = step.saturating_mul(2).min(MAX_STEP);
             // A match may be waiting for room after the last byte of input was taken.
             while full && input.is_empty() {
-                let (_, still) = self.feed_step(input, out, max_len, step)?;
+                let (_, still) = self.feed_step(len, input, out, max_len, step)?;
                 if !still {
                     return Ok(());
                 }
@@ -125,12 +140,13 @@ impl Inflater {
     /// Inflates up to `step` bytes; what is left of `input`, and whether all the room was used.
     fn feed_step<'i>(
         &mut self,
+        len: &mut usize,
         input: &'i [u8],
         out: &mut Vec<u8>,
         max_len: usize,
         step: usize,
     ) -> Result<(&'i [u8], bool), InflateError> {
-        let start = out.len();
+        let start = *len;
         let room = step.min(max_len.saturating_sub(start));
         let Step { taken, made, end } = if room == 0 {
             // Only a byte too many can tell a message that just fits from one that does not.
@@ -140,10 +156,13 @@ impl Inflater {
             }
             step
         } else {
-            grow(out, start + room, max_len);
-            out.resize(start + room, 0);
-            let step = self.step(input, &mut out[start..], InflateFlush::NoFlush);
-            out.truncate(start + step.made);
+            let end = start + room;
+            if out.len() < end {
+                grow(out, end, max_len);
+                out.resize(end, 0);
+            }
+            let step = self.step(input, &mut out[start..end], InflateFlush::NoFlush);
+            *len = start + step.made;
             step
         };
         let full = room > 0 && made == room;

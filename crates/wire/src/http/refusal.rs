@@ -58,12 +58,23 @@ impl Refusal {
     /// The complete HTTP/1.1 answer. `head_only` is for a HEAD request: the length is stated, the body left out.
     #[must_use]
     pub fn response(&self, head_only: bool) -> Vec<u8> {
+        self.response_with(self.fields, head_only)
+    }
+
+    /// The same with `Date` ([`http_date`](super::http_date)).
+    #[must_use]
+    pub fn dated_response(&self, date: &str, head_only: bool) -> Vec<u8> {
+        let fields: Vec<_> = [("Date", date)].into_iter().chain(self.fields.iter().copied()).collect();
+        self.response_with(&fields, head_only)
+    }
+
+    fn response_with(&self, fields: &[(&str, &str)], head_only: bool) -> Vec<u8> {
         let mut body = Vec::with_capacity(96);
         body.extend_from_slice(phrase(self.status).as_bytes());
         body.extend_from_slice(b": ");
         body.extend_from_slice(self.reason.as_bytes());
         body.push(b'\n');
-        page_response(self.status, "text/plain; charset=utf-8", &body, head_only, !self.close, self.fields)
+        page_response(self.status, "text/plain; charset=utf-8", &body, head_only, !self.close, fields)
     }
 }
 
@@ -189,6 +200,15 @@ mod tests {
         assert!(full.starts_with(&head));
         assert!(head.ends_with(b"\r\n\r\n"));
         assert_eq!(full.len() - head.len(), 43);
+    }
+
+    #[test]
+    fn rfc9110_6_6_1_a_refusal_has_the_date_once_and_keeps_its_fields() {
+        let text =
+            String::from_utf8(Refusal::UNAVAILABLE.dated_response("Sun, 06 Nov 1994 08:49:37 GMT", true))
+                .unwrap();
+        assert_eq!(text.matches("\r\nDate: Sun, 06 Nov 1994 08:49:37 GMT\r\n").count(), 1, "{text}");
+        assert!(text.contains("\r\nRetry-After: 5\r\n"), "{text}");
     }
 
     #[test]

@@ -236,7 +236,7 @@ mod tests {
     fn a_request_borrows_everything_from_its_head() {
         let request = parse("GET /a?b HTTP/1.1\r\nHost: gw.test:81\r\nX: y\r\n\r\n").unwrap();
         assert_eq!(request.method, "GET");
-        assert_eq!(request.target.raw, "/a?b");
+        assert_eq!(request.target.to_string(), "/a?b");
         assert_eq!(request.version, Version::Http11);
         assert_eq!((request.host, request.host_name(), request.port()), ("gw.test:81", "gw.test", Some(81)));
         assert_eq!(request.fields.one("x"), Ok(Some("y")));

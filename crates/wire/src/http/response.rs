@@ -133,17 +133,22 @@ impl<'b> ResponseHead<'b> {
     }
 
     /// Writes this head for the client of a refused upgrade: the end-to-end fields, the framing as it came, and
-    /// `Connection: close`. The body follows as the upstream sends it.
+    /// `Connection: close`, and `date` where it has none of its own ([`http_date`](super::http_date)). The body follows as
+    /// the upstream sends it.
     ///
     /// # Errors
     /// [`BadResponse::Framing`]; nothing is written then.
     ///
     /// # Panics
     /// If the status is 1xx: those are not final, and a 101 is never relayed.
-    pub fn relay(&self, out: &mut Vec<u8>) -> Result<Framing, BadResponse> {
+    pub fn relay(&self, out: &mut Vec<u8>, date: &str) -> Result<Framing, BadResponse> {
         assert!(self.status >= 200, "only a final response is relayed");
         let framing = self.framing()?;
         push_status_line(out, self.status, self.reason.as_bytes());
+        // RFC 9110 §6.6.1: who forwards an answer without a date adds it.
+        if self.fields.all("date").next().is_none() {
+            push_field(out, "Date", date.as_bytes());
+        }
         for (name, value) in self.fields.iter() {
             if !is_hop_by_hop(name, self.fields.list("connection")) {
                 push_field(out, name, value);
@@ -193,6 +198,8 @@ pub(super) fn status_line(line: &[u8]) -> Result<(Version, u16, &str), Refusal> 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const DATE: &str = "Sun, 06 Nov 1994 08:49:37 GMT";
 
     fn framing(head: &str) -> Result<Framing, BadResponse> {
         ResponseHead::parse(head.as_bytes(), &HeadLimits::default())?.framing()
@@ -246,16 +253,35 @@ mod tests {
     fn a_chunked_refusal_is_relayed_as_chunked() {
         let head = b"HTTP/1.1 403 No\r\nTransfer-Encoding: chunked\r\nConnection: keep-alive\r\n\r\n";
         let mut out = Vec::new();
-        let framing = ResponseHead::parse(head, &HeadLimits::default()).unwrap().relay(&mut out).unwrap();
+        let framing =
+            ResponseHead::parse(head, &HeadLimits::default()).unwrap().relay(&mut out, DATE).unwrap();
         assert_eq!(framing, Framing::Chunked);
-        assert_eq!(out, b"HTTP/1.1 403 No\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n");
+        assert_eq!(
+            out,
+            format!(
+                "HTTP/1.1 403 No\r\nDate: {DATE}\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n"
+            )
+            .into_bytes()
+        );
+    }
+
+    #[test]
+    fn rfc9110_6_6_1_a_relayed_answer_keeps_its_date() {
+        let head = b"HTTP/1.1 403 No\r\ndate: Mon, 07 Nov 1994 08:49:37 GMT\r\nContent-Length: 0\r\n\r\n";
+        let mut out = Vec::new();
+        ResponseHead::parse(head, &HeadLimits::default()).unwrap().relay(&mut out, DATE).unwrap();
+        let text = String::from_utf8(out).unwrap();
+        assert!(
+            text.contains("\r\ndate: Mon, 07 Nov 1994 08:49:37 GMT\r\n") && !text.contains(DATE),
+            "{text}"
+        );
     }
 
     #[test]
     fn a_refusal_that_is_framed_twice_is_not_relayed() {
         let head = b"HTTP/1.1 403 No\r\nTransfer-Encoding: chunked\r\nContent-Length: 3\r\n\r\n";
         let mut out = Vec::new();
-        let relayed = ResponseHead::parse(head, &HeadLimits::default()).unwrap().relay(&mut out);
+        let relayed = ResponseHead::parse(head, &HeadLimits::default()).unwrap().relay(&mut out, DATE);
         assert_eq!((relayed, out.len()), (Err(BadResponse::Framing), 0));
     }
 }

@@ -5,16 +5,14 @@
 //! that an upstream sees, and no server behind can fold it into another. What is left open: the case of the digits in an
 //! escape that must be one (`%c3` is `%C3`); clients write both.
 
-use std::net::Ipv6Addr;
+use std::{fmt, net::Ipv6Addr};
 
 use super::Refusal;
 use super::grammar::{decimal, hex, is_host_byte, is_path_byte, is_query_byte, is_unreserved};
 
-/// What is asked for, in origin form.
+/// What is asked for. Its text is the origin form, byte for byte as received: to be forwarded so.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Target<'b> {
-    /// Path and query, to be forwarded as they are.
-    pub raw: &'b str,
     /// The path: begins with `/`.
     pub path: &'b str,
     /// What follows the first `?`.
@@ -57,11 +55,14 @@ impl<'b> Target<'b> {
         let (authority, path) = rest.split_at(end);
         let parsed = Authority::parse(authority)
             .ok_or(Refusal::bad("the authority of the request target is not valid"))?;
-        let target = match path {
-            "" => Self { raw: "/", path: "/", query: None },
-            // `ws://host?query` would have to be rewritten to be forwarded; no client sends it.
-            _ if !path.starts_with('/') => return Err(Refusal::bad("the request target has no path")),
-            _ => Self::origin(path)?,
+        // RFC 3986 §6.2.3: an empty path is `/`, before a query as well.
+        let target = match path.strip_prefix('?') {
+            Some(query) => {
+                check_query(query)?;
+                Self { path: "/", query: Some(query) }
+            }
+            None if path.is_empty() => Self { path: "/", query: None },
+            None => Self::origin(path)?,
         };
         Ok((target, Some(parsed)))
     }
@@ -75,7 +76,14 @@ impl<'b> Target<'b> {
         if let Some(query) = query {
             check_query(query)?;
         }
-        Ok(Self { raw, path, query })
+        Ok(Self { path, query })
+    }
+}
+
+impl fmt::Display for Target<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.path)?;
+        self.query.map_or(Ok(()), |query| write!(f, "?{query}"))
     }
 }
 
@@ -189,8 +197,9 @@ mod tests {
     fn rfc9112_3_2_1_origin_form_splits_at_the_first_question_mark() {
         let target = origin("/a/b?c?d=/../x;y").unwrap();
         assert_eq!((target.path, target.query), ("/a/b", Some("c?d=/../x;y")));
-        assert_eq!(target.raw, "/a/b?c?d=/../x;y");
+        assert_eq!(target.to_string(), "/a/b?c?d=/../x;y");
         assert_eq!(origin("/?").unwrap().query, Some(""));
+        assert_eq!(origin("/?").unwrap().to_string(), "/?");
         assert_eq!(origin("/a/").unwrap().path, "/a/");
         assert_eq!(origin("/...").unwrap().path, "/...");
     }
@@ -198,10 +207,18 @@ mod tests {
     #[test]
     fn rfc9112_3_2_2_absolute_form_gives_authority_and_origin_form() {
         let (target, authority) = Target::parse("ws://gw.test:8080/ws?a=b", false).unwrap();
-        assert_eq!((target.raw, target.path), ("/ws?a=b", "/ws"));
+        assert_eq!((target.to_string().as_str(), target.path), ("/ws?a=b", "/ws"));
         let authority = authority.unwrap();
         assert_eq!((authority.text, authority.host, authority.port), ("gw.test:8080", "gw.test", Some(8080)));
-        assert_eq!(Target::parse("WS://gw.test", false).unwrap().0.raw, "/");
+        for (raw, text) in [
+            ("WS://gw.test", "/"),
+            ("http://gw.test?a=/b?c", "/?a=/b?c"),
+            ("http://gw.test:80?", "/?"),
+            ("http://[::1]?q", "/?q"),
+        ] {
+            let target = Target::parse(raw, false).unwrap().0;
+            assert_eq!((target.path, target.to_string().as_str()), ("/", text), "{raw}");
+        }
         assert!(Target::parse("http://[::1]:80/", false).is_ok());
         assert!(Target::parse("https://gw.test/", true).is_ok());
         assert!(Target::parse("wss://gw.test/", true).is_ok());
@@ -226,7 +243,10 @@ mod tests {
             ("ws://gw.test:65536/ws", false),
             ("ws://gw.test:8a/ws", false),
             ("ws://gw.test:+80/ws", false),
-            ("ws://gw.test?x", false),
+            ("ws://gw.test?x#y", false),
+            ("ws://gw.test?%", false),
+            ("ws://?x", false),
+            ("http://", false),
             ("ws://gw.test#x", false),
             ("ws://gw.test//ws", false),
             ("ws://gw.test/../ws", false),
@@ -302,7 +322,7 @@ mod tests {
             "/ws?%00%2e",
             "/?a[0]=1|2",
         ] {
-            assert_eq!(origin(raw).unwrap().raw, raw);
+            assert_eq!(origin(raw).unwrap().to_string(), raw);
         }
     }
 

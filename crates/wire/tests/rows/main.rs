@@ -121,7 +121,7 @@ fn route<'a>(chunks: impl IntoIterator<Item = &'a [u8]>, secure: bool) -> Verdic
         );
         Ok(Verdict::Switched {
             answer: String::from_utf8(answer).unwrap(),
-            path: request.target.raw.to_owned(),
+            path: request.target.to_string(),
             host: request.host.to_owned(),
             behind: received[end..].to_vec(),
         })

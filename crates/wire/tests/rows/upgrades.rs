@@ -253,7 +253,7 @@ fn rfc9112_3_2_2_the_absolute_form_is_accepted_and_its_authority_wins() {
     let request = Request::parse(&head, &HeadLimits::default(), false).unwrap();
     let mut forwarded = Vec::new();
     let fields = forwarded_fields(&request.fields);
-    client_request(&mut forwarded, request.target.raw, request.host, &KEY, &[], Offer::None, fields);
+    client_request(&mut forwarded, &request.target.to_string(), request.host, &KEY, &[], Offer::None, fields);
     let text = String::from_utf8(forwarded).unwrap();
     assert!(text.starts_with("GET /ws?a HTTP/1.1\r\nHost: other.test:81\r\n"), "{text}");
     assert_eq!(text.to_ascii_lowercase().matches("\r\nhost:").count(), 1);

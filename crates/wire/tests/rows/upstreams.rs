@@ -64,7 +64,7 @@ fn an_upstreams_refusal_is_relayed_and_never_a_tunnel() {
         assert_eq!(upstream(&head), Err(BadResponse::Status(number)));
         let parsed = ResponseHead::parse(&head, &HeadLimits::default()).unwrap();
         let mut relayed = Vec::new();
-        let framing = parsed.relay(&mut relayed).unwrap();
+        let framing = parsed.relay(&mut relayed, "Sun, 06 Nov 1994 08:49:37 GMT").unwrap();
         assert_eq!(framing, if number == 204 { Framing::Empty } else { Framing::Length(5) });
         let text = String::from_utf8(relayed).unwrap();
         assert!(text.starts_with(&format!("HTTP/1.1 {status}\r\n")), "{text}");
