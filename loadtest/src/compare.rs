@@ -115,19 +115,10 @@ impl CompareArguments {
             suite.scenarios.retain(|scenario| self.scenarios.contains(&scenario.name));
         }
         if !self.only.is_empty() {
-            suite.servers.retain(|server| self.only.contains(&server.name));
-            if !self.only.contains(&suite.reference) {
-                suite.reference.clone_from(&suite.servers[0].name);
-                // They were about another one.
-                for scenario in &mut suite.scenarios {
-                    scenario.bars.retain(|bar| bar.subject.is_some());
-                }
-            }
-            for scenario in &mut suite.scenarios {
-                scenario
-                    .bars
-                    .retain(|bar| bar.peers.iter().chain(&bar.subject).all(|name| self.only.contains(name)));
-            }
+            suite.leave(&self.only);
+        }
+        if suite.scenarios.is_empty() {
+            return Err("none of these servers runs any of these scenarios".to_owned());
         }
         Ok(suite)
     }

@@ -42,7 +42,7 @@ fn serve() {
     let behaviour = env::var(BEHAVIOUR).unwrap();
     match &*behaviour {
         "ends" => {
-            eprintln!("no such option");
+            writeln!(io::stderr(), "no such option").unwrap();
             process::exit(3);
         }
         "never" => loop {
@@ -70,7 +70,7 @@ fn serve() {
                     "busy" => spin(Duration::from_millis(2)),
                     "lazy" => thread::sleep(Duration::from_millis(100)),
                     "dies" => {
-                        eprintln!("out of cheese");
+                        writeln!(io::stderr(), "out of cheese").unwrap();
                         process::exit(7);
                     }
                     "hangs" => continue,

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use super::{
-    bar::Judgement,
+    bar::{Bar, Judgement},
     measure::Sample,
     metric::Metric,
     statistics::Spread,
@@ -68,7 +68,7 @@ pub(crate) struct Row<'a> {
 
 #[derive(Debug)]
 pub(crate) struct Judged<'a> {
-    pub(crate) bar: &'a super::bar::Bar,
+    pub(crate) bar: &'a Bar,
     pub(crate) judgement: Judgement,
 }
 
@@ -136,12 +136,12 @@ impl<'a> Results<'a> {
     }
 
     fn part(&'a self, place: usize, scenario: &'a Scenario) -> Part<'a> {
+        let reference = self.suite.reference_of(scenario);
         let taking_part = self.suite.servers.iter().filter(|server| self.takes_part(&server.name, scenario));
         let rows: Vec<Row<'_>> = taking_part
             .map(|server| {
                 let spread = |metric| Some((metric, self.spread(place, metric, &server.name)?));
-                let ratio =
-                    |metric| Some((metric, self.ratio(place, metric, &server.name, &self.suite.reference)?));
+                let ratio = |metric| Some((metric, self.ratio(place, metric, &server.name, reference)?));
                 Row {
                     server: &server.name,
                     outcomes: self.outcomes[place].get(&server.name).map(Vec::as_slice).unwrap_or_default(),
@@ -152,13 +152,13 @@ impl<'a> Results<'a> {
             .collect();
         let measured = |metric: &Metric| rows.iter().any(|row| row.spreads.contains_key(metric));
         let metrics = Metric::ALL.into_iter().filter(measured).collect();
-        let bars = scenario.bars.iter().map(|bar| self.judge(place, bar)).collect();
-        let verdicts = self.verdicts(place, &rows);
+        let bars = scenario.bars.iter().map(|bar| self.judge(place, reference, bar)).collect();
+        let verdicts = self.verdicts(place, reference, &rows);
         Part { scenario, metrics, warnings: warnings(&rows), rows, verdicts, bars }
     }
 
-    fn judge(&self, place: usize, bar: &'a super::bar::Bar) -> Judged<'a> {
-        let subject = bar.subject.as_ref().unwrap_or(&self.suite.reference);
+    fn judge(&self, place: usize, reference: &str, bar: &'a Bar) -> Judged<'a> {
+        let subject = bar.subject.as_deref().unwrap_or(reference);
         let spreads: Vec<Option<Spread>> = if bar.peers.is_empty() {
             vec![self.spread(place, bar.metric, subject)]
         } else {
@@ -170,7 +170,7 @@ impl<'a> Results<'a> {
     }
 
     /// What is said of each server beside the reference, and of the cheapest.
-    fn verdicts(&self, place: usize, rows: &[Row<'_>]) -> Vec<String> {
+    fn verdicts(&self, place: usize, reference: &str, rows: &[Row<'_>]) -> Vec<String> {
         let by = verdict::measure_of(rows.iter().flat_map(|row| row.spreads.keys().copied()));
         let Some(by) = by else { return Vec::new() };
         let pair = |a: &str, b: &str| {
@@ -186,7 +186,6 @@ impl<'a> Results<'a> {
                 p99: ratio(Metric::P99),
             })
         };
-        let reference = &self.suite.reference;
         let others = rows.iter().filter(|row| row.server != reference);
         let pairs: Vec<Pair> = others.filter_map(|row| pair(reference, row.server)).collect();
         let mut lines = Vec::new();
@@ -248,11 +247,11 @@ fn warnings(rows: &[Row<'_>]) -> Vec<String> {
             }
         }
         for (count, why) in failures {
-            let runs = if count == 1 { "a run".to_owned() } else { format!("{count} runs") };
-            lines.push(
-                format!("{}: {runs} failed and do not count: {why}", row.server)
-                    .replace("a run failed and do not", "a run failed and does not"),
-            );
+            let runs = match count {
+                1 => "a run failed and does not count".to_owned(),
+                count => format!("{count} runs failed and do not count"),
+            };
+            lines.push(format!("{}: {runs}: {why}", row.server));
         }
     }
     lines
@@ -298,7 +297,7 @@ impl<'a> Table<'a> {
         };
         let part = |part: &Part<'_>| {
             json!({
-                "name": part.scenario.name, "title": part.scenario.title, "load": part.scenario.load,
+                "reference": self.suite.reference_of(part.scenario), "name": part.scenario.name, "title": part.scenario.title, "load": part.scenario.load,
                 "servers": part.rows.iter().map(row).collect::<Vec<_>>(),
                 "verdicts": part.verdicts, "warnings": part.warnings,
                 "bars": part.bars.iter().map(Judged::json).collect::<Vec<_>>(),

@@ -128,7 +128,7 @@ fn preamble(table: &Table<'_>) -> Vec<String> {
     let suite = table.suite;
     let title = if suite.title.is_empty() { "Comparison" } else { &suite.title };
     let mut lines = vec![format!(
-        "{title}: {} rounds, interleaved; median (least to most), × is the median of each round's ratio to {}",
+        "{title}: {} rounds, interleaved; median (least to most), × is the median of the rounds' ratios to {}",
         suite.rounds, suite.reference
     )];
     lines.push(table.machine.clone());

@@ -138,6 +138,34 @@ impl Suite {
         Self::parse(&text, &folder, set).map_err(|mistake| mistake.at(&file, &text))
     }
 
+    /// By whose name a scenario's ratios are: where the suite's reference does not run it, its first server's.
+    pub(crate) fn reference_of<'a>(&'a self, scenario: &'a Scenario) -> &'a str {
+        let takes_part = scenario.servers.is_empty() || scenario.servers.contains(&self.reference);
+        if takes_part { &self.reference } else { &scenario.servers[0] }
+    }
+
+    /// Leaves these servers alone in it, and of the bars those that are about them.
+    pub(crate) fn leave(&mut self, only: &[String]) {
+        let is_left = |name: &str| only.iter().any(|other| other == name);
+        let references: Vec<String> =
+            self.scenarios.iter().map(|scenario| self.reference_of(scenario).to_owned()).collect();
+        for (scenario, reference) in self.scenarios.iter_mut().zip(&references) {
+            scenario.bars.retain(|bar| {
+                let subject = bar.subject.as_deref().unwrap_or(reference);
+                is_left(subject) && bar.peers.iter().all(|peer| is_left(peer))
+            });
+        }
+        // Where some servers are named and none is left, nobody runs it: none named would be all.
+        self.scenarios.retain(|scenario| {
+            scenario.servers.is_empty() || scenario.servers.iter().any(|name| is_left(name))
+        });
+        self.scenarios.iter_mut().for_each(|scenario| scenario.servers.retain(|name| is_left(name)));
+        self.servers.retain(|server| is_left(&server.name));
+        if let (false, Some(first)) = (is_left(&self.reference), self.servers.first()) {
+            self.reference.clone_from(&first.name);
+        }
+    }
+
     fn parse(text: &str, folder: &Path, set: &[(String, String)]) -> Result<Self, Mistake> {
         let raw: RawSuite = toml::from_str(text)
             .map_err(|error| Mistake { message: error.message().to_owned(), span: error.span() })?;
@@ -416,6 +444,28 @@ bars = ["cpu <= 0.7 of b"]
             );
         }
         assert!(parse("").map(|_| ()).unwrap_err().contains("[[server]]"));
+    }
+
+    #[test]
+    fn a_scenario_without_the_reference_has_its_own() {
+        let suite = parse(&SMALL.replace("load =", "servers = [\"b\"]\nload =")).unwrap();
+        assert_eq!(suite.reference_of(&suite.scenarios[0]), "b");
+        let suite = parse(SMALL).unwrap();
+        assert_eq!(suite.reference_of(&suite.scenarios[0]), "a");
+    }
+
+    #[test]
+    fn servers_that_are_left_out_take_their_bars_along() {
+        let text = SMALL.to_owned()
+            + "[[scenario]]\nname = \"t\"\nload = \"idle\"\nservers = [\"b\"]\nbars = [\"memory <= 1MiB\"]";
+        let mut suite = parse(&text).unwrap();
+        suite.leave(&["b".to_owned()]);
+        // Of the first, its bar was about the other one.
+        let bars: Vec<usize> = suite.scenarios.iter().map(|scenario| scenario.bars.len()).collect();
+        assert_eq!((&*suite.reference, &*bars), ("b", &[0, 1][..]));
+        let mut suite = parse(&text).unwrap();
+        suite.leave(&["a".to_owned()]);
+        assert_eq!((suite.servers.len(), suite.scenarios.len(), suite.scenarios[0].bars.len()), (1, 1, 0));
     }
 
     #[test]
