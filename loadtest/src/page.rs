@@ -24,6 +24,8 @@ use crate::units::{show_bytes, show_count, show_ns};
 
 const STYLE: &str = include_str!("page/page.css");
 const SCRIPT: &str = include_str!("page/page.js");
+/// What the page may do: nothing but its own style and script.
+const POLICY: &str = include_str!("page/policy.txt");
 /// SHA-256 of the script, as the policy names it.
 const SCRIPT_HASH: &str = "sha256-dins9MNjWZl+tISNO9Q0h81tmoymBn9m8kf/bqWoWsg=";
 /// What each kind of error means, in a table of its own.
@@ -86,12 +88,12 @@ impl<'a> Page<'a> {
     }
 
     fn head(&mut self) {
+        let policy = POLICY.replace("SCRIPT", SCRIPT_HASH);
         let (scenario, url) = (escape(self.text("scenario")), escape(self.text("url")));
         let _ = write!(
             self.out,
             "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\
-             <meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'; \
-             script-src '{SCRIPT_HASH}'; base-uri 'none'; form-action 'none'\">\
+             <meta http-equiv=\"Content-Security-Policy\" content=\"{policy}\">\
              <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\
              <meta name=\"color-scheme\" content=\"light dark\"><link rel=\"icon\" href=\"data:,\">\
              <title>{scenario} {url}</title>\n<style>{STYLE}</style></head><body><main>\n<header><h1><b>{scenario}</b> {url}</h1>"

@@ -1,3 +1,5 @@
+//! Two sessions against each other: what one sealed the other opens, whatever lies between.
+
 use std::{fs, path::PathBuf};
 
 use proptest::prelude::*;
