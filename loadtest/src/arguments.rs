@@ -174,7 +174,7 @@ struct Mix {
 
 #[derive(Args, Debug)]
 struct ReplayArguments {
-    /// A file of messages, one a line: gap_us,size[,kind] (README.md)
+    /// A file of messages, one a line: `gap_us,size[,kind]` (README.md)
     #[arg(value_name = "FILE")]
     file: PathBuf,
     #[command(flatten)]

@@ -180,7 +180,7 @@ impl Fan {
         self.is_running = false;
     }
 
-    /// A subscriber here has one more message. All of them count for [`Fan::after_turn`].
+    /// A subscriber here has one more message. All of them count for [`Fan::poll_letters`].
     #[inline]
     pub(super) fn deliver(
         &mut self,
