@@ -243,7 +243,7 @@ fn of_the_same_server_none_is_called() {
 
 #[test]
 fn a_server_that_fails_is_named_and_not_counted() {
-    let bench = Bench::new("rounds = 3\nready_timeout = \"500ms\"\nrun_timeout = \"5s\"")
+    let bench = Bench::new("rounds = 3\nready_timeout = \"2s\"\nrun_timeout = \"5s\"")
         .server("plain", "plain")
         .server("ends", "ends")
         .server("never", "never")
@@ -259,7 +259,7 @@ fn a_server_that_fails_is_named_and_not_counted() {
     assert_eq!(scenario["bars"][0]["judgement"], "not measured");
     for (place, what) in [
         (1, "ended with code 3 instead of starting\n      | running 1 test\n      | no such option"),
-        (2, "did not start within 500ms: takes no connections"),
+        (2, "did not start within 2s: takes no connections"),
         (3, "answers an upgrade with \"HTTP/1.1 404 Not Found\""),
         (4, "ended with code 7 while it was measured\n"),
         (5, "met errors: "),
@@ -271,7 +271,8 @@ fn a_server_that_fails_is_named_and_not_counted() {
     }
     let warnings = strings(&scenario["warnings"]);
     assert!(
-        warnings.iter().any(|line| line.starts_with("dies: 2 runs failed") && line.contains("out of cheese"))
+        warnings.iter().any(|line| line.starts_with("dies: 2 runs failed") && line.contains("out of cheese")),
+        "{warnings:?}"
     );
     assert_eq!(scenario["servers"][0]["runs"].as_array().unwrap().len(), 3);
 }
