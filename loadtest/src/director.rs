@@ -58,6 +58,8 @@ pub(crate) struct Outcome {
 enum Goal {
     Started,
     Settled,
+    /// In `fanout`: when messages begin is known.
+    Met,
     Drained,
     Empty,
     Ended,
@@ -265,8 +267,13 @@ impl Director {
 
     /// The time of messages; in `churn`, of sessions.
     fn messages(&mut self) -> Result<(), Failure> {
-        let plan = Arc::clone(&self.plan);
-        let start_ns = now_ns();
+        let begin = self.begin_at(now_ns());
+        self.carry_out(begin)
+    }
+
+    /// A time of messages from then on.
+    fn begin_at(&self, start_ns: u64) -> Begin {
+        let plan = &self.plan;
         let measured_ns = start_ns + plan.warmup.as_nanos() as u64;
         let end_ns = measured_ns + plan.duration.as_nanos() as u64;
         let interval_ns = match (plan.load, plan.scenario) {
@@ -276,7 +283,13 @@ impl Director {
             (Load::Open { rate }, Scenario::Fanout(_)) => f64::from(self.publishers()) * 1e9 / rate,
             (Load::Open { rate }, _) => f64::from(self.at_start) * 1e9 / rate,
         };
-        self.order(|_| Command::Begin(Begin { start_ns, measured_ns, end_ns, interval_ns }));
+        Begin { start_ns, measured_ns, end_ns, interval_ns }
+    }
+
+    /// The time of messages, from its beginning to the last answer.
+    fn carry_out(&mut self, begin: Begin) -> Result<(), Failure> {
+        let Begin { start_ns, measured_ns, end_ns, .. } = begin;
+        self.order(|_| Command::Begin(begin));
         self.live.expect("warm-up", start_ns, end_ns);
         let mut goes_on = !self.wait(Goal::Drained, Some(measured_ns))?;
         self.start = self.sample();
@@ -378,7 +391,7 @@ impl Director {
         for (index, crew) in self.crew.iter_mut().enumerate() {
             let command = command(index as u32);
             // What comes of these two is what an earlier command asked for.
-            if !matches!(command, Command::Stop | Command::GiveUp | Command::Audience(_)) {
+            if !matches!(command, Command::Stop | Command::GiveUp) {
                 crew.reached = None;
             }
             // One that has died is not waited for.
@@ -476,6 +489,7 @@ impl Director {
                 crew.last_up_ns = last_up_ns;
                 crew.reached = Some(Goal::Settled);
             }
+            What::Met => crew.reached = Some(Goal::Met),
             What::Drained => crew.reached = Some(Goal::Drained),
             What::Empty => crew.reached = Some(Goal::Empty),
             What::Ended { parcel } => {

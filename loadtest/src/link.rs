@@ -9,15 +9,18 @@ use std::{
 use serde::{Deserialize, Serialize};
 use tidegate_io::{Wake, Waker};
 
-use crate::{fanout::Letter, tally::Parcel};
+use crate::{
+    fanout::Letter,
+    tally::{Parcel, Window},
+};
 
 /// What a worker is to do.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) enum Command {
     /// Bring up so many more sessions; [`What::Settled`] follows.
     Connect { more: u32 },
-    /// In `fanout`: subscribers of all workers, by topic.
-    Audience(Vec<u32>),
+    /// In `fanout`: subscribers of all workers, by topic, and the time of messages to come; [`What::Met`] follows.
+    Meet { audiences: Vec<u32>, begin: Begin },
     /// In `fanout`: what other workers tell this one.
     Mail(Vec<Letter>),
     /// The time of messages (in `churn`: of sessions); [`What::Drained`] follows.
@@ -45,6 +48,13 @@ pub(crate) struct Begin {
     pub(crate) interval_ns: f64,
 }
 
+impl Begin {
+    /// The time that is measured.
+    pub(crate) fn window(&self) -> Window {
+        Window { from_ns: self.measured_ns, until_ns: self.end_ns }
+    }
+}
+
 /// What a worker tells.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Note {
@@ -63,6 +73,8 @@ pub(crate) enum What {
     /// All sessions that were asked for are up, or failed: how many are up, when the last one came, and in `fanout`
     /// how many of them subscribe to each topic.
     Settled { open: u32, last_up_ns: u64, audience: Vec<u32> },
+    /// In `fanout`: who listens and what time is measured is known here.
+    Met,
     /// In `fanout`: what a worker of another process is to be told.
     Mail { to: usize, letters: Vec<Letter> },
     /// The time of messages is over, and nothing is awaited any more.

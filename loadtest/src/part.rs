@@ -219,15 +219,12 @@ mod tests {
 
     #[test]
     fn orders_and_notes_go_over_a_pipe() {
+        let begin =
+            crate::link::Begin { start_ns: 1, measured_ns: u64::MAX, end_ns: 3, interval_ns: 1e9 / 3.0 };
         let orders = [
             Command::Connect { more: 7 },
-            Command::Begin(crate::link::Begin {
-                start_ns: 1,
-                measured_ns: u64::MAX,
-                end_ns: 3,
-                interval_ns: 1e9 / 3.0,
-            }),
-            Command::Audience(vec![1, 2]),
+            Command::Begin(begin),
+            Command::Meet { audiences: vec![1, 2], begin },
             Command::Quit,
         ];
         for command in orders {

@@ -21,7 +21,7 @@ use tidegate_wire::{
 };
 
 use crate::{
-    random::{Random, mix, of_message},
+    random::{Random, STEP, mix, of_message},
     trace::Trace,
 };
 
@@ -207,9 +207,11 @@ impl Payloads {
     #[inline]
     pub(crate) fn size(&self, serial: u32, number: u64) -> usize {
         let Sizes { min, max } = self.sizes;
-        if min == max {
-            return min;
-        }
+        if min == max { min } else { self.varied_size(serial, number) }
+    }
+
+    fn varied_size(&self, serial: u32, number: u64) -> usize {
+        let Sizes { min, max } = self.sizes;
         let bits = of_message(self.salt ^ 1, serial, number);
         match &self.shape {
             Shape::Uniform => Sizes { min, max }.place(bits >> 32),
@@ -230,15 +232,10 @@ impl Payloads {
     /// Appends a message's payload to `out`.
     pub(crate) fn put_payload(&self, out: &mut Vec<u8>, message: &Message) {
         let size = self.size(message.serial, message.number);
+        let start = out.len();
+        out.resize(start + size, 0);
         let bits = of_message(self.salt, message.serial, message.number);
-        let mut front = [0; 64];
-        let mut at = self.put_fields(&mut front, message, size);
-        out.extend_from_slice(&front[..at]);
-        while at < size {
-            let count = (size - at).min(self.period);
-            out.extend_from_slice(self.fill(bits, at, count));
-            at += count;
-        }
+        self.put_masked(&mut out[start..], message, bits, [0; 4]);
     }
 
     /// Bytes of a message's frame.
@@ -255,31 +252,47 @@ impl Payloads {
         let bits = of_message(self.salt, message.serial, message.number);
         let mask = ((bits >> 32) as u32).to_le_bytes();
         let opcode = Opcode::from(self.kind_of(message.serial, message.number));
-        let mut front = [0; 64];
         let head = Head { fin: true, rsv1: false, opcode, len: size as u64, mask: Some(mask) };
-        let header = encode_header(&mut front, &head);
-        let fields = self.put_fields(&mut front[header..], message, size);
-        tidegate_simd::unmask(&mut front[header..header + fields], mask, 0);
-        let front = &front[..header + fields];
+        let whole = header_len(size, true) + size;
+        if from == 0 && whole <= out.len() {
+            let header = encode_header(out, &head);
+            self.put_masked(&mut out[header..whole], message, bits, mask);
+            return whole;
+        }
 
+        let mut front = [0; 64];
+        let header = encode_header(&mut front, &head);
+        let fields = self.put_fields(&mut front[header..], message, size, bits, mask);
+        let front = &front[..header + fields];
         let mut written = 0;
         if from < front.len() {
             written = (front.len() - from).min(out.len());
             out[..written].copy_from_slice(&front[from..from + written]);
         }
-        // Where in the payload the rest begins.
-        let mut at = (from + written).saturating_sub(header);
         if from + written < front.len() {
             return written;
         }
-        while at < size && written < out.len() {
-            let count = (size - at).min(out.len() - written).min(self.period);
-            let fill = self.fill(bits, at, count);
-            tidegate_simd::unmask_into(fill, &mut out[written..written + count], mask, at);
-            at += count;
-            written += count;
+        // Where in the payload the rest begins.
+        let at = from + written - header;
+        let count = (size - at).min(out.len() - written);
+        self.put_fill(&mut out[written..written + count], bits, mask, at);
+        written + count
+    }
+
+    /// Writes the whole payload of the message with these bits, masked.
+    #[inline]
+    fn put_masked(&self, out: &mut [u8], message: &Message, bits: u64, mask: [u8; 4]) {
+        let fields = self.put_fields(out, message, out.len(), bits, mask);
+        self.put_fill(&mut out[fields..], bits, mask, fields);
+    }
+
+    /// Fills `out` with what stands from `at` on in the payload of the message with these bits, masked.
+    #[inline]
+    fn put_fill(&self, out: &mut [u8], bits: u64, mask: [u8; 4], mut at: usize) {
+        for piece in out.chunks_mut(self.period) {
+            tidegate_simd::unmask_into(self.fill(bits, at, piece.len()), piece, mask, at);
+            at += piece.len();
         }
-        written
     }
 
     /// The session that a message says to be of; `None` where it cannot say that.
@@ -310,42 +323,46 @@ impl Payloads {
         // What came as the wrong kind is told apart from what is corrupt, where the kind is known beforehand.
         let kind = if self.is_mixed { kind } else { self.kind };
         let layout = layout(kind, payload.len());
-        let (number, due_ns, fields) = match layout {
+        let mut told = None;
+        let (number, fields) = match layout {
             Layout::Fields => {
                 let (fields, len) = fields_of(kind, payload).ok_or(Wrong::Corrupt(None))?;
                 let (owner, number, due_ns, check) = split(&fields);
-                if check != self.check(owner, number, due_ns) {
-                    return Err(Wrong::Corrupt(None));
-                }
-                if owner != serial {
-                    return Err(Wrong::Misdelivered);
-                }
-                (nearest(expected, u64::from(number), 32), Some(due_ns), len)
+                told = Some((owner, due_ns, check));
+                (nearest(expected, u64::from(number), 32), len)
             }
             Layout::Number => match kind {
                 Kind::Binary => {
                     let number = payload.first_chunk().map_or(0, |bytes| u32::from_le_bytes(*bytes));
-                    (nearest(expected, u64::from(number), 32), None, 4)
+                    (nearest(expected, u64::from(number), 32), 4)
                 }
                 Kind::Text => {
                     let number = sextets(&payload[..NUMBER_TEXT]).ok_or(Wrong::Corrupt(None))?;
-                    (nearest(expected, number, 32), None, NUMBER_TEXT)
+                    (nearest(expected, number, 32), NUMBER_TEXT)
                 }
             },
             Layout::Byte => match kind {
-                Kind::Binary => (nearest(expected, u64::from(payload[0]), 8), None, 1),
+                Kind::Binary => (nearest(expected, u64::from(payload[0]), 8), 1),
                 Kind::Text => {
                     let number = sextets(&payload[..1]).ok_or(Wrong::Corrupt(None))?;
-                    (nearest(expected, number, 6), None, 1)
+                    (nearest(expected, number, 6), 1)
                 }
             },
-            Layout::Empty => (expected, None, 0),
+            Layout::Empty => (expected, 0),
         };
-        let sure = (layout == Layout::Fields).then_some(number);
+        let bits = of_message(self.salt, told.map_or(serial, |(owner, ..)| owner), number);
+        if let Some((owner, due_ns, told_check)) = told {
+            if told_check != check(bits, due_ns) {
+                return Err(Wrong::Corrupt(None));
+            }
+            if owner != serial {
+                return Err(Wrong::Misdelivered);
+            }
+        }
+        let sure = told.map(|_| number);
         if payload.len() != self.size(serial, number) {
             return Err(Wrong::Corrupt(sure));
         }
-        let bits = of_message(self.salt, serial, number);
         let mut at = fields;
         while at < payload.len() {
             let count = (payload.len() - at).min(self.period);
@@ -354,7 +371,7 @@ impl Payloads {
             }
             at += count;
         }
-        Ok(Answer { number, due_ns })
+        Ok(Answer { number, due_ns: told.map(|(_, due_ns, _)| due_ns) })
     }
 
     /// A piece of the fill of the message with these bits, by its place in the payload.
@@ -365,29 +382,34 @@ impl Payloads {
         &self.table[start..start + count]
     }
 
-    /// Writes what stands before the fill, and returns its size.
-    fn put_fields(&self, out: &mut [u8], message: &Message, size: usize) -> usize {
+    /// Writes what stands before the fill of a payload of `size` bytes, masked, and returns how much that is.
+    #[inline]
+    fn put_fields(&self, out: &mut [u8], message: &Message, size: usize, bits: u64, mask: [u8; 4]) -> usize {
         // Numbers are written modulo what their field holds.
         let number = message.number as u32;
         let kind = self.kind_of(message.serial, message.number);
-        match (layout(kind, size), kind) {
-            (Layout::Fields, kind) => {
-                let check = self.check(message.serial, number, message.due_ns);
+        let len = match (layout(kind, size), kind) {
+            (Layout::Fields, Kind::Binary) => {
+                // Masked as words: the bytes, loaded again right after they are stored, would be waited for.
+                let check = check(bits, message.due_ns);
+                let key = u32::from_le_bytes(mask);
+                let (due_low, due_high) = (message.due_ns as u32, (message.due_ns >> 32) as u32);
+                for (field, word) in
+                    out.chunks_exact_mut(4).zip([message.serial, number, due_low, due_high, check])
+                {
+                    field.copy_from_slice(&(word ^ key).to_le_bytes());
+                }
+                return FIELDS;
+            }
+            (Layout::Fields, Kind::Text) => {
+                let check = check(bits, message.due_ns);
                 let mut fields = [0; FIELDS];
                 fields[..4].copy_from_slice(&message.serial.to_le_bytes());
                 fields[4..8].copy_from_slice(&number.to_le_bytes());
                 fields[8..16].copy_from_slice(&message.due_ns.to_le_bytes());
                 fields[16..].copy_from_slice(&check.to_le_bytes());
-                match kind {
-                    Kind::Binary => {
-                        out[..FIELDS].copy_from_slice(&fields);
-                        FIELDS
-                    }
-                    Kind::Text => {
-                        put_text(&mut out[..FIELDS_TEXT], &fields);
-                        FIELDS_TEXT
-                    }
-                }
+                put_text(&mut out[..FIELDS_TEXT], &fields);
+                FIELDS_TEXT
             }
             (Layout::Number, Kind::Binary) => {
                 out[..4].copy_from_slice(&number.to_le_bytes());
@@ -406,13 +428,17 @@ impl Payloads {
                 1
             }
             (Layout::Empty, _) => 0,
-        }
+        };
+        tidegate_simd::unmask(&mut out[..len], mask, 0);
+        len
     }
+}
 
-    #[inline]
-    fn check(&self, serial: u32, number: u32, due_ns: u64) -> u32 {
-        (of_message(self.salt ^ due_ns, serial, u64::from(number)) >> 32) as u32
-    }
+/// Of the bits of a message's session and number, and when it was due: a product with an odd number, so that each bit of
+/// either is seen in its upper half.
+#[inline]
+fn check(bits: u64, due_ns: u64) -> u32 {
+    ((bits ^ due_ns).wrapping_mul(STEP) >> 32) as u32
 }
 
 impl Sizes {

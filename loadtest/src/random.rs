@@ -7,7 +7,7 @@
 pub(crate) struct Random(u64);
 
 /// The golden ratio's fraction, the stream's step.
-const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
+pub(crate) const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
 
 impl Random {
     pub(crate) fn new(seed: u64) -> Self {

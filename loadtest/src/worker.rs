@@ -233,7 +233,7 @@ impl<B: Backend<Waker = Waker>> Worker<B> {
                 }
                 self.end_all(Session::close);
             }
-            Command::Audience(audiences) => self.meet(&audiences),
+            Command::Meet { audiences, begin } => self.meet(&audiences, &begin),
             Command::Mail(letters) => self.read_mail(letters),
             Command::Quit => {}
         }
@@ -241,7 +241,7 @@ impl<B: Backend<Waker = Waker>> Worker<B> {
 
     /// The time of messages begins.
     fn begin(&mut self, begin: &Begin) {
-        self.window = Window { from_ns: begin.measured_ns, until_ns: begin.end_ns };
+        self.window = begin.window();
         self.end_ns = begin.end_ns;
         self.awaiting = Awaiting::Drained;
         let closed = Traffic::Closed { depth: self.plan.depth };

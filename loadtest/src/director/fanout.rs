@@ -1,6 +1,6 @@
 //! The scenario `fanout`, and what its results are.
 
-use super::{Director, Goal};
+use super::{Director, Goal, now_ns};
 use crate::{
     fanout::{Echo, Fanout, Letter},
     fault::Fault,
@@ -8,6 +8,9 @@ use crate::{
     report::{FanoutReport, Spread},
     tally::Tally,
 };
+
+/// Within that time all workers are to know when messages begin. Where it is too short, more is taken.
+const LEAD_NS: u64 = 20_000_000;
 
 impl Director {
     /// Publishers and subscribers that are up, then their messages.
@@ -22,8 +25,19 @@ impl Director {
         let topics = 0..fanout.topics as usize;
         let all = |topic| self.crew.iter().filter_map(|crew| crew.audience.get(topic)).sum();
         let audiences: Vec<u32> = topics.map(all).collect();
-        self.order(|_| Command::Audience(audiences.clone()));
-        self.messages()
+        let mut lead_ns = LEAD_NS;
+        loop {
+            let begin = self.begin_at(now_ns() + lead_ns);
+            self.order(|_| Command::Meet { audiences: audiences.clone(), begin });
+            if !self.wait(Goal::Met, None)? {
+                return Ok(());
+            }
+            if now_ns() < begin.start_ns {
+                self.wait(Goal::Never, Some(begin.start_ns))?;
+                return if self.is_cut_short() { Ok(()) } else { self.carry_out(begin) };
+            }
+            lead_ns *= 2;
+        }
     }
 
     /// Publishers that are up.

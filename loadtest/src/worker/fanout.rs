@@ -45,12 +45,15 @@ impl<B: Backend<Waker = Waker>> Worker<B> {
         here
     }
 
-    /// The audience of each topic is known.
-    pub(super) fn meet(&mut self, audiences: &[u32]) {
+    /// The audience of each topic is known, and the time that is measured: what others publish may come here before this
+    /// worker itself begins.
+    pub(super) fn meet(&mut self, audiences: &[u32], begin: &Begin) {
+        self.window = begin.window();
         let publishers = self.publishers();
         if let Some(fan) = &mut self.fan {
             fan.begin(audiences, publishers.into_iter());
         }
+        self.tell(What::Met);
     }
 
     /// The time of messages begins.
