@@ -609,6 +609,24 @@ mod tests {
     }
 
     #[test]
+    fn whatever_a_server_sends_is_judged() {
+        let text = "0,3,text\n5,1,binary\n9,40,text\n9,7,binary";
+        let trace = Trace::parse(text, Kind::Text, 100, crate::trace::Start::Anywhere, true).unwrap();
+        let played = payloads(0, 0, Kind::Binary).with_trace(Arc::new(trace));
+        let mut random = Random::new(11);
+        for payloads in [played, payloads(0, 64, Kind::Binary), payloads(0, 64, Kind::Text)] {
+            for len in (0..48).cycle().take(5_000) {
+                let bytes: Vec<u8> = (0..len).map(|_| b'0' + (random.next() % 80) as u8).collect();
+                for kind in [Kind::Binary, Kind::Text] {
+                    let answer = payloads.read(random.next() as u32 & 0xff, 0, kind, &bytes);
+                    // Where it tells of no session, its number may be any; what is longer is never taken for ours.
+                    assert!(answer.is_err() || layout(kind, len) != Layout::Fields, "{bytes:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
     fn any_cut_of_a_frame_gives_the_same_bytes() {
         for kind in [Kind::Binary, Kind::Text] {
             for size in SIZES {
