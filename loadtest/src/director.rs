@@ -259,7 +259,7 @@ impl Director {
         self.wait(Goal::Settled, None)?;
         self.up = self.servers.look();
         self.at_start = self.open();
-        if self.signal.is_none() && self.at_start > 0 {
+        if !self.is_cut_short() && self.at_start > 0 {
             self.messages()?;
         }
         Ok(())
@@ -293,7 +293,7 @@ impl Director {
         self.live.expect("warm-up", start_ns, end_ns);
         let mut goes_on = !self.wait(Goal::Drained, Some(measured_ns))?;
         self.start = self.sample();
-        if goes_on && self.signal.is_none() {
+        if goes_on && !self.is_cut_short() {
             self.live.phase("measuring");
             goes_on = !self.wait(Goal::Drained, Some(end_ns))?;
         }
@@ -324,6 +324,9 @@ impl Director {
             }
             if !self.plan.pids.is_empty() {
                 self.wait(Goal::Never, Some(now_ns() + REST.as_nanos() as u64))?;
+                if self.is_cut_short() {
+                    return Ok(());
+                }
             }
             self.up = self.servers.look();
             let user_bytes = self.up.memory.map(|memory| memory.anonymous);
