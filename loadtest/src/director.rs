@@ -151,6 +151,7 @@ pub(crate) fn start_worker(
     let (plan, notes, board) = (Arc::clone(plan), notes.clone(), Arc::clone(switchboard));
     let work = move || {
         let (tell, orders) = (notes.clone(), Orders::default());
+        let _alarm = Alarm { worker: index, notes: notes.clone() };
         let result = match kind {
             Kind::Uring => Uring::new(&UringOptions { buffers: BUFFERS, ..UringOptions::default() })
                 .and_then(|uring| Worker::new(index, plan, uring, orders, notes, board, epoch_ns).run()),
@@ -168,6 +169,22 @@ pub(crate) fn start_worker(
         .spawn(work)
         .map_err(failed("cannot start a thread"))?;
     Ok(())
+}
+
+/// Tells of a thread that panics: without it all others would be waited for, for ever.
+struct Alarm {
+    worker: usize,
+    notes: Sender<Note>,
+}
+
+impl Drop for Alarm {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            let what = What::Failed(Failure(format!("thread {} has panicked", self.worker)));
+            // The director has ended: there is nobody to tell.
+            let _ = self.notes.send(Note { worker: self.worker, what });
+        }
+    }
 }
 
 /// A failure of the system, in words.
@@ -528,5 +545,25 @@ impl Director {
         while let Some(told) = self.seconds.poll_whole(self.live.phase_name(), now_ns(), &self.servers) {
             self.live.show(told, &self.tally.counts.faults, now_ns());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thread_that_panics_is_told_of() {
+        let (sender, notes) = mpsc::channel();
+        for panics in [false, true] {
+            let alarm = Alarm { worker: 3, notes: sender.clone() };
+            let work = move || {
+                let _alarm = alarm;
+                assert!(!panics, "on purpose");
+            };
+            assert_eq!(thread::spawn(work).join().is_err(), panics);
+        }
+        let note = notes.try_recv().unwrap();
+        assert!(note.worker == 3 && matches!(note.what, What::Failed(_)) && notes.try_recv().is_err());
     }
 }

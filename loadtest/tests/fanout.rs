@@ -63,11 +63,19 @@ fn sent(delivery: Delivery) -> Fate {
 
 /// Sends what comes on a path to all that are connected there.
 fn broadcaster(fate: impl Fn(Delivery, &AtomicU64) -> Fate + Send + Sync + 'static) -> Server {
+    keeper(Vec::new(), fate)
+}
+
+/// The same, and these payloads first to each that connects.
+fn keeper(
+    kept: Vec<Vec<u8>>,
+    fate: impl Fn(Delivery, &AtomicU64) -> Fate + Send + Sync + 'static,
+) -> Server {
     let rooms: Mutex<BTreeMap<String, Room>> = Mutex::default();
     let next = AtomicUsize::new(0);
     Server::raw(move |stream, deeds| {
         // Its peer may go at any time.
-        let _ = serve(stream, deeds, &rooms, next.fetch_add(1, Ordering::SeqCst), &fate);
+        let _ = serve(stream, deeds, &rooms, next.fetch_add(1, Ordering::SeqCst), &kept, &fate);
     })
 }
 
@@ -76,6 +84,7 @@ fn serve(
     deeds: &Arc<AtomicU64>,
     rooms: &Mutex<BTreeMap<String, Room>>,
     own: usize,
+    kept: &[Vec<u8>],
     fate: &impl Fn(Delivery, &AtomicU64) -> Fate,
 ) -> io::Result<()> {
     stream.set_nodelay(true)?;
@@ -98,6 +107,9 @@ fn serve(
     // It is there before it is told so: what is published from then on is for it too.
     rooms.lock().unwrap().entry(path.clone()).or_default().peers.insert(own, sender);
     stream.write_all(switching(&key).as_bytes())?;
+    for payload in kept {
+        stream.write_all(&encode(2, payload))?;
+    }
     let writer = thread::spawn(move || -> io::Result<()> {
         for (due, bytes) in receiver {
             thread::sleep(due.saturating_duration_since(Instant::now()));
@@ -356,6 +368,33 @@ fn a_subscriber_that_is_cut_counts_as_such_and_nothing_waits_for_it() {
         assert_eq!(count(&report, "lost"), published - 20, "{more}: {report:#}");
         // The victim's successor is another one, for which message 20 is over.
         assert_eq!(server.deeds(), 1);
+    }
+}
+
+#[test]
+fn what_a_server_kept_of_an_earlier_run_is_none_of_this_one() {
+    let heard = Arc::new(Mutex::new(Vec::new()));
+    let keeps = Arc::clone(&heard);
+    let first = broadcaster(move |delivery, _| {
+        if delivery.is_victim {
+            keeps.lock().unwrap().push(delivery.payload.clone());
+        }
+        sent(delivery)
+    });
+    for more in ["-R 200", "--depth 2 -t 2"] {
+        heard.lock().unwrap().clear();
+        let more = format!("{more} --seed 42");
+        assert_eq!(short(&first, &more).json()["errors"]["total"], 0);
+        let mut kept = std::mem::take(&mut *heard.lock().unwrap());
+        kept.truncate(50);
+        let count_kept = kept.len() as u64;
+        assert!(count_kept > 40);
+        // The same topics, the same bytes, but for when they were due.
+        let run = short(&keeper(kept, |delivery, _| sent(delivery)), &more);
+        let report = run.json();
+        assert_eq!((run.code(), run.errors("unexpected")), (0, 9 * count_kept), "{more}: {report:#}");
+        assert_eq!(report["errors"]["total"], 9 * count_kept, "{more}: {report:#}");
+        assert!(count(&report, "complete") > 40, "{more}: {report:#}");
     }
 }
 

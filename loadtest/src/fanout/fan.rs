@@ -108,6 +108,8 @@ pub(crate) struct Fan {
     /// Audiences are known, and sessions are not being closed: who ends now is lost.
     is_running: bool,
     is_over: bool,
+    /// What was due before then is of an earlier run; the end of time before messages may come at all.
+    since_ns: u64,
 }
 
 impl Fan {
@@ -127,6 +129,7 @@ impl Fan {
             freed: Vec::new(),
             is_running: false,
             is_over: false,
+            since_ns: u64::MAX,
         }
     }
 
@@ -157,13 +160,21 @@ impl Fan {
         self.is_running = true;
     }
 
-    /// Subscribers anywhere, by topic, and the publishers here that are up.
-    pub(crate) fn begin(&mut self, audiences: &[u32], publishers: impl Iterator<Item = (u32, Key)>) {
+    /// Subscribers anywhere, by topic, and the publishers here that are up. `since_ns`: before any message of this run
+    /// is due.
+    pub(crate) fn begin(
+        &mut self,
+        audiences: &[u32],
+        publishers: impl Iterator<Item = (u32, Key)>,
+        since_ns: u64,
+    ) {
+        self.since_ns = since_ns;
         for (home, publisher) in
             self.homes.iter_mut().zip((self.worker..).step_by(self.workers.max(1) as usize))
         {
             let audience = audiences.get(self.plan.topic(publisher) as usize).copied();
-            home.ledger = Ledger::new(audience.unwrap_or(0));
+            // Who was lost since all were counted is in the audience still.
+            home.ledger = home.ledger.opened_for(audience.unwrap_or(0));
         }
         for (publisher, key) in publishers {
             self.homes[(publisher / self.workers) as usize].key = Some(key);
@@ -178,6 +189,25 @@ impl Fan {
     /// Sessions end because they are to.
     pub(crate) fn close(&mut self) {
         self.is_running = false;
+    }
+
+    /// Whether anything can have been published.
+    #[inline]
+    pub(super) fn has_begun(&self) -> bool {
+        self.since_ns != u64::MAX
+    }
+
+    /// Whether a message of this run can have come here: a server may keep those of an earlier run with the same seed, and
+    /// deliver them at any time.
+    #[inline]
+    pub(super) fn may_come(&self, due_ns: u64) -> bool {
+        due_ns >= self.since_ns
+    }
+
+    /// Whether a subscriber here may have this message.
+    #[inline]
+    pub(super) fn may_have(&self, publisher: u32, number: u64) -> bool {
+        self.ledgers.get(publisher as usize).is_some_and(|ledger| ledger.may_have(number))
     }
 
     /// A subscriber here has one more message. All of them count for [`Fan::poll_letters`].
@@ -390,8 +420,8 @@ mod tests {
         let key = Key { index: 4, serial: 4 };
         home.seat(&[2]);
         other.seat(&[1]);
-        home.begin(&[3], std::iter::once((0, key)));
-        other.begin(&[3], std::iter::empty());
+        home.begin(&[3], std::iter::once((0, key)), 0);
+        other.begin(&[3], std::iter::empty(), 0);
         let (mut tally, mut far) = (Tally::new(), Tally::new());
         assert!(home.may_publish(0, 1));
         home.publish(0, 100);
@@ -417,5 +447,27 @@ mod tests {
         assert!((9_000..9_010).contains(&at[2]), "{at:?}");
         assert_eq!((all.counts.expected, all.counts.distinct, all.counts.complete), (3, 3, 1));
         assert_eq!((tally.latency.count(), far.latency.count()), (2, 1));
+    }
+
+    #[test]
+    fn who_is_lost_before_messages_begin_is_not_waited_for() {
+        let mut fan = one_worker(2);
+        fan.seat(&[2]);
+        let mut tally = Tally::new();
+        fan.lose(0, 0, u64::MAX, ALWAYS, &mut tally);
+        // Where not all heard of it in time, it is told again.
+        for _ in 0..2 {
+            fan.begin(&[2], std::iter::empty(), 0);
+        }
+        fan.publish(0, 100);
+        fan.published(0, 100, ALWAYS);
+        fan.deliver(0, 0, 100, 1_100, ALWAYS, &mut tally);
+        assert!(fan.is_settled(), "the other one has it");
+        assert_eq!(fan.parcel().counts.complete, 1);
+    }
+
+    fn one_worker(subscribers: u32) -> Fan {
+        let (adapter, echo) = (AdapterName::Broadcast, Echo::Any);
+        Fan::new(Fanout { publishers: 1, subscribers, topics: 1, adapter, echo }, 0, 1)
     }
 }

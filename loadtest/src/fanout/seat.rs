@@ -169,6 +169,10 @@ impl Seat {
             counts.in_window += 1;
             counts.bytes_in_window += payload.len() as u64;
         }
+        if !fan.has_begun() {
+            cx.tally.fault(Fault::Unexpected);
+            return;
+        }
         let payloads = &cx.rules.payloads;
         if kind != payloads.kind() {
             cx.tally.fault(Fault::WrongKind);
@@ -187,6 +191,10 @@ impl Seat {
                 cx.tally.fault(Fault::Misdelivered);
                 return;
             }
+            Ok(answer) if answer.due_ns.is_some_and(|due_ns| !fan.may_come(due_ns)) => {
+                cx.tally.fault(Fault::Unexpected);
+                return;
+            }
             Ok(answer) => (answer.number, answer.due_ns),
             Err(Wrong::Corrupt(Some(number))) if is_of_topic => {
                 cx.tally.fault(Fault::Corrupt);
@@ -198,6 +206,10 @@ impl Seat {
                 return;
             }
         };
+        if self.is_subscriber() && !fan.may_have(publisher, number) {
+            cx.tally.fault(Fault::Unexpected);
+            return;
+        }
         match self.tracks[plan.place(publisher)].take(number) {
             Receipt::First => {}
             Receipt::Late => cx.tally.fault(Fault::Reordered),
@@ -408,7 +420,7 @@ mod tests {
         let (mut publisher, mut subscriber) = (seat(Role::Publisher(0)), seat(Role::Subscriber(0)));
         let mut fan = Fan::new(plan, 0, 1);
         fan.seat(&[1]);
-        fan.begin(&[1], std::iter::empty());
+        fan.begin(&[1], std::iter::empty(), 0);
         let (mut tally, mut codecs) = (Tally::new(), Codecs::new(CodecLimits::default()));
         let mut spares = Spares::new(1 << 10);
         let mut cx = Context {

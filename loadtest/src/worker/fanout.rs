@@ -51,7 +51,7 @@ impl<B: Backend<Waker = Waker>> Worker<B> {
         self.window = begin.window();
         let publishers = self.publishers();
         if let Some(fan) = &mut self.fan {
-            fan.begin(audiences, publishers.into_iter());
+            fan.begin(audiences, publishers.into_iter(), self.epoch_ns);
         }
         self.tell(What::Met);
     }
