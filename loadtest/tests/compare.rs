@@ -350,6 +350,22 @@ fn all_processes_of_a_server_count_and_end() {
 }
 
 #[test]
+fn a_server_whose_processes_come_and_go_has_not_started() {
+    let exe = env::current_exe().unwrap();
+    let script = "while :; do sleep 0.03; done & exec \\\"$0\\\" serve --exact --ignored --nocapture";
+    let bench = Bench::new("rounds = 1\nready_timeout = \"2s\"")
+        .server_by("restless", "plain", &format!("[\"sh\", \"-c\", \"{script}\", \"{}\"]", exe.display()))
+        .scenario("s", SHORT, "");
+    let run = bench.run("");
+    assert_eq!(run.code(), 1, "{}", run.stderr);
+    assert!(
+        run.stderr.contains("did not start within 2s: its processes come and go"),
+        "{}",
+        run.stderr
+    );
+}
+
+#[test]
 fn ctrl_c_ends_it_with_the_results_so_far() {
     let bench = Bench::new("").server("plain", "plain").scenario("first", SHORT, "").scenario(
         "second",

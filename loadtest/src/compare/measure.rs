@@ -291,21 +291,21 @@ impl<'a> Bench<'a> {
                     return Ok(());
                 }
                 last = members;
-                thread::sleep(STEADY);
-                continue;
-            }
-            match probe(address, url, running.server.ready) {
-                Ok(()) => {
-                    is_ready = true;
-                    continue;
+                "its processes come and go".clone_into(&mut problem);
+            } else {
+                match probe(address, url, running.server.ready) {
+                    Ok(()) => {
+                        is_ready = true;
+                        continue;
+                    }
+                    Err(why) => problem = why.unwrap_or(problem),
                 }
-                Err(why) => problem = why.unwrap_or(problem),
             }
             if began.elapsed() > self.suite.ready_timeout {
                 let what = format!("did not start within {:?}: {problem}", self.suite.ready_timeout);
                 return Err(running.failed(what));
             }
-            thread::sleep(STARTING);
+            thread::sleep(if is_ready { STEADY } else { STARTING });
         }
     }
 
