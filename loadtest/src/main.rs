@@ -28,6 +28,7 @@ mod processes;
 mod random;
 mod report;
 mod schedule;
+mod sequence;
 mod session;
 mod signals;
 mod spectrum;

@@ -102,7 +102,7 @@ pub(crate) struct Sessions {
 pub(crate) struct Messages {
     /// That were due in the measured time and were answered: those that `latency` is of.
     pub(crate) answered: u64,
-    /// Answers that came in the measured time.
+    /// Answers that came in the measured time, each once, and were as they must be.
     pub(crate) received: u64,
     /// `received` for each second.
     pub(crate) rate_per_s: Option<f64>,
@@ -227,7 +227,7 @@ pub(crate) struct FanoutReport {
     /// Messages that were due in the measured time and were sent.
     pub(crate) published: u64,
     pub(crate) published_per_s: Option<f64>,
-    /// That came in the measured time, those to publishers among them.
+    /// To subscribers, each once, that came in the measured time and were as they must be.
     pub(crate) deliveries: u64,
     pub(crate) deliveries_per_s: Option<f64>,
     /// Of `published`: those that all subscribers got who were there, and those that were given up.

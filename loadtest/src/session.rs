@@ -27,12 +27,10 @@ use crate::{
     fault::Fault,
     payload::{Answer, Message, Payloads, Wrong},
     random::mix,
+    sequence::{Receipt, Sequence},
     tally::{Tally, Window},
     transport::SEALED_BYTES,
 };
-
-/// Messages further behind than this are not known to be missing any more.
-const REMEMBERED: u64 = 64;
 
 /// What a session may send now.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -154,10 +152,8 @@ pub(crate) struct Session {
     quota: u32,
     /// The number of the message to be sent next.
     next: u64,
-    /// The number of the answer that is awaited next, at most `next`.
-    expected: u64,
-    /// Bit n: message `expected - 1 - n` was passed over by its successors.
-    missing: u64,
+    /// The answers that came: the one awaited next is at most `next`.
+    answers: Sequence,
     /// When the message that was cut was due.
     cut_due_ns: u64,
     /// When message 0 is due; only in an open loop.
@@ -190,8 +186,7 @@ impl Session {
             owed: 0,
             quota: rules.messages.unwrap_or(u32::MAX),
             next: 0,
-            expected: 0,
-            missing: 0,
+            answers: Sequence::default(),
             cut_due_ns: 0,
             first_due_ns: 0,
             begun_ns,
@@ -515,7 +510,7 @@ impl Session {
 
     /// Messages that were sent and are not known to be answered or passed over.
     fn awaited(&self) -> u64 {
-        self.next - self.expected
+        self.next - self.answers.next()
     }
 
     /// Messages that it may begin to send now.
@@ -557,7 +552,7 @@ impl Session {
         }
         self.next += 1;
         if self.is_slow {
-            self.expected = self.next;
+            self.answers.pass(self.next);
         }
     }
 
@@ -673,10 +668,6 @@ impl Session {
         }
         let counts = &mut cx.tally.counts;
         counts.received += 1;
-        if cx.window.contains(cx.now_ns) {
-            counts.in_window += 1;
-            counts.bytes_in_window += payload.len() as u64;
-        }
         if self.compression.is_some() {
             counts.deflate.received_payload_bytes += payload.len() as u64;
         }
@@ -684,48 +675,56 @@ impl Session {
             return;
         }
         let payloads = &cx.rules.payloads;
-        if self.awaited() > 0 && !payloads.is_mixed() && payloads.kind() != kind {
-            cx.tally.fault(Fault::WrongKind);
-        }
-        let answer = payloads.read(self.serial, self.expected, kind, payload);
-        if let Ok(Answer { number, .. }) = answer
-            && payloads.is_mixed()
-            && payloads.kind_of(self.serial, number) != kind
-        {
+        let answer = payloads.read(self.serial, self.answers.next(), kind, payload);
+        let is_wrong_kind = if payloads.is_mixed() {
+            answer.is_ok_and(|answer| payloads.kind_of(self.serial, answer.number) != kind)
+        } else {
+            self.awaited() > 0 && payloads.kind() != kind
+        };
+        if is_wrong_kind {
             cx.tally.fault(Fault::WrongKind);
         }
         match answer {
-            Ok(answer) if answer.number < self.expected => self.late(answer.number, answer.due_ns, cx),
             Ok(answer) if answer.number < self.next => {
-                self.measure(answer.number, answer.due_ns, cx);
-                self.advance(answer.number, cx);
+                let is_first = self.take(answer.number, cx);
+                if is_first && !is_wrong_kind {
+                    self.accept(answer, payload.len(), cx);
+                }
             }
             Err(Wrong::Misdelivered) => cx.tally.fault(Fault::Misdelivered),
             Ok(_) | Err(Wrong::Corrupt(_)) if self.awaited() == 0 => cx.tally.fault(Fault::Unexpected),
             // Which one it was meant to be cannot be known unless its number is sure.
             Ok(_) | Err(Wrong::Corrupt(None)) => {
                 cx.tally.fault(Fault::Corrupt);
-                self.advance(self.expected, cx);
+                self.take(self.answers.next(), cx);
             }
             Err(Wrong::Corrupt(Some(number))) => {
                 cx.tally.fault(Fault::Corrupt);
-                if (self.expected..self.next).contains(&number) {
-                    self.advance(number, cx);
+                if (self.answers.next()..self.next).contains(&number) {
+                    self.take(number, cx);
                 }
             }
         }
         self.close_after_last(cx);
     }
 
-    /// Takes the time of an answer.
+    /// Counts an answer that is what it must be and had not come before, and takes its time.
     #[inline]
-    fn measure(&mut self, number: u64, told_ns: Option<u64>, cx: &mut Context<'_>) {
-        let due_ns = match (told_ns, cx.traffic) {
+    fn accept(&mut self, Answer { number, due_ns }: Answer, bytes: usize, cx: &mut Context<'_>) {
+        if cx.window.contains(cx.now_ns) {
+            cx.tally.counts.in_window += 1;
+            cx.tally.counts.bytes_in_window += bytes as u64;
+        }
+        let due_ns = match (due_ns, cx.traffic) {
             (Some(due_ns), _) => due_ns,
             (None, Traffic::Open { .. } | Traffic::Replay) => self.due_ns(number, 0, cx.traffic, cx.rules),
-            (None, Traffic::Off | Traffic::Closed { .. }) if self.stamps.is_empty() => return,
             (None, Traffic::Off | Traffic::Closed { .. }) => {
-                self.stamps[(number % self.stamps.len() as u64) as usize]
+                let places = self.stamps.len() as u64;
+                // Of one that is further behind the place is another's by now.
+                if self.next - number > places {
+                    return;
+                }
+                self.stamps[(number % places) as usize]
             }
         };
         if cx.window.contains(due_ns) {
@@ -734,36 +733,25 @@ impl Session {
         }
     }
 
-    /// All up to `number` are behind it; those that were passed over are missing.
+    /// Message `number` is answered; whether it was not before.
     #[inline]
-    fn advance(&mut self, number: u64, cx: &mut Context<'_>) {
-        let gap = number - self.expected;
-        let shift = gap + 1;
-        let lost = if shift < REMEMBERED {
-            let forgotten = self.missing >> (REMEMBERED - shift);
-            self.missing = self.missing << shift | ((1 << shift) - 2);
-            u64::from(forgotten.count_ones())
-        } else {
-            let forgotten = u64::from(self.missing.count_ones()) + gap - (REMEMBERED - 1);
-            self.missing = !1;
-            forgotten
-        };
-        if lost > 0 {
-            cx.tally.counts.faults.add(Fault::Lost, lost);
-        }
-        self.expected = number + 1;
-        self.progress_ns = cx.now_ns;
-    }
-
-    /// An answer to a message that is behind.
-    fn late(&mut self, number: u64, told_ns: Option<u64>, cx: &mut Context<'_>) {
-        let back = self.expected - 1 - number;
-        if back < REMEMBERED && self.missing & 1 << back != 0 {
-            self.missing &= !(1 << back);
-            cx.tally.fault(Fault::Reordered);
-            self.measure(number, told_ns, cx);
-        } else {
-            cx.tally.fault(Fault::Duplicate);
+    fn take(&mut self, number: u64, cx: &mut Context<'_>) -> bool {
+        match self.answers.take(number) {
+            Receipt::First { lost } => {
+                if lost > 0 {
+                    cx.tally.counts.faults.add(Fault::Lost, lost);
+                }
+                self.progress_ns = cx.now_ns;
+                true
+            }
+            Receipt::Late => {
+                cx.tally.fault(Fault::Reordered);
+                true
+            }
+            Receipt::Again => {
+                cx.tally.fault(Fault::Duplicate);
+                false
+            }
         }
     }
 
@@ -817,7 +805,7 @@ impl Session {
             seat.handle_end(cx);
         }
         let faults = &mut cx.tally.counts.faults;
-        faults.add(Fault::Lost, u64::from(self.missing.count_ones()));
+        faults.add(Fault::Lost, u64::from(self.answers.missing()));
         faults.add(Fault::Unanswered, self.awaited());
         faults.add(Fault::Unsent, u64::from(self.owed));
     }

@@ -36,9 +36,9 @@ impl Window {
 /// Counts.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Counts {
-    /// Messages that came.
+    /// Messages that came, whatever they were.
     pub(crate) received: u64,
-    /// Of them, in the measured time.
+    /// Of them, in the measured time, those that are what they must be and had not come before.
     pub(crate) in_window: u64,
     /// Their bytes of payload.
     pub(crate) bytes_in_window: u64,

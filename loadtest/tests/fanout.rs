@@ -297,6 +297,9 @@ fn doubled_deliveries_are_duplicates() {
     assert_eq!(run.errors("duplicate"), server.deeds(), "{}", run.stdout);
     assert_eq!(run.json()["errors"]["total"], server.deeds(), "{}", run.stdout);
     assert_eq!(count(&run.json(), "duplicate"), server.deeds());
+    // Neither they nor what the publisher hears make a rate.
+    let (deliveries, expected) = (count(&run.json(), "deliveries"), count(&run.json(), "expected"));
+    assert!(deliveries > 0 && deliveries <= expected, "{}", run.stdout);
 }
 
 #[test]

@@ -12,31 +12,12 @@ use crate::{
     fault::Fault,
     payload::{Message, Wrong},
     random::of_message,
+    sequence::{Receipt, Sequence},
     session::Context,
 };
 
 /// Bytes that wait for being sent, from which on what is due waits as a number.
 const OUTBOX_BYTES: usize = 256 << 10;
-/// Numbers further behind than this are not known to be missing any more.
-const REMEMBERED: u64 = 64;
-
-/// What a subscriber has of a publisher.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Track {
-    /// The number after the greatest one.
-    next: u64,
-    /// Bit n: message `next - 1 - n` was passed over.
-    missing: u64,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Receipt {
-    First,
-    /// The first one, but after later ones.
-    Late,
-    Again,
-}
-
 /// Frames that wait for being sent.
 #[derive(Debug, Default)]
 struct Outbox {
@@ -55,7 +36,7 @@ pub(crate) struct Seat {
     role: Role,
     topic: u32,
     /// By the publisher's place in its topic.
-    tracks: Box<[Track]>,
+    tracks: Box<[Sequence]>,
     /// The server has not confirmed the subscription.
     awaits_subscription: bool,
     outbox: Outbox,
@@ -74,7 +55,7 @@ impl Seat {
         Self {
             role,
             topic,
-            tracks: vec![Track::default(); tracks].into(),
+            tracks: vec![Sequence::default(); tracks].into(),
             awaits_subscription: false,
             outbox: Outbox::default(),
             number: 0,
@@ -163,18 +144,14 @@ impl Seat {
             }
             Incoming::Aside => return,
         };
-        let counts = &mut cx.tally.counts;
-        counts.received += 1;
-        if cx.window.contains(cx.now_ns) {
-            counts.in_window += 1;
-            counts.bytes_in_window += payload.len() as u64;
-        }
+        cx.tally.counts.received += 1;
         if !fan.has_begun() {
             cx.tally.fault(Fault::Unexpected);
             return;
         }
         let payloads = &cx.rules.payloads;
-        if kind != payloads.kind() {
+        let is_wrong_kind = kind != payloads.kind();
+        if is_wrong_kind {
             cx.tally.fault(Fault::WrongKind);
         }
         let plan = &rules.plan;
@@ -185,7 +162,7 @@ impl Seat {
         };
         // Of another topic: as if it were the first of all.
         let is_of_topic = plan.topic(publisher) == self.topic;
-        let expected = if is_of_topic { self.tracks[plan.place(publisher)].next } else { 0 };
+        let expected = if is_of_topic { self.tracks[plan.place(publisher)].next() } else { 0 };
         let (number, due_ns) = match payloads.read(publisher, expected, kind, payload) {
             Ok(_) if !is_of_topic => {
                 cx.tally.fault(Fault::Misdelivered);
@@ -211,7 +188,7 @@ impl Seat {
             return;
         }
         match self.tracks[plan.place(publisher)].take(number) {
-            Receipt::First => {}
+            Receipt::First { .. } => {}
             Receipt::Late => cx.tally.fault(Fault::Reordered),
             Receipt::Again => {
                 cx.tally.fault(Fault::Duplicate);
@@ -219,10 +196,14 @@ impl Seat {
             }
         }
         match (self.role, due_ns) {
-            (Role::Subscriber(_), Some(due_ns)) => {
+            (Role::Subscriber(_), Some(due_ns)) if !is_wrong_kind => {
+                if cx.window.contains(cx.now_ns) {
+                    cx.tally.counts.in_window += 1;
+                    cx.tally.counts.bytes_in_window += payload.len() as u64;
+                }
                 fan.deliver(publisher, number, due_ns, cx.now_ns, cx.window, cx.tally);
             }
-            (Role::Subscriber(_), None) => {
+            (Role::Subscriber(_), Some(_) | None) => {
                 fan.counts.garbled += 1;
                 fan.lose(publisher, number, number + 1, cx.window, cx.tally);
             }
@@ -242,7 +223,7 @@ impl Seat {
         if let Role::Subscriber(topic) = self.role {
             let plan: Fanout = *fan.plan();
             for (publisher, track) in plan.publishers_of(topic).zip(&self.tracks) {
-                fan.lose(publisher, track.next, u64::MAX, cx.window, cx.tally);
+                fan.lose(publisher, track.next(), u64::MAX, cx.window, cx.tally);
             }
         }
     }
@@ -309,24 +290,6 @@ impl Seat {
     }
 }
 
-impl Track {
-    #[inline]
-    fn take(&mut self, number: u64) -> Receipt {
-        if number >= self.next {
-            let shift = number - self.next + 1;
-            self.missing = if shift < REMEMBERED { self.missing << shift | ((1 << shift) - 2) } else { !1 };
-            self.next = number + 1;
-            return Receipt::First;
-        }
-        let back = self.next - 1 - number;
-        if back < REMEMBERED && self.missing & 1 << back != 0 {
-            self.missing &= !(1 << back);
-            return Receipt::Late;
-        }
-        Receipt::Again
-    }
-}
-
 /// A masked frame.
 fn put_frame(out: &mut Vec<u8>, opcode: Opcode, payload: &[u8], mask: [u8; 4]) {
     let mut front = [0; 16];
@@ -354,15 +317,6 @@ mod tests {
         session::{Rules, Traffic},
         tally::{Tally, Window},
     };
-
-    #[test]
-    fn receipts_are_told_apart_by_their_numbers() {
-        let mut track = Track::default();
-        let mut take = |numbers: &[u64]| numbers.iter().map(|n| track.take(*n)).collect::<Vec<_>>();
-        use Receipt::{Again, First, Late};
-        assert_eq!(take(&[0, 1, 1, 4, 2, 2, 3, 0]), [First, First, Again, First, Late, Again, Late, Again]);
-        assert_eq!(take(&[200, 199, 137, 136]), [First, Late, Late, Again]);
-    }
 
     /// A protocol with envelopes, and confirmed subscriptions.
     #[derive(Debug)]
