@@ -99,6 +99,17 @@ pub(crate) struct Context<'a> {
     pub(crate) fan: Option<&'a mut Fan>,
 }
 
+impl Context<'_> {
+    /// How late a message of an open loop was handed to the kernel. Until `blocked_ns` the server held its session up:
+    /// what was due by then did not wait for this program.
+    #[inline]
+    pub(crate) fn record_lag(&mut self, due_ns: u64, sent_ns: u64, blocked_ns: u64) {
+        if due_ns >= blocked_ns && self.window.contains(due_ns) {
+            self.tally.lag.record(sent_ns.saturating_sub(due_ns));
+        }
+    }
+}
+
 /// Where a session stands, for whoever counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stage {
@@ -365,7 +376,7 @@ impl Session {
                 self.progress_ns = sent_ns;
             }
             if seat.is_cut() {
-                left = seat.handle_sent(left, sent_ns, cx);
+                left = seat.handle_sent(left, sent_ns, self.blocked_ns, cx);
             }
         }
         for control in [&mut self.pong, &mut self.close] {
@@ -380,7 +391,7 @@ impl Session {
             }
         }
         if let Some(seat) = &mut self.seat {
-            seat.handle_sent(left, sent_ns, cx);
+            seat.handle_sent(left, sent_ns, self.blocked_ns, cx);
             return;
         }
         while left > 0 {
@@ -537,9 +548,7 @@ impl Session {
     #[inline]
     fn message_sent(&mut self, due_ns: u64, sent_ns: u64, cx: &mut Context<'_>) {
         if cx.traffic.is_open_loop() {
-            if due_ns >= self.blocked_ns && cx.window.contains(due_ns) {
-                cx.tally.lag.record(sent_ns.saturating_sub(due_ns));
-            }
+            cx.record_lag(due_ns, sent_ns, self.blocked_ns);
         } else {
             self.stamp(due_ns, cx.rules);
             if self.awaited() == 0 {

@@ -35,7 +35,7 @@ pub(crate) struct FanCounts {
     pub(crate) published_in_window: u64,
     /// Of these, those that all got, who were not lost,
     pub(crate) complete: u64,
-    /// and those that were given up.
+    /// and those that were given up, or that nobody was left for.
     pub(crate) incomplete: u64,
     /// Deliveries that are owed for `published`.
     pub(crate) expected: u64,
@@ -85,6 +85,8 @@ impl FanParcel {
 struct Home {
     key: Option<Key>,
     ledger: Ledger,
+    /// Messages that the kernel took: those with lesser numbers.
+    published: u64,
 }
 
 /// A worker's part of the fan-out.
@@ -250,10 +252,14 @@ impl Fan {
 
     /// The kernel took a message of a publisher here.
     pub(super) fn published(&mut self, publisher: u32, due_ns: u64, window: Window) {
+        let home = &mut self.homes[(publisher / self.workers) as usize];
+        let is_measured = window.contains(due_ns);
         self.counts.published += 1;
-        self.counts.published_in_window += u64::from(window.contains(due_ns));
-        let audience = self.homes[(publisher / self.workers) as usize].ledger.audience();
-        self.counts.expected += u64::from(audience);
+        self.counts.published_in_window += u64::from(is_measured);
+        // It may have been given up while it waited for being sent.
+        self.counts.incomplete += u64::from(is_measured && home.ledger.is_behind(home.published));
+        self.counts.expected += u64::from(home.ledger.audience());
+        home.published += 1;
     }
 
     /// Letters for publishers here.
@@ -268,9 +274,9 @@ impl Fan {
         let before_ns = now_ns.saturating_sub(timeout_ns);
         for home in &mut self.homes {
             let before = home.ledger.open();
-            let incomplete = &mut self.counts.incomplete;
+            let (incomplete, published) = (&mut self.counts.incomplete, home.published);
             home.ledger.give_up(before_ns, |reached| {
-                *incomplete += u64::from(window.contains(reached.due_ns));
+                *incomplete += u64::from(reached.number < published && window.contains(reached.due_ns));
             });
             if home.ledger.open() < before {
                 self.freed.extend(home.key);
@@ -364,6 +370,8 @@ impl Fan {
                 publisher
             }
         };
+        let home = &self.homes[(publisher / self.workers) as usize];
+        let (key, published) = (home.key, home.published);
         for mut reached in whole {
             if window.contains(reached.due_ns) {
                 match reached.times() {
@@ -373,11 +381,11 @@ impl Fan {
                             all.record(at_ns.saturating_sub(reached.due_ns));
                         }
                     }
-                    None => self.counts.incomplete += 1,
+                    None => self.counts.incomplete += u64::from(reached.number < published),
                 }
             }
             self.keep(std::mem::take(&mut reached.runs));
-            self.freed.extend(self.homes[(publisher / self.workers) as usize].key);
+            self.freed.extend(key);
         }
     }
 
@@ -464,6 +472,29 @@ mod tests {
         fan.deliver(0, 0, 100, 1_100, ALWAYS, &mut tally);
         assert!(fan.is_settled(), "the other one has it");
         assert_eq!(fan.parcel().counts.complete, 1);
+    }
+
+    #[test]
+    fn what_was_not_sent_is_not_incomplete() {
+        let mut fan = one_worker(1);
+        fan.seat(&[1]);
+        fan.begin(&[1], std::iter::empty(), 0);
+        let mut tally = Tally::new();
+        for due_ns in [100, 200, 300] {
+            fan.publish(0, due_ns);
+        }
+        fan.published(0, 100, ALWAYS);
+        fan.give_up(1_000, 0, ALWAYS, &mut tally);
+        assert_eq!(fan.parcel().counts.incomplete, 1, "two wait for being sent");
+        fan.published(0, 200, ALWAYS);
+        assert_eq!(fan.parcel().counts.incomplete, 1, "nobody counts what comes of it any more");
+        // And one that nobody is left for.
+        fan.publish(0, 2_000);
+        fan.lose(0, 3, u64::MAX, ALWAYS, &mut tally);
+        assert!(fan.is_settled() && fan.parcel().counts.incomplete == 0);
+        fan.published(0, 300, ALWAYS);
+        fan.published(0, 2_000, ALWAYS);
+        assert_eq!(fan.parcel().counts.incomplete, 2);
     }
 
     fn one_worker(subscribers: u32) -> Fan {

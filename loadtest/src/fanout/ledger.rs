@@ -67,6 +67,14 @@ impl Ledger {
         self.open
     }
 
+    /// Whether a message was given out or given up.
+    pub(super) fn is_behind(&self, number: u64) -> bool {
+        match number.checked_sub(self.base) {
+            None => true,
+            Some(place) => self.slots.get(place as usize).is_some_and(|slot| slot.is_done),
+        }
+    }
+
     /// A ledger for that audience, without those of it that have been lost before now.
     pub(super) fn opened_for(&self, audience: u32) -> Self {
         Self { audience, gone: self.gone, ..Self::default() }

@@ -108,7 +108,14 @@ impl Seat {
     }
 
     /// The kernel took so many bytes, of which some may be what follows the outbox: that count is returned.
-    pub(crate) fn handle_sent(&mut self, count: usize, sent_ns: u64, cx: &mut Context<'_>) -> usize {
+    /// `blocked_ns`: until when the server took none.
+    pub(crate) fn handle_sent(
+        &mut self,
+        count: usize,
+        sent_ns: u64,
+        blocked_ns: u64,
+        cx: &mut Context<'_>,
+    ) -> usize {
         let outbox = &mut self.outbox;
         let taken = count.min(outbox.bytes.len() - outbox.sent);
         outbox.sent += taken;
@@ -119,8 +126,8 @@ impl Seat {
             outbox.whole = end;
             if let (Role::Publisher(publisher), Some(fan)) = (self.role, &mut cx.fan) {
                 fan.published(publisher, due_ns, cx.window);
-                if self.schedule.is_some() && cx.window.contains(due_ns) {
-                    cx.tally.lag.record(sent_ns.saturating_sub(due_ns));
+                if self.schedule.is_some() {
+                    cx.record_lag(due_ns, sent_ns, blocked_ns);
                 }
             }
         }
@@ -391,7 +398,7 @@ mod tests {
         assert!(subscriber.awaits_subscription() && subscriber.is_busy());
         assert_eq!(unmasked(subscriber.outgoing()), b"sub t00000abc_0");
         let len = subscriber.outgoing().len();
-        assert_eq!(subscriber.handle_sent(len + 3, 5_000, &mut cx), 3);
+        assert_eq!(subscriber.handle_sent(len + 3, 5_000, 0, &mut cx), 3);
         subscriber.handle_message(Kind::Text, b"welcome", &mut cx);
         assert!(subscriber.awaits_subscription());
         subscriber.handle_message(Kind::Text, b"ok", &mut cx);
@@ -401,17 +408,26 @@ mod tests {
         let sent = unmasked(publisher.outgoing());
         let payload = sent.strip_prefix(b"pub t00000abc_0 ").unwrap();
         assert!(!publisher.is_cut() && publisher.unsent() == 1);
-        assert_eq!(publisher.handle_sent(3, 5_000, &mut cx), 0);
+        assert_eq!(publisher.handle_sent(3, 5_000, 0, &mut cx), 0);
         assert!(publisher.is_cut());
         cx.now_ns = 6_000;
         subscriber.handle_message(Kind::Binary, &[b"m", payload].concat(), &mut cx);
         let len = publisher.outgoing().len();
-        assert_eq!(publisher.handle_sent(len, 6_000, &mut cx), 0);
+        assert_eq!(publisher.handle_sent(len, 6_000, 0, &mut cx), 0);
         // In a closed loop the next one follows.
         assert!(!publisher.is_cut() && publisher.unsent() == 1);
-        assert_eq!((tally.counts.received, tally.counts.faults.total()), (1, 0));
-        assert_eq!((tally.counts.answered, tally.latency.count()), (1, 1));
-        let counts = fan.parcel().counts;
+        assert_eq!((cx.tally.counts.received, cx.tally.counts.faults.total()), (1, 0));
+        assert_eq!((cx.tally.counts.answered, cx.tally.latency.count()), (1, 1));
+        let counts = cx.fan.as_mut().unwrap().parcel().counts;
         assert_eq!((counts.published, counts.expected, counts.distinct, counts.complete), (1, 1, 1, 1));
+
+        // Until 6,500 the server took nothing: what was due by then did not wait for this program.
+        for (due_ns, lags) in [(6_400, 0), (6_600, 1)] {
+            publisher.begin(due_ns, 0.0);
+            publisher.owe(&mut cx);
+            let len = publisher.outgoing().len();
+            assert_eq!(publisher.handle_sent(len, 7_000, 6_500, &mut cx), 0);
+            assert_eq!(cx.tally.lag.count(), lags);
+        }
     }
 }
