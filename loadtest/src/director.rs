@@ -76,6 +76,8 @@ struct Crew {
     /// The last goal that it has reached.
     reached: Option<Goal>,
     open: u32,
+    /// Sessions that it had lost when all were up.
+    lost: u64,
     last_up_ns: u64,
     /// In `fanout`: its subscribers, by topic.
     audience: Vec<u32>,
@@ -503,9 +505,10 @@ impl Director {
                 crew.reached = Some(Goal::Started);
             }
             What::Mail { to, letters } => self.relay(to, letters),
-            What::Settled { open, last_up_ns, audience } => {
+            What::Settled { open, lost, last_up_ns, audience } => {
                 crew.audience = audience;
                 crew.open = open;
+                crew.lost = lost;
                 crew.last_up_ns = last_up_ns;
                 crew.reached = Some(Goal::Settled);
             }

@@ -59,11 +59,13 @@ pub(crate) enum Fault {
     Unsent,
     /// The server did not answer a Close in time.
     CloseTimeout,
+    /// The server ended the connection instead of answering a Close.
+    CloseCut,
 }
 
 impl Fault {
     /// All kinds, in the order of their numbers.
-    pub(crate) const ALL: [Self; 27] = [
+    pub(crate) const ALL: [Self; 28] = [
         Self::ConnectRefused,
         Self::ConnectTimeout,
         Self::ConnectFailed,
@@ -91,6 +93,7 @@ impl Fault {
         Self::Unanswered,
         Self::Unsent,
         Self::CloseTimeout,
+        Self::CloseCut,
     ];
 
     /// Its name in JSON and in `--assert`.
@@ -123,6 +126,7 @@ impl Fault {
             Self::Unanswered => "unanswered",
             Self::Unsent => "unsent",
             Self::CloseTimeout => "close_timeout",
+            Self::CloseCut => "close_cut",
         }
     }
 }
@@ -167,6 +171,6 @@ mod tests {
             faults.add(fault, place as u64);
         }
         assert_eq!(faults.met().count(), Fault::ALL.len() - 1);
-        assert_eq!(faults.total(), (0..27).sum::<u64>());
+        assert_eq!(faults.total(), (0..28).sum::<u64>());
     }
 }

@@ -316,7 +316,8 @@ impl Session {
     pub(crate) fn handle_eof(&mut self, cx: &mut Context<'_>) {
         let fault = match self.state {
             State::Connecting | State::Handshake(_) => Some(Fault::HandshakeClosed),
-            State::Open | State::Closing { answered: false } => Some(Fault::Eof),
+            State::Open => Some(Fault::Eof),
+            State::Closing { answered: false } => Some(Fault::CloseCut),
             State::Closing { answered: true } | State::Ended => None,
         };
         self.end(fault, cx);
@@ -326,7 +327,8 @@ impl Session {
     pub(crate) fn handle_broken(&mut self, cx: &mut Context<'_>) {
         let fault = match self.state {
             State::Connecting | State::Handshake(_) => Some(Fault::HandshakeClosed),
-            State::Open | State::Closing { answered: false } => Some(Fault::Reset),
+            State::Open => Some(Fault::Reset),
+            State::Closing { answered: false } => Some(Fault::CloseCut),
             State::Closing { answered: true } | State::Ended => None,
         };
         self.end(fault, cx);
@@ -781,6 +783,7 @@ impl Session {
             // RFC 6455 §7.1.5: 1005 stands for none.
             *cx.tally.counts.close_codes.entry(close.code.map_or(1005, u16::from)).or_default() += 1;
             cx.tally.fault(Fault::Closed);
+            cx.tally.counts.lost += u64::from(self.stage() == Stage::Open);
             self.send_close(close.code, true, cx);
         }
         self.progress_ns = cx.now_ns;
@@ -797,6 +800,7 @@ impl Session {
         if matches!(self.state, State::Ended) {
             return;
         }
+        let was_open = self.stage() == Stage::Open;
         self.state = State::Ended;
         self.decoder.abandon(cx.codecs);
         if let Some(compression) = self.compression.take() {
@@ -808,6 +812,7 @@ impl Session {
         }
         if let Some(fault) = fault {
             cx.tally.fault(fault);
+            cx.tally.counts.lost += u64::from(was_open);
         }
         if let Some(mut seat) = self.seat.take() {
             cx.tally.counts.faults.add(Fault::Unsent, seat.unsent());

@@ -52,6 +52,8 @@ pub(crate) struct Counts {
     pub(crate) closed: u64,
     /// Of them, in the measured time.
     pub(crate) closed_in_window: u64,
+    /// Sessions that were up and ended although nobody here wanted them to.
+    pub(crate) lost: u64,
     /// Pings that were answered.
     pub(crate) pings: u64,
     /// Sessions that did not read and were ended by the server.
@@ -80,6 +82,7 @@ impl Counts {
         self.opened_in_window += other.opened_in_window;
         self.closed += other.closed;
         self.closed_in_window += other.closed_in_window;
+        self.lost += other.lost;
         self.pings += other.pings;
         self.slow_ended += other.slow_ended;
         self.system_calls += other.system_calls;

@@ -102,6 +102,8 @@ pub(crate) struct Worker<B: Backend> {
     /// Sessions that are coming up, and that are up.
     pending: u32,
     open: u32,
+    /// Sessions that were lost, as far as they were told of.
+    lost: u64,
     system_calls: u64,
     events: Vec<Event<B::Socket>>,
     remainders: Vec<Remainder>,
@@ -157,6 +159,7 @@ impl<B: Backend<Waker = Waker>> Worker<B> {
             awaiting: Awaiting::Nothing,
             pending: 0,
             open: 0,
+            lost: 0,
             system_calls: 0,
             events: Vec::new(),
             remainders: Vec::new(),
@@ -500,6 +503,7 @@ impl<B: Backend<Waker = Waker>> Worker<B> {
             Awaiting::Settled => What::Settled {
                 audience: self.take_seats(),
                 open: self.open,
+                lost: self.lost + self.tally.counts.lost,
                 last_up_ns: self.origin.last_up_ns(),
             },
             Awaiting::Empty => What::Empty,
@@ -532,6 +536,7 @@ impl<B: Backend<Waker = Waker>> Worker<B> {
         let system_calls = self.backend.counters().system_calls;
         self.tally.counts.system_calls = system_calls - self.system_calls;
         self.system_calls = system_calls;
+        self.lost += self.tally.counts.lost;
         let mut parcel = self.tally.take();
         parcel.fan = self.fan.as_mut().map(|fan| Box::new(fan.parcel()));
         Box::new(parcel)

@@ -402,7 +402,8 @@ fn text_of(text: &str, names: &Names, unknown: Unknown) -> String {
 fn errors(report: &Value) -> Option<String> {
     let kinds = report.pointer("/errors/by_kind")?.as_object()?;
     let is_churn = report.get("scenario").is_some_and(|scenario| scenario == "churn");
-    let kinds = kinds.iter().filter(|(kind, _)| is_churn || *kind != "close_timeout");
+    let comes_behind = |kind: &str| ["close_timeout", "close_cut"].contains(&kind);
+    let kinds = kinds.iter().filter(|(kind, _)| is_churn || !comes_behind(kind));
     let met: Vec<String> = kinds.map(|(kind, count)| format!("{kind} {count}")).collect();
     (!met.is_empty()).then(|| met.join(", "))
 }
@@ -488,7 +489,8 @@ mod tests {
             errors(&json!({"scenario": scenario, "errors": {"by_kind": kinds}}))
         };
         assert_eq!(of("echo", json!({})), None);
-        assert_eq!(of("echo", json!({"close_timeout": 2})), None);
+        assert_eq!(of("echo", json!({"close_timeout": 2, "close_cut": 1})), None);
+        assert_eq!(of("churn", json!({"close_cut": 2})).as_deref(), Some("close_cut 2"));
         assert_eq!(of("churn", json!({"close_timeout": 2})).as_deref(), Some("close_timeout 2"));
         assert_eq!(of("echo", json!({"close_timeout": 2, "lost": 3})).as_deref(), Some("lost 3"));
     }

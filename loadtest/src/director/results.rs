@@ -10,7 +10,6 @@ use crate::{
         Checked, Churn, Deflate, Errors, Exact, Generator, Messages, Report, Server, SessionMemory, Sessions,
         Settings, Sized, Spread, Tls,
     },
-    tally::Counts,
 };
 
 /// A thread that runs for at least this much of the time is at its limit.
@@ -47,12 +46,13 @@ impl Director {
         let generator = self.generator(measured_ns, per_unit);
         let server = self.server(measured_ns, per_unit);
         let is_churn = matches!(plan.scenario, Scenario::Churn { .. });
-        let ended = counts.closed + counts.slow_ended;
+        // Those were not among the ones that were up at the start.
+        let lost_before: u64 = self.crew.iter().map(|crew| crew.lost).sum();
         let sessions = Sessions {
             opened: counts.opened,
             at_start: self.at_start,
-            lost: if is_churn || self.at_start == 0 { 0 } else { lost(counts) },
-            closed: counts.closed.min(ended),
+            lost: if is_churn || self.at_start == 0 { 0 } else { counts.lost.saturating_sub(lost_before) },
+            closed: counts.closed,
             pings_answered: counts.pings,
             slow_ended: matches!(plan.scenario, Scenario::Slow { .. }).then_some(counts.slow_ended),
         };
@@ -155,12 +155,6 @@ impl Director {
             memory_bytes: self.memory_bytes,
         }
     }
-}
-
-/// Sessions that ended although nobody here wanted them to.
-fn lost(counts: &Counts) -> u64 {
-    use crate::fault::Fault::{Closed, Eof, Garbage, Reset, Stalled};
-    [Closed, Eof, Reset, Garbage, Stalled].into_iter().map(|fault| counts.faults.count(fault)).sum()
 }
 
 fn settings(plan: &Plan, io: tidegate_io::Kind) -> Settings {
