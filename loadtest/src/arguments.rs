@@ -432,14 +432,13 @@ impl Common {
             return Err(usage(&format!("--threads times --processes is at most {MOST_THREADS}")));
         }
         let threads = match scenario {
-            // Each thread has one that reads and one that does not.
             Scenario::Slow { .. } if self.connections < 2 => {
                 return Err(usage("slow needs two sessions at least: one that reads, and one that does not"));
             }
-            Scenario::Slow { .. } => all.min(self.connections / 2),
             // Each thread has a session.
             Scenario::Fanout(fanout) => all.min(fanout.publishers.max(fanout.subscribers)),
             Scenario::Echo
+            | Scenario::Slow { .. }
             | Scenario::Idle
             | Scenario::Storm { .. }
             | Scenario::Churn { .. }

@@ -26,8 +26,8 @@ pub(crate) enum Fault {
     HandshakeTimeout,
     /// The connection ended before the answer to the upgrade was whole.
     HandshakeClosed,
-    /// Sessions that were not up when the run stopped waiting for them: for a whole time-out none had come up, or
-    /// a storm's time was over.
+    /// Sessions that were not up when the run stopped waiting for them: for a whole time-out none had come up, a
+    /// storm's time was over, or in `churn` they were due and there was no room for them.
     NotUp,
     /// The server sent a Close without being asked to.
     Closed,
@@ -55,7 +55,8 @@ pub(crate) enum Fault {
     Stalled,
     /// Messages without an answer when their session or the run ended.
     Unanswered,
-    /// Messages that were due and could not be sent before their session or the run ended.
+    /// Messages that were due and could not be sent before their session or the run ended, or that were due after
+    /// their session was lost.
     Unsent,
     /// The server did not answer a Close in time.
     CloseTimeout,

@@ -221,14 +221,14 @@ impl Session {
         self.seat.as_deref()
     }
 
-    /// Does something with its part in the fan-out, where it has one and is up.
-    pub(crate) fn with_seat(&mut self, now_ns: u64, action: impl FnOnce(&mut Seat)) {
-        if let (State::Open, Some(seat)) = (&self.state, &mut self.seat) {
-            if !seat.is_busy() {
-                self.progress_ns = now_ns;
-            }
-            action(seat);
+    /// Does something with its part in the fan-out, where it has one and is up; whether that was so.
+    pub(crate) fn with_seat(&mut self, now_ns: u64, action: impl FnOnce(&mut Seat)) -> bool {
+        let (State::Open, Some(seat)) = (&self.state, &mut self.seat) else { return false };
+        if !seat.is_busy() {
+            self.progress_ns = now_ns;
         }
+        action(seat);
+        true
     }
 
     pub(crate) fn serial(&self) -> u32 {
@@ -420,13 +420,17 @@ impl Session {
         self.quota = messages;
     }
 
-    /// One more message is due.
+    /// One more message is due; whether there is still somebody to send it, or to count that it was not sent.
     #[inline]
-    pub(crate) fn owe(&mut self, now_ns: u64) {
+    pub(crate) fn owe(&mut self, now_ns: u64) -> bool {
+        if matches!(self.state, State::Ended) {
+            return self.is_slow;
+        }
         if self.owed == 0 && self.awaited() == 0 {
             self.progress_ns = now_ns;
         }
         self.owed = self.owed.saturating_add(1);
+        true
     }
 
     /// Ends it in order where it is up, and at once where it is not or does not read.

@@ -83,9 +83,9 @@ impl Table {
         if sessions.pings_answered > 0 {
             let _ = write!(text, ", {} pings answered", show_count(sessions.pings_answered as f64));
         }
-        if let Some(ended) = sessions.slow_ended {
-            let _ =
-                write!(text, "; of those that do not read, the server ended {}", show_count(ended as f64));
+        if let (Some(slow), Some(ended)) = (sessions.slow, sessions.slow_ended) {
+            let (slow, ended) = (show_count(slow as f64), show_count(ended as f64));
+            let _ = write!(text, "; {slow} stopped reading, of which the server ended {ended}");
         }
         self.row("sessions", &text);
         for storm in &report.storms {

@@ -56,7 +56,9 @@ pub(crate) struct Counts {
     pub(crate) lost: u64,
     /// Pings that were answered.
     pub(crate) pings: u64,
-    /// Sessions that did not read and were ended by the server.
+    /// Sessions that stopped reading.
+    pub(crate) slow: u64,
+    /// Of them, those that were ended by the server.
     pub(crate) slow_ended: u64,
     /// System calls of the backend.
     pub(crate) system_calls: u64,
@@ -84,6 +86,7 @@ impl Counts {
         self.closed_in_window += other.closed_in_window;
         self.lost += other.lost;
         self.pings += other.pings;
+        self.slow += other.slow;
         self.slow_ended += other.slow_ended;
         self.system_calls += other.system_calls;
         self.faults.merge(&other.faults);

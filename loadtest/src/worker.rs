@@ -256,7 +256,7 @@ impl<B: Backend<Waker = Waker>> Worker<B> {
                 let limit = self.plan.part(self.plan.connections, self.index as u32);
                 let interval_ns = (load != Load::Closed).then_some(begin.interval_ns);
                 let threads = self.plan.threads;
-                self.origin.churn(limit, interval_ns, begin.start_ns, self.index as u32, threads);
+                self.origin.churn(limit, interval_ns, begin, self.index as u32, threads);
             }
             (Scenario::Replay, _) => {
                 let Some(trace) = self.plan.trace.clone() else { return };
@@ -301,6 +301,7 @@ impl<B: Backend<Waker = Waker>> Worker<B> {
         self.window.until_ns = self.window.until_ns.min(self.end_ns);
         self.schedule.end(self.end_ns);
         self.playback.end(self.end_ns);
+        self.tally.counts.faults.add(Fault::NotUp, self.origin.backlog(self.end_ns));
         self.origin.stop();
         if let Some(fan) = &mut self.fan {
             fan.stop();
@@ -337,16 +338,26 @@ impl<B: Backend<Waker = Waker>> Worker<B> {
         while let Some(key) =
             self.schedule.poll_due(self.now_ns).or_else(|| self.playback.poll_due(self.now_ns))
         {
-            if self.fan.is_some() {
-                self.publish(key, Seat::owe);
+            let is_owed = if self.fan.is_some() {
+                self.publish(key, Seat::owe)
             } else if self.is_current(key) {
-                self.touch(key.index as usize, |session, cx| session.owe(cx.now_ns));
+                let mut is_owed = false;
+                self.touch(key.index as usize, |session, cx| is_owed = session.owe(cx.now_ns));
+                is_owed
+            } else {
+                // Of those that do not read no errors are counted.
+                self.is_of_the_slow(key.serial)
+            };
+            // Its session was lost.
+            if !is_owed {
+                self.tally.fault(Fault::Unsent);
             }
         }
+        // Those that were due before the end first.
+        self.connect_what_is_due();
         if self.awaiting == Awaiting::Drained && self.now_ns >= self.end_ns && !self.is_over {
             self.stop();
         }
-        self.connect_what_is_due();
     }
 
     fn deadline_ns(&self) -> u64 {

@@ -162,7 +162,7 @@ fn swapped_messages_are_reordered() {
 
 #[test]
 fn another_sessions_messages_are_misdelivered() {
-    static LAST: std::sync::Mutex<Vec<Vec<u8>>> = std::sync::Mutex::new(Vec::new());
+    static LAST: Mutex<Vec<Vec<u8>>> = Mutex::new(Vec::new());
     let server = Server::echo(|n, frame, deeds| {
         let mut answers = vec![(frame.opcode, frame.payload.clone())];
         // The first four bytes are the session.

@@ -6,7 +6,7 @@ use std::{
     io::{self, BufReader, Write},
     net::{TcpListener, TcpStream},
     process::{Command, Stdio},
-    sync::{Barrier, Mutex},
+    sync::{Barrier, Mutex, atomic::Ordering},
     thread,
     time::{Duration, Instant},
 };
@@ -281,7 +281,7 @@ fn a_storm_that_does_not_settle_ends_in_time() {
 fn churned_sessions_send_close_and_follow_each_other() {
     let server = Server::echo(|n, frame, deeds| {
         assert!(n < 5, "five messages, then the Close");
-        deeds.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+        deeds.fetch_add(1, Ordering::SeqCst);
         vec![(frame.opcode, frame.payload)]
     });
     let run = run(&format!(
@@ -297,6 +297,38 @@ fn churned_sessions_send_close_and_follow_each_other() {
 }
 
 #[test]
+fn sessions_that_were_due_and_did_not_begin_are_not_up() {
+    // One at once, each for 20 ms at the least: of 1,000 that are due, most never begin.
+    let server = Server::echo(|_, frame, _| {
+        thread::sleep(Duration::from_millis(20));
+        vec![(frame.opcode, frame.payload)]
+    });
+    let run = run(&format!("churn {} -c 1 -R 1k -d 1s --warmup 0 --messages 1 --quiet --json -", server.url()));
+    let report = run.json();
+    let opened = report["sessions"]["opened"].as_u64().unwrap();
+    assert!((1..=51).contains(&opened), "{report:#}");
+    assert!((999..=1001).contains(&(opened + run.errors("not_up"))), "{report:#}");
+    assert_eq!(report["errors"]["total"], run.errors("not_up"), "{report:#}");
+}
+
+#[test]
+fn what_is_due_when_its_session_is_lost_is_unsent() {
+    // The first session to send goes with its first message; the others stay.
+    let server = Server::echo(|_, frame, deeds| match deeds.fetch_add(1, Ordering::SeqCst) {
+        0 => vec![(8, 1001u16.to_be_bytes().to_vec())],
+        _ => vec![(frame.opcode, frame.payload)],
+    });
+    let run = run(&format!("echo {} -c 4 -R 400 -d 1s --warmup 0 --quiet --json -", server.url()));
+    let report = run.json();
+    let answered = report["messages"]["answered"].as_u64().unwrap();
+    assert_eq!(report["sessions"]["lost"], 1, "{report:#}");
+    // What was under way is unanswered; all that was due is accounted for.
+    let accounted = answered + run.errors("unsent") + run.errors("unanswered");
+    assert!((399..=401).contains(&accounted), "{accounted}: {report:#}");
+    assert!((95..=100).contains(&run.errors("unsent")), "{report:#}");
+}
+
+#[test]
 fn who_does_not_read_is_not_measured() {
     // Each session's echoes go out before its next message is read, so that who does not read is stuck.
     let server = Server::honest();
@@ -306,7 +338,7 @@ fn who_does_not_read_is_not_measured() {
     ));
     let report = run.json();
     assert_eq!((run.code(), report["errors"]["total"].as_u64()), (0, Some(0)), "{report:#}");
-    assert_eq!(report["sessions"]["closed"], 6);
+    assert_eq!((&report["sessions"]["closed"], &report["sessions"]["slow"]), (&6.into(), &2.into()));
     assert!(report["latency"]["count"].as_u64().unwrap() > 0);
 }
 

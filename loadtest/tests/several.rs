@@ -62,6 +62,7 @@ fn two_processes_are_one_run() {
         ("idle -c 9 -d 300ms", 9),
         ("storm -c 20 --again", 40),
         ("slow -c 8 --share 25% -d 500ms --warmup 0 -s 1000", 8),
+        ("slow -c 16 --share 10% -t 4 -d 500ms --warmup 0 -s 1000", 16),
     ] {
         let (scenario, more) = arguments.split_once(' ').unwrap();
         let run = run(&format!("{scenario} {} {more} --processes 2 --quiet --json -", server.url()));
@@ -78,6 +79,10 @@ fn two_processes_are_one_run() {
             let answered = report["messages"]["answered"].as_u64().unwrap();
             assert!(answered > 0 && report["latency"]["count"] == answered, "{report:#}");
             assert!(report["generator"]["cpu_s"].as_f64().unwrap() > 0.0);
+        }
+        if scenario == "slow" {
+            // A quarter of all, not of each process.
+            assert_eq!(report["sessions"]["slow"], 2, "{arguments}: {report:#}");
         }
         if arguments.contains("1500ms") {
             assert_eq!(report["seconds"][0]["open"], 9, "{arguments}: {report:#}");
@@ -208,7 +213,7 @@ fn ctrl_c_ends_all_of_them_with_the_results() {
         let (code, report) = end(child);
         assert_eq!(code, Some(130), "{scenario}");
         assert_eq!(report["interrupted"], true);
-        assert_eq!(report["sessions"]["closed"], if scenario == "slow" { 2 } else { 4 }, "{report:#}");
+        assert_eq!(report["sessions"]["closed"], if scenario == "slow" { 3 } else { 4 }, "{report:#}");
         assert!(all.iter().all(|pid| !is_there(*pid)), "they are waited for");
     }
 }

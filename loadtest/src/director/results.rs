@@ -45,6 +45,7 @@ impl Director {
         let per_unit = |ns: f64| (units > 0).then(|| ns / units as f64);
         let generator = self.generator(measured_ns, per_unit);
         let server = self.server(measured_ns, per_unit);
+        let is_slow = matches!(plan.scenario, Scenario::Slow { .. });
         let is_churn = matches!(plan.scenario, Scenario::Churn { .. });
         // Those were not among the ones that were up at the start.
         let lost_before: u64 = self.crew.iter().map(|crew| crew.lost).sum();
@@ -54,7 +55,8 @@ impl Director {
             lost: if is_churn || self.at_start == 0 { 0 } else { counts.lost.saturating_sub(lost_before) },
             closed: counts.closed,
             pings_answered: counts.pings,
-            slow_ended: matches!(plan.scenario, Scenario::Slow { .. }).then_some(counts.slow_ended),
+            slow: is_slow.then_some(counts.slow),
+            slow_ended: is_slow.then_some(counts.slow_ended),
         };
         let mut report = Report {
             format: 1,
