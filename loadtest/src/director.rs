@@ -89,7 +89,6 @@ struct Sample {
     at_ns: u64,
     server: Look,
     generator: CpuTimes,
-    system_calls: u64,
 }
 
 /// One run.
@@ -116,6 +115,8 @@ pub(crate) struct Director {
     before: Look,
     start: Sample,
     end: Sample,
+    /// The length of the measured time, where it was as long as planned.
+    window_ns: Option<u64>,
     /// When all were up.
     up: Look,
     at_start: u32,
@@ -225,6 +226,7 @@ impl Director {
             signal: None,
             start: Sample::default(),
             end: Sample::default(),
+            window_ns: None,
             at_start: 0,
             storms: Vec::new(),
             points: Vec::new(),
@@ -317,6 +319,8 @@ impl Director {
             goes_on = !self.wait(Goal::Drained, Some(end_ns))?;
         }
         self.end = self.sample();
+        let is_whole = !self.is_cut_short() && self.end.at_ns >= end_ns;
+        self.window_ns = is_whole.then(|| end_ns - measured_ns);
         if self.is_cut_short() {
             self.order(|_| Command::Stop);
         }
@@ -438,7 +442,6 @@ impl Director {
                     all.and(CpuTimes::of(pid).unwrap_or_default())
                 })
                 .only(&threads),
-            system_calls: self.tally.counts.system_calls,
         }
     }
 

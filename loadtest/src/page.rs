@@ -118,6 +118,7 @@ impl<'a> Page<'a> {
 
     /// What must not be overlooked.
     fn notices(&mut self) {
+        let ended_threads = self.number("/server/ended_threads_cpu_s");
         let mut notice = |kind: &str, text: &str| {
             let _ = writeln!(self.out, "<p class=\"notice {kind}\">{}</p>", escape(text));
         };
@@ -130,6 +131,13 @@ impl<'a> Page<'a> {
                 "warning",
                 "The load generator, not the server, was the limit: rates and latencies are its own. Give it more threads \
                  or cores.",
+            );
+        }
+        if let Some(seconds) = ended_threads {
+            let seconds = show_ns(seconds * 1e9);
+            notice(
+                "warning",
+                &format!("Threads of the server that ended took {seconds} of CPU time more, which is in none of the figures."),
             );
         }
         let assertions =

@@ -269,6 +269,8 @@ pub(crate) struct Server {
     pub(crate) cpu_s: Option<f64>,
     /// For each message; `storm`: for each handshake; `churn`: for each session.
     pub(crate) cpu_ns_per_message: Option<f64>,
+    /// Beside that, of threads that ended in that time; only where it is more than a fiftieth of all.
+    pub(crate) ended_threads_cpu_s: Option<f64>,
     /// Cores in use.
     pub(crate) cores: Option<f64>,
     /// Of the busiest thread, from 0 to 1.
@@ -307,7 +309,9 @@ pub(crate) struct Generator {
     pub(crate) cpu_ns_per_message: Option<f64>,
     /// From 0 to 1.
     pub(crate) busiest_thread: Option<f64>,
-    /// Its busiest thread was at 90 % or more, and no thread of the server was.
+    /// Of the thread that ran or waited for a processor most, both together.
+    pub(crate) busiest_thread_with_waits: Option<f64>,
+    /// That is 90 % or more, and no thread of the server ran for as much.
     pub(crate) was_the_limit: bool,
     pub(crate) system_calls_per_message: Option<f64>,
     /// Open loop: from when a message was due to when it was handed to the kernel.

@@ -223,6 +223,14 @@ impl Table {
                 }
             }
             self.row("server", &text);
+            if let Some(seconds) = server.ended_threads_cpu_s {
+                let mut text = format!(
+                    "threads of the server that ended took {} of CPU time more, which is in none of the figures",
+                    show_ns(seconds * 1e9)
+                );
+                self.tone(Tone::Warning, &mut text);
+                self.row("warning", &text);
+            }
         }
         if let Some(memory) = &report.session_memory {
             let mut parts = Vec::new();
@@ -246,6 +254,9 @@ impl Table {
             None => String::new(),
         };
         let _ = write!(text, "busiest thread at {:.0} %", busiest * 100.0);
+        if let Some(with_waits) = generator.busiest_thread_with_waits.filter(|share| share - busiest > 0.05) {
+            let _ = write!(text, ", or {:.0} % had it not waited for a processor", with_waits * 100.0);
+        }
         if let Some(calls) = generator.system_calls_per_message {
             let _ = write!(text, ", {calls:.3} system calls for each");
         }

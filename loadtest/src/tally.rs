@@ -60,7 +60,7 @@ pub(crate) struct Counts {
     pub(crate) slow: u64,
     /// Of them, those that were ended by the server.
     pub(crate) slow_ended: u64,
-    /// System calls of the backend.
+    /// System calls of the backend in the measured time; in `storm`, while sessions came up.
     pub(crate) system_calls: u64,
     /// TLS handshakes that were done, by version and cipher suite.
     pub(crate) tls: BTreeMap<String, u64>,

@@ -104,7 +104,10 @@ pub(crate) struct Worker<B: Backend> {
     open: u32,
     /// Sessions that were lost, as far as they were told of.
     lost: u64,
-    system_calls: u64,
+    /// System calls until the measured time began, while it lasts.
+    calls_before: Option<u64>,
+    /// When it begins, or ends.
+    mark_ns: u64,
     events: Vec<Event<B::Socket>>,
     remainders: Vec<Remainder>,
     /// In `fanout`.
@@ -160,7 +163,8 @@ impl<B: Backend<Waker = Waker>> Worker<B> {
             pending: 0,
             open: 0,
             lost: 0,
-            system_calls: 0,
+            calls_before: None,
+            mark_ns: u64::MAX,
             events: Vec::new(),
             remainders: Vec::new(),
             fan: fanout::fan(&plan, index),
@@ -203,6 +207,9 @@ impl<B: Backend<Waker = Waker>> Worker<B> {
         let deadline = Some(Duration::from_nanos(deadline_ns));
         self.backend.turn(&sends, deadline, &mut self.events, &mut self.remainders)?;
         self.now_ns = self.clock();
+        if self.now_ns >= self.mark_ns {
+            self.mark();
+        }
         self.settle();
         let mut events = std::mem::take(&mut self.events);
         for event in events.drain(..) {
@@ -220,11 +227,30 @@ impl<B: Backend<Waker = Waker>> Worker<B> {
         Ok(())
     }
 
+    /// The measured time begins or ends: what the kernel was asked for in it is counted.
+    fn mark(&mut self) {
+        let calls = self.backend.counters().system_calls;
+        self.mark_ns = match self.calls_before.take() {
+            None => {
+                self.calls_before = Some(calls);
+                self.window.until_ns
+            }
+            Some(before) => {
+                self.tally.counts.system_calls += calls - before;
+                u64::MAX
+            }
+        };
+    }
+
     fn obey(&mut self, command: Command) {
         match command {
             Command::Connect { more } => {
                 self.origin.ask(more, self.now_ns);
                 self.awaiting = Awaiting::Settled;
+                if matches!(self.plan.scenario, Scenario::Storm { .. }) && self.calls_before.is_none() {
+                    // All of it is measured, until all are up.
+                    self.mark();
+                }
             }
             Command::Begin(begin) => self.begin(&begin),
             Command::Stop => self.stop(),
@@ -245,6 +271,7 @@ impl<B: Backend<Waker = Waker>> Worker<B> {
     /// The time of messages begins.
     fn begin(&mut self, begin: &Begin) {
         self.window = begin.window();
+        self.mark_ns = self.window.from_ns;
         self.end_ns = begin.end_ns;
         self.awaiting = Awaiting::Drained;
         let closed = Traffic::Closed { depth: self.plan.depth };
@@ -299,6 +326,11 @@ impl<B: Backend<Waker = Waker>> Worker<B> {
         self.is_over = true;
         self.end_ns = self.end_ns.min(self.now_ns);
         self.window.until_ns = self.window.until_ns.min(self.end_ns);
+        if self.calls_before.is_some() {
+            self.mark();
+        } else {
+            self.mark_ns = u64::MAX;
+        }
         self.schedule.end(self.end_ns);
         self.playback.end(self.end_ns);
         self.tally.counts.faults.add(Fault::NotUp, self.origin.backlog(self.end_ns));
@@ -523,6 +555,9 @@ impl<B: Backend<Waker = Waker>> Worker<B> {
                 What::Drained
             }
         };
+        if self.awaiting == Awaiting::Settled && self.calls_before.is_some() {
+            self.mark();
+        }
         self.awaiting = Awaiting::Nothing;
         self.tell(what);
     }
@@ -544,9 +579,6 @@ impl<B: Backend<Waker = Waker>> Worker<B> {
     }
 
     fn parcel(&mut self) -> Box<crate::tally::Parcel> {
-        let system_calls = self.backend.counters().system_calls;
-        self.tally.counts.system_calls = system_calls - self.system_calls;
-        self.system_calls = system_calls;
         self.lost += self.tally.counts.lost;
         let mut parcel = self.tally.take();
         parcel.fan = self.fan.as_mut().map(|fan| Box::new(fan.parcel()));

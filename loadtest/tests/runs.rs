@@ -183,6 +183,13 @@ fn an_open_loop_sends_at_its_rate() {
     let answered = report["messages"]["answered"].as_u64().unwrap();
     assert!((598..=602).contains(&answered), "{answered} of 600: {report:#}");
     assert_eq!(report["generator"]["lag"]["count"], answered);
+    // By the plan's time, not by when somebody came to look.
+    assert_eq!(report["measured_s"], 2.0);
+    let received = report["messages"]["received"].as_f64().unwrap();
+    assert!((report["messages"]["rate_per_s"].as_f64().unwrap() - received / 2.0).abs() < 1e-9);
+    // Two threads, each with some calls for a message; a warm-up's are not among them.
+    let calls = report["generator"]["system_calls_per_message"].as_f64().unwrap();
+    assert!(calls > 0.5 && calls < 20.0, "{calls}");
 }
 
 #[test]

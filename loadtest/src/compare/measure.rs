@@ -44,6 +44,8 @@ pub(crate) struct Sample {
     pub(crate) values: BTreeMap<Metric, f64>,
     /// The load was at its limit, and the server was not.
     pub(crate) was_generator_the_limit: bool,
+    /// Threads of the server ended, and took CPU time that is in no value.
+    pub(crate) misses_threads: bool,
     pub(crate) processes: usize,
 }
 
@@ -375,6 +377,7 @@ impl<'a> Bench<'a> {
         Ok(Sample {
             values: values.collect(),
             was_generator_the_limit: limit.unwrap_or(false),
+            misses_threads: report.pointer("/server/ended_threads_cpu_s").is_some_and(Value::is_number),
             processes: pids.len(),
         })
     }

@@ -216,12 +216,12 @@ impl Row<'_> {
         })
     }
 
-    fn limited(&self) -> usize {
-        let limited = |outcome: &&Outcome| match outcome {
-            Outcome::Measured(sample) => sample.was_generator_the_limit,
+    fn count(&self, is_so: fn(&Sample) -> bool) -> usize {
+        let is_so = |outcome: &&Outcome| match outcome {
+            Outcome::Measured(sample) => is_so(sample),
             Outcome::Failed(_) => false,
         };
-        self.outcomes.iter().filter(limited).count()
+        self.outcomes.iter().filter(is_so).count()
     }
 }
 
@@ -229,11 +229,18 @@ impl Row<'_> {
 fn warnings(rows: &[Row<'_>]) -> Vec<String> {
     let mut lines = Vec::new();
     for row in rows {
-        let (limited, counted) = (row.limited(), row.counted());
+        let (limited, counted) = (row.count(|sample| sample.was_generator_the_limit), row.counted());
         if limited > 0 {
             lines.push(format!(
                 "{}: the load, not the server, was the limit in {limited} of {counted} runs: its throughput and \
                  latency are the load's",
+                row.server
+            ));
+        }
+        let missed = row.count(|sample| sample.misses_threads);
+        if missed > 0 {
+            lines.push(format!(
+                "{}: in {missed} of {counted} runs threads of it ended, whose CPU time is not counted",
                 row.server
             ));
         }
@@ -328,7 +335,7 @@ fn run_json(outcome: &Outcome) -> Value {
             let values = sample.values.iter().map(|(metric, value)| (metric.name().to_owned(), json!(value)));
             json!({
                 "values": values.collect::<serde_json::Map<_, _>>(), "processes": sample.processes,
-                "generator_was_the_limit": sample.was_generator_the_limit,
+                "generator_was_the_limit": sample.was_generator_the_limit, "misses_threads": sample.misses_threads,
             })
         }
         Outcome::Failed(why) => json!({"failed": why}),
