@@ -120,6 +120,9 @@ impl CompareArguments {
         if suite.scenarios.is_empty() {
             return Err("none of these servers runs any of these scenarios".to_owned());
         }
+        if self.check && suite.scenarios.iter().all(|scenario| scenario.bars.is_empty()) {
+            return Err("--check: there is no bar about these servers in these scenarios".to_owned());
+        }
         Ok(suite)
     }
 

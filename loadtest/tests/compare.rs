@@ -415,6 +415,7 @@ fn mistakes_are_matters_of_usage() {
         ("--scenario none", "no scenario \"none\" in this suite: s"),
         ("--set x=1", "--set x"),
         ("--rounds 0", "--rounds"),
+        ("--check", "--check: there is no bar"),
     ] {
         let run = bench.run(arguments);
         assert_eq!(run.code(), 2, "{arguments}");

@@ -29,6 +29,15 @@ pub(crate) struct Bar {
     pub(crate) peers: Vec<String>,
 }
 
+/// What its values rest on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Basis {
+    Sound,
+    /// In most runs of one of the servers the load was the limit.
+    LimitedByLoad,
+    TooFewRounds,
+}
+
 /// What became of one.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Judgement {
@@ -36,6 +45,9 @@ pub(crate) enum Judgement {
     Broken(f64),
     /// There are too few rounds: the value so far.
     TooFew(f64),
+    /// It is about speed, and in most runs of its subject or of a peer the load was the limit, not the server: the value so
+    /// far.
+    LoadLimited(f64),
     /// Of its subject, or of one of the peers while it holds for the others.
     NotMeasured,
 }
@@ -78,7 +90,7 @@ impl Bar {
 
     /// Holds it against the medians of its ratios, one for each peer, or against its subject's median. `None` was not
     /// measured.
-    pub(crate) fn judge(&self, values: &[Option<f64>], rounds_suffice: bool) -> Judgement {
+    pub(crate) fn judge(&self, values: &[Option<f64>], basis: Basis) -> Judgement {
         let mut measured = values.iter().copied().flatten();
         let worst = match self.relation {
             Relation::Less | Relation::LessOrEqual => measured.by_ref().reduce(f64::max),
@@ -91,11 +103,14 @@ impl Bar {
             Relation::Greater => worst > self.bound,
             Relation::GreaterOrEqual => worst >= self.bound,
         };
-        match holds {
-            _ if !rounds_suffice => Judgement::TooFew(worst),
-            true if values.contains(&None) => Judgement::NotMeasured,
-            true => Judgement::Holds(worst),
-            false => Judgement::Broken(worst),
+        match basis {
+            Basis::TooFewRounds => Judgement::TooFew(worst),
+            Basis::LimitedByLoad if self.metric.is_of_speed() => Judgement::LoadLimited(worst),
+            Basis::Sound | Basis::LimitedByLoad => match holds {
+                true if values.contains(&None) => Judgement::NotMeasured,
+                true => Judgement::Holds(worst),
+                false => Judgement::Broken(worst),
+            },
         }
     }
 
@@ -119,10 +134,10 @@ mod tests {
             ("other: p99 > 1ms", 1_000_001.0, 1_000_000.0),
         ] {
             let bar = Bar::parse(text).unwrap();
-            assert_eq!(bar.judge(&[Some(good)], true), Judgement::Holds(good), "{text}");
-            assert_eq!(bar.judge(&[Some(bad)], true), Judgement::Broken(bad), "{text}");
-            assert_eq!(bar.judge(&[Some(good)], false), Judgement::TooFew(good), "{text}");
-            assert_eq!(bar.judge(&[None], true), Judgement::NotMeasured, "{text}");
+            assert_eq!(bar.judge(&[Some(good)], Basis::Sound), Judgement::Holds(good), "{text}");
+            assert_eq!(bar.judge(&[Some(bad)], Basis::Sound), Judgement::Broken(bad), "{text}");
+            assert_eq!(bar.judge(&[Some(good)], Basis::TooFewRounds), Judgement::TooFew(good), "{text}");
+            assert_eq!(bar.judge(&[None], Basis::Sound), Judgement::NotMeasured, "{text}");
         }
         let bar = Bar::parse("other: cpu <= 1.05 of a, b").unwrap();
         assert_eq!((bar.subject.as_deref(), &*bar.peers), (Some("other"), &["a".to_owned(), "b".into()][..]));
@@ -131,13 +146,28 @@ mod tests {
     #[test]
     fn a_bar_beside_several_holds_beside_each() {
         let bar = Bar::parse("cpu <= 0.8 of a, b").unwrap();
-        assert_eq!(bar.judge(&[Some(0.5), Some(0.9)], true), Judgement::Broken(0.9));
-        assert_eq!(bar.judge(&[Some(0.5), Some(0.7)], true), Judgement::Holds(0.7));
+        assert_eq!(bar.judge(&[Some(0.5), Some(0.9)], Basis::Sound), Judgement::Broken(0.9));
+        assert_eq!(bar.judge(&[Some(0.5), Some(0.7)], Basis::Sound), Judgement::Holds(0.7));
         // One that is missing cannot make it hold, but does not hide that it is broken.
-        assert_eq!(bar.judge(&[Some(0.5), None], true), Judgement::NotMeasured);
-        assert_eq!(bar.judge(&[None, Some(0.9)], true), Judgement::Broken(0.9));
+        assert_eq!(bar.judge(&[Some(0.5), None], Basis::Sound), Judgement::NotMeasured);
+        assert_eq!(bar.judge(&[None, Some(0.9)], Basis::Sound), Judgement::Broken(0.9));
         let bar = Bar::parse("throughput >= 1 of a, b").unwrap();
-        assert_eq!(bar.judge(&[Some(1.5), Some(0.9)], true), Judgement::Broken(0.9));
+        assert_eq!(bar.judge(&[Some(1.5), Some(0.9)], Basis::Sound), Judgement::Broken(0.9));
+    }
+
+    #[test]
+    fn where_the_load_was_the_limit_speed_is_not_judged() {
+        for (text, judgement) in [
+            ("throughput >= 1 of a", Judgement::LoadLimited(1.2)),
+            ("p99 <= 1 of a", Judgement::LoadLimited(1.2)),
+            ("cpu <= 1 of a", Judgement::Broken(1.2)),
+            ("cpu <= 1.2 of a", Judgement::Holds(1.2)),
+            ("load_cpu <= 1.1", Judgement::Broken(1.2)),
+        ] {
+            let bar = Bar::parse(text).unwrap();
+            assert_eq!(bar.judge(&[Some(1.2)], Basis::LimitedByLoad), judgement, "{text}");
+            assert_eq!(bar.judge(&[None], Basis::LimitedByLoad), Judgement::NotMeasured, "{text}");
+        }
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use super::{
-    bar::{Bar, Judgement},
+    bar::{Bar, Basis, Judgement},
     measure::Sample,
     metric::Metric,
     statistics::Spread,
@@ -128,7 +128,7 @@ impl<'a> Results<'a> {
     /// The ratios of two servers' values, of the rounds in which both count.
     pub(crate) fn ratio(&self, scenario: usize, metric: Metric, a: &str, b: &str) -> Option<Spread> {
         let (a, b) = (self.rounds(scenario, a, metric), self.rounds(scenario, b, metric));
-        Spread::of_ratios(a.into_iter().zip(b).filter_map(|(a, b)| Some((a?, b?))))
+        Spread::of_ratios(a.into_iter().zip(b).filter_map(|(a, b)| Some((a?, b?))), metric.floor())
     }
 
     pub(crate) fn spread(&self, scenario: usize, metric: Metric, server: &str) -> Option<Spread> {
@@ -165,8 +165,25 @@ impl<'a> Results<'a> {
             bar.peers.iter().map(|peer| self.ratio(place, bar.metric, subject, peer)).collect()
         };
         let suffice = spreads.iter().flatten().all(|spread| spread.count >= ROUNDS as usize);
+        let mut servers = std::iter::once(subject).chain(bar.peers.iter().map(String::as_str));
+        let basis = match suffice {
+            false => Basis::TooFewRounds,
+            true if servers.any(|server| self.is_limited(place, server)) => Basis::LimitedByLoad,
+            true => Basis::Sound,
+        };
         let values: Vec<Option<f64>> = spreads.iter().map(|spread| Some(spread.as_ref()?.median)).collect();
-        Judged { bar, judgement: bar.judge(&values, suffice) }
+        Judged { bar, judgement: bar.judge(&values, basis) }
+    }
+
+    /// Whether in most of a server's runs the load was the limit.
+    fn is_limited(&self, scenario: usize, server: &str) -> bool {
+        let outcomes = self.outcomes[scenario].get(server).map(Vec::as_slice).unwrap_or_default();
+        let limits = outcomes.iter().filter_map(|outcome| match outcome {
+            Outcome::Measured(sample) => Some(sample.was_generator_the_limit),
+            Outcome::Failed(_) => None,
+        });
+        let limits: Vec<bool> = limits.collect();
+        limits.iter().filter(|limit| **limit).count() * 2 > limits.len()
     }
 
     /// What is said of each server beside the reference, and of the cheapest.
@@ -184,6 +201,7 @@ impl<'a> Results<'a> {
                 ratio: ratio(by),
                 throughput: ratio(Metric::Throughput),
                 p99: ratio(Metric::P99),
+                is_limited: self.is_limited(place, a) || self.is_limited(place, b),
             })
         };
         let others = rows.iter().filter(|row| row.server != reference);
@@ -348,6 +366,7 @@ impl Judged<'_> {
             Judgement::Holds(value) => ("holds", Some(value)),
             Judgement::Broken(value) => ("does not hold", Some(value)),
             Judgement::TooFew(value) => ("too few rounds", Some(value)),
+            Judgement::LoadLimited(value) => ("the load was the limit", Some(value)),
             Judgement::NotMeasured => ("not measured", None),
         };
         json!({"bar": self.bar.text, "judgement": judgement, "value": value})

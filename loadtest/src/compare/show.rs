@@ -74,6 +74,7 @@ pub(crate) fn text(table: &Table<'_>, has_colours: bool) -> String {
                 Judgement::Holds(_) => ("holds", Tone::Good),
                 Judgement::Broken(_) => ("does NOT hold", Tone::Bad),
                 Judgement::TooFew(_) => ("no verdict, too few rounds", Tone::Warning),
+                Judgement::LoadLimited(_) => ("no verdict, the load was the limit", Tone::Warning),
                 Judgement::NotMeasured => ("not measured", Tone::Warning),
             };
             let _ = writeln!(out, "  bar {} {}{}", judged.bar.text, tone(colour, word), value(judged));
@@ -106,6 +107,7 @@ pub(crate) fn markdown(table: &Table<'_>) -> String {
                 Judgement::Holds(_) => "holds",
                 Judgement::Broken(_) => "**does not hold**",
                 Judgement::TooFew(_) => "no verdict, too few rounds",
+                Judgement::LoadLimited(_) => "no verdict, the load was the limit",
                 Judgement::NotMeasured => "not measured",
             };
             let _ = writeln!(out, "- `{}` {word}{}", judged.bar.text, value(judged));
@@ -116,7 +118,10 @@ pub(crate) fn markdown(table: &Table<'_>) -> String {
 
 fn value(judged: &Judged<'_>) -> String {
     match judged.judgement {
-        Judgement::Holds(value) | Judgement::Broken(value) | Judgement::TooFew(value) => {
+        Judgement::Holds(value)
+        | Judgement::Broken(value)
+        | Judgement::TooFew(value)
+        | Judgement::LoadLimited(value) => {
             format!(": {}", judged.bar.show(value))
         }
         Judgement::NotMeasured => String::new(),
@@ -181,7 +186,7 @@ fn grid(table: &Table<'_>, part: &Part<'_>) -> Vec<Vec<String>> {
 
 /// The columns: what is in the JSON alone is left out.
 fn shown<'a>(part: &'a Part<'_>) -> impl Iterator<Item = Metric> + 'a {
-    part.metrics.iter().copied().filter(|metric| *metric != Metric::P999)
+    part.metrics.iter().copied().filter(|metric| !matches!(metric, Metric::P999 | Metric::LoadCpu))
 }
 
 /// Whether a metric is compared, and not only shown.
@@ -193,7 +198,8 @@ const fn has_ratio(metric: Metric) -> bool {
         | Metric::Memory
         | Metric::EmptyMemory
         | Metric::KernelMemory
-        | Metric::GeneratorCpu => false,
+        | Metric::GeneratorCpu
+        | Metric::LoadCpu => false,
     }
 }
 
