@@ -155,6 +155,27 @@ fn results_are_a_table_and_a_file() {
 }
 
 #[test]
+fn results_are_told_though_a_file_cannot_be_written() {
+    let server = Server::honest();
+    for json in ["", "--json -"] {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("out.html");
+        let arguments = format!("echo {} -c 2 -d 2s --warmup 0 {json} --html {}", server.url(), file.display());
+        let mut child = start(command(&arguments));
+        // It is seen to be writable before the start, and goes meanwhile.
+        let mut lines = io::BufRead::lines(BufReader::new(child.stderr.take().unwrap()));
+        assert!(lines.next().unwrap().unwrap().contains("measuring"));
+        drop(folder);
+        let complaint = lines.last().unwrap().unwrap();
+        let output = child.wait_with_output().unwrap();
+        assert_eq!(output.status.code(), Some(1), "{complaint}");
+        assert!(complaint.contains("out.html: No such file"), "{complaint}");
+        let told = String::from_utf8(output.stdout).unwrap();
+        assert!(told.contains("latency"), "{told}");
+    }
+}
+
+#[test]
 fn a_page_shows_the_run_and_needs_nothing_else() {
     let server = Server::honest();
     let folder = tempfile::tempdir().unwrap();
