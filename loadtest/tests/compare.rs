@@ -294,6 +294,27 @@ fn where_no_run_counts_it_is_a_fault() {
 }
 
 #[test]
+fn results_are_told_though_a_file_cannot_be_written() {
+    let exe = env::current_exe().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    // The folder goes while the first server is measured.
+    let gone = folder.path().join("gone");
+    let script = format!("rm -r {}; exec \\\"$0\\\" serve --exact --ignored --nocapture", gone.display());
+    let bench = Bench::new("rounds = 1")
+        .server_by("plain", "plain", &format!("[\"sh\", \"-c\", \"{script}\", \"{}\"]", exe.display()))
+        .scenario("s", SHORT, "");
+    fs::create_dir(&gone).unwrap();
+    let run = bench.run(&format!("--json {0}/x.json --markdown {0}/x.md", gone.display()));
+    assert_eq!(run.code(), 1, "{}", run.stderr);
+    assert!(run.stdout.contains("1/1"), "the table is there: {}", run.stdout);
+    assert!(run.stderr.contains("x.json: No such file"), "{}", run.stderr);
+    // Where that is known before the start, nothing is measured.
+    let run = bench.run("--json /nowhere/x.json");
+    assert_eq!((run.code(), &*run.stdout), (1, ""), "{}", run.stderr);
+    assert!(run.stderr.contains("/nowhere/x.json: No such file"), "{}", run.stderr);
+}
+
+#[test]
 fn a_load_without_end_is_ended() {
     let bench = Bench::new("rounds = 1").server("plain", "plain").scenario(
         "s",
@@ -332,6 +353,36 @@ fn files_and_variables_reach_the_server_and_its_upstream() {
         // Not the upstream's.
         assert_eq!(runs[0]["processes"], 1, "{runs}");
     }
+}
+
+#[test]
+fn a_load_can_have_files() {
+    let bench = Bench::new("rounds = 1\n[variables]\nname = \"trace\"").server("plain", "plain").scenario(
+        "s",
+        "replay {suite}/{name}.csv -c 2",
+        "",
+    );
+    fs::write(bench.folder.path().join("trace.csv"), "0,64\n1000,64\n").unwrap();
+    let run = bench.run("--json -");
+    assert_eq!(run.code(), 0, "{}", run.stderr);
+    let report = run.json();
+    assert_eq!(report["scenarios"][0]["servers"][0]["runs"].as_array().unwrap().len(), 1, "{report:#}");
+    // As the suite has it: no folder of this machine.
+    assert_eq!(report["scenarios"][0]["load"][1], "{suite}/{name}.csv");
+    // A relative path is that of the folder where the comparison was started, for whoever reads it.
+    let mut bench = bench;
+    bench.suite = bench.suite.replace("{suite}/", "./");
+    fs::write(bench.folder.path().join("suite.toml"), &bench.suite).unwrap();
+    let mut command = command("compare suite.toml --json -");
+    let run = finish(start({
+        command.current_dir(bench.folder.path());
+        command
+    }));
+    assert_eq!(run.code(), 0, "{}", run.stderr);
+    bench.suite = bench.suite.replace("{name}", "other");
+    let run = bench.run("");
+    assert_eq!(run.code(), 2);
+    assert!(run.stderr.contains("./other.csv: No such file"), "{}", run.stderr);
 }
 
 #[test]

@@ -323,7 +323,7 @@ impl<'a> Bench<'a> {
         let server = running.server;
         // This very program, even where its file was replaced meanwhile.
         let mut words = vec!["/proc/self/exe".to_owned()];
-        words.extend(scenario.load.iter().cloned());
+        words.extend(scenario.words.iter().cloned());
         words.extend(server.arguments.iter().map(|text| text_of(text, &names, Unknown::Refuse)));
         words.push(text_of(&server.url, &names, Unknown::Refuse));
         words.extend(["--quiet", "--json", "-"].map(str::to_owned));
@@ -335,7 +335,8 @@ impl<'a> Bench<'a> {
         let launch = Launch {
             words: &words,
             environment: &BTreeMap::new(),
-            folder: folder.path(),
+            // Where its words were looked at: a path in them is that of the same file.
+            folder: Path::new("."),
             stdout: File::create(&report)?,
             stderr: File::create(&complaints)?,
             pins: &self.suite.pins.generator,

@@ -79,7 +79,10 @@ pub(crate) struct Server {
 pub(crate) struct Scenario {
     pub(crate) name: String,
     pub(crate) title: String,
+    /// As the suite has it,
     pub(crate) load: Vec<String>,
+    /// and with the values of its names.
+    pub(crate) words: Vec<String>,
     /// Which servers run it; empty: all.
     pub(crate) servers: Vec<String>,
     /// Whether a run that met errors counts.
@@ -200,7 +203,7 @@ impl Suite {
             if scenarios.iter().any(|other| other.name == *scenario.name.get_ref()) {
                 return Err(Mistake::new("there is another scenario of this name", scenario.name.span()));
             }
-            scenarios.push(Scenario::new(scenario, &servers, run_timeout)?);
+            scenarios.push(Scenario::new(scenario, &servers, &names, run_timeout)?);
         }
         let pins = Pins { server: raw.pin.server, upstream: raw.pin.upstream, generator: raw.pin.generator };
         let ready_timeout = duration(raw.ready_timeout.as_ref(), READY_TIMEOUT)?;
@@ -210,15 +213,25 @@ impl Suite {
 }
 
 impl Scenario {
-    fn new(raw: &RawScenario, servers: &[Server], run_timeout: Duration) -> Result<Self, Mistake> {
+    fn new(
+        raw: &RawScenario,
+        servers: &[Server],
+        names: &Names,
+        run_timeout: Duration,
+    ) -> Result<Self, Mistake> {
         let load: Vec<String> = match raw.load.get_ref() {
             Words::Line(line) => line.split_whitespace().map(str::to_owned).collect(),
             Words::List(words) => words.clone(),
         };
+        // A value may have blanks: it is put in after the words are apart.
+        let words = load.iter().map(|word| expand(word, names, Unknown::Refuse));
+        let words: Vec<String> = words
+            .collect::<Result<_, _>>()
+            .map_err(|word| Mistake::new(format!("there is no {{{word}}} here"), raw.load.span()))?;
         // With some URL, as all servers' are alike to it.
-        let words = load.iter().map(String::as_str).chain(["ws://127.0.0.1:9/"]);
-        arguments::accepts(words).map_err(|message| Mistake::new(message, raw.load.span()))?;
-        let names = raw.servers.iter().map(|name| known(name, servers)).collect::<Result<_, _>>()?;
+        let whole = words.iter().map(String::as_str).chain(["ws://127.0.0.1:9/"]);
+        arguments::accepts(whole).map_err(|message| Mistake::new(message, raw.load.span()))?;
+        let runs_on = raw.servers.iter().map(|name| known(name, servers)).collect::<Result<_, _>>()?;
         let mut bars = Vec::new();
         for text in &raw.bars {
             let bar = Bar::parse(text.get_ref()).map_err(|message| Mistake::new(message, text.span()))?;
@@ -239,7 +252,8 @@ impl Scenario {
             name: raw.name.get_ref().clone(),
             title: raw.title.clone().unwrap_or_else(|| raw.name.get_ref().clone()),
             load,
-            servers: names,
+            words,
+            servers: runs_on,
             allows_errors,
             run_timeout: duration(raw.run_timeout.as_ref(), run_timeout)?,
             bars,
@@ -426,6 +440,8 @@ bars = ["cpu <= 0.7 of b"]
             ("\"a.conf\"", "\"../a\"", "12:10", "without a folder"),
             ("echo -c 2", "echo -c none", "18:8", "none"),
             ("echo -c 2", "eko", "18:8", "eko"),
+            ("echo -c 2", "echo -c {port}", "18:8", "no {port}"),
+            ("echo -c 2", "replay {suite}/none.csv", "18:8", "/none.csv: No such file"),
             ("of b", "of c", "19:9", "no server \"c\": a, b"),
             ("cpu <=", "speed <=", "19:9", "no metric \"speed\""),
             ("tool = \"{bin}/tool\"", "port = \"1\"", "3:8", "no name for a variable"),
