@@ -255,7 +255,7 @@ fn a_server_that_fails_is_named_and_not_counted() {
     assert_eq!(run.code(), 0, "{}", run.stderr);
     let report = run.json();
     let scenario = &report["scenarios"][0];
-    assert_eq!(verdicts(&report), ["fewer than five rounds: no verdict"; 0], "there is nothing to compare");
+    assert!(verdicts(&report).is_empty(), "there is nothing to compare: {:?}", verdicts(&report));
     assert_eq!(scenario["bars"][0]["judgement"], "not measured");
     for (place, what) in [
         (1, "ended with code 3 instead of starting\n      | running 1 test\n      | no such option"),

@@ -203,8 +203,11 @@ fn all_that_is_published_reaches_all() {
         assert_eq!((run.code(), report["errors"]["total"].as_u64()), (0, Some(0)), "{more}: {report:#}");
         let publishers = count(&report, "publishers");
         let (expected, published) = (count(&report, "expected"), count(&report, "published"));
-        // Without a warm-up all are due in the measured time, but for those that a closed loop sent at its end.
-        assert!(published >= 5 && expected.abs_diff(published * 8) <= 8 * 32, "{more}: {report:#}");
+        // Without a warm-up all are due in the measured time, but for those that a closed loop sent at its end: what
+        // each publisher may have under way.
+        let at_the_end = report["settings"]["depth"].as_u64().unwrap_or(0) * publishers;
+        assert!(published >= 5, "{more}: {report:#}");
+        assert!((published * 8..=(published + at_the_end) * 8).contains(&expected), "{more}: {report:#}");
         assert!(count(&report, "complete").abs_diff(published) <= 2, "{more}: {report:#}");
         assert_eq!(count(&report, "incomplete"), 0, "{more}");
         assert_eq!(count(&report, "to_senders"), expected / 8, "{more}: {report:#}");
