@@ -16,7 +16,7 @@ use serde_json::Value;
 
 use super::{
     metric::Metric,
-    process::{Affinity, Folder, Launch, Process, show_status, sweep},
+    process::{Affinity, Folder, Launch, Process, find_program, show_status, sweep},
     signals::Interrupts,
     suite::{Ready, Scenario, Server, Suite},
     template::{Names, Unknown, expand},
@@ -118,7 +118,7 @@ impl<'a> Bench<'a> {
             }
         }
         let program = server.command.first().map(text).unwrap_or_default();
-        if !is_program(&program) {
+        if find_program(&program).is_none() {
             return Err(format!("{program} is not installed"));
         }
         let words: Vec<String> = server.version.iter().map(text).collect();
@@ -454,20 +454,6 @@ fn upgrade(stream: &mut TcpStream, url: &str) -> Result<(), String> {
     }
 }
 
-/// Whether there is such a program: a path, or a name in `PATH`.
-fn is_program(program: &str) -> bool {
-    use std::os::unix::fs::PermissionsExt;
-
-    let runs = |path: &Path| {
-        path.metadata().is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0)
-    };
-    if program.contains('/') {
-        return runs(Path::new(program));
-    }
-    let paths = std::env::var_os("PATH").unwrap_or_default();
-    !program.is_empty() && std::env::split_paths(&paths).any(|folder| runs(&folder.join(program)))
-}
-
 /// The last of a file, however long it is.
 fn read_end(path: &Path) -> io::Result<String> {
     use std::io::{Seek, SeekFrom};
@@ -497,17 +483,6 @@ mod tests {
         assert_eq!(of("churn", json!({"close_cut": 2})).as_deref(), Some("close_cut 2"));
         assert_eq!(of("churn", json!({"close_timeout": 2})).as_deref(), Some("close_timeout 2"));
         assert_eq!(of("echo", json!({"close_timeout": 2, "lost": 3})).as_deref(), Some("lost 3"));
-    }
-
-    #[test]
-    fn a_program_is_a_path_or_a_name_in_path() {
-        assert!(is_program("sh") && is_program("/bin/sh"));
-        assert!(
-            !is_program("")
-                && !is_program("no-such-program")
-                && !is_program("/bin")
-                && !is_program("/etc/passwd")
-        );
     }
 
     #[test]
