@@ -21,7 +21,7 @@ use crate::{
     assertion::Assertion,
     compare::CompareArguments,
     part::Part,
-    payload::{Fill, Payloads, Share, Sizes},
+    payload::{Fill, Share, Sizes},
     plan::{Json, Load, Plan, Scenario},
     target::{Scheme, Target},
     trace::{Start, Trace},
@@ -397,7 +397,7 @@ impl Common {
         let kind = messages.map_or(Kind::Binary, Messages::kind);
         let depth = messages.map_or(1, |messages| messages.depth);
         let closed = load == Load::Closed || matches!(scenario, Scenario::Churn { .. });
-        if closed && depth > MOST_REMEMBERED && !Payloads::new(sizes, kind, 0).tell_time() {
+        if closed && depth > MOST_REMEMBERED && !sizes.tell_time(kind) {
             return Err(usage(&format!(
                 "messages of {} bytes do not tell when they were sent, so --depth is at most {MOST_REMEMBERED}; with \
                  -s 27 or more it may be {depth}",

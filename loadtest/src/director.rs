@@ -26,7 +26,7 @@ use crate::{
     live::Live,
     part::Parts,
     plan::{Load, Plan, Scenario},
-    processes::{CpuTimes, Look, Memory, Servers, slab_bytes},
+    processes::{CpuTimes, Look, Servers, memory_bytes, slab_bytes},
     report::{Point, Report, Storm},
     signals,
     switchboard::Switchboard,
@@ -263,7 +263,7 @@ impl Director {
         }
         let own = std::iter::once(getpid()).chain(self.parts.pids());
         self.memory_bytes =
-            Some(own.filter_map(|pid| Memory::of(pid).ok()).map(|memory| memory.anonymous).sum());
+            Some(own.filter_map(|pid| memory_bytes(pid).ok()).sum());
         self.live.phase("closing");
         self.order(|_| Command::Close);
         self.wait(Goal::Empty, None)?;
@@ -352,7 +352,7 @@ impl Director {
                 }
             }
             self.up = self.servers.look();
-            let user_bytes = self.up.memory.map(|memory| memory.anonymous);
+            let user_bytes = self.up.memory_bytes;
             if user_bytes.is_some() {
                 self.points.push(Point { sessions: self.open(), user_bytes, kernel_bytes: slab_bytes() });
             }

@@ -1,7 +1,7 @@
 //! The scenario `fanout`: publishers, subscribers, topics; when each message reached the first, the median and the last.
 //!
 //! ```text
-//! subscriber's Seat ── first receipts ──► Ledger of this worker ── Digest, once all here have it ──► Ledger at the
+//! subscriber's Seat ── first receipts ──► Ledger of this worker ── Letter, once all here have it ──► Ledger at the
 //! publisher's worker: its message is complete, and in a closed loop the next one may go
 //! ```
 //!

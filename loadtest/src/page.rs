@@ -1,4 +1,4 @@
-//! The results as one page of HTML that needs nothing else: no network, no script, no font.
+//! The results as one page of HTML that needs nothing else: no network and no font, nor the small script that it has.
 //!
 //! It is made of the report as JSON has it. What it knows best it plots; each other field that a report has, now or
 //! later, is in a table. A policy in its head forbids it to fetch anything, and any script but its own.

@@ -200,7 +200,7 @@ impl Payloads {
 
     /// Whether each message tells when it was due.
     pub(crate) fn tell_time(&self) -> bool {
-        layout(self.kind, self.sizes.min) == Layout::Fields
+        self.sizes.tell_time(self.kind)
     }
 
     /// Bytes of payload of a message.
@@ -442,6 +442,11 @@ fn check(bits: u64, due_ns: u64) -> u32 {
 }
 
 impl Sizes {
+    /// Whether each message of these sizes tells when it was due.
+    pub(crate) fn tell_time(self, kind: Kind) -> bool {
+        layout(kind, self.min) == Layout::Fields
+    }
+
     /// The size at a place of 2^32.
     fn place(self, place: u64) -> usize {
         self.min + ((place * ((self.max - self.min) as u64 + 1)) >> 32) as usize

@@ -120,32 +120,18 @@ impl CpuUse {
     }
 }
 
-/// Memory of a process, in bytes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Memory {
-    /// Its own: `RssAnon` (Linux 4.5).
-    pub(crate) anonymous: u64,
-    /// With files and what it shares: `VmRSS`.
-    pub(crate) resident: u64,
+/// Memory of a process's own, in bytes: `RssAnon` of `/proc/PID/status` (Linux 4.5).
+///
+/// # Errors
+/// Where there is no such process, or it may not be looked at.
+pub(crate) fn memory_bytes(pid: Pid) -> io::Result<u64> {
+    Ok(parse_memory(&fs::read_to_string(format!("/proc/{pid}/status"))?))
 }
 
-impl Memory {
-    /// As `/proc/PID/status` says.
-    ///
-    /// # Errors
-    /// Where there is no such process, or it may not be looked at.
-    pub(crate) fn of(pid: Pid) -> io::Result<Self> {
-        Ok(Self::parse(&fs::read_to_string(format!("/proc/{pid}/status"))?))
-    }
-
-    fn parse(status: &str) -> Self {
-        let field = |name: &str| {
-            let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
-            let kib = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
-            kib.unwrap_or(0) * 1024
-        };
-        Self { anonymous: field("RssAnon"), resident: field("VmRSS") }
-    }
+fn parse_memory(status: &str) -> u64 {
+    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"));
+    let kib = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
+    kib.unwrap_or(0) * 1024
 }
 
 /// Bytes of all objects in the kernel's slabs; `None` where that may not be looked at.
@@ -180,7 +166,7 @@ pub(crate) struct Look {
     /// `None` where a process has gone.
     pub(crate) cpu: Vec<Option<CpuTimes>>,
     /// `None` where none was named, or one has gone.
-    pub(crate) memory: Option<Memory>,
+    pub(crate) memory_bytes: Option<u64>,
 }
 
 impl Servers {
@@ -188,21 +174,15 @@ impl Servers {
     /// The first process that is not there, or may not be looked at, and why.
     pub(crate) fn new(pids: &[Pid]) -> Result<Self, (Pid, io::Error)> {
         for pid in pids {
-            CpuTimes::of(*pid).and_then(|_| Memory::of(*pid)).map_err(|error| (*pid, error))?;
+            CpuTimes::of(*pid).and_then(|_| memory_bytes(*pid)).map_err(|error| (*pid, error))?;
         }
         Ok(Self { pids: pids.to_vec() })
     }
 
     pub(crate) fn look(&self) -> Look {
-        let memory = self.pids.iter().try_fold(Memory::default(), |sum, pid| {
-            let memory = Memory::of(*pid).ok()?;
-            Some(Memory {
-                anonymous: sum.anonymous + memory.anonymous,
-                resident: sum.resident + memory.resident,
-            })
-        });
+        let memory = self.pids.iter().try_fold(0, |sum, pid| Some(sum + memory_bytes(*pid).ok()?));
         let cpu = self.pids.iter().map(|pid| CpuTimes::of(*pid).ok()).collect();
-        Look { cpu, memory: memory.filter(|_| !self.pids.is_empty()) }
+        Look { cpu, memory_bytes: memory.filter(|_| !self.pids.is_empty()) }
     }
 }
 
@@ -232,7 +212,7 @@ mod tests {
         }
         let used = CpuTimes::of(own).unwrap().since(&before);
         assert!(used.all_ns > 1_000_000 && used.busiest_ns <= used.all_ns, "{used:?}");
-        assert!(Memory::of(own).unwrap().anonymous > 0);
+        assert!(memory_bytes(own).unwrap() > 0);
         let servers = Servers::new(&[own]).unwrap();
         assert!(servers.look().cpu_since(&servers.look()).is_some());
         assert!(Servers::new(&[Pid::from_raw(i32::MAX).unwrap()]).is_err());
@@ -283,7 +263,7 @@ mod tests {
     #[test]
     fn memory_and_slabs_are_read() {
         let status = "Name:\tx\nVmRSS:\t    2048 kB\nRssAnon:\t     512 kB\n";
-        assert_eq!(Memory::parse(status), Memory { anonymous: 512 << 10, resident: 2048 << 10 });
+        assert_eq!(parse_memory(status), 512 << 10);
         let slabs = "slabinfo - version: 2.1\n# name <active_objs> ...\n\
                      TCP 10 13 2304 13 8 : tunables 0 0 0 : slabdata 1 1 0\nfilp 100 112 256 16 1 : tunables\n";
         assert_eq!(parse_slabs(slabs), Some(10 * 2304 + 100 * 256));

@@ -87,7 +87,7 @@ pub(crate) struct Settings {
 pub(crate) struct Sessions {
     /// That came up, over the whole run.
     pub(crate) opened: u64,
-    /// That were up when the measured time began (`churn`: 0).
+    /// That were up when the time of messages began, before the warm-up (`churn`: 0).
     pub(crate) at_start: u32,
     /// Of those, the ones that ended before the run let them.
     pub(crate) lost: u64,

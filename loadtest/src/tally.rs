@@ -54,7 +54,7 @@ pub(crate) struct Counts {
     pub(crate) closed_in_window: u64,
     /// Sessions that were up and ended although nobody here wanted them to.
     pub(crate) lost: u64,
-    /// Pings that were answered.
+    /// Pings that came. Of several at once the last one is answered.
     pub(crate) pings: u64,
     /// Sessions that stopped reading.
     pub(crate) slow: u64,

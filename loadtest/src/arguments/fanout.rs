@@ -7,7 +7,6 @@ use clap::Args;
 use super::{Common, Messages, NoPlan, some_duration, usage};
 use crate::{
     fanout::{AdapterName, Echo, Fanout},
-    payload::Payloads,
     plan::{Load, Plan, Scenario},
     units,
 };
@@ -63,7 +62,7 @@ impl FanoutArguments {
             return Err(usage("each topic needs a publisher and a subscriber"));
         }
         let kind = self.messages.kind();
-        if !Payloads::new(self.messages.size.sizes, kind, 0).tell_time() {
+        if !self.messages.size.sizes.tell_time(kind) {
             return Err(usage(
                 "fanout needs messages that tell whose they are: -s 20 or more, with --text 27",
             ));

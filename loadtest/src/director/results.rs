@@ -6,7 +6,6 @@ use super::Director;
 use crate::{
     payload::Fill,
     plan::{Load, Plan, Scenario},
-    processes::Look,
     report::{
         Checked, Churn, Deflate, Errors, Exact, Generator, Messages, Report, Server, SessionMemory, Sessions,
         Settings, Sized, Spread, Tls,
@@ -134,7 +133,6 @@ impl Director {
         let cpu = self.end.server.cpu_since(&self.start.server);
         let scaled = |ns: u64| ns as f64 * scale;
         let share = |ns: u64| (measured_ns > 0.0).then(|| scaled(ns) / measured_ns);
-        let memory = |look: &Look| Some(look.memory?.anonymous);
         Some(Server {
             processes,
             cpu_s: cpu.map(|cpu| scaled(cpu.all_ns) / 1e9),
@@ -142,10 +140,10 @@ impl Director {
             ended_threads_cpu_s: cpu.and_then(|cpu| Some(scaled(cpu.not_counted_ns(processes)?) / 1e9)),
             cores: cpu.and_then(|cpu| share(cpu.all_ns)),
             busiest_thread: cpu.and_then(|cpu| share(cpu.busiest_ns)),
-            memory_before_bytes: memory(&self.before),
-            memory_up_bytes: memory(&self.up),
+            memory_before_bytes: self.before.memory_bytes,
+            memory_up_bytes: self.up.memory_bytes,
             memory_most_bytes: None,
-            memory_end_bytes: memory(&self.end.server),
+            memory_end_bytes: self.end.server.memory_bytes,
         })
     }
 
