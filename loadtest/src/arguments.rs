@@ -197,17 +197,23 @@ struct ReplayArguments {
 }
 
 #[derive(Args, Debug)]
+struct Timing {
+    /// How long to measure
+    #[arg(short, long, value_name = "TIME", default_value = "10s", value_parser = some_duration)]
+    duration: Duration,
+    /// How long to do it before that
+    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = units::duration)]
+    warmup: Duration,
+}
+
+#[derive(Args, Debug)]
 struct EchoArguments {
     #[command(flatten)]
     common: Common,
     #[command(flatten)]
     messages: Messages,
-    /// How long to measure
-    #[arg(short, long, value_name = "TIME", default_value = "10s", value_parser = some_duration)]
-    duration: Duration,
-    /// How long to send before that
-    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = units::duration)]
-    warmup: Duration,
+    #[command(flatten)]
+    timing: Timing,
     /// Messages for each second over all sessions, whether answers come or not (open loop)
     #[arg(short = 'R', long, value_name = "RATE", value_parser = units::rate, conflicts_with = "depth")]
     rate: Option<f64>,
@@ -240,12 +246,8 @@ struct ChurnArguments {
     common: Common,
     #[command(flatten)]
     messages: Messages,
-    /// How long to measure
-    #[arg(short, long, value_name = "TIME", default_value = "10s", value_parser = some_duration)]
-    duration: Duration,
-    /// How long to do it before that
-    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = units::duration)]
-    warmup: Duration,
+    #[command(flatten)]
+    timing: Timing,
     /// Sessions that begin for each second, at most -c at once [default: as soon as one ends]
     #[arg(short = 'R', long, value_name = "RATE", value_parser = units::rate)]
     rate: Option<f64>,
@@ -305,7 +307,6 @@ impl Arguments {
     /// # Errors
     /// See [`NoPlan`].
     pub(crate) fn job(self) -> Result<Job, NoPlan> {
-        let open = |rate: Option<f64>| rate.map_or(Load::Closed, |rate| Load::Open { rate });
         let plan = match self.command {
             Command::Compare(compare) => return Ok(Job::Compare(compare)),
             Command::Echo(echo) => echo.plan(Scenario::Echo),
@@ -322,7 +323,8 @@ impl Arguments {
             Command::Churn(churn) => {
                 let scenario = Scenario::Churn { messages: churn.count, code: churn.close_code };
                 let messages = Some(&churn.messages);
-                churn.common.plan(scenario, messages, open(churn.rate), churn.duration, churn.warmup)
+                let load = Load::from_rate(churn.rate);
+                churn.common.plan(scenario, messages, load, churn.timing.duration, churn.timing.warmup)
             }
         };
         plan.map(|plan| Job::Run(Box::new(plan)))
@@ -373,8 +375,8 @@ pub(crate) fn accepts<'a>(words: impl IntoIterator<Item = &'a str>) -> Result<()
 
 impl EchoArguments {
     fn plan(self, scenario: Scenario) -> Result<Plan, NoPlan> {
-        let load = self.rate.map_or(Load::Closed, |rate| Load::Open { rate });
-        self.common.plan(scenario, Some(&self.messages), load, self.duration, self.warmup)
+        let Timing { duration, warmup } = self.timing;
+        self.common.plan(scenario, Some(&self.messages), Load::from_rate(self.rate), duration, warmup)
     }
 }
 

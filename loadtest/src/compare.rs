@@ -27,7 +27,6 @@ use std::{
 };
 
 use clap::Args;
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use self::{
     measure::{Bench, Failure},
@@ -36,7 +35,7 @@ use self::{
     signals::Interrupts,
     suite::{Server, Suite},
 };
-use crate::{Verdict, terminal};
+use crate::{Verdict, limits, terminal};
 
 /// Failures of a server in a row after which it is not started again in a scenario.
 const MOST_FAILURES: usize = 2;
@@ -144,9 +143,7 @@ impl CompareArguments {
             }
         }
         // Servers inherit it.
-        let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
-        // Where that is refused, the limit stays as it is.
-        let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
+        limits::raise_descriptors();
         adopt_orphans()?;
         let interrupts = Interrupts::watch()?;
         affinity.apply(&suite.pins.generator)?;

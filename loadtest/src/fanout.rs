@@ -20,6 +20,8 @@ pub(crate) use self::{
     seat::Seat,
 };
 
+use crate::plan::part;
+
 /// What publishers hear of what they publish.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Echo {
@@ -107,11 +109,6 @@ impl FanRules {
             Role::Subscriber(topic) => topic,
         }
     }
-}
-
-/// Which part of `total` falls to a worker.
-fn part(total: u32, worker: u32, workers: u32) -> u32 {
-    total / workers + u32::from(worker < total % workers)
 }
 
 #[cfg(test)]

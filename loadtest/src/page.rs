@@ -33,11 +33,12 @@ const README: &str = include_str!("../README.md");
 /// Percentiles whose exact values are told.
 const EXACT: [f64; 11] = [50.0, 75.0, 90.0, 95.0, 99.0, 99.5, 99.9, 99.95, 99.99, 99.999, 100.0];
 /// Fields of a report that have a place of their own on the page, or would say nothing there.
-const PLACED: [&str; 12] = [
+const PLACED: [&str; 13] = [
     "format",
     "tool",
     "version",
     "scenario",
+    "unit",
     "url",
     "address",
     "interrupted",
@@ -176,14 +177,8 @@ impl<'a> Page<'a> {
             let us = self.number(&format!("/{of}/{field}"));
             tile(&format!("{of}, {name}"), us.map(|us| show_ns(us * 1e3)));
         }
-        let unit = match self.text("scenario") {
-            "storm" => "handshake",
-            "churn" => "session",
-            "fanout" => "delivery",
-            _ => "message",
-        };
         let cpu = self.number("/server/cpu_ns_per_message").map(show_ns);
-        tile(&format!("server CPU for each {unit}"), cpu);
+        tile(&format!("server CPU for each {}", self.text("unit")), cpu);
         tile("server memory, at the most", self.number("/server/memory_most_bytes").map(show_bytes));
         tile("errors", Some(show_count(self.number("/errors/total").unwrap_or(0.0))));
         self.out += "<dl class=\"tiles\">";

@@ -22,6 +22,8 @@ pub(crate) struct Report {
     pub(crate) tool: &'static str,
     pub(crate) version: &'static str,
     pub(crate) scenario: &'static str,
+    /// What it counts: `message`, `delivery`, `session` or `handshake`.
+    pub(crate) unit: &'static str,
     pub(crate) url: String,
     pub(crate) address: String,
     pub(crate) interrupted: bool,

@@ -398,7 +398,7 @@ impl Session {
         }
         while left > 0 {
             let len = cx.rules.payloads.frame_len(self.serial, self.next);
-            let due_ns = self.due_ns(self.next, sent_ns, cx.traffic, cx.rules);
+            let due_ns = due_ns(self.first_due_ns, self.serial, self.next, sent_ns, cx.traffic, cx.rules);
             if left < len {
                 (self.cut, self.cut_due_ns) = (left as u32, due_ns);
                 return;
@@ -517,7 +517,7 @@ impl Session {
             if used == out.len() {
                 break;
             }
-            let due_ns = self.due_ns(number, now_ns, traffic, rules);
+            let due_ns = due_ns(self.first_due_ns, self.serial, number, now_ns, traffic, rules);
             let message = Message { serial: self.serial, number, due_ns };
             used += rules.payloads.write(&mut out[used..], &message, 0);
             number += 1;
@@ -543,12 +543,6 @@ impl Session {
             Traffic::Open { .. } | Traffic::Replay => self.owed.saturating_sub(begun),
         };
         allowed.min(self.quota.saturating_sub(begun))
-    }
-
-    /// When message `number` is due; in a closed loop that is when it is sent.
-    #[inline]
-    fn due_ns(&self, number: u64, sent_ns: u64, traffic: Traffic, rules: &Rules) -> u64 {
-        due_ns(self.first_due_ns, self.serial, number, sent_ns, traffic, rules)
     }
 
     #[inline]
@@ -725,14 +719,16 @@ impl Session {
 
     /// Counts an answer that is what it must be and had not come before, and takes its time.
     #[inline]
-    fn accept(&mut self, Answer { number, due_ns }: Answer, bytes: usize, cx: &mut Context<'_>) {
+    fn accept(&mut self, Answer { number, due_ns: told_ns }: Answer, bytes: usize, cx: &mut Context<'_>) {
         if cx.window.contains(cx.now_ns) {
             cx.tally.counts.in_window += 1;
             cx.tally.counts.bytes_in_window += bytes as u64;
         }
-        let due_ns = match (due_ns, cx.traffic) {
+        let due_ns = match (told_ns, cx.traffic) {
             (Some(due_ns), _) => due_ns,
-            (None, Traffic::Open { .. } | Traffic::Replay) => self.due_ns(number, 0, cx.traffic, cx.rules),
+            (None, Traffic::Open { .. } | Traffic::Replay) => {
+                due_ns(self.first_due_ns, self.serial, number, 0, cx.traffic, cx.rules)
+            }
             (None, Traffic::Off | Traffic::Closed { .. }) => {
                 let places = self.stamps.len() as u64;
                 // Of one that is further behind the place is another's by now.

@@ -4,17 +4,9 @@ use std::fmt::Write;
 
 use crate::{
     report::{FanoutReport, Report, Spread},
+    tone::Tone,
     units::{show_bytes, show_count, show_ns},
 };
-
-/// How a line is shown on a terminal.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Tone {
-    Bold,
-    Bad,
-    Warning,
-    Good,
-}
 
 /// Writes the results of a run.
 #[derive(Debug)]
@@ -203,7 +195,7 @@ impl Table {
                     format!(
                         "{} of CPU for each {}, {:.0} % of a core",
                         show_ns(ns),
-                        unit(report),
+                        report.unit,
                         cores * 100.0
                     )
                 }
@@ -250,7 +242,7 @@ impl Table {
         let generator = &report.generator;
         let Some(busiest) = generator.busiest_thread else { return };
         let mut text = match generator.cpu_ns_per_message {
-            Some(ns) => format!("{} of CPU for each {}, ", show_ns(ns), unit(report)),
+            Some(ns) => format!("{} of CPU for each {}, ", show_ns(ns), report.unit),
             None => String::new(),
         };
         let _ = write!(text, "busiest thread at {:.0} %", busiest * 100.0);
@@ -300,24 +292,6 @@ impl Table {
     }
 
     fn tone(&self, tone: Tone, text: &mut String) {
-        if self.has_colours {
-            let code = match tone {
-                Tone::Bold => 1,
-                Tone::Bad => 31,
-                Tone::Warning => 33,
-                Tone::Good => 32,
-            };
-            *text = format!("\x1b[{code}m{text}\x1b[0m");
-        }
-    }
-}
-
-/// What CPU time is told for.
-fn unit(report: &Report) -> &'static str {
-    match report.scenario {
-        "storm" => "handshake",
-        "churn" => "session",
-        "fanout" => "delivery",
-        _ => "message",
+        *text = tone.paint(text, self.has_colours);
     }
 }

@@ -1,18 +1,11 @@
 //! A bar of a suite: what must hold for a server, by itself or beside others.
 
 use super::metric::Metric;
+use crate::relation::Relation;
 
 /// Why a bar cannot be read.
 pub(crate) const SHAPE: &str = "a bar is like `cpu <= 0.70 of bun`, `p99 <= 1.1 of nginx, haproxy`, `session_memory <= 256B` or \
                      `other: cpu <= 1.05 of bun`";
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Relation {
-    Less,
-    LessOrEqual,
-    Greater,
-    GreaterOrEqual,
-}
 
 /// One bar.
 #[derive(Clone, Debug, PartialEq)]
@@ -60,15 +53,7 @@ impl Bar {
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
         let at = text.find(['<', '>']).ok_or(SHAPE)?;
         let (left, rest) = text.split_at(at);
-        let (relation, rest) = [
-            ("<=", Relation::LessOrEqual),
-            (">=", Relation::GreaterOrEqual),
-            ("<", Relation::Less),
-            (">", Relation::Greater),
-        ]
-        .into_iter()
-        .find_map(|(sign, relation)| Some((relation, rest.strip_prefix(sign)?)))
-        .ok_or(SHAPE)?;
+        let (relation, rest) = Relation::split(rest).ok_or(SHAPE)?;
         let (subject, name) = match left.split_once(':') {
             Some((subject, name)) => (Some(subject.trim().to_owned()), name.trim()),
             None => (None, left.trim()),
@@ -83,7 +68,7 @@ impl Bar {
                 let peers: Vec<String> = peers.split(',').map(|peer| peer.trim().to_owned()).collect();
                 (ratio.ok_or_else(|| format!("{text:?}: before `of` stands a ratio"))?, peers)
             }
-            None => (metric.value(rest.trim())?, Vec::new()),
+            None => (metric.unit().parse(rest.trim())?, Vec::new()),
         };
         Ok(Self { text: text.to_owned(), subject, metric, relation, bound, peers })
     }
@@ -91,18 +76,9 @@ impl Bar {
     /// Holds it against the medians of its ratios, one for each peer, or against its subject's median. `None` was not
     /// measured.
     pub(crate) fn judge(&self, values: &[Option<f64>], basis: Basis) -> Judgement {
-        let mut measured = values.iter().copied().flatten();
-        let worst = match self.relation {
-            Relation::Less | Relation::LessOrEqual => measured.by_ref().reduce(f64::max),
-            Relation::Greater | Relation::GreaterOrEqual => measured.by_ref().reduce(f64::min),
-        };
-        let Some(worst) = worst else { return Judgement::NotMeasured };
-        let holds = match self.relation {
-            Relation::Less => worst < self.bound,
-            Relation::LessOrEqual => worst <= self.bound,
-            Relation::Greater => worst > self.bound,
-            Relation::GreaterOrEqual => worst >= self.bound,
-        };
+        let measured = values.iter().copied().flatten();
+        let Some(worst) = self.relation.worst(measured, self.bound) else { return Judgement::NotMeasured };
+        let holds = self.relation.holds(worst, self.bound);
         match basis {
             Basis::TooFewRounds => Judgement::TooFew(worst),
             Basis::LimitedByLoad if self.metric.is_of_speed() => Judgement::LoadLimited(worst),

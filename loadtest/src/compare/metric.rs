@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::units::{self, show_bytes, show_count, show_ns};
+use crate::{relation::Unit, units::show_count};
 
 /// One figure of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -141,26 +141,11 @@ impl Metric {
         }
     }
 
-    /// A value as a suite gives it.
-    ///
-    /// # Errors
-    /// What is wrong with it.
-    pub(crate) fn value(self, text: &str) -> Result<f64, String> {
+    pub(crate) const fn unit(self) -> Unit {
         match self {
-            Self::Cpu | Self::P50 | Self::P99 | Self::P999 | Self::GeneratorCpu => {
-                if text.ends_with(|c: char| c.is_ascii_digit()) {
-                    return Err(format!("{text:?} needs a unit: ns, us, ms, s"));
-                }
-                Ok(units::duration(text)?.as_nanos() as f64)
-            }
-            Self::Throughput => units::rate(text),
-            Self::Memory | Self::EmptyMemory | Self::SessionMemory | Self::KernelMemory => {
-                Ok(units::bytes(text)? as f64)
-            }
-            Self::LoadCpu => {
-                let ratio = text.parse::<f64>().ok().filter(|ratio| *ratio > 0.0 && ratio.is_finite());
-                ratio.ok_or_else(|| format!("{text:?} is no ratio"))
-            }
+            Self::Cpu | Self::P50 | Self::P99 | Self::P999 | Self::GeneratorCpu => Unit::Time,
+            Self::Memory | Self::EmptyMemory | Self::SessionMemory | Self::KernelMemory => Unit::Bytes,
+            Self::Throughput | Self::LoadCpu => Unit::Count,
         }
     }
 
@@ -169,10 +154,17 @@ impl Metric {
         match self {
             // Not rounded to three digits: costs are compared by their fourth.
             Self::Cpu | Self::GeneratorCpu if value < 1e6 => format!("{} ns", show_count(value.round())),
-            Self::Cpu | Self::GeneratorCpu | Self::P50 | Self::P99 | Self::P999 => show_ns(value),
-            Self::Throughput => show_count(value),
             Self::LoadCpu => format!("{value:.3}"),
-            Self::Memory | Self::EmptyMemory | Self::SessionMemory | Self::KernelMemory => show_bytes(value),
+            Self::Cpu
+            | Self::GeneratorCpu
+            | Self::P50
+            | Self::P99
+            | Self::P999
+            | Self::Throughput
+            | Self::Memory
+            | Self::EmptyMemory
+            | Self::SessionMemory
+            | Self::KernelMemory => self.unit().show(value),
         }
     }
 }

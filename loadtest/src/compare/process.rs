@@ -264,7 +264,7 @@ impl Folder {
         use std::os::unix::fs::DirBuilderExt;
 
         let number = getrandom::u64().map_err(io::Error::other)?;
-        let path = std::env::temp_dir().join(format!("tidegate-compare-{number:016x}"));
+        let path = env::temp_dir().join(format!("tidegate-compare-{number:016x}"));
         fs::DirBuilder::new().mode(0o700).create(&path)?;
         Ok(Self(path))
     }

@@ -12,6 +12,7 @@ use super::{
     suite::{ROUNDS, Scenario, Suite},
     verdict::{self, Pair},
 };
+use crate::machine::machine;
 
 /// What came of one measurement.
 #[derive(Clone, Debug)]
@@ -371,17 +372,4 @@ impl Judged<'_> {
         };
         json!({"bar": self.bar.text, "judgement": judgement, "value": value})
     }
-}
-
-/// Kernel and processors.
-fn machine() -> String {
-    let uname = rustix::system::uname();
-    let text = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let model = text.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':'));
-    let model = model.map(|(_, model)| model.trim()).unwrap_or_default();
-    let cores = text.lines().filter(|line| line.starts_with("processor")).count();
-    let system = format!("{} {}", uname.sysname().to_string_lossy(), uname.release().to_string_lossy());
-    format!("{system}, {cores} processors, {} {model}", uname.machine().to_string_lossy())
-        .trim_end()
-        .to_owned()
 }

@@ -9,15 +9,7 @@ use super::{
     results::{Judged, Part, Row, Table},
     suite::Pins,
 };
-
-/// How a line of text is shown on a terminal.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Tone {
-    Bold,
-    Bad,
-    Warning,
-    Good,
-}
+use crate::tone::Tone;
 
 /// One run, on one line.
 pub(crate) fn sample(sample: &Sample) -> String {
@@ -34,13 +26,7 @@ pub(crate) fn sample(sample: &Sample) -> String {
 
 /// For a terminal.
 pub(crate) fn text(table: &Table<'_>, has_colours: bool) -> String {
-    let tone = |tone: Tone, text: &str| match (has_colours, tone) {
-        (false, _) => text.to_owned(),
-        (true, Tone::Bold) => format!("\x1b[1m{text}\x1b[0m"),
-        (true, Tone::Bad) => format!("\x1b[31m{text}\x1b[0m"),
-        (true, Tone::Warning) => format!("\x1b[33m{text}\x1b[0m"),
-        (true, Tone::Good) => format!("\x1b[32m{text}\x1b[0m"),
-    };
+    let tone = |tone: Tone, text: &str| tone.paint(text, has_colours);
     let mut out = String::new();
     for line in preamble(table) {
         let _ = writeln!(out, "{line}");

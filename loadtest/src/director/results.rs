@@ -67,6 +67,7 @@ impl Director {
             tool: "tidegate-loadtest",
             version: env!("CARGO_PKG_VERSION"),
             scenario: plan.scenario.name(),
+            unit: plan.scenario.unit(),
             url: plan.target.to_string(),
             address: plan.address.to_string(),
             interrupted: self.is_cut_short(),
