@@ -484,6 +484,10 @@ fn mistakes_are_matters_of_usage() {
 fn the_suites_of_the_repository_are_sound() {
     for entry in fs::read_dir(PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("suites")).unwrap() {
         let path = entry.unwrap().path();
+        // What they share is in a folder.
+        if path.is_dir() {
+            continue;
+        }
         let run = harness::run(&format!("compare {} --only nobody", path.display()));
         assert!(run.stderr.contains("there is no server \"nobody\" in this suite"), "{}", run.stderr);
     }
