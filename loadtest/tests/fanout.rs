@@ -4,8 +4,8 @@ mod harness;
 
 use std::{
     collections::BTreeMap,
-    io::{self, BufRead, BufReader, Write},
-    net::{Shutdown, TcpListener, TcpStream},
+    io::{self, BufReader, Write},
+    net::{Shutdown, TcpStream},
     sync::{
         Arc, Mutex,
         atomic::{AtomicU64, AtomicUsize, Ordering},
@@ -15,7 +15,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use harness::{Peer, Run, Server, accept, encode, run, switching};
+use harness::{
+    Peer, Request, Run, Server, encode, memory_of_a_session, read_request, run, switching,
+};
 use serde_json::Value;
 
 /// What a subscriber is to be sent, and when; nothing: its connection is cut.
@@ -89,19 +91,7 @@ fn serve(
 ) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let mut reader = BufReader::new(stream.try_clone()?);
-    let (mut first, mut key) = (String::new(), String::new());
-    reader.read_line(&mut first)?;
-    let path = first.split(' ').nth(1).unwrap().to_owned();
-    loop {
-        let mut line = String::new();
-        reader.read_line(&mut line)?;
-        if let Some(value) = line.strip_prefix("Sec-WebSocket-Key: ") {
-            key = value.trim().to_owned();
-        }
-        if line == "\r\n" {
-            break;
-        }
-    }
+    let Request { path, key, .. } = read_request(&mut reader)?;
     let (sender, receiver) = mpsc::channel::<Parcel>();
     let mut out = stream.try_clone()?;
     // It is there before it is told so: what is published from then on is for it too.
@@ -434,29 +424,12 @@ fn a_server_that_keeps_all_to_itself_does_not_hold_a_run_up() {
 
 #[test]
 fn a_subscriber_takes_at_most_a_kibibyte() {
-    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
-    let _ = rustix::process::setrlimit(
-        rustix::process::Resource::Nofile,
-        rustix::process::Rlimit { current: limit.maximum, ..limit },
-    );
-    // Sessions are accepted and kept, and hear nothing; no thread for each.
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
-    thread::spawn(move || {
-        let mut kept = Vec::new();
-        for stream in listener.incoming().flatten() {
-            kept.extend(accept(stream, Arc::default()).map(|peer| peer.stream));
-        }
+    // They hear nothing.
+    let each = memory_of_a_session(|address, sessions| {
+        format!(
+            "fanout ws://{address} -c {sessions} -R 20 -d 300ms --warmup 0 --timeout 1s --assert sessions={}",
+            sessions + 1
+        )
     });
-    let memory = |sessions: u32| {
-        let run = run(&format!(
-            "fanout ws://{address} -c {sessions} --pending 20 -R 20 -d 300ms --warmup 0 --timeout 1s --quiet --json -"
-        ));
-        let report = run.json();
-        assert_eq!(report["sessions"]["opened"], sessions + 1, "{report:#}");
-        report["generator"]["memory_bytes"].as_u64().unwrap()
-    };
-    let (few, many) = (memory(500), memory(3500));
-    let each = many.saturating_sub(few) / 3000;
-    assert!(each <= 1024, "{each} bytes: {few} with 500, {many} with 3,500");
+    assert!(each <= 1024, "{each} bytes");
 }

@@ -345,8 +345,8 @@ fn who_goes_before_all_are_up_is_none_that_was_lost() {
 fn handshakes(answer: impl Fn(&str) -> String + Send + Sync + 'static) -> Server {
     Server::raw(move |mut stream: TcpStream, _| {
         let mut reader = std::io::BufReader::new(stream.try_clone().unwrap());
-        let Ok(key) = read_request(&mut reader) else { return };
-        let _ = stream.write_all(answer(&key).as_bytes());
+        let Ok(request) = read_request(&mut reader) else { return };
+        let _ = stream.write_all(answer(&request.key).as_bytes());
         let _ = stream.shutdown(Shutdown::Write);
         let _ = reader.read_to_end(&mut Vec::new());
     })
@@ -376,9 +376,9 @@ fn wrong_answers_to_the_upgrade_are_told() {
 fn an_answer_in_pieces_with_a_message_behind_it_is_read() {
     let server = Server::raw(|mut stream, _| {
         let mut reader = std::io::BufReader::new(stream.try_clone().unwrap());
-        let Ok(key) = read_request(&mut reader) else { return };
+        let Ok(request) = read_request(&mut reader) else { return };
         stream.set_nodelay(true).unwrap();
-        let mut bytes = switching(&key).into_bytes();
+        let mut bytes = switching(&request.key).into_bytes();
         bytes.extend_from_slice(&encode(9, b"are you there"));
         for byte in bytes {
             if stream.write_all(&[byte]).is_err() {
