@@ -262,8 +262,7 @@ impl Director {
             Scenario::Fanout(fanout) => self.fanout(fanout)?,
         }
         let own = std::iter::once(getpid()).chain(self.parts.pids());
-        self.memory_bytes =
-            Some(own.filter_map(|pid| memory_bytes(pid).ok()).sum());
+        self.memory_bytes = Some(own.filter_map(|pid| memory_bytes(pid).ok()).sum());
         self.live.phase("closing");
         self.order(|_| Command::Close);
         self.wait(Goal::Empty, None)?;

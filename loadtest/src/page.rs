@@ -138,7 +138,9 @@ impl<'a> Page<'a> {
             let seconds = show_ns(seconds * 1e9);
             notice(
                 "warning",
-                &format!("Threads of the server that ended took {seconds} of CPU time more, which is in none of the figures."),
+                &format!(
+                    "Threads of the server that ended took {seconds} of CPU time more, which is in none of the figures."
+                ),
             );
         }
         let assertions =

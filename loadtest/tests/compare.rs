@@ -409,11 +409,7 @@ fn a_server_whose_processes_come_and_go_has_not_started() {
         .scenario("s", SHORT, "");
     let run = bench.run("");
     assert_eq!(run.code(), 1, "{}", run.stderr);
-    assert!(
-        run.stderr.contains("did not start within 2s: its processes come and go"),
-        "{}",
-        run.stderr
-    );
+    assert!(run.stderr.contains("did not start within 2s: its processes come and go"), "{}", run.stderr);
 }
 
 #[test]

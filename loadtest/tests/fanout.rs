@@ -15,9 +15,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use harness::{
-    Peer, Request, Run, Server, encode, memory_of_a_session, read_request, run, switching,
-};
+use harness::{Peer, Request, Run, Server, encode, memory_of_a_session, read_request, run, switching};
 use serde_json::Value;
 
 /// What a subscriber is to be sent, and when; nothing: its connection is cut.
@@ -69,10 +67,7 @@ fn broadcaster(fate: impl Fn(Delivery, &AtomicU64) -> Fate + Send + Sync + 'stat
 }
 
 /// The same, and these payloads first to each that connects.
-fn keeper(
-    kept: Vec<Vec<u8>>,
-    fate: impl Fn(Delivery, &AtomicU64) -> Fate + Send + Sync + 'static,
-) -> Server {
+fn keeper(kept: Vec<Vec<u8>>, fate: impl Fn(Delivery, &AtomicU64) -> Fate + Send + Sync + 'static) -> Server {
     let rooms: Mutex<BTreeMap<String, Room>> = Mutex::default();
     let next = AtomicUsize::new(0);
     Server::raw(move |stream, deeds| {

@@ -146,7 +146,8 @@ fn results_are_told_though_a_file_cannot_be_written() {
     for json in ["", "--json -"] {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("out.html");
-        let arguments = format!("echo {} -c 2 -d 2s --warmup 0 {json} --html {}", server.url(), file.display());
+        let arguments =
+            format!("echo {} -c 2 -d 2s --warmup 0 {json} --html {}", server.url(), file.display());
         let mut child = start(command(&arguments));
         // It is seen to be writable before the start, and goes meanwhile.
         let mut lines = io::BufRead::lines(BufReader::new(child.stderr.take().unwrap()));
@@ -317,7 +318,8 @@ fn sessions_that_were_due_and_did_not_begin_are_not_up() {
         thread::sleep(Duration::from_millis(20));
         vec![(frame.opcode, frame.payload)]
     });
-    let run = run(&format!("churn {} -c 1 -R 1k -d 1s --warmup 0 --messages 1 --quiet --json -", server.url()));
+    let run =
+        run(&format!("churn {} -c 1 -R 1k -d 1s --warmup 0 --messages 1 --quiet --json -", server.url()));
     let report = run.json();
     let opened = report["sessions"]["opened"].as_u64().unwrap();
     assert!((1..=51).contains(&opened), "{report:#}");
@@ -379,9 +381,7 @@ fn slow_readers_that_the_server_ends_are_counted_apart() {
 #[test]
 fn a_session_takes_at_most_a_kibibyte() {
     let each = memory_of_a_session(|address, sessions| {
-        format!(
-            "idle ws://{address} -c {sessions} -d 300ms --timeout 5s --assert sessions={sessions}"
-        )
+        format!("idle ws://{address} -c {sessions} -d 300ms --timeout 5s --assert sessions={sessions}")
     });
     assert!(each <= 1024, "{each} bytes");
 }

@@ -155,10 +155,8 @@ fn a_process_that_dies_while_the_others_come_up_ends_the_run() {
             let _ = (&stream).read_to_end(&mut Vec::new());
         }
     });
-    let arguments = format!(
-        "echo {} -c 2 -d 10m --timeout 10m --source 127.0.0.2,127.0.0.3 --io epoll",
-        server.url()
-    );
+    let arguments =
+        format!("echo {} -c 2 -d 10m --timeout 10m --source 127.0.0.2,127.0.0.3 --io epoll", server.url());
     let (child, all) = seen(&arguments, " 1 up");
     kill_process(Pid::from_raw(all[1]).unwrap(), Signal::KILL).unwrap();
     ends_cut_short(child);

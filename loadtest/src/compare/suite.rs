@@ -178,8 +178,7 @@ impl Suite {
     }
 
     fn parse(text: &str, folder: &Path, set: &[(String, String)]) -> Result<Self, Mistake> {
-        let raw: RawSuite = toml::from_str(text)
-            .map_err(|error| Mistake {
+        let raw: RawSuite = toml::from_str(text).map_err(|error| Mistake {
             message: error.message().to_owned(),
             span: error.span(),
             source: None,
@@ -576,14 +575,21 @@ bars = ["cpu <= 0.7 of b"]
         for (head, shared, message) in [
             ("servers = [\"d\", \"b\"]", shared.to_owned(), "s.toml:2:12: there is no server \"d\": a, b, c"),
             ("servers = [\"b\", \"b\"]", shared.to_owned(), "s.toml:2:17: it is named twice"),
-            ("servers = [\"c\", \"a\", \"b\"]", shared.replace("{other}", "{none}"), "shared.toml:12:12: there is no {none}"),
+            (
+                "servers = [\"c\", \"a\", \"b\"]",
+                shared.replace("{other}", "{none}"),
+                "shared.toml:12:12: there is no {none}",
+            ),
             ("servers = [\"c\"]", shared.replace("[[server]]", "[[scenario]]"), "shared.toml:7:3: "),
         ] {
             let error = parse(&with(head), &shared).map(|_| ()).unwrap_err();
             assert!(error.contains(message), "{error}");
         }
         let error = parse(&with("").replace("shared", "nothing"), shared).map(|_| ()).unwrap_err();
-        assert!(error.starts_with("s.toml:1:12: ") && error.contains("nothing.toml: No such file"), "{error}");
+        assert!(
+            error.starts_with("s.toml:1:12: ") && error.contains("nothing.toml: No such file"),
+            "{error}"
+        );
     }
 
     #[test]

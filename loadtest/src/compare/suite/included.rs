@@ -52,7 +52,8 @@ impl Included {
     /// # Errors
     /// The first mistake.
     pub(super) fn upstreams(&self, names: &Names) -> Result<Vec<Server>, Mistake> {
-        let checked = check_upstreams(&self.raw.upstream).and_then(|()| servers(&self.raw.upstream, names, &[]));
+        let checked =
+            check_upstreams(&self.raw.upstream).and_then(|()| servers(&self.raw.upstream, names, &[]));
         checked.map_err(|mistake| self.own(mistake))
     }
 
