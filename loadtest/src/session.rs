@@ -9,27 +9,28 @@
 //! changes nothing: [`Session::handle_sent`] tells how much of it the kernel took, and where a frame was cut it is made
 //! again from there. So no bytes are kept for sending, however little the server reads.
 
+mod answers;
 mod deflated;
+mod handshake;
+mod sending;
 
 use tidegate_wire::{
-    HeadLimits, Limits, Role,
+    Limits, Role,
     close::{CloseCode, CloseFrame},
     deflate::{Codecs, Compression},
     extension::DeflateOffer,
     frame::ControlFrame,
-    handshake::{Offer, verify_response},
-    http::{BadResponse, HeadScanner, ResponseHead, Scan},
-    message::{Cursor, DecodeContext, Decoder, Event, Kind, Spares},
+    message::{Cursor, DecodeContext, Decoder, Event, Spares},
 };
 
+use self::{handshake::Handshake, sending::Control};
 use crate::{
     fanout::{Fan, FanRules, Seat},
     fault::Fault,
-    payload::{Answer, Message, Payloads, Wrong},
+    payload::Payloads,
     random::mix,
-    sequence::{Receipt, Sequence},
+    sequence::Sequence,
     tally::{Tally, Window},
-    transport::SEALED_BYTES,
 };
 
 /// What a session may send now.
@@ -129,23 +130,6 @@ enum State {
         answered: bool,
     },
     Ended,
-}
-
-struct Handshake {
-    key: [u8; 16],
-    request: Vec<u8>,
-    /// Bytes of it that the kernel took.
-    sent: usize,
-    scanner: HeadScanner,
-    /// The answer so far, unless it came at once.
-    head: Vec<u8>,
-}
-
-/// A control frame that is to be sent.
-struct Control {
-    frame: ControlFrame,
-    /// Bytes of it that the kernel took.
-    sent: usize,
 }
 
 /// One session.
@@ -270,30 +254,6 @@ impl Session {
         }
     }
 
-    /// Whether [`Session::poll_transmit`] would give anything.
-    #[inline]
-    pub(crate) fn wants_to_send(&self, traffic: Traffic) -> bool {
-        match &self.state {
-            State::Connecting | State::Ended => false,
-            State::Handshake(handshake) => handshake.sent < handshake.request.len(),
-            State::Open => {
-                let has_more = self.seat().is_some_and(|seat| !seat.outgoing().is_empty());
-                self.cut > 0 || self.pong.is_some() || has_more || self.allowed(traffic) > 0
-            }
-            State::Closing { .. } => {
-                let is_cut = self.seat().is_some_and(Seat::is_cut);
-                self.cut > 0 || self.pong.is_some() || is_cut || self.close.is_some()
-            }
-        }
-    }
-
-    /// The connection is made: `request` goes out, with this key in it.
-    pub(crate) fn handle_connected(&mut self, request: Vec<u8>, key: [u8; 16]) {
-        let scanner = HeadScanner::for_response();
-        self.state =
-            State::Handshake(Box::new(Handshake { key, request, sent: 0, scanner, head: Vec::new() }));
-    }
-
     /// What it stands on cannot be: the connection could not be made, or TLS failed.
     pub(crate) fn fail(&mut self, fault: Fault, cx: &mut Context<'_>) {
         self.end(Some(fault), cx);
@@ -351,88 +311,6 @@ impl Session {
         self.blocked_ns = now_ns;
     }
 
-    /// The kernel took the first `count` bytes of what [`Session::poll_transmit`] gave at `sent_ns`.
-    pub(crate) fn handle_sent(&mut self, count: usize, sent_ns: u64, cx: &mut Context<'_>) {
-        let mut left = count;
-        match &mut self.state {
-            State::Handshake(handshake) => {
-                handshake.sent += left;
-                return;
-            }
-            State::Connecting | State::Ended => return,
-            State::Open | State::Closing { .. } => {}
-        }
-        if self.cut > 0 {
-            let rest = cx.rules.payloads.frame_len(self.serial, self.next) - self.cut as usize;
-            if left < rest {
-                // A frame has less than 4 GiB.
-                self.cut += left as u32;
-                return;
-            }
-            left -= rest;
-            self.cut = 0;
-            self.message_sent(self.cut_due_ns, sent_ns, cx);
-        }
-        if let Some(seat) = &mut self.seat {
-            if count > 0 {
-                self.progress_ns = sent_ns;
-            }
-            if seat.is_cut() {
-                left = seat.handle_sent(left, sent_ns, self.blocked_ns, cx);
-            }
-        }
-        for control in [&mut self.pong, &mut self.close] {
-            if let Some(frame) = control {
-                let rest = frame.frame.len() - frame.sent;
-                if left < rest {
-                    frame.sent += left;
-                    return;
-                }
-                left -= rest;
-                *control = None;
-            }
-        }
-        if let Some(seat) = &mut self.seat {
-            seat.handle_sent(left, sent_ns, self.blocked_ns, cx);
-            return;
-        }
-        while left > 0 {
-            let len = cx.rules.payloads.frame_len(self.serial, self.next);
-            let due_ns = due_ns(self.first_due_ns, self.serial, self.next, sent_ns, cx.traffic, cx.rules);
-            if left < len {
-                (self.cut, self.cut_due_ns) = (left as u32, due_ns);
-                return;
-            }
-            left -= len;
-            self.message_sent(due_ns, sent_ns, cx);
-        }
-    }
-
-    /// The time of messages begins. In an open loop, the first one is due at `first_due_ns`.
-    pub(crate) fn begin(&mut self, first_due_ns: u64, now_ns: u64) {
-        self.first_due_ns = first_due_ns;
-        self.progress_ns = now_ns;
-    }
-
-    /// It reads no more, and sends at most so many messages.
-    pub(crate) fn stop_reading(&mut self, messages: u32) {
-        self.is_slow = true;
-        self.quota = messages;
-    }
-
-    /// One more message is due; whether there is still somebody to send it, or to count that it was not sent.
-    #[inline]
-    pub(crate) fn owe(&mut self, now_ns: u64) -> bool {
-        if matches!(self.state, State::Ended) {
-            return self.is_slow;
-        }
-        if self.owed == 0 && self.awaited() == 0 {
-            self.progress_ns = now_ns;
-        }
-        self.owed = self.owed.saturating_add(1);
-        true
-    }
-
     /// Ends it in order where it is up, and at once where it is not or does not read.
     pub(crate) fn close(&mut self, cx: &mut Context<'_>) {
         match self.state {
@@ -446,187 +324,6 @@ impl Session {
     /// Ends it at once, which is nobody's fault.
     pub(crate) fn cut(&mut self, cx: &mut Context<'_>) {
         self.end(None, cx);
-    }
-
-    /// Writes what is to be sent now, as much as fits, and returns how much that is.
-    #[must_use]
-    pub(crate) fn poll_transmit(
-        &self,
-        out: &mut [u8],
-        traffic: Traffic,
-        now_ns: u64,
-        rules: &Rules,
-    ) -> usize {
-        match &self.state {
-            State::Connecting | State::Ended => 0,
-            State::Handshake(handshake) => put(out, &handshake.request[handshake.sent..]),
-            State::Open | State::Closing { .. } => self.put_frames(out, traffic, now_ns, rules),
-        }
-    }
-
-    /// Writes what is to be sent now, up to [`SEALED_BYTES`], and takes it as sent: whoever calls keeps it until it is.
-    pub(crate) fn transmit<'s>(
-        &mut self,
-        staging: &'s mut Staging,
-        now_ns: u64,
-        cx: &mut Context<'_>,
-    ) -> &'s [u8] {
-        if self.compression.is_some() {
-            self.write_deflated(staging, now_ns, cx);
-            return &staging.frames;
-        }
-        let out = &mut staging.frames;
-        out.resize(SEALED_BYTES, 0);
-        let count = self.poll_transmit(out, cx.traffic, now_ns, cx.rules);
-        self.handle_sent(count, now_ns, cx);
-        &out[..count]
-    }
-
-    fn put_frames(&self, out: &mut [u8], traffic: Traffic, now_ns: u64, rules: &Rules) -> usize {
-        let mut used = 0;
-        let mut number = self.next;
-        if self.cut > 0 {
-            let message = Message { serial: self.serial, number, due_ns: self.cut_due_ns };
-            used = rules.payloads.write(out, &message, self.cut as usize);
-            if self.cut as usize + used < rules.payloads.frame_len(self.serial, number) {
-                return used;
-            }
-            number += 1;
-        }
-        let mut waiting = self.seat().map_or(&[][..], Seat::outgoing);
-        if self.seat().is_some_and(Seat::is_cut) {
-            used = put(out, waiting);
-            if used < waiting.len() {
-                return used;
-            }
-            waiting = &[];
-        }
-        for control in [&self.pong, &self.close].into_iter().flatten() {
-            let rest = &control.frame[control.sent..];
-            let count = put(&mut out[used..], rest);
-            used += count;
-            if count < rest.len() {
-                return used;
-            }
-        }
-        if matches!(self.state, State::Closing { .. }) {
-            return used;
-        }
-        used += put(&mut out[used..], waiting);
-        for _ in 0..self.allowed(traffic) {
-            if used == out.len() {
-                break;
-            }
-            let due_ns = due_ns(self.first_due_ns, self.serial, number, now_ns, traffic, rules);
-            let message = Message { serial: self.serial, number, due_ns };
-            used += rules.payloads.write(&mut out[used..], &message, 0);
-            number += 1;
-        }
-        used
-    }
-
-    /// Messages that were sent and are not known to be answered or passed over.
-    fn awaited(&self) -> u64 {
-        self.next - self.answers.next()
-    }
-
-    /// Messages that it may begin to send now.
-    #[inline]
-    fn allowed(&self, traffic: Traffic) -> u32 {
-        let begun = u32::from(self.cut > 0);
-        let allowed = match traffic {
-            Traffic::Off => 0,
-            Traffic::Closed { .. } if self.is_slow => u32::MAX,
-            Traffic::Closed { depth } => {
-                depth.saturating_sub(u32::try_from(self.awaited()).unwrap_or(u32::MAX)).saturating_sub(begun)
-            }
-            Traffic::Open { .. } | Traffic::Replay => self.owed.saturating_sub(begun),
-        };
-        allowed.min(self.quota.saturating_sub(begun))
-    }
-
-    #[inline]
-    fn message_sent(&mut self, due_ns: u64, sent_ns: u64, cx: &mut Context<'_>) {
-        if cx.traffic.is_open_loop() {
-            cx.record_lag(due_ns, sent_ns, self.blocked_ns);
-        } else {
-            self.stamp(due_ns, cx.rules);
-            if self.awaited() == 0 {
-                self.progress_ns = sent_ns;
-            }
-        }
-        self.owed = self.owed.saturating_sub(1);
-        if self.quota != u32::MAX {
-            self.quota -= 1;
-        }
-        self.next += 1;
-        if self.is_slow {
-            self.answers.pass(self.next);
-        }
-    }
-
-    fn stamp(&mut self, due_ns: u64, rules: &Rules) {
-        if rules.stamps == 0 {
-            return;
-        }
-        if self.stamps.is_empty() {
-            self.stamps = vec![0; rules.stamps].into();
-        }
-        let place = (self.next % self.stamps.len() as u64) as usize;
-        self.stamps[place] = due_ns;
-    }
-
-    /// Reads the answer to the upgrade; where it is whole and good, tells where in `bytes` it ended.
-    fn read_head(&mut self, bytes: &[u8], cx: &mut Context<'_>) -> Option<usize> {
-        let State::Handshake(handshake) = &mut self.state else { return None };
-        let before = handshake.head.len();
-        if before > 0 {
-            handshake.head.extend_from_slice(bytes);
-        }
-        let limits = HeadLimits::default();
-        let whole = if before > 0 { &*handshake.head } else { bytes };
-        let verdict = match handshake.scanner.scan(whole, &limits) {
-            Ok(Scan::Partial) => {
-                if before == 0 {
-                    handshake.head.extend_from_slice(bytes);
-                }
-                return None;
-            }
-            Ok(Scan::Complete(end)) => ResponseHead::parse(&whole[..end], &limits).and_then(|head| {
-                let offered: Vec<&str> = cx.rules.subprotocols.iter().map(String::as_str).collect();
-                let offer = cx.rules.offer.as_ref().map_or(Offer::None, Offer::Deflate);
-                let agreed = verify_response(&head, &handshake.key, &offered, offer)?;
-                Ok((end, agreed.extension))
-            }),
-            Err(refusal) => Err(refusal.into()),
-        };
-        match verdict {
-            Ok((end, extension)) => {
-                self.state = State::Open;
-                self.agree(extension, cx);
-                self.progress_ns = cx.now_ns;
-                let is_measured = cx.window.contains(self.begun_ns);
-                cx.tally.counts.opened += 1;
-                cx.tally.counts.opened_in_window += u64::from(is_measured);
-                if is_measured || cx.rules.messages.is_none() {
-                    cx.tally.handshake.record(cx.now_ns.saturating_sub(self.begun_ns));
-                }
-                self.close_after_last(cx);
-                if let Some(seat) = &mut self.seat {
-                    seat.handle_up(cx);
-                }
-                Some(end - before)
-            }
-            Err(BadResponse::Status(status)) => {
-                *cx.tally.counts.statuses.entry(status).or_default() += 1;
-                self.end(Some(Fault::Refused), cx);
-                None
-            }
-            Err(_) => {
-                self.end(Some(Fault::HandshakeInvalid), cx);
-                None
-            }
-        }
     }
 
     fn read(&mut self, bytes: &mut [u8], cx: &mut Context<'_>) {
@@ -665,112 +362,6 @@ impl Session {
                     return;
                 }
             }
-        }
-    }
-
-    /// A message came.
-    #[inline]
-    fn message(&mut self, kind: Kind, payload: &[u8], cx: &mut Context<'_>) {
-        if let Some(seat) = &mut self.seat {
-            seat.handle_message(kind, payload, cx);
-            return;
-        }
-        let counts = &mut cx.tally.counts;
-        counts.received += 1;
-        if self.compression.is_some() {
-            counts.deflate.received_payload_bytes += payload.len() as u64;
-        }
-        if !cx.rules.judges {
-            return;
-        }
-        let payloads = &cx.rules.payloads;
-        let answer = payloads.read(self.serial, self.answers.next(), kind, payload);
-        let is_wrong_kind = if payloads.is_mixed() {
-            answer.is_ok_and(|answer| payloads.kind_of(self.serial, answer.number) != kind)
-        } else {
-            self.awaited() > 0 && payloads.kind() != kind
-        };
-        if is_wrong_kind {
-            cx.tally.fault(Fault::WrongKind);
-        }
-        match answer {
-            Ok(answer) if answer.number < self.next => {
-                let is_first = self.take(answer.number, cx);
-                if is_first && !is_wrong_kind {
-                    self.accept(answer, payload.len(), cx);
-                }
-            }
-            Err(Wrong::Misdelivered) => cx.tally.fault(Fault::Misdelivered),
-            Ok(_) | Err(Wrong::Corrupt(_)) if self.awaited() == 0 => cx.tally.fault(Fault::Unexpected),
-            // Which one it was meant to be cannot be known unless its number is sure.
-            Ok(_) | Err(Wrong::Corrupt(None)) => {
-                cx.tally.fault(Fault::Corrupt);
-                self.take(self.answers.next(), cx);
-            }
-            Err(Wrong::Corrupt(Some(number))) => {
-                cx.tally.fault(Fault::Corrupt);
-                if (self.answers.next()..self.next).contains(&number) {
-                    self.take(number, cx);
-                }
-            }
-        }
-        self.close_after_last(cx);
-    }
-
-    /// Counts an answer that is what it must be and had not come before, and takes its time.
-    #[inline]
-    fn accept(&mut self, Answer { number, due_ns: told_ns }: Answer, bytes: usize, cx: &mut Context<'_>) {
-        if cx.window.contains(cx.now_ns) {
-            cx.tally.counts.in_window += 1;
-            cx.tally.counts.bytes_in_window += bytes as u64;
-        }
-        let due_ns = match (told_ns, cx.traffic) {
-            (Some(due_ns), _) => due_ns,
-            (None, Traffic::Open { .. } | Traffic::Replay) => {
-                due_ns(self.first_due_ns, self.serial, number, 0, cx.traffic, cx.rules)
-            }
-            (None, Traffic::Off | Traffic::Closed { .. }) => {
-                let places = self.stamps.len() as u64;
-                // Of one that is further behind the place is another's by now.
-                if self.next - number > places {
-                    return;
-                }
-                self.stamps[(number % places) as usize]
-            }
-        };
-        if cx.window.contains(due_ns) {
-            cx.tally.counts.answered += 1;
-            cx.tally.latency.record(cx.now_ns.saturating_sub(due_ns));
-        }
-    }
-
-    /// Message `number` is answered; whether it was not before.
-    #[inline]
-    fn take(&mut self, number: u64, cx: &mut Context<'_>) -> bool {
-        match self.answers.take(number) {
-            Receipt::First { lost } => {
-                if lost > 0 {
-                    cx.tally.counts.faults.add(Fault::Lost, lost);
-                }
-                self.progress_ns = cx.now_ns;
-                true
-            }
-            Receipt::Late => {
-                cx.tally.fault(Fault::Reordered);
-                true
-            }
-            Receipt::Again => {
-                cx.tally.fault(Fault::Duplicate);
-                false
-            }
-        }
-    }
-
-    /// Closes a session that has sent its messages and has its answers.
-    #[inline]
-    fn close_after_last(&mut self, cx: &mut Context<'_>) {
-        if self.quota == 0 && self.awaited() == 0 && self.cut == 0 && !self.is_slow {
-            self.close(cx);
         }
     }
 
@@ -828,23 +419,6 @@ impl Session {
     fn mask(&self) -> [u8; 4] {
         (mix(self.progress_ns ^ u64::from(self.serial) << 32) as u32).to_le_bytes()
     }
-}
-
-/// When message `number` is due; in a closed loop that is when it is sent.
-#[inline]
-fn due_ns(first_due_ns: u64, serial: u32, number: u64, sent_ns: u64, traffic: Traffic, rules: &Rules) -> u64 {
-    match traffic {
-        Traffic::Open { interval_ns } => first_due_ns + (number as f64 * interval_ns) as u64,
-        Traffic::Replay => first_due_ns + rules.payloads.due_ns(serial, number),
-        Traffic::Off | Traffic::Closed { .. } => sent_ns,
-    }
-}
-
-/// Writes as much of `bytes` as fits, and returns how much that is.
-fn put(out: &mut [u8], bytes: &[u8]) -> usize {
-    let count = bytes.len().min(out.len());
-    out[..count].copy_from_slice(&bytes[..count]);
-    count
 }
 
 #[cfg(test)]

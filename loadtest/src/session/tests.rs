@@ -1,6 +1,6 @@
 use std::collections::VecDeque;
 
-use tidegate_wire::{deflate::CodecLimits, handshake::accept_key};
+use tidegate_wire::{deflate::CodecLimits, handshake::accept_key, message::Kind};
 
 use super::*;
 use crate::payload::Sizes;
@@ -281,8 +281,7 @@ fn what_is_no_good_answer_is_not_counted_as_one() {
     pair.receive(&other.answers[0].clone());
     pair.receive(&answers[3]);
     pair.receive(&[0x81, 2, b'h', b'i']);
-    let faults =
-        [Fault::Duplicate, Fault::Corrupt, Fault::WrongKind, Fault::Misdelivered, Fault::Unexpected];
+    let faults = [Fault::Duplicate, Fault::Corrupt, Fault::WrongKind, Fault::Misdelivered, Fault::Unexpected];
     assert_eq!(faults.map(|fault| pair.count(fault)), [1; 5], "{:?}", pair.tally.counts.faults);
     let counts = &pair.tally.counts;
     // The first and the last of the four.
