@@ -10,9 +10,12 @@
 //! what the machine does besides falls on all servers alike.
 
 mod bar;
+mod installed;
+mod load;
 mod measure;
 mod metric;
 mod process;
+mod ready;
 mod results;
 mod show;
 mod signals;
