@@ -313,7 +313,7 @@ pub(crate) struct Generator {
     pub(crate) busiest_thread: Option<f64>,
     /// Of the thread that ran or waited for a processor most, both together.
     pub(crate) busiest_thread_with_waits: Option<f64>,
-    /// That is 90 % or more, and no thread of the server ran for as much.
+    /// That is 90 % or more, and no thread of the server ran or waited for as much.
     pub(crate) was_the_limit: bool,
     pub(crate) system_calls_per_message: Option<f64>,
     /// Open loop: from when a message was due to when it was handed to the kernel.

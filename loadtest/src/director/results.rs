@@ -12,8 +12,7 @@ use crate::{
     },
 };
 
-/// A thread that runs for at least this much of the time is at its limit; one of this program's, if it would run for so
-/// much of it had it a processor of its own.
+/// A thread that runs, or would run had it a processor of its own, for at least this much of the time is at its limit.
 const BUSY: f64 = 0.9;
 
 impl Director {
@@ -154,7 +153,7 @@ impl Director {
         let scaled = |ns: u64| ns as f64 * scale;
         let share = |ns: u64| if is_measured { scaled(ns) / measured_ns } else { 0.0 };
         let server = self.end.server.cpu_since(&self.start.server);
-        let server_is_busy = server.is_some_and(|server| share(server.busiest_ns) >= BUSY);
+        let server_is_busy = server.is_some_and(|server| share(server.keenest_ns) >= BUSY);
         let calls = self.tally.counts.system_calls;
         Generator {
             cpu_s: is_measured.then_some(scaled(cpu.all_ns) / 1e9),
