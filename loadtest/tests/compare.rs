@@ -14,7 +14,7 @@ use std::{
     path::PathBuf,
     process::{self, Child, Command},
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicU64, Ordering},
     },
     thread,
@@ -32,6 +32,9 @@ use tempfile::TempDir;
 /// What a server is told to do, and where.
 const BEHAVIOUR: &str = "TIDEGATE_TEST_BEHAVIOUR";
 const PORT: &str = "TIDEGATE_TEST_PORT";
+
+/// Who holds it ends the server.
+static LAST_WORDS: Mutex<()> = Mutex::new(());
 
 /// The longest that a test waits for what must come.
 const LONG: Duration = Duration::from_secs(30);
@@ -70,6 +73,8 @@ fn serve() {
                     "busy" => spin(Duration::from_millis(2)),
                     "lazy" => thread::sleep(Duration::from_millis(100)),
                     "dies" => {
+                        // Of two sessions one says so, and ends both.
+                        let _last = LAST_WORDS.lock().unwrap();
                         writeln!(io::stderr(), "out of cheese").unwrap();
                         process::exit(7);
                     }
