@@ -149,7 +149,7 @@ impl Shards {
     pub(crate) fn send(&self, mail: Mail) {
         for sender in &self.0 {
             let mut tries = 0;
-            while sender.send(mail).is_err() && tries < SEND_TRIES {
+            while sender.send(mail.clone()).is_err() && tries < SEND_TRIES {
                 tries += 1;
                 thread::sleep(SEND_PAUSE);
             }

@@ -14,7 +14,7 @@ pub enum Chunk {
         /// Where the wire bytes begin in it.
         start: usize,
     },
-    /// Bytes that many outboxes send. Only tests make them as yet: see [`Frame`].
+    /// Bytes that many outboxes send.
     Shared(Frame),
     /// Bytes that are always there.
     Static(&'static [u8]),
@@ -33,9 +33,6 @@ impl Chunk {
 }
 
 /// Encoded bytes shared by many outboxes, on any shard. Cloning makes another reference.
-///
-/// For topics, which do not exist yet: until they do only tests make one, and prove the order, the count and the release
-/// that topics rely on.
 ///
 /// Its bytes count in the [`Total`] once, from its making until the last reference is gone.
 #[derive(Clone)]

@@ -1,0 +1,86 @@
+//! What the hub answers, on its way to who has asked.
+
+use tidegate_hub::{
+    Present, Reply, Ticket,
+    protocol::{self, Acceptance, Standing},
+};
+use tidegate_io::Backend;
+
+use super::{commands::refused, frame::{content, position}};
+use crate::{environment::Environment, output::Content, shard::Shard};
+
+impl<B: Backend, E: Environment> Shard<B, E> {
+    /// All answers that are there.
+    pub(super) fn answer_tickets(&mut self) {
+        while let Some((ticket, reply)) = self.topics.as_mut().and_then(|topics| topics.hub.poll_reply()) {
+            self.answer_ticket(ticket, reply);
+            self.flush_spans();
+        }
+    }
+
+    fn answer_ticket(&mut self, Ticket { key, request }: Ticket, reply: Reply) {
+        let Some(member) = self.topics.as_mut().and_then(|topics| topics.member_mut(key)) else { return };
+        let Some(id) = member.answered(request) else { return };
+        let id = id.as_ref().map(|kept| kept.id());
+        match reply {
+            Reply::Subscribed { topic, position: at, recovered, first, .. } => {
+                if let Some(id) = id {
+                    let standing =
+                        Standing { topic: topic.as_str(), position: Some(position(at)), recovered };
+                    self.tell(key, |out| protocol::subscribed(out, id, &standing));
+                }
+                self.deliver_first(key, &first);
+            }
+            Reply::Published { topic, position: at, duplicate } => {
+                if let Some(id) = id {
+                    let acceptance =
+                        Acceptance { topic: topic.as_str(), position: position(at), duplicate };
+                    self.tell(key, |out| protocol::published(out, id, &acceptance));
+                }
+            }
+            Reply::Presence { topic, count, clients } => {
+                let Some(id) = id else { return };
+                let clients = clients.iter().map(|Present { client, info }| protocol::Present {
+                    client,
+                    info: info.as_deref().map(str::as_bytes),
+                });
+                self.tell(key, |out| protocol::presence(out, id, topic.as_str(), count, clients));
+            }
+            Reply::History { topic, position: at, messages } => {
+                let Some(id) = id else { return };
+                let messages = messages.iter().filter_map(|message| Some((message.offset(), content(message)?)));
+                self.tell(key, |out| {
+                    protocol::history(out, id, topic.as_str(), position(at), messages);
+                });
+            }
+            // Nobody asks for it here.
+            Reply::State { .. } => {}
+            Reply::Refused { why, .. } => {
+                let problem = refused(why);
+                self.tell_error(key, id, problem.code, problem.message);
+            }
+        }
+    }
+
+    /// What comes first, behind the answer to a subscription.
+    fn deliver_first(&mut self, key: tidegate_registry::Key, first: &[std::sync::Arc<tidegate_hub::Publication>]) {
+        if first.is_empty() {
+            return;
+        }
+        let Some(class) = self.topics.as_ref().and_then(|topics| topics.member(key)).map(|member| member.class)
+        else {
+            return;
+        };
+        let Self { topics, codecs, spares, .. } = self;
+        let Some(topics) = topics else { return };
+        let mut out = Vec::new();
+        let mut tools = super::frame::Tools { codecs, spares };
+        for publication in first {
+            topics.frames.write(publication, class, &mut tools, &mut out);
+        }
+        if !out.is_empty() {
+            let source = self.turn.keep(out, 0);
+            self.emit(key, source, Content::Messages { linked: false });
+        }
+    }
+}
