@@ -14,6 +14,7 @@
 //! ```
 #![forbid(unsafe_code)]
 
+pub mod protocol;
 mod routes;
 
 pub use self::routes::{MAX_OFFERS, RouteId, Routes};
