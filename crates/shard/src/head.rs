@@ -27,7 +27,7 @@ const NOT_FOUND: Refusal =
     Refusal { status: 404, reason: "no route for this host and path", close: true, fields: &[] };
 
 /// RFC 6455 §10.2.
-const FOREIGN_ORIGIN: Refusal =
+pub(crate) const FOREIGN_ORIGIN: Refusal =
     Refusal { status: 403, reason: "this origin may not open sessions here", close: true, fields: &[] };
 
 /// A page's request has no use for a body.
@@ -124,14 +124,24 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         request: &Request<'b>,
     ) -> Result<Upgrade<'b>, Refusal> {
         let upgrade = handshake::upgrade(request)?;
-        let origins = &self.plan.route(id).origins;
-        let peer = self.registry.get(key).and_then(|session| session.peer.address());
-        let trusted = peer.is_some_and(|peer| self.plan.trusts(peer.ip()));
-        if !handshake::origin_allowed(origins, upgrade.origin, request.host, trusted && came_by_tls(request))
-        {
+        if !self.allows_origin(key, id, request, upgrade.origin) {
             return Err(FOREIGN_ORIGIN);
         }
         Ok(upgrade)
+    }
+
+    /// Whether pages of this origin may come here.
+    pub(crate) fn allows_origin(
+        &self,
+        key: Key,
+        id: tidegate_hub::RouteId,
+        request: &Request<'_>,
+        origin: Option<&str>,
+    ) -> bool {
+        let origins = &self.plan.route(id).origins;
+        let peer = self.registry.get(key).and_then(|session| session.peer.address());
+        let trusted = peer.is_some_and(|peer| self.plan.trusts(peer.ip()));
+        handshake::origin_allowed(origins, origin, request.host, trusted && came_by_tls(request))
     }
 
     fn answer_page(&mut self, key: Key, request: &Request<'_>) -> Result<(), Refusal> {

@@ -33,6 +33,7 @@ mod session;
 mod shard;
 mod stamp;
 mod timers;
+mod topics;
 mod transport;
 mod turn;
 

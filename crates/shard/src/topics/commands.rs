@@ -2,8 +2,8 @@
 
 use tidegate_config::{TopicPattern, TopicPatterns};
 use tidegate_hub::{
-    Ask, Filter, Format, NameError, Pattern, Publish, Refused, Ticket,
-    protocol::{self, Code, Command, Id, Problem, Standing},
+    Ask, Epoch, Filter, Format, NameError, Pattern, Position, Publish, Refused, Ticket,
+    protocol::{self, Code, Command, Id, Problem, Recover, Standing},
 };
 use tidegate_io::Backend;
 use tidegate_registry::{Control, Key};
@@ -40,7 +40,10 @@ impl<B: Backend, E: Environment> Shard<B, E> {
     /// Does what the messages in `bytes` say; uses all of them, unless the turn is full: then gives how many it has used.
     pub(crate) fn read_topic_messages(&mut self, key: Key, bytes: &mut [u8], place: Place) -> usize {
         let mut cursor = Cursor::default();
-        let mut reading = Reading::default();
+        let Some(State::Open(open)) = self.registry.get(key).map(|session| &session.state) else {
+            return bytes.len();
+        };
+        let mut reading = Reading { was_partial: open.decoder.is_partial(), completed: false };
         let stop = loop {
             let Self { registry, turn, spans, codecs, spares, plan, counters, now_ms, .. } = self;
             let Some(session) = registry.get_mut(key) else { return bytes.len() };
@@ -48,7 +51,6 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             let closing = session.marks.close_sent;
             // A message may have ended it.
             let State::Open(open) = &mut session.state else { return bytes.len() };
-            reading.begin(&open.decoder);
             let mut context = DecodeContext {
                 limits: &route.messages,
                 compression: open.compression.as_mut(),
@@ -105,7 +107,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                 }
             }
         };
-        self.finish_reading(key, stop, &reading, cursor.read, bytes.len())
+        self.finish_reading(key, stop, reading, cursor.read, bytes.len())
     }
 
     fn topic_message(&mut self, key: Key, kind: Kind, bytes: &[u8]) {
@@ -194,7 +196,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                             return Err(Problem::new(Code::NotAllowed, "this route does not show presence there"));
                         }
                         let ask = Ask {
-                            recover: subscribe.recover.map(position),
+                            recover: subscribe.recover.map(recovery),
                             history: subscribe.history,
                             watches: subscribe.presence,
                             attends: sees_presence,
@@ -300,16 +302,24 @@ pub(super) fn publication(publish: protocol::Publish<'_>) -> Publish {
 }
 
 /// Whether all topics of a pattern may be subscribed to.
-fn allows_pattern(patterns: &TopicPatterns, pattern: &Pattern) -> bool {
+pub(super) fn allows_pattern(patterns: &TopicPatterns, pattern: &Pattern) -> bool {
     TopicPattern::parse(pattern.as_str()).is_ok_and(|pattern| patterns.covers(&pattern))
 }
 
-fn not_allowed() -> Problem {
+pub(super) fn not_allowed() -> Problem {
     Problem::new(Code::NotAllowed, "this route does not allow it")
 }
 
-fn invalid_topic(error: NameError) -> Problem {
+pub(super) fn invalid_topic(error: NameError) -> Problem {
     Problem::new(Code::InvalidTopic, error.reason())
+}
+
+/// Where a client wants to go on from. From what nobody here has written nothing can be recovered.
+pub(super) fn recovery(recover: Recover) -> Position {
+    match recover {
+        Recover::From(at) => Position { epoch: Epoch(at.epoch), offset: at.offset },
+        Recover::Foreign => Position::NOWHERE,
+    }
 }
 
 /// A hub's refusal in the protocol's words.

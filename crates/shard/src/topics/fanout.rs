@@ -21,6 +21,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
     /// Gives each topic's news to its subscribers here.
     pub(super) fn fan_out(&mut self) {
         let mut behind: Vec<Behind> = Vec::new();
+        let mut feeds = Vec::new();
         loop {
             let Self { topics, registry, turn, counters, codecs, spares, .. } = self;
             let Some(topics) = topics else { return };
@@ -34,6 +35,10 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                     continue;
                 }
                 let Some(session) = registry.get_mut(subscriber.key) else { continue };
+                if let State::Exchange(_) = session.state {
+                    feeds.push((subscriber.key, subscriber.subscription, usize::from(subscriber.skip)));
+                    continue;
+                }
                 if !takes_messages(session) {
                     continue;
                 }
@@ -60,6 +65,9 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             // Those that are behind do not hold the others up.
             for behind in behind.drain(..) {
                 self.deliver_behind(batch, &behind);
+            }
+            for (key, subscription, skip) in feeds.drain(..) {
+                self.deliver_to_feed(batch, key, subscription, skip);
             }
             if let Some(topics) = &mut self.topics {
                 topics.hub.finish_batch(batch);

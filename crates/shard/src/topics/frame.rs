@@ -1,6 +1,6 @@
 //! From a publication to the bytes on the wire, for each class of subscribers.
 
-use tidegate_hub::{Class, Envelope, Format, Kind, Publication, protocol};
+use tidegate_hub::{Class, Envelope, Format, GapReason, Kind, Position, Publication, protocol};
 use tidegate_wire::{
     Role,
     deflate::{Codecs, Compression},
@@ -50,7 +50,8 @@ impl Frames {
         };
         if let Some(bits) = class.window_bits().filter(|_| payload.len() >= DEFLATE_FROM) {
             let compression = self.deflaters[usize::from(bits)].get_or_insert_with(|| {
-                let params = DeflateParams::without_context(bits);
+                // Without context: the same bytes are for all.
+                let params = DeflateParams { server_max_window_bits: bits, ..DeflateParams::default() };
                 Compression::new(params, Role::Server, tools.codecs)
             });
             let frame = publication.frame(class, |_| {
@@ -75,23 +76,45 @@ pub(crate) fn put_frame(out: &mut Vec<u8>, opcode: Opcode, payload: &[u8]) {
     out.extend_from_slice(payload);
 }
 
+/// What a message holds, as the protocol wraps it; nothing for other publications.
+pub(super) fn content(publication: &Publication) -> Option<protocol::Content<'_>> {
+    let Kind::Message { format, payload, .. } = publication.kind() else { return None };
+    let kind = match format {
+        Format::Json => protocol::Kind::Json,
+        Format::Text => protocol::Kind::Text,
+        Format::Binary => protocol::Kind::Bytes,
+    };
+    Some(protocol::Content { kind, bytes: payload })
+}
+
+/// A position in the protocol's terms.
+pub(super) fn position(at: Position) -> protocol::Position {
+    protocol::Position { epoch: at.epoch.0, offset: at.offset }
+}
+
+/// A gap in the protocol's terms.
+pub(super) fn gap(publication: &Publication, from: u64, reason: GapReason) -> protocol::Gap<'_> {
+    let reason = match reason {
+        GapReason::Slow => protocol::GapReason::Slow,
+        GapReason::Busy => protocol::GapReason::Busy,
+    };
+    protocol::Gap { topic: publication.topic().as_str(), from, to: publication.offset(), reason }
+}
+
 /// Appends what the protocol says of a publication.
 fn write_json(publication: &Publication, out: &mut Vec<u8>) {
     let topic = publication.topic().as_str();
     match publication.kind() {
-        Kind::Message { format, payload, .. } => {
-            let kind = match format {
-                Format::Json => protocol::Kind::Json,
-                Format::Text => protocol::Kind::Text,
-                Format::Binary => protocol::Kind::Bytes,
-            };
-            let content = protocol::Content { kind, bytes: payload };
-            protocol::message(out, topic, publication.offset(), content);
+        Kind::Message { .. } => {
+            if let Some(content) = content(publication) {
+                protocol::message(out, topic, publication.offset(), content);
+            }
         }
-        Kind::Join { client, info } => protocol::join(out, topic, client, info.as_deref()),
+        Kind::Join { client, info } => {
+            let info = info.as_deref().map(str::as_bytes);
+            protocol::join(out, topic, &protocol::Present { client, info });
+        }
         Kind::Leave { client } => protocol::leave(out, topic, client),
-        Kind::Gap { from, reason } => {
-            protocol::gap(out, topic, *from, publication.offset(), reason.as_str());
-        }
+        Kind::Gap { from, reason } => protocol::gap(out, &gap(publication, *from, *reason)),
     }
 }

@@ -1,6 +1,6 @@
 //! A session that subscribes.
 
-use tidegate_hub::{ClientId, MemberId, TopicName, protocol::KeptId};
+use tidegate_hub::{Class, ClientId, MemberId, TopicName, protocol::KeptId};
 use tidegate_registry::Key;
 use tidegate_wire::budget::ControlBudget;
 
@@ -11,6 +11,8 @@ pub(crate) struct Member {
     pub(crate) id: MemberId,
     /// Its name for others.
     pub(crate) client: ClientId,
+    /// What its frames are like.
+    pub(crate) class: Class,
     pub(crate) way: Way,
     /// Something waits for it in the hub until its outbox is empty.
     pub(crate) lags: bool,
@@ -30,12 +32,14 @@ pub(crate) enum Way {
         topic: TopicName,
         publishes: bool,
     },
+    /// A request of HTTP: its state is its session's.
+    Feed,
 }
 
 impl Member {
-    pub(crate) fn new(key: Key, id: MemberId, client: ClientId, way: Way) -> Self {
+    pub(crate) fn new(key: Key, id: MemberId, client: ClientId, class: Class, way: Way) -> Self {
         let errors = ControlBudget::default();
-        Self { key, id, client, way, lags: false, errors, asked: Vec::new(), next_request: 0 }
+        Self { key, id, client, class, way, lags: false, errors, asked: Vec::new(), next_request: 0 }
     }
 
     /// Notes a question; gives its number.

@@ -6,18 +6,30 @@
 
 mod arena;
 mod commands;
+mod exchange;
 mod fanout;
+mod feed;
 mod frame;
 mod member;
+mod open;
+mod poll;
+mod publish;
+mod rate;
 mod replies;
 mod slow;
+mod stream;
 
 use tidegate_hub::{Hub, Letter};
 use tidegate_io::Backend;
 use tidegate_registry::Key;
 
-pub(crate) use self::arena::{Arenas, Lane};
-use self::{arena::Layout, frame::Frames, member::Member};
+use self::open::get_only;
+pub(crate) use self::{
+    arena::{Arenas, Lane},
+    exchange::{Exchange, Stage},
+    member::Way,
+};
+use self::{arena::Layout, frame::Frames, member::Member, rate::Rates};
 use crate::{
     environment::Environment,
     mailbox::{Mail, Sender, Undelivered},
@@ -34,6 +46,8 @@ pub(crate) struct Topics {
     members: Vec<Option<Box<Member>>>,
     layout: Layout,
     frames: Frames,
+    /// What was published over HTTP in this second.
+    rates: Rates,
     /// Sessions whose outbox has emptied while something waits for them in the hub.
     emptied: Vec<Key>,
     /// When letters that were not taken are tried again; 0: none wait.
@@ -49,6 +63,7 @@ impl Topics {
             members,
             layout: Layout::default(),
             frames: Frames::default(),
+            rates: Rates::default(),
             emptied: Vec::new(),
             retry_ms: 0,
         }
@@ -65,6 +80,11 @@ impl Topics {
     fn put(&mut self, member: Member) {
         let slot = member.key.index() as usize;
         self.members[slot] = Some(Box::new(member));
+    }
+
+    /// Notes a member's question; gives its number.
+    fn ask(&mut self, key: Key, id: Option<tidegate_hub::protocol::KeptId>) -> u64 {
+        self.member_mut(key).map_or(0, |member| member.ask(id))
     }
 
     /// A session subscribes no more.

@@ -1,13 +1,20 @@
 //! What the hub answers, on its way to who has asked.
 
+use std::sync::Arc;
+
 use tidegate_hub::{
-    Present, Reply, Ticket,
+    Present, Publication, Reply, Ticket,
     protocol::{self, Acceptance, Standing},
 };
 use tidegate_io::Backend;
+use tidegate_registry::Key;
 
-use super::{commands::refused, frame::{content, position}};
-use crate::{environment::Environment, output::Content, shard::Shard};
+use super::{
+    commands::refused,
+    exchange::{JSON, Stage},
+    frame::{Tools, content, position},
+};
+use crate::{environment::Environment, output::Content, session::State, shard::Shard};
 
 impl<B: Backend, E: Environment> Shard<B, E> {
     /// All answers that are there.
@@ -19,6 +26,10 @@ impl<B: Backend, E: Environment> Shard<B, E> {
     }
 
     fn answer_ticket(&mut self, Ticket { key, request }: Ticket, reply: Reply) {
+        if let Some(State::Exchange(_)) = self.registry.get(key).map(|session| &session.state) {
+            self.answer_to_exchange(key, request, reply);
+            return;
+        }
         let Some(member) = self.topics.as_mut().and_then(|topics| topics.member_mut(key)) else { return };
         let Some(id) = member.answered(request) else { return };
         let id = id.as_ref().map(|kept| kept.id());
@@ -62,8 +73,35 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         }
     }
 
+    /// The same for a request of HTTP.
+    fn answer_to_exchange(&mut self, key: Key, request: u64, reply: Reply) {
+        let Some(exchange) = self.exchange_mut(key) else { return };
+        match (&mut exchange.stage, reply) {
+            (Stage::Publishing(_), reply) => self.published(key, request, reply),
+            (Stage::Asking, Reply::State { topic, position: at, subscribers, history }) => {
+                let mut body = Vec::new();
+                let state = protocol::State { topic: topic.as_str(), position: position(at), subscribers, history };
+                protocol::push_state(&mut body, &state);
+                self.answer_exchange(key, 200, JSON, &body);
+            }
+            (Stage::Streaming(stream), Reply::Subscribed { position, recovered, first, .. }) => {
+                stream.feed.subscribed(request, position, recovered, first);
+                self.begin_stream(key);
+            }
+            (Stage::Polling(poll), Reply::Subscribed { position, recovered, first, .. }) => {
+                poll.feed.subscribed(request, position, recovered, first);
+                self.look_at_poll(key);
+            }
+            (_, Reply::Refused { why, .. }) => {
+                let manner = exchange.manner.clone();
+                self.answer_problem(key, &manner, &refused(why));
+            }
+            (_, _) => {}
+        }
+    }
+
     /// What comes first, behind the answer to a subscription.
-    fn deliver_first(&mut self, key: tidegate_registry::Key, first: &[std::sync::Arc<tidegate_hub::Publication>]) {
+    fn deliver_first(&mut self, key: Key, first: &[Arc<Publication>]) {
         if first.is_empty() {
             return;
         }
@@ -74,7 +112,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         let Self { topics, codecs, spares, .. } = self;
         let Some(topics) = topics else { return };
         let mut out = Vec::new();
-        let mut tools = super::frame::Tools { codecs, spares };
+        let mut tools = Tools { codecs, spares };
         for publication in first {
             topics.frames.write(publication, class, &mut tools, &mut out);
         }

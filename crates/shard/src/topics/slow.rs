@@ -5,12 +5,12 @@
 
 use std::sync::Arc;
 
-use tidegate_hub::{BatchId, CatchUp, Fate, Publication, SubscriptionId};
+use tidegate_hub::{BatchId, CatchUp, Envelope, Fate, Publication, SubscriptionId};
 use tidegate_io::Backend;
 use tidegate_registry::{Chunk, End, FullPolicy, Key, OutboxLimits};
 
-use super::{Lane, frame::Tools};
-use crate::{environment::Environment, output::Content, shard::Shard};
+use super::{Lane, Stage, frame::Tools};
+use crate::{environment::Environment, output::Content, session::State, shard::Shard};
 
 /// A subscriber whose outbox was not empty when its topic had news.
 pub(super) struct Behind {
@@ -41,6 +41,53 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             }
             taken += 1;
         }
+        self.fall_behind(batch, key, subscription, taken);
+    }
+
+    /// Gives a batch to a stream of events, as far as there is room, or to a poll.
+    pub(super) fn deliver_to_feed(
+        &mut self,
+        batch: BatchId,
+        key: Key,
+        subscription: SubscriptionId,
+        skip: usize,
+    ) {
+        let bound = self.session_bytes(key);
+        let mut taken = skip;
+        loop {
+            let Some(topics) = &self.topics else { return };
+            let Some(publication) = topics.hub.publications(batch).get(taken).cloned() else { break };
+            let Some(session) = self.registry.get(key) else { return };
+            let State::Exchange(exchange) = &session.state else { return };
+            match exchange.stage {
+                Stage::Polling(_) => self.poll_gets(key, &publication),
+                Stage::Streaming(_) if session.outbox.buffered() < bound => {
+                    self.stream_gets(key, &publication);
+                }
+                Stage::Streaming(_) => {
+                    self.fall_behind(batch, key, subscription, taken);
+                    return;
+                }
+                Stage::Body(_) | Stage::Publishing(_) | Stage::Asking => return,
+            }
+            taken += 1;
+        }
+        self.look_at_poll(key);
+    }
+
+    /// One publication as an event.
+    fn stream_gets(&mut self, key: Key, publication: &Arc<Publication>) {
+        let bytes = self.event_bytes(key, publication);
+        if !bytes.is_empty() {
+            self.counters.delivered += 1;
+            let source = self.turn.keep(bytes, 0);
+            self.emit(key, source, Content::WHOLE);
+            self.flush_spans();
+        }
+    }
+
+    /// Nothing more is queued for a subscriber.
+    fn fall_behind(&mut self, batch: BatchId, key: Key, subscription: SubscriptionId, taken: usize) {
         let Some(topics) = &mut self.topics else { return };
         self.counters.fell_behind += 1;
         match topics.hub.fell_behind(batch, subscription, taken) {
@@ -67,7 +114,11 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             // What the hub gives is for this session: joins and leaves are among it only where they are wanted.
             let lane = Lane { class, presence: true };
             for publication in &items {
-                self.queue(key, lane, publication);
+                match class.envelope() {
+                    Envelope::Events => self.stream_gets(key, publication),
+                    Envelope::Poll => self.poll_gets(key, publication),
+                    Envelope::Protocol | Envelope::Raw => self.queue(key, lane, publication),
+                }
             }
             let emptied = self.registry.get(key).is_some_and(|session| session.outbox.is_empty() && session.dirty == 0);
             if !done && emptied {
@@ -107,7 +158,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
     }
 
     /// How much may wait for a session before its topics treat it as slow.
-    fn session_bytes(&self, key: Key) -> usize {
+    pub(super) fn session_bytes(&self, key: Key) -> usize {
         let route = self.registry.get(key).map(|session| self.plan.route(session.route));
         route.map_or(0, |route| route.session_bytes)
     }

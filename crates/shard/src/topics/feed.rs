@@ -1,0 +1,145 @@
+//! What streams of events and polls have in common: some topics, and how far each was told.
+
+use std::{borrow::Cow, sync::Arc};
+
+use tidegate_config::TopicPatterns;
+use tidegate_hub::{
+    Ask, Class, ClientId, Envelope, Filter, MemberRules, Position, Publication, Refused, Ticket,
+    protocol::{self, Code, Positions, Problem, Standing},
+};
+use tidegate_io::Backend;
+use tidegate_registry::Key;
+
+use super::{
+    commands::{allows_pattern, invalid_topic, not_allowed, recovery, refused},
+    frame::position,
+    member::{Member, Way},
+};
+use crate::{environment::Environment, shard::Shard};
+
+/// The topics of one request, in its order.
+#[derive(Default)]
+pub(crate) struct Feed {
+    topics: Vec<Told>,
+    /// Subscriptions that were not answered yet.
+    waiting: u32,
+    /// What came first, or came while others were waited for.
+    pub(super) first: Vec<Arc<Publication>>,
+}
+
+/// One of them.
+struct Told {
+    filter: Filter,
+    /// How far it was told; a pattern has no position.
+    position: Option<Position>,
+    recovered: Option<bool>,
+}
+
+impl Feed {
+    /// Whether all subscriptions were answered.
+    pub(super) fn is_ready(&self) -> bool {
+        self.waiting == 0
+    }
+
+    /// A topic's subscription was answered.
+    pub(super) fn subscribed(
+        &mut self,
+        request: u64,
+        position: Position,
+        recovered: Option<bool>,
+        first: Vec<Arc<Publication>>,
+    ) {
+        let place = usize::try_from(request).ok().and_then(|place| self.topics.get_mut(place));
+        let Some(topic) = place else { return };
+        topic.recovered = recovered;
+        // What comes first is told behind it, and moves it up.
+        let before = first.iter().find(|publication| publication.is_message()).map(|first| first.offset() - 1);
+        topic.position = Some(Position { offset: before.unwrap_or(position.offset), ..position });
+        self.waiting = self.waiting.saturating_sub(1);
+        self.first.extend(first);
+    }
+
+    /// A message, or a gap, is told.
+    pub(super) fn tell(&mut self, publication: &Publication) {
+        let topic = self.topics.iter_mut().find(
+            |topic| matches!(&topic.filter, Filter::Topic(name) if name == publication.topic()),
+        );
+        if let Some(topic) = topic {
+            topic.position = Some(publication.position());
+        }
+    }
+
+    pub(super) fn positions(&self) -> impl Iterator<Item = Option<protocol::Position>> {
+        self.topics.iter().map(|topic| topic.position.map(position))
+    }
+
+    pub(super) fn standings(&self) -> impl Iterator<Item = Standing<'_>> + Clone {
+        self.topics.iter().map(|topic| Standing {
+            topic: topic.filter.as_str(),
+            position: topic.position.map(position),
+            recovered: topic.recovered,
+        })
+    }
+}
+
+/// What a request asks of its topics.
+pub(super) struct Wanted<'q> {
+    pub(super) topics: &'q [Cow<'q, str>],
+    pub(super) positions: Option<&'q Positions>,
+    pub(super) history: u32,
+    pub(super) patterns: bool,
+    pub(super) envelope: Envelope,
+}
+
+impl<B: Backend, E: Environment> Shard<B, E> {
+    /// Subscribes for a request; the answers come with tickets, whose requests are the topics' places.
+    pub(super) fn begin_feed(
+        &mut self,
+        key: Key,
+        wanted: &Wanted<'_>,
+        allowed: &TopicPatterns,
+    ) -> Result<Feed, Problem> {
+        let now_ms = self.now_ms;
+        let mut feed = Feed::default();
+        for text in wanted.topics {
+            let filter = Filter::parse(text).map_err(invalid_topic)?;
+            let allows = match &filter {
+                Filter::Topic(name) => allowed.matches(name.as_str()),
+                Filter::Pattern(_) if !wanted.patterns => {
+                    return Err(Problem::new(Code::InvalidTopic, "patterns cannot be polled"));
+                }
+                Filter::Pattern(pattern) => allows_pattern(allowed, pattern),
+            };
+            if !allows {
+                return Err(not_allowed());
+            }
+            if feed.topics.iter().any(|topic| topic.filter == filter) {
+                return Err(Problem::request("a topic stands twice"));
+            }
+            feed.topics.push(Told { filter, position: None, recovered: None });
+        }
+        let client = ClientId::from_bits(self.environment.draw_seed());
+        let Some(topics) = &mut self.topics else { return Err(refused(Refused::Busy)) };
+        let count = feed.topics.len() as u32;
+        let rules = MemberRules { subscriptions: count, patterns: count };
+        let class = Class::plain(wanted.envelope);
+        let member = topics.hub.enter(key, class, client, rules);
+        topics.put(Member::new(key, member, client, class, Way::Feed));
+        for (place, topic) in feed.topics.iter().enumerate() {
+            let done = match &topic.filter {
+                Filter::Pattern(pattern) => topics.hub.subscribe_pattern(member, pattern),
+                Filter::Topic(name) => {
+                    let recover = wanted.positions.and_then(|positions| positions.of(place)).map(recovery);
+                    let ask = Ask { recover, history: wanted.history, ..Ask::default() };
+                    feed.waiting += 1;
+                    topics.hub.subscribe(member, Ticket { key, request: place as u64 }, name, ask, now_ms)
+                }
+            };
+            if let Err(why) = done {
+                topics.leave(key);
+                return Err(refused(why));
+            }
+        }
+        Ok(feed)
+    }
+}
