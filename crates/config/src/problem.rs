@@ -2,7 +2,9 @@
 
 use std::{fmt, ops::Range};
 
-/// One mistake in a configuration file.
+use crate::secret::secrets;
+
+/// One mistake in a configuration file, or one thing in it that is hardly meant.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
     /// The file's name, as given.
@@ -128,14 +130,17 @@ pub(crate) struct Place {
 }
 
 impl Excerpt {
-    /// Shows these bytes of `row`, which begin after so many characters.
+    /// Shows these bytes of `row`, which begin after so many characters; but no secret.
     fn new(row: &str, bytes: Range<usize>, chars: usize) -> Self {
         let before = if chars < EXCERPT_CHARS { chars } else { EXCERPT_CHARS / 2 };
         let first = row[..bytes.start].char_indices().rev().take(before).last();
-        let shown = row[first.map_or(bytes.start, |(at, _)| at)..].chars().take(EXCERPT_CHARS);
+        let first = first.map_or(bytes.start, |(at, _)| at);
+        let secrets = secrets(row);
+        let shown = row[first..].char_indices().take(EXCERPT_CHARS);
         // What is not printable takes one visible place instead.
         let text: String = shown
-            .map(|c| match c {
+            .map(|(at, c)| match c {
+                _ if secrets.iter().any(|secret| secret.contains(&(first + at))) => '*',
                 '\t' => ' ',
                 c if is_printable(c) => c,
                 _ => char::REPLACEMENT_CHARACTER,

@@ -4,9 +4,10 @@ use std::{net::SocketAddr, path::PathBuf};
 
 use proptest::prelude::*;
 use tidegate_config::{
-    Action, Balance, Bind, Config, Deflate, Echo, EchoDeflate, FullAction, HashKey, HostPattern, IoChoice,
-    Limits, Listener, PathPattern, Proxy, Route, RouteLimits, SCHEMA, Target, Upstream, Utf8, embedded,
-    parse,
+    Action, Balance, Bind, Config, Deflate, Echo, EchoDeflate, EventsAction, FullAction, HashKey, History,
+    HostPattern, IoChoice, Limits, Listener, Page, PathPattern, PollAction, Proxy, PublishAction, Route,
+    RouteLimits, SCHEMA, SlowPolicy, Target, TopicPattern, TopicPatterns, TopicRule, TopicSettings, Topics,
+    TopicsAction, Upstream, Utf8, embedded, parse,
 };
 
 const EVERY_KEY: &str = include_str!("every_key.toml");
@@ -17,6 +18,14 @@ fn address(text: &str) -> SocketAddr {
 
 fn valid(text: &str) -> Config {
     parse(text, "t.toml").unwrap_or_else(|problems| panic!("{problems:#?}"))
+}
+
+fn pattern(text: &str) -> TopicPattern {
+    TopicPattern::parse(text).unwrap()
+}
+
+fn patterns(texts: &[&str]) -> TopicPatterns {
+    TopicPatterns::new(texts.iter().copied().map(pattern).collect())
 }
 
 #[test]
@@ -91,6 +100,65 @@ fn every_key_arrives() {
         action,
     };
     let echo = Action::Echo(Echo { deflate: EchoDeflate::On, context_takeover: true });
+    let rules = vec![
+        TopicRule {
+            name: pattern("scores/*/live"),
+            settings: TopicSettings {
+                history: Some(History { messages: Some(50), bytes: 2 << 20, age_ms: Some(600_000) }),
+                presence: true,
+                slow: SlowPolicy::Conflate { keys: 300 },
+                message_bytes: Some(8 << 10),
+            },
+        },
+        TopicRule {
+            name: pattern("scores/**"),
+            settings: TopicSettings {
+                history: Some(History { messages: None, bytes: 1 << 20, age_ms: Some(60_000) }),
+                slow: SlowPolicy::DropOld { backlog_bytes: 3 << 20 },
+                ..TopicSettings::default()
+            },
+        },
+        TopicRule {
+            name: pattern("chat/lobby"),
+            settings: TopicSettings {
+                history: Some(History { messages: Some(7), bytes: 1 << 20, age_ms: None }),
+                slow: SlowPolicy::DropNew,
+                ..TopicSettings::default()
+            },
+        },
+    ];
+    let topics = TopicsAction {
+        subscribe: patterns(&["**"]),
+        publish: patterns(&["chat/**", "votes/*"]),
+        presence: patterns(&["chat/**"]),
+        max_subscriptions: 9,
+        max_patterns: 0,
+        session_bytes: 99 << 10,
+        deflate: EchoDeflate::Off,
+    };
+    let events = EventsAction { subscribe: patterns(&["scores/**"]), session_bytes: 98 << 10 };
+    let poll = PollAction {
+        subscribe: patterns(&["scores/**", "chat/*"]),
+        presence: patterns(&["chat/*"]),
+        session_bytes: 97 << 10,
+    };
+    let mut got = valid(EVERY_KEY);
+    // Secrets are compared, and cannot be made here.
+    let Some(Action::Publish(action)) = got.routes.last_mut().map(|route| &mut route.action) else {
+        panic!("{:?}", got.routes.last());
+    };
+    let keys: Vec<_> = action.keys.drain(..).map(|key| (key.name, key.secret, key.publish)).collect();
+    let [(referee, inline, scope), (desk, file, all)] = keys.as_slice() else { panic!("{keys:?}") };
+    assert_eq!((referee.as_str(), desk.as_str()), ("referee", "desk"));
+    assert_eq!((scope, all), (&patterns(&["scores/*/live"]), &patterns(&["scores/**", "news"])));
+    assert!(inline.is(b"0123456789abcdef-referee") && !inline.is(b"0123456789abcdef-refereE"));
+    assert!(!file.is(b"") && !file.is(b"/etc/tidegate/desk.key"), "nothing was read");
+    let publish = PublishAction {
+        publish: patterns(&["scores/**", "news"]),
+        keys: Vec::new(),
+        body_bytes: 512 << 10,
+        rate: 250,
+    };
     let expected = Config {
         version: 1,
         shards: Some(3),
@@ -115,11 +183,29 @@ fn every_key_arrives() {
                 action: Action::Proxy(proxy),
             },
             plain("/echo", FullAction::DropOld, echo),
-            plain("/", FullAction::Pause, Action::Page),
+            plain("/", FullAction::Pause, Action::Page(Page::Index)),
+            plain("/chat.html", FullAction::Pause, Action::Page(Page::Chat)),
+            Route {
+                path: PathPattern::Prefix("/topics".to_owned()),
+                subprotocols: vec!["tidegate.v1".to_owned()],
+                origins: vec!["https://chat.example.com".to_owned()],
+                ..plain("", FullAction::Pause, Action::Topics(topics))
+            },
+            plain("/events", FullAction::Pause, Action::Events(events)),
+            Route {
+                limits: RouteLimits { message_timeout_ms: 7_000, ..limits.route_limits() },
+                ..plain("/poll", FullAction::Pause, Action::Poll(poll))
+            },
+            Route {
+                path: PathPattern::Prefix("/publish".to_owned()),
+                ..plain("", FullAction::Pause, Action::Publish(publish))
+            },
         ],
+        topics: Topics { memory_bytes: 64 << 20, max_topics: 20_000, max_subscriptions: 30_000, rules },
+        warnings: Vec::new(),
         trusted: ["10.0.0.0/8", "fd00::/8", "192.0.2.7/32"].map(|network| network.parse().unwrap()).to_vec(),
     };
-    assert_eq!(valid(EVERY_KEY), expected);
+    assert_eq!(got, expected);
 }
 
 #[test]
@@ -175,7 +261,7 @@ fn the_embedded_configuration_is_the_defaults() {
     assert_eq!(config.listeners, [Listener { bind: Bind::Tcp(address("127.0.0.1:9001")), backlog: 4096 }]);
     assert_eq!((config.shards, config.io, config.limits), (None, IoChoice::Auto, Limits::default()));
     let [page, echo] = config.routes.as_slice() else { panic!("two routes") };
-    assert_eq!((&page.path, &page.action), (&PathPattern::Exact("/".to_owned()), &Action::Page));
+    assert_eq!((&page.path, &page.action), (&PathPattern::Exact("/".to_owned()), &Action::Page(Page::Index)));
     assert_eq!(
         (&echo.path, &echo.action),
         (&PathPattern::Exact("/echo".to_owned()), &Action::Echo(Echo::default()))

@@ -15,7 +15,7 @@ use std::{
 };
 
 use rustix::process::Resource;
-use tidegate_config::{Action, Bind, Config, IoChoice, SESSION_TAKEOVER_BYTES};
+use tidegate_config::{Action, Bind, Config, IoChoice, Page, SESSION_TAKEOVER_BYTES};
 use tidegate_io::{Backend, Choice, Epoll, EpollOptions, Kind, ListenerId, Uring, Waker, choose};
 use tidegate_shard::{self as shard, Mail, Plan, Shard, mailbox};
 use tracing::{debug, error, info, warn};
@@ -211,7 +211,9 @@ fn warn_of_takeover(config: &Config, shards: usize) {
     let takeover = config.routes.iter().any(|route| match &route.action {
         Action::Echo(echo) => echo.context_takeover,
         Action::Proxy(proxy) => proxy.context_takeover,
-        Action::Page => false,
+        Action::Page(_) | Action::Topics(_) | Action::Events(_) | Action::Poll(_) | Action::Publish(_) => {
+            false
+        }
     });
     let each = config.limits.takeover_bytes / shards;
     if takeover && each < SESSION_TAKEOVER_BYTES {
@@ -431,7 +433,7 @@ impl Threads {
                 }
             }
         }
-        let has_page = plan.config().routes.iter().any(|route| route.action == Action::Page);
+        let has_page = plan.config().routes.iter().any(|route| route.action == Action::Page(Page::Index));
         for bound in &listeners.bound {
             match bound {
                 Bind::Tcp(address) if has_page => {

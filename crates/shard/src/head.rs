@@ -1,6 +1,6 @@
 //! From a request to what answers it: a page, a refusal, a session here, or a session with an upstream.
 
-use tidegate_config::{Action, Echo};
+use tidegate_config::{Action, Echo, Page};
 use tidegate_io::Backend;
 use tidegate_registry::Key;
 use tidegate_wire::{
@@ -25,6 +25,9 @@ use crate::{
 /// The lookup found nothing.
 const NOT_FOUND: Refusal =
     Refusal { status: 404, reason: "no route for this host and path", close: true, fields: &[] };
+
+/// The configuration knows it, and this gateway does not yet.
+const NOT_SERVED: Refusal = Refusal::new(501, "this route is not served yet");
 
 /// RFC 6455 §10.2.
 pub(crate) const FOREIGN_ORIGIN: Refusal =
@@ -95,7 +98,12 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         let (id, route) =
             plan.routes().lookup(request.host, request.target.path, protocols).ok_or(NOT_FOUND)?;
         match &route.action {
-            Action::Page => self.answer_page(key, request),
+            Action::Page(Page::Index) => self.answer_page(key, request),
+            Action::Page(Page::Chat | Page::WebSocket | Page::Broadcast | Page::Client)
+            | Action::Topics(_)
+            | Action::Events(_)
+            | Action::Poll(_)
+            | Action::Publish(_) => Err(NOT_SERVED),
             Action::Echo(echo) => {
                 let upgrade = self.upgrade(key, id, request)?;
                 self.set_route(key, id);

@@ -176,11 +176,17 @@ impl RoutePlan {
         let (deflate, takeover) = match &route.action {
             Action::Echo(echo) => (echo.deflate == EchoDeflate::On, echo.context_takeover),
             Action::Proxy(proxy) => (proxy.deflate == Deflate::Edge, proxy.context_takeover),
-            Action::Page => (false, false),
+            Action::Topics(topics) => (topics.deflate == EchoDeflate::On, false),
+            Action::Page(_) | Action::Events(_) | Action::Poll(_) | Action::Publish(_) => (false, false),
         };
         let proxy = match &route.action {
             Action::Proxy(proxy) => Some(ProxyPlan::new(proxy)),
-            Action::Echo(_) | Action::Page => None,
+            Action::Echo(_)
+            | Action::Page(_)
+            | Action::Topics(_)
+            | Action::Events(_)
+            | Action::Poll(_)
+            | Action::Publish(_) => None,
         };
         let origins = route.origins.iter().map(|origin| OriginRule::parse(origin).expect("validated"));
         RoutePlan {

@@ -1,0 +1,1 @@
+//! Secrets are compared, bounded, and not shown.
