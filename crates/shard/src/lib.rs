@@ -26,6 +26,7 @@ mod kept;
 pub mod log;
 mod mailbox;
 mod output;
+mod pages;
 mod plan;
 pub mod planted;
 mod proxy;

@@ -8,7 +8,7 @@ use tidegate_io::Wake;
 use tidegate_wire::close::CloseCode;
 
 /// A letter to a shard.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub enum Mail {
     /// Accept no more, send every session a Close with this code, and end when all are gone or at the
     /// sessions' close deadlines.
@@ -43,7 +43,7 @@ pub struct Sender<W> {
 }
 
 /// A letter came back: its shard's queue is full.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Undelivered(pub Mail);
 
 /// Both ends of a new mailbox; `waker` belongs to the shard's backend.

@@ -6,7 +6,7 @@
 
 use std::{ops::Range, sync::Arc};
 
-use tidegate_hub::{Class, Publication};
+use tidegate_hub::{Class, Envelope, Publication};
 
 /// An arena that grew beyond this gives its memory back.
 const KEPT_BYTES: usize = 1 << 20;
@@ -20,10 +20,14 @@ pub(crate) struct Lane {
 }
 
 impl Lane {
-    pub(crate) const COUNT: usize = Class::COUNT * 2;
+    /// Two envelopes of WebSockets, plain or with a window of 9 to 15 bits, with presence or without.
+    pub(crate) const COUNT: usize = 2 * 8 * 2;
 
+    #[inline]
     pub(crate) fn index(self) -> usize {
-        self.class.index() * 2 + usize::from(self.presence)
+        let window = self.class.window_bits().map_or(0, |bits| usize::from(bits) - 8);
+        let raw = usize::from(self.class.envelope() == Envelope::Raw);
+        window * 4 + raw * 2 + usize::from(self.presence)
     }
 }
 

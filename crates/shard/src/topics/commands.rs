@@ -2,8 +2,8 @@
 
 use tidegate_config::{TopicPattern, TopicPatterns};
 use tidegate_hub::{
-    Ask, Epoch, Filter, Format, NameError, Pattern, Position, Publish, Refused, Ticket,
-    protocol::{self, Code, Command, Id, Problem, Recover, Standing},
+    Ask, Epoch, Filter, Format, Pattern, Position, Publish, Refused, Ticket,
+    protocol::{self, Code, Command, Id, Recover, Standing},
 };
 use tidegate_io::Backend;
 use tidegate_registry::{Control, Key};
@@ -14,7 +14,7 @@ use tidegate_wire::{
     message::{Cursor, DecodeContext, Event, Kind, Payload},
 };
 
-use super::member::Way;
+use super::{fault::Fault, member::Way};
 use crate::{
     echo::{Reading, Stop},
     environment::Environment,
@@ -115,6 +115,8 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         let Some(topics) = &mut self.topics else { return };
         let Some(member) = topics.member(key) else { return };
         match &member.way {
+            // A request speaks no messages.
+            Way::Feed => {}
             Way::Raw { publishes: false, .. } => {
                 self.violated(key, CloseCode::POLICY_VIOLATION, "this route does not publish");
             }
@@ -128,7 +130,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                 if let Err(refused) = published {
                     // There is no other way to tell.
                     let (code, reason) = match refused {
-                        Refused::TooLarge => (CloseCode::MESSAGE_TOO_BIG, "larger than the topic takes"),
+                        Refused::TooLarge => (CloseCode::TOO_BIG, "larger than the topic takes"),
                         _ => (CloseCode::TRY_AGAIN_LATER, "not published: the gateway is busy"),
                     };
                     self.violated(key, code, reason);
@@ -140,8 +142,9 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             Way::Protocol => {
                 for request in protocol::parse(bytes) {
                     let id = request.id;
-                    if let Err(problem) = request.command.and_then(|command| self.command(key, id, command)) {
-                        self.tell_error(key, id, problem.code, problem.message);
+                    let done = request.command.map_err(Fault::from).and_then(|command| self.command(key, id, command));
+                    if let Err(fault) = done {
+                        self.tell_error(key, id, fault.code, &fault.message);
                     }
                     if !matches!(self.registry.get(key).map(|session| &session.state), Some(State::Open(_))) {
                         return;
@@ -152,48 +155,48 @@ impl<B: Backend, E: Environment> Shard<B, E> {
     }
 
     /// Does one command. What cannot be done here and now is an error.
-    fn command(&mut self, key: Key, id: Option<Id<'_>>, command: Command<'_>) -> Result<(), Problem> {
+    fn command(&mut self, key: Key, id: Option<Id<'_>>, command: Command<'_>) -> Result<(), Fault> {
         let now_ms = self.now_ms;
         let plan = std::sync::Arc::clone(&self.plan);
         let Some(session) = self.registry.get(key) else { return Ok(()) };
-        let Some(rules) = plan.route(session.route).topics() else { return Ok(()) };
+        let Some(rules) = &plan.route(session.route).topics else { return Ok(()) };
         let Some(topics) = &mut self.topics else { return Ok(()) };
         let Some(member) = topics.member(key) else { return Ok(()) };
         if member.asked.len() >= ASKED {
-            return Err(Problem::new(Code::Busy, "too many commands wait for their answers"));
+            return Err(Fault::new(Code::Busy, "too many commands wait for their answers"));
         }
         let member_id = member.id;
         let kept = id.map(Id::keep);
         match command {
             Command::Ping => {
-                self.tell(key, |out| protocol::pong(out, id));
+                self.tell_json(key, |out| protocol::write::pong(out, id));
                 Ok(())
             }
             Command::Subscribe(subscribe) => {
                 let text = &*subscribe.topic;
-                match Filter::parse(text).map_err(invalid_topic)? {
+                match Filter::parse(text)? {
                     Filter::Pattern(pattern) => {
                         let asks = subscribe.recover.is_some() || subscribe.history > 0 || subscribe.presence;
                         if asks {
-                            return Err(Problem::request("a pattern has no `recover`, `history` or `presence`"));
+                            return Err(Fault::new(Code::InvalidRequest, "a pattern has no `recover`, `history` or `presence`"));
                         }
                         if !allows_pattern(&rules.subscribe, &pattern) {
-                            return Err(not_allowed());
+                            return Err(Fault::NOT_ALLOWED);
                         }
-                        topics.hub.subscribe_pattern(member_id, &pattern).map_err(refused)?;
+                        topics.hub.subscribe_pattern(member_id, &pattern)?;
                         if let Some(id) = id {
                             let standing = Standing { topic: text, position: None, recovered: None };
-                            self.tell(key, |out| protocol::subscribed(out, id, &standing));
+                            self.tell_json(key, |out| protocol::write::subscribed(out, id, &standing));
                         }
                         Ok(())
                     }
                     Filter::Topic(topic) => {
                         if !rules.subscribe.matches(text) {
-                            return Err(not_allowed());
+                            return Err(Fault::NOT_ALLOWED);
                         }
                         let sees_presence = rules.presence.matches(text);
                         if subscribe.presence && !sees_presence {
-                            return Err(Problem::new(Code::NotAllowed, "this route does not show presence there"));
+                            return Err(Fault::new(Code::NotAllowed, "this route does not show presence there"));
                         }
                         let ask = Ask {
                             recover: subscribe.recover.map(recovery),
@@ -210,40 +213,40 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                 }
             }
             Command::Unsubscribe { topic: text } => {
-                let filter = Filter::parse(&text).map_err(invalid_topic)?;
-                topics.hub.unsubscribe(member_id, &filter).map_err(refused)?;
+                let filter = Filter::parse(&text)?;
+                topics.hub.unsubscribe(member_id, &filter)?;
                 if let Some(id) = id {
-                    self.tell(key, |out| protocol::unsubscribed(out, id, &text));
+                    self.tell_json(key, |out| protocol::write::unsubscribed(out, id, &text));
                 }
                 Ok(())
             }
             Command::Publish(publish) => {
-                let topic = topics.hub.topic_name(&publish.topic).map_err(invalid_topic)?;
+                let topic = topics.hub.topic_name(&publish.topic)?;
                 if !rules.publish.matches(&publish.topic) {
-                    return Err(not_allowed());
+                    return Err(Fault::NOT_ALLOWED);
                 }
                 let publish = publication(publish);
                 // Without an id only a refusal is told, and of a topic at home elsewhere not even that.
                 let Some(kept) = kept else {
-                    return topics.hub.publish(None, &topic, publish, now_ms).map_err(refused);
+                    return topics.hub.publish(None, &topic, publish, now_ms).map_err(Fault::from);
                 };
                 let request = topics.ask(key, Some(kept));
                 let done = topics.hub.publish(Some(Ticket { key, request }), &topic, publish, now_ms);
                 self.unless_refused(key, request, done)
             }
             Command::Presence { topic: text } => {
-                let topic = topics.hub.topic_name(&text).map_err(invalid_topic)?;
+                let topic = topics.hub.topic_name(&text)?;
                 if !rules.presence.matches(&text) {
-                    return Err(not_allowed());
+                    return Err(Fault::NOT_ALLOWED);
                 }
                 let request = topics.ask(key, kept);
                 topics.hub.presence(Ticket { key, request }, &topic, now_ms);
                 Ok(())
             }
             Command::History { topic: text, limit, before } => {
-                let topic = topics.hub.topic_name(&text).map_err(invalid_topic)?;
+                let topic = topics.hub.topic_name(&text)?;
                 if !rules.subscribe.matches(&text) {
-                    return Err(not_allowed());
+                    return Err(Fault::NOT_ALLOWED);
                 }
                 let request = topics.ask(key, kept);
                 topics.hub.history(Ticket { key, request }, &topic, limit, before, now_ms);
@@ -255,17 +258,17 @@ impl<B: Backend, E: Environment> Shard<B, E> {
 
 impl<B: Backend, E: Environment> Shard<B, E> {
     /// What a hub refuses at once is not answered later.
-    fn unless_refused(&mut self, key: Key, request: u64, done: Result<(), Refused>) -> Result<(), Problem> {
+    fn unless_refused(&mut self, key: Key, request: u64, done: Result<(), Refused>) -> Result<(), Fault> {
         done.map_err(|why| {
             if let Some(member) = self.topics.as_mut().and_then(|topics| topics.member_mut(key)) {
                 member.answered(request);
             }
-            refused(why)
+            Fault::from(why)
         })
     }
 
     /// Sends a message of the protocol.
-    pub(super) fn tell(&mut self, key: Key, write: impl FnOnce(&mut Vec<u8>)) {
+    pub(super) fn tell_json(&mut self, key: Key, write: impl FnOnce(&mut Vec<u8>)) {
         let mut out = vec![0; MAX_HEADER];
         write(&mut out);
         let len = (out.len() - MAX_HEADER) as u64;
@@ -280,7 +283,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         let now_ms = self.now_ms;
         let Some(member) = self.topics.as_mut().and_then(|topics| topics.member_mut(key)) else { return };
         if member.errors.spend(now_ms, &ERRORS) {
-            self.tell(key, |out| protocol::error(out, id, code, message));
+            self.tell_json(key, |out| protocol::write::error(out, id, code, message));
         } else {
             self.violated(key, CloseCode::POLICY_VIOLATION, "too many errors in a short time");
         }
@@ -306,32 +309,10 @@ pub(super) fn allows_pattern(patterns: &TopicPatterns, pattern: &Pattern) -> boo
     TopicPattern::parse(pattern.as_str()).is_ok_and(|pattern| patterns.covers(&pattern))
 }
 
-pub(super) fn not_allowed() -> Problem {
-    Problem::new(Code::NotAllowed, "this route does not allow it")
-}
-
-pub(super) fn invalid_topic(error: NameError) -> Problem {
-    Problem::new(Code::InvalidTopic, error.reason())
-}
-
 /// Where a client wants to go on from. From what nobody here has written nothing can be recovered.
 pub(super) fn recovery(recover: Recover) -> Position {
     match recover {
         Recover::From(at) => Position { epoch: Epoch(at.epoch), offset: at.offset },
         Recover::Foreign => Position::NOWHERE,
     }
-}
-
-/// A hub's refusal in the protocol's words.
-pub(super) fn refused(why: Refused) -> Problem {
-    let code = match why {
-        Refused::AlreadySubscribed => Code::AlreadySubscribed,
-        Refused::NotSubscribed => Code::NotSubscribed,
-        Refused::TooManySubscriptions | Refused::TooManyInProcess | Refused::TooManyTopics => Code::TooMany,
-        Refused::TooLarge => Code::TooLarge,
-        Refused::NoHistory => Code::NoHistory,
-        Refused::NoPresence => Code::NoPresence,
-        Refused::Busy => Code::Busy,
-    };
-    Problem::new(code, why.reason())
 }

@@ -8,14 +8,12 @@
 //! ```
 //! What a client sends behind its request waits until it is answered.
 
-use std::sync::Arc;
-
-use tidegate_hub::{Publication, TopicName, protocol};
+use tidegate_hub::protocol;
 use tidegate_io::Backend;
 use tidegate_registry::Key;
-use tidegate_wire::http::{self, BodyReader, Refusal, Request, Version};
+use tidegate_wire::http::{self, Refusal, Request, Version};
 
-use super::{poll::Polling, publish::{Body, Publishing}, stream::Streaming};
+use super::{fault::Fault, poll::Polling, publish::{Body, Publishing}, stream::Streaming};
 use crate::{
     environment::Environment,
     log::{Level, What},
@@ -200,10 +198,10 @@ impl<B: Backend, E: Environment> Shard<B, E> {
     }
 
     /// Answers with an error of the protocol.
-    pub(super) fn answer_problem(&mut self, key: Key, manner: &Manner, problem: &protocol::Problem) {
+    pub(super) fn answer_fault(&mut self, key: Key, manner: &Manner, fault: &Fault) {
         let mut body = Vec::new();
-        protocol::push_error(&mut body, problem.code, problem.message);
-        self.answer_request(key, manner, problem.code.status(), JSON, &body, &[]);
+        protocol::push_error(&mut body, fault.code, &fault.message);
+        self.answer_request(key, manner, fault.code.status(), JSON, &body, &[]);
     }
 
     /// What was awaited of a request did not come in time.

@@ -5,13 +5,14 @@ use std::{borrow::Cow, sync::Arc};
 use tidegate_config::TopicPatterns;
 use tidegate_hub::{
     Ask, Class, ClientId, Envelope, Filter, MemberRules, Position, Publication, Refused, Ticket,
-    protocol::{self, Code, Positions, Problem, Standing},
+    protocol::{self, Code, Positions, Standing},
 };
 use tidegate_io::Backend;
 use tidegate_registry::Key;
 
 use super::{
-    commands::{allows_pattern, invalid_topic, not_allowed, recovery, refused},
+    commands::{allows_pattern, recovery},
+    fault::Fault,
     frame::position,
     member::{Member, Way},
 };
@@ -98,28 +99,28 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         key: Key,
         wanted: &Wanted<'_>,
         allowed: &TopicPatterns,
-    ) -> Result<Feed, Problem> {
+    ) -> Result<Feed, Fault> {
         let now_ms = self.now_ms;
         let mut feed = Feed::default();
         for text in wanted.topics {
-            let filter = Filter::parse(text).map_err(invalid_topic)?;
+            let filter = Filter::parse(text)?;
             let allows = match &filter {
                 Filter::Topic(name) => allowed.matches(name.as_str()),
                 Filter::Pattern(_) if !wanted.patterns => {
-                    return Err(Problem::new(Code::InvalidTopic, "patterns cannot be polled"));
+                    return Err(Fault::new(Code::InvalidTopic, "patterns cannot be polled"));
                 }
                 Filter::Pattern(pattern) => allows_pattern(allowed, pattern),
             };
             if !allows {
-                return Err(not_allowed());
+                return Err(Fault::NOT_ALLOWED);
             }
             if feed.topics.iter().any(|topic| topic.filter == filter) {
-                return Err(Problem::request("a topic stands twice"));
+                return Err(Fault::new(Code::InvalidRequest, "a topic stands twice"));
             }
             feed.topics.push(Told { filter, position: None, recovered: None });
         }
         let client = ClientId::from_bits(self.environment.draw_seed());
-        let Some(topics) = &mut self.topics else { return Err(refused(Refused::Busy)) };
+        let Some(topics) = &mut self.topics else { return Err(Fault::from(Refused::Busy)) };
         let count = feed.topics.len() as u32;
         let rules = MemberRules { subscriptions: count, patterns: count };
         let class = Class::plain(wanted.envelope);
@@ -137,7 +138,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             };
             if let Err(why) = done {
                 topics.leave(key);
-                return Err(refused(why));
+                return Err(Fault::from(why));
             }
         }
         Ok(feed)

@@ -107,14 +107,14 @@ fn write_json(publication: &Publication, out: &mut Vec<u8>) {
     match publication.kind() {
         Kind::Message { .. } => {
             if let Some(content) = content(publication) {
-                protocol::message(out, topic, publication.offset(), content);
+                protocol::write::message(out, topic, publication.offset(), content);
             }
         }
         Kind::Join { client, info } => {
             let info = info.as_deref().map(str::as_bytes);
-            protocol::join(out, topic, &protocol::Present { client, info });
+            protocol::write::join(out, topic, &protocol::Present { client, info });
         }
-        Kind::Leave { client } => protocol::leave(out, topic, client),
-        Kind::Gap { from, reason } => protocol::gap(out, &gap(publication, *from, *reason)),
+        Kind::Leave { client } => protocol::write::leave(out, topic, client),
+        Kind::Gap { from, reason } => protocol::write::gap(out, &gap(publication, *from, *reason)),
     }
 }

@@ -8,6 +8,7 @@ mod arena;
 mod commands;
 mod exchange;
 mod fanout;
+mod fault;
 mod feed;
 mod frame;
 mod member;
@@ -27,7 +28,6 @@ use self::open::get_only;
 pub(crate) use self::{
     arena::{Arenas, Lane},
     exchange::{Exchange, Stage},
-    member::Way,
 };
 use self::{arena::Layout, frame::Frames, member::Member, rate::Rates};
 use crate::{

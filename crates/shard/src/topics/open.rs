@@ -4,14 +4,17 @@ use tidegate_config::TopicsAction;
 use tidegate_hub::{Class, ClientId, Envelope, MemberRules, RouteId, Ticket, TopicName, protocol};
 use tidegate_io::Backend;
 use tidegate_registry::Key;
-use tidegate_wire::http::{Refusal, Request, is_known_method};
+use tidegate_wire::{
+    close::CloseCode,
+    http::{Refusal, Request},
+};
 
 use super::{
-    commands::{invalid_topic, not_allowed},
     exchange::{ANSWER_MS, Exchange, Manner, Stage},
+    fault::Fault,
     member::{Member, Way},
 };
-use crate::{environment::Environment, head::FOREIGN_ORIGIN, output::Content, session::State, shard::Shard};
+use crate::{environment::Environment, head::FOREIGN_ORIGIN, session::State, shard::Shard};
 
 const GET_ONLY: Refusal =
     Refusal { status: 405, reason: "this is read with GET", close: true, fields: &[("Allow", "GET, HEAD, OPTIONS")] };
@@ -23,11 +26,8 @@ const RAW_NOT_ALLOWED: Refusal = Refusal::new(403, "this route does not allow th
 
 /// Lets GET and HEAD pass.
 pub(super) fn get_only(request: &Request<'_>) -> Result<(), Refusal> {
-    match request.method {
-        "GET" | "HEAD" => Ok(()),
-        method if is_known_method(method) => Err(GET_ONLY),
-        _ => Err(Refusal::new(501, "this method is not known")),
-    }
+    // What is no method at all is told so.
+    request.check_page_method().map_err(|refusal| if refusal.status == 405 { GET_ONLY } else { refusal })
 }
 
 impl<B: Backend, E: Environment> Shard<B, E> {
@@ -65,13 +65,13 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                     let ticket = Ticket { key, request };
                     let asked = topics.hub.subscribe(id, ticket, &topic, tidegate_hub::Ask::default(), now_ms);
                     if asked.is_err() {
-                        self.violated(key, tidegate_wire::close::CloseCode::TRY_AGAIN_LATER, "not subscribed");
+                        self.violated(key, CloseCode::TRY_AGAIN_LATER, "not subscribed");
                     }
                 }
             }
             None => {
                 let seconds = u32::try_from(ping_ms.div_ceil(1_000)).unwrap_or(u32::MAX);
-                self.tell(key, |out| protocol::hello(out, client.as_str(), seconds));
+                self.tell_json(key, |out| protocol::write::hello(out, client.as_str(), seconds));
             }
         }
     }
@@ -102,10 +102,11 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         }
         get_only(request)?;
         let topic = protocol::topic_of_path(below)
-            .and_then(|text| TopicName::parse(&text).map_err(invalid_topic))
+            .map_err(Fault::from)
+            .and_then(|text| TopicName::parse(&text).map_err(Fault::from))
             .and_then(|topic| match action.subscribe.matches(topic.as_str()) {
                 true => Ok(topic),
-                false => Err(not_allowed()),
+                false => Err(Fault::NOT_ALLOWED),
             });
         let now_ms = self.now_ms;
         match topic {
@@ -115,7 +116,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                     topics.hub.state(Ticket { key, request: 0 }, &topic, now_ms);
                 }
             }
-            Err(problem) => self.answer_problem(key, &manner, &problem),
+            Err(problem) => self.answer_fault(key, &manner, &problem.into()),
         }
         Ok(())
     }

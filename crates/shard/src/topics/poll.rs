@@ -50,7 +50,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         let query = match PollQuery::parse(request.target.query.unwrap_or_default()) {
             Ok(query) => query,
             Err(problem) => {
-                self.answer_problem(key, &manner, &problem);
+                self.answer_fault(key, &manner, &problem.into());
                 return Ok(());
             }
         };
@@ -64,7 +64,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         let feed = match self.begin_feed(key, &wanted, &action.subscribe) {
             Ok(feed) => feed,
             Err(problem) => {
-                self.answer_problem(key, &manner, &problem);
+                self.answer_fault(key, &manner, &problem.into());
                 return Ok(());
             }
         };

@@ -5,15 +5,16 @@ use std::borrow::Cow;
 use tidegate_config::PublishAction;
 use tidegate_hub::{
     Refused, RouteId, Ticket, TopicName,
-    protocol::{self, Acceptance, Code, Problem, PublishFields, Results},
+    protocol::{self, Acceptance, Code, PublishFields, Results},
 };
 use tidegate_io::Backend;
 use tidegate_registry::Key;
 use tidegate_wire::http::{BodyReader, Refusal, Request};
 
 use super::{
-    commands::{publication, refused},
+    commands::publication,
     exchange::{ANSWER_MS, Exchange, JSON, Manner, Stage},
+    fault::Fault,
     frame::position,
 };
 use crate::{environment::Environment, output::Content, session::State, shard::Shard};
@@ -41,7 +42,7 @@ pub(crate) struct Publishing {
 /// What became of one.
 enum Outcome {
     Accepted { topic: TopicName, position: protocol::Position, duplicate: bool },
-    Refused(Problem),
+    Refused(Fault),
 }
 
 impl Body {
@@ -102,7 +103,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             Some(Ok(topic)) => Some(topic.into_owned()),
             Some(Err(problem)) => {
                 manner.keep_alive = false;
-                self.answer_problem(key, &manner, &problem);
+                self.answer_fault(key, &manner, &problem.into());
                 return Ok(());
             }
         };
@@ -133,7 +134,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         let plan = std::sync::Arc::clone(&self.plan);
         let now_ms = self.now_ms;
         let Some(session) = self.registry.get_mut(key) else { return };
-        let Some(action) = plan.publish(session.route) else { return };
+        let Some(action) = &plan.route(session.route).publish else { return };
         let State::Exchange(exchange) = &mut session.state else { return };
         let manner = exchange.manner.clone();
         exchange.deadline_ms = now_ms + ANSWER_MS;
@@ -153,38 +154,37 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         let requests = match parsed {
             Ok(requests) => requests,
             Err(problem) => {
-                self.answer_problem(key, &manner, &problem);
+                self.answer_fault(key, &manner, &problem.into());
                 return;
             }
         };
         let count = requests.len() as u32;
         if !self.spend_publications(key, count, action.rate) {
-            let problem = Problem::new(Code::Busy, "more messages in a second than this route takes");
             let mut out = Vec::new();
-            protocol::push_error(&mut out, problem.code, problem.message);
+            protocol::push_error(&mut out, Code::Busy, "more messages in a second than this route takes");
             self.answer_request(key, &manner, 429, JSON, &out, &[]);
             return;
         }
         let mut publishing = Publishing::default();
         let most = plan.route(self.registry.get(key).map_or(RouteId(0), |session| session.route)).messages.message_bytes;
         for (place, request) in requests.into_iter().enumerate() {
-            let done = request.and_then(|publish| {
-                let Some(topics) = &mut self.topics else { return Err(refused(Refused::Busy)) };
+            let done = request.map_err(Fault::from).and_then(|publish| {
+                let Some(topics) = &mut self.topics else { return Err(Fault::from(Refused::Busy)) };
                 let topic = topics
                     .hub
                     .topic_name(&publish.topic)
-                    .map_err(super::commands::invalid_topic)?;
+                    .map_err(Fault::from)?;
                 let by_key = body.publish_key.map(|place| &action.keys[usize::from(place)].publish);
                 if !action.publish.matches(topic.as_str())
                     || by_key.is_some_and(|patterns| !patterns.matches(topic.as_str()))
                 {
-                    return Err(super::commands::not_allowed());
+                    return Err(Fault::NOT_ALLOWED);
                 }
                 if publish.payload.bytes.len() > most {
-                    return Err(refused(Refused::TooLarge));
+                    return Err(Fault::from(Refused::TooLarge));
                 }
                 let ticket = Ticket { key, request: place as u64 };
-                topics.hub.publish(Some(ticket), &topic, publication(publish), now_ms).map_err(refused)
+                topics.hub.publish(Some(ticket), &topic, publication(publish), now_ms).map_err(Fault::from)
             });
             let outcome = done.err().map(Outcome::Refused);
             publishing.missing += u32::from(outcome.is_none());
@@ -208,7 +208,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             tidegate_hub::Reply::Published { topic, position: at, duplicate } => {
                 Outcome::Accepted { topic, position: position(at), duplicate }
             }
-            tidegate_hub::Reply::Refused { why, .. } => Outcome::Refused(refused(why)),
+            tidegate_hub::Reply::Refused { why, .. } => Outcome::Refused(Fault::from(why)),
             _ => return,
         };
         if place.replace(outcome).is_none() {
@@ -231,7 +231,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                     position: *position,
                     duplicate: *duplicate,
                 }),
-                Outcome::Refused(problem) => results.refused(problem.code, problem.message),
+                Outcome::Refused(fault) => results.refused(fault.code, &fault.message),
             }
         }
         let (status, body) = results.finish();
@@ -259,7 +259,7 @@ fn presented(request: &Request<'_>, action: &PublishAction) -> Option<u16> {
     // All of them are compared, each in constant time: the answer's time tells nothing of them.
     let mut found = None;
     for (place, key) in (0..).zip(&action.keys) {
-        if key.secret.matches(given) {
+        if key.secret.is(given.as_bytes()) {
             found = Some(place);
         }
     }

@@ -10,8 +10,8 @@ use tidegate_io::Backend;
 use tidegate_registry::Key;
 
 use super::{
-    commands::refused,
     exchange::{JSON, Stage},
+    fault::Fault,
     frame::{Tools, content, position},
 };
 use crate::{environment::Environment, output::Content, session::State, shard::Shard};
@@ -38,7 +38,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                 if let Some(id) = id {
                     let standing =
                         Standing { topic: topic.as_str(), position: Some(position(at)), recovered };
-                    self.tell(key, |out| protocol::subscribed(out, id, &standing));
+                    self.tell_json(key, |out| protocol::write::subscribed(out, id, &standing));
                 }
                 self.deliver_first(key, &first);
             }
@@ -46,7 +46,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                 if let Some(id) = id {
                     let acceptance =
                         Acceptance { topic: topic.as_str(), position: position(at), duplicate };
-                    self.tell(key, |out| protocol::published(out, id, &acceptance));
+                    self.tell_json(key, |out| protocol::write::published(out, id, &acceptance));
                 }
             }
             Reply::Presence { topic, count, clients } => {
@@ -55,20 +55,20 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                     client,
                     info: info.as_deref().map(str::as_bytes),
                 });
-                self.tell(key, |out| protocol::presence(out, id, topic.as_str(), count, clients));
+                self.tell_json(key, |out| protocol::write::presence(out, id, topic.as_str(), count, clients));
             }
             Reply::History { topic, position: at, messages } => {
                 let Some(id) = id else { return };
                 let messages = messages.iter().filter_map(|message| Some((message.offset(), content(message)?)));
-                self.tell(key, |out| {
-                    protocol::history(out, id, topic.as_str(), position(at), messages);
+                self.tell_json(key, |out| {
+                    protocol::write::history(out, id, topic.as_str(), position(at), messages);
                 });
             }
             // Nobody asks for it here.
             Reply::State { .. } => {}
             Reply::Refused { why, .. } => {
-                let problem = refused(why);
-                self.tell_error(key, id, problem.code, problem.message);
+                let fault = Fault::from(why);
+                self.tell_error(key, id, fault.code, &fault.message);
             }
         }
     }
@@ -94,7 +94,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             }
             (_, Reply::Refused { why, .. }) => {
                 let manner = exchange.manner.clone();
-                self.answer_problem(key, &manner, &refused(why));
+                self.answer_fault(key, &manner, &why.into());
             }
             (_, _) => {}
         }

@@ -45,7 +45,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         let query = match EventsQuery::parse(request.target.query.unwrap_or_default(), last) {
             Ok(query) => query,
             Err(problem) => {
-                self.answer_problem(key, &manner, &problem);
+                self.answer_fault(key, &manner, &problem.into());
                 return Ok(());
             }
         };
@@ -62,7 +62,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                 self.begin_exchange(key, Exchange::new(stage, manner, self.now_ms + ANSWER_MS));
                 self.begin_stream(key);
             }
-            Err(problem) => self.answer_problem(key, &manner, &problem),
+            Err(problem) => self.answer_fault(key, &manner, &problem.into()),
         }
         Ok(())
     }
