@@ -73,7 +73,7 @@ impl Resolver {
                         let addresses = addresses.iter().copied().map(Address::Tcp).collect();
                         plan.set_addresses(*route, *upstream, addresses);
                     }
-                    shards.send(Mail::Resolved);
+                    shards.send(|| Mail::Resolved);
                 };
                 resolve_all(own, &stop, look_up, tell);
             };

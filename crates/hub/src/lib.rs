@@ -17,8 +17,8 @@
 mod hub;
 mod letter;
 mod member;
-mod publication;
 pub mod protocol;
+mod publication;
 mod routes;
 mod rules;
 mod topic;

@@ -17,8 +17,8 @@ use tidegate_wire::{
 use crate::{
     environment::Environment,
     log::{Level, What},
-    pages,
     output::Content,
+    pages,
     session::{Head, Open, State},
     shard::Shard,
     stamp::Stamp,

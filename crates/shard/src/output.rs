@@ -292,7 +292,8 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                 }
             } else {
                 let bytes = &bytes[std::mem::take(&mut skip)..];
-                let admission = outbox.append_always(bytes, End::Boundary, &route.outbox, route.full, retained);
+                let admission =
+                    outbox.append_always(bytes, End::Boundary, &route.outbox, route.full, retained);
                 pauses |= admission == Admission::QueuedPause;
             }
         }

@@ -7,8 +7,8 @@ use std::{
 
 use arc_swap::ArcSwap;
 use tidegate_config::{
-    Action, Config, Deflate, EchoDeflate, FullAction, Limits, Proxy, PublishAction, RouteLimits, SlowPolicy, Target,
-    TopicsAction, Utf8,
+    Action, Config, Deflate, EchoDeflate, FullAction, Limits, Proxy, PublishAction, RouteLimits, SlowPolicy,
+    Target, TopicsAction, Utf8,
 };
 use tidegate_hub::{Filter, Hub, RouteId, Routes, Rule, Slow, TopicRules, TopicSettings};
 use tidegate_io::Address;
@@ -103,7 +103,8 @@ impl Plan {
         };
         let routes = Routes::new(&config);
         let plans = config.routes.iter().map(RoutePlan::new).collect();
-        let topics = config.routes.iter().any(|route| has_topics(&route.action)).then(|| topic_rules(&config.topics));
+        let topics =
+            config.routes.iter().any(|route| has_topics(&route.action)).then(|| topic_rules(&config.topics));
         Arc::new(Plan { routes, plans, head, topics, total: Total::default(), shards: shards.max(1), config })
     }
 
@@ -270,7 +271,8 @@ fn topic_rules(topics: &tidegate_config::Topics) -> Arc<TopicRules> {
         subscriptions: topics.max_subscriptions as usize,
         ..tidegate_hub::Limits::default()
     };
-    TopicRules::new(rules.collect(), topic_settings(&tidegate_config::TopicSettings::default()), limits).into()
+    TopicRules::new(rules.collect(), topic_settings(&tidegate_config::TopicSettings::default()), limits)
+        .into()
 }
 
 fn topic_settings(settings: &tidegate_config::TopicSettings) -> TopicSettings {
@@ -285,9 +287,9 @@ fn topic_settings(settings: &tidegate_config::TopicSettings) -> TopicSettings {
     TopicSettings {
         history: settings.history.map_or(0, |history| history.messages.unwrap_or(u32::MAX)),
         history_bytes: settings.history.map_or(defaults.history_bytes, |history| history.bytes),
-        history_age_ms: settings.history.map_or(defaults.history_age_ms, |history| {
-            history.age_ms.unwrap_or(u64::MAX)
-        }),
+        history_age_ms: settings
+            .history
+            .map_or(defaults.history_age_ms, |history| history.age_ms.unwrap_or(u64::MAX)),
         presence: settings.presence,
         slow,
         keys: keys.unwrap_or(defaults.keys),

@@ -126,7 +126,8 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                     Kind::Binary => Format::Binary,
                 };
                 let topic = topic.clone();
-                let published = topics.hub.publish(None, &topic, Publish::new(format, bytes.to_vec()), now_ms);
+                let published =
+                    topics.hub.publish(None, &topic, Publish::new(format, bytes.to_vec()), now_ms);
                 if let Err(refused) = published {
                     // There is no other way to tell.
                     let (code, reason) = match refused {
@@ -142,7 +143,10 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             Way::Protocol => {
                 for request in protocol::parse(bytes) {
                     let id = request.id;
-                    let done = request.command.map_err(Fault::from).and_then(|command| self.command(key, id, command));
+                    let done = request
+                        .command
+                        .map_err(Fault::from)
+                        .and_then(|command| self.command(key, id, command));
                     if let Err(fault) = done {
                         self.tell_error(key, id, fault.code, &fault.message);
                     }
@@ -178,7 +182,10 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                     Filter::Pattern(pattern) => {
                         let asks = subscribe.recover.is_some() || subscribe.history > 0 || subscribe.presence;
                         if asks {
-                            return Err(Fault::new(Code::InvalidRequest, "a pattern has no `recover`, `history` or `presence`"));
+                            return Err(Fault::new(
+                                Code::InvalidRequest,
+                                "a pattern has no `recover`, `history` or `presence`",
+                            ));
                         }
                         if !allows_pattern(&rules.subscribe, &pattern) {
                             return Err(Fault::NOT_ALLOWED);
@@ -196,7 +203,10 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                         }
                         let sees_presence = rules.presence.matches(text);
                         if subscribe.presence && !sees_presence {
-                            return Err(Fault::new(Code::NotAllowed, "this route does not show presence there"));
+                            return Err(Fault::new(
+                                Code::NotAllowed,
+                                "this route does not show presence there",
+                            ));
                         }
                         let ask = Ask {
                             recover: subscribe.recover.map(recovery),

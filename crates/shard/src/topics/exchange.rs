@@ -13,7 +13,12 @@ use tidegate_io::Backend;
 use tidegate_registry::Key;
 use tidegate_wire::http::{self, Refusal, Request, Version};
 
-use super::{fault::Fault, poll::Polling, publish::{Body, Publishing}, stream::Streaming};
+use super::{
+    fault::Fault,
+    poll::Polling,
+    publish::{Body, Publishing},
+    stream::Streaming,
+};
 use crate::{
     environment::Environment,
     log::{Level, What},
@@ -171,7 +176,8 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         more: &[(&str, &str)],
     ) {
         let date = http::http_date(self.environment.unix_seconds());
-        let mut fields = vec![("Date", &*date), ("Cache-Control", "no-store"), ("X-Content-Type-Options", "nosniff")];
+        let mut fields =
+            vec![("Date", &*date), ("Cache-Control", "no-store"), ("X-Content-Type-Options", "nosniff")];
         fields.extend_from_slice(more);
         if let Some(origin) = &manner.cors {
             fields.extend([("Access-Control-Allow-Origin", &**origin), ("Vary", "Origin")]);
@@ -180,8 +186,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             fields.push(("Retry-After", "1"));
         }
         let keep_alive = manner.keep_alive && self.draining.is_none();
-        let response =
-            http::page_response(status, content_type, body, manner.head_only, keep_alive, &fields);
+        let response = http::page_response(status, content_type, body, manner.head_only, keep_alive, &fields);
         if status >= 400 {
             self.counters.refused += 1;
             self.log(Level::Info, Some(key), What::Refused { status, reason: "see the answer" });

@@ -39,7 +39,9 @@ impl From<Refused> for Fault {
         let code = match why {
             Refused::AlreadySubscribed => Code::AlreadySubscribed,
             Refused::NotSubscribed => Code::NotSubscribed,
-            Refused::TooManySubscriptions | Refused::TooManyInProcess | Refused::TooManyTopics => Code::TooMany,
+            Refused::TooManySubscriptions | Refused::TooManyInProcess | Refused::TooManyTopics => {
+                Code::TooMany
+            }
             Refused::TooLarge => Code::TooLarge,
             Refused::NoHistory => Code::NoHistory,
             Refused::NoPresence => Code::NoPresence,

@@ -54,7 +54,8 @@ impl Feed {
         let Some(topic) = place else { return };
         topic.recovered = recovered;
         // What comes first is told behind it, and moves it up.
-        let before = first.iter().find(|publication| publication.is_message()).map(|first| first.offset() - 1);
+        let before =
+            first.iter().find(|publication| publication.is_message()).map(|first| first.offset() - 1);
         topic.position = Some(Position { offset: before.unwrap_or(position.offset), ..position });
         self.waiting = self.waiting.saturating_sub(1);
         self.first.extend(first);
@@ -62,9 +63,10 @@ impl Feed {
 
     /// A message, or a gap, is told.
     pub(super) fn tell(&mut self, publication: &Publication) {
-        let topic = self.topics.iter_mut().find(
-            |topic| matches!(&topic.filter, Filter::Topic(name) if name == publication.topic()),
-        );
+        let topic = self
+            .topics
+            .iter_mut()
+            .find(|topic| matches!(&topic.filter, Filter::Topic(name) if name == publication.topic()));
         if let Some(topic) = topic {
             topic.position = Some(publication.position());
         }

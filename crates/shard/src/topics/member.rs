@@ -28,10 +28,7 @@ pub(crate) enum Way {
     /// The protocol `tidegate.v1`.
     Protocol,
     /// Messages of one topic as they are.
-    Raw {
-        topic: TopicName,
-        publishes: bool,
-    },
+    Raw { topic: TopicName, publishes: bool },
     /// A request of HTTP: its state is its session's.
     Feed,
 }

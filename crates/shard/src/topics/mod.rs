@@ -25,11 +25,11 @@ use tidegate_io::Backend;
 use tidegate_registry::Key;
 
 use self::open::get_only;
+use self::{arena::Layout, frame::Frames, member::Member, rate::Rates};
 pub(crate) use self::{
     arena::{Arenas, Lane},
     exchange::{Exchange, Stage},
 };
-use self::{arena::Layout, frame::Frames, member::Member, rate::Rates};
 use crate::{
     environment::Environment,
     mailbox::{Mail, Sender, Undelivered},

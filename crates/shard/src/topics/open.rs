@@ -16,8 +16,12 @@ use super::{
 };
 use crate::{environment::Environment, head::FOREIGN_ORIGIN, session::State, shard::Shard};
 
-const GET_ONLY: Refusal =
-    Refusal { status: 405, reason: "this is read with GET", close: true, fields: &[("Allow", "GET, HEAD, OPTIONS")] };
+const GET_ONLY: Refusal = Refusal {
+    status: 405,
+    reason: "this is read with GET",
+    close: true,
+    fields: &[("Allow", "GET, HEAD, OPTIONS")],
+};
 
 /// The name in a path is none, or broken.
 const NO_TOPIC: Refusal = Refusal::new(404, "this path names no topic");
@@ -50,8 +54,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         let ping_ms = self.plan.route(session.route).limits.ping_interval_ms;
         let Some(topics) = &mut self.topics else { return };
         let client = ClientId::from_bits(bits);
-        let rules =
-            MemberRules { subscriptions: action.max_subscriptions, patterns: action.max_patterns };
+        let rules = MemberRules { subscriptions: action.max_subscriptions, patterns: action.max_patterns };
         let id = topics.hub.enter(key, class, client, rules);
         let raw = match &way {
             Way::Raw { topic, .. } => Some(topic.clone()),
@@ -63,7 +66,8 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                 if action.subscribe.matches(topic.as_str()) {
                     let request = topics.ask(key, None);
                     let ticket = Ticket { key, request };
-                    let asked = topics.hub.subscribe(id, ticket, &topic, tidegate_hub::Ask::default(), now_ms);
+                    let asked =
+                        topics.hub.subscribe(id, ticket, &topic, tidegate_hub::Ask::default(), now_ms);
                     if asked.is_err() {
                         self.violated(key, CloseCode::TRY_AGAIN_LATER, "not subscribed");
                     }

@@ -166,14 +166,14 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             return;
         }
         let mut publishing = Publishing::default();
-        let most = plan.route(self.registry.get(key).map_or(RouteId(0), |session| session.route)).messages.message_bytes;
+        let most = plan
+            .route(self.registry.get(key).map_or(RouteId(0), |session| session.route))
+            .messages
+            .message_bytes;
         for (place, request) in requests.into_iter().enumerate() {
             let done = request.map_err(Fault::from).and_then(|publish| {
                 let Some(topics) = &mut self.topics else { return Err(Fault::from(Refused::Busy)) };
-                let topic = topics
-                    .hub
-                    .topic_name(&publish.topic)
-                    .map_err(Fault::from)?;
+                let topic = topics.hub.topic_name(&publish.topic).map_err(Fault::from)?;
                 let by_key = body.publish_key.map(|place| &action.keys[usize::from(place)].publish);
                 if !action.publish.matches(topic.as_str())
                     || by_key.is_some_and(|patterns| !patterns.matches(topic.as_str()))

@@ -44,8 +44,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             }
             Reply::Published { topic, position: at, duplicate } => {
                 if let Some(id) = id {
-                    let acceptance =
-                        Acceptance { topic: topic.as_str(), position: position(at), duplicate };
+                    let acceptance = Acceptance { topic: topic.as_str(), position: position(at), duplicate };
                     self.tell_json(key, |out| protocol::write::published(out, id, &acceptance));
                 }
             }
@@ -59,7 +58,8 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             }
             Reply::History { topic, position: at, messages } => {
                 let Some(id) = id else { return };
-                let messages = messages.iter().filter_map(|message| Some((message.offset(), content(message)?)));
+                let messages =
+                    messages.iter().filter_map(|message| Some((message.offset(), content(message)?)));
                 self.tell_json(key, |out| {
                     protocol::write::history(out, id, topic.as_str(), position(at), messages);
                 });
@@ -80,7 +80,8 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             (Stage::Publishing(_), reply) => self.published(key, request, reply),
             (Stage::Asking, Reply::State { topic, position: at, subscribers, history }) => {
                 let mut body = Vec::new();
-                let state = protocol::State { topic: topic.as_str(), position: position(at), subscribers, history };
+                let state =
+                    protocol::State { topic: topic.as_str(), position: position(at), subscribers, history };
                 protocol::push_state(&mut body, &state);
                 self.answer_exchange(key, 200, JSON, &body);
             }
@@ -105,7 +106,8 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         if first.is_empty() {
             return;
         }
-        let Some(class) = self.topics.as_ref().and_then(|topics| topics.member(key)).map(|member| member.class)
+        let Some(class) =
+            self.topics.as_ref().and_then(|topics| topics.member(key)).map(|member| member.class)
         else {
             return;
         };

@@ -120,7 +120,8 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                     Envelope::Protocol | Envelope::Raw => self.queue(key, lane, publication),
                 }
             }
-            let emptied = self.registry.get(key).is_some_and(|session| session.outbox.is_empty() && session.dirty == 0);
+            let emptied =
+                self.registry.get(key).is_some_and(|session| session.outbox.is_empty() && session.dirty == 0);
             if !done && emptied {
                 // Nothing that was given had a frame for it: there is nothing to wait for.
                 if let Some(topics) = &mut self.topics {
@@ -148,9 +149,20 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         if session.transport.seals() {
             // Sealed bytes are this session's alone.
             let sealed = session.transport.seal(frame);
-            let _ = session.outbox.append_always(&sealed, End::Boundary, &TAKES_ALL, FullPolicy::Disconnect, retained);
+            let _ = session.outbox.append_always(
+                &sealed,
+                End::Boundary,
+                &TAKES_ALL,
+                FullPolicy::Disconnect,
+                retained,
+            );
         } else {
-            let _ = session.outbox.push(Chunk::Shared(frame.clone()), &TAKES_ALL, FullPolicy::Disconnect, retained);
+            let _ = session.outbox.push(
+                Chunk::Shared(frame.clone()),
+                &TAKES_ALL,
+                FullPolicy::Disconnect,
+                retained,
+            );
         }
         if session.dirty == 0 && !session.in_flight.poll {
             session.dirty = turn.enlist(key, true);

@@ -70,9 +70,10 @@ impl<B: Backend, E: Environment> Shard<B, E> {
     /// Once all topics have answered: the head, where each topic is, and what comes first.
     pub(super) fn begin_stream(&mut self, key: Key) {
         let now_ms = self.now_ms;
-        let interval_ms = self.registry.get(key).map_or(0, |session| {
-            self.plan.route(session.route).limits.ping_interval_ms
-        });
+        let interval_ms = self
+            .registry
+            .get(key)
+            .map_or(0, |session| self.plan.route(session.route).limits.ping_interval_ms);
         let Some(exchange) = self.exchange_mut(key) else { return };
         let Stage::Streaming(stream) = &mut exchange.stage else { return };
         if stream.begun || !stream.feed.is_ready() {
