@@ -14,9 +14,18 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod backlog;
+mod history;
+mod home;
 mod hub;
 mod letter;
+mod local;
 mod member;
+mod members;
+mod pattern_index;
+pub mod planted;
+mod post;
+mod presence;
 mod publication;
 mod routes;
 mod rules;
