@@ -14,10 +14,19 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod backlog;
+mod history;
+mod home;
 mod hub;
 mod letter;
+mod local;
 mod member;
 pub mod protocol;
+mod members;
+mod pattern_index;
+pub mod planted;
+mod post;
+mod presence;
 mod publication;
 mod routes;
 mod rules;

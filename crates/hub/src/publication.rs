@@ -237,6 +237,30 @@ impl Publication {
         own.at_ms = at_ms;
     }
 
+    /// Offsets that will not come.
+    pub(crate) fn gap(
+        topic: &TopicName,
+        from: u64,
+        to: Position,
+        reason: GapReason,
+        ledger: &Arc<Ledger>,
+    ) -> Arc<Self> {
+        let mut gap = Self::new(topic.clone(), Kind::Gap { from, reason }, ledger);
+        Self::place(&mut gap, topic, to, 0);
+        gap
+    }
+
+    /// Makes a gap longer that nobody else has yet; whether it is one.
+    pub(crate) fn extend_gap(this: &mut Arc<Self>, to: Position) -> bool {
+        let own = Arc::get_mut(this);
+        let Some(own) = own.filter(|own| matches!(own.kind, Kind::Gap { .. })) else { return false };
+        let follows = own.position.epoch == to.epoch;
+        if follows {
+            own.position = to;
+        }
+        follows
+    }
+
     /// Where it was published.
     #[must_use]
     pub fn topic(&self) -> &TopicName {
@@ -284,6 +308,14 @@ impl Publication {
         match &self.kind {
             Kind::Message { key: Some(key), .. } => key,
             Kind::Message { key: None, .. } | Kind::Join { .. } | Kind::Leave { .. } | Kind::Gap { .. } => "",
+        }
+    }
+
+    /// The first offset that it stands for.
+    pub(crate) fn first_offset(&self) -> u64 {
+        match self.kind {
+            Kind::Gap { from, .. } => from,
+            Kind::Message { .. } | Kind::Join { .. } | Kind::Leave { .. } => self.offset(),
         }
     }
 
