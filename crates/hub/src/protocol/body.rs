@@ -56,7 +56,7 @@ pub fn publications<'b>(
     }
     let made = objects(body, MAX_PUBLICATIONS, |fields| {
         fields.check()?;
-        publish(&fields)
+        publish(fields)
     });
     match made {
         Ok(Objects::One(one)) => Ok(vec![one]),

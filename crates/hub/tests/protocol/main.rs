@@ -1,0 +1,5 @@
+//! The protocol of topics: against its documentation, against serde_json, and there and back again.
+
+mod limits;
+mod oracle;
+mod properties;
