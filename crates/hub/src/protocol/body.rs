@@ -105,11 +105,11 @@ pub fn publication<'b>(
     })
 }
 
-/// One JSON value, without the space around it.
+/// One JSON value, without the space around it. It may be as deep as if it stood in an object, which it will.
 pub(super) fn json(body: &[u8]) -> Result<&[u8], Problem> {
     let text = utf8(body).ok_or(Problem::new(Code::InvalidJson, "this is not JSON: it is not UTF-8"))?;
     let mut scanner = Scanner::new(text);
-    let value = scanner.value(0)?;
+    let value = scanner.value(1)?;
     scanner.end()?;
     Ok(value.as_bytes())
 }
