@@ -128,7 +128,7 @@ impl ExactSizeIterator for Commands<'_> {}
 /// A message that is not JSON throughout is one error and nothing else: none of its commands is done.
 #[must_use]
 pub fn parse(bytes: &[u8]) -> Commands<'_> {
-    Commands(match objects(bytes, MAX_COMMANDS, |fields| request(&fields)) {
+    Commands(match objects(bytes, MAX_COMMANDS, request) {
         Ok(Objects::One(request)) => Rest::One(Some(request)),
         Ok(Objects::Many(requests)) => Rest::Many(requests.into_iter()),
         Err(problem) => Rest::One(Some(Request { id: None, command: Err(problem) })),

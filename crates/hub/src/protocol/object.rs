@@ -53,6 +53,11 @@ impl Field {
             _ => return None,
         })
     }
+
+    /// `"t\u006fpic"` is "topic" to every other parser.
+    fn named_with_escapes(name: &str) -> Option<Self> {
+        if name.contains('\\') { Self::named(unescape(name)?.as_bytes()) } else { None }
+    }
 }
 
 /// The known fields of one object.
@@ -67,20 +72,20 @@ pub(super) struct Fields<'b> {
 const REPEATED: Problem = Problem::request("a field stands twice");
 
 impl<'b> Fields<'b> {
+    /// No field.
+    #[inline]
+    fn none() -> Self {
+        Self { values: [None; FIELDS], repeated: false }
+    }
+
     /// Reads an object; `open` containers are open already.
-    pub(super) fn read(scanner: &mut Scanner<'b>, open: u32) -> Result<Self, Invalid> {
-        let mut fields = Self { values: [None; FIELDS], repeated: false };
+    #[inline]
+    fn read(&mut self, scanner: &mut Scanner<'b>, open: u32) -> Result<(), Invalid> {
         scanner.object(open, |key, value| {
-            let field = match key.as_bytes().contains(&b'\\') {
-                false => Field::named(key.as_bytes()),
-                // `"t\u006fpic"` is "topic" to every other parser.
-                true => unescape(key).and_then(|key| Field::named(key.as_bytes())),
-            };
-            if let Some(field) = field {
-                fields.repeated |= fields.values[field as usize].replace(value).is_some();
+            if let Some(field) = Field::named(key.as_bytes()).or_else(|| Field::named_with_escapes(key)) {
+                self.repeated |= self.values[field as usize].replace(value).is_some();
             }
-        })?;
-        Ok(fields)
+        })
     }
 
     /// What makes the object as a whole unusable.
@@ -122,7 +127,8 @@ impl<'b> Fields<'b> {
         const WRONG: Problem = Problem::request("`recover` is not an object of `epoch` and `offset`");
         let Some(raw) = self.some(Field::Recover) else { return Ok(None) };
         // It is known to be JSON: what fails here is that it is no object.
-        let fields = Fields::read(&mut Scanner::new(raw), 0).map_err(|_| WRONG)?;
+        let mut fields = Fields::none();
+        fields.read(&mut Scanner::new(raw), 0).map_err(|_| WRONG)?;
         fields.check()?;
         let epoch = fields.text(Field::Epoch, WRONG)?.ok_or(WRONG)?;
         let offset = fields.whole(Field::Offset, WRONG)?.ok_or(WRONG)?;
@@ -167,7 +173,7 @@ pub(super) enum Objects<T> {
 pub(super) fn objects<'b, T>(
     bytes: &'b [u8],
     limit: usize,
-    mut make: impl FnMut(Fields<'b>) -> T,
+    mut make: impl FnMut(&Fields<'b>) -> T,
 ) -> Result<Objects<T>, Problem> {
     const NO_OBJECT: Problem =
         Problem::new(Code::InvalidJson, "this is neither an object nor an array of objects");
@@ -175,9 +181,10 @@ pub(super) fn objects<'b, T>(
     let mut scanner = Scanner::new(text);
     match scanner.peek() {
         Some(b'{') => {
-            let fields = Fields::read(&mut scanner, 0)?;
+            let mut fields = Fields::none();
+            fields.read(&mut scanner, 0)?;
             scanner.end()?;
-            Ok(Objects::One(make(fields)))
+            Ok(Objects::One(make(&fields)))
         }
         Some(b'[') => {
             scanner.take(b'[');
@@ -186,10 +193,11 @@ pub(super) fn objects<'b, T>(
             if !scanner.take(b']') {
                 loop {
                     if scanner.peek() == Some(b'{') {
-                        let fields = Fields::read(&mut scanner, 1)?;
+                        let mut fields = Fields::none();
+                        fields.read(&mut scanner, 1)?;
                         count += 1;
                         if count <= limit && only_objects {
-                            made.push(make(fields));
+                            made.push(make(&fields));
                         }
                     } else {
                         scanner.value(1)?;

@@ -40,12 +40,22 @@ impl<'b> Scanner<'b> {
     /// The next byte that is no white space; it is not taken.
     #[inline]
     pub(super) fn peek(&mut self) -> Option<u8> {
+        let byte = *self.text.as_bytes().get(self.at)?;
+        if byte > b' ' { Some(byte) } else { self.peek_behind_space() }
+    }
+
+    fn peek_behind_space(&mut self) -> Option<u8> {
+        const INDENTATION: [u8; 8] = [b' '; 8];
+        let bytes = self.text.as_bytes();
         loop {
-            let byte = *self.text.as_bytes().get(self.at)?;
+            let byte = *bytes.get(self.at)?;
             if !is_space(byte) {
                 return Some(byte);
             }
             self.at += 1;
+            while bytes[self.at..].first_chunk() == Some(&INDENTATION) {
+                self.at += INDENTATION.len();
+            }
         }
     }
 
@@ -213,7 +223,7 @@ impl<'b> Scanner<'b> {
 
 /// RFC 8259 §2.
 #[inline]
-pub(super) const fn is_space(byte: u8) -> bool {
+const fn is_space(byte: u8) -> bool {
     matches!(byte, b' ' | b'\n' | b'\r' | b'\t')
 }
 

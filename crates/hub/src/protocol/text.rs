@@ -19,24 +19,47 @@ const HIGH_BITS: u64 = 0x8080_8080_8080_8080;
 pub(super) fn plain_len(bytes: &[u8]) -> usize {
     let mut at = 0;
     while let Some(word) = bytes.get(at..).and_then(<[u8]>::first_chunk) {
-        let word = u64::from_le_bytes(*word);
-        let zeros = |word: u64| word.wrapping_sub(ONES) & !word;
-        let quotes = zeros(word ^ (ONES * u64::from(b'"')));
-        let backslashes = zeros(word ^ (ONES * u64::from(b'\\')));
-        // The high bit is right up to the first byte that has it; a borrow may falsify those behind.
-        let controls = word.wrapping_sub(ONES * 0x20) & !word;
-        let found = (quotes | backslashes | controls) & HIGH_BITS;
+        let found = specials(u64::from_le_bytes(*word));
         if found != 0 {
             return at + (found.trailing_zeros() / 8) as usize;
         }
         at += 8;
+        // Most strings are short. One that is not goes on in blocks, for which there are vectors.
+        if at == 16 {
+            at += plain_blocks(&bytes[at..]);
+        }
     }
     let rest = &bytes[at..];
     at + rest.iter().position(|byte| !is_plain(*byte)).unwrap_or(rest.len())
 }
 
+/// The high bits of those bytes in a word (the first is the lowest) that are not plain. What lies behind the first of
+/// them may be wrong: the subtractions borrow.
+#[inline]
+const fn specials(word: u64) -> u64 {
+    let quotes = word ^ (ONES * b'"' as u64);
+    let backslashes = word ^ (ONES * b'\\' as u64);
+    let quotes = quotes.wrapping_sub(ONES) & !quotes;
+    let backslashes = backslashes.wrapping_sub(ONES) & !backslashes;
+    let controls = word.wrapping_sub(ONES * 0x20) & !word;
+    (quotes | backslashes | controls) & HIGH_BITS
+}
+
+/// The length of the blocks from the front in which every byte is plain.
+fn plain_blocks(bytes: &[u8]) -> usize {
+    let mut len = 0;
+    for block in bytes.as_chunks::<32>().0 {
+        // No early end: so that it is a few vector instructions.
+        if block.iter().fold(false, |special, byte| special | !is_plain(*byte)) {
+            break;
+        }
+        len += 32;
+    }
+    len
+}
+
 const fn is_plain(byte: u8) -> bool {
-    byte >= 0x20 && byte != b'"' && byte != b'\\'
+    (byte >= 0x20) & (byte != b'"') & (byte != b'\\')
 }
 
 /// Appends a JSON string. `text` is UTF-8; everything above ASCII stays as it is.
