@@ -54,6 +54,11 @@ impl<'d> Section<'d> {
         !self.has(key) && !self.table.keys().any(|name| misspelt(name.get_ref()))
     }
 
+    /// Whether the key is there with an empty list.
+    pub(crate) fn lists_nothing(&self, key: &str) -> bool {
+        self.value(key).is_some_and(|value| value.value.as_array().is_some_and(|list| list.is_empty()))
+    }
+
     /// Whether a key is there that is planned.
     pub(crate) fn is_ahead(&self) -> bool {
         self.table.keys().any(|name| LATER.contains(&name.get_ref().as_ref()))
