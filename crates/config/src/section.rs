@@ -9,7 +9,7 @@ use toml::de::{DeInteger, DeTable, DeValue};
 
 use crate::{
     report::{At, Mistake, Report},
-    schema::{LATER, SCHEMA, Table},
+    schema::{LATER, SCHEMA, TOPIC, TOPICS, Table},
     units,
 };
 
@@ -178,8 +178,12 @@ impl<'d> Section<'d> {
         if let DeValue::Table(table) = value.value {
             return Some(Section::new(report, schema, table, value.span));
         }
-        let written =
-            if schema.name.starts_with('[') { schema.name.to_owned() } else { format!("{key} = {{}}") };
+        let written = match value.value {
+            // `[[topics]]` is more like `[[topic]]`, and so are its keys.
+            DeValue::Array(_) if schema == TOPICS => TOPIC.name.to_owned(),
+            _ if schema.name.starts_with('[') => schema.name.to_owned(),
+            _ => format!("{key} = {{}}"),
+        };
         let message = format!("`{key}` must be a table, not {}", kind(value.value));
         report.wrong(value.span, Mistake::suggesting(message, written));
         None

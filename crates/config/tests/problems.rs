@@ -182,8 +182,8 @@ fn a_long_value_is_not_repeated() {
         format!("[[route]]\npath = '/{long}'\necho = {{}}\n[[route]]\npath = '/{long}'\npage = {{}}\n"),
         format!("[[route]]\npath = '/e'\nsubprotocols = [{words}]\necho = {{}}\n").repeat(2),
         format!("[[topic]]\nname = '{long}'\nslow = '{long}'\n[topics]\nmemory = '{long}'\n"),
-        (0..600).map(|n| format!("[[topic]]\nname = 'x/{n}/*'\n")).collect::<String>()
-            + &(0..600).map(|n| format!("[[topic]]\nname = 'x/{n}/y'\n")).collect::<String>(),
+        (0..500).map(|n| format!("[[topic]]\nname = 'x/{n}/*'\n")).collect::<String>()
+            + &(0..500).map(|n| format!("[[topic]]\nname = 'x/{n}/y'\n")).collect::<String>(),
         format!(
             "[[route]]\npath = '/t'\ntopics = {{ subscribe = ['{long}', {words}], deflate = '{long}' }}\n"
         ),

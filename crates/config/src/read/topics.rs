@@ -2,6 +2,7 @@
 
 use std::{collections::HashSet, ops::Range};
 
+use super::limits::{GIB, KIB, MESSAGE_MOST, MIB};
 use crate::{
     BadTopic, MAX_TOPIC_PATTERNS, MAX_TOPIC_RULES, SlowPolicy, TopicPattern, TopicPatterns, TopicRule,
     TopicSettings, Topics, reach,
@@ -11,8 +12,6 @@ use crate::{
     topic::covering,
     units::size_text,
 };
-
-use super::limits::{GIB, KIB, MESSAGE_MOST, MIB};
 
 /// What a history and a backlog hold where nothing is said. No more than the least `memory`.
 const KEPT_BYTES: u64 = MIB;
