@@ -54,12 +54,10 @@ pub use self::{
     route::{Action, Echo, EchoDeflate, FullAction, Page, Route},
     schema::{SCHEMA, Table},
     secret::Secret,
-    topic::{
-        BadTopic, MAX_TOPIC_BYTES, MAX_TOPIC_SEGMENTS, Segment, TopicPattern, TopicPatterns, check_topic_name,
-    },
+    topic::{BadTopic, MAX_TOPIC_BYTES, MAX_TOPIC_SEGMENTS, Segment, TopicPattern, TopicPatterns},
     topics::{
-        EventsAction, History, MAX_PUBLISH_KEYS, MAX_TOPIC_PATTERNS, MAX_TOPIC_RULES, PollAction,
-        PublishAction, PublishKey, SlowPolicy, TopicRule, TopicSettings, Topics, TopicsAction,
+        EventsAction, MAX_PUBLISH_KEYS, MAX_TOPIC_PATTERNS, MAX_TOPIC_RULES, PollAction, PublishAction,
+        PublishKey, SlowPolicy, TopicRule, TopicSettings, Topics, TopicsAction,
     },
 };
 

@@ -12,11 +12,11 @@ pub struct Route {
     /// Which paths.
     pub path: PathPattern,
     /// Where not empty, the route only takes requests that offer one of these. `echo` answers with the first of the
-    /// client's offers that is in the list; `topics` likewise, where one is given; `proxy` passes the client's offers
-    /// through.
+    /// client's offers that is in the list, `topics` likewise where it speaks no protocol of its own; `proxy` passes the
+    /// client's offers through.
     pub subprotocols: Vec<String>,
-    /// Which origins browsers may come from, with a WebSocket or (as CORS has it) with a request: `scheme://host[:port]` in lower case without a default port, or
-    /// `null`. Empty means any.
+    /// Which origins browsers may come from, with a WebSocket or, as CORS has it, with a request: `scheme://host[:port]`
+    /// in lower case without a default port, or `null`. Empty means any.
     pub origins: Vec<String>,
     /// The limits of its sessions.
     pub limits: RouteLimits,

@@ -2,7 +2,7 @@
 //! it is a bug that the tests meet.
 
 /// A table of the schema and its keys.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Table {
     /// As it is written in a file: `[limits]`, `[[route]]`, `proxy = {}`; empty for the top of the file.
     pub name: &'static str,

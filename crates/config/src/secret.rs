@@ -5,15 +5,12 @@ use std::{
     fs::File,
     hint::black_box,
     io::{self, Read},
+    ops::Range,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
 
-use crate::{
-    report::Mistake,
-    schema::{PUBLISH_KEY, SCHEMA},
-    section::nearest,
-};
+use crate::{report::Mistake, schema::SCHEMA};
 
 /// A text that someone presents to be believed. It is compared, and not shown: its [`fmt::Debug`] is silent.
 #[derive(Clone, PartialEq, Eq)]
@@ -119,10 +116,14 @@ impl Exposure {
 }
 
 /// Where secrets may stand on a line of a file that is about to be shown: the values of `key`, also misspelt, and
-/// what stands in the place of the tables of `keys`. It need not be a line that can be read otherwise.
-pub(crate) fn secrets(row: &str) -> Vec<std::ops::Range<usize>> {
-    let mut found = Vec::new();
+/// what stands in the place of the tables of `keys`. It need not be a line that can be read otherwise. In order, and
+/// none over another.
+pub(crate) fn secrets(row: &str) -> Vec<Range<usize>> {
+    let mut found = Vec::<Range<usize>>::new();
     for (equals, _) in row.match_indices('=') {
+        if found.last().is_some_and(|last| equals < last.end) {
+            continue;
+        }
         let name = row[..equals].trim_end().trim_end_matches(['"', '\'']);
         let bare = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
         let name = &name[name.trim_end_matches(bare).len()..];
@@ -141,10 +142,15 @@ pub(crate) fn secrets(row: &str) -> Vec<std::ops::Range<usize>> {
     found
 }
 
-/// Whether a key of a table was probably meant to be `key`.
+/// Whether a secret was probably meant to stand behind this name.
 fn may_be_key(name: &str) -> bool {
-    let known = SCHEMA.iter().any(|table| table.keys.contains(&name));
-    name == "key" || (!known && nearest(name, PUBLISH_KEY.keys) == Some("key"))
+    if SCHEMA.iter().any(|table| table.keys.contains(&name)) {
+        return name == "key";
+    }
+    let name = name.to_lowercase();
+    // What is hidden needlessly does no harm.
+    strsim::osa_distance(&name, "key") <= 1
+        || ["key", "secret", "token", "password"].iter().any(|word| name.contains(word))
 }
 
 /// How long a value is at most that stands at the beginning of a text.

@@ -49,8 +49,6 @@ pub enum BadTopic {
     ControlCharacter,
     /// It has a `?` or a `#`.
     Reserved,
-    /// A `*` stands where a name is wanted.
-    NotAName,
     /// A `*` stands beside something else than a `/`.
     PartOfSegment,
     /// `**` stands before another segment.
@@ -97,7 +95,7 @@ impl TopicPattern {
         })
     }
 
-    /// Whether it matches `name`, which is well-formed ([`check_topic_name`]).
+    /// Whether it matches `name`: a well-formed one, which could be a pattern but for its `*`.
     #[must_use]
     pub fn matches(&self, name: &str) -> bool {
         let mut names = name.split('/');
@@ -153,17 +151,7 @@ impl fmt::Display for TopicPattern {
     }
 }
 
-/// Whether a text is the name of a topic: 1 to [`MAX_TOPIC_BYTES`] bytes in at most [`MAX_TOPIC_SEGMENTS`] segments
-/// between `/`, none of them empty, without control characters, `*`, `?` and `#`.
-///
-/// # Errors
-/// Why it is not.
-pub fn check_topic_name(text: &str) -> Result<(), BadTopic> {
-    check(text)?;
-    if text.contains('*') { Err(BadTopic::NotAName) } else { Ok(()) }
-}
-
-/// What names and patterns have in common; gives the number of segments.
+/// What holds for names as well; gives the number of segments.
 fn check(text: &str) -> Result<usize, BadTopic> {
     if text.is_empty() {
         return Err(BadTopic::Empty);
@@ -249,7 +237,6 @@ impl fmt::Display for BadTopic {
             Self::EmptySegment => "a topic has no empty segment: no / at an end or beside another",
             Self::ControlCharacter => "a topic has no control characters",
             Self::Reserved => "a topic has neither ? nor #",
-            Self::NotAName => "a pattern stands where a topic's name is wanted",
             Self::PartOfSegment => "a `*` stands for a whole segment, like chat/*",
             Self::RestInside => "a `**` can only stand at the end, like chat/**",
         })

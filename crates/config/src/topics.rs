@@ -7,9 +7,9 @@ use crate::{EchoDeflate, Secret, TopicPattern, TopicPatterns};
 pub struct Topics {
     /// Publications that histories, states and backlogs hold, over the whole process; at least 1 MiB.
     pub memory_bytes: usize,
-    /// Most topics at a time, over the whole process; at least [`crate::MAX_SHARDS`].
+    /// Most topics at a time, over the whole process; at least 1.
     pub max_topics: u32,
-    /// Most subscriptions at a time, over the whole process; at least [`crate::MAX_SHARDS`].
+    /// Most subscriptions at a time, over the whole process; at least 1.
     pub max_subscriptions: u32,
     /// In the order of the file: the first that matches a topic's name counts. Each counts for some name.
     pub rules: Vec<TopicRule>,
@@ -25,27 +25,21 @@ pub struct TopicRule {
 }
 
 /// What a topic keeps, and how it treats the slow.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TopicSettings {
-    /// What it keeps for those who come later or come back; `None` means nothing.
-    pub history: Option<History>,
+    /// Most messages that its history keeps; 0 means that it has none.
+    pub history: u32,
+    /// Most bytes that its history keeps, at most [`Topics::memory_bytes`].
+    pub history_bytes: usize,
+    /// How long its history keeps a message, in ms, at least 1,000. So long, too, a topic that conflates or resyncs stays
+    /// what it is when nobody is subscribed to it any more.
+    pub history_age_ms: u64,
     /// Whether it knows who is there.
     pub presence: bool,
     /// What becomes of a subscriber that does not keep up.
     pub slow: SlowPolicy,
     /// Longest message, where that is less than the route's that it is published over; `None`: the route's.
     pub message_bytes: Option<usize>,
-}
-
-/// What a topic keeps of its messages: the newest that fit all three bounds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct History {
-    /// Most messages; `None` only where `age_ms` is a bound.
-    pub messages: Option<u32>,
-    /// Most bytes of payload and key; at most [`Topics::memory_bytes`].
-    pub bytes: usize,
-    /// How long each is kept, in ms; `None` only where `messages` is a bound.
-    pub age_ms: Option<u64>,
 }
 
 /// What becomes of a subscriber that does not keep up.
@@ -81,9 +75,10 @@ pub struct TopicsAction {
     pub publish: TopicPatterns,
     /// Whose presence may be seen, and taken part in.
     pub presence: TopicPatterns,
-    /// Most subscriptions to names of one session; at least 1, at most [`Topics::max_subscriptions`].
+    /// Most subscriptions of one session, to names and patterns together; at least 1, at most
+    /// [`Topics::max_subscriptions`].
     pub max_subscriptions: u32,
-    /// Most subscriptions to patterns of one session, besides.
+    /// Most of these to patterns.
     pub max_patterns: u32,
     /// Waiting output of a session above which it counts as slow; at most the route's `outbox_hard_bytes`.
     pub session_bytes: usize,
@@ -149,13 +144,28 @@ impl Topics {
     /// What holds for the topic of this name.
     #[must_use]
     pub fn settings(&self, name: &str) -> &TopicSettings {
-        const DEFAULT: &TopicSettings = &TopicSettings {
-            history: None,
-            presence: false,
-            slow: SlowPolicy::Disconnect,
-            message_bytes: None,
-        };
-        self.rules.iter().find(|rule| rule.name.matches(name)).map_or(DEFAULT, |rule| &rule.settings)
+        self.rules
+            .iter()
+            .find(|rule| rule.name.matches(name))
+            .map_or(&TopicSettings::DEFAULT, |rule| &rule.settings)
+    }
+}
+
+impl TopicSettings {
+    /// What holds for a topic that no rule matches, and for one whose rule says nothing.
+    pub const DEFAULT: Self = Self {
+        history: 0,
+        history_bytes: 1 << 20,
+        history_age_ms: 300_000,
+        presence: false,
+        slow: SlowPolicy::Disconnect,
+        message_bytes: None,
+    };
+}
+
+impl Default for TopicSettings {
+    fn default() -> Self {
+        Self::DEFAULT
     }
 }
 

@@ -4,7 +4,7 @@ use std::{net::SocketAddr, path::PathBuf};
 
 use proptest::prelude::*;
 use tidegate_config::{
-    Action, Balance, Bind, Config, Deflate, Echo, EchoDeflate, EventsAction, FullAction, HashKey, History,
+    Action, Balance, Bind, Config, Deflate, Echo, EchoDeflate, EventsAction, FullAction, HashKey,
     HostPattern, IoChoice, Limits, Listener, Page, PathPattern, PollAction, Proxy, PublishAction, Route,
     RouteLimits, SCHEMA, SlowPolicy, Target, TopicPattern, TopicPatterns, TopicRule, TopicSettings, Topics,
     TopicsAction, Upstream, Utf8, embedded, parse,
@@ -104,7 +104,9 @@ fn every_key_arrives() {
         TopicRule {
             name: pattern("scores/*/live"),
             settings: TopicSettings {
-                history: Some(History { messages: Some(50), bytes: 2 << 20, age_ms: Some(600_000) }),
+                history: 50,
+                history_bytes: 2 << 20,
+                history_age_ms: 600_000,
                 presence: true,
                 slow: SlowPolicy::Conflate { keys: 300 },
                 message_bytes: Some(8 << 10),
@@ -113,7 +115,6 @@ fn every_key_arrives() {
         TopicRule {
             name: pattern("scores/**"),
             settings: TopicSettings {
-                history: Some(History { messages: None, bytes: 1 << 20, age_ms: Some(60_000) }),
                 slow: SlowPolicy::DropOld { backlog_bytes: 3 << 20 },
                 ..TopicSettings::default()
             },
@@ -121,7 +122,8 @@ fn every_key_arrives() {
         TopicRule {
             name: pattern("chat/lobby"),
             settings: TopicSettings {
-                history: Some(History { messages: Some(7), bytes: 1 << 20, age_ms: None }),
+                history: 7,
+                history_age_ms: 60_000,
                 slow: SlowPolicy::DropNew,
                 ..TopicSettings::default()
             },
@@ -331,6 +333,82 @@ fn prefixes_end_at_a_slash() {
     assert!(all.matches("/"));
 }
 
+/// One route serves the path itself and the names below it.
+#[test]
+fn what_is_below_a_prefix_is_a_name() {
+    let prefix = PathPattern::Prefix("/topics".to_owned());
+    let all = PathPattern::Prefix(String::new());
+    for (path, by_prefix, by_all) in [
+        ("/topics", None, Some("topics")),
+        ("/topics/", None, Some("topics/")),
+        ("/topics/chat", Some("chat"), Some("topics/chat")),
+        ("/topics/chat/lobby", Some("chat/lobby"), Some("topics/chat/lobby")),
+        ("/topics/chat/", Some("chat/"), Some("topics/chat/")),
+        ("/topic", None, Some("topic")),
+        ("/topicsy/chat", None, Some("topicsy/chat")),
+        ("/", None, None),
+    ] {
+        assert_eq!((prefix.below(path), all.below(path)), (by_prefix, by_all), "{path}");
+        assert!(prefix.below(path).is_none() || prefix.matches(path));
+        assert_eq!(PathPattern::Exact(path.to_owned()).below(path), None);
+    }
+}
+
+/// The first rule that matches, or the defaults.
+#[test]
+fn a_topic_has_the_settings_of_its_first_rule() {
+    let topics = valid(EVERY_KEY).topics;
+    assert_eq!(topics.settings("scores/football/live"), &topics.rules[0].settings);
+    assert_eq!(topics.settings("scores/football"), &topics.rules[1].settings);
+    assert_eq!(topics.settings("chat/lobby"), &topics.rules[2].settings);
+    assert_eq!(topics.settings("chat"), &TopicSettings::DEFAULT);
+    assert_eq!(Topics::default().settings("chat"), &TopicSettings::default());
+}
+
+/// Every word of `slow`, and what is not said of it.
+#[test]
+fn every_policy_arrives() {
+    let slow = |own: &str| {
+        let text = format!(
+            "version = 1\nlistener = [{{ bind = '[::1]:0' }}]\n[[topic]]\nname = '**'\n{own}\n\
+             [[route]]\npath = '/'\nevents = {{ subscribe = ['*'] }}\n"
+        );
+        valid(&text).topics.rules.remove(0).settings.slow
+    };
+    assert_eq!(slow(""), SlowPolicy::Disconnect);
+    assert_eq!(slow("slow = 'disconnect'"), SlowPolicy::Disconnect);
+    assert_eq!(slow("slow = 'drop_new'"), SlowPolicy::DropNew);
+    assert_eq!(slow("slow = 'drop_old'"), SlowPolicy::DropOld { backlog_bytes: 1 << 20 });
+    assert_eq!(slow("slow = 'conflate'"), SlowPolicy::Conflate { keys: 10_000 });
+    assert_eq!(slow("slow = 'resync'"), SlowPolicy::Resync);
+    for (word, page) in [
+        ("index", Page::Index),
+        ("chat", Page::Chat),
+        ("websocket", Page::WebSocket),
+        ("broadcast", Page::Broadcast),
+        ("client", Page::Client),
+    ] {
+        let text = format!(
+            "version = 1\nlistener = [{{ bind = '[::1]:0' }}]\n[[route]]\npath = '/'\npage = {{ name = '{word}' }}"
+        );
+        assert_eq!(valid(&text).routes[0].action, Action::Page(page));
+    }
+}
+
+/// What a session may have is within what its route and the process may.
+#[test]
+fn defaults_of_topics_fit_smaller_limits() {
+    let text = "version = 1\nlistener = [{ bind = '[::1]:0' }]\n[topics]\nmax_subscriptions = 9\n\
+                [[route]]\npath = '/'\nlimits = { outbox_soft = '8KiB', outbox_hard = '9KiB' }\n\
+                topics = { subscribe = ['*'] }\n";
+    match valid(text).routes.remove(0).action {
+        Action::Topics(TopicsAction { max_subscriptions, max_patterns, session_bytes, .. }) => {
+            assert_eq!((max_subscriptions, max_patterns, session_bytes), (9, 9, 9 << 10));
+        }
+        action => panic!("{action:?}"),
+    }
+}
+
 /// A line of a file that may be nearly right.
 fn line() -> impl Strategy<Value = String> {
     let keys: Vec<&str> = SCHEMA.iter().flat_map(|table| table.keys.iter().copied()).chain(["x"]).collect();
@@ -345,6 +423,7 @@ fn line() -> impl Strategy<Value = String> {
         Just("'''\n'''".to_owned()),
         any::<i64>().prop_map(|number| number.to_string()),
         "\"[ -~äß€😀]{0,12}\"",
+        "\\[\"[a-z*/]{0,6}\"(, \"[a-z*/#?]{0,6}\"){0,3}\\]",
         "\"(unix:|ws://|https://|/|\\\\*\\\\.)[a-z0-9.:/*%@-]{0,12}\"",
     ];
     let setting =
@@ -352,9 +431,16 @@ fn line() -> impl Strategy<Value = String> {
     let headers = [
         "[limits]",
         "[[listener]]",
+        "[topics]",
+        "[[topic]]",
         "[[route]]",
         "[route.limits]",
         "[route.proxy]",
+        "[route.topics]",
+        "[route.events]",
+        "[route.poll]",
+        "[route.publish]",
+        "[[route.publish.keys]]",
         "[route]",
         "[[limits]]",
         "[",

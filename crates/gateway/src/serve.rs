@@ -61,6 +61,7 @@ pub(crate) fn run(arguments: &RunArguments) -> Outcome {
             return Outcome::Usage;
         }
     };
+    log.warnings(&config.warnings);
     match serve(config) {
         Ok(()) => Outcome::Clean,
         Err(fault) => {

@@ -15,6 +15,10 @@ use crate::{
 /// Waiting output above which a session is slow, where nothing is said.
 const SESSION_BYTES: u64 = 256 * KIB;
 
+/// Subscriptions of a session, and those of them to patterns, where nothing is said.
+const MAX_SUBSCRIPTIONS: u64 = 128;
+const MAX_PATTERNS: u64 = 16;
+
 /// For WebSockets.
 pub(super) fn topics(
     report: &mut Report<'_>,
@@ -30,17 +34,7 @@ pub(super) fn topics(
         report.relation(section.span.clone(), message);
     }
     warn_of_presence(report, section, around, presence.is_empty);
-    let all = around.topics.max_subscriptions;
-    let most = section.integer(report, "max_subscriptions", 1..=1_000_000);
-    if let Some(At { value, span }) = &most
-        && *value > u64::from(all)
-    {
-        let message = format!("`max_subscriptions` of one session is {value}, and of all in [topics] {all}");
-        report.relation(span.clone(), message);
-    }
-    let max_subscriptions = most.map_or(128, |most| most.value as u32);
-    let max_patterns =
-        section.integer(report, "max_patterns", 0..=10_000).map_or(16, |most| most.value as u32);
+    let (max_subscriptions, max_patterns) = subscriptions(report, section, around);
     let session_bytes = session_bytes(report, section, limits);
     let words = [("on", EchoDeflate::On), ("off", EchoDeflate::Off)];
     let deflate = section.word(report, "deflate", &words).map(|deflate| deflate.value).unwrap_or_default();
@@ -53,6 +47,29 @@ pub(super) fn topics(
         session_bytes,
         deflate,
     }
+}
+
+/// How many subscriptions a session may have, and how many of these to patterns.
+fn subscriptions(report: &mut Report<'_>, section: &Section<'_>, around: &Surroundings<'_>) -> (u32, u32) {
+    let all = u64::from(around.topics.max_subscriptions);
+    let most = section.integer(report, "max_subscriptions", 1..=1_000_000);
+    let patterns = section.integer(report, "max_patterns", 0..=10_000);
+    if let Some(At { value, span }) = &most
+        && *value > all
+    {
+        let message = format!("max_subscriptions of one session ({value}) is more than that of all ({all})");
+        report.relation(span.clone(), message);
+    }
+    let most = most.map_or(MAX_SUBSCRIPTIONS.min(all), |most| most.value);
+    if let Some(At { value, span }) = &patterns
+        && *value > most
+    {
+        let message =
+            format!("max_patterns ({value}) is more than max_subscriptions ({most}), of which it is a part");
+        report.relation(span.clone(), message);
+    }
+    let patterns = patterns.map_or(MAX_PATTERNS.min(most), |patterns| patterns.value);
+    (most as u32, patterns as u32)
 }
 
 /// For readers of server-sent events.

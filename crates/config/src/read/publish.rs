@@ -38,7 +38,7 @@ fn keys(
 ) -> Vec<PublishKey> {
     let sections = section.tables(report, "keys", schema::PUBLISH_KEY);
     if let Some(span) = section.key_span("keys")
-        && sections.is_empty()
+        && section.lists_nothing("keys")
     {
         report.relation(span, "without a key everyone may publish: leave `keys` out, or list one");
     }

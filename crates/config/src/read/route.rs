@@ -13,6 +13,9 @@ use crate::{
 
 const ACTIONS: [&str; 7] = ["echo", "page", "proxy", "topics", "events", "poll", "publish"];
 
+/// What has the say instead of a route's `full`.
+const SLOW: &str = "topics: each [[topic]] says with `slow` what becomes of slow subscribers";
+
 /// A route, and where it stands; `None` where it has no pattern to compare with others.
 pub(super) fn read(
     report: &mut Report<'_>,
@@ -53,12 +56,10 @@ pub(super) fn read(
         Some(Action::Page(_)) => {
             without(&["subprotocols", "origins", "limits", "full"], "a page, which is no WebSocket");
         }
-        Some(Action::Topics(_)) => {
-            without(&["full"], "topics: each says with `slow` what becomes of the slow")
-        }
+        Some(Action::Topics(_)) => without(&["full"], SLOW),
         Some(Action::Events(_)) => {
             without(&["subprotocols"], "events, which are no WebSocket");
-            without(&["full"], "events: each topic says with `slow` what becomes of the slow");
+            without(&["full"], SLOW);
         }
         Some(Action::Poll(_)) => without(&["subprotocols", "full"], "polling, which is no WebSocket"),
         Some(Action::Publish(_)) => without(&["subprotocols", "full"], "publishing, which is no WebSocket"),

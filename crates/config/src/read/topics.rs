@@ -2,9 +2,10 @@
 
 use std::{collections::HashSet, ops::Range};
 
+use super::limits::{GIB, KIB, MESSAGE_MOST, MIB};
 use crate::{
-    BadTopic, History, MAX_SHARDS, MAX_TOPIC_PATTERNS, MAX_TOPIC_RULES, SlowPolicy, TopicPattern,
-    TopicPatterns, TopicRule, TopicSettings, Topics, reach,
+    BadTopic, MAX_TOPIC_PATTERNS, MAX_TOPIC_RULES, SlowPolicy, TopicPattern, TopicPatterns, TopicRule,
+    TopicSettings, Topics, reach,
     report::{At, Mistake, Report},
     schema,
     section::{Section, cut, shown},
@@ -12,13 +13,8 @@ use crate::{
     units::size_text,
 };
 
-use super::limits::{GIB, KIB, MESSAGE_MOST, MIB};
-
 /// What a history and a backlog hold where nothing is said. No more than the least `memory`.
 const KEPT_BYTES: u64 = MIB;
-
-/// How long a history keeps a message where nothing is said.
-const HISTORY_AGE_MS: u64 = 3_600_000;
 
 /// Keys of a topic that conflates, where nothing is said.
 const KEYS: u32 = 10_000;
@@ -30,12 +26,10 @@ pub(super) fn read(report: &mut Report<'_>, top: &Section<'_>) -> Topics {
         if let Some(memory) = section.size(report, "memory", MIB..=1024 * GIB) {
             topics.memory_bytes = memory.value as usize;
         }
-        // Each shard has its part.
-        let least = MAX_SHARDS as u64;
-        if let Some(most) = section.integer(report, "max_topics", least..=100_000_000) {
+        if let Some(most) = section.integer(report, "max_topics", 1..=100_000_000) {
             topics.max_topics = most.value as u32;
         }
-        if let Some(most) = section.integer(report, "max_subscriptions", least..=1_000_000_000) {
+        if let Some(most) = section.integer(report, "max_subscriptions", 1..=1_000_000_000) {
             topics.max_subscriptions = most.value as u32;
         }
     }
@@ -79,43 +73,48 @@ fn rules(report: &mut Report<'_>, top: &Section<'_>, memory_bytes: u64) -> Vec<T
 fn settings(report: &mut Report<'_>, section: &Section<'_>, memory_bytes: u64) -> TopicSettings {
     let message_bytes = section.size(report, "message_bytes", 1..=MESSAGE_MOST);
     let bounded = Bounded { message_bytes: message_bytes.as_ref(), memory_bytes };
-    let history = history(report, section, &bounded);
     let presence = section.boolean(report, "presence").is_some_and(|presence| presence.value);
     let slow = slow(report, section, &bounded);
-    TopicSettings { history, presence, slow, message_bytes: message_bytes.map(|at| at.value as usize) }
+    let history = history(report, section, &bounded, slow);
+    let message_bytes = message_bytes.map(|at| at.value as usize);
+    TopicSettings { presence, slow, message_bytes, ..history }
 }
 
-fn history(report: &mut Report<'_>, section: &Section<'_>, bounded: &Bounded<'_>) -> Option<History> {
+/// Reads what is kept for those who come later or come back. Without a number of messages there is no history: its
+/// bytes then mean nothing, and its age only where the newest messages stay all the same.
+fn history(
+    report: &mut Report<'_>,
+    section: &Section<'_>,
+    bounded: &Bounded<'_>,
+    slow: SlowPolicy,
+) -> TopicSettings {
     let messages = section.integer(report, "history", 0..=1_000_000);
-    let age = section.duration(report, "history_age", 0);
+    let age = section.duration(report, "history_age", 1000);
     let bytes = section.size(report, "history_bytes", KIB..=1024 * GIB);
-    if let Some(At { value: 0, .. }) = &messages {
-        for key in ["history_age", "history_bytes"] {
+    let default = TopicSettings::DEFAULT;
+    let is_without = match &messages {
+        Some(messages) => messages.value == 0,
+        None => section.lacks("history"),
+    };
+    let history_bytes = if is_without {
+        let stays = matches!(slow, SlowPolicy::Conflate { .. } | SlowPolicy::Resync);
+        let idle: &[&str] = if stays { &["history_bytes"] } else { &["history_age", "history_bytes"] };
+        for key in idle {
             if let Some(span) = section.key_span(key) {
-                report.relation(span, format!("`{key}` means nothing where `history` is 0"));
+                let message = format!("`{key}` means nothing without `history`, a number of messages");
+                report.relation(span, message);
             }
         }
-        return None;
+        default.history_bytes
+    } else {
+        bounded.check(report, "history_bytes", bytes)
+    };
+    TopicSettings {
+        history: messages.map_or(0, |messages| messages.value as u32),
+        history_bytes,
+        history_age_ms: age.map_or(default.history_age_ms, |age| age.value),
+        ..default
     }
-    if section.lacks("history") {
-        let endless = age.as_ref().filter(|age| age.value == 0);
-        let unbounded = endless.or(bytes.as_ref().filter(|_| section.lacks("history_age")));
-        if let Some(At { span, .. }) = unbounded {
-            let message =
-                "a history without a bound: say how many messages (`history`) or how long (`history_age`)";
-            report.relation(span.clone(), message);
-        }
-    }
-    if messages.is_none() && age.is_none() {
-        return None;
-    }
-    let bytes = bounded.check(report, "history_bytes", bytes);
-    let age_ms = age.map_or(HISTORY_AGE_MS, |age| age.value);
-    Some(History {
-        messages: messages.map(|messages| messages.value as u32),
-        bytes,
-        age_ms: (age_ms > 0).then_some(age_ms),
-    })
 }
 
 fn slow(report: &mut Report<'_>, section: &Section<'_>, bounded: &Bounded<'_>) -> SlowPolicy {
@@ -227,7 +226,6 @@ fn pattern(text: &str) -> Result<TopicPattern, Mistake> {
             | BadTopic::TooLong
             | BadTopic::TooManySegments
             | BadTopic::ControlCharacter
-            | BadTopic::NotAName
             | BadTopic::PartOfSegment => String::new(),
         };
         let suggestion = TopicPattern::parse(&meant).is_ok().then_some(meant);
