@@ -96,62 +96,6 @@ pub struct Hub {
     now_ms: u64,
     counts: Counts,
 
-#[expect(unused_variables, missing_docs, reason = "the API comes first")]
-impl Hub {
-    // Life. `seed` makes the epochs: it must differ between shards and between runs.
-    pub fn new(shard: u16, shards: u16, rules: Arc<TopicRules>, seed: u64, total: &Total) -> Self {
-        panic!("{UNFINISHED}")
-    }
-
-    // Getters.
-    /// The name, without an allocation where it was used lately.
-    pub fn topic_name(&mut self, text: &str) -> Result<TopicName, NameError> {
-        panic!("{UNFINISHED}")
-    }
-    pub fn rules(&self) -> &Arc<TopicRules> {
-        panic!("{UNFINISHED}")
-    }
-    pub fn counts(&self) -> &Counts {
-        panic!("{UNFINISHED}")
-    }
-    /// No member, no subscription, no topic, nothing waiting.
-    pub fn is_empty(&self) -> bool {
-        panic!("{UNFINISHED}")
-    }
-    pub fn subscriptions(&self, member: MemberId) -> u32 {
-        panic!("{UNFINISHED}")
-    }
-    /// Whether something waits for this member until its outbox has emptied.
-    pub fn lags(&self, member: MemberId) -> bool {
-        panic!("{UNFINISHED}")
-    }
-
-    // Members.
-    pub fn enter(&mut self, key: Key, class: Class, client: ClientId, rules: MemberRules) -> MemberId {
-        panic!("{UNFINISHED}")
-    }
-    /// All its subscriptions end; where it was present, it leaves.
-    pub fn leave(&mut self, member: MemberId) {
-        panic!("{UNFINISHED}")
-    }
-
-    // Commands. What is `Ok` with a ticket is answered by one `poll_reply`, perhaps in a later turn; an `Err` is the answer.
-    pub fn subscribe(
-        &mut self,
-        member: MemberId,
-        ticket: Ticket,
-        topic: &TopicName,
-        ask: Ask,
-        now_ms: u64,
-    ) -> Result<(), Refused> {
-        panic!("{UNFINISHED}")
-    }
-    pub fn subscribe_pattern(&mut self, member: MemberId, pattern: &Pattern) -> Result<(), Refused> {
-        panic!("{UNFINISHED}")
-    }
-    pub fn unsubscribe(&mut self, member: MemberId, filter: &Filter) -> Result<(), Refused> {
-        panic!("{UNFINISHED}")
-    }
     members: Members,
     locals: Locals,
     lags: Lags,
@@ -302,8 +246,6 @@ impl Hub {
         publish: Publish,
         now_ms: u64,
     ) -> Result<(), Refused> {
-        panic!("{UNFINISHED}")
-    }
         self.advance(now_ms);
         let home = topic.home(self.shards);
         let here = home == self.shard;
@@ -334,15 +276,6 @@ impl Hub {
         before: Option<u64>,
         now_ms: u64,
     ) {
-        panic!("{UNFINISHED}")
-    }
-    pub fn presence(&mut self, ticket: Ticket, topic: &TopicName, now_ms: u64) {
-        panic!("{UNFINISHED}")
-    }
-    pub fn state(&mut self, ticket: Ticket, topic: &TopicName, now_ms: u64) {
-        panic!("{UNFINISHED}")
-    }
-    /// A poller is present until then; where the topic has no presence, nothing happens.
         self.ask(ticket, topic, Question::History { limit, before }, now_ms);
     }
 
@@ -371,58 +304,6 @@ impl Hub {
         until_ms: u64,
         now_ms: u64,
     ) {
-        panic!("{UNFINISHED}")
-    }
-
-    // Between shards. `poll_letters` until `None` once a turn; whoever's queue is full comes back by `undelivered`, and is offered again
-    // in the next turn (`next_deadline_ms` is then soon).
-    pub fn receive(&mut self, from: u16, letters: Vec<Letter>, now_ms: u64) {
-        panic!("{UNFINISHED}")
-    }
-    #[must_use]
-    pub fn poll_letters(&mut self) -> Option<(u16, Vec<Letter>)> {
-        panic!("{UNFINISHED}")
-    }
-    pub fn undelivered(&mut self, to: u16, letters: Vec<Letter>) {
-        panic!("{UNFINISHED}")
-    }
-
-    // Answers: all of them before the turn's batches.
-    #[must_use]
-    pub fn poll_reply(&mut self) -> Option<(Ticket, Reply)> {
-        panic!("{UNFINISHED}")
-    }
-
-    // Time.
-    pub fn next_deadline_ms(&self) -> Option<u64> {
-        panic!("{UNFINISHED}")
-    }
-    pub fn expire(&mut self, now_ms: u64) {
-        panic!("{UNFINISHED}")
-    }
-
-    // The fan-out, at the end of a turn. One batch at a time.
-    #[must_use]
-    pub fn poll_batch(&mut self) -> Option<BatchId> {
-        panic!("{UNFINISHED}")
-    }
-    pub fn publications(&self, batch: BatchId) -> &[Arc<Publication>] {
-        panic!("{UNFINISHED}")
-    }
-    pub fn audience(&self, batch: BatchId) -> &[Subscriber] {
-        panic!("{UNFINISHED}")
-    }
-    pub fn finish_batch(&mut self, batch: BatchId) {
-        panic!("{UNFINISHED}")
-    }
-
-    // Slow subscribers. `fell_behind` between the loop over the audience and `finish_batch`: `taken` items of the batch (counted from
-    // its begin, with those skipped) were given to it, the others not. `catch_up` outside of a batch.
-    pub fn fell_behind(&mut self, batch: BatchId, subscription: SubscriptionId, taken: usize) -> Fate {
-        panic!("{UNFINISHED}")
-    }
-    pub fn catch_up(&mut self, member: MemberId, bytes: usize) -> CatchUp {
-        panic!("{UNFINISHED}")
         self.advance(now_ms);
         let note =
             AttendNote { topic: topic.clone(), client: client.into(), info: info.map(Into::into), until_ms };

@@ -285,11 +285,9 @@ fn topic_settings(settings: &tidegate_config::TopicSettings) -> TopicSettings {
         SlowPolicy::Resync => (Slow::Resync, None, None),
     };
     TopicSettings {
-        history: settings.history.map_or(0, |history| history.messages.unwrap_or(u32::MAX)),
-        history_bytes: settings.history.map_or(defaults.history_bytes, |history| history.bytes),
-        history_age_ms: settings
-            .history
-            .map_or(defaults.history_age_ms, |history| history.age_ms.unwrap_or(u64::MAX)),
+        history: settings.history,
+        history_bytes: settings.history_bytes,
+        history_age_ms: settings.history_age_ms,
         presence: settings.presence,
         slow,
         keys: keys.unwrap_or(defaults.keys),

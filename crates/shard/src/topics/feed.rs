@@ -127,7 +127,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         let rules = MemberRules { subscriptions: count, patterns: count };
         let class = Class::plain(wanted.envelope);
         let member = topics.hub.enter(key, class, client, rules);
-        topics.put(Member::new(key, member, client, class, Way::Feed));
+        topics.put(Member::new(key, member, class, Way::Feed));
         for (place, topic) in feed.topics.iter().enumerate() {
             let done = match &topic.filter {
                 Filter::Pattern(pattern) => topics.hub.subscribe_pattern(member, pattern),

@@ -1,6 +1,6 @@
 //! A session that subscribes.
 
-use tidegate_hub::{Class, ClientId, MemberId, TopicName, protocol::KeptId};
+use tidegate_hub::{Class, MemberId, TopicName, protocol::KeptId};
 use tidegate_registry::Key;
 use tidegate_wire::budget::ControlBudget;
 
@@ -9,8 +9,6 @@ pub(crate) struct Member {
     pub(crate) key: Key,
     /// Its name in the hub.
     pub(crate) id: MemberId,
-    /// Its name for others.
-    pub(crate) client: ClientId,
     /// What its frames are like.
     pub(crate) class: Class,
     pub(crate) way: Way,
@@ -34,9 +32,9 @@ pub(crate) enum Way {
 }
 
 impl Member {
-    pub(crate) fn new(key: Key, id: MemberId, client: ClientId, class: Class, way: Way) -> Self {
+    pub(crate) fn new(key: Key, id: MemberId, class: Class, way: Way) -> Self {
         let errors = ControlBudget::default();
-        Self { key, id, client, class, way, lags: false, errors, asked: Vec::new(), next_request: 0 }
+        Self { key, id, class, way, lags: false, errors, asked: Vec::new(), next_request: 0 }
     }
 
     /// Notes a question; gives its number.

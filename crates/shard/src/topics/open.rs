@@ -60,7 +60,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             Way::Raw { topic, .. } => Some(topic.clone()),
             Way::Protocol | Way::Feed => None,
         };
-        topics.put(Member::new(key, id, client, class, way));
+        topics.put(Member::new(key, id, class, way));
         match raw {
             Some(topic) => {
                 if action.subscribe.matches(topic.as_str()) {
