@@ -64,7 +64,8 @@ pub use self::{
 /// The configuration of a gateway without a file, as a file.
 pub const EMBEDDED: &str = include_str!("embedded.toml");
 
-/// The configuration of a gateway without a file: 127.0.0.1:9001, the page at `/`, an echo at `/echo`.
+/// The configuration of a gateway without a file: 127.0.0.1:9001, pages, an echo at `/echo`, and topics, all of them
+/// allowed.
 ///
 /// # Panics
 /// Never: [`EMBEDDED`] is valid, and a test says so.

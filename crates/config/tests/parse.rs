@@ -262,13 +262,44 @@ fn the_embedded_configuration_is_the_defaults() {
     let config = embedded();
     assert_eq!(config.listeners, [Listener { bind: Bind::Tcp(address("127.0.0.1:9001")), backlog: 4096 }]);
     assert_eq!((config.shards, config.io, config.limits), (None, IoChoice::Auto, Limits::default()));
-    let [page, echo] = config.routes.as_slice() else { panic!("two routes") };
-    assert_eq!((&page.path, &page.action), (&PathPattern::Exact("/".to_owned()), &Action::Page(Page::Index)));
-    assert_eq!(
-        (&echo.path, &echo.action),
-        (&PathPattern::Exact("/echo".to_owned()), &Action::Echo(Echo::default()))
-    );
-    assert_eq!(echo.limits, RouteLimits::default());
+    assert!(config.routes.iter().all(|route| route.limits == RouteLimits::default()));
+    assert!(config.routes.iter().all(|route| route.host.is_none() && route.origins.is_empty()));
+    let all = || patterns(&["**"]);
+    let topics = TopicsAction {
+        subscribe: all(),
+        publish: all(),
+        presence: all(),
+        max_subscriptions: 128,
+        max_patterns: 16,
+        session_bytes: 256 << 10,
+        deflate: EchoDeflate::On,
+    };
+    let events = EventsAction { subscribe: all(), session_bytes: 256 << 10 };
+    let poll = PollAction { subscribe: all(), presence: all(), session_bytes: 256 << 10 };
+    let publish = PublishAction { publish: all(), keys: Vec::new(), body_bytes: 1 << 20, rate: 1000 };
+    let expected = [
+        ("/", Action::Page(Page::Index)),
+        ("/echo", Action::Echo(Echo::default())),
+        ("/topics/*", Action::Topics(topics)),
+        ("/events", Action::Events(events)),
+        ("/poll", Action::Poll(poll)),
+        ("/publish/*", Action::Publish(publish)),
+        ("/chat.html", Action::Page(Page::Chat)),
+        ("/websocket.html", Action::Page(Page::WebSocket)),
+        ("/broadcast.html", Action::Page(Page::Broadcast)),
+        ("/tidegate.js", Action::Page(Page::Client)),
+    ];
+    let routes: Vec<_> = config.routes.iter().map(|route| (route.path.to_string(), &route.action)).collect();
+    let expected: Vec<_> = expected.iter().map(|(path, action)| ((*path).to_owned(), action)).collect();
+    assert_eq!(routes, expected);
+
+    assert_eq!(config.topics, Topics { rules: config.topics.rules.clone(), ..Topics::default() });
+    let kept = |history_age_ms| TopicSettings { history: 100, history_age_ms, ..TopicSettings::default() };
+    assert_eq!(config.topics.settings("chat/lobby"), &TopicSettings { presence: true, ..kept(3_600_000) });
+    let conflating = TopicSettings { slow: SlowPolicy::Conflate { keys: 10_000 }, ..kept(3_600_000) };
+    assert_eq!(config.topics.settings("state/board/7"), &conflating);
+    assert_eq!(config.topics.settings("chat"), &kept(300_000));
+    assert!(config.warnings.is_empty());
 }
 
 /// Below the soft limit a producer goes on; then one message more may come, and what had arrived by then.
