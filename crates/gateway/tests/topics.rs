@@ -17,7 +17,7 @@ use crate::harness::{
 const CONFIG: &str = r#"
 version = 1
 [limits]
-close_timeout = "30s"
+close_timeout = "1s"
 ping_interval = "20s"
 receive_buffers = 64
 [[listener]]
@@ -412,7 +412,9 @@ fn a_raw_topic_needs_permission() {
 fn a_subscriber_that_does_not_read_gets_what_its_topic_says() {
     for io in BACKENDS {
         for topic in ["slow/newest", "slow/oldest", "slow/keys", "slow/resync", "slow"] {
-            let gateway = Gateway::start_with(CONFIG, &["--io", io, "--shards", "2"]);
+            // Who does not read may take its time over its last bytes.
+            let config = CONFIG.replace("close_timeout = \"1s\"", "close_timeout = \"60s\"");
+            let gateway = Gateway::start_with(&config, &["--io", io, "--shards", "2"]);
             let mut slow = Talker::open(&gateway);
             slow.subscribe(topic);
             let before_kib = gateway.heap_kib();
@@ -420,7 +422,7 @@ fn a_subscriber_that_does_not_read_gets_what_its_topic_says() {
             healthy.subscribe(topic);
             let mut publisher = Talker::open(&gateway);
             let filler = "x".repeat(30_000);
-            let count = 1_000_u64;
+            let count = 500_u64;
             for n in 1..=count {
                 let message = json!({ "op": "publish", "topic": topic, "id": n, "key": (n % 3).to_string(),
                                       "data": { "n": n, "filler": filler } });
@@ -428,7 +430,7 @@ fn a_subscriber_that_does_not_read_gets_what_its_topic_says() {
                 assert_eq!(publisher.hear()["op"], "published");
                 assert_eq!(healthy.hear()["offset"], n, "{io} {topic}: the others do not notice");
             }
-            // 30 MB were published: what waits for the slow one is far less.
+            // 15 MB were published: what waits for the slow one is far less.
             let more_kib = gateway.heap_kib().saturating_sub(before_kib);
             assert!(more_kib < 8 << 10, "{io} {topic}: {more_kib} KiB more");
             let mut last = 0;
@@ -451,6 +453,9 @@ fn a_subscriber_that_does_not_read_gets_what_its_topic_says() {
                     );
                     last = message["to"].as_u64().expect("an offset");
                     gaps += 1;
+                    if last == count {
+                        break;
+                    }
                     continue;
                 }
                 let offset = message["offset"].as_u64().expect("an offset");
@@ -467,16 +472,17 @@ fn a_subscriber_that_does_not_read_gets_what_its_topic_says() {
             match topic {
                 "slow" => assert!(last < count && gaps == 0),
                 "slow/keys" => {
-                    assert_eq!((gaps, keys[&0], keys[&1], keys[&2]), (0, 999, 1_000, 998), "{io}");
+                    assert_eq!((gaps, keys[&0], keys[&1], keys[&2]), (0, 498, 499, 500), "{io}");
                 }
-                "slow/newest" => assert!(gaps > 0 || last == count),
                 _ => assert!(gaps > 0, "{io} {topic}"),
             }
-            if topic == "slow/newest" && last < count {
+            if topic != "slow" {
                 // It is live again.
                 publisher.publish(topic, &json!("more"));
+                assert_eq!(slow.hear()["data"], "more", "{io} {topic}");
             }
-            gateway.stop();
+            // Not in order: those who do not answer would be waited for.
+            drop(gateway);
         }
     }
 }

@@ -146,24 +146,26 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         });
         let Some(frame) = frame else { return };
         counters.delivered += 1;
-        if session.transport.seals() {
+        let seals = session.transport.seals();
+        if session.outbox.is_empty() && (session.dirty != 0 || seals) {
+            // Behind what this turn sends past the outbox.
+            let bytes = if seals { session.transport.seal(frame) } else { frame.to_vec() };
+            if session.dirty == 0 {
+                session.dirty = turn.enlist(key, false);
+            }
+            let source = turn.keep(bytes, 0);
+            turn.append(session.dirty, source, End::Boundary, usize::MAX);
+            return;
+        }
+        let (outbox, policy) = (&mut session.outbox, FullPolicy::Disconnect);
+        // Always taken: how much it may be was judged before.
+        let _ = if seals {
             // Sealed bytes are this session's alone.
             let sealed = session.transport.seal(frame);
-            let _ = session.outbox.append_always(
-                &sealed,
-                End::Boundary,
-                &TAKES_ALL,
-                FullPolicy::Disconnect,
-                retained,
-            );
+            outbox.append_always(&sealed, End::Boundary, &TAKES_ALL, policy, retained)
         } else {
-            let _ = session.outbox.push(
-                Chunk::Shared(frame.clone()),
-                &TAKES_ALL,
-                FullPolicy::Disconnect,
-                retained,
-            );
-        }
+            outbox.push(Chunk::Shared(frame.clone()), &TAKES_ALL, policy, retained)
+        };
         if session.dirty == 0 && !session.in_flight.poll {
             session.dirty = turn.enlist(key, true);
         }
