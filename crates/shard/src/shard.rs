@@ -284,11 +284,12 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         while place < self.turn.dirty.len() {
             let dirty = self.turn.dirty[place];
             if dirty.from_outbox {
-                // The kernel reports no success: what follows it, more bytes or a reader that goes on, must not
-                // wait for another event.
+                // The kernel reports no success: what follows it, more bytes, a reader that goes on or a subscriber that
+                // catches up, must not wait for another event.
                 let outbox = self.registry.get(dirty.key).map(|session| &session.outbox);
-                self.hurried |=
-                    outbox.is_some_and(|outbox| outbox.is_paused() || outbox.sendable() < outbox.buffered());
+                let lags = self.topics.as_ref().is_some_and(|topics| topics.lags(dirty.key));
+                self.hurried |= lags
+                    || outbox.is_some_and(|outbox| outbox.is_paused() || outbox.sendable() < outbox.buffered());
                 place += 1;
                 continue;
             }

@@ -95,10 +95,15 @@ impl Topics {
         }
     }
 
+    /// Whether something waits in the hub for a session until its outbox is empty.
+    pub(crate) fn lags(&self, key: Key) -> bool {
+        self.member(key).is_some_and(|member| member.lags)
+    }
+
     /// The outbox of a session has emptied.
     #[inline]
     pub(crate) fn has_emptied(&mut self, key: Key) {
-        if self.member(key).is_some_and(|member| member.lags) {
+        if self.lags(key) {
             self.emptied.push(key);
         }
     }
