@@ -56,11 +56,12 @@ impl Hub {
         }
         let mut local = self.locals.find(item.topic());
         if local.is_none() && !self.patterns.is_empty() && !item.is_presence() {
-            self.patterns.matches(item.topic(), &mut self.found);
-            if !self.found.is_empty() {
-                self.found.clear();
+            let mut found = self.find_followed(item.topic());
+            if !found.is_empty() {
                 local = Some(self.locals.insert(item.topic(), self.rules.rule_for(item.topic())));
             }
+            found.clear();
+            self.found = found;
         }
         // Its last subscriber has left meanwhile.
         let Some(local) = local else { return };
@@ -136,16 +137,19 @@ impl Hub {
         if self.patterns.is_empty() {
             return false;
         }
+        let name = self.locals.topic(topic).name.clone();
+        let mut found = self.find_followed(&name);
         let own = self.locals.topic(topic);
-        let mut found = std::mem::take(&mut self.found);
-        self.patterns.matches(&own.name, &mut found);
-        if !found.is_empty() {
+        let mixed = !found.is_empty();
+        if mixed {
             self.mark = self.mark.wrapping_add(1);
             self.audience.clear();
             self.audience.extend_from_slice(&own.audience);
         }
+        // A member of several patterns gets what the earliest of them does.
+        found.sort_by_key(|&pattern| self.begin_of(topic, pattern));
         for &pattern in &found {
-            for &id in self.patterns.get(pattern) {
+            for &id in &self.patterns.get(pattern).subscriptions {
                 let member = self.members.subscription(id).member;
                 let known = self.members.member_mut(member);
                 if known.mark == self.mark {
@@ -158,10 +162,10 @@ impl Hub {
                 }
                 let lags = own.laggards > 0 && self.lags.find(member, topic).is_some();
                 let flags = Subscriber::PATTERN | if lags { Subscriber::LAGS } else { 0 };
-                self.audience.push(subscriber(self.members.member(member), id, flags));
+                let entry = subscriber(self.members.member(member), id, flags);
+                self.audience.push(Subscriber { skip: self.begin_of(topic, pattern), ..entry });
             }
         }
-        let mixed = !found.is_empty();
         found.clear();
         self.found = found;
         mixed
@@ -194,6 +198,9 @@ impl Hub {
     pub fn finish_batch(&mut self, batch: BatchId) {
         let Open { topic: id, .. } = self.open(batch);
         self.batch = None;
+        if !self.late.is_empty() {
+            self.late.retain(|late| late.0 != id);
+        }
         let topic = self.locals.topic_mut(id);
         if let Some(backlog) = &mut topic.backlog {
             let settings = self.rules.settings(topic.rule);

@@ -147,12 +147,13 @@ impl Hub {
         self.settle(id);
     }
 
-    pub(super) fn interest_here(&mut self, from: u16, pattern: &Pattern) {
-        let place = self.homes.patterns.find_or_insert(pattern, Vec::new);
+    pub(super) fn interest_here(&mut self, from: u16, pattern: Pattern, number: u64) {
+        let place = self.homes.patterns.find_or_insert(&pattern, Vec::new);
         let shards = self.homes.patterns.get_mut(place);
         debug_assert!(!shards.contains(&from), "a shard says once what it wants");
         shards.push(from);
         self.homes.patterns_version += 1;
+        self.send(from, Note::Interested { pattern, number });
     }
 
     pub(super) fn disinterest_here(&mut self, from: u16, pattern: &Pattern) {
