@@ -382,14 +382,7 @@ impl Checker {
         Ok(())
     }
 
-    fn received(
-        &mut self,
-        session: u64,
-        topic: &str,
-        epoch: Option<Epoch>,
-        offset: u64,
-        id: u64,
-    ) -> Checked {
+    fn received(&mut self, session: u64, topic: &str, epoch: Option<Epoch>, offset: u64, id: u64) -> Checked {
         self.live(session)?;
         let known = self.known(id)?;
         if known.refused {
@@ -480,6 +473,7 @@ impl Checker {
     fn gap(&mut self, session: u64, topic: &str, from: u64, to: u64) -> Checked {
         self.live(session)?;
         self.summary.gaps += 1;
+        let conflates = self.conflates(topic);
         let topics = self.sessions.entry(session).or_default();
         let Some(subscription) = topics.get_mut(topic).filter(|subscription| subscription.by_name) else {
             // By a pattern the first that comes may be a gap, and a topic's next life comes without a word.
@@ -488,8 +482,12 @@ impl Checker {
         };
         let (begin, whole_to) = (subscription.begin, subscription.whole_to);
         let next = subscription.cursor.max(begin) + 1;
-        if from > to || from > next || (to + 1 < next && to > begin) {
+        if from > to || (from > next && !conflates) || (to + 1 < next && to > begin) {
             return self.broken(Violation::WrongGap, &format!("{next} is next"));
+        }
+        if from > next {
+            self.summary.conflated += from - next;
+            subscription.passed.push((next, from - 1));
         }
         subscription.cursor = subscription.cursor.max(to);
         subscription.gap_to = subscription.gap_to.max(to);
@@ -522,7 +520,9 @@ impl Checker {
         }
         // The publisher's nearest neighbours on both sides: a few steps, for publishers are few.
         let of = |(_, id): (&u64, &u64)| {
-            Some(&self.publications[id]).filter(|other| other.publisher == publisher).map(|other| other.number)
+            Some(&self.publications[id])
+                .filter(|other| other.publisher == publisher)
+                .map(|other| other.number)
         };
         let earlier = life.ids.range(..position.offset).rev().find_map(of);
         let later = life.ids.range(position.offset + 1..).find_map(of);

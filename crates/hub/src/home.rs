@@ -118,7 +118,9 @@ impl HomeTopic {
     fn recover(&self, from: Position) -> Option<Vec<Arc<Publication>>> {
         if planted::is(Bug::ClaimRecovery) {
             let behind = |offset| self.history.behind(offset, self.position.offset);
-            return Some(behind(from.offset).unwrap_or_else(|| self.history.last(usize::MAX, None, usize::MAX)));
+            return Some(
+                behind(from.offset).unwrap_or_else(|| self.history.last(usize::MAX, None, usize::MAX)),
+            );
         }
         if from.epoch != self.position.epoch {
             return None;
@@ -215,7 +217,8 @@ impl HomeTopic {
 
     /// When something of it is over.
     fn next_deadline_ms(&self, settings: &TopicSettings) -> Option<u64> {
-        let history = self.history.oldest().map(|oldest| oldest.at_ms().saturating_add(settings.history_age_ms));
+        let history =
+            self.history.oldest().map(|oldest| oldest.at_ms().saturating_add(settings.history_age_ms));
         let presence = self.presence.as_ref().and_then(|presence| presence.next_deadline_ms());
         let once = self.once.as_ref().and_then(|once| once.next_deadline_ms());
         let lingers = self.lingers_until_ms(settings);

@@ -225,11 +225,7 @@ impl Locals {
 }
 
 /// An entry of an audience.
-pub(crate) fn subscriber(
-    member: &crate::members::Member,
-    subscription: u32,
-    flags: u8,
-) -> Subscriber {
+pub(crate) fn subscriber(member: &crate::members::Member, subscription: u32, flags: u8) -> Subscriber {
     let subscription = SubscriptionId(subscription);
     Subscriber { key: member.key, subscription, class: member.class, flags, skip: 0 }
 }

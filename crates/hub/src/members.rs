@@ -144,9 +144,7 @@ impl Members {
     fn find(&self, member: u32, target: u32, is_pattern: bool) -> Option<u32> {
         let is = |&other: &u32| {
             let other = &self.subscriptions[other as usize];
-            other.member == member
-                && other.target == target
-                && (other.state == State::Pattern) == is_pattern
+            other.member == member && other.target == target && (other.state == State::Pattern) == is_pattern
         };
         self.table.find(pair_hash(member, target), is).copied()
     }

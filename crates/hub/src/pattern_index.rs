@@ -183,8 +183,7 @@ impl<T> PatternIndex<T> {
     }
 
     fn grow(&mut self, parent: u32, segment: &str) -> u32 {
-        let node =
-            Node { parent, segment: segment.into(), children: 0, stars: Stars::NONE, value: None };
+        let node = Node { parent, segment: segment.into(), children: 0, stars: Stars::NONE, value: None };
         // Patterns are bounded by sessions, far below 2³².
         let id = self.nodes.insert(node) as u32;
         let nodes = &self.nodes;

@@ -43,8 +43,7 @@ impl Presence {
             known.sessions += 1;
             return false;
         }
-        self.clients
-            .insert(client.into(), Client { info: info.map(Into::into), sessions: 1, until_ms: 0 });
+        self.clients.insert(client.into(), Client { info: info.map(Into::into), sessions: 1, until_ms: 0 });
         true
     }
 
@@ -61,7 +60,11 @@ impl Presence {
 
     /// A poller is there until then. Whether the client was not there before.
     pub(crate) fn attend(&mut self, client: &str, info: Option<&str>, until_ms: u64) -> bool {
-        if let Some((name, known)) = self.clients.get_key_value(client).map(|(name, _)| Arc::clone(name)).zip(self.clients.get_mut(client))
+        if let Some((name, known)) = self
+            .clients
+            .get_key_value(client)
+            .map(|(name, _)| Arc::clone(name))
+            .zip(self.clients.get_mut(client))
         {
             if known.until_ms == 0 && self.pollers.len() >= POLLERS {
                 return false;

@@ -248,11 +248,8 @@ mod tests {
 
     #[test]
     fn a_limit_refuses_and_counts_what_it_refused_not() {
-        let rules = TopicRules::new(
-            Vec::new(),
-            TopicSettings::default(),
-            Limits { topics: 2, ..Limits::default() },
-        );
+        let rules =
+            TopicRules::new(Vec::new(), TopicSettings::default(), Limits { topics: 2, ..Limits::default() });
         assert_eq!([rules.take_topic(), rules.take_topic(), rules.take_topic()], [true, true, false]);
         rules.give_topics(1);
         assert!(rules.take_topic());

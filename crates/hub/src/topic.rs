@@ -347,7 +347,8 @@ mod tests {
             assert_eq!(TopicName::parse(text).map(|_| ()), Err(error), "{text:?}");
             assert!(!error.to_string().is_empty());
         }
-        for text in ["a", "scores/football/42", "é/Zürich", "a b>c", &["a"; 16].join("/"), &"a".repeat(256)] {
+        for text in ["a", "scores/football/42", "é/Zürich", "a b>c", &["a"; 16].join("/"), &"a".repeat(256)]
+        {
             assert_eq!(TopicName::parse(text).unwrap().as_str(), text);
         }
     }

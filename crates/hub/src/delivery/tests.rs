@@ -63,8 +63,7 @@ fn each_broken_promise_is_found() {
     assert_eq!(broken(&[p(1), s.clone(), receipt(1, 1, 1), receipt(1, 1, 1)]), Violation::Repeated);
     assert_eq!(broken(&[p(1), p(2), s.clone(), receipt(1, 2, 2)]), Violation::Hole);
     assert_eq!(broken(&[p(1), s.clone(), gap(1, 3, 4)]), Violation::WrongGap);
-    let wrong_epoch =
-        Event::Receipt { session: 1, topic: "t".into(), epoch: Some(B), offset: 1, id: 1 };
+    let wrong_epoch = Event::Receipt { session: 1, topic: "t".into(), epoch: Some(B), offset: 1, id: 1 };
     assert_eq!(broken(&[p(1), s.clone(), wrong_epoch]), Violation::WrongEpoch);
     assert_eq!(broken(&[p(1), s.clone(), Event::Restart, receipt(1, 1, 1)]), Violation::NotSubscribed);
     let restart = [s.clone(), Event::Restart, subscribed(2, at(A, 0), None)];

@@ -196,8 +196,8 @@ impl Hub {
             }
             Question::History { limit, before } => {
                 let limit = limit.min(HISTORY_LISTED) as usize;
-                let messages =
-                    topic.map_or_else(Vec::new, |topic| topic.history.last(limit, before, HISTORY_LISTED_BYTES));
+                let messages = topic
+                    .map_or_else(Vec::new, |topic| topic.history.last(limit, before, HISTORY_LISTED_BYTES));
                 Reply::History { topic: name, position, messages }
             }
             Question::Presence if !settings.presence => {

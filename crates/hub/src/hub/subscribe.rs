@@ -92,8 +92,11 @@ impl Hub {
         }
         let number = self.interests + 1;
         let waits_for = (0..self.shards).collect();
-        let place =
-            self.patterns.find_or_insert(pattern, || Followed { subscriptions: Vec::new(), number, waits_for });
+        let place = self.patterns.find_or_insert(pattern, || Followed {
+            subscriptions: Vec::new(),
+            number,
+            waits_for,
+        });
         let followed = self.patterns.get_mut(place);
         let at = followed.subscriptions.len() as u32;
         let subscription = self.members.insert(member, place, at, State::Pattern, false, false);
@@ -284,7 +287,7 @@ impl Hub {
         let entry = subscriber(self.members.member(member), id, flags);
         self.reach(local, position);
         if self.members.member(member).patterns > 0 {
-            self.fold_in_patterns(member, local, &mut first);
+            self.fold_in_patterns(member, local, recovered == Some(true), &mut first);
         }
         let own = self.locals.topic_mut(local);
         own.asked -= 1;
@@ -330,13 +333,23 @@ impl Hub {
     }
 
     /// A member that has had a topic by a pattern has now asked for it by name. What the pattern still owes comes with the
-    /// answer: what waits in the batch, which the new entry skips, and the gap where the member lagged.
-    fn fold_in_patterns(&mut self, member: u32, local: u32, first: &mut Vec<Arc<Publication>>) {
+    /// answer: what waits in the batch, which the new entry skips, and the gap where the member lagged. Where it has recovered,
+    /// it has all of that, or had it before.
+    fn fold_in_patterns(
+        &mut self,
+        member: u32,
+        local: u32,
+        recovered: bool,
+        first: &mut Vec<Arc<Publication>>,
+    ) {
         let name = self.locals.topic(local).name.clone();
         let Some(begin) = self.first_of_patterns(member, &name, Some(local)) else { return };
         let topic = self.locals.topic(local);
         let batch = topic.batch.iter().skip(usize::from(begin));
-        let mut owed: Vec<_> = batch.filter(|item| !item.is_presence()).cloned().collect();
+        // Of a life that has ended meanwhile nothing is owed: the answer's epoch says it.
+        let is_owed =
+            |item: &&Arc<Publication>| !item.is_presence() && item.position().epoch == topic.position.epoch;
+        let mut owed: Vec<_> = batch.filter(is_owed).cloned().collect();
         owed.retain(|item| first.binary_search_by_key(&item.offset(), |other| other.offset()).is_err());
         if let Some(lag) = self.lags.find(member, local) {
             let (cursor, end) = (self.lags.get_mut(lag).cursor, topic.finished);
@@ -348,7 +361,7 @@ impl Hub {
             }
             self.end_lag(lag);
         }
-        if !owed.is_empty() {
+        if !recovered && !owed.is_empty() {
             first.append(&mut owed);
             first.sort_by_key(|item| item.offset());
         }

@@ -52,12 +52,21 @@ fn conflates(topic: &str) -> bool {
 
 /// What a request was, for when its answer comes.
 enum Asked {
-    Publish { id: u64, once: Option<(String, String)> },
-    Subscribe { session: u64, topic: String, recover: Option<Position> },
+    Publish {
+        id: u64,
+        once: Option<(String, String)>,
+    },
+    Subscribe {
+        session: u64,
+        topic: String,
+        recover: Option<Position>,
+    },
     /// In the end: where the topic is, who is there.
     State(String),
     Presence(String),
-    History { before: Option<u64> },
+    History {
+        before: Option<u64>,
+    },
 }
 
 /// The model.
@@ -199,8 +208,7 @@ impl World {
         let Some((session, topic)) = self.log.last().map(about) else { return String::new() };
         let told = self.log.iter().filter(|event| {
             let (own_session, own_topic) = about(event);
-            (own_session.is_some() && own_session == session)
-                && (own_topic.is_none() || own_topic == topic)
+            (own_session.is_some() && own_session == session) && (own_topic.is_none() || own_topic == topic)
         });
         let told: Vec<String> = told.map(|event| format!("{event:?}")).collect();
         told[told.len().saturating_sub(20)..].join("\n")
@@ -309,7 +317,9 @@ impl World {
             (Asked::Publish { id, once }, Reply::Published { position, duplicate: true, .. }) => {
                 // The answer to the first may still be on its way.
                 if let Some((_, first)) = once.and_then(|once| self.once.get(&once)) {
-                    assert!(*first == position || first.epoch != position.epoch || first.offset < position.offset);
+                    assert!(
+                        *first == position || first.epoch != position.epoch || first.offset < position.offset
+                    );
                 }
                 self.observe(Event::Refused { id })?;
             }
@@ -330,7 +340,8 @@ impl World {
             (Asked::History { before }, Reply::History { messages, position, .. }) => {
                 let offsets: Vec<u64> = messages.iter().map(|message| message.offset()).collect();
                 assert!(offsets.windows(2).all(|pair| pair[0] + 1 == pair[1]), "{offsets:?}");
-                let end = before.map_or(position.offset, |before| position.offset.min(before.saturating_sub(1)));
+                let end =
+                    before.map_or(position.offset, |before| position.offset.min(before.saturating_sub(1)));
                 assert!(offsets.last().is_none_or(|last| *last == end), "{offsets:?} before {before:?}");
             }
             (Asked::History { .. } | Asked::Presence(_), Reply::Refused { why, .. }) => {
