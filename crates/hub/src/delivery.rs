@@ -222,7 +222,7 @@ pub struct Checker {
     sessions: HashMap<u64, HashMap<String, Subscription>>,
     over: HashSet<u64>,
     retired: HashSet<Epoch>,
-    conflates: Option<Box<dyn Fn(&str) -> bool>>,
+    conflates: Option<Conflates>,
     events: usize,
     summary: Summary,
 }
@@ -233,6 +233,8 @@ impl fmt::Debug for Checker {
     }
 }
 
+/// Which topics conflate.
+type Conflates = Box<dyn Fn(&str) -> bool>;
 type Checked<T = ()> = Result<T, Broken>;
 
 impl Checker {

@@ -258,7 +258,7 @@ fn an_idempotency_key_publishes_once() {
         hub.publish(Some(TICKET), &name("a"), once(), now_ms).unwrap();
         match hub.poll_reply() {
             Some((_, Reply::Published { position, duplicate, .. })) => {
-                answers.push((position.offset, duplicate))
+                answers.push((position.offset, duplicate));
             }
             other => panic!("{other:?}"),
         }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use super::Hub;
 use crate::{
     HISTORY_LISTED, HISTORY_LISTED_BYTES, PRESENCE_LISTED,
+    home::HomeTopic,
     letter::{AskNote, AttendNote, Note, Question, Refused, Reply, SubscribeNote},
     member::ClientId,
     planted::{self, Bug},
@@ -212,7 +213,7 @@ impl Hub {
             Question::State => Reply::State {
                 topic: name,
                 position,
-                subscribers: topic.map_or(0, |topic| topic.subscribers()),
+                subscribers: topic.map_or(0, HomeTopic::subscribers),
                 history: topic.map_or(0, |topic| topic.history.len() as u64),
             },
         };
