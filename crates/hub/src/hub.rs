@@ -58,8 +58,8 @@ pub struct Counts {
 /// - [`Hub::poll_batch`] until there is none, each with [`Hub::finish_batch`]: the fan-out.
 /// - [`Hub::poll_letters`] until there are none.
 ///
-/// A command with a [`Ticket`] that is `Ok` is answered by one reply, perhaps in a later turn, unless its member left; an
-/// `Err` is the answer.
+/// A command with a [`Ticket`] that is `Ok` is answered by one reply, perhaps in a later turn; an `Err` is the answer. A
+/// subscription whose member left meanwhile is not answered, except that in the same turn the answer may be there already.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -228,6 +228,13 @@ impl Hub {
     #[must_use]
     pub fn lags(&self, member: MemberId) -> bool {
         self.members.member(member.0).lags > 0
+    }
+
+    /// Whether a publication to this topic would be refused now because its home's queue is full: its publisher can be paused.
+    #[must_use]
+    pub fn is_busy(&self, topic: &TopicName) -> bool {
+        let home = topic.home(self.shards);
+        home != self.shard && !self.post.has_room(home, self.rules.limits())
     }
 
     /// The name, without an allocation where it was used lately.

@@ -205,7 +205,8 @@ impl Hub {
         if let Some(backlog) = &mut topic.backlog {
             let settings = self.rules.settings(topic.rule);
             // Of an epoch that has ended meanwhile nothing is kept.
-            for item in topic.batch.iter().filter(|item| item.position().epoch == topic.position.epoch) {
+            let now = topic.position.epoch;
+            for item in topic.batch.iter().filter(|item| item.is_presence() || item.position().epoch == now) {
                 backlog.absorb(item, settings);
             }
         }
@@ -235,11 +236,14 @@ impl Hub {
         let full = self.members.member(member).lags >= LAGS;
         let fate = if slow == Slow::Disconnect || full { Fate::Disconnect } else { Fate::Waits };
         if fate == Fate::Waits {
-            let cursor = cursor(&topic.batch, taken, topic.position);
-            self.lags.insert(member, id, cursor, &mut self.members);
             let topic = self.locals.topic_mut(id);
+            let cursor = cursor(&topic.batch, taken, topic.position);
+            let backlog = topic.backlog.get_or_insert_with(|| Box::new(Backlog::new(slow)));
+            // The backlog takes the whole batch when that is over.
+            let events = topic.batch.iter().take(taken).filter(|item| item.is_presence()).count();
+            let events_from = backlog.next_event() + events as u64;
             topic.laggards += 1;
-            topic.backlog.get_or_insert_with(|| Box::new(Backlog::new(slow)));
+            self.lags.insert(member, id, cursor, events_from, &mut self.members);
         }
         // Whoever is to be disconnected is left out of what comes until then.
         if state == State::Live {
@@ -274,6 +278,10 @@ impl Hub {
             let cursor = &mut lag.cursor.offset;
             let backlog = topic.backlog.as_ref().expect("a topic in which somebody lags has a backlog");
             let done = backlog.catch_up(&topic.name, cursor, end, &mut out);
+            let by_name = self.members.find_topic(member, lag.topic);
+            if done && by_name.is_some_and(|id| self.members.subscription(id).watches) {
+                backlog.catch_up_on_events(lag.events_from, &mut out);
+            }
             self.counts.gaps[self.rules.settings(topic.rule).slow as usize] += out.gaps;
             Outlet { items, room, .. } = out;
             if !done {

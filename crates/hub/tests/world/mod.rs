@@ -444,6 +444,7 @@ impl World {
         let newest = |topic: &str| positions.get(topic).copied().filter(|at| *at != Position::NOWHERE);
         let summary = self.checker.finish(newest)?;
         self.check_presence();
+        self.check_sights();
         let sessions: Vec<u64> = self.sessions.keys().copied().collect();
         for session in sessions {
             self.cut(session)?;
