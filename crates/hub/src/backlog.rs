@@ -3,7 +3,10 @@
 //! Invariant: a topic has a backlog exactly while a member lags in it, and the backlog has seen each item since the first of
 //! them fell behind. So what is neither given to a member nor in the backlog is known to be missing.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+};
 
 use hashbrown::HashTable;
 use slab::Slab;
@@ -12,7 +15,7 @@ use crate::{
     history::Latest,
     members::{Members, NONE},
     planted::{self, Bug},
-    publication::{GapReason, Ledger, PUBLICATION_COST, Publication},
+    publication::{GapReason, Kind, Ledger, PUBLICATION_COST, Publication},
     rules::{Slow, TopicSettings},
     topic::{Position, TopicName},
 };
@@ -20,9 +23,92 @@ use crate::{
 /// Topics in which one member may lag at one time: a pattern stands for any number.
 pub(crate) const LAGS: u16 = 4_096;
 
-/// By policy.
+/// Clients of which the last join or leave is kept for those that lag: what happened to more of them, the oldest first, is
+/// left out.
+const EVENTS: usize = 1_000;
+
+/// What waits.
 #[derive(Debug)]
-pub(crate) enum Backlog {
+pub(crate) struct Backlog {
+    kept: Kept,
+    events: Events,
+}
+
+impl Backlog {
+    pub(crate) fn new(slow: Slow) -> Self {
+        Self { kept: Kept::new(slow), events: Events::default() }
+    }
+
+    /// Takes an item that was fanned out, and gives up what has no room.
+    pub(crate) fn absorb(&mut self, item: &Arc<Publication>, settings: &TopicSettings) {
+        match item.kind() {
+            Kind::Join { client, .. } | Kind::Leave { client } => self.events.insert(client, item),
+            Kind::Message { .. } | Kind::Gap { .. } => self.kept.absorb(item, settings),
+        }
+    }
+
+    pub(crate) fn bytes(&self) -> usize {
+        self.kept.bytes() + self.events.items.len() * PUBLICATION_COST
+    }
+
+    /// Gives all publications up. Joins and leaves are few.
+    pub(crate) fn clear(&mut self) {
+        self.kept.clear();
+    }
+
+    /// The number of the next join or leave.
+    pub(crate) fn next_event(&self) -> u64 {
+        self.events.next
+    }
+
+    /// What a member gets that has all up to `cursor`, as far as there is room, and where it is then; `end` is where the topic
+    /// is. Whether that was all.
+    pub(crate) fn catch_up(
+        &self,
+        topic: &TopicName,
+        cursor: &mut u64,
+        end: Position,
+        out: &mut Outlet<'_>,
+    ) -> bool {
+        self.kept.catch_up(topic, cursor, end, out)
+    }
+
+    /// The joins and leaves that a member missed, of each client the last one.
+    pub(crate) fn catch_up_on_events(&self, from: u64, out: &mut Outlet<'_>) {
+        for item in self.events.items.range(from..).map(|(_, item)| item) {
+            out.push(item);
+        }
+    }
+}
+
+/// Joins and leaves, by number.
+#[derive(Debug, Default)]
+struct Events {
+    items: BTreeMap<u64, Arc<Publication>>,
+    clients: BTreeMap<Box<str>, u64>,
+    next: u64,
+}
+
+impl Events {
+    fn insert(&mut self, client: &str, item: &Arc<Publication>) {
+        let number = self.next;
+        self.next += 1;
+        if let Some(before) = self.clients.insert(client.into(), number) {
+            self.items.remove(&before);
+        }
+        self.items.insert(number, Arc::clone(item));
+        if self.items.len() > EVENTS
+            && let Some((_, oldest)) = self.items.pop_first()
+            && let Kind::Join { client, .. } | Kind::Leave { client } = oldest.kind()
+        {
+            self.clients.remove(client);
+        }
+    }
+}
+
+/// Publications, by policy.
+#[derive(Debug)]
+enum Kept {
     /// `drop_new`.
     Nothing,
     /// `drop_old`: the newest items that fit.
@@ -33,8 +119,8 @@ pub(crate) enum Backlog {
     Last(Option<Arc<Publication>>),
 }
 
-impl Backlog {
-    pub(crate) fn new(slow: Slow) -> Self {
+impl Kept {
+    fn new(slow: Slow) -> Self {
         match slow {
             // A session that is to end gets nothing more.
             Slow::Disconnect | Slow::DropNew => Self::Nothing,
@@ -44,11 +130,7 @@ impl Backlog {
         }
     }
 
-    /// Takes an item that was fanned out, and gives up what has no room.
-    pub(crate) fn absorb(&mut self, item: &Arc<Publication>, settings: &TopicSettings) {
-        if item.is_presence() {
-            return;
-        }
+    fn absorb(&mut self, item: &Arc<Publication>, settings: &TopicSettings) {
         match self {
             Self::Nothing => {}
             Self::Newest { items, bytes } => {
@@ -68,7 +150,7 @@ impl Backlog {
         }
     }
 
-    pub(crate) fn bytes(&self) -> usize {
+    fn bytes(&self) -> usize {
         match self {
             Self::Nothing => 0,
             Self::Newest { bytes, .. } => *bytes,
@@ -77,8 +159,7 @@ impl Backlog {
         }
     }
 
-    /// Gives all up.
-    pub(crate) fn clear(&mut self) {
+    fn clear(&mut self) {
         match self {
             Self::Nothing => {}
             Self::Newest { items, bytes } => {
@@ -92,15 +173,7 @@ impl Backlog {
         }
     }
 
-    /// What a member gets that has all up to `cursor`, as far as there is room, and where it is then; `end` is where the topic
-    /// is. Whether that was all.
-    pub(crate) fn catch_up(
-        &self,
-        topic: &TopicName,
-        cursor: &mut u64,
-        end: Position,
-        out: &mut Outlet<'_>,
-    ) -> bool {
+    fn catch_up(&self, topic: &TopicName, cursor: &mut u64, end: Position, out: &mut Outlet<'_>) -> bool {
         match self {
             Self::Nothing => {}
             Self::Newest { items, .. } => {
@@ -155,8 +228,8 @@ pub(crate) struct Outlet<'a> {
     pub(crate) ledger: &'a Arc<Ledger>,
 }
 
-/// What a gap counts as, about what it is as a message.
-const GAP_BYTES: usize = 64;
+/// What an item counts beside its bytes, about what its envelope takes.
+const ENVELOPE_BYTES: usize = 64;
 
 impl Outlet<'_> {
     pub(crate) fn gap(&mut self, topic: &TopicName, from: u64, to: Position) {
@@ -164,14 +237,14 @@ impl Outlet<'_> {
             return;
         }
         self.items.push(Publication::gap(topic, from, to, GapReason::Slow, self.ledger));
-        self.room = self.room.saturating_sub(GAP_BYTES);
+        self.room = self.room.saturating_sub(ENVELOPE_BYTES);
         self.gaps += 1;
     }
 
     /// Whether there is no room for more.
     fn push(&mut self, item: &Arc<Publication>) -> bool {
         self.items.push(Arc::clone(item));
-        self.room = self.room.saturating_sub(item.bytes() + 1);
+        self.room = self.room.saturating_sub(item.bytes() + ENVELOPE_BYTES);
         self.room == 0
     }
 }
@@ -183,6 +256,8 @@ pub(crate) struct Lag {
     pub(crate) topic: u32,
     /// The last that it was given.
     pub(crate) cursor: Position,
+    /// The first join or leave that it was not given.
+    pub(crate) events_from: u64,
     next: u32,
     previous: u32,
 }
@@ -231,11 +306,18 @@ impl Lags {
         Some(self.lags[id as usize].next).filter(|&next| next != NONE)
     }
 
-    pub(crate) fn insert(&mut self, member: u32, topic: u32, cursor: Position, members: &mut Members) {
+    pub(crate) fn insert(
+        &mut self,
+        member: u32,
+        topic: u32,
+        cursor: Position,
+        events_from: u64,
+        members: &mut Members,
+    ) {
         let own = members.member_mut(member);
         let next = own.first_lag;
         own.lags += 1;
-        let id = self.lags.insert(Lag { member, topic, cursor, next, previous: NONE }) as u32;
+        let id = self.lags.insert(Lag { member, topic, cursor, events_from, next, previous: NONE }) as u32;
         own.first_lag = id;
         if next != NONE {
             self.lags[next as usize].previous = id;

@@ -198,8 +198,19 @@ struct Subscription {
     /// Until here no gap may be: recovery was claimed.
     whole_to: u64,
     by_name: bool,
-    /// Passed over by conflation, and nothing newer of its key came yet: by key.
-    owed: HashMap<String, u64>,
+    /// Offsets passed over by conflation.
+    passed: Vec<(u64, u64)>,
+    /// Where the topic conflates: the newest that came, by key.
+    newest: HashMap<String, u64>,
+    /// The last offset of the last gap.
+    gap_to: u64,
+}
+
+impl Subscription {
+    fn new(epoch: Option<Epoch>, begin: u64, cursor: u64, by_name: bool) -> Self {
+        let (passed, newest) = (Vec::new(), HashMap::new());
+        Self { epoch, begin, cursor, whole_to: 0, by_name, passed, newest, gap_to: 0 }
+    }
 }
 
 /// Reads events and says which promise was broken first.
@@ -211,7 +222,7 @@ pub struct Checker {
     sessions: HashMap<u64, HashMap<String, Subscription>>,
     over: HashSet<u64>,
     retired: HashSet<Epoch>,
-    conflates: Option<Box<dyn Fn(&str) -> bool>>,
+    conflates: Option<Conflates>,
     events: usize,
     summary: Summary,
 }
@@ -222,6 +233,8 @@ impl fmt::Debug for Checker {
     }
 }
 
+/// Which topics conflate.
+type Conflates = Box<dyn Fn(&str) -> bool>;
 type Checked<T = ()> = Result<T, Broken>;
 
 impl Checker {
@@ -327,17 +340,14 @@ impl Checker {
                     continue;
                 };
                 if subscription.epoch.is_some_and(|epoch| epoch == newest.epoch)
-                    && subscription.cursor == newest.offset
+                    && subscription.cursor.max(subscription.begin) == newest.offset
                 {
                     converged += 1;
                 } else if subscription.by_name || subscription.epoch == Some(newest.epoch) {
                     let detail = format!("session {session}, {topic} at {newest:?}: {subscription:?}");
                     return self.broken(Violation::NotConverged, &detail);
                 }
-                if let Some((key, offset)) = subscription.owed.iter().next() {
-                    let detail = format!("session {session}, {topic}: key {key:?} of offset {offset}");
-                    return self.broken(Violation::NotTheNewest, &detail);
-                }
+                self.check_passed(topic, subscription)?;
             }
         }
         self.summary.converged = converged;
@@ -355,14 +365,7 @@ impl Checker {
         if self.retired.contains(&position.epoch) {
             return self.broken(Violation::WrongEpoch, "an epoch from before a restart");
         }
-        let mut subscription = Subscription {
-            epoch: Some(position.epoch),
-            begin: position.offset,
-            cursor: 0,
-            whole_to: 0,
-            by_name: true,
-            owed: HashMap::new(),
-        };
+        let mut subscription = Subscription::new(Some(position.epoch), position.offset, 0, true);
         match recovered {
             Some((from, true)) => {
                 if from.epoch != position.epoch || from.offset > position.offset {
@@ -381,14 +384,7 @@ impl Checker {
         Ok(())
     }
 
-    fn received(
-        &mut self,
-        session: u64,
-        topic: &str,
-        epoch: Option<Epoch>,
-        offset: u64,
-        id: u64,
-    ) -> Checked {
+    fn received(&mut self, session: u64, topic: &str, epoch: Option<Epoch>, offset: u64, id: u64) -> Checked {
         self.live(session)?;
         let known = self.known(id)?;
         if known.refused {
@@ -400,15 +396,10 @@ impl Checker {
         }
         let key = known.key.clone().unwrap_or_default();
         self.summary.receipts += 1;
+        let conflates = self.conflates(topic);
         let place = self.sessions.entry(session).or_default();
-        let subscription = place.entry(topic.to_owned()).or_insert_with(|| Subscription {
-            epoch: None,
-            begin: offset - 1,
-            cursor: offset - 1,
-            whole_to: 0,
-            by_name: false,
-            owed: HashMap::new(),
-        });
+        let fresh = || Subscription::new(None, offset - 1, offset - 1, false);
+        let subscription = place.entry(topic.to_owned()).or_insert_with(fresh);
         if let Some(epoch) = epoch {
             match subscription.epoch {
                 Some(own) if own == epoch => {}
@@ -417,12 +408,11 @@ impl Checker {
                 }
                 // By a pattern a topic's next life comes without a word.
                 Some(_) | None => {
-                    subscription.epoch = Some(epoch);
-                    subscription.begin = offset - 1;
-                    subscription.cursor = offset - 1;
-                    subscription.owed.clear();
+                    *subscription = Subscription::new(Some(epoch), offset - 1, offset - 1, false);
                 }
             }
+        } else if !subscription.by_name && offset == 1 {
+            *subscription = fresh();
         }
         let (cursor, begin) = (subscription.cursor, subscription.begin);
         let epoch = subscription.epoch;
@@ -431,7 +421,9 @@ impl Checker {
             return self.broken(Violation::Repeated, &detail);
         }
         subscription.cursor = offset;
-        subscription.owed.remove(&key);
+        if conflates {
+            subscription.newest.insert(key, offset);
+        }
         let whole = subscription.whole_to >= offset;
         if let Some(epoch) = epoch {
             self.place(topic, Position { epoch, offset }, id)?;
@@ -450,55 +442,58 @@ impl Checker {
 
     /// Offsets that did not come, without a gap.
     fn pass_over(&mut self, session: u64, topic: &str, from: u64, to: u64) -> Checked {
-        if !self.conflates.as_ref().is_some_and(|conflates| conflates(topic)) {
+        if !self.conflates(topic) {
             return self.broken(Violation::Hole, &format!("{from} to {to} are missing"));
         }
+        self.summary.conflated += to - from + 1;
         let subscription = self.sessions.get_mut(&session).and_then(|topics| topics.get_mut(topic));
-        let subscription = subscription.expect("it has just received something");
+        subscription.expect("it has just received something").passed.push((from, to));
+        Ok(())
+    }
+
+    /// Whether of all that was passed over something newer of its key came, as far as is known what it was.
+    fn check_passed(&self, topic: &str, subscription: &Subscription) -> Checked {
         let Some(epoch) = subscription.epoch else { return Ok(()) };
-        let life = self.lives.get(&(topic.to_owned(), epoch));
-        for offset in from..=to {
-            self.summary.conflated += 1;
-            // Where nobody knows what it was, its publisher was never told and nobody received it.
-            let Some(id) = life.and_then(|life| life.ids.get(&offset)) else { continue };
-            let key = self.publications[id].key.clone().unwrap_or_default();
-            subscription.owed.insert(key, offset);
-        }
-        // What has come in the meantime is not owed: the newest of its key is what just came, or a later one.
-        let last = life.and_then(|life| life.ids.get(&subscription.cursor));
-        if let Some(id) = last {
-            subscription.owed.remove(self.publications[id].key.as_deref().unwrap_or_default());
+        let Some(life) = self.lives.get(&(topic.to_owned(), epoch)) else { return Ok(()) };
+        for &(from, to) in &subscription.passed {
+            for (&offset, id) in life.ids.range(from..=to) {
+                let key = self.publications[id].key.as_deref().unwrap_or_default();
+                let newer = subscription.newest.get(key).is_some_and(|&newest| newest > offset);
+                if !newer && subscription.gap_to < offset {
+                    let detail = format!("{topic}: offset {offset} of key {key:?}");
+                    return self.broken(Violation::NotTheNewest, &detail);
+                }
+            }
         }
         Ok(())
+    }
+
+    fn conflates(&self, topic: &str) -> bool {
+        self.conflates.as_ref().is_some_and(|conflates| conflates(topic))
     }
 
     fn gap(&mut self, session: u64, topic: &str, from: u64, to: u64) -> Checked {
         self.live(session)?;
         self.summary.gaps += 1;
+        let conflates = self.conflates(topic);
         let topics = self.sessions.entry(session).or_default();
-        let Some(subscription) = topics.get_mut(topic) else {
-            // By a pattern the first that comes may be a gap.
-            topics.insert(
-                topic.to_owned(),
-                Subscription {
-                    epoch: None,
-                    begin: to,
-                    cursor: to,
-                    whole_to: 0,
-                    by_name: false,
-                    owed: HashMap::new(),
-                },
-            );
+        let Some(subscription) = topics.get_mut(topic).filter(|subscription| subscription.by_name) else {
+            // By a pattern the first that comes may be a gap, and a topic's next life comes without a word.
+            topics.insert(topic.to_owned(), Subscription::new(None, to, to, false));
             return Ok(());
         };
-        let next = subscription.cursor.max(subscription.begin) + 1;
-        let (whole_to, by_name) = (subscription.whole_to, subscription.by_name);
-        if from > to || (by_name && (from > next || to + 1 < next)) {
+        let (begin, whole_to) = (subscription.begin, subscription.whole_to);
+        let next = subscription.cursor.max(begin) + 1;
+        if from > to || (from > next && !conflates) || (to + 1 < next && to > begin) {
             return self.broken(Violation::WrongGap, &format!("{next} is next"));
         }
+        if from > next {
+            self.summary.conflated += from - next;
+            subscription.passed.push((next, from - 1));
+        }
         subscription.cursor = subscription.cursor.max(to);
-        subscription.owed.retain(|_, offset| *offset > to);
-        if from <= whole_to {
+        subscription.gap_to = subscription.gap_to.max(to);
+        if from <= whole_to && to > begin {
             return self.broken(Violation::FalseRecovery, "a gap in what was recovered");
         }
         Ok(())
@@ -527,7 +522,9 @@ impl Checker {
         }
         // The publisher's nearest neighbours on both sides: a few steps, for publishers are few.
         let of = |(_, id): (&u64, &u64)| {
-            Some(&self.publications[id]).filter(|other| other.publisher == publisher).map(|other| other.number)
+            Some(&self.publications[id])
+                .filter(|other| other.publisher == publisher)
+                .map(|other| other.number)
         };
         let earlier = life.ids.range(..position.offset).rev().find_map(of);
         let later = life.ids.range(position.offset + 1..).find_map(of);

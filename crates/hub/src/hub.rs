@@ -54,12 +54,12 @@ pub struct Counts {
 /// In each turn of its shard, in this order:
 /// - [`Hub::receive`] what other shards' hubs wrote, and commands: members ([`Hub::enter`], [`Hub::leave`]), subscriptions,
 ///   [`Hub::publish`] and questions; [`Hub::catch_up`] for members whose outbox has emptied; [`Hub::expire`].
-/// - [`Hub::poll_reply`] until there is none: an answer stands before what it promises.
+/// - [`Hub::poll_reply`] until there is none: an answer stands before what it promises, and before the session's next command.
 /// - [`Hub::poll_batch`] until there is none, each with [`Hub::finish_batch`]: the fan-out.
 /// - [`Hub::poll_letters`] until there are none.
 ///
-/// A command with a [`Ticket`] that is `Ok` is answered by one reply, perhaps in a later turn, unless its member left; an
-/// `Err` is the answer.
+/// A command with a [`Ticket`] that is `Ok` is answered by one reply, perhaps in a later turn; an `Err` is the answer. A
+/// subscription whose member left meanwhile is not answered, except that in the same turn the answer may be there already.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -100,7 +100,12 @@ pub struct Hub {
     locals: Locals,
     lags: Lags,
     /// The subscriptions by pattern.
-    patterns: PatternIndex<Vec<u32>>,
+    patterns: PatternIndex<Followed>,
+    /// The number of the last interest in a pattern.
+    interests: u64,
+    /// Patterns that began in the middle of a topic's batch: topic, pattern, and how much of the batch was before. Empty outside
+    /// of a turn.
+    late: Vec<(u32, u32, u16)>,
     /// Subscriptions that homes have not answered yet.
     asked: Slab<Asked>,
     replies: VecDeque<(Ticket, Reply)>,
@@ -131,6 +136,16 @@ struct Asked {
     attends: Option<ClientId>,
 }
 
+/// A pattern with subscribers here.
+#[derive(Debug)]
+struct Followed {
+    subscriptions: Vec<u32>,
+    /// Which interest the homes were told of.
+    number: u64,
+    /// The homes that have not noted it yet: what comes from them is not for the pattern, or there would be a hole behind it.
+    waits_for: Vec<u16>,
+}
+
 impl Hub {
     /// The hub of a shard, of so many. `seed` makes epochs: it must differ between shards, and between runs.
     ///
@@ -150,6 +165,8 @@ impl Hub {
             locals: Locals::default(),
             lags: Lags::default(),
             patterns: PatternIndex::default(),
+            interests: 0,
+            late: Vec::new(),
             asked: Slab::new(),
             replies: VecDeque::new(),
             homes: Homes::new(seed),
@@ -211,6 +228,13 @@ impl Hub {
     #[must_use]
     pub fn lags(&self, member: MemberId) -> bool {
         self.members.member(member.0).lags > 0
+    }
+
+    /// Whether a publication to this topic would be refused now because its home's queue is full: its publisher can be paused.
+    #[must_use]
+    pub fn is_busy(&self, topic: &TopicName) -> bool {
+        let home = topic.home(self.shards);
+        home != self.shard && !self.post.has_room(home, self.rules.limits())
     }
 
     /// The name, without an allocation where it was used lately.
@@ -374,7 +398,7 @@ impl Hub {
             Note::Unsubscribe { topic, watched, attended } => {
                 self.unsubscribe_here(from, &topic, watched, attended);
             }
-            Note::Interest(pattern) => self.interest_here(from, &pattern),
+            Note::Interest { pattern, number } => self.interest_here(from, pattern, number),
             Note::Disinterest(pattern) => self.disinterest_here(from, &pattern),
             Note::Publish(note) => {
                 let PublishNote { ticket, publication, once } = *note;
@@ -393,6 +417,7 @@ impl Hub {
             Note::Trim => self.trim(),
             Note::Subscribed(note) => self.subscribed(*note),
             Note::NotSubscribed { request, why } => self.not_subscribed(request, why),
+            Note::Interested { pattern, number } => self.interested(from, &pattern, number),
             Note::Deliver(publication) => self.take(publication),
             Note::Reply(note) => self.replies.push_back(*note),
         }

@@ -178,7 +178,11 @@ pub(crate) enum Note {
         watched: bool,
         attended: Option<ClientId>,
     },
-    Interest(Pattern),
+    /// A shard wants what a pattern stands for; the number comes back when the home has noted it.
+    Interest {
+        pattern: Pattern,
+        number: u64,
+    },
     Disinterest(Pattern),
     Publish(Box<PublishNote>),
     Attend(Box<AttendNote>),
@@ -190,6 +194,10 @@ pub(crate) enum Note {
     NotSubscribed {
         request: u32,
         why: Refused,
+    },
+    Interested {
+        pattern: Pattern,
+        number: u64,
     },
     Deliver(Arc<Publication>),
     Reply(Box<(Ticket, Reply)>),
@@ -248,13 +256,14 @@ impl Note {
             Self::Publish(note) => note.publication.bytes(),
             Self::Subscribe(_)
             | Self::Unsubscribe { .. }
-            | Self::Interest(_)
+            | Self::Interest { .. }
             | Self::Disinterest(_)
             | Self::Attend(_)
             | Self::Ask(_)
             | Self::Trim
             | Self::Subscribed(_)
             | Self::NotSubscribed { .. }
+            | Self::Interested { .. }
             | Self::Reply(_) => 0,
         }
     }

@@ -15,6 +15,7 @@
 #![forbid(unsafe_code)]
 
 mod backlog;
+pub mod delivery;
 mod history;
 mod home;
 mod hub;

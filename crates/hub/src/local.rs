@@ -186,6 +186,11 @@ impl Locals {
         !self.due.is_empty()
     }
 
+    /// Those with a batch.
+    pub(crate) fn due(&self) -> impl Iterator<Item = &u32> {
+        self.due.iter()
+    }
+
     /// Another topic than this one, for a planted bug.
     pub(crate) fn another(&self, id: u32) -> Option<u32> {
         let other = |(other, _): (usize, &LocalTopic)| Some(other as u32).filter(|&other| other != id);

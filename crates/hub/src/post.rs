@@ -204,7 +204,7 @@ mod tests {
         let ledger = Ledger::new(&Total::default(), &Total::default());
         let limits = Limits { letters: 2, ..Limits::default() };
         let mut post = Post::new(2);
-        let mut deliver = |post: &mut Post, topic, offset| {
+        let deliver = |post: &mut Post, topic, offset| {
             post.deliver(1, &publication(topic, offset, &ledger), &limits, &ledger)
         };
         let sent = [("a", 1), ("b", 1), ("a", 2), ("a", 3), ("b", 2)]

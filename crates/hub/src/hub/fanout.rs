@@ -56,11 +56,12 @@ impl Hub {
         }
         let mut local = self.locals.find(item.topic());
         if local.is_none() && !self.patterns.is_empty() && !item.is_presence() {
-            self.patterns.matches(item.topic(), &mut self.found);
-            if !self.found.is_empty() {
-                self.found.clear();
+            let mut found = self.find_followed(item.topic());
+            if !found.is_empty() {
                 local = Some(self.locals.insert(item.topic(), self.rules.rule_for(item.topic())));
             }
+            found.clear();
+            self.found = found;
         }
         // Its last subscriber has left meanwhile.
         let Some(local) = local else { return };
@@ -136,16 +137,19 @@ impl Hub {
         if self.patterns.is_empty() {
             return false;
         }
+        let name = self.locals.topic(topic).name.clone();
+        let mut found = self.find_followed(&name);
         let own = self.locals.topic(topic);
-        let mut found = std::mem::take(&mut self.found);
-        self.patterns.matches(&own.name, &mut found);
-        if !found.is_empty() {
+        let mixed = !found.is_empty();
+        if mixed {
             self.mark = self.mark.wrapping_add(1);
             self.audience.clear();
             self.audience.extend_from_slice(&own.audience);
         }
+        // A member of several patterns gets what the earliest of them does.
+        found.sort_by_key(|&pattern| self.begin_of(topic, pattern));
         for &pattern in &found {
-            for &id in self.patterns.get(pattern) {
+            for &id in &self.patterns.get(pattern).subscriptions {
                 let member = self.members.subscription(id).member;
                 let known = self.members.member_mut(member);
                 if known.mark == self.mark {
@@ -158,10 +162,10 @@ impl Hub {
                 }
                 let lags = own.laggards > 0 && self.lags.find(member, topic).is_some();
                 let flags = Subscriber::PATTERN | if lags { Subscriber::LAGS } else { 0 };
-                self.audience.push(subscriber(self.members.member(member), id, flags));
+                let entry = subscriber(self.members.member(member), id, flags);
+                self.audience.push(Subscriber { skip: self.begin_of(topic, pattern), ..entry });
             }
         }
-        let mixed = !found.is_empty();
         found.clear();
         self.found = found;
         mixed
@@ -194,11 +198,15 @@ impl Hub {
     pub fn finish_batch(&mut self, batch: BatchId) {
         let Open { topic: id, .. } = self.open(batch);
         self.batch = None;
+        if !self.late.is_empty() {
+            self.late.retain(|late| late.0 != id);
+        }
         let topic = self.locals.topic_mut(id);
         if let Some(backlog) = &mut topic.backlog {
             let settings = self.rules.settings(topic.rule);
             // Of an epoch that has ended meanwhile nothing is kept.
-            for item in topic.batch.iter().filter(|item| item.position().epoch == topic.position.epoch) {
+            let now = topic.position.epoch;
+            for item in topic.batch.iter().filter(|item| item.is_presence() || item.position().epoch == now) {
                 backlog.absorb(item, settings);
             }
         }
@@ -228,11 +236,14 @@ impl Hub {
         let full = self.members.member(member).lags >= LAGS;
         let fate = if slow == Slow::Disconnect || full { Fate::Disconnect } else { Fate::Waits };
         if fate == Fate::Waits {
-            let cursor = cursor(&topic.batch, taken, topic.position);
-            self.lags.insert(member, id, cursor, &mut self.members);
             let topic = self.locals.topic_mut(id);
+            let cursor = cursor(&topic.batch, taken, topic.position);
+            let backlog = topic.backlog.get_or_insert_with(|| Box::new(Backlog::new(slow)));
+            // The backlog takes the whole batch when that is over.
+            let events = topic.batch.iter().take(taken).filter(|item| item.is_presence()).count();
+            let events_from = backlog.next_event() + events as u64;
             topic.laggards += 1;
-            topic.backlog.get_or_insert_with(|| Box::new(Backlog::new(slow)));
+            self.lags.insert(member, id, cursor, events_from, &mut self.members);
         }
         // Whoever is to be disconnected is left out of what comes until then.
         if state == State::Live {
@@ -267,6 +278,10 @@ impl Hub {
             let cursor = &mut lag.cursor.offset;
             let backlog = topic.backlog.as_ref().expect("a topic in which somebody lags has a backlog");
             let done = backlog.catch_up(&topic.name, cursor, end, &mut out);
+            let by_name = self.members.find_topic(member, lag.topic);
+            if done && by_name.is_some_and(|id| self.members.subscription(id).watches) {
+                backlog.catch_up_on_events(lag.events_from, &mut out);
+            }
             self.counts.gaps[self.rules.settings(topic.rule).slow as usize] += out.gaps;
             Outlet { items, room, .. } = out;
             if !done {

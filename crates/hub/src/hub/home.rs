@@ -8,6 +8,7 @@ use std::sync::Arc;
 use super::Hub;
 use crate::{
     HISTORY_LISTED, HISTORY_LISTED_BYTES, PRESENCE_LISTED,
+    home::HomeTopic,
     letter::{AskNote, AttendNote, Note, Question, Refused, Reply, SubscribeNote},
     member::ClientId,
     planted::{self, Bug},
@@ -147,12 +148,13 @@ impl Hub {
         self.settle(id);
     }
 
-    pub(super) fn interest_here(&mut self, from: u16, pattern: &Pattern) {
-        let place = self.homes.patterns.find_or_insert(pattern, Vec::new);
+    pub(super) fn interest_here(&mut self, from: u16, pattern: Pattern, number: u64) {
+        let place = self.homes.patterns.find_or_insert(&pattern, Vec::new);
         let shards = self.homes.patterns.get_mut(place);
         debug_assert!(!shards.contains(&from), "a shard says once what it wants");
         shards.push(from);
         self.homes.patterns_version += 1;
+        self.send(from, Note::Interested { pattern, number });
     }
 
     pub(super) fn disinterest_here(&mut self, from: u16, pattern: &Pattern) {
@@ -211,7 +213,7 @@ impl Hub {
             Question::State => Reply::State {
                 topic: name,
                 position,
-                subscribers: topic.map_or(0, |topic| topic.subscribers()),
+                subscribers: topic.map_or(0, HomeTopic::subscribers),
                 history: topic.map_or(0, |topic| topic.history.len() as u64),
             },
         };

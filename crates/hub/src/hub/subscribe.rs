@@ -5,10 +5,10 @@
 
 use std::sync::Arc;
 
-use super::{Asked, Hub};
+use super::{Asked, Followed, Hub};
 use crate::{
     letter::{Ask, Note, Refused, Reply, SubscribeNote, SubscribedNote, Ticket},
-    local::subscriber,
+    local::{BATCH_ITEMS, subscriber},
     member::{MemberId, Subscriber},
     members::State,
     planted::{self, Bug},
@@ -90,13 +90,21 @@ impl Hub {
         if !self.rules.take_subscription() {
             return Err(Refused::TooManyInProcess);
         }
-        let place = self.patterns.find_or_insert(pattern, Vec::new);
-        let members = self.patterns.get_mut(place);
-        let at = members.len() as u32;
-        members.push(self.members.insert(member, place, at, State::Pattern, false, false));
+        let number = self.interests + 1;
+        let waits_for = (0..self.shards).collect();
+        let place = self.patterns.find_or_insert(pattern, || Followed {
+            subscriptions: Vec::new(),
+            number,
+            waits_for,
+        });
+        let followed = self.patterns.get_mut(place);
+        let at = followed.subscriptions.len() as u32;
+        let subscription = self.members.insert(member, place, at, State::Pattern, false, false);
+        followed.subscriptions.push(subscription);
         if known.is_none() {
+            self.interests = number;
             for shard in 0..self.shards {
-                self.send(shard, Note::Interest(pattern.clone()));
+                self.send(shard, Note::Interest { pattern: pattern.clone(), number });
             }
         }
         Ok(())
@@ -184,13 +192,14 @@ impl Hub {
     fn end_pattern(&mut self, id: u32, pattern: &Pattern) {
         let own = self.members.remove(id);
         self.rules.give_subscriptions(1);
-        let members = self.patterns.get_mut(own.target);
-        members.swap_remove(own.place as usize);
-        if let Some(&moved) = members.get(own.place as usize) {
+        let subscriptions = &mut self.patterns.get_mut(own.target).subscriptions;
+        subscriptions.swap_remove(own.place as usize);
+        if let Some(&moved) = subscriptions.get(own.place as usize) {
             self.members.subscription_mut(moved).place = own.place;
         }
-        if members.is_empty() {
+        if subscriptions.is_empty() {
             self.patterns.remove(own.target);
+            self.late.retain(|(_, pattern, _)| *pattern != own.target);
             for shard in 0..self.shards {
                 self.send(shard, Note::Disinterest(pattern.clone()));
             }
@@ -212,17 +221,56 @@ impl Hub {
         }
     }
 
-    /// Whether a member has a pattern that stands for this name.
+    /// Whether a member gets this topic by a pattern.
     fn matches_pattern(&mut self, member: u32, name: &TopicName) -> bool {
+        self.first_of_patterns(member, name, None).is_some()
+    }
+
+    /// Which item of the batch of a topic is the first that a member gets by a pattern, if it has one that stands for it.
+    fn first_of_patterns(&mut self, member: u32, name: &TopicName, topic: Option<u32>) -> Option<u16> {
         if self.members.member(member).patterns == 0 {
-            return false;
+            return None;
         }
-        let mut found = std::mem::take(&mut self.found);
-        self.patterns.matches(name, &mut found);
-        let any = found.iter().any(|&pattern| self.members.find_pattern(member, pattern).is_some());
+        let mut found = self.find_followed(name);
+        found.retain(|&pattern| self.members.find_pattern(member, pattern).is_some());
+        let first = found.iter().map(|&pattern| topic.map_or(0, |topic| self.begin_of(topic, pattern))).min();
         found.clear();
         self.found = found;
-        any
+        first
+    }
+
+    /// The patterns that stand for a name and that its home knows of.
+    pub(super) fn find_followed(&mut self, name: &TopicName) -> Vec<u32> {
+        let mut found = std::mem::take(&mut self.found);
+        self.patterns.matches(name, &mut found);
+        if !found.is_empty() {
+            let home = name.home(self.shards);
+            found.retain(|&pattern| !self.patterns.get(pattern).waits_for.contains(&home));
+        }
+        found
+    }
+
+    /// How much of a topic's batch was before a pattern began.
+    pub(super) fn begin_of(&self, topic: u32, pattern: u32) -> u16 {
+        let late = self.late.iter().find(|late| late.0 == topic && late.1 == pattern);
+        late.map_or(0, |late| late.2)
+    }
+
+    /// A home has noted a pattern: what comes from it now is for the pattern's subscribers.
+    pub(super) fn interested(&mut self, home: u16, pattern: &Pattern, number: u64) {
+        let Some(place) = self.patterns.find(pattern) else { return };
+        let followed = self.patterns.get_mut(place);
+        // It may have ended and begun again meanwhile.
+        if followed.number != number {
+            return;
+        }
+        followed.waits_for.retain(|&other| other != home);
+        for &topic in self.locals.due() {
+            let own = self.locals.topic(topic);
+            if own.name.home(self.shards) == home && pattern.matches(&own.name) {
+                self.late.push((topic, place, own.batch.len().min(BATCH_ITEMS) as u16));
+            }
+        }
     }
 
     /// A home has answered.
@@ -239,7 +287,7 @@ impl Hub {
         let entry = subscriber(self.members.member(member), id, flags);
         self.reach(local, position);
         if self.members.member(member).patterns > 0 {
-            self.fold_in_patterns(member, local, &mut first);
+            self.fold_in_patterns(member, local, recovered == Some(true), &mut first);
         }
         let own = self.locals.topic_mut(local);
         own.asked -= 1;
@@ -285,14 +333,23 @@ impl Hub {
     }
 
     /// A member that has had a topic by a pattern has now asked for it by name. What the pattern still owes comes with the
-    /// answer: what waits in the batch, which the new entry skips, and the gap where the member lagged.
-    fn fold_in_patterns(&mut self, member: u32, local: u32, first: &mut Vec<Arc<Publication>>) {
+    /// answer: what waits in the batch, which the new entry skips, and the gap where the member lagged. Where it has recovered,
+    /// it has all of that, or had it before.
+    fn fold_in_patterns(
+        &mut self,
+        member: u32,
+        local: u32,
+        recovered: bool,
+        first: &mut Vec<Arc<Publication>>,
+    ) {
         let name = self.locals.topic(local).name.clone();
-        if !self.matches_pattern(member, &name) {
-            return;
-        }
+        let Some(begin) = self.first_of_patterns(member, &name, Some(local)) else { return };
         let topic = self.locals.topic(local);
-        let mut owed: Vec<_> = topic.batch.iter().filter(|item| !item.is_presence()).cloned().collect();
+        let batch = topic.batch.iter().skip(usize::from(begin));
+        // Of a life that has ended meanwhile nothing is owed: the answer's epoch says it.
+        let is_owed =
+            |item: &&Arc<Publication>| !item.is_presence() && item.position().epoch == topic.position.epoch;
+        let mut owed: Vec<_> = batch.filter(is_owed).cloned().collect();
         owed.retain(|item| first.binary_search_by_key(&item.offset(), |other| other.offset()).is_err());
         if let Some(lag) = self.lags.find(member, local) {
             let (cursor, end) = (self.lags.get_mut(lag).cursor, topic.finished);
@@ -304,7 +361,7 @@ impl Hub {
             }
             self.end_lag(lag);
         }
-        if !owed.is_empty() {
+        if !recovered && !owed.is_empty() {
             first.append(&mut owed);
             first.sort_by_key(|item| item.offset());
         }
