@@ -207,7 +207,9 @@ test("a gap is told, and is not asked for again", async t => {
   const { from, to, reason } = await coming;
   assert.deepEqual({ from, to, reason }, { from: 2, to: 4, reason: "slow" });
   assert.equal(topic.position.offset, 4);
+  const answer = next(topic, "subscribed");
   await cutAndReturn(gateway, client, clock);
+  await answer;
   assert.equal(gateway.commands.findLast(command => command.recover).recover.offset, 4);
 });
 
@@ -388,7 +390,8 @@ test("a listener that throws disturbs nobody else", async t => {
   const { client } = open(t, gateway);
   const topic = client.subscribe("t");
   await topic.ready;
-  const thrown = new Promise(resolve => process.once("uncaughtException", resolve));
+  t.after(() => process.setUncaughtExceptionCaptureCallback(null));
+  const thrown = new Promise(resolve => process.setUncaughtExceptionCaptureCallback(resolve));
   topic.on("message", () => { throw new Error("a listener's own"); });
   const events = record(topic, "message");
   publish(gateway, "t", 1, 2);

@@ -1398,7 +1398,7 @@ class PollTransport extends HttpTransport {
       if (track?.epoch === epoch) track.reach(offset);
     }
     if (fresh !== undefined && this.topics.has(fresh) && !this.client.track(fresh)?.position()) throw new Error("not a poll's answer");
-    return fresh === undefined && answer.messages.length === 0;
+    return fresh === undefined && answer.messages.length === 0 && answer.topics.every(({ recovered }) => recovered !== false);
   }
 
   close() {
