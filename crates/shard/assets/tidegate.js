@@ -78,6 +78,14 @@ export function connect(url = "/topics", options = {}) {
   return new Client(url, options);
 }
 
+class Emitter extends EventTarget {
+  /** Listens; the returned function ends that. */
+  on(type, listener) {
+    this.addEventListener(type, listener);
+    return () => this.removeEventListener(type, listener);
+  }
+}
+
 function emit(target, type, fields) {
   target.dispatchEvent(Object.assign(new Event(type), fields));
 }
@@ -321,7 +329,7 @@ class Track {
 let stateOf;
 
 /** One subscription. Made by `client.subscribe`. */
-export class Subscription extends EventTarget {
+export class Subscription extends Emitter {
   #track;
   #readers = new Set();
   #resolve;
@@ -346,12 +354,6 @@ export class Subscription extends EventTarget {
   get position() { return this.#track.position(); }
 
   unsubscribe() { this.#track.client.unsubscribe(this); }
-
-  /** Listens; the returned function ends that. */
-  on(type, listener) {
-    this.addEventListener(type, listener);
-    return () => this.removeEventListener(type, listener);
-  }
 
   /** The messages from now on. Ends with the subscription; throws if that fails, or if too many wait to be read. */
   [Symbol.asyncIterator]() {
@@ -403,7 +405,7 @@ export class Subscription extends EventTarget {
 // ------------------------------------------------------------------------------------------------------- the client
 
 /** One connection to a gateway, in as many lives as it takes. Made by `connect`. */
-export class Client extends EventTarget {
+export class Client extends Emitter {
   #options;
   #environment;
   #addresses;
@@ -458,12 +460,6 @@ export class Client extends EventTarget {
   get id() { return this.#id; }
   /** About how many bytes are given to `publish` and not yet to the network. */
   get bufferedAmount() { return this.#waitingBytes + (this.#state === "open" ? this.#transport.buffered() : 0); }
-
-  /** Listens; the returned function ends that. */
-  on(type, listener) {
-    this.addEventListener(type, listener);
-    return () => this.removeEventListener(type, listener);
-  }
 
   /** @returns {Subscription} */
   subscribe(topic, options = {}) {
@@ -1410,7 +1406,7 @@ class PollTransport extends HttpTransport {
 // ------------------------------------------------------------------------------------------------------- raw topics
 
 /** A topic for which a message is a message: no JSON, no offsets, nothing is recovered. Made by `client.raw`. */
-export class RawTopic extends EventTarget {
+export class RawTopic extends Emitter {
   #address;
   #options;
   #environment;
@@ -1439,11 +1435,6 @@ export class RawTopic extends EventTarget {
 
   get state() { return this.#state; }
   get bufferedAmount() { return this.#queuedBytes + (this.#socket?.buffered ?? 0); }
-
-  on(type, listener) {
-    this.addEventListener(type, listener);
-    return () => this.removeEventListener(type, listener);
-  }
 
   /**
    * Fulfilled when the message was handed to the network: whether it arrived is not known here.
