@@ -12,6 +12,8 @@ const PAGES = {
   "/broadcast.html": ["broadcast.html", "text/html"], "/tidegate.js": ["tidegate.js", "text/javascript"],
 };
 
+const isName = name => /^[^/*?#\p{Cc}]+(\/[^/*?#\p{Cc}]+){0,15}$/u.test(name) && Buffer.byteLength(name) <= 256;
+
 class Topic {
   epoch = randomBytes(4).toString("hex");
   offset = 0;
@@ -171,7 +173,7 @@ export class FakeGateway {
   #command(session, command) {
     const { op, id, topic: name } = command;
     const error = (code, message = code) => [{ op: "error", id, code, message }];
-    if (name !== undefined && (name === "" || name.startsWith("/"))) return error("invalid_topic");
+    if (name !== undefined && !isName(op === "subscribe" || op === "unsubscribe" ? name.replace(/(^|\/)\*\*$/, "$1x").replace(/(?<=^|\/)\*(?=\/|$)/g, "x") : name)) return error("invalid_topic");
     if (name?.startsWith("secret/")) return error("not_allowed", `this route may not have ${name}`);
     switch (op) {
       case "subscribe": {

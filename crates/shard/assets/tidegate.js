@@ -1373,6 +1373,9 @@ class PollTransport extends HttpTransport {
       address.searchParams.set("client", this.present);
       if (attending.options.info !== undefined) address.searchParams.set("info", JSON.stringify(attending.options.info));
     }
+    // The first answer says that polling works here, and that is not to wait for a message.
+    const first = !this.confirmed;
+    if (first) address.searchParams.set("wait", "0");
     let answer;
     try {
       answer = await this.get(address, POLL_MS + this.client.options.connectTimeoutMs, round);
@@ -1394,7 +1397,7 @@ class PollTransport extends HttpTransport {
       if (track?.epoch === epoch) track.reach(offset);
     }
     if (fresh !== undefined && this.topics.has(fresh) && !this.client.track(fresh)?.position()) throw new Error("not a poll's answer");
-    return fresh === undefined && answer.messages.length === 0 && answer.topics.every(({ recovered }) => recovered !== false);
+    return !first && fresh === undefined && answer.messages.length === 0 && answer.topics.every(({ recovered }) => recovered !== false);
   }
 
   close() {
