@@ -131,7 +131,9 @@ export class FakeGateway {
 
   #upgrade(request, socket, head) {
     const { pathname } = new URL(request.url, "http://fake");
-    const fault = this.faults.upgrade;
+    const name = pathname.startsWith("/topics/") ? decodeURIComponent(pathname.slice("/topics/".length)) : null;
+    const known = pathname === "/echo" || pathname === "/topics" || (name !== null && isName(name));
+    const fault = known ? this.faults.upgrade : 404;
     this.commands.push({ op: "upgrade", path: pathname });
     if (fault === "hang") return;
     if (fault) return socket.end(`HTTP/1.1 ${fault} Refused\r\nConnection: close\r\nContent-Length: 0\r\n\r\n`);
@@ -139,7 +141,7 @@ export class FakeGateway {
       websocket.on("error", () => {});
       if (pathname === "/echo") return websocket.on("message", (data, binary) => websocket.send(data, { binary }));
       if (pathname === "/topics") return this.#protocol(websocket);
-      this.#raw(decodeURIComponent(pathname.replace(/^\/topics\//, "")), websocket);
+      this.#raw(name, websocket);
     });
   }
 
@@ -228,7 +230,7 @@ export class FakeGateway {
     if (denied) return answer(403, { error: { code: "not_allowed", message: `not ${denied}` } });
     if (kind === "events") return this.#events(names, searchParams, response);
     if (kind === "poll") return this.#poll(names, searchParams, request, response, answer);
-    if (kind === "publish") return this.#post(request, answer);
+    if (kind === "publish") return this.#post(request, answer, decodeURIComponent(pathname.slice("/publish/".length)));
     answer(404, null);
   }
 
@@ -279,9 +281,15 @@ export class FakeGateway {
     response.on("close", () => { clearTimeout(timer); this.sessions.delete(session); });
   }
 
-  async #post(request, answer) {
-    let body = "";
-    for await (const chunk of request) body += chunk;
+  async #post(request, answer, name) {
+    const chunks = [];
+    for await (const chunk of request) chunks.push(chunk);
+    const body = Buffer.concat(chunks);
+    if (name) {
+      const type = request.headers["content-type"] ?? "";
+      const content = type === "application/json" ? { data: JSON.parse(body) } : type.startsWith("text/") ? { text: body.toString() } : { base64: body.toString("base64") };
+      return answer(200, { results: [this.publish(name, content, { once: request.headers["idempotency-key"] })] });
+    }
     const entries = [JSON.parse(body)].flat();
     const results = entries.map(({ topic, data, text, base64, once, op, id }) => {
       if (op !== undefined || id !== undefined) return { error: { code: "invalid_request", message: "op and id are the WebSocket's" } };
