@@ -26,7 +26,11 @@ export class Browser {
       "--remote-debugging-port=0", "--user-data-dir=" + browser.profile, "--window-size=1280,900", "about:blank",
     ], { stdio: ["ignore", "ignore", "pipe"], detached: true });
     // Detached: its own process group, which ends with it.
-    browser.kill = () => { try { process.kill(-browser.child.pid, "SIGKILL"); } catch { /* is gone */ } };
+    browser.kill = () => {
+      try { process.kill(-browser.child.pid, "SIGKILL"); } catch { /* is gone */ }
+      // Its processes may still be ending, and writing.
+      rmSync(browser.profile, { recursive: true, force: true, maxRetries: 10, retryDelay: 50 });
+    };
     process.on("exit", browser.kill);
     browser.gone = new Promise(resolve => browser.child.on("exit", resolve));
     const address = await new Promise((resolve, reject) => {
@@ -78,8 +82,6 @@ export class Browser {
     this.connection.terminate();
     await Promise.race([this.gone, pause(5000)]);
     this.kill();
-    await this.gone;
-    rmSync(this.profile, { recursive: true, force: true, maxRetries: 5 });
   }
 }
 
@@ -162,7 +164,7 @@ class Page {
   async picture(file, { width, height, scheme }) {
     await this.ask("Emulation.setDeviceMetricsOverride", { width, height, deviceScaleFactor: 1, mobile: width < 600 });
     await this.ask("Emulation.setEmulatedMedia", { features: [{ name: "prefers-color-scheme", value: scheme }] });
-    await this.run("new Promise(resolve => requestAnimationFrame(() => requestAnimationFrame(resolve)))");
+    await this.run("scrollTo(0, 0), new Promise(resolve => requestAnimationFrame(() => requestAnimationFrame(resolve)))");
     const { wide, background } = await this.run(`({ wide: document.documentElement.scrollWidth, background: getComputedStyle(document.body).backgroundColor })`);
     assert.ok(wide <= width, `the page is ${wide} wide in a window of ${width}`);
     if (file) {
