@@ -1,6 +1,7 @@
 // The connection's life: coming back, waits, limits, what a close code advises, heartbeats, the page.
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import WebSocket from "ws";
 import { connect } from "../../crates/shard/assets/tidegate.js";
 import { FakeGateway } from "./fake.mjs";
 import { Clock, next, open, page, record, refused, stateOf, turn, until } from "./harness.mjs";
@@ -180,6 +181,24 @@ test("silence: a ping after what hello says, and a new connection without a pong
   gateway.faults.silent = false;
   await clock.advance(1000);
   await stateOf(client, "open");
+});
+
+test("a ping behind much that goes out slowly is no silence, as long as it moves", async t => {
+  const gateway = await gatewayFor(t);
+  let buffered = 0;
+  class Slow extends WebSocket {
+    get bufferedAmount() { return buffered; }
+  }
+  const { client, clock } = open(t, gateway, { ...only, WebSocket: Slow });
+  await stateOf(client, "open");
+  gateway.faults.silent = true;
+  for (buffered = 3000; buffered > 0; buffered -= 1000) {
+    await clock.advance(buffered === 3000 ? 25_000 : 10_000);
+    assert.equal(client.state, "open");
+  }
+  const wait = waiting(client);
+  await clock.advance(20_000);
+  assert.equal((await wait).cause, "silence");
 });
 
 test("whatever is heard is a sign of life: no ping", async t => {

@@ -235,8 +235,7 @@ class Track {
     this.options = options;
     this.binaryType = options.binaryType ?? binaryType;
     this.state = "pending";
-    /** The unanswered subscribe command's number. */
-    this.asking = null;
+    /** The transport that was asked last. */
     this.askedOf = null;
     this.epoch = options.recover?.epoch;
     /** The topic's offset when the gateway answered: up to there comes what was before. */
@@ -309,13 +308,11 @@ class Track {
   }
 
   handleLost() {
-    this.asking = null;
     if (this.state === "subscribed") this.state = "again";
   }
 
   end(state, error) {
     this.state = state;
-    this.asking = null;
     if (error) this.fail(error);
     this.face.settle(error ?? new TidegateError("closed", "unsubscribed", this.topic));
     this.face.finish(error);
@@ -741,11 +738,14 @@ export class Client extends Emitter {
     this.#ping = { id, settling };
     this.#transport.ping(id);
     if (!this.#ping) return;
+    const buffered = this.#transport.buffered();
     this.#timer("beat", pongTimeoutMs, () => {
       this.#ping = null;
       if (this.#heard > heard) return this.#beat();
       // A timer that comes much too late was held up, as in a page that slept: the answer may have been, too.
       if (this.#environment.now() - sentAt > 2 * pongTimeoutMs) return this.#askForLife();
+      // What goes out slowly holds the ping up; as long as it moves, the connection lives.
+      if (this.#transport.buffered() < buffered) return this.#askForLife();
       this.#lost(this.#transport, { cause: "silence" });
     });
   }
@@ -759,7 +759,6 @@ export class Client extends Emitter {
 
   #ask(track) {
     const id = this.#nextNumber();
-    track.asking = id;
     track.askedOf = this.#transport;
     this.#asked.set(id, { id, track, transport: this.#transport });
     return track.command(id);
@@ -863,7 +862,6 @@ export class Client extends Emitter {
     if (request) this.#asked.delete(request.id);
     const track = request ? request.track : this.#tracks.get(answer.topic);
     if (!track || this.#tracks.get(track.topic) !== track) return;
-    track.asking = null;
     track.handleSubscribed(answer);
   }
 
@@ -903,13 +901,12 @@ export class Client extends Emitter {
       return;
     }
     if (this.#tracks.get(track.topic) !== track) return;
-    track.asking = null;
     // Another transport can do what this one cannot.
     if (code === "unsupported") return track.fail(error);
     if (code === "busy") {
       const transport = this.#transport;
       this.#timer("busy " + track.topic, (0.5 + this.#environment.random()) * 2 * this.#options.baseWaitMs, () => {
-        if (transport === this.#transport && this.#state === "open" && track.asking === null && this.#tracks.get(track.topic) === track) transport.send([this.#ask(track)]);
+        if (transport === this.#transport && this.#state === "open" && this.#tracks.get(track.topic) === track) transport.send([this.#ask(track)]);
       });
       return track.fail(error);
     }
