@@ -183,6 +183,20 @@ test("silence: a ping after what hello says, and a new connection without a pong
   await stateOf(client, "open");
 });
 
+test("a message is as good as a pong", async t => {
+  const gateway = await gatewayFor(t);
+  const { client, clock } = open(t, gateway, only);
+  const topic = client.subscribe("x");
+  await topic.ready;
+  gateway.faults.command = ({ op }) => op === "ping" ? "lost" : undefined;
+  await clock.advance(25_000);
+  const coming = next(topic, "message");
+  gateway.publish("x", { data: 1 });
+  await coming;
+  await clock.advance(10_000);
+  assert.equal(client.state, "open");
+});
+
 test("a ping behind much that goes out slowly is no silence, as long as it moves", async t => {
   const gateway = await gatewayFor(t);
   let buffered = 0;
@@ -242,6 +256,48 @@ test("a page that slept does not take its own late timers for a dead connection"
   await until("the second ping", () => pings() === 2);
   await until("the pong", () => clock.next(10_001) === 25_000);
   assert.deepEqual(states.map(event => event.state), ["connecting", "open"]);
+});
+
+test("late timers are forgiven once: in a hidden page a dead connection is found all the same", async t => {
+  const gateway = await gatewayFor(t);
+  const { client, clock } = open(t, gateway, only);
+  await stateOf(client, "open");
+  gateway.faults.silent = true;
+  await clock.advance(25_000);
+  const wait = waiting(client);
+  await clock.jump(60_000);
+  assert.equal(client.state, "open");
+  await clock.jump(60_000);
+  assert.equal((await wait).cause, "silence");
+});
+
+test("a clock that is set back puts the heartbeat off by no more than its interval", async t => {
+  const gateway = await gatewayFor(t);
+  const { client, clock } = open(t, gateway, only);
+  await stateOf(client, "open");
+  clock.ms -= 3_600_000;
+  for (const timer of clock.timers) timer.at -= 3_600_000;
+  await clock.advance(25_000);
+  await clock.advance(25_000);
+  await until("the ping", () => gateway.commands.some(command => command.op === "ping"));
+});
+
+test("a page that is seen again does not shorten a wait that the gateway asked for", async t => {
+  const gateway = await gatewayFor(t);
+  for (const [code, reason] of [[1013, ""], [1008, `{"retry_ms":4000}`]]) {
+    const seen = page();
+    const { client, clock } = open(t, gateway, { ...only, page: seen });
+    await stateOf(client, "open");
+    clock.dice = 1;
+    gateway.close(code, reason);
+    await waiting(client);
+    seen.hide(false);
+    await clock.advance(3999);
+    assert.equal(client.state, "waiting");
+    await clock.advance(501);
+    await stateOf(client, "open");
+    client.close();
+  }
 });
 
 test("the network goes: a look at the connection; it comes back: a try at once", async t => {

@@ -24,6 +24,8 @@ test("the answer is the position", async t => {
 test("JSON, text, bytes and blobs arrive as what they are, in the order of the calls", async t => {
   const gateway = await gatewayFor(t);
   const { client } = open(t, gateway);
+  // Open, so that all but the blob could be sent at once.
+  await stateOf(client, "open");
   const bytes = new Uint8Array([9, 1, 2, 255, 9]).subarray(1, 4);
   const positions = await Promise.all([
     client.publish("p", new Blob([bytes])),
@@ -115,6 +117,36 @@ test("with a key it is sent again, and done once", async t => {
   const keys = sent(gateway).map(command => command.once);
   assert.equal(new Set(keys).size, 3);
   assert.ok(keys.length > 3);
+});
+
+test("with a key, but so late that the gateway may have forgotten it: unknown", async t => {
+  const gateway = await gatewayFor(t);
+  const { client, clock } = open(t, gateway);
+  gateway.faults.command = ({ op }) => op === "publish" ? "unanswered" : undefined;
+  const outcome = refused(client.publish("p", 1, { once: true, timeoutMs: 1e9 }), "unknown");
+  await until("it arrives", () => sent(gateway).length === 1);
+  gateway.cut();
+  await stateOf(client, "waiting");
+  clock.ms += 300_000;
+  await clock.advance(0);
+  await outcome;
+  assert.equal(client.bufferedAmount, 0);
+  assert.equal(sent(gateway).length, 1);
+});
+
+test("what is sent again keeps its order, before what came later", async t => {
+  const gateway = await gatewayFor(t);
+  const { client, clock } = open(t, gateway);
+  gateway.faults.command = ({ op }) => op === "publish" ? "lost" : undefined;
+  const published = [1, 2, 3].map(each => client.publish("p", each, { once: true }));
+  await until("they arrive", () => sent(gateway).length === 3);
+  gateway.faults.command = null;
+  gateway.cut();
+  await stateOf(client, "waiting");
+  published.push(client.publish("p", 4));
+  await clock.advance(500);
+  assert.deepEqual((await Promise.all(published)).map(position => position.offset), [1, 2, 3, 4]);
+  assert.deepEqual(gateway.topic("p").kept.map(message => message.data), [1, 2, 3, 4]);
 });
 
 test("reads are asked again after a cut", async t => {

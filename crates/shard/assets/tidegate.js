@@ -415,14 +415,17 @@ export class Client extends Emitter {
   #failures = new Map();
   #everOpen = new Set();
   #openedAt = 0;
+  /** The gateway said how long, so nothing shortens the wait. */
+  #toldToWait = false;
   /** Over another transport: when to look for WebSockets again. */
   #againAt = null;
   #timers = {};
   #unwatch;
   #id = null;
   #number = 0;
-  /** By topic. */
+  /** By topic, and those of patterns once more. */
   #tracks = new Map();
+  #patterns = new Set();
   /** By number: what was sent and is not answered. */
   #asked = new Map();
   /** What waits to be sent, in order, and about how many bytes that is. */
@@ -464,6 +467,7 @@ export class Client extends Emitter {
     if (this.#tracks.has(topic)) throw new TidegateError("already_subscribed", `this client is subscribed to ${topic}`, topic);
     const track = new Track(this, topic, options, this.#options.binaryType);
     this.#tracks.set(topic, track);
+    if (track.pattern) this.#patterns.add(track);
     if (this.#state === "open") this.#transport.send([this.#ask(track)]);
     return track.face;
   }
@@ -473,7 +477,7 @@ export class Client extends Emitter {
     const topic = typeof subscription === "string" ? subscription : subscription.topic;
     const track = this.#tracks.get(topic);
     if (!track || (typeof subscription !== "string" && stateOf(subscription) !== track)) return;
-    this.#tracks.delete(topic);
+    this.#remove(track);
     if (this.#state === "open") {
       const id = this.#nextNumber();
       this.#asked.set(id, { id, transport: this.#transport });
@@ -542,6 +546,7 @@ export class Client extends Emitter {
     this.#drop(code, reason);
     const tracks = [...this.#tracks.values()];
     this.#tracks.clear();
+    this.#patterns.clear();
     for (const track of tracks) track.end("ended");
     this.#end({ code, reason, cause: "closed" });
   }
@@ -634,6 +639,7 @@ export class Client extends Emitter {
     if (waitMs === null) return this.#end({ code, reason, cause: "gave_up" });
     // A transport that was not tried yet need not wait for the failures of another one.
     const ms = moved && told.retryMs === undefined ? Math.min(waitMs, this.#options.baseWaitMs) : waitMs;
+    this.#toldToWait = told.rest === true || told.retryMs !== undefined;
     this.#timer("retry", ms, () => this.#retry());
     this.#become("waiting", { waitMs: ms, tries: this.#waits.tries, code, reason, status, cause });
   }
@@ -708,10 +714,10 @@ export class Client extends Emitter {
     emit(this, "state", { state, previous, transport: null, ...fields });
   }
 
-  /** The network is back. */
+  /** The network is back, or somebody looks again. */
   #wake() {
     if (this.#state === "open") return this.#doubt();
-    if (this.#state !== "waiting") return;
+    if (this.#state !== "waiting" || this.#toldToWait) return;
     // Not at once: everybody in the house learns of it at the same moment.
     this.#timer("retry", this.#environment.random() * this.#options.baseWaitMs, () => this.#start());
   }
@@ -725,12 +731,15 @@ export class Client extends Emitter {
 
   #beat() {
     const every = this.#environment.page?.document.hidden ? Math.max(this.#beatMs, HIDDEN_BEAT_MS) : this.#beatMs;
-    const quiet = this.#environment.now() - this.#heardAt;
+    const now = this.#environment.now();
+    // Clocks are set back at times.
+    this.#heardAt = Math.min(this.#heardAt, now);
+    const quiet = now - this.#heardAt;
     if (quiet >= every) return this.#askForLife();
     this.#timer("beat", every - quiet, () => this.#beat());
   }
 
-  #askForLife() {
+  #askForLife(grace = true) {
     const id = this.#nextNumber();
     const { pongTimeoutMs } = this.#options;
     const sentAt = this.#environment.now(), heard = this.#heard;
@@ -742,10 +751,11 @@ export class Client extends Emitter {
     this.#timer("beat", pongTimeoutMs, () => {
       this.#ping = null;
       if (this.#heard > heard) return this.#beat();
-      // A timer that comes much too late was held up, as in a page that slept: the answer may have been, too.
-      if (this.#environment.now() - sentAt > 2 * pongTimeoutMs) return this.#askForLife();
+      // A timer that comes much too late was held up, as in a page that slept: the answer may have been, too. Once: in a hidden
+      // page all timers are late, but answers are not.
+      if (grace && this.#environment.now() - sentAt > 2 * pongTimeoutMs) return this.#askForLife(false);
       // What goes out slowly holds the ping up; as long as it moves, the connection lives.
-      if (this.#transport.buffered() < buffered) return this.#askForLife();
+      if (this.#transport.buffered() < buffered) return this.#askForLife(grace);
       this.#lost(this.#transport, { cause: "silence" });
     });
   }
@@ -762,6 +772,11 @@ export class Client extends Emitter {
     track.askedOf = this.#transport;
     this.#asked.set(id, { id, track, transport: this.#transport });
     return track.command(id);
+  }
+
+  #remove(track) {
+    this.#tracks.delete(track.topic);
+    this.#patterns.delete(track);
   }
 
   #request(request) {
@@ -809,14 +824,23 @@ export class Client extends Emitter {
   #flush() {
     if (this.#state !== "open") return;
     let count = 0;
+    const now = this.#environment.now();
     for (const request of this.#waiting) {
       if (request.reading) break;
+      if (request.sent && request.command.op === "publish" && now - request.sentAt > ONCE_MS) {
+        // After a long sleep, say: the gateway may have forgotten the key.
+        count += 1;
+        this.#waitingBytes -= request.bytes;
+        this.#settle(request, null, this.#unsent(request));
+        continue;
+      }
       if (this.#transport.buffered() > this.#options.bufferedBytes) {
         this.#timer("drain", DRAIN_MS, () => this.#flush());
         break;
       }
       count += 1;
       this.#waitingBytes -= request.bytes;
+      if (!request.sent) request.sentAt = now;
       request.sent = true;
       request.transport = this.#transport;
       this.#asked.set(request.id, request);
@@ -855,7 +879,7 @@ export class Client extends Emitter {
       const replayed = message.offset <= exact.start;
       if (!exact.handleMessage(message) || replayed) return;
     }
-    for (const track of [...this.#tracks.values()]) if (track.pattern && matches(track.topic, message.topic)) track.handleMessage(message);
+    for (const track of [...this.#patterns]) if (matches(track.topic, message.topic)) track.handleMessage(message);
   }
 
   #subscribed(request, answer) {
@@ -879,7 +903,8 @@ export class Client extends Emitter {
   }
 
   #gap(gap) {
-    for (const track of [...this.#tracks.values()]) if (track.topic === gap.topic || (track.pattern && matches(track.topic, gap.topic))) track.handleGap(gap);
+    this.#tracks.get(gap.topic)?.handleGap(gap);
+    for (const track of [...this.#patterns]) if (track.topic !== gap.topic && matches(track.topic, gap.topic)) track.handleGap(gap);
   }
 
   #alive({ id }) {
@@ -910,7 +935,7 @@ export class Client extends Emitter {
       });
       return track.fail(error);
     }
-    this.#tracks.delete(track.topic);
+    this.#remove(track);
     track.end("failed", error);
   }
 
