@@ -55,10 +55,10 @@ const DEFAULTS = Object.freeze({
 });
 
 /**
- * What went wrong. `code` is one of the protocol's error codes, or of this library:
- * `unknown` (it was sent, and the connection ended before the answer: it may or may not have been done), `not_sent` (it was
- * certainly not done), `timeout` (no answer to a question), `backlog` (too much is waiting to be sent), `closed` (this client is), `unsupported` (not over this
- * transport), `too_slow` (an iterator's reader).
+ * What went wrong. `code` is one of the protocol's error codes, or of this library: `unknown` (it was sent, and the connection
+ * ended before the answer: it may or may not have been done), `not_sent` (it was certainly not done), `timeout` (no answer to a
+ * question), `backlog` (too much is waiting to be sent), `closed` (this client is), `unsupported` (not over this transport),
+ * `too_slow` (an iterator's reader).
  */
 export class TidegateError extends Error {
   constructor(code, message, topic) {
@@ -101,7 +101,7 @@ function listen(target, options, types) {
 function settings(options) {
   const all = {};
   for (const [name, value] of Object.entries(DEFAULTS)) all[name] = options[name] ?? value;
-  if (all.binaryType !== "blob" && all.binaryType !== "arraybuffer") throw new TypeError(`binaryType "${all.binaryType}" is neither "blob" nor "arraybuffer"`);
+  if (!["blob", "arraybuffer"].includes(all.binaryType)) throw new TypeError(`there is no binaryType "${all.binaryType}"`);
   for (const name of all.transports) if (!DEFAULTS.transports.includes(name)) throw new TypeError(`there is no transport "${name}"`);
   return all;
 }
@@ -260,7 +260,8 @@ class Track {
 
   command(id) {
     const { history, presence, info } = this.options;
-    return { op: "subscribe", id, topic: this.topic, recover: this.position() ?? undefined, history: history || undefined, presence: presence || undefined, info };
+    const recover = this.position() ?? undefined;
+    return { op: "subscribe", id, topic: this.topic, recover, history: history || undefined, presence: presence || undefined, info };
   }
 
   handleSubscribed(answer) {
@@ -400,6 +401,8 @@ export class Subscription extends Emitter {
 }
 
 // ------------------------------------------------------------------------------------------------------- the client
+
+const unknown = ({ command }) => new TidegateError("unknown", "the connection ended before the answer: it may or may not have been done", command.topic);
 
 /** One connection to a gateway, in as many lives as it takes. Made by `connect`. */
 export class Client extends Emitter {
@@ -679,7 +682,7 @@ export class Client extends Emitter {
       this.#asked.delete(id);
       if (!request.resolve) continue;
       if (request.safe || unsent.includes(id)) again.push(request);
-      else this.#settle(request, null, new TidegateError("unknown", "the connection ended before the answer: it may or may not have been done", request.command.topic));
+      else this.#settle(request, null, unknown(request));
     }
     for (const request of again) this.#waitingBytes += request.bytes;
     this.#waiting = again.concat(this.#waiting).sort((one, other) => one.id - other.id);
@@ -690,7 +693,7 @@ export class Client extends Emitter {
   #end({ code, reason, cause }) {
     this.#clear(...Object.keys(this.#timers));
     const error = new TidegateError("closed", `not connected, and no more tries: ${cause}${code ? " " + code : ""}${reason ? " " + reason : ""}`);
-    for (const request of [...this.#asked.values()]) if (request.resolve) this.#settle(request, null, new TidegateError("unknown", "closed before the answer: it may or may not have been done", request.command.topic));
+    for (const request of [...this.#asked.values()]) if (request.resolve) this.#settle(request, null, unknown(request));
     this.#asked.clear();
     for (const request of this.#waiting.splice(0)) this.#settle(request, null, this.#unsent(request, "closed", "closed before it was sent"));
     this.#waitingBytes = 0;
@@ -704,7 +707,7 @@ export class Client extends Emitter {
 
   /** Something that was sent once, and came back because that is safe, may have been done. */
   #unsent({ sent, command }, code, message) {
-    if (sent && command.op === "publish") return new TidegateError("unknown", "no answer: it may or may not have been done", command.topic);
+    if (sent && command.op === "publish") return unknown({ command });
     return new TidegateError(sent ? code : "not_sent", message, command.topic);
   }
 
@@ -943,7 +946,7 @@ export class Client extends Emitter {
   #unanswered(request) {
     if (!request) return;
     this.#asked.delete(request.id);
-    if (!request.safe) return this.#settle(request, null, new TidegateError("unknown", "the request broke before its answer: it may or may not have been done", request.command.topic));
+    if (!request.safe) return this.#settle(request, null, unknown(request));
     if (this.#state === "closed") return this.#settle(request, null, this.#unsent(request, "closed", "closed"));
     this.#waitingBytes += request.bytes;
     this.#waiting = [request, ...this.#waiting].sort((one, other) => one.id - other.id);
@@ -1097,9 +1100,11 @@ class HttpTransport {
   }
 
   add({ id, topic }) {
-    if (this.topics.size >= STREAM_TOPICS) return this.answer({ op: "error", id, topic, code: "unsupported", message: `${this.name} carries ${STREAM_TOPICS} topics` });
+    if (this.topics.size >= STREAM_TOPICS) return this.refuse({ id, topic }, `${this.name} has room for ${STREAM_TOPICS} topics`);
     this.topics.set(topic, id);
   }
+
+  refuse({ id, topic }, message) { this.answer({ op: "error", id, topic, code: "unsupported", message }); }
 
   send(commands) {
     let changed = false;
@@ -1109,7 +1114,7 @@ class HttpTransport {
       else if (op === "unsubscribe") { changed = this.topics.delete(topic) || changed; this.answer({ op: "unsubscribed", id, topic }); }
       else if (op === "publish") this.post(command);
       else if (op === "history" && command.before === undefined) this.history(command);
-      else this.answer({ op: "error", id, topic, code: "unsupported", message: `${op} needs a WebSocket` });
+      else this.refuse(command, `${op} needs a WebSocket`);
     }
     if (changed) this.changed();
   }
@@ -1170,7 +1175,8 @@ class HttpTransport {
     let response, answer = null;
     try {
       response = await fetch(this.client.addresses.publish.href, {
-        method: "POST", headers: { "content-type": "application/json", ...headers }, body: `[${batch.map(({ body }) => body).join(",")}]`, cache: "no-store",
+        method: "POST", cache: "no-store", headers: { "content-type": "application/json", ...headers },
+        body: `[${batch.map(({ body }) => body).join(",")}]`,
       });
       answer = await response.json().catch(() => null);
     } catch { /* told below */ }
@@ -1225,11 +1231,13 @@ class HttpTransport {
     const timer = setTimeout(() => { late = true; flight.abort(); }, timeoutMs);
     this.flights.add(flight);
     try {
-      const response = await fetch(address.href, { headers: { accept: "application/json", ...this.client.options.headers }, signal: flight.signal, cache: "no-store" });
+      const headers = { accept: "application/json", ...this.client.options.headers };
+      const response = await fetch(address.href, { headers, signal: flight.signal, cache: "no-store" });
       const answer = await response.json().catch(() => null);
       if (!response.ok) {
-        const error = Object.assign(new Error(answer?.error?.message ?? `status ${response.status}`), { status: response.status, code: answer?.error?.code });
-        if (response.status === 429 || response.status === 503) error.retryMs = retryAfter(response);
+        const { status } = response, { code, message = `status ${status}` } = answer?.error ?? {};
+        const error = Object.assign(new Error(message), { status, code });
+        if (status === 429 || status === 503) error.retryMs = retryAfter(response);
         throw error;
       }
       if (!Array.isArray(answer?.topics) || !Array.isArray(answer.messages)) throw new Error("not a poll's answer");
@@ -1252,7 +1260,10 @@ class HttpTransport {
   }
 }
 
-const STATUS_CODES = { 400: "invalid_request", 401: "not_allowed", 403: "not_allowed", 404: "not_allowed", 411: "invalid_request", 413: "too_large", 415: "invalid_request", 429: "busy", 503: "busy" };
+const STATUS_CODES = {
+  400: "invalid_request", 401: "not_allowed", 403: "not_allowed", 404: "unsupported", 411: "invalid_request", 413: "too_large",
+  415: "invalid_request", 429: "busy", 503: "busy",
+};
 
 /** RFC 9110 §10.2.3, in seconds; a date is not worth its parsing here. */
 function retryAfter(response) {
@@ -1348,8 +1359,7 @@ class PollTransport extends HttpTransport {
   beats = false;
 
   add(command) {
-    if (isPattern(command.topic)) return this.answer({ op: "error", id: command.id, topic: command.topic, code: "unsupported", message: "patterns cannot be polled" });
-    super.add(command);
+    if (isPattern(command.topic)) this.refuse(command, "patterns cannot be polled"); else super.add(command);
   }
 
   changed() {
@@ -1469,10 +1479,15 @@ export class RawTopic extends Emitter {
     if (this.#state !== "open") return Promise.reject(new TidegateError("not_sent", `not connected: ${this.#state}`, this.topic));
     const bytes = typeof data === "string" ? data.length : isBlob(data) ? data.size : isBytes(data) ? data.byteLength : -1;
     if (bytes < 0) return Promise.reject(new TypeError("a raw message is a text or bytes"));
-    if (this.#queuedBytes > 0 && this.#queuedBytes + bytes > this.#options.waitingBytes) return Promise.reject(new TidegateError("backlog", `${this.#queuedBytes} bytes wait to be sent`, this.topic));
+    if (this.#queuedBytes > 0 && this.#queuedBytes + bytes > this.#options.waitingBytes) {
+      return Promise.reject(new TidegateError("backlog", `${this.#queuedBytes} bytes wait to be sent`, this.topic));
+    }
     return new Promise((resolve, reject) => {
       const entry = { data, bytes, resolve, reject, reading: null };
-      if (isBlob(data)) entry.reading = data.arrayBuffer().then(read => { entry.data = read; entry.reading = null; this.#flush(); }, error => this.#refuse(entry, error));
+      if (isBlob(data)) {
+        const ready = bytes => { Object.assign(entry, { data: bytes, reading: null }); this.#flush(); };
+        entry.reading = data.arrayBuffer().then(ready, error => this.#refuse(entry, error));
+      }
       this.#queue.push(entry);
       this.#queuedBytes += bytes;
       this.#flush();
