@@ -160,6 +160,7 @@ export class FakeGateway {
     socket.on("message", data => {
       if (this.faults.silent) return;
       const commands = JSON.parse(data);
+      if (commands.length > 64) return session.send({ op: "error", code: "too_many", message: "more than 64 commands" });
       for (const command of Array.isArray(commands) ? commands : [commands]) {
         this.commands.push(command);
         const fault = this.faults.command?.(command, session, socket);

@@ -131,6 +131,21 @@ test("history that was cut off is asked for again", async t => {
   assert.deepEqual(texts(events), [3, 4, 5]);
 });
 
+test("once a pong has come behind it, the answer is the position even if no history came", async t => {
+  const gateway = await gatewayFor(t);
+  gateway.kept = 0;
+  publish(gateway, "n", 1, 2, 3, 4, 5);
+  const { client, clock } = open(t, gateway);
+  const topic = client.subscribe("n", { history: 3 });
+  await topic.ready;
+  assert.equal(topic.position.offset, 2);
+  await clock.advance(25_000);
+  await until("the pong", () => topic.position.offset === 5);
+  const answer = next(topic, "subscribed");
+  await cutAndReturn(gateway, client, clock);
+  assert.equal((await answer).recovered, true);
+});
+
 test("a restart is a new epoch: recovered false, the current state, and on", async t => {
   const gateway = await gatewayFor(t);
   const { client, clock } = open(t, gateway);
