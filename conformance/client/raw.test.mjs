@@ -1,6 +1,7 @@
 // Raw topics: a message is a message, text or binary.
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import WebSocket from "ws";
 import { FakeGateway } from "./fake.mjs";
 import { next, open, record, refused, stateOf, until } from "./harness.mjs";
 
@@ -42,6 +43,30 @@ test("it comes back, says so, and does not pretend to have sent", async t => {
   const coming = next(raw, "message");
   gateway.publish("x", { text: "back" });
   assert.equal((await coming).data, "back");
+});
+
+test("what waits for the network is sent when it drains, refused beyond a bound, and not sent after a cut", async t => {
+  const gateway = await gatewayFor(t);
+  let buffered = 0;
+  class Full extends WebSocket {
+    get bufferedAmount() { return buffered; }
+  }
+  const { client, clock } = open(t, gateway, { WebSocket: Full, bufferedBytes: 100, waitingBytes: 10 });
+  const raw = client.raw("x");
+  t.after(() => raw.close());
+  await stateOf(raw, "open");
+  buffered = 101;
+  const first = raw.send("12345678");
+  await refused(raw.send("12345678"), "backlog");
+  assert.equal(raw.bufferedAmount, 109);
+  buffered = 100;
+  await clock.advance(25);
+  await first;
+  buffered = 101;
+  const second = refused(raw.send("12345678"), "not_sent");
+  gateway.cut();
+  await second;
+  assert.equal(gateway.topic("x").offset, 1);
 });
 
 test("close ends it", async t => {
