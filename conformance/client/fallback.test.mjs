@@ -272,6 +272,15 @@ test("WebSockets that work again are taken again, and nothing is lost or doubled
   assert.equal((await client.publish("a", 4)).offset, 4);
 });
 
+test("where nothing works, the ways take turns, from the first one again", async t => {
+  const gateway = await gatewayFor(t, { upgrade: 503, events: 404, poll: 404 });
+  const { client, clock } = open(t, gateway);
+  client.subscribe("a");
+  await until("nine tries", async () => { if (client.state === "waiting") await clock.advance(30_000); return gateway.commands.length >= 9; });
+  assert.deepEqual(gateway.commands.slice(0, 9).map(({ op }) => op),
+    ["upgrade", "upgrade", "GET /events", "GET /poll", "upgrade", "upgrade", "GET /events", "GET /poll", "upgrade"]);
+});
+
 test("a gateway that is away for a while is found again by WebSocket", async t => {
   const gateway = await gatewayFor(t, {});
   const { client, clock } = open(t, gateway);

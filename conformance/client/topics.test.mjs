@@ -303,6 +303,25 @@ test("a refusal fails the subscription, with its code", async t => {
   await refused(client.subscribe("secret/x").ready, "not_allowed");
 });
 
+test("a refusal that comes after the end of a subscription is not the next one's", async t => {
+  const gateway = await gatewayFor(t);
+  const { client } = open(t, gateway);
+  await stateOf(client, "open");
+  let first = true;
+  gateway.faults.command = ({ op, id }, session) => {
+    if (op !== "subscribe" || !first) return undefined;
+    first = false;
+    session.send({ op: "error", id, code: "not_allowed", message: "not yet" });
+    return "lost";
+  };
+  client.subscribe("a").unsubscribe();
+  const second = client.subscribe("a");
+  await second.ready;
+  const coming = next(second, "message");
+  publish(gateway, "a", "x");
+  assert.equal((await coming).data, "x");
+});
+
 test("busy: the subscription is asked for again, later", async t => {
   const gateway = await gatewayFor(t);
   let busy = 2;
