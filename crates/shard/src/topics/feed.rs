@@ -42,6 +42,11 @@ impl Feed {
         self.waiting == 0
     }
 
+    /// Whether a topic could not go on from where it was asked to.
+    pub(super) fn has_lost(&self) -> bool {
+        self.topics.iter().any(|topic| topic.recovered == Some(false))
+    }
+
     /// A topic's subscription was answered.
     pub(super) fn subscribed(
         &mut self,

@@ -97,7 +97,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         if !poll.feed.is_ready() {
             return;
         }
-        if poll.at_once || !poll.feed.first.is_empty() || poll.until_ms <= now_ms {
+        if poll.at_once || poll.feed.has_lost() || !poll.feed.first.is_empty() || poll.until_ms <= now_ms {
             self.answer_poll(key);
             return;
         }
