@@ -88,8 +88,8 @@ pub(crate) struct World {
     publishers: Vec<u64>,
     /// Positions that sessions had when they were cut.
     memories: Vec<(String, Position)>,
-    /// Where the first with an idempotency key was published, in this life of the gateway.
-    once: HashMap<(String, String), (u64, Position)>,
+    /// Where something with an idempotency key was published, and was said to have been, in this life of the gateway.
+    once: HashMap<(String, String), (Vec<Position>, Vec<Position>)>,
     pollers: HashMap<(String, String), u64>,
     positions: HashMap<String, Position>,
     presence: HashMap<String, u64>,
@@ -311,16 +311,12 @@ impl World {
             (Asked::Publish { id, once }, Reply::Published { position, duplicate: false, .. }) => {
                 self.observe(Event::Published { id, position })?;
                 if let Some(once) = once {
-                    self.once.insert(once, (self.now_ms, position));
+                    self.once.entry(once).or_default().0.push(position);
                 }
             }
             (Asked::Publish { id, once }, Reply::Published { position, duplicate: true, .. }) => {
-                // The answer to the first may still be on its way.
-                if let Some((_, first)) = once.and_then(|once| self.once.get(&once)) {
-                    assert!(
-                        *first == position || first.epoch != position.epoch || first.offset < position.offset
-                    );
-                }
+                let once = once.expect("only with a key it can be a duplicate");
+                self.once.entry(once).or_default().1.push(position);
                 self.observe(Event::Refused { id })?;
             }
             (Asked::Publish { id, .. }, Reply::Refused { why, .. }) => {
@@ -443,6 +439,9 @@ impl World {
         let positions = std::mem::take(&mut self.positions);
         let newest = |topic: &str| positions.get(topic).copied().filter(|at| *at != Position::NOWHERE);
         let summary = self.checker.finish(newest)?;
+        for (once, (published, duplicates)) in &self.once {
+            assert!(duplicates.iter().all(|position| published.contains(position)), "{once:?}");
+        }
         self.check_presence();
         self.check_sights();
         let sessions: Vec<u64> = self.sessions.keys().copied().collect();
