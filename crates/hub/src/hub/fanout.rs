@@ -142,7 +142,8 @@ impl Hub {
         let own = self.locals.topic(topic);
         let mixed = !found.is_empty();
         if mixed {
-            self.mark = self.mark.wrapping_add(1);
+            // A member that is new has 0.
+            self.mark = self.mark.checked_add(1).unwrap_or(1);
             self.audience.clear();
             self.audience.extend_from_slice(&own.audience);
         }
