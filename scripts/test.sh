@@ -11,8 +11,9 @@
 #     instructions  what the hot paths cost in instructions, counted by valgrind: at most a tenth more than
 #                benches/benches/instructions.rs says (on x86-64 with AVX2, which the counts are of)
 #     deny       licences, sources and duplicates of the dependencies
-#     fuzz       six targets, 10 seconds each
+#     fuzz       seven targets, 10 seconds each
 #     interop    Node's ws, Python's websockets, Chromium; io_uring forbidden by a seccomp filter
+#     client     the client library under Node and the pages in Chromium, with the gateway through cuts and restarts
 #     autobahn   517 cases on io_uring, all but those of compression on epoll, through the proxy, as a client
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -125,6 +126,12 @@ interop() {
   scripts/interop.sh "$BIN"
 }
 
+client() {
+  packages node=nodejs npm=npm chromium=chromium
+  release
+  scripts/client.sh "$BIN"
+}
+
 autobahn() {
   packages python3=python3 cc=gcc
   release
@@ -132,7 +139,7 @@ autobahn() {
   python3 scripts/autobahn.py --quick --bin "$BIN" --client-bin "$CLIENT" --wstest .cache/autobahn/wstest
 }
 
-STEPS=(style tests simulator neon instructions deny fuzz interop autobahn)
+STEPS=(style tests simulator neon instructions deny fuzz interop client autobahn)
 ALL=" ${STEPS[*]} "
 if [ $# -gt 0 ]; then STEPS=("$@"); fi
 for step in "${STEPS[@]}"; do
