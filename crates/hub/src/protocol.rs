@@ -49,7 +49,7 @@ mod scan;
 mod text;
 pub mod write;
 
-pub use self::answer::{Results, State, push_error, push_poll, push_state};
+pub use self::answer::{Results, State, push_error, push_poll, push_poll_message, push_state};
 pub use self::body::{PublishFields, publication, publications};
 pub use self::code::{Code, Problem};
 pub use self::command::{Command, Commands, Payload, Publish, Request, Subscribe, parse};

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use super::position::parse_epoch;
 use super::scan::{Invalid, Scanner, escape};
-use super::text::whole;
+use super::text::{plain_len, whole};
 use super::{Code, Position, Problem, Recover};
 
 /// Every name that any object of a client has a use for.
@@ -144,20 +144,30 @@ pub(super) fn string(raw: &str) -> Option<Cow<'_, str>> {
 
 /// The text that the inside of a JSON string stands for.
 fn unescape(inside: &str) -> Option<Cow<'_, str>> {
-    let Some(first) = inside.find('\\') else { return Some(Cow::Borrowed(inside)) };
+    // Nothing else inside a string is not plain.
+    let plain = plain_len(inside.as_bytes());
+    if plain == inside.len() {
+        Some(Cow::Borrowed(inside))
+    } else {
+        unescape_from(inside, plain).map(Cow::Owned)
+    }
+}
+
+/// The same, where the first escape is.
+#[cold]
+fn unescape_from(inside: &str, first: usize) -> Option<String> {
     let mut text = String::with_capacity(inside.len());
     let mut rest = inside;
-    let mut next = Some(first);
-    while let Some(at) = next {
-        let (plain, from) = rest.split_at(at);
-        text.push_str(plain);
-        let (character, len) = escape(from.as_bytes())?;
+    let mut plain = first;
+    while plain < rest.len() {
+        text.push_str(&rest[..plain]);
+        let (character, len) = escape(&rest.as_bytes()[plain..])?;
         text.push(character);
-        rest = &from[len..];
-        next = rest.find('\\');
+        rest = &rest[plain + len..];
+        plain = plain_len(rest.as_bytes());
     }
     text.push_str(rest);
-    Some(Cow::Owned(text))
+    Some(text)
 }
 
 /// One object, or an array of them.
@@ -228,5 +238,5 @@ pub(super) fn objects<'b, T>(
 
 /// UTF-8 as text. Short texts are checked faster without vectors.
 pub(super) fn utf8(bytes: &[u8]) -> Option<&str> {
-    if bytes.len() < 64 { std::str::from_utf8(bytes).ok() } else { simdutf8::basic::from_utf8(bytes).ok() }
+    if bytes.len() < 128 { std::str::from_utf8(bytes).ok() } else { simdutf8::basic::from_utf8(bytes).ok() }
 }

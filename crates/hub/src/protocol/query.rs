@@ -173,7 +173,7 @@ enum Plus {
 fn decode(text: &str, plus: Plus) -> Result<Cow<'_, str>, Problem> {
     const BROKEN: Problem = Problem::request("the URL has a broken percent-escape");
     let special = |byte: &u8| *byte == b'%' || *byte == b'+' && plus == Plus::Space;
-    if !text.as_bytes().iter().any(|byte| special(byte)) {
+    if !text.as_bytes().iter().any(special) {
         return Ok(Cow::Borrowed(text));
     }
     let mut decoded = Vec::with_capacity(text.len());

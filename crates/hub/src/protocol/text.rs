@@ -17,20 +17,20 @@ const HIGH_BITS: u64 = 0x8080_8080_8080_8080;
 /// How many bytes from the front may stand in a JSON string as they are: all but `"`, `\` and control bytes.
 #[inline]
 pub(super) fn plain_len(bytes: &[u8]) -> usize {
-    let mut at = 0;
-    while let Some(word) = bytes.get(at..).and_then(<[u8]>::first_chunk) {
+    let mut rest = bytes;
+    while let Some((word, behind)) = rest.split_first_chunk() {
         let found = specials(u64::from_le_bytes(*word));
         if found != 0 {
-            return at + (found.trailing_zeros() / 8) as usize;
+            return bytes.len() - rest.len() + (found.trailing_zeros() / 8) as usize;
         }
-        at += 8;
+        rest = behind;
         // Most strings are short. One that is not goes on in blocks, for which there are vectors.
-        if at == 16 {
-            at += plain_blocks(&bytes[at..]);
+        if bytes.len() - rest.len() == 16 {
+            rest = &rest[plain_blocks(rest)..];
         }
     }
-    let rest = &bytes[at..];
-    at + rest.iter().position(|byte| !is_plain(*byte)).unwrap_or(rest.len())
+    let tail = rest.iter().position(|byte| !is_plain(*byte)).unwrap_or(rest.len());
+    bytes.len() - rest.len() + tail
 }
 
 /// The high bits of those bytes in a word (the first is the lowest) that are not plain. What lies behind the first of

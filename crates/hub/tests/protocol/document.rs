@@ -6,7 +6,7 @@ use serde_json::Value;
 use tidegate_hub::protocol::{
     Acceptance, Code, Content, EventsQuery, Gap, GapReason, Id, Kind, PollQuery, Position, Present, Problem,
     PublishFields, Recover, Results, Standing, State, events, parse, publication, publications, push_error,
-    push_poll, push_state, topic_of_path, write,
+    push_poll, push_poll_message, push_state, topic_of_path, write,
 };
 
 use crate::oracle::{check, told_publish};
@@ -320,14 +320,13 @@ fn answer(value: &Value) -> (u16, String) {
         push_error(&mut out, code(error), text(&error["message"]));
         code(error).status()
     } else if let Some(messages) = value.get("messages") {
-        let contents: Vec<(&str, u64, Owned)> = messages
-            .as_array()
-            .expect("messages")
-            .iter()
-            .map(|message| (text(&message["topic"]), number(&message["offset"]), content(message)))
-            .collect();
-        let contents = contents.iter().map(|(topic, offset, owned)| (*topic, *offset, owned.content()));
-        push_poll(&mut out, standings(value), contents);
+        let written = messages.as_array().expect("messages").iter().map(|message| {
+            let mut written = Vec::new();
+            let (topic, offset) = (text(&message["topic"]), number(&message["offset"]));
+            push_poll_message(&mut written, topic, offset, content(message).content());
+            written
+        });
+        push_poll(&mut out, standings(value), written);
         200
     } else {
         let (subscribers, history) = (number(&value["subscribers"]), number(&value["history"]));

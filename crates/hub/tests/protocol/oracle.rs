@@ -179,7 +179,7 @@ impl Reading {
 fn naive_base64(text: &str) -> Option<Vec<u8>> {
     let digits = text.trim_end_matches('=');
     let padding = text.len() - digits.len();
-    if padding > 0 && (text.len() % 4 != 0 || padding > 2) || digits.len() % 4 == 1 {
+    if padding > 0 && (!text.len().is_multiple_of(4) || padding > 2) || digits.len() % 4 == 1 {
         return None;
     }
     let value = |byte: u8| {

@@ -4,7 +4,8 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 use tidegate_hub::protocol::{
     Acceptance, Code, Command, Content, Gap, GapReason, Id, Kind, Position, Positions, Present, Recover,
-    Results, Standing, State, events, parse, push_error, push_poll, push_positions, push_state, write,
+    Results, Standing, State, events, parse, push_error, push_poll, push_poll_message, push_positions,
+    push_state, write,
 };
 
 use crate::oracle::check;
@@ -252,7 +253,12 @@ proptest! {
 
         let mut out = Vec::new();
         let standing = Standing { topic: "a", position: Some(position), recovered: Some(false) };
-        push_poll(&mut out, [standing, standing], contents().map(|(offset, content)| ("b", offset, content)));
+        let written = contents().map(|(offset, content)| {
+            let mut message = Vec::new();
+            push_poll_message(&mut message, "b", offset, content);
+            message
+        });
+        push_poll(&mut out, [standing, standing], written);
         let own: Vec<Value> = messages.iter().map(|(offset, text)| json!({"topic": "b", "offset": offset, "text": text})).collect();
         let topic = json!({"topic": "a", "epoch": epoch_text, "offset": offset, "recovered": false});
         let both = format!("{epoch_text}-{offset},{epoch_text}-{offset}");
