@@ -240,3 +240,23 @@ pub(super) fn objects<'b, T>(
 pub(super) fn utf8(bytes: &[u8]) -> Option<&str> {
     if bytes.len() < 128 { std::str::from_utf8(bytes).ok() } else { simdutf8::basic::from_utf8(bytes).ok() }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_an_array_that_is_too_long_or_has_something_else_in_it_no_more_is_made() {
+        let make = |text: &str, limit| {
+            let mut made = 0;
+            let code = objects(text.as_bytes(), limit, |_| made += 1).err().map(|problem| problem.code);
+            (made, code)
+        };
+        let many = format!("[{{}}{}]", ",{}".repeat(99));
+        assert_eq!(make(&many, 100), (100, None));
+        assert_eq!(make(&many, 99), (99, Some(Code::TooMany)));
+        assert_eq!(make("[{},1,{},{}]", 100), (1, Some(Code::InvalidJson)));
+        assert_eq!(make("[{},{},", 100), (2, Some(Code::InvalidJson)));
+        assert_eq!(make("{}", 100), (1, None));
+    }
+}
