@@ -8,8 +8,16 @@
 //! Writing, against a derived struct and `format!`.
 //!
 //! Expected: topic and data as they were sent, byte by byte where the contender can.
+//!
+//! Means are of little use on a machine that has something else to do: `-- --fastest` prints the fastest of many short
+//! batches for each.
+#![allow(clippy::print_stdout, reason = "the table is what it is for")]
 
-use std::{borrow::Cow, hint::black_box, time::Duration};
+use std::{
+    borrow::Cow,
+    hint::black_box,
+    time::{Duration, Instant},
+};
 
 use criterion::{BenchmarkId, Criterion, Throughput};
 use serde::{Deserialize, Serialize};
@@ -20,58 +28,102 @@ use tidegate_hub::protocol::{Command, Content, Kind, parse, write};
 const TOPIC: &str = "chat/lobby";
 const SIZES: [usize; 6] = [32, 128, 512, 2048, 16 * 1024, 256 * 1024];
 
+/// Its name, and what is measured.
+type Contender<'c> = (&'static str, Box<dyn FnMut() + 'c>);
+
 fn main() {
-    let mut criterion = tidegate_benches::criterion().measurement_time(Duration::from_millis(500));
+    let mut measure = if std::env::args().any(|argument| argument == "--fastest") {
+        Measure::Fastest
+    } else {
+        Measure::Criterion(tidegate_benches::criterion().measurement_time(Duration::from_millis(500)))
+    };
     for (name, data) in [("feed", feed as fn(usize) -> String), ("prose", prose), ("printed", printed)] {
-        read(&mut criterion, name, data);
+        for size in SIZES {
+            read(&mut measure, &format!("protocol/read/{name}"), &data(size));
+        }
     }
-    write(&mut criterion);
-    criterion.final_summary();
+    for size in [128, 2048] {
+        write(&mut measure, &feed(size));
+    }
+    if let Measure::Criterion(criterion) = measure {
+        criterion.final_summary();
+    }
 }
 
-fn read(criterion: &mut Criterion, name: &str, data: fn(usize) -> String) {
-    let mut group = criterion.benchmark_group(format!("protocol/read/{name}"));
-    for size in SIZES {
-        let data = data(size);
-        let message = format!(r#"{{"op":"publish","id":3,"topic":"{TOPIC}","data":{data}}}"#);
-        let message = message.as_bytes();
-        group.throughput(Throughput::Bytes(message.len() as u64));
-        let id = |contender| BenchmarkId::new(contender, size);
+enum Measure {
+    Criterion(Criterion),
+    Fastest,
+}
 
-        let value: Value = serde_json::from_slice(message).expect("JSON");
-        assert_eq!(value["topic"], TOPIC);
-        assert_eq!(value["data"], serde_json::from_str::<Value>(&data).expect("JSON"));
-        group.bench_function(id("serde_json, Value"), |bencher| {
-            bencher.iter(|| serde_json::from_slice::<Value>(black_box(message)).expect("JSON"));
-        });
-
-        let derived: Sent<'_> = serde_json::from_slice(message).expect("JSON");
-        assert_eq!((&*derived.op, derived.id, &*derived.topic), ("publish", Some(3), TOPIC));
-        assert_eq!(derived.data.map(RawValue::get), Some(&*data));
-        group.bench_function(id("serde_json, derived"), |bencher| {
-            bencher.iter(|| {
-                serde_json::from_slice::<Sent<'_>>(black_box(message)).expect("JSON").data.is_some()
-            });
-        });
-
-        let mut buffers = Buffers::new(message.len());
-        let (mut copy, mut spare) = (Vec::new(), Some(Tape::null()));
-        group.bench_function(id("simd-json, tape"), |bencher| {
-            bencher.iter(|| {
-                copy.clear();
-                copy.extend_from_slice(black_box(message));
-                copy.resize(message.len() + INPUT_PADDING, b' ');
-                let mut tape = spare.take().unwrap_or_else(Tape::null).reset();
-                fill_tape_padded(&mut copy, message.len(), &mut buffers, &mut tape).expect("JSON");
-                assert!(black_box(&tape).0.len() > 8);
-                spare = Some(tape.reset());
-            });
-        });
-
-        assert_eq!(take(message), (TOPIC.into(), Cow::Borrowed(data.as_bytes())));
-        group.bench_function(id("tidegate"), |bencher| bencher.iter(|| take(black_box(message)).1.len()));
+impl Measure {
+    fn all(&mut self, group: &str, bytes: usize, contenders: Vec<Contender<'_>>) {
+        match self {
+            Self::Criterion(criterion) => {
+                let mut group = criterion.benchmark_group(group);
+                group.throughput(Throughput::Bytes(bytes as u64));
+                for (name, mut run) in contenders {
+                    group.bench_function(BenchmarkId::new(name, bytes), |bencher| bencher.iter(&mut run));
+                }
+                group.finish();
+            }
+            Self::Fastest => {
+                let times =
+                    contenders.into_iter().map(|(name, run)| format!("{name} {:.0} ns", fastest(run)));
+                println!("{group:22} {bytes:7} bytes: {}", times.collect::<Vec<_>>().join(", "));
+            }
+        }
     }
-    group.finish();
+}
+
+/// The fastest of some hundred batches of about 50 µs, in ns for one.
+fn fastest(mut run: impl FnMut()) -> f64 {
+    let mut batch = |count: u32| {
+        let start = Instant::now();
+        (0..count).for_each(|_| run());
+        start.elapsed().as_nanos() as f64 / f64::from(count)
+    };
+    let count = (50_000.0 / batch(10).max(1.0)) as u32 + 1;
+    let end = Instant::now() + Duration::from_millis(60);
+    let mut fastest = f64::MAX;
+    while Instant::now() < end {
+        fastest = fastest.min(batch(count));
+    }
+    fastest
+}
+
+fn read(measure: &mut Measure, group: &str, data: &str) {
+    let message = format!(r#"{{"op":"publish","id":3,"topic":"{TOPIC}","data":{data}}}"#);
+    let message = message.as_bytes();
+
+    let value: Value = serde_json::from_slice(message).expect("JSON");
+    assert_eq!(value["topic"], TOPIC);
+    assert_eq!(value["data"], serde_json::from_str::<Value>(data).expect("JSON"));
+    let derived: Sent<'_> = serde_json::from_slice(message).expect("JSON");
+    assert_eq!((&*derived.op, derived.id, &*derived.topic), ("publish", Some(3), TOPIC));
+    assert_eq!(derived.data.map(RawValue::get), Some(data));
+    assert_eq!(take(message), (TOPIC.into(), Cow::Borrowed(data.as_bytes())));
+
+    let mut buffers = Buffers::new(message.len());
+    let (mut copy, mut spare) = (Vec::new(), Some(Tape::null()));
+    let tape = move || {
+        copy.clear();
+        copy.extend_from_slice(black_box(message));
+        copy.resize(message.len() + INPUT_PADDING, b' ');
+        let mut tape = spare.take().unwrap_or_else(Tape::null).reset();
+        fill_tape_padded(&mut copy, message.len(), &mut buffers, &mut tape).expect("JSON");
+        assert!(black_box(&tape).0.len() > 8);
+        spare = Some(tape.reset());
+    };
+    let value = || drop(black_box(serde_json::from_slice::<Value>(black_box(message)).expect("JSON")));
+    let derived = || drop(black_box(serde_json::from_slice::<Sent<'_>>(black_box(message)).expect("JSON")));
+    let own = || drop(black_box(take(black_box(message))));
+    let contenders: Vec<Contender<'_>> = vec![
+        ("serde_json, Value", Box::new(value)),
+        ("serde_json, derived", Box::new(derived)),
+        ("simd-json, tape", Box::new(tape)),
+        ("tidegate", Box::new(own)),
+    ];
+    measure.all(group, message.len(), contenders);
 }
 
 #[derive(Deserialize)]
@@ -92,7 +144,7 @@ fn take(message: &[u8]) -> (Cow<'_, str>, Cow<'_, [u8]>) {
     (publish.topic, publish.payload.bytes)
 }
 
-fn write(criterion: &mut Criterion) {
+fn write(measure: &mut Measure, data: &str) {
     #[derive(Serialize)]
     struct Message<'m> {
         op: &'static str,
@@ -100,46 +152,36 @@ fn write(criterion: &mut Criterion) {
         offset: u64,
         data: &'m RawValue,
     }
-    let mut group = criterion.benchmark_group("protocol/write");
-    for size in [128, 2048] {
-        let data = feed(size);
-        let offset = 123_456;
-        let expected = format!(r#"{{"op":"message","topic":"{TOPIC}","offset":{offset},"data":{data}}}"#);
-        group.throughput(Throughput::Bytes(expected.len() as u64));
-        let id = |contender| BenchmarkId::new(contender, size);
-        let mut out = Vec::with_capacity(2 * expected.len());
-
-        // What `format!` makes is right for topics without quotes and backslashes.
-        group.bench_function(id("format!"), |bencher| {
-            bencher.iter(|| {
-                let (topic, data) = (black_box(TOPIC), black_box(&data));
-                format!(r#"{{"op":"message","topic":"{topic}","offset":{offset},"data":{data}}}"#)
-            });
-        });
-
-        let raw: &RawValue = serde_json::from_str(&data).expect("JSON");
-        group.bench_function(id("serde_json, derived"), |bencher| {
-            bencher.iter(|| {
-                out.clear();
-                let message =
-                    Message { op: "message", topic: black_box(TOPIC), offset, data: black_box(raw) };
-                serde_json::to_writer(&mut out, &message).expect("memory");
-            });
-        });
-
-        group.bench_function(id("tidegate"), |bencher| {
-            bencher.iter(|| {
-                out.clear();
-                let content = Content { kind: Kind::Json, bytes: black_box(data.as_bytes()) };
-                write::message(&mut out, black_box(TOPIC), offset, content);
-            });
-        });
-        let content = Content { kind: Kind::Json, bytes: data.as_bytes() };
+    let offset = 123_456;
+    // Right for topics without quotes and backslashes.
+    let formatted = |topic: &str, data: &str| {
+        format!(r#"{{"op":"message","topic":"{topic}","offset":{offset},"data":{data}}}"#)
+    };
+    let raw: &RawValue = serde_json::from_str(data).expect("JSON");
+    let derived = |out: &mut Vec<u8>| {
         out.clear();
-        write::message(&mut out, TOPIC, offset, content);
+        let message = Message { op: "message", topic: black_box(TOPIC), offset, data: black_box(raw) };
+        serde_json::to_writer(out, &message).expect("memory");
+    };
+    let own = |out: &mut Vec<u8>| {
+        out.clear();
+        let content = Content { kind: Kind::Json, bytes: black_box(data.as_bytes()) };
+        write::message(out, black_box(TOPIC), offset, content);
+    };
+
+    let expected = formatted(TOPIC, data);
+    for write in [&derived as &dyn Fn(&mut Vec<u8>), &own] {
+        let mut out = Vec::new();
+        write(&mut out);
         assert_eq!(out, expected.as_bytes());
     }
-    group.finish();
+    let [mut first, mut second] = [(); 2].map(|()| Vec::with_capacity(2 * expected.len()));
+    let contenders: Vec<Contender<'_>> = vec![
+        ("format!", Box::new(|| drop(black_box(formatted(black_box(TOPIC), black_box(data)))))),
+        ("serde_json, derived", Box::new(move || derived(&mut first))),
+        ("tidegate", Box::new(move || own(&mut second))),
+    ];
+    measure.all("protocol/write", expected.len(), contenders);
 }
 
 /// Objects of a feed, in an array of about so many bytes.
