@@ -35,7 +35,9 @@ fn main() {
     let mut measure = if std::env::args().any(|argument| argument == "--fastest") {
         Measure::Fastest
     } else {
-        Measure::Criterion(tidegate_benches::criterion().measurement_time(Duration::from_millis(500)))
+        Measure::Criterion(Box::new(
+            tidegate_benches::criterion().measurement_time(Duration::from_millis(500)),
+        ))
     };
     for (name, data) in [("feed", feed as fn(usize) -> String), ("prose", prose), ("printed", printed)] {
         for size in SIZES {
@@ -51,7 +53,7 @@ fn main() {
 }
 
 enum Measure {
-    Criterion(Criterion),
+    Criterion(Box<Criterion>),
     Fastest,
 }
 

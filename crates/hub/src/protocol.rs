@@ -5,7 +5,7 @@
 //!
 //! | | read | written |
 //! |---|---|---|
-//! | WebSocket | [`parse`] | [`write`] |
+//! | WebSocket | [`parse`] | [`write`](mod@write) |
 //! | server-sent events | [`EventsQuery`] | [`events`] |
 //! | long-polling | [`PollQuery`] | [`push_poll`] |
 //! | publishing over HTTP | [`publications`], [`publication`] | [`Results`], [`push_error`] |
