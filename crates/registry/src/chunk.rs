@@ -2,7 +2,7 @@
 
 use std::{fmt, ops::Deref, sync::Arc};
 
-use crate::Total;
+use crate::{Charge, Total};
 
 /// Wire bytes of one message.
 #[derive(Debug)]
@@ -43,15 +43,15 @@ pub struct Frame(Arc<Counted>);
 
 struct Counted {
     bytes: Vec<u8>,
-    total: Total,
+    _charge: Charge,
 }
 
 impl Frame {
     /// Makes the wire bytes shareable, without a copy.
     #[must_use]
     pub fn new(bytes: Vec<u8>, total: &Total) -> Self {
-        total.add(bytes.capacity());
-        Self(Arc::new(Counted { bytes, total: total.clone() }))
+        let charge = Charge::new(total, bytes.capacity());
+        Self(Arc::new(Counted { bytes, _charge: charge }))
     }
 }
 
@@ -60,12 +60,6 @@ impl Deref for Frame {
 
     fn deref(&self) -> &[u8] {
         &self.0.bytes
-    }
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.total.subtract(self.bytes.capacity());
     }
 }
 

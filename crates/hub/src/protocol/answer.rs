@@ -130,9 +130,10 @@ pub fn push_state(out: &mut Vec<u8>, state: &State<'_>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Epoch;
 
     fn status(codes: &[Option<Code>]) -> u16 {
-        let position = Position { epoch: 1, offset: 2 };
+        let position = Position { epoch: Epoch(1), offset: 2 };
         let mut results = Results::new();
         for code in codes {
             match code {

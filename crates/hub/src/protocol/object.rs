@@ -2,7 +2,6 @@
 
 use std::borrow::Cow;
 
-use super::position::parse_epoch;
 use super::scan::{Invalid, Scanner, escape};
 use super::text::{plain_len, whole};
 use super::{Code, Position, Problem, Recover};
@@ -132,7 +131,7 @@ impl<'b> Fields<'b> {
         fields.check()?;
         let epoch = fields.text(Field::Epoch, WRONG)?.ok_or(WRONG)?;
         let offset = fields.whole(Field::Offset, WRONG)?.ok_or(WRONG)?;
-        let position = parse_epoch(&epoch).map(|epoch| Position { epoch, offset });
+        let position = epoch.parse().ok().map(|epoch| Position { epoch, offset });
         Ok(Some(position.map_or(Recover::Foreign, Recover::From)))
     }
 }

@@ -4,6 +4,7 @@ use base64::Engine;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig, general_purpose::STANDARD};
 
 use super::MAX_WHOLE;
+use crate::Epoch;
 
 /// RFC 4648 §4; its padding may be left out.
 const LENIENT: GeneralPurpose = GeneralPurpose::new(
@@ -114,9 +115,9 @@ pub(super) fn push_whole(out: &mut Vec<u8>, number: u64) {
 }
 
 /// Appends the eight hexadecimal digits of an epoch.
-pub(super) fn push_epoch(out: &mut Vec<u8>, epoch: u32) {
+pub(super) fn push_epoch(out: &mut Vec<u8>, epoch: Epoch) {
     let digits: [u8; 8] =
-        std::array::from_fn(|at| b"0123456789abcdef"[(epoch >> (28 - 4 * at) & 15) as usize]);
+        std::array::from_fn(|at| b"0123456789abcdef"[(epoch.0 >> (28 - 4 * at) & 15) as usize]);
     out.extend_from_slice(&digits);
 }
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use serde_json::Value;
+use tidegate_hub::Epoch;
 use tidegate_hub::protocol::{
     Acceptance, Code, Content, EventsQuery, Gap, GapReason, Id, Kind, PollQuery, Position, Present, Problem,
     PublishFields, Recover, Results, Standing, State, events, parse, publication, publications, push_error,
@@ -147,7 +148,7 @@ fn each_request_is_read_and_each_answer_is_written() {
 
 /// What a GET of the document asks for is understood.
 fn get(target: &str) -> Result<(), Problem> {
-    let from = |epoch, offset| Some(Recover::From(Position { epoch, offset }));
+    let from = |epoch, offset| Some(Recover::From(Position { epoch: Epoch(epoch), offset }));
     match target.split_once('?') {
         Some(("/events", query)) => {
             let query = EventsQuery::parse(query, None)?;
@@ -198,7 +199,7 @@ fn number(value: &Value) -> u64 {
 }
 
 fn position(value: &Value) -> Position {
-    let epoch = u32::from_str_radix(text(&value["epoch"]), 16).expect("an epoch");
+    let epoch = text(&value["epoch"]).parse().expect("an epoch");
     Position { epoch, offset: number(&value["offset"]) }
 }
 

@@ -213,7 +213,7 @@ pub(crate) fn told(command: &Command<'_>) -> Value {
             let recover = match subscribe.recover {
                 None => Value::Null,
                 Some(Recover::Foreign) => json!("foreign"),
-                Some(Recover::From(position)) => json!([format!("{:08x}", position.epoch), position.offset]),
+                Some(Recover::From(position)) => json!([format!("{:08x}", position.epoch.0), position.offset]),
             };
             json!({
                 "op": "subscribe", "topic": subscribe.topic, "recover": recover, "history": subscribe.history,
