@@ -23,10 +23,10 @@ use criterion::{BenchmarkId, Criterion, Throughput};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, value::RawValue};
 use simd_json::{Buffers, INPUT_PADDING, Tape, fill_tape_padded};
-use tidegate_hub::protocol::{Command, Content, Kind, parse, write};
+use tidegate_hub::protocol::{Command, Content, Kind, Scratch, parse, write};
 
 const TOPIC: &str = "chat/lobby";
-const SIZES: [usize; 6] = [32, 128, 512, 2048, 16 * 1024, 256 * 1024];
+const SIZES: [usize; 8] = [32, 128, 512, 1024, 2048, 4096, 16 * 1024, 256 * 1024];
 
 /// Its name, and what is measured.
 type Contender<'c> = (&'static str, Box<dyn FnMut() + 'c>);
@@ -103,7 +103,7 @@ fn read(measure: &mut Measure, group: &str, data: &str) {
     let derived: Sent<'_> = serde_json::from_slice(message).expect("JSON");
     assert_eq!((&*derived.op, derived.id, &*derived.topic), ("publish", Some(3), TOPIC));
     assert_eq!(derived.data.map(RawValue::get), Some(data));
-    assert_eq!(take(message), (TOPIC.into(), Cow::Borrowed(data.as_bytes())));
+    assert_eq!(take(message, &mut Scratch::new()), (TOPIC.into(), Cow::Borrowed(data.as_bytes())));
 
     let mut buffers = Buffers::new(message.len());
     let (mut copy, mut spare) = (Vec::new(), Some(Tape::null()));
@@ -118,12 +118,17 @@ fn read(measure: &mut Measure, group: &str, data: &str) {
     };
     let value = || drop(black_box(serde_json::from_slice::<Value>(black_box(message)).expect("JSON")));
     let derived = || drop(black_box(serde_json::from_slice::<Sent<'_>>(black_box(message)).expect("JSON")));
-    let own = || drop(black_box(take(black_box(message))));
+    // The two readers, each for all lengths.
+    let (mut without, mut with) = (Scratch::with_lengths(0..=0), Scratch::with_lengths(0..=usize::MAX));
+    assert_eq!(take(message, &mut without), take(message, &mut with));
+    let without = move || drop(black_box(take(black_box(message), &mut without)));
+    let with = move || drop(black_box(take(black_box(message), &mut with)));
     let contenders: Vec<Contender<'_>> = vec![
         ("serde_json, Value", Box::new(value)),
         ("serde_json, derived", Box::new(derived)),
         ("simd-json, tape", Box::new(tape)),
-        ("tidegate", Box::new(own)),
+        ("tidegate on serde_json", Box::new(without)),
+        ("tidegate on simd-json", Box::new(with)),
     ];
     measure.all(group, message.len(), contenders);
 }
@@ -139,8 +144,8 @@ struct Sent<'b> {
     data: Option<&'b RawValue>,
 }
 
-fn take(message: &[u8]) -> (Cow<'_, str>, Cow<'_, [u8]>) {
-    let Some(Ok(Command::Publish(publish))) = parse(message).next().map(|request| request.command) else {
+fn take<'b>(message: &'b [u8], scratch: &mut Scratch) -> (Cow<'b, str>, Cow<'b, [u8]>) {
+    let Some(Ok(Command::Publish(publish))) = parse(message, scratch).next().map(|request| request.command) else {
         panic!("a publication")
     };
     (publish.topic, publish.payload.bytes)

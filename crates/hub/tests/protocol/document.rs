@@ -6,11 +6,11 @@ use serde_json::Value;
 use tidegate_hub::Epoch;
 use tidegate_hub::protocol::{
     Acceptance, Code, Content, EventsQuery, Gap, GapReason, Id, Kind, PollQuery, Position, Present, Problem,
-    PublishFields, Recover, Results, Standing, State, events, parse, publication, publications, push_error,
+    PublishFields, Recover, Results, Scratch, Standing, State, events, publication, publications, push_error,
     push_poll, push_poll_message, push_state, topic_of_path, write,
 };
 
-use crate::oracle::{check, told_publish};
+use crate::oracle::{check, parse, told_publish};
 
 const DOCUMENT: &str = include_str!("../../../../docs/PROTOCOL.md");
 
@@ -119,7 +119,7 @@ fn each_request_is_read_and_each_answer_is_written() {
         } else if let Some(("POST", path)) = first.split_once(' ') {
             let content_type = field("Content-Type");
             let all = match path.strip_prefix("/publish/") {
-                None => publications(content_type, body.as_bytes()).unwrap(),
+                None => publications(content_type, body.as_bytes(), &mut Scratch::new()).unwrap(),
                 Some(name) => {
                     let key = field("Tidegate-Key");
                     let fields =

@@ -5,11 +5,11 @@ use serde_json::{Value, json};
 use tidegate_hub::Epoch;
 use tidegate_hub::protocol::{
     Acceptance, Code, Command, Content, Gap, GapReason, Id, Kind, Position, Positions, Present, Recover,
-    Results, Standing, State, events, parse, push_error, push_poll, push_poll_message, push_positions,
-    push_state, write,
+    Results, Standing, State, events, push_error, push_poll, push_poll_message, push_positions, push_state,
+    write,
 };
 
-use crate::oracle::check;
+use crate::oracle::{check, parse};
 
 /// JSON, spaces and escapes and all, not nested too deep.
 fn some_json() -> impl Strategy<Value = String> {
