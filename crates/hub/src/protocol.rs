@@ -5,17 +5,17 @@
 //!
 //! | | read | written |
 //! |---|---|---|
-//! | WebSocket | [`parse`] | [`write`] |
+//! | WebSocket | [`parse`] | [`write`](mod@write) |
 //! | server-sent events | [`EventsQuery`] | [`events`] |
 //! | long-polling | [`PollQuery`] | [`push_poll`] |
 //! | publishing over HTTP | [`publications`], [`publication`] | [`Results`], [`push_error`] |
 //! | a topic's state | [`topic_of_path`] | [`push_state`] |
 //!
 //! ```
-//! use tidegate_hub::protocol::{Command, Id, Kind, parse, write};
+//! use tidegate_hub::protocol::{Command, Id, Kind, Scratch, parse, write};
 //!
 //! let sent = br#"{"op":"publish","id":3,"topic":"chat/lobby","data":{"text": "Hello"}}"#;
-//! for request in parse(sent) {
+//! for request in parse(sent, &mut Scratch::new()) {
 //!     assert_eq!(request.id, Some(Id::Number(3)));
 //!     let Ok(Command::Publish(publish)) = request.command else { panic!() };
 //!     assert_eq!((&*publish.topic, publish.payload.kind), ("chat/lobby", Kind::Json));
@@ -42,14 +42,15 @@ mod command;
 mod content;
 pub mod events;
 mod id;
+mod json;
 mod object;
 mod position;
 mod query;
-mod scan;
+mod structure;
 mod text;
 pub mod write;
 
-pub use self::answer::{Results, State, push_error, push_poll, push_state};
+pub use self::answer::{Results, State, push_error, push_poll, push_poll_message, push_state};
 pub use self::body::{PublishFields, publication, publications};
 pub use self::code::{Code, Problem};
 pub use self::command::{Command, Commands, Payload, Publish, Request, Subscribe, parse};
@@ -57,6 +58,7 @@ pub use self::content::{Content, Kind};
 pub use self::id::{Id, KeptId};
 pub use self::position::{Position, Positions, Recover, push_positions};
 pub use self::query::{EventsQuery, PollQuery, topic_of_path};
+pub use self::structure::Scratch;
 pub use self::write::{Acceptance, Gap, GapReason, Present, Standing};
 
 /// The subprotocol of the WebSocket protocol.
@@ -64,6 +66,10 @@ pub const SUBPROTOCOL: &str = "tidegate.v1";
 /// What `hello` says.
 pub const VERSION: u32 = 1;
 
+/// From this length on simd-json reads a message, below it serde_json.
+pub const VECTORS_FROM_BYTES: usize = 1024;
+/// Up to this length: simd-json takes up to 29 bytes of memory for one, so beyond it is serde_json again.
+pub const VECTORS_TO_BYTES: usize = 256 << 10;
 /// Most commands in one message.
 pub const MAX_COMMANDS: usize = 64;
 /// Most publications in one HTTP body.

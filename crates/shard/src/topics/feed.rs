@@ -5,7 +5,7 @@ use std::{borrow::Cow, sync::Arc};
 use tidegate_config::TopicPatterns;
 use tidegate_hub::{
     Ask, Class, ClientId, Envelope, Filter, MemberRules, Position, Publication, Refused, Ticket,
-    protocol::{self, Code, Positions, Standing},
+    protocol::{Code, Positions, Standing},
 };
 use tidegate_io::Backend;
 use tidegate_registry::Key;
@@ -13,7 +13,6 @@ use tidegate_registry::Key;
 use super::{
     commands::{allows_pattern, recovery},
     fault::Fault,
-    frame::position,
     member::{Member, Way},
 };
 use crate::{environment::Environment, shard::Shard};
@@ -40,7 +39,7 @@ struct Told {
 
 impl Told {
     fn standing(&self, at: Option<Position>) -> Standing<'_> {
-        Standing { topic: self.filter.as_str(), position: at.map(position), recovered: self.recovered }
+        Standing { topic: self.filter.as_str(), position: at, recovered: self.recovered }
     }
 }
 
@@ -86,8 +85,8 @@ impl Feed {
         }
     }
 
-    pub(super) fn positions(&self) -> impl Iterator<Item = Option<protocol::Position>> {
-        self.topics.iter().map(|topic| topic.position.map(position))
+    pub(super) fn positions(&self) -> impl Iterator<Item = Option<Position>> {
+        self.topics.iter().map(|topic| topic.position)
     }
 
     /// Where each topic was when it answered: what comes first is up to there.
