@@ -64,7 +64,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         let feed = match self.begin_feed(key, &wanted, &action.subscribe) {
             Ok(feed) => feed,
             Err(problem) => {
-                self.answer_fault(key, &manner, &problem.into());
+                self.answer_fault(key, &manner, &problem);
                 return Ok(());
             }
         };

@@ -62,7 +62,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                 self.begin_exchange(key, Exchange::new(stage, manner, self.now_ms + ANSWER_MS));
                 self.begin_stream(key);
             }
-            Err(problem) => self.answer_fault(key, &manner, &problem.into()),
+            Err(problem) => self.answer_fault(key, &manner, &problem),
         }
         Ok(())
     }
