@@ -19,7 +19,6 @@ version = 1
 [limits]
 message_bytes = "64KiB"
 message_timeout = "2s"
-ping_interval = "500ms"
 [[listener]]
 bind = "127.0.0.1:0"
 [[topic]]
@@ -34,6 +33,7 @@ topics = { subscribe = ["**"], publish = ["**"], presence = ["**"] }
 path = "/events"
 origins = ["https://page.example"]
 events = { subscribe = ["kept/**", "live/**"] }
+limits = { ping_interval = "500ms" }
 [[route]]
 path = "/poll"
 poll = { subscribe = ["kept/**", "live/**"], presence = ["kept/**"] }

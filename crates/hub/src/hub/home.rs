@@ -145,6 +145,13 @@ impl Hub {
         {
             self.announce(id, Kind::Leave { client: client.as_str().into() });
         }
+        let topic = self.homes.topic(id);
+        if topic.interests.is_empty()
+            && self.rules.settings(topic.rule).history > 0
+            && let Some(other) = self.homes.remember(id, self.now_ms)
+        {
+            self.settle(other);
+        }
         self.settle(id);
     }
 

@@ -150,6 +150,8 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                     if let Err(fault) = done {
                         self.tell_error(key, id, fault.code, &fault.message);
                     }
+                    // Answers come in the order of the commands, as far as they are known here.
+                    self.answer_tickets();
                     if !matches!(self.registry.get(key).map(|session| &session.state), Some(State::Open(_))) {
                         return;
                     }
