@@ -4,7 +4,7 @@ use std::{net::SocketAddr, path::PathBuf};
 
 use ipnet::IpNet;
 
-use crate::{Limits, Route};
+use crate::{Limits, Problem, Route, Topics};
 
 /// A valid configuration: nothing in it has to be checked again.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,10 +19,14 @@ pub struct Config {
     pub limits: Limits,
     /// At least one, at most 256, no two alike.
     pub listeners: Vec<Listener>,
+    /// What topics may take and keep.
+    pub topics: Topics,
     /// At least one, in the order in which they are tried; each can be reached.
     pub routes: Vec<Route>,
     /// Networks whose `X-Forwarded-*` fields are believed.
     pub trusted: Vec<IpNet>,
+    /// What is no mistake, but hardly meant.
+    pub warnings: Vec<Problem>,
 }
 
 /// How to talk to the kernel.

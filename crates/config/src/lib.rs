@@ -2,7 +2,7 @@
 //!
 //! [`parse`] finds every mistake that one pass can find, each with its line, its column and what was probably meant.
 //! What it gives back needs no further check: ranges hold, nothing contradicts anything else, every route can be
-//! reached. It resolves no name and opens nothing but, in [`load`], the file itself.
+//! reached. It resolves no name and opens nothing but, in [`load`], the file itself and the key files that it names.
 //!
 //! ```text
 //! text ──► toml's spanned tree ──► Section: types, units, ranges ──► read: relations ──► Config
@@ -34,7 +34,10 @@ mod read;
 mod report;
 mod route;
 mod schema;
+mod secret;
 mod section;
+mod topic;
+mod topics;
 mod units;
 
 pub use self::{
@@ -48,14 +51,21 @@ pub use self::{
     proxy::{Balance, Deflate, HashKey, Proxy, Target, Upstream, Utf8},
     reach::hiding,
     read::{load, parse},
-    route::{Action, Echo, EchoDeflate, FullAction, Route},
+    route::{Action, Echo, EchoDeflate, FullAction, Page, Route},
     schema::{SCHEMA, Table},
+    secret::Secret,
+    topic::{BadTopic, MAX_TOPIC_BYTES, MAX_TOPIC_SEGMENTS, Segment, TopicPattern, TopicPatterns},
+    topics::{
+        EventsAction, MAX_PUBLISH_KEYS, MAX_TOPIC_PATTERNS, MAX_TOPIC_RULES, PollAction, PublishAction,
+        PublishKey, SlowPolicy, TopicRule, TopicSettings, Topics, TopicsAction,
+    },
 };
 
 /// The configuration of a gateway without a file, as a file.
 pub const EMBEDDED: &str = include_str!("embedded.toml");
 
-/// The configuration of a gateway without a file: 127.0.0.1:9001, the page at `/`, an echo at `/echo`.
+/// The configuration of a gateway without a file: 127.0.0.1:9001, pages, an echo at `/echo`, and topics, all of them
+/// allowed.
 ///
 /// # Panics
 /// Never: [`EMBEDDED`] is valid, and a test says so.

@@ -71,6 +71,19 @@ impl PathPattern {
         }
     }
 
+    /// What of a path that this pattern takes is below it: of `/topics/chat/lobby` for `/topics/*` that is
+    /// `chat/lobby`. `None` for the path itself, `/topics` and also `/topics/`, and where this pattern does not take it.
+    #[must_use]
+    pub fn below<'p>(&self, path: &'p str) -> Option<&'p str> {
+        match self {
+            Self::Exact(_) => None,
+            Self::Prefix(mine) => {
+                let below = path.strip_prefix(mine.as_str())?.strip_prefix('/')?;
+                (!below.is_empty()).then_some(below)
+            }
+        }
+    }
+
     /// Whether this pattern takes every path that `other` takes.
     #[must_use]
     pub fn covers(&self, other: &Self) -> bool {

@@ -2,7 +2,9 @@
 
 use std::{fmt, ops::Range};
 
-/// One mistake in a configuration file.
+use crate::secret::secrets;
+
+/// One mistake in a configuration file, or one thing in it that is hardly meant.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
     /// The file's name, as given.
@@ -108,11 +110,11 @@ impl<'t> Source<'t> {
         let from = row.ceil_char_boundary(span.start - start);
         let to = row.ceil_char_boundary(span.end.max(span.start) - start);
         if reached.line != line || reached.byte > from {
-            *reached = Place { line, byte: 0, chars: 0 };
+            *reached = Place { line, byte: 0, chars: 0, secrets: secrets(row) };
         }
         reached.chars += row[reached.byte..from].chars().count();
         reached.byte = from;
-        let excerpt = Some(Excerpt::new(row, from..to, reached.chars));
+        let excerpt = Some(Excerpt::new(row, from..to, reached));
         let (file, column) = (self.name.to_owned(), reached.chars + 1);
         Problem { file, line, column, message, suggestion, excerpt }
     }
@@ -125,17 +127,25 @@ pub(crate) struct Place {
     /// Bytes of the line before it, and the characters that these are.
     byte: usize,
     chars: usize,
+    /// What is not shown of the line.
+    secrets: Vec<Range<usize>>,
 }
 
 impl Excerpt {
-    /// Shows these bytes of `row`, which begin after so many characters.
-    fn new(row: &str, bytes: Range<usize>, chars: usize) -> Self {
-        let before = if chars < EXCERPT_CHARS { chars } else { EXCERPT_CHARS / 2 };
+    /// Shows these bytes of `row`, which begin at `place`.
+    fn new(row: &str, bytes: Range<usize>, place: &Place) -> Self {
+        let before = if place.chars < EXCERPT_CHARS { place.chars } else { EXCERPT_CHARS / 2 };
         let first = row[..bytes.start].char_indices().rev().take(before).last();
-        let shown = row[first.map_or(bytes.start, |(at, _)| at)..].chars().take(EXCERPT_CHARS);
+        let first = first.map_or(bytes.start, |(at, _)| at);
+        let is_secret = |at: usize| {
+            let next = place.secrets.partition_point(|secret| secret.end <= at);
+            place.secrets.get(next).is_some_and(|secret| secret.contains(&at))
+        };
+        let shown = row[first..].char_indices().take(EXCERPT_CHARS);
         // What is not printable takes one visible place instead.
         let text: String = shown
-            .map(|c| match c {
+            .map(|(at, c)| match c {
+                _ if is_secret(first + at) => '*',
                 '\t' => ' ',
                 c if is_printable(c) => c,
                 _ => char::REPLACEMENT_CHARACTER,

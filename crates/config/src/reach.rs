@@ -185,11 +185,19 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::{Action, FullAction, RouteLimits};
+    use crate::{Action, FullAction, Page, RouteLimits};
 
     fn route(host: Option<HostPattern>, path: PathPattern, subprotocols: Vec<String>) -> Route {
         let (origins, limits) = (Vec::new(), RouteLimits::default());
-        Route { host, path, subprotocols, origins, limits, full: FullAction::Pause, action: Action::Page }
+        Route {
+            host,
+            path,
+            subprotocols,
+            origins,
+            limits,
+            full: FullAction::Pause,
+            action: Action::Page(Page::Index),
+        }
     }
 
     /// Every pair compared, word for word.

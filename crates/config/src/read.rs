@@ -1,9 +1,12 @@
 //! From TOML to a [`Config`]: every key read, checked and put into relation with the others, in one pass that does
 //! not stop at the first mistake.
 
+mod feeds;
 mod limits;
 mod proxy;
+mod publish;
 mod route;
+mod topics;
 
 use std::{
     fs::File,
@@ -17,22 +20,44 @@ use toml::de::DeTable;
 use self::limits::ProcessLimits;
 use crate::{
     Config, DEFAULT_BACKLOG, IoChoice, Listener, MAX_LISTENERS, MAX_ROUTES, MAX_SHARDS, Problem, Route,
-    address,
+    Topics, address,
     problem::Source,
     reach,
     report::{Mistake, Report},
     schema,
+    secret::Exposure,
     section::Section,
 };
 
 /// Longest file that is read: far above any real one, and a bound for what is not one (`/dev/zero`).
 const MAX_FILE_BYTES: u64 = 4 << 20;
 
-/// Reads a configuration from its text; `name` stands for the file in problems.
+/// What becomes of the files that a configuration names.
+#[derive(Clone, Copy)]
+enum Files {
+    /// They are not opened.
+    Closed,
+    /// They are read. The configuration stands in a file itself, to which others have such access.
+    Open(Exposure),
+}
+
+/// What a route is read with besides its own table.
+struct Surroundings<'a> {
+    limits: &'a ProcessLimits,
+    topics: &'a Topics,
+    files: Files,
+}
+
+/// Reads a configuration from its text; `name` stands for the file in problems. Key files are not opened: a key in one
+/// is what nobody can present.
 ///
 /// # Errors
 /// Every mistake that one pass can find, in the order of the file; at least one.
 pub fn parse(text: &str, name: &str) -> Result<Config, Vec<Problem>> {
+    read(text, name, Files::Closed)
+}
+
+fn read(text: &str, name: &str, files: Files) -> Result<Config, Vec<Problem>> {
     let mut report = Report::new(Source::new(text, name));
     let (document, errors) = DeTable::parse_recoverable(text);
     for error in errors {
@@ -41,11 +66,15 @@ pub fn parse(text: &str, name: &str) -> Result<Config, Vec<Problem>> {
             None => report.syntax_somewhere(error.message()),
         }
     }
-    let config = config(&mut report, document.get_ref());
-    if report.is_empty() { Ok(config) } else { Err(report.into_problems()) }
+    let config = config(&mut report, document.get_ref(), files);
+    if report.is_empty() {
+        Ok(Config { warnings: report.into_warnings(), ..config })
+    } else {
+        Err(report.into_problems())
+    }
 }
 
-/// Reads a configuration file.
+/// Reads a configuration file, and the key files that it names.
 ///
 /// # Errors
 /// As [`parse`]; one problem without a line where the file cannot be read.
@@ -54,8 +83,12 @@ pub fn load(path: impl AsRef<Path>) -> Result<Config, Vec<Problem>> {
     let name = path.display().to_string();
     let whole = |message: String| vec![Problem::whole_file(&name, message)];
     let mut bytes = Vec::new();
-    let read = File::open(path).and_then(|file| file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes));
-    match read {
+    let mut exposure = Exposure::Private;
+    let got = File::open(path).and_then(|file| {
+        exposure = Exposure::of(&file)?;
+        file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes)
+    });
+    match got {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             return Err(whole("there is no such file".to_owned()));
         }
@@ -66,7 +99,7 @@ pub fn load(path: impl AsRef<Path>) -> Result<Config, Vec<Problem>> {
         Ok(_) => {}
     }
     match std::str::from_utf8(&bytes) {
-        Ok(text) => parse(text, &name),
+        Ok(text) => read(text, &name, Files::Open(exposure)),
         Err(error) => {
             let line = 1 + bytes[..error.valid_up_to()].iter().filter(|byte| **byte == b'\n').count();
             Err(whole(format!("is not UTF-8 (line {line})")))
@@ -75,7 +108,7 @@ pub fn load(path: impl AsRef<Path>) -> Result<Config, Vec<Problem>> {
 }
 
 /// The whole document. Where something is wrong, the report says so and the result is of no use.
-fn config(report: &mut Report<'_>, document: &DeTable<'_>) -> Config {
+fn config(report: &mut Report<'_>, document: &DeTable<'_>, files: Files) -> Config {
     let top = Section::new(report, schema::TOP, document, 0..0);
     let version = version(report, &top);
     let shards = top.integer(report, "shards", 1..=MAX_SHARDS as u64);
@@ -97,9 +130,11 @@ fn config(report: &mut Report<'_>, document: &DeTable<'_>) -> Config {
     }
 
     let listeners = listeners(report, &top);
-    let routes = routes(report, &top, &limits);
+    let topics = topics::read(report, &top);
+    let routes = routes(report, &top, &Surroundings { limits: &limits, topics: &topics, files });
     let shards = shards.map(|shards| shards.value as usize);
-    Config { version, shards, io, limits: limits.limits, listeners, routes, trusted }
+    let warnings = Vec::new();
+    Config { version, shards, io, limits: limits.limits, listeners, topics, routes, trusted, warnings }
 }
 
 fn version(report: &mut Report<'_>, top: &Section<'_>) -> u32 {
@@ -148,7 +183,7 @@ fn listeners(report: &mut Report<'_>, top: &Section<'_>) -> Vec<Listener> {
     listeners.into_iter().map(|(listener, _)| listener).collect()
 }
 
-fn routes(report: &mut Report<'_>, top: &Section<'_>, limits: &ProcessLimits) -> Vec<Route> {
+fn routes(report: &mut Report<'_>, top: &Section<'_>, around: &Surroundings<'_>) -> Vec<Route> {
     let sections = top.tables(report, "route", schema::ROUTE);
     if top.lacks("route") {
         report.relation(0..0, "there is no route: add a [[route]] with `path = \"/echo\"` and `echo = {}`");
@@ -160,7 +195,7 @@ fn routes(report: &mut Report<'_>, top: &Section<'_>, limits: &ProcessLimits) ->
     let mut places = Vec::new();
     let mut routes = Vec::new();
     for section in &sections {
-        if let Some((route, place)) = route::read(report, section, limits) {
+        if let Some((route, place)) = route::read(report, section, around) {
             routes.push(route);
             places.push(place);
         }

@@ -1,4 +1,4 @@
-//! Collects what is wrong with a file in one pass.
+//! Collects what is wrong with a file, or hardly meant, in one pass.
 
 use std::ops::Range;
 
@@ -36,6 +36,7 @@ pub(crate) struct At<T> {
 pub(crate) struct Report<'t> {
     source: Source<'t>,
     problems: Vec<(Range<usize>, Class, Mistake)>,
+    warnings: Vec<(Range<usize>, String)>,
     /// Syntax errors whose place the parser does not tell.
     somewhere: Vec<String>,
 }
@@ -56,7 +57,7 @@ enum Class {
 
 impl<'t> Report<'t> {
     pub(crate) fn new(source: Source<'t>) -> Self {
-        Self { source, problems: Vec::new(), somewhere: Vec::new() }
+        Self { source, problems: Vec::new(), warnings: Vec::new(), somewhere: Vec::new() }
     }
 
     pub(crate) fn line(&self, span: &Range<usize>) -> usize {
@@ -84,6 +85,11 @@ impl<'t> Report<'t> {
         self.add(Class::Relation, span, Mistake::new(message));
     }
 
+    /// What is valid, but hardly meant; told only where nothing is wrong.
+    pub(crate) fn warn(&mut self, span: Range<usize>, message: impl Into<String>) {
+        self.warnings.push((span, message.into()));
+    }
+
     /// The value, or a problem where it stands.
     pub(crate) fn check<T>(&mut self, span: &Range<usize>, checked: Result<T, Mistake>) -> Option<T> {
         checked.map_err(|mistake| self.wrong(span.clone(), mistake)).ok()
@@ -96,7 +102,7 @@ impl<'t> Report<'t> {
     /// The problems in the order of the file. Besides syntax errors, one a line, only that is reported which cannot be
     /// their consequence. Those without a place come first.
     pub(crate) fn into_problems(self) -> Vec<Problem> {
-        let Self { source, mut problems, somewhere } = self;
+        let Self { source, mut problems, warnings: _, somewhere } = self;
         let line = |span: &Range<usize>| source.line(span.start);
         problems.sort_by_key(|(span, ..)| (span.start, span.end));
         let mut broken = Vec::new();
@@ -130,6 +136,17 @@ impl<'t> Report<'t> {
             somewhere.into_iter().map(|message| source.whole(message)).chain(placed).collect();
         problems.dedup();
         problems
+    }
+
+    /// The warnings in the order of the file.
+    pub(crate) fn into_warnings(self) -> Vec<Problem> {
+        let Self { source, mut warnings, .. } = self;
+        warnings.sort_by_key(|(span, _)| (span.start, span.end));
+        let mut reached = Place::default();
+        let warning = |(span, message): (Range<usize>, String)| {
+            source.problem(&mut reached, &span, printable(&message), None)
+        };
+        warnings.into_iter().map(warning).collect()
     }
 
     fn add(&mut self, class: Class, span: Range<usize>, mistake: Mistake) {

@@ -1,6 +1,8 @@
 //! A route: which requests it takes, and what it does with them.
 
-use crate::{HostPattern, PathPattern, Proxy, RouteLimits};
+use crate::{
+    EventsAction, HostPattern, PathPattern, PollAction, Proxy, PublishAction, RouteLimits, TopicsAction,
+};
 
 /// One `[[route]]`. Routes are tried in the order of the file; the first that matches takes the request.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -10,10 +12,11 @@ pub struct Route {
     /// Which paths.
     pub path: PathPattern,
     /// Where not empty, the route only takes requests that offer one of these. `echo` answers with the first of the
-    /// client's offers that is in the list; `proxy` passes the client's offers through.
+    /// client's offers that is in the list, `topics` likewise where it speaks no protocol of its own; `proxy` passes the
+    /// client's offers through.
     pub subprotocols: Vec<String>,
-    /// Which origins browsers may come from: `scheme://host[:port]` in lower case without a default port, or
-    /// `null`. Empty means any.
+    /// Which origins browsers may come from, with a WebSocket or, as CORS has it, with a request: `scheme://host[:port]`
+    /// in lower case without a default port, or `null`. Empty means any.
     pub origins: Vec<String>,
     /// The limits of its sessions.
     pub limits: RouteLimits,
@@ -42,10 +45,34 @@ pub enum FullAction {
 pub enum Action {
     /// Sends each message back.
     Echo(Echo),
-    /// Answers a GET with the embedded page; not a WebSocket.
-    Page,
+    /// Answers a GET with something that is embedded; not a WebSocket.
+    Page(Page),
     /// Carries the session to an upstream.
     Proxy(Proxy),
+    /// Topics for WebSockets.
+    Topics(TopicsAction),
+    /// Topics as server-sent events; not a WebSocket.
+    Events(EventsAction),
+    /// Topics by long-polling; not a WebSocket.
+    Poll(PollAction),
+    /// Publishing by POST; not a WebSocket.
+    Publish(PublishAction),
+}
+
+/// `page = { name = … }`: what is embedded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Page {
+    /// A page that lets a browser try the echo.
+    #[default]
+    Index,
+    /// A chat with rooms.
+    Chat,
+    /// A page that shows what comes over a WebSocket.
+    WebSocket,
+    /// A page that publishes.
+    Broadcast,
+    /// The client library: a script.
+    Client,
 }
 
 /// `echo = { … }`.
@@ -57,7 +84,7 @@ pub struct Echo {
     pub context_takeover: bool,
 }
 
-/// Whether an echo agrees to permessage-deflate.
+/// Whether an echo, or a route to topics, agrees to permessage-deflate.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum EchoDeflate {
     /// Where the client offers it.

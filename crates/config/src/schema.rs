@@ -2,7 +2,7 @@
 //! it is a bug that the tests meet.
 
 /// A table of the schema and its keys.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Table {
     /// As it is written in a file: `[limits]`, `[[route]]`, `proxy = {}`; empty for the top of the file.
     pub name: &'static str,
@@ -11,8 +11,10 @@ pub struct Table {
 }
 
 /// The top of the file.
-pub(crate) const TOP: Table =
-    Table { name: "", keys: &["version", "shards", "io", "trusted", "limits", "listener", "route"] };
+pub(crate) const TOP: Table = Table {
+    name: "",
+    keys: &["version", "shards", "io", "trusted", "limits", "listener", "topics", "topic", "route"],
+};
 
 pub(crate) const LIMITS: Table = Table {
     name: "[limits]",
@@ -45,9 +47,41 @@ pub(crate) const LIMITS: Table = Table {
 
 pub(crate) const LISTENER: Table = Table { name: "[[listener]]", keys: &["bind", "backlog"] };
 
+pub(crate) const TOPICS: Table =
+    Table { name: "[topics]", keys: &["memory", "max_topics", "max_subscriptions"] };
+
+pub(crate) const TOPIC: Table = Table {
+    name: "[[topic]]",
+    keys: &[
+        "name",
+        "history",
+        "history_age",
+        "history_bytes",
+        "presence",
+        "slow",
+        "keys",
+        "backlog_bytes",
+        "message_bytes",
+    ],
+};
+
 pub(crate) const ROUTE: Table = Table {
     name: "[[route]]",
-    keys: &["host", "path", "subprotocols", "origins", "limits", "full", "echo", "page", "proxy"],
+    keys: &[
+        "host",
+        "path",
+        "subprotocols",
+        "origins",
+        "limits",
+        "full",
+        "echo",
+        "page",
+        "proxy",
+        "topics",
+        "events",
+        "poll",
+        "publish",
+    ],
 };
 
 pub(crate) const ROUTE_LIMITS: Table = Table {
@@ -69,7 +103,7 @@ pub(crate) const ROUTE_LIMITS: Table = Table {
 
 pub(crate) const ECHO: Table = Table { name: "echo = {}", keys: &["deflate", "context_takeover"] };
 
-pub(crate) const PAGE: Table = Table { name: "page = {}", keys: &[] };
+pub(crate) const PAGE: Table = Table { name: "page = {}", keys: &["name"] };
 
 pub(crate) const PROXY: Table = Table {
     name: "proxy = {}",
@@ -92,8 +126,47 @@ pub(crate) const PROXY: Table = Table {
     ],
 };
 
+pub(crate) const ROUTE_TOPICS: Table = Table {
+    name: "topics = {}",
+    keys: &[
+        "subscribe",
+        "publish",
+        "presence",
+        "max_subscriptions",
+        "max_patterns",
+        "session_bytes",
+        "deflate",
+    ],
+};
+
+pub(crate) const EVENTS: Table = Table { name: "events = {}", keys: &["subscribe", "session_bytes"] };
+
+pub(crate) const POLL: Table = Table { name: "poll = {}", keys: &["subscribe", "presence", "session_bytes"] };
+
+pub(crate) const PUBLISH: Table =
+    Table { name: "publish = {}", keys: &["publish", "keys", "body_bytes", "rate"] };
+
+pub(crate) const PUBLISH_KEY: Table =
+    Table { name: "keys = [{}]", keys: &["name", "key", "key_file", "publish"] };
+
 /// Every table of a configuration file.
-pub const SCHEMA: &[Table] = &[TOP, LIMITS, LISTENER, ROUTE, ROUTE_LIMITS, ECHO, PAGE, PROXY];
+pub const SCHEMA: &[Table] = &[
+    TOP,
+    LIMITS,
+    LISTENER,
+    TOPICS,
+    TOPIC,
+    ROUTE,
+    ROUTE_LIMITS,
+    ECHO,
+    PAGE,
+    PROXY,
+    ROUTE_TOPICS,
+    EVENTS,
+    POLL,
+    PUBLISH,
+    PUBLISH_KEY,
+];
 
 /// Keys that are planned, so that whoever tries one learns more than that it is unknown.
-pub(crate) const LATER: &[&str] = &["tls", "proxy_protocol", "topics", "admin", "auth"];
+pub(crate) const LATER: &[&str] = &["tls", "proxy_protocol", "admin", "auth"];

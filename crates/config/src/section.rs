@@ -9,7 +9,7 @@ use toml::de::{DeInteger, DeTable, DeValue};
 
 use crate::{
     report::{At, Mistake, Report},
-    schema::{LATER, SCHEMA, Table},
+    schema::{LATER, SCHEMA, TOPIC, TOPICS, Table},
     units,
 };
 
@@ -52,6 +52,11 @@ impl<'d> Section<'d> {
         let misspelt =
             |name: &str| !self.schema.keys.contains(&name) && nearest(name, self.schema.keys) == Some(key);
         !self.has(key) && !self.table.keys().any(|name| misspelt(name.get_ref()))
+    }
+
+    /// Whether the key is there with an empty list.
+    pub(crate) fn lists_nothing(&self, key: &str) -> bool {
+        self.value(key).is_some_and(|value| value.value.as_array().is_some_and(|list| list.is_empty()))
     }
 
     /// Whether a key is there that is planned.
@@ -173,8 +178,12 @@ impl<'d> Section<'d> {
         if let DeValue::Table(table) = value.value {
             return Some(Section::new(report, schema, table, value.span));
         }
-        let written =
-            if schema.name.starts_with('[') { schema.name.to_owned() } else { format!("{key} = {{}}") };
+        let written = match value.value {
+            // `[[topics]]` is more like `[[topic]]`, and so are its keys.
+            DeValue::Array(_) if schema == TOPICS => TOPIC.name.to_owned(),
+            _ if schema.name.starts_with('[') => schema.name.to_owned(),
+            _ => format!("{key} = {{}}"),
+        };
         let message = format!("`{key}` must be a table, not {}", kind(value.value));
         report.wrong(value.span, Mistake::suggesting(message, written));
         None

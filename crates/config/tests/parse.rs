@@ -4,9 +4,10 @@ use std::{net::SocketAddr, path::PathBuf};
 
 use proptest::prelude::*;
 use tidegate_config::{
-    Action, Balance, Bind, Config, Deflate, Echo, EchoDeflate, FullAction, HashKey, HostPattern, IoChoice,
-    Limits, Listener, PathPattern, Proxy, Route, RouteLimits, SCHEMA, Target, Upstream, Utf8, embedded,
-    parse,
+    Action, Balance, Bind, Config, Deflate, Echo, EchoDeflate, EventsAction, FullAction, HashKey,
+    HostPattern, IoChoice, Limits, Listener, Page, PathPattern, PollAction, Proxy, PublishAction, Route,
+    RouteLimits, SCHEMA, SlowPolicy, Target, TopicPattern, TopicPatterns, TopicRule, TopicSettings, Topics,
+    TopicsAction, Upstream, Utf8, embedded, parse,
 };
 
 const EVERY_KEY: &str = include_str!("every_key.toml");
@@ -17,6 +18,14 @@ fn address(text: &str) -> SocketAddr {
 
 fn valid(text: &str) -> Config {
     parse(text, "t.toml").unwrap_or_else(|problems| panic!("{problems:#?}"))
+}
+
+fn pattern(text: &str) -> TopicPattern {
+    TopicPattern::parse(text).unwrap()
+}
+
+fn patterns(texts: &[&str]) -> TopicPatterns {
+    TopicPatterns::new(texts.iter().copied().map(pattern).collect())
 }
 
 #[test]
@@ -91,6 +100,67 @@ fn every_key_arrives() {
         action,
     };
     let echo = Action::Echo(Echo { deflate: EchoDeflate::On, context_takeover: true });
+    let rules = vec![
+        TopicRule {
+            name: pattern("scores/*/live"),
+            settings: TopicSettings {
+                history: 50,
+                history_bytes: 2 << 20,
+                history_age_ms: 600_000,
+                presence: true,
+                slow: SlowPolicy::Conflate { keys: 300 },
+                message_bytes: Some(8 << 10),
+            },
+        },
+        TopicRule {
+            name: pattern("scores/**"),
+            settings: TopicSettings {
+                slow: SlowPolicy::DropOld { backlog_bytes: 3 << 20 },
+                ..TopicSettings::default()
+            },
+        },
+        TopicRule {
+            name: pattern("chat/lobby"),
+            settings: TopicSettings {
+                history: 7,
+                history_age_ms: 60_000,
+                slow: SlowPolicy::DropNew,
+                ..TopicSettings::default()
+            },
+        },
+    ];
+    let topics = TopicsAction {
+        subscribe: patterns(&["**"]),
+        publish: patterns(&["chat/**", "votes/*"]),
+        presence: patterns(&["chat/**"]),
+        max_subscriptions: 9,
+        max_patterns: 0,
+        session_bytes: 99 << 10,
+        deflate: EchoDeflate::Off,
+    };
+    let events = EventsAction { subscribe: patterns(&["scores/**"]), session_bytes: 98 << 10 };
+    let poll = PollAction {
+        subscribe: patterns(&["scores/**", "chat/*"]),
+        presence: patterns(&["chat/*"]),
+        session_bytes: 97 << 10,
+    };
+    let mut got = valid(EVERY_KEY);
+    // Secrets are compared, and cannot be made here.
+    let Some(Action::Publish(action)) = got.routes.last_mut().map(|route| &mut route.action) else {
+        panic!("{:?}", got.routes.last());
+    };
+    let keys: Vec<_> = action.keys.drain(..).map(|key| (key.name, key.secret, key.publish)).collect();
+    let [(referee, inline, scope), (desk, file, all)] = keys.as_slice() else { panic!("{keys:?}") };
+    assert_eq!((referee.as_str(), desk.as_str()), ("referee", "desk"));
+    assert_eq!((scope, all), (&patterns(&["scores/*/live"]), &patterns(&["scores/**", "news"])));
+    assert!(inline.is(b"0123456789abcdef-referee") && !inline.is(b"0123456789abcdef-refereE"));
+    assert!(!file.is(b"") && !file.is(b"/etc/tidegate/desk.key"), "nothing was read");
+    let publish = PublishAction {
+        publish: patterns(&["scores/**", "news"]),
+        keys: Vec::new(),
+        body_bytes: 512 << 10,
+        rate: 250,
+    };
     let expected = Config {
         version: 1,
         shards: Some(3),
@@ -115,11 +185,29 @@ fn every_key_arrives() {
                 action: Action::Proxy(proxy),
             },
             plain("/echo", FullAction::DropOld, echo),
-            plain("/", FullAction::Pause, Action::Page),
+            plain("/", FullAction::Pause, Action::Page(Page::Index)),
+            plain("/chat.html", FullAction::Pause, Action::Page(Page::Chat)),
+            Route {
+                path: PathPattern::Prefix("/topics".to_owned()),
+                subprotocols: vec!["tidegate.v1".to_owned()],
+                origins: vec!["https://chat.example.com".to_owned()],
+                ..plain("", FullAction::Pause, Action::Topics(topics))
+            },
+            plain("/events", FullAction::Pause, Action::Events(events)),
+            Route {
+                limits: RouteLimits { message_timeout_ms: 7_000, ..limits.route_limits() },
+                ..plain("/poll", FullAction::Pause, Action::Poll(poll))
+            },
+            Route {
+                path: PathPattern::Prefix("/publish".to_owned()),
+                ..plain("", FullAction::Pause, Action::Publish(publish))
+            },
         ],
+        topics: Topics { memory_bytes: 64 << 20, max_topics: 20_000, max_subscriptions: 30_000, rules },
+        warnings: Vec::new(),
         trusted: ["10.0.0.0/8", "fd00::/8", "192.0.2.7/32"].map(|network| network.parse().unwrap()).to_vec(),
     };
-    assert_eq!(valid(EVERY_KEY), expected);
+    assert_eq!(got, expected);
 }
 
 #[test]
@@ -174,13 +262,44 @@ fn the_embedded_configuration_is_the_defaults() {
     let config = embedded();
     assert_eq!(config.listeners, [Listener { bind: Bind::Tcp(address("127.0.0.1:9001")), backlog: 4096 }]);
     assert_eq!((config.shards, config.io, config.limits), (None, IoChoice::Auto, Limits::default()));
-    let [page, echo] = config.routes.as_slice() else { panic!("two routes") };
-    assert_eq!((&page.path, &page.action), (&PathPattern::Exact("/".to_owned()), &Action::Page));
-    assert_eq!(
-        (&echo.path, &echo.action),
-        (&PathPattern::Exact("/echo".to_owned()), &Action::Echo(Echo::default()))
-    );
-    assert_eq!(echo.limits, RouteLimits::default());
+    assert!(config.routes.iter().all(|route| route.limits == RouteLimits::default()));
+    assert!(config.routes.iter().all(|route| route.host.is_none() && route.origins.is_empty()));
+    let all = || patterns(&["**"]);
+    let topics = TopicsAction {
+        subscribe: all(),
+        publish: all(),
+        presence: all(),
+        max_subscriptions: 128,
+        max_patterns: 16,
+        session_bytes: 256 << 10,
+        deflate: EchoDeflate::On,
+    };
+    let events = EventsAction { subscribe: all(), session_bytes: 256 << 10 };
+    let poll = PollAction { subscribe: all(), presence: all(), session_bytes: 256 << 10 };
+    let publish = PublishAction { publish: all(), keys: Vec::new(), body_bytes: 1 << 20, rate: 1000 };
+    let expected = [
+        ("/", Action::Page(Page::Index)),
+        ("/echo", Action::Echo(Echo::default())),
+        ("/topics/*", Action::Topics(topics)),
+        ("/events", Action::Events(events)),
+        ("/poll", Action::Poll(poll)),
+        ("/publish/*", Action::Publish(publish)),
+        ("/chat.html", Action::Page(Page::Chat)),
+        ("/websocket.html", Action::Page(Page::WebSocket)),
+        ("/broadcast.html", Action::Page(Page::Broadcast)),
+        ("/tidegate.js", Action::Page(Page::Client)),
+    ];
+    let routes: Vec<_> = config.routes.iter().map(|route| (route.path.to_string(), &route.action)).collect();
+    let expected: Vec<_> = expected.iter().map(|(path, action)| ((*path).to_owned(), action)).collect();
+    assert_eq!(routes, expected);
+
+    assert_eq!(config.topics, Topics { rules: config.topics.rules.clone(), ..Topics::default() });
+    let kept = |history_age_ms| TopicSettings { history: 100, history_age_ms, ..TopicSettings::default() };
+    assert_eq!(config.topics.settings("chat/lobby"), &TopicSettings { presence: true, ..kept(3_600_000) });
+    let conflating = TopicSettings { slow: SlowPolicy::Conflate { keys: 10_000 }, ..kept(3_600_000) };
+    assert_eq!(config.topics.settings("state/board/7"), &conflating);
+    assert_eq!(config.topics.settings("chat"), &kept(300_000));
+    assert!(config.warnings.is_empty());
 }
 
 /// Below the soft limit a producer goes on; then one message more may come, and what had arrived by then.
@@ -245,6 +364,82 @@ fn prefixes_end_at_a_slash() {
     assert!(all.matches("/"));
 }
 
+/// One route serves the path itself and the names below it.
+#[test]
+fn what_is_below_a_prefix_is_a_name() {
+    let prefix = PathPattern::Prefix("/topics".to_owned());
+    let all = PathPattern::Prefix(String::new());
+    for (path, by_prefix, by_all) in [
+        ("/topics", None, Some("topics")),
+        ("/topics/", None, Some("topics/")),
+        ("/topics/chat", Some("chat"), Some("topics/chat")),
+        ("/topics/chat/lobby", Some("chat/lobby"), Some("topics/chat/lobby")),
+        ("/topics/chat/", Some("chat/"), Some("topics/chat/")),
+        ("/topic", None, Some("topic")),
+        ("/topicsy/chat", None, Some("topicsy/chat")),
+        ("/", None, None),
+    ] {
+        assert_eq!((prefix.below(path), all.below(path)), (by_prefix, by_all), "{path}");
+        assert!(prefix.below(path).is_none() || prefix.matches(path));
+        assert_eq!(PathPattern::Exact(path.to_owned()).below(path), None);
+    }
+}
+
+/// The first rule that matches, or the defaults.
+#[test]
+fn a_topic_has_the_settings_of_its_first_rule() {
+    let topics = valid(EVERY_KEY).topics;
+    assert_eq!(topics.settings("scores/football/live"), &topics.rules[0].settings);
+    assert_eq!(topics.settings("scores/football"), &topics.rules[1].settings);
+    assert_eq!(topics.settings("chat/lobby"), &topics.rules[2].settings);
+    assert_eq!(topics.settings("chat"), &TopicSettings::DEFAULT);
+    assert_eq!(Topics::default().settings("chat"), &TopicSettings::default());
+}
+
+/// Every word of `slow`, and what is not said of it.
+#[test]
+fn every_policy_arrives() {
+    let slow = |own: &str| {
+        let text = format!(
+            "version = 1\nlistener = [{{ bind = '[::1]:0' }}]\n[[topic]]\nname = '**'\n{own}\n\
+             [[route]]\npath = '/'\nevents = {{ subscribe = ['*'] }}\n"
+        );
+        valid(&text).topics.rules.remove(0).settings.slow
+    };
+    assert_eq!(slow(""), SlowPolicy::Disconnect);
+    assert_eq!(slow("slow = 'disconnect'"), SlowPolicy::Disconnect);
+    assert_eq!(slow("slow = 'drop_new'"), SlowPolicy::DropNew);
+    assert_eq!(slow("slow = 'drop_old'"), SlowPolicy::DropOld { backlog_bytes: 1 << 20 });
+    assert_eq!(slow("slow = 'conflate'"), SlowPolicy::Conflate { keys: 10_000 });
+    assert_eq!(slow("slow = 'resync'"), SlowPolicy::Resync);
+    for (word, page) in [
+        ("index", Page::Index),
+        ("chat", Page::Chat),
+        ("websocket", Page::WebSocket),
+        ("broadcast", Page::Broadcast),
+        ("client", Page::Client),
+    ] {
+        let text = format!(
+            "version = 1\nlistener = [{{ bind = '[::1]:0' }}]\n[[route]]\npath = '/'\npage = {{ name = '{word}' }}"
+        );
+        assert_eq!(valid(&text).routes[0].action, Action::Page(page));
+    }
+}
+
+/// What a session may have is within what its route and the process may.
+#[test]
+fn defaults_of_topics_fit_smaller_limits() {
+    let text = "version = 1\nlistener = [{ bind = '[::1]:0' }]\n[topics]\nmax_subscriptions = 9\n\
+                [[route]]\npath = '/'\nlimits = { outbox_soft = '8KiB', outbox_hard = '9KiB' }\n\
+                topics = { subscribe = ['*'] }\n";
+    match valid(text).routes.remove(0).action {
+        Action::Topics(TopicsAction { max_subscriptions, max_patterns, session_bytes, .. }) => {
+            assert_eq!((max_subscriptions, max_patterns, session_bytes), (9, 9, 9 << 10));
+        }
+        action => panic!("{action:?}"),
+    }
+}
+
 /// A line of a file that may be nearly right.
 fn line() -> impl Strategy<Value = String> {
     let keys: Vec<&str> = SCHEMA.iter().flat_map(|table| table.keys.iter().copied()).chain(["x"]).collect();
@@ -259,6 +454,7 @@ fn line() -> impl Strategy<Value = String> {
         Just("'''\n'''".to_owned()),
         any::<i64>().prop_map(|number| number.to_string()),
         "\"[ -~äß€😀]{0,12}\"",
+        "\\[\"[a-z*/]{0,6}\"(, \"[a-z*/#?]{0,6}\"){0,3}\\]",
         "\"(unix:|ws://|https://|/|\\\\*\\\\.)[a-z0-9.:/*%@-]{0,12}\"",
     ];
     let setting =
@@ -266,9 +462,16 @@ fn line() -> impl Strategy<Value = String> {
     let headers = [
         "[limits]",
         "[[listener]]",
+        "[topics]",
+        "[[topic]]",
         "[[route]]",
         "[route.limits]",
         "[route.proxy]",
+        "[route.topics]",
+        "[route.events]",
+        "[route.poll]",
+        "[route.publish]",
+        "[[route.publish.keys]]",
         "[route]",
         "[[limits]]",
         "[",

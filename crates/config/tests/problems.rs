@@ -111,6 +111,29 @@ fn a_file_that_cannot_be_read_is_a_problem_of_the_whole() {
     assert_eq!(tidegate_config::load(folder.path().join("good.toml")).unwrap(), tidegate_config::embedded());
 }
 
+/// A mistake beside a key is shown with its line, and that goes into logs.
+#[test]
+fn no_key_is_shown() {
+    let keys = |keys: &str| {
+        let text =
+            format!("version = 1\n[[route]]\npath = '/p'\npublish = {{ publish = ['**'], keys = {keys} }}\n");
+        let problems = tidegate_config::parse(&text, "t.toml").unwrap_err();
+        let shown: Vec<String> = problems.iter().map(|problem| format!("{problem} {problem:?}")).collect();
+        assert!(shown.iter().any(|shown| shown.contains("t.toml:4:")), "{shown:#?}");
+        assert!(!shown.iter().any(|shown| shown.contains("s3cret")), "{shown:#?}");
+    };
+    for key in ["s3cret", "s3cret-s3cret-s3cret", "s3cret s3cret s3cret"] {
+        keys(&format!("[{{ name = 'a', key = '{key}', publish = ['a//b'] }}]"));
+        keys(&format!("[{{ name = 'a', kye = '{key}' }}]"));
+        keys(&format!("[{{ name = 'a', key = \"{key}\" publish = [] }}]"));
+        keys(&format!("[{{ name = 'a', key = \"{key} }}]"));
+        keys(&format!("[{{ name = 'a', key = ['{key}'] }}]"));
+        keys(&format!("['{key}']"));
+        keys(&format!("'{key}'"));
+        keys(&format!("[{{ name = 'a', key = '{key}' }}, {{ name = 'b', key = '{key}' }}]"));
+    }
+}
+
 #[test]
 fn what_talks_to_a_terminal_is_shown_in_its_place() {
     let text = "version = 1\n[limits]\ncolour = '\u{1b}[31m\u{9b}\u{202e}\u{200b}' \0\n";
@@ -158,6 +181,18 @@ fn a_long_value_is_not_repeated() {
         format!("[[route]]\npath = '/{long}?a'\norigins = ['{long}', 'ws://{long}', '{long}.test:{long}']\n"),
         format!("[[route]]\npath = '/{long}'\necho = {{}}\n[[route]]\npath = '/{long}'\npage = {{}}\n"),
         format!("[[route]]\npath = '/e'\nsubprotocols = [{words}]\necho = {{}}\n").repeat(2),
+        format!("[[topic]]\nname = '{long}'\nslow = '{long}'\n[topics]\nmemory = '{long}'\n"),
+        (0..500).map(|n| format!("[[topic]]\nname = 'x/{n}/*'\n")).collect::<String>()
+            + &(0..500).map(|n| format!("[[topic]]\nname = 'x/{n}/y'\n")).collect::<String>(),
+        format!(
+            "[[route]]\npath = '/t'\ntopics = {{ subscribe = ['{long}', {words}], deflate = '{long}' }}\n"
+        ),
+        format!(
+            "[[route]]\npath = '/p'\npublish = {{ publish = ['a'], keys = [{{ name = ' {long}', key = '{long}' }}] }}\n"
+        ),
+        format!(
+            "[[route]]\npath = '/p'\npublish = {{ publish = ['a'], keys = [{{ name = '{long}', key_file = '{long}' }}] }}\n"
+        ),
         words
             .split(", ")
             .map(|word| format!("[[route]]\npath = '/e'\nsubprotocols = [{word}]\n"))

@@ -12,7 +12,7 @@ use tidegate_config::{
 
 /// A WebSocket edge gateway on io_uring.
 ///
-/// Without arguments it runs an echo on 127.0.0.1:9001, with a page to try it from a browser.
+/// Without arguments it runs an echo and topics on 127.0.0.1:9001, with pages to try them from a browser.
 #[derive(Debug, Parser)]
 #[command(
     name = "tidegate",
@@ -51,7 +51,7 @@ pub(crate) struct RunArguments {
 /// A file, and what is put over it.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct ConfigArguments {
-    /// Configuration file [default: an echo on 127.0.0.1:9001]
+    /// Configuration file [default: an echo and topics on 127.0.0.1:9001]
     #[arg(short, long, value_name = "FILE", env = "TIDEGATE_CONFIG")]
     config: Option<PathBuf>,
     /// How to talk to the kernel [default: the file's, else auto]

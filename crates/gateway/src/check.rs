@@ -6,11 +6,12 @@ use tidegate_config::printable;
 
 use crate::{Outcome, arguments::CheckArguments, logs};
 
-/// Problems go to standard error; what is valid is said on standard output.
+/// Problems and warnings go to standard error; what is valid is said on standard output.
 pub(crate) fn check(arguments: &CheckArguments) -> Outcome {
     let file = printable(&arguments.config.display().to_string());
     match tidegate_config::load(&arguments.config) {
         Ok(config) => {
+            logs::print_warnings(&config.warnings);
             let count =
                 |number: usize, what: &str| format!("{number} {what}{}", if number == 1 { "" } else { "s" });
             let (listeners, routes) = (config.listeners.len(), config.routes.len());

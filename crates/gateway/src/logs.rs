@@ -9,7 +9,7 @@ use std::{
 };
 
 use tidegate_config::Problem;
-use tracing::{error, level_filters::LevelFilter};
+use tracing::{error, level_filters::LevelFilter, warn};
 
 use crate::{
     arguments::{LogArguments, LogFormat, LogLevel},
@@ -83,6 +83,18 @@ impl Log {
         }
     }
 
+    /// Tells what is valid in a configuration that is run, but hardly meant.
+    pub(crate) fn warnings(&self, warnings: &[Problem]) {
+        let (told, more) = told(warnings);
+        for warning in told {
+            let Problem { file, line, column, .. } = warning;
+            warn!(file, line, column, "configuration: {}", warning.headline());
+        }
+        if let Some(more) = more {
+            warn!("configuration: {more}");
+        }
+    }
+
     /// Tells that the arguments do not fit the configuration.
     pub(crate) fn usage(&self, error: &clap::Error) {
         let text = error.render();
@@ -101,6 +113,15 @@ pub(crate) fn print_missing(error: &io::Error) {
 /// Writes problems to standard error, each with its line and a caret. Who asks for them waits for the reader.
 pub(crate) fn print_problems(problems: &[Problem]) {
     write_problems(io::stderr().lock(), problems);
+}
+
+/// Writes warnings to standard error, as problems.
+pub(crate) fn print_warnings(warnings: &[Problem]) {
+    let (told, more) = told(warnings);
+    let text: String =
+        told.iter().map(ToString::to_string).chain(more).map(|line| format!("warning: {line}\n")).collect();
+    // Where standard error is gone, there is nobody to tell.
+    let _ = io::stderr().lock().write_all(text.as_bytes());
 }
 
 fn write_problems(mut stderr: impl Write, problems: &[Problem]) {

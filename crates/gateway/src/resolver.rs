@@ -73,7 +73,7 @@ impl Resolver {
                         let addresses = addresses.iter().copied().map(Address::Tcp).collect();
                         plan.set_addresses(*route, *upstream, addresses);
                     }
-                    shards.send(Mail::Resolved);
+                    shards.send(|| Mail::Resolved);
                 };
                 resolve_all(own, &stop, look_up, tell);
             };
@@ -95,7 +95,12 @@ fn names(plan: &Plan) -> Vec<Name> {
     for (route, upstream, host, port) in plan.names() {
         let interval_ms = match &plan.config().routes[route].action {
             Action::Proxy(proxy) => proxy.resolve_interval_ms,
-            Action::Echo(_) | Action::Page => unreachable!("only proxied routes have upstreams"),
+            Action::Echo(_)
+            | Action::Page(_)
+            | Action::Topics(_)
+            | Action::Events(_)
+            | Action::Poll(_)
+            | Action::Publish(_) => unreachable!("only proxied routes have upstreams"),
         };
         let interval = Duration::from_millis(interval_ms);
         let name = names.entry((host.to_owned(), port)).or_insert_with(|| Name {

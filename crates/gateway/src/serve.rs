@@ -15,7 +15,7 @@ use std::{
 };
 
 use rustix::process::Resource;
-use tidegate_config::{Action, Bind, Config, IoChoice, SESSION_TAKEOVER_BYTES};
+use tidegate_config::{Action, Bind, Config, IoChoice, Page, SESSION_TAKEOVER_BYTES};
 use tidegate_io::{Backend, Choice, Epoll, EpollOptions, Kind, ListenerId, Uring, Waker, choose};
 use tidegate_shard::{self as shard, Mail, Plan, Shard, mailbox};
 use tracing::{debug, error, info, warn};
@@ -61,6 +61,7 @@ pub(crate) fn run(arguments: &RunArguments) -> Outcome {
             return Outcome::Usage;
         }
     };
+    log.warnings(&config.warnings);
     match serve(config) {
         Ok(()) => Outcome::Clean,
         Err(fault) => {
@@ -146,10 +147,10 @@ pub(crate) struct Shards(Vec<shard::Sender<Waker>>);
 
 impl Shards {
     /// Leaves a letter with each shard. A shard that does not look at its mail for a second goes without.
-    pub(crate) fn send(&self, mail: Mail) {
+    pub(crate) fn send(&self, write: impl Fn() -> Mail) {
         for sender in &self.0 {
             let mut tries = 0;
-            while sender.send(mail).is_err() && tries < SEND_TRIES {
+            while sender.send(write()).is_err() && tries < SEND_TRIES {
                 tries += 1;
                 thread::sleep(SEND_PAUSE);
             }
@@ -211,7 +212,9 @@ fn warn_of_takeover(config: &Config, shards: usize) {
     let takeover = config.routes.iter().any(|route| match &route.action {
         Action::Echo(echo) => echo.context_takeover,
         Action::Proxy(proxy) => proxy.context_takeover,
-        Action::Page => false,
+        Action::Page(_) | Action::Topics(_) | Action::Events(_) | Action::Poll(_) | Action::Publish(_) => {
+            false
+        }
     });
     let each = config.limits.takeover_bytes / shards;
     if takeover && each < SESSION_TAKEOVER_BYTES {
@@ -237,9 +240,16 @@ struct Start<'a> {
 struct Threads {
     threads: Vec<JoinHandle<()>>,
     shards: Arc<Shards>,
-    /// The listeners' way to each thread.
-    go: Vec<Sender<Vec<OwnedFd>>>,
+    /// The way to each thread of what it waits for.
+    go: Vec<Sender<Beginning>>,
     reports: Receiver<Report>,
+}
+
+/// What a shard's thread begins with, once all of them have a backend.
+struct Beginning {
+    listeners: Vec<OwnedFd>,
+    /// The ways into all shards.
+    peers: Vec<shard::Sender<Waker>>,
 }
 
 /// What a shard's thread has to say.
@@ -303,7 +313,7 @@ impl Start<'_> {
         for index in 0..self.count {
             let id = u16::try_from(index).expect("the configuration bounds the shards");
             let core = pins.map(|pins| pins[index]);
-            let (begin, listeners) = mpsc::channel();
+            let (give, begin) = mpsc::channel();
             let thread = ShardThread {
                 id,
                 core,
@@ -311,7 +321,7 @@ impl Start<'_> {
                 surroundings: self.journal.surroundings(id),
                 // The first shards take what does not divide.
                 sessions: self.sessions / self.count + usize::from(index < self.sessions % self.count),
-                listeners,
+                begin,
             };
             let (open, reporter) = (open.clone(), reporter.clone());
             let body = move || {
@@ -320,7 +330,7 @@ impl Start<'_> {
             };
             let spawned = thread::Builder::new().name(format!("shard-{id}")).spawn(body);
             threads.push(spawned.map_err(|error| Fault::System("no thread can be started", error))?);
-            go.push(begin);
+            go.push(give);
         }
         drop(reporter);
         let mut senders = Vec::new();
@@ -364,7 +374,7 @@ struct ShardThread {
     plan: Arc<Plan>,
     surroundings: Surroundings,
     sessions: usize,
-    listeners: Receiver<Vec<OwnedFd>>,
+    begin: Receiver<Beginning>,
 }
 
 impl ShardThread {
@@ -387,8 +397,9 @@ impl ShardThread {
         };
         let (sender, mailbox) = mailbox(backend.waker());
         report(Report::Ready(id, sender));
-        let Ok(listeners) = self.listeners.recv() else { return };
-        let shard = Shard::new(id, backend, self.surroundings, self.plan, mailbox, self.sessions);
+        let Ok(Beginning { listeners, peers }) = self.begin.recv() else { return };
+        let mut shard = Shard::new(id, backend, self.surroundings, self.plan, mailbox, self.sessions);
+        shard.meet(peers);
         let result = serve_shard(shard, listeners, || report(Report::Listening));
         report(Report::Ended(id, result));
     }
@@ -412,9 +423,9 @@ impl Threads {
     /// Gives each shard its listeners, and waits until all accept.
     fn go(self, listeners: &mut Listeners, plan: &Plan) -> Result<Running, Fault> {
         let Self { threads, shards, go, reports } = self;
-        for (begin, sockets) in go.iter().zip(listeners.shards.drain(..)) {
+        for (give, listeners) in go.iter().zip(listeners.shards.drain(..)) {
             // A thread that is gone has reported why.
-            let _ = begin.send(sockets);
+            let _ = give.send(Beginning { listeners, peers: shards.0.clone() });
         }
         let mut running = Running { threads, shards, reports, ended: 0 };
         for _ in 0..running.threads.len() {
@@ -431,7 +442,7 @@ impl Threads {
                 }
             }
         }
-        let has_page = plan.config().routes.iter().any(|route| route.action == Action::Page);
+        let has_page = plan.config().routes.iter().any(|route| route.action == Action::Page(Page::Index));
         for bound in &listeners.bound {
             match bound {
                 Bind::Tcp(address) if has_page => {
@@ -487,7 +498,7 @@ impl Running {
 
     /// Ends all shards: one alone would leave its part of the connections to time out.
     fn fail<T>(self, fault: Fault) -> Result<T, Fault> {
-        self.shards.send(Mail::Stop);
+        self.shards.send(|| Mail::Stop);
         self.threads.into_iter().for_each(|thread| drop(thread.join()));
         Err(fault)
     }

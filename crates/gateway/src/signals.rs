@@ -68,12 +68,12 @@ impl Caught {
                 match Meaning::of(first.map(|first: Instant| now.duration_since(first))) {
                     Meaning::Drain => {
                         first = Some(now);
-                        shards.send(Mail::Drain(CloseCode::GOING_AWAY));
+                        shards.send(|| Mail::Drain(CloseCode::GOING_AWAY));
                         info!("asked to end: closing all sessions (1001); once more to end at once");
                     }
                     Meaning::Repeat => {}
                     Meaning::Stop => {
-                        shards.send(Mail::Stop);
+                        shards.send(|| Mail::Stop);
                         warn!("asked again to end: ending at once");
                     }
                 }

@@ -126,7 +126,7 @@ fn a_valid_configuration_is_a_plan() {
         assert_eq!(plan.names().next().is_some(), proxied);
         plans += 1;
     }
-    assert_eq!(plans, 2, "the whole file and the embedded one");
+    assert_eq!(plans, 3, "the whole file, that with topics and the embedded one");
     let every_key = include_str!("../../config/tests/every_key.toml");
     tidegate_shard::Plan::new(parse(every_key, "every_key.toml").unwrap(), 2);
 }

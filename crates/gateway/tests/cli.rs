@@ -5,7 +5,7 @@ use std::{
     fs,
     io::{BufRead, BufReader, PipeReader, PipeWriter, Read, Write, pipe},
     net::{SocketAddr, TcpListener, TcpStream},
-    os::unix::net::UnixStream,
+    os::unix::{fs::PermissionsExt, net::UnixStream},
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
     sync::mpsc::{Receiver, channel},
@@ -290,6 +290,30 @@ fn a_bad_configuration_is_not_run() {
     }
     let (code, _, stderr) = run(&["-c", path, "--log", "text"]);
     assert_eq!((code, stderr), (Some(78), format!("{headline}\n11 | head_byte = 1\n   | ^^^^^^^^^\n")));
+}
+
+/// What is hardly meant is told, and neither refused nor shown with its key.
+#[test]
+fn warnings_are_told_and_stop_nothing() {
+    let keys = "[[route]]\npath = '/publish'\n\
+                publish = { publish = ['**'], keys = [{ name = 'a', key = 's3cret-s3cret-s3cret' }] }\n";
+    let (_folder, path) = folder(&format!("{}{keys}", config("")));
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+    let path = path.to_str().unwrap();
+    let headline = format!(
+        "{path}:14:59: this file holds a key, and its mode 0644 lets others read or change it: use `key_file`, or chmod 640"
+    );
+    let (code, stdout, stderr) = run(&["check", "-c", path]);
+    assert_eq!((code, stdout), (Some(0), format!("{path} is valid: 1 listener, 3 routes\n")));
+    assert!(stderr.starts_with(&format!("warning: {headline}\n14 | publish = ")), "{stderr}");
+    assert!(!stderr.contains("s3cret") && stderr.contains("key = **********************"), "{stderr}");
+
+    let mut gateway = Gateway::start(command(&["-c", path]));
+    let warning = gateway.wait_for("configuration: ");
+    assert_eq!(warning["message"], format!("configuration: {headline}"));
+    assert_eq!((&warning["level"], &warning["line"]), (&"WARN".into(), &14.into()));
+    gateway.signal(Signal::TERM);
+    assert_eq!(gateway.end().0, Some(0));
 }
 
 /// A standard error that takes nothing, and that nobody reads: a pipe that is full.

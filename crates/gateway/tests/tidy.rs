@@ -16,7 +16,7 @@ const ARROWS: [(&str, &[&str]); 9] = [
     ("io", &[]),
     ("tls", &[]),
     ("wire", &["simd"]),
-    ("hub", &["config"]),
+    ("hub", &["config", "registry"]),
     ("shard", &["config", "hub", "io", "registry", "simd", "wire"]),
     ("gateway", &["config", "hub", "io", "shard", "wire"]),
 ];

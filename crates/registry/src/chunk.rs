@@ -2,7 +2,7 @@
 
 use std::{fmt, ops::Deref, sync::Arc};
 
-use crate::Total;
+use crate::{Charge, Total};
 
 /// Wire bytes of one message.
 #[derive(Debug)]
@@ -14,7 +14,7 @@ pub enum Chunk {
         /// Where the wire bytes begin in it.
         start: usize,
     },
-    /// Bytes that many outboxes send. Only tests make them as yet: see [`Frame`].
+    /// Bytes that many outboxes send.
     Shared(Frame),
     /// Bytes that are always there.
     Static(&'static [u8]),
@@ -34,24 +34,21 @@ impl Chunk {
 
 /// Encoded bytes shared by many outboxes, on any shard. Cloning makes another reference.
 ///
-/// For topics, which do not exist yet: until they do only tests make one, and prove the order, the count and the release
-/// that topics rely on.
-///
 /// Its bytes count in the [`Total`] once, from its making until the last reference is gone.
 #[derive(Clone)]
 pub struct Frame(Arc<Counted>);
 
 struct Counted {
     bytes: Vec<u8>,
-    total: Total,
+    _charge: Charge,
 }
 
 impl Frame {
     /// Makes the wire bytes shareable, without a copy.
     #[must_use]
     pub fn new(bytes: Vec<u8>, total: &Total) -> Self {
-        total.add(bytes.capacity());
-        Self(Arc::new(Counted { bytes, total: total.clone() }))
+        let charge = Charge::new(total, bytes.capacity());
+        Self(Arc::new(Counted { bytes, _charge: charge }))
     }
 }
 
@@ -60,12 +57,6 @@ impl Deref for Frame {
 
     fn deref(&self) -> &[u8] {
         &self.0.bytes
-    }
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.total.subtract(self.bytes.capacity());
     }
 }
 

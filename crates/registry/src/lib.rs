@@ -53,7 +53,7 @@ pub use key::Key;
 pub use outbox::{
     Admission, CHUNK_COST, Control, End, FullPolicy, MAX_PIECES, Outbox, OutboxLimits, Streams,
 };
-pub use retained::{Retained, Total};
+pub use retained::{Charge, Retained, Total};
 pub use slots::{Full, Registry};
 pub use timer::{Batch, Timer, Verdict, jitter};
 pub use wheel::{BATCH, TICK_MS, Wheel};

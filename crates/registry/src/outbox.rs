@@ -137,8 +137,7 @@ pub struct Outbox {
 enum Held {
     #[default]
     Nothing,
-    /// One shared frame, as every subscriber of a topic has it between the push and the flush: no heap.
-    /// Only tests get here until there are topics.
+    /// One shared frame, as a subscriber has it that is a little slow: no heap.
     One { frame: Frame, sent: u32, droppable: bool },
     /// Never empty.
     Many(Box<Queue>),
@@ -301,6 +300,24 @@ impl Outbox {
         self.queue().push_front(Piece { bytes: Bytes::Owned(rest), at: 0, kind: Kind::Stream(end) });
         retained.change(before, self.retained_bytes());
         self.pauses_above_soft(limits, policy)
+    }
+
+    /// Takes what the kernel left of a shared frame that went past the outbox: all but its first `sent` bytes, by reference.
+    /// Never refused, and dropped only where nothing of it was sent. The caller bounds how many there are.
+    pub fn push_rest(&mut self, frame: Frame, sent: usize, retained: &mut Retained) {
+        debug_assert!(sent < frame.len(), "a frame that was sent whole has no rest");
+        debug_assert!(sent == 0 || self.is_empty(), "what was begun is the first");
+        let before = self.retained_bytes();
+        match (&self.held, u32::try_from(sent)) {
+            (Held::Nothing, Ok(sent)) if u32::try_from(frame.len()).is_ok() => {
+                self.held = Held::One { frame, sent, droppable: false };
+            }
+            _ => {
+                let kind = Kind::Message { begun: sent > 0, droppable: false };
+                self.queue().push_back(Piece { bytes: Bytes::Shared(frame), at: sent, kind });
+            }
+        }
+        retained.change(before, self.retained_bytes());
     }
 
     /// Takes a control frame's wire bytes, whatever the limits. A ping or pong takes the place of one of its kind

@@ -19,12 +19,36 @@ impl Total {
         self.0.load(Relaxed)
     }
 
-    pub(crate) fn add(&self, bytes: usize) {
+    /// So many more. Whoever adds subtracts them later; see [`Charge`].
+    pub fn add(&self, bytes: usize) {
         self.0.fetch_add(bytes, Relaxed);
     }
 
-    pub(crate) fn subtract(&self, bytes: usize) {
+    /// So many of those that were added are gone.
+    pub fn subtract(&self, bytes: usize) {
         self.0.fetch_sub(bytes, Relaxed);
+    }
+}
+
+/// Bytes that count in a [`Total`] as long as this is there.
+#[derive(Debug)]
+pub struct Charge {
+    total: Total,
+    bytes: usize,
+}
+
+impl Charge {
+    /// So many, from now on.
+    #[must_use]
+    pub fn new(total: &Total, bytes: usize) -> Self {
+        total.add(bytes);
+        Self { total: total.clone(), bytes }
+    }
+}
+
+impl Drop for Charge {
+    fn drop(&mut self) {
+        self.total.subtract(self.bytes);
     }
 }
 

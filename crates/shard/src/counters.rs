@@ -17,6 +17,10 @@ pub struct Counters {
     pub pages: u64,
     /// Messages answered here.
     pub messages: u64,
+    /// Messages of topics given to subscribers.
+    pub delivered: u64,
+    /// Times that a subscriber of a topic was behind by more than may wait for it.
+    pub fell_behind: u64,
     /// Pieces or messages carried between the legs of pairs.
     pub relayed: u64,
     /// Bytes received, of all kinds.

@@ -26,12 +26,26 @@ use crate::{
 pub(crate) const DEFLATE_FROM: usize = 64;
 
 /// What ended the reading of a buffer.
-enum Stop {
+pub(crate) enum Stop {
+    /// There is nothing more in it.
     Used,
+    /// The turn is full.
     Full,
+    /// A Close came.
     Close(tidegate_wire::close::CloseFrame),
+    /// A rule was broken.
     Violation(tidegate_wire::message::Violation),
+    /// Too many control frames came.
     Flood,
+}
+
+/// What is to be known of a buffer's messages when it was read.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Reading {
+    /// A message was incomplete when it came.
+    pub(crate) was_partial: bool,
+    /// One became complete.
+    pub(crate) completed: bool,
 }
 
 impl<B: Backend, E: Environment> Shard<B, E> {
@@ -43,13 +57,12 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         let route = plan.route(session.route);
         let closing = session.marks.close_sent;
         let State::Open(open) = &mut session.state else { return bytes.len() };
-        let was_partial = open.decoder.is_partial();
+        let mut reading = Reading { was_partial: open.decoder.is_partial(), completed: false };
         let messages =
             Content::Messages { linked: open.compression.as_ref().is_some_and(Compression::looks_back) };
         let mut cursor = Cursor { read: 0, write: 0, compact: true };
         // The answers since the last span lie in bytes[start..cursor.write].
         let mut start = 0;
-        let mut completed = false;
         let stop = loop {
             let mut context = DecodeContext {
                 limits: &route.messages,
@@ -70,7 +83,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                 Event::Message { .. } if closing => {} // RFC 6455 §5.5.1: nothing follows the Close that was sent.
                 Event::Message { kind, payload, .. } => {
                     counters.messages += 1;
-                    completed = true;
+                    reading.completed = true;
                     session.spoke = session.seen;
                     let opcode = Opcode::from(kind);
                     let deflate = open.compression.as_mut().filter(|_| payload.len() >= DEFLATE_FROM);
@@ -140,13 +153,29 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         flush(spans, key, messages, place, &mut start, cursor.write);
         // Any byte shows that the peer is alive: the ping's pong is as good as there.
         session.marks.pinged = false;
-        let partial = open.decoder.is_partial();
+        self.finish_reading(key, stop, reading, cursor.read, bytes.len())
+    }
+
+    /// A buffer of `len` bytes was read up to `read`; gives how many of them are used.
+    pub(crate) fn finish_reading(
+        &mut self,
+        key: Key,
+        stop: Stop,
+        reading: Reading,
+        read: usize,
+        len: usize,
+    ) -> usize {
         match stop {
-            Stop::Full => return cursor.read,
+            Stop::Full => return read,
             Stop::Used => {
-                if partial && (completed || !was_partial) {
-                    session.since = Stamp::at(*now_ms);
-                    let deadline = *now_ms + route.limits.message_timeout_ms;
+                let now_ms = self.now_ms;
+                if let Some(session) = self.registry.get_mut(key)
+                    && let State::Open(open) = &session.state
+                    && open.decoder.is_partial()
+                    && (reading.completed || !reading.was_partial)
+                {
+                    session.since = Stamp::at(now_ms);
+                    let deadline = now_ms + self.plan.route(session.route).limits.message_timeout_ms;
                     self.ensure_deadline(key, deadline);
                 }
             }
@@ -156,7 +185,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                 self.violated(key, CloseCode::POLICY_VIOLATION, "too many control frames in a short time");
             }
         }
-        bytes.len()
+        len
     }
 }
 

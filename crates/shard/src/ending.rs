@@ -18,6 +18,7 @@ use crate::{
     planted::{self, Bug},
     session::{Reading, State},
     shard::Shard,
+    topics::Stage,
 };
 
 impl<B: Backend, E: Environment> Shard<B, E> {
@@ -80,6 +81,9 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         match std::mem::replace(&mut session.state, state) {
             State::Open(mut open) => {
                 self.counters.ended += 1;
+                if let Some(topics) = &mut self.topics {
+                    topics.leave(key);
+                }
                 open.decoder.abandon(&mut self.codecs);
                 if let Some(compression) = open.compression {
                     compression.release(&mut self.codecs);
@@ -99,6 +103,12 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                 }
             }
             State::Dialing(dialing) => self.upstreams.ended(session.route, dialing.upstream),
+            State::Exchange(exchange) => {
+                self.counters.ended += u64::from(matches!(exchange.stage, Stage::Streaming(_)));
+                if let Some(topics) = &mut self.topics {
+                    topics.leave(key);
+                }
+            }
             State::Head(_) | State::Waiting(_) | State::Lingering { .. } | State::Dead => {}
         }
     }
@@ -143,6 +153,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                 self.linger(key);
             }
             State::Paired(_) => self.leg_vanished(key, 0),
+            State::Exchange(_) => self.exchange_ended(key),
             State::Lingering { .. } => {
                 if session.marks.fin_sent {
                     self.abort(key, false);
@@ -163,7 +174,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                 self.abort(key, true);
             }
             State::Paired(_) => self.leg_vanished(key, errno),
-            State::Head(_) | State::Lingering { .. } => self.abort(key, true),
+            State::Head(_) | State::Exchange(_) | State::Lingering { .. } => self.abort(key, true),
             State::Dead => {}
         }
     }
@@ -231,6 +242,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                 }
             }
             State::Paired(_) => self.drain_leg(key, code),
+            State::Exchange(_) => self.drain_exchange(key),
             // Until now a reader that takes a byte now and then could have as long as it liked.
             State::Lingering { .. } => self.limit_linger(key),
             State::Dialing(_) | State::Dead => {}

@@ -14,6 +14,13 @@ pub trait Environment {
         mask
     }
 
+    /// 64 random bits.
+    fn draw_seed(&mut self) -> u64 {
+        let mut bits = [0; 8];
+        self.random(&mut bits);
+        u64::from_le_bytes(bits)
+    }
+
     /// The system's clock in seconds since 1970, for the `Date` of answers. Nothing is timed by it.
     fn unix_seconds(&self) -> u64;
 

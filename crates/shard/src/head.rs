@@ -1,6 +1,7 @@
 //! From a request to what answers it: a page, a refusal, a session here, or a session with an upstream.
 
-use tidegate_config::{Action, Echo};
+use tidegate_config::{Action, Page};
+use tidegate_hub::protocol::SUBPROTOCOL;
 use tidegate_io::Backend;
 use tidegate_registry::Key;
 use tidegate_wire::{
@@ -17,6 +18,7 @@ use crate::{
     environment::Environment,
     log::{Level, What},
     output::Content,
+    pages,
     session::{Head, Open, State},
     shard::Shard,
     stamp::Stamp,
@@ -27,7 +29,7 @@ const NOT_FOUND: Refusal =
     Refusal { status: 404, reason: "no route for this host and path", close: true, fields: &[] };
 
 /// RFC 6455 §10.2.
-const FOREIGN_ORIGIN: Refusal =
+pub(crate) const FOREIGN_ORIGIN: Refusal =
     Refusal { status: 403, reason: "this origin may not open sessions here", close: true, fields: &[] };
 
 /// A page's request has no use for a body.
@@ -95,12 +97,37 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         let (id, route) =
             plan.routes().lookup(request.host, request.target.path, protocols).ok_or(NOT_FOUND)?;
         match &route.action {
-            Action::Page => self.answer_page(key, request),
+            Action::Page(page) => self.answer_page(key, request, *page),
             Action::Echo(echo) => {
                 let upgrade = self.upgrade(key, id, request)?;
                 self.set_route(key, id);
-                self.open(key, &upgrade, echo);
+                self.open(key, &upgrade, echo.context_takeover);
                 Ok(())
+            }
+            Action::Topics(topics) => {
+                let below = route.path.below(request.target.path);
+                if let Some(below) = below.filter(|_| !request.is_upgrade()) {
+                    self.set_route(key, id);
+                    return self.ask_state(key, id, request, topics, below);
+                }
+                let upgrade = self.upgrade(key, id, request)?;
+                let way = self.topics_way(topics, below)?;
+                self.set_route(key, id);
+                self.open(key, &upgrade, false);
+                self.enter_topics(key, topics, way);
+                Ok(())
+            }
+            Action::Events(events) => {
+                self.set_route(key, id);
+                self.begin_events(key, id, request, events)
+            }
+            Action::Poll(poll) => {
+                self.set_route(key, id);
+                self.begin_poll(key, id, request, poll)
+            }
+            Action::Publish(publish) => {
+                self.set_route(key, id);
+                self.begin_publish(key, id, request, publish, route.path.below(request.target.path))
             }
             Action::Proxy(_) => {
                 let upgrade = self.upgrade(key, id, request)?;
@@ -124,28 +151,38 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         request: &Request<'b>,
     ) -> Result<Upgrade<'b>, Refusal> {
         let upgrade = handshake::upgrade(request)?;
-        let origins = &self.plan.route(id).origins;
-        let peer = self.registry.get(key).and_then(|session| session.peer.address());
-        let trusted = peer.is_some_and(|peer| self.plan.trusts(peer.ip()));
-        if !handshake::origin_allowed(origins, upgrade.origin, request.host, trusted && came_by_tls(request))
-        {
+        if !self.allows_origin(key, id, request, upgrade.origin) {
             return Err(FOREIGN_ORIGIN);
         }
         Ok(upgrade)
     }
 
-    fn answer_page(&mut self, key: Key, request: &Request<'_>) -> Result<(), Refusal> {
+    /// Whether pages of this origin may come here.
+    pub(crate) fn allows_origin(
+        &self,
+        key: Key,
+        id: tidegate_hub::RouteId,
+        request: &Request<'_>,
+        origin: Option<&str>,
+    ) -> bool {
+        let origins = &self.plan.route(id).origins;
+        let peer = self.registry.get(key).and_then(|session| session.peer.address());
+        let trusted = peer.is_some_and(|peer| self.plan.trusts(peer.ip()));
+        handshake::origin_allowed(origins, origin, request.host, trusted && came_by_tls(request))
+    }
+
+    fn answer_page(&mut self, key: Key, request: &Request<'_>, page: Page) -> Result<(), Refusal> {
         request.check_page_method()?;
         if request.content_length()?.is_some_and(|length| length > 0) {
             return Err(PAGE_BODY);
         }
         let head_only = request.is_head();
         let keep_alive = request.keep_alive() && self.draining.is_none();
-        let page = include_bytes!("../assets/index.html");
+        let (content_type, page) = pages::content(page);
         let date = http::http_date(self.environment.unix_seconds());
         let response = http::page_response(
             200,
-            "text/html; charset=utf-8",
+            content_type,
             page,
             head_only,
             keep_alive,
@@ -167,16 +204,20 @@ impl<B: Backend, E: Environment> Shard<B, E> {
     }
 
     /// Opens a session that is answered here.
-    fn open(&mut self, key: Key, upgrade: &Upgrade<'_>, echo: &Echo) {
+    fn open(&mut self, key: Key, upgrade: &Upgrade<'_>, takeover: bool) {
         let plan = std::sync::Arc::clone(&self.plan);
         let Some(session) = self.registry.get(key) else { return };
         let route = plan.route(session.route);
-        let protocol =
-            upgrade.protocols.iter().copied().find(|p| route.subprotocols.iter().any(|own| own == p));
+        let own = |offered: &&str| route.subprotocols.iter().any(|own| own == offered);
+        let protocol = upgrade.protocols.iter().copied().find(own).or_else(|| {
+            // Who offers the topics' own protocol hears that it is spoken.
+            let spoken = route.topics.is_some() && route.subprotocols.is_empty();
+            upgrade.protocols.iter().copied().find(|offered| spoken && *offered == SUBPROTOCOL)
+        });
         let agreed = match &route.deflate {
             Some(policy) => {
                 let mut policy = *policy;
-                policy.context_takeover = echo.context_takeover && self.codecs.takeover_available();
+                policy.context_takeover = takeover && self.codecs.takeover_available();
                 negotiate(&upgrade.offers, &policy)
             }
             None => None,

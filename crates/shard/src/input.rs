@@ -148,11 +148,15 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             let Some(session) = self.registry.get_mut(key) else { return len };
             let was_head = matches!(session.state, State::Head(_));
             let used = match &mut session.state {
+                State::Open(_) if self.plan.route(session.route).topics.is_some() => {
+                    self.read_topic_messages(key, bytes, place)
+                }
                 State::Open(_) => self.read_messages(key, bytes, place),
                 State::Paired(_) => self.relay(key, bytes, place),
                 State::Head(_) => self.read_head(key, bytes),
                 State::Waiting(_) => self.hold_early(key, bytes),
                 State::Dialing(_) => self.read_answer(key, bytes),
+                State::Exchange(_) => self.read_exchange(key, bytes),
                 State::Lingering { .. } => self.discard(key, bytes.len()),
                 State::Dead => return len,
             };

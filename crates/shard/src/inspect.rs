@@ -72,6 +72,8 @@ pub struct Legs {
     pub lingering: u32,
     /// Shut down: only final events are awaited.
     pub ending: u32,
+    /// Requests of HTTP under way.
+    pub exchanges: u32,
     /// Upstream legs that connect or await the answer.
     pub dialing: u32,
 }
@@ -111,6 +113,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                     };
                     (if closing { &mut seen.legs.closing } else { &mut seen.legs.open }, partial)
                 }
+                State::Exchange(exchange) => (&mut seen.legs.exchanges, exchange.held_bytes()),
                 State::Lingering { .. } => (&mut seen.legs.lingering, 0),
                 State::Dead => (&mut seen.legs.ending, 0),
             };

@@ -26,6 +26,7 @@ mod kept;
 pub mod log;
 mod mailbox;
 mod output;
+mod pages;
 mod plan;
 pub mod planted;
 mod proxy;
@@ -33,6 +34,7 @@ mod session;
 mod shard;
 mod stamp;
 mod timers;
+mod topics;
 mod transport;
 mod turn;
 

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use crossbeam_queue::ArrayQueue;
+use tidegate_hub::Letter;
 use tidegate_io::Wake;
 use tidegate_wire::close::CloseCode;
 
 /// A letter to a shard.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub enum Mail {
     /// Accept no more, send every session a Close with this code, and end when all are gone or at the
     /// sessions' close deadlines.
@@ -16,6 +17,13 @@ pub enum Mail {
     Stop,
     /// Upstream names were resolved: sessions that wait for them go on.
     Resolved,
+    /// What the topics of another shard have to say to those of this one, in order.
+    Topics {
+        /// The other shard.
+        from: u16,
+        /// A turn's worth.
+        letters: Vec<Letter>,
+    },
 }
 
 /// How many letters may wait.
@@ -35,7 +43,7 @@ pub struct Sender<W> {
 }
 
 /// A letter came back: its shard's queue is full.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct Undelivered(pub Mail);
 
 /// Both ends of a new mailbox; `waker` belongs to the shard's backend.

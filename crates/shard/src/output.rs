@@ -263,9 +263,40 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         let route = self.plan.route(session.route);
         session.stalled = Stamp::at(now_ms);
         let end = self.turn.dirty[place].end;
-        let pieces = self.turn.chain(place).map(|source| self.turn.bytes(source));
-        let pauses =
-            session.outbox.push_remainder(pieces, sent, end, &route.outbox, route.full, &mut self.retained);
+        // Those of topics have frames of their own, which all that are slow share. What stands before the first is copied, and
+        // nothing else stands behind it but what is said in between.
+        let topics = self.turn.chain(place).position(|source| matches!(source, Source::Topic { .. }));
+        let (copied, until) = match topics {
+            Some(first) => (first, End::Boundary),
+            None => (usize::MAX, end),
+        };
+        let pieces = self.turn.chain(place).take(copied).map(|source| self.turn.bytes(source));
+        let len: usize = pieces.map(<[u8]>::len).sum();
+        let pieces = self.turn.chain(place).take(copied).map(|source| self.turn.bytes(source));
+        let (outbox, retained) = (&mut session.outbox, &mut self.retained);
+        let mut pauses =
+            outbox.push_remainder(pieces, sent.min(len), until, &route.outbox, route.full, retained);
+        let mut skip = sent.saturating_sub(len);
+        for source in self.turn.chain(place).skip(copied) {
+            let bytes = self.turn.bytes(source);
+            if skip >= bytes.len() {
+                skip -= bytes.len();
+            } else if let Source::Topic { lane, start, end } = source {
+                for (publication, bytes) in self.turn.arenas.of(lane).frames(start..end) {
+                    let sent = skip.min(bytes.len());
+                    skip -= sent;
+                    let frame = publication.frame(lane.class, |_| Some(bytes.to_vec()));
+                    if let Some(frame) = frame.filter(|frame| sent < frame.len()) {
+                        outbox.push_rest(frame.clone(), sent, retained);
+                    }
+                }
+            } else {
+                let bytes = &bytes[std::mem::take(&mut skip)..];
+                let admission =
+                    outbox.append_always(bytes, End::Boundary, &route.outbox, route.full, retained);
+                pauses |= admission == Admission::QueuedPause;
+            }
+        }
         self.ensure_deadline(key, now_ms + self.plan.limits().write_timeout_ms);
         if pauses {
             self.pause_producer(key);
@@ -286,6 +317,9 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                 self.finishing.push(key);
             }
             self.count_anew(key);
+            if let Some(topics) = &mut self.topics {
+                topics.has_emptied(key);
+            }
         }
         if resumes && !planted::is(Bug::ForgetResume) {
             self.resume_producer(key);

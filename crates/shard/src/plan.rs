@@ -7,9 +7,10 @@ use std::{
 
 use arc_swap::ArcSwap;
 use tidegate_config::{
-    Action, Config, Deflate, EchoDeflate, FullAction, Limits, Proxy, RouteLimits, Target, Utf8,
+    Action, Config, Deflate, EchoDeflate, FullAction, Limits, Proxy, PublishAction, RouteLimits, SlowPolicy,
+    Target, TopicsAction, Utf8,
 };
-use tidegate_hub::{RouteId, Routes};
+use tidegate_hub::{Filter, Hub, RouteId, Routes, Rule, Slow, TopicRules, TopicSettings};
 use tidegate_io::Address;
 use tidegate_registry::{FullPolicy, OutboxLimits, Retained, Total};
 use tidegate_wire::{
@@ -35,6 +36,8 @@ pub struct Plan {
     routes: Routes,
     plans: Vec<RoutePlan>,
     head: HeadLimits,
+    /// Where a route has topics.
+    topics: Option<Arc<TopicRules>>,
     total: Total,
     shards: usize,
 }
@@ -52,6 +55,12 @@ pub(crate) struct RoutePlan {
     pub(crate) deflate: Option<DeflatePolicy>,
     pub(crate) utf8: bool,
     pub(crate) proxy: Option<ProxyPlan>,
+    /// Where its sessions speak of topics.
+    pub(crate) topics: Option<TopicsAction>,
+    /// Where it publishes.
+    pub(crate) publish: Option<PublishAction>,
+    /// What may wait for a subscriber before it counts as slow.
+    pub(crate) session_bytes: usize,
 }
 
 /// A proxied route's upstreams.
@@ -94,7 +103,9 @@ impl Plan {
         };
         let routes = Routes::new(&config);
         let plans = config.routes.iter().map(RoutePlan::new).collect();
-        Arc::new(Plan { routes, plans, head, total: Total::default(), shards: shards.max(1), config })
+        let topics =
+            config.routes.iter().any(|route| has_topics(&route.action)).then(|| topic_rules(&config.topics));
+        Arc::new(Plan { routes, plans, head, topics, total: Total::default(), shards: shards.max(1), config })
     }
 
     /// The configuration that it was made of.
@@ -159,6 +170,13 @@ impl Plan {
         Retained::new(&self.total)
     }
 
+    /// A shard's part of the topics, where routes have any. `seed`: random bits.
+    pub(crate) fn hub(&self, shard: u16, seed: impl FnOnce() -> u64) -> Option<Hub> {
+        let rules = Arc::clone(self.topics.as_ref()?);
+        let shards = u16::try_from(self.shards).expect("the configuration bounds the shards");
+        Some(Hub::new(shard, shards, rules, seed(), &self.total))
+    }
+
     pub(crate) fn codec_limits(&self) -> CodecLimits {
         let limits = &self.config.limits;
         CodecLimits {
@@ -176,11 +194,17 @@ impl RoutePlan {
         let (deflate, takeover) = match &route.action {
             Action::Echo(echo) => (echo.deflate == EchoDeflate::On, echo.context_takeover),
             Action::Proxy(proxy) => (proxy.deflate == Deflate::Edge, proxy.context_takeover),
-            Action::Page => (false, false),
+            Action::Topics(topics) => (topics.deflate == EchoDeflate::On, false),
+            Action::Page(_) | Action::Events(_) | Action::Poll(_) | Action::Publish(_) => (false, false),
         };
         let proxy = match &route.action {
             Action::Proxy(proxy) => Some(ProxyPlan::new(proxy)),
-            Action::Echo(_) | Action::Page => None,
+            Action::Echo(_)
+            | Action::Page(_)
+            | Action::Topics(_)
+            | Action::Events(_)
+            | Action::Poll(_)
+            | Action::Publish(_) => None,
         };
         let origins = route.origins.iter().map(|origin| OriginRule::parse(origin).expect("validated"));
         RoutePlan {
@@ -209,8 +233,66 @@ impl RoutePlan {
                 .then(|| DeflatePolicy { context_takeover: takeover, ..DeflatePolicy::default() }),
             utf8: !matches!(&route.action, Action::Proxy(proxy) if proxy.utf8 == Utf8::Upstream),
             proxy,
+            topics: match &route.action {
+                Action::Topics(topics) => Some(topics.clone()),
+                _ => None,
+            },
+            publish: match &route.action {
+                Action::Publish(publish) => Some(publish.clone()),
+                _ => None,
+            },
+            session_bytes: match &route.action {
+                Action::Topics(topics) => topics.session_bytes,
+                Action::Events(events) => events.session_bytes,
+                Action::Poll(poll) => poll.session_bytes,
+                Action::Echo(_) | Action::Page(_) | Action::Proxy(_) | Action::Publish(_) => 0,
+            },
             limits,
         }
+    }
+}
+
+fn has_topics(action: &Action) -> bool {
+    match action {
+        Action::Topics(_) | Action::Events(_) | Action::Poll(_) | Action::Publish(_) => true,
+        Action::Echo(_) | Action::Page(_) | Action::Proxy(_) => false,
+    }
+}
+
+/// The configuration's rules as the hubs take them, shared by all of these.
+fn topic_rules(topics: &tidegate_config::Topics) -> Arc<TopicRules> {
+    let rules = topics.rules.iter().map(|rule| Rule {
+        filter: Filter::parse(rule.name.as_str()).expect("validated"),
+        settings: topic_settings(&rule.settings),
+    });
+    let limits = tidegate_hub::Limits {
+        memory_bytes: topics.memory_bytes,
+        topics: topics.max_topics as usize,
+        subscriptions: topics.max_subscriptions as usize,
+        ..tidegate_hub::Limits::default()
+    };
+    TopicRules::new(rules.collect(), topic_settings(&tidegate_config::TopicSettings::default()), limits)
+        .into()
+}
+
+fn topic_settings(settings: &tidegate_config::TopicSettings) -> TopicSettings {
+    let defaults = TopicSettings::default();
+    let (slow, keys, backlog_bytes) = match settings.slow {
+        SlowPolicy::Disconnect => (Slow::Disconnect, None, None),
+        SlowPolicy::DropNew => (Slow::DropNew, None, None),
+        SlowPolicy::DropOld { backlog_bytes } => (Slow::DropOld, None, Some(backlog_bytes)),
+        SlowPolicy::Conflate { keys } => (Slow::Conflate, Some(keys), None),
+        SlowPolicy::Resync => (Slow::Resync, None, None),
+    };
+    TopicSettings {
+        history: settings.history,
+        history_bytes: settings.history_bytes,
+        history_age_ms: settings.history_age_ms,
+        presence: settings.presence,
+        slow,
+        keys: keys.unwrap_or(defaults.keys),
+        backlog_bytes: backlog_bytes.unwrap_or(defaults.backlog_bytes),
+        message_bytes: settings.message_bytes.unwrap_or(usize::MAX),
     }
 }
 

@@ -1,7 +1,8 @@
 //! One accepted connection or one leg to an upstream: a socket, its outbox and the state of its protocol.
 //!
 //! ```text
-//! client:    Head ──► Open(echo) ─────────────┐
+//! client:    Head ──► Open ───────────────────┐
+//!              ├─◄► Exchange ─────────────────┤
 //!              │  └─► Waiting ──► Paired ─────┤──► Lingering ──► Dead ──► (slot freed)
 //!              └──────────────────────────────┘
 //! upstream:  Dialing ──► Paired ──► Lingering ──► Dead
@@ -17,7 +18,7 @@ use tidegate_wire::{
     relay::Inspector,
 };
 
-use crate::{proxy::Dialing, proxy::Waiting, stamp::Stamp, transport::Transport};
+use crate::{proxy::Dialing, proxy::Waiting, stamp::Stamp, topics::Exchange, transport::Transport};
 
 /// What the kernel still holds of a session, and what this side wants of it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -128,6 +129,8 @@ pub(crate) enum State {
     Open(Open),
     /// One side of a proxied pair.
     Paired(Paired),
+    /// A request of HTTP is under way that topics answer.
+    Exchange(Box<Exchange>),
     /// The last bytes are on their way or sent: what comes is discarded until the peer ends or the deadline.
     Lingering {
         /// Bytes discarded so far.

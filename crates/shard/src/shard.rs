@@ -14,13 +14,14 @@ use crate::{
     environment::Environment,
     kept::Backlog,
     log::{Entry, Level, What},
-    mailbox::{Mail, Mailbox},
+    mailbox::{Mail, Mailbox, Sender},
     output::Span,
     plan::Plan,
     planted::{self, Bug},
     proxy::Upstreams,
     session::{Peer, Session, State},
     stamp::Stamp,
+    topics::Topics,
     turn::{Outgoing, Turn},
 };
 
@@ -98,6 +99,10 @@ pub struct Shard<B: Backend, E: Environment> {
     pub(crate) backlog: Backlog,
     remainders: Vec<Remainder>,
     pub(crate) batch: Batch,
+    /// Where routes have topics.
+    pub(crate) topics: Option<Box<Topics>>,
+    /// The other shards, by number.
+    pub(crate) peers: Vec<Sender<B::Waker>>,
     /// The turn before has left its deadlines to this one.
     skipped: bool,
     full_logged_ms: u64,
@@ -117,6 +122,8 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         let legs = if plan.has_proxy() { 2 } else { 1 };
         let slots =
             u32::try_from(max_sessions * legs + SPARE_SLOTS).expect("the configuration bounds max_sessions");
+        let mut environment = environment;
+        let topics = plan.hub(id, || environment.draw_seed()).map(|hub| Box::new(Topics::new(hub, slots)));
         Shard {
             id,
             registry: Registry::with_capacity(slots),
@@ -146,6 +153,8 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             backlog: Backlog::default(),
             remainders: Vec::new(),
             batch: Batch::new(),
+            topics,
+            peers: Vec::new(),
             skipped: false,
             full_logged_ms: 0,
             backend,
@@ -260,24 +269,28 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             return Some(0);
         }
         let accept = self.listening.iter().filter(|l| l.retry_ms != 0).map(|l| l.retry_ms).min();
-        [self.wheel.next_deadline(), accept].into_iter().flatten().min()
+        let topics = self.topics.as_ref().and_then(|topics| topics.next_deadline_ms());
+        [self.wheel.next_deadline(), accept, topics].into_iter().flatten().min()
     }
 
     /// Before the system call: sends FINs behind nothing, drops empty places, frees what is over.
     fn prepare(&mut self) {
         debug_assert!(self.spans.is_empty(), "an event's sends are flushed when it was handled");
         self.hurried = false;
+        self.run_topics();
         self.go_on();
         self.send_fins();
         let mut place = 0;
         while place < self.turn.dirty.len() {
             let dirty = self.turn.dirty[place];
             if dirty.from_outbox {
-                // The kernel reports no success: what follows it, more bytes or a reader that goes on, must not
-                // wait for another event.
+                // The kernel reports no success: what follows it, more bytes, a reader that goes on or a subscriber that
+                // catches up, must not wait for another event.
                 let outbox = self.registry.get(dirty.key).map(|session| &session.outbox);
-                self.hurried |=
-                    outbox.is_some_and(|outbox| outbox.is_paused() || outbox.sendable() < outbox.buffered());
+                let lags = self.topics.as_ref().is_some_and(|topics| topics.lags(dirty.key));
+                self.hurried |= lags
+                    || outbox
+                        .is_some_and(|outbox| outbox.is_paused() || outbox.sendable() < outbox.buffered());
                 place += 1;
                 continue;
             }
@@ -441,6 +454,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                 Mail::Drain(code) => self.drain(code),
                 Mail::Stop => self.stopping = !planted::is(Bug::IgnoreStop),
                 Mail::Resolved => self.resume_resolving(),
+                Mail::Topics { from, letters } => self.read_letters(from, letters),
             }
         }
     }

@@ -74,6 +74,13 @@ pub(crate) fn judge<S>(key: Key, session: &Session<S>, plan: &Plan, now_ms: u64)
         State::Waiting(waiting) => earliest.by(Timer::Handshake, waiting.deadline_ms),
         State::Dialing(dialing) => earliest.by(Timer::Handshake, dialing.deadline_ms),
         State::Lingering { deadline_ms, .. } => earliest.by(Timer::Linger, *deadline_ms),
+        State::Exchange(exchange) if exchange.deadline_ms == u64::MAX => {
+            let interval_ms = plan.route(session.route).limits.ping_interval_ms;
+            if interval_ms != 0 {
+                earliest.by(Timer::Ping, session.pinged.ms(now_ms) + interval_ms);
+            }
+        }
+        State::Exchange(exchange) => earliest.by(Timer::Handshake, exchange.deadline_ms),
         State::Open(open) => match open.close_deadline_ms {
             0 => judge_open(&mut earliest, key, session, plan, open.decoder.is_partial()),
             deadline_ms => earliest.by(Timer::Close, deadline_ms),
@@ -180,7 +187,11 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         if paired && !self.at_boundary(key) {
             return false;
         }
-        if upstream {
+        if let State::Exchange(_) = session.state {
+            if session.outbox.is_empty() {
+                self.send_heartbeat(key);
+            }
+        } else if upstream {
             let frame = ControlFrame::ping(PING_MARK, Some(self.environment.draw_mask()));
             self.emit_small(key, frame.as_ref(), Content::Control(Control::Ping));
         } else {
@@ -189,7 +200,8 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         }
         self.counters.pings += 1;
         if let Some(session) = self.registry.get_mut(key) {
-            session.marks.pinged = true;
+            // Nobody answers a comment.
+            session.marks.pinged = !matches!(session.state, State::Exchange(_));
             session.pinged = Stamp::at(now_ms);
         }
         true
@@ -211,6 +223,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             }
             Timer::Handshake => match &session.state {
                 State::Dialing(_) => self.dial_timed_out(key),
+                State::Exchange(_) => self.exchange_timed_out(key),
                 _ => self.wait_timed_out(key),
             },
             Timer::Ping => {

@@ -10,6 +10,7 @@ use crate::{
     input::Home,
     planted::{self, Bug},
     session::Session,
+    topics::{Arenas, Lane},
 };
 
 /// Where the bytes of a piece lie.
@@ -23,6 +24,8 @@ pub(crate) enum Source {
     Carried { index: u32, start: u32, end: u32 },
     /// In the turn's arena of small frames.
     Arena { start: u32, end: u32 },
+    /// Whole frames in the turn's arena of a lane of subscribers.
+    Topic { lane: Lane, start: u32, end: u32 },
     /// In the program.
     Static(&'static [u8]),
 }
@@ -79,6 +82,8 @@ pub(crate) struct Turn {
     pub(crate) bytes_most: usize,
     pub(crate) buffers_most: usize,
     arena: Vec<u8>,
+    /// What subscribers of topics get.
+    pub(crate) arenas: Arenas,
     pieces: Vec<Piece>,
     pub(crate) dirty: Vec<Dirty>,
 }
@@ -96,6 +101,7 @@ impl Default for Turn {
             bytes_most: TURN_BYTES,
             buffers_most: TURN_BUFFERS,
             arena: Vec::new(),
+            arenas: Arenas::default(),
             pieces: Vec::new(),
             dirty: Vec::new(),
         }
@@ -162,6 +168,7 @@ impl Turn {
                 &self.owned[index as usize][start as usize..end as usize]
             }
             Source::Arena { start, end } => &self.arena[start as usize..end as usize],
+            Source::Topic { lane, start, end } => self.arenas.of(lane).bytes(start..end),
             Source::Static(bytes) => bytes,
         }
     }
@@ -244,6 +251,7 @@ impl Turn {
         if self.arena.capacity() > 1 << 20 {
             self.arena = Vec::new();
         }
+        self.arenas.clear();
         self.pieces.clear();
         self.dirty.clear();
     }

@@ -22,7 +22,7 @@ pub use body::BodyReader;
 pub use date::http_date;
 pub use fields::Fields;
 pub use grammar::is_token;
-pub use refusal::{Refusal, page_response};
+pub use refusal::{Refusal, page_response, stream_head};
 pub use request::{Request, Version};
 pub use response::{BadResponse, Framing, ResponseHead};
 pub use scan::{HeadScanner, Scan};

@@ -9,12 +9,12 @@ use crate::{
     units::size_text,
 };
 
-const KIB: u64 = 1 << 10;
-const MIB: u64 = 1 << 20;
-const GIB: u64 = 1 << 30;
+pub(super) const KIB: u64 = 1 << 10;
+pub(super) const MIB: u64 = 1 << 20;
+pub(super) const GIB: u64 = 1 << 30;
 
 /// The longest message. With the largest outbox before it, it still fits into one send of the kernel's 2 GiB.
-const MESSAGE_MOST: u64 = GIB / 2;
+pub(super) const MESSAGE_MOST: u64 = GIB / 2;
 
 /// The limits of the process, and which of them the file sets.
 pub(super) struct ProcessLimits {

@@ -1,23 +1,26 @@
-//! `[[route]]` and its actions, but `proxy`.
+//! `[[route]]`, its one action, and the small ones among these.
 
 use std::{collections::HashSet, ops::Range};
 
-use super::{limits::ProcessLimits, proxy};
+use super::{Surroundings, feeds, limits::ProcessLimits, proxy, publish};
 use crate::{
-    Action, Echo, EchoDeflate, FullAction, HostPattern, PathPattern, Route, name,
+    Action, Echo, EchoDeflate, FullAction, HostPattern, Page, PathPattern, Route, RouteLimits, name,
     origin::origin,
     report::{At, Mistake, Report},
     schema,
     section::{Section, shown},
 };
 
-const ACTIONS: [&str; 3] = ["echo", "page", "proxy"];
+const ACTIONS: [&str; 7] = ["echo", "page", "proxy", "topics", "events", "poll", "publish"];
+
+/// What has the say instead of a route's `full`.
+const SLOW: &str = "topics: each [[topic]] says with `slow` what becomes of slow subscribers";
 
 /// A route, and where it stands; `None` where it has no pattern to compare with others.
 pub(super) fn read(
     report: &mut Report<'_>,
     section: &Section<'_>,
-    process: &ProcessLimits,
+    around: &Surroundings<'_>,
 ) -> Option<(Route, Range<usize>)> {
     if section.lacks("path") {
         report.relation(section.span.clone(), "a route needs a `path`; \"/*\" takes every one");
@@ -37,19 +40,29 @@ pub(super) fn read(
     ];
     let full = section.word(report, "full", &words);
 
-    let action = action(report, section, process);
     let own = section.table(report, "limits", schema::ROUTE_LIMITS);
-    let limits = process.route(report, own.as_ref());
+    let limits = around.limits.route(report, own.as_ref());
+    let action = action(report, section, around, &limits);
 
-    match &action {
-        Some(Action::Page) => {
-            // A page is answered to any GET and holds no session.
-            for key in ["subprotocols", "origins", "limits", "full"] {
-                if let Some(span) = section.key_span(key) {
-                    report.relation(span, format!("`{key}` means nothing for a page, which is no WebSocket"));
-                }
+    let mut without = |keys: &[&str], why: &str| {
+        for key in keys {
+            if let Some(span) = section.key_span(key) {
+                report.relation(span, format!("`{key}` means nothing for {why}"));
             }
         }
+    };
+    match &action {
+        // A page is answered to any GET and holds no session.
+        Some(Action::Page(_)) => {
+            without(&["subprotocols", "origins", "limits", "full"], "a page, which is no WebSocket");
+        }
+        Some(Action::Topics(_)) => without(&["full"], SLOW),
+        Some(Action::Events(_)) => {
+            without(&["subprotocols"], "events, which are no WebSocket");
+            without(&["full"], SLOW);
+        }
+        Some(Action::Poll(_)) => without(&["subprotocols", "full"], "polling, which is no WebSocket"),
+        Some(Action::Publish(_)) => without(&["subprotocols", "full"], "publishing, which is no WebSocket"),
         Some(Action::Proxy(_)) => {
             if let Some(At { value: FullAction::DropNew | FullAction::DropOld, span }) = &full {
                 let message =
@@ -69,7 +82,7 @@ pub(super) fn read(
     let full = full.map(|full| full.value).unwrap_or_default();
     let path = path_pattern?;
     // Without an action there is a problem anyhow; the pattern still counts for those behind.
-    let action = action.unwrap_or(Action::Page);
+    let action = action.unwrap_or(Action::Page(Page::Index));
     Some((Route { host, path, subprotocols, origins, limits, full, action }, place))
 }
 
@@ -106,14 +119,22 @@ fn origins(report: &mut Report<'_>, section: &Section<'_>) -> Vec<String> {
 }
 
 /// The one action; `None` where there is none, or it is wrong.
-fn action(report: &mut Report<'_>, section: &Section<'_>, process: &ProcessLimits) -> Option<Action> {
+fn action(
+    report: &mut Report<'_>,
+    section: &Section<'_>,
+    around: &Surroundings<'_>,
+    limits: &RouteLimits,
+) -> Option<Action> {
     let mut named: Vec<(&str, Range<usize>)> =
         ACTIONS.iter().filter_map(|key| section.key_span(key).map(|span| (*key, span))).collect();
     named.sort_by_key(|(_, span)| span.start);
     match named.as_slice() {
         [] if section.is_ahead() || !ACTIONS.iter().all(|key| section.lacks(key)) => {}
-        [] => report
-            .relation(section.span.clone(), "a route needs an action: echo = {}, page = {} or proxy = { … }"),
+        [] => report.relation(
+            section.span.clone(),
+            "a route needs an action: echo = {}, page = {}, proxy = { … }, topics = { … }, events = { … }, \
+             poll = { … } or publish = { … }",
+        ),
         [_] => {}
         [(first, at), more @ ..] => {
             let line = report.line(at);
@@ -128,27 +149,48 @@ fn action(report: &mut Report<'_>, section: &Section<'_>, process: &ProcessLimit
     let [(first, _), more @ ..] = named.as_slice() else { return None };
     for (key, _) in more {
         // Read for its own mistakes.
-        read_action(report, section, key, process);
+        read_action(report, section, key, around, limits);
     }
-    read_action(report, section, first, process)
+    read_action(report, section, first, around, limits)
 }
 
 fn read_action(
     report: &mut Report<'_>,
     section: &Section<'_>,
     key: &str,
-    process: &ProcessLimits,
+    around: &Surroundings<'_>,
+    limits: &RouteLimits,
 ) -> Option<Action> {
-    match key {
-        "echo" => {
-            section.table(report, key, schema::ECHO).map(|own| Action::Echo(echo(report, &own, process)))
-        }
-        "page" => section.table(report, key, schema::PAGE).map(|_| Action::Page),
-        _ => {
-            let own = section.table(report, key, schema::PROXY)?;
-            proxy::read(report, &own, process).map(Action::Proxy)
-        }
-    }
+    let schema = match key {
+        "echo" => schema::ECHO,
+        "page" => schema::PAGE,
+        "proxy" => schema::PROXY,
+        "topics" => schema::ROUTE_TOPICS,
+        "events" => schema::EVENTS,
+        "poll" => schema::POLL,
+        _ => schema::PUBLISH,
+    };
+    let own = section.table(report, key, schema)?;
+    Some(match key {
+        "echo" => Action::Echo(echo(report, &own, around.limits)),
+        "page" => Action::Page(page(report, &own)),
+        "proxy" => Action::Proxy(proxy::read(report, &own, around.limits)?),
+        "topics" => Action::Topics(feeds::topics(report, &own, around, limits)),
+        "events" => Action::Events(feeds::events(report, &own, limits)),
+        "poll" => Action::Poll(feeds::poll(report, &own, around, limits)),
+        _ => Action::Publish(publish::read(report, &own, around)),
+    })
+}
+
+fn page(report: &mut Report<'_>, section: &Section<'_>) -> Page {
+    let words = [
+        ("index", Page::Index),
+        ("chat", Page::Chat),
+        ("websocket", Page::WebSocket),
+        ("broadcast", Page::Broadcast),
+        ("client", Page::Client),
+    ];
+    section.word(report, "name", &words).map(|name| name.value).unwrap_or_default()
 }
 
 fn echo(report: &mut Report<'_>, section: &Section<'_>, process: &ProcessLimits) -> Echo {

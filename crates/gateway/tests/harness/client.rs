@@ -192,6 +192,25 @@ impl Client {
         Ok(response)
     }
 
+    /// The next chunk of a body (RFC 9112 §7.1); empty for the last.
+    pub(crate) fn chunk(&mut self) -> Vec<u8> {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            if let Some(end) = self.received.windows(2).position(|two| two == b"\r\n") {
+                let size = std::str::from_utf8(&self.received[..end]).expect("a size");
+                let size = usize::from_str_radix(size, 16).unwrap_or_else(|_| panic!("a size: {size}"));
+                let whole = end + 2 + size + 2;
+                if self.received.len() >= whole {
+                    let chunk = self.received[end + 2..end + 2 + size].to_vec();
+                    assert_eq!(self.received[whole - 2..whole], *b"\r\n");
+                    self.received.drain(..whole);
+                    return chunk;
+                }
+            }
+            assert!(self.read_more(until), "a chunk was due; the connection: {:?}", self.ended);
+        }
+    }
+
     /// The next frame, or the end.
     pub(crate) fn next(&mut self) -> Received {
         self.next_within(PATIENCE)

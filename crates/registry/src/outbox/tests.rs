@@ -38,6 +38,7 @@ enum Step {
     Push(Shape, usize, FullPolicy),
     Append(usize, End),
     Remainder(Vec<usize>, prop::sample::Index, End, FullPolicy),
+    Rest(usize, prop::sample::Index),
     Control(Control, usize),
     Consume(prop::sample::Index),
     ConsumeSendable,
@@ -67,6 +68,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         4 => (len, end.clone()).prop_map(|(len, end)| Step::Append(len, end)),
         2 => (prop::collection::vec(1usize..200, 1..4), index(), end, policy)
             .prop_map(|(lens, sent, end, policy)| Step::Remainder(lens, sent, end, policy)),
+        3 => (1usize..300, index()).prop_map(|(len, sent)| Step::Rest(len, sent)),
         4 => (control, 2usize..131).prop_map(|(control, len)| Step::Control(control, len)),
         8 => index().prop_map(Step::Consume),
         4 => Just(Step::ConsumeSendable),
@@ -315,6 +317,17 @@ fn apply(
             let pauses =
                 outbox.push_remainder(pieces.iter().copied(), sent, *end, &LIMITS, *policy, retained);
             prop_assert_eq!(pauses, model.remainder(&all[sent..], *end, *policy));
+        }
+        // As a whole message.
+        Step::Rest(..) if !model.at_boundary() => {}
+        Step::Rest(len, sent) => {
+            let bytes = slice(serial, *len);
+            // Only what nothing waits before may have been begun.
+            let sent = if model.items.is_empty() { sent.index(*len) } else { 0 };
+            outbox.push_rest(Frame::new(bytes.to_vec(), retained.total()), sent, retained);
+            let mut item = Item::new(bytes, ItemKind::Message { droppable: false });
+            item.sent = sent;
+            model.items.push(item);
         }
         Step::Control(control, len) => {
             let bytes = slice(serial, *len);

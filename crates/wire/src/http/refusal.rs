@@ -124,6 +124,27 @@ pub fn page_response(
     out
 }
 
+/// The head of a 200 whose body has no length: in chunks (RFC 9112 §7.1), or up to the end of the connection, which
+/// follows it in any case.
+///
+/// # Panics
+/// If `content_type` or a field of `extra` has a byte that would end its line or a name that is no token.
+#[must_use]
+pub fn stream_head(content_type: &str, chunked: bool, extra: &[(&str, &str)]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(512);
+    push_status_line(&mut out, 200, phrase(200).as_bytes());
+    push_field(&mut out, "Content-Type", content_type.as_bytes());
+    if chunked {
+        push_field(&mut out, "Transfer-Encoding", b"chunked");
+    }
+    push_field(&mut out, "Connection", b"close");
+    for (name, value) in extra {
+        push_field(&mut out, name, value.as_bytes());
+    }
+    out.extend_from_slice(b"\r\n");
+    out
+}
+
 /// `HTTP/1.1 STATUS PHRASE`.
 pub(crate) fn push_status_line(out: &mut Vec<u8>, status: u16, phrase: &[u8]) {
     let _ = write!(out, "HTTP/1.1 {status:03} ");

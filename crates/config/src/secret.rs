@@ -1,0 +1,179 @@
+//! Secrets: read, compared, and never shown.
+
+use std::{
+    fmt,
+    fs::File,
+    hint::black_box,
+    io::{self, Read},
+    ops::Range,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+};
+
+use crate::{report::Mistake, schema::SCHEMA};
+
+/// A text that someone presents to be believed. It is compared, and not shown: its [`fmt::Debug`] is silent.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(Kept);
+
+#[derive(Clone, PartialEq, Eq)]
+enum Kept {
+    Text(Box<str>),
+    /// Of a file that was not read: [`crate::parse`] opens none.
+    Unread(PathBuf),
+}
+
+/// Fewer bytes can be guessed: 16 random ones of Base64 are 96 bits.
+pub(crate) const LEAST_BYTES: usize = 16;
+
+/// More do not fit well into a request's head.
+pub(crate) const MOST_BYTES: usize = 512;
+
+impl Secret {
+    /// Whether `presented` is this secret; where it was not read, nothing is. The time that this takes says only
+    /// whether the lengths are the same.
+    #[must_use]
+    pub fn is(&self, presented: &[u8]) -> bool {
+        let Kept::Text(text) = &self.0 else { return false };
+        let text = text.as_bytes();
+        let differing =
+            text.iter().zip(presented).fold(0, |bits, (one, other)| black_box(bits | (one ^ other)));
+        text.len() == presented.len() && black_box(differing) == 0
+    }
+
+    /// Reads one that stands in a file of the configuration.
+    pub(crate) fn parse(text: &str) -> Result<Self, Mistake> {
+        check(text).map(|()| Self(Kept::Text(text.into()))).map_err(Mistake::new)
+    }
+
+    /// One that stands in a file which is not read.
+    pub(crate) fn unread(path: &str) -> Self {
+        Self(Kept::Unread(path.into()))
+    }
+
+    /// Reads one that stands alone in a file; tells whether others may read or change that.
+    pub(crate) fn read(path: &str) -> Result<(Self, Exposure), Mistake> {
+        let wrong = |why: String| Mistake::new(format!("the key file {why}"));
+        let unreadable = |error: io::Error| match error.kind() {
+            io::ErrorKind::NotFound => wrong("does not exist".to_owned()),
+            _ => wrong(format!("cannot be read: {error}")),
+        };
+        let path = Path::new(path);
+        // Before it is opened: a pipe would wait for whoever writes into it.
+        if !path.metadata().map_err(unreadable)?.is_file() {
+            return Err(wrong("is not a regular file".to_owned()));
+        }
+        let file = File::open(path).map_err(unreadable)?;
+        let exposure = Exposure::of(&file).map_err(unreadable)?;
+        let mut bytes = Vec::new();
+        // With room for what is trimmed.
+        file.take(2 * MOST_BYTES as u64).read_to_end(&mut bytes).map_err(unreadable)?;
+        let text = std::str::from_utf8(bytes.trim_ascii())
+            .map_err(|_| wrong("holds no key: it is not text".to_owned()))?;
+        check(text).map_err(|why| wrong(format!("holds no key: {why}")))?;
+        Ok((Self(Kept::Text(text.into())), exposure))
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Kept::Text(_) => f.write_str("Secret(..)"),
+            Kept::Unread(path) => write!(f, "Secret({})", path.display()),
+        }
+    }
+}
+
+/// RFC 6750 §2.1 has fewer characters; these are all that a field of a request can hold without being ambiguous.
+fn check(text: &str) -> Result<(), String> {
+    if !text.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err("a key is printable ASCII without spaces: it is sent in a field of a request".to_owned());
+    }
+    let length = text.len();
+    if length < LEAST_BYTES {
+        return Err(format!("a key has at least {LEAST_BYTES} bytes, and this has {length}"));
+    }
+    if length > MOST_BYTES {
+        return Err(format!("a key has at most {MOST_BYTES} bytes"));
+    }
+    Ok(())
+}
+
+/// Who besides its owner may do what with a file that holds a secret.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Exposure {
+    /// Its owner, and perhaps its group reads it.
+    Private,
+    /// Everyone may read it, or others may change it; its mode.
+    Open(u32),
+}
+
+impl Exposure {
+    pub(crate) fn of(file: &File) -> io::Result<Self> {
+        let mode = file.metadata()?.mode() & 0o777;
+        Ok(if mode & 0o026 == 0 { Self::Private } else { Self::Open(mode) })
+    }
+}
+
+/// Where secrets may stand on a line of a file that is about to be shown: the values of `key`, also misspelt, and
+/// what stands in the place of the tables of `keys`. It need not be a line that can be read otherwise. In order, and
+/// none over another.
+pub(crate) fn secrets(row: &str) -> Vec<Range<usize>> {
+    let mut found = Vec::<Range<usize>>::new();
+    for (equals, _) in row.match_indices('=') {
+        if found.last().is_some_and(|last| equals < last.end) {
+            continue;
+        }
+        let name = row[..equals].trim_end().trim_end_matches(['"', '\'']);
+        let bare = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
+        let name = &name[name.trim_end_matches(bare).len()..];
+        let value = row.len() - row[equals + 1..].trim_start().len();
+        let end = match name {
+            "keys" => {
+                // A list of tables holds no text of its own.
+                let listed = row[value..].trim_start_matches(['[', ' ', '\t']);
+                if listed.starts_with(['"', '\'']) { row.len() } else { continue }
+            }
+            _ if may_be_key(name) => value + value_length(&row[value..]),
+            _ => continue,
+        };
+        found.push(value..end);
+    }
+    found
+}
+
+/// Whether a secret was probably meant to stand behind this name.
+fn may_be_key(name: &str) -> bool {
+    if SCHEMA.iter().any(|table| table.keys.contains(&name)) {
+        return name == "key";
+    }
+    let name = name.to_lowercase();
+    // What is hidden needlessly does no harm.
+    strsim::osa_distance(&name, "key") <= 1
+        || ["key", "secret", "token", "password"].iter().any(|word| name.contains(word))
+}
+
+/// How long a value is at most that stands at the beginning of a text.
+fn value_length(text: &str) -> usize {
+    let mut chars = text.char_indices();
+    match chars.next() {
+        Some((_, quote @ ('"' | '\''))) => {
+            // Three quotes, and what follows on the same line.
+            if text.len() > 2 && text[1..].starts_with([quote]) && text[2..].starts_with([quote]) {
+                return text.len();
+            }
+            let mut escaped = false;
+            for (at, c) in chars {
+                if c == quote && !escaped {
+                    return at + 1;
+                }
+                escaped = c == '\\' && quote == '"' && !escaped;
+            }
+            text.len()
+        }
+        _ => text.find([',', '}', ']', '#']).unwrap_or(text.len()),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,376 @@
+//! Topics over HTTP: publishing by POST, server-sent events, long-polling, and what a topic is like. On both backends, on
+//! one shard and on several.
+
+mod harness;
+
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::harness::{
+    BACKENDS,
+    client::{Client, Response},
+    frame::{BINARY, TEXT},
+    gateway::Gateway,
+};
+
+const CONFIG: &str = r#"
+version = 1
+[limits]
+message_bytes = "64KiB"
+message_timeout = "2s"
+[[listener]]
+bind = "127.0.0.1:0"
+[[topic]]
+name = "kept/**"
+history = 5
+history_age = "1h"
+presence = true
+[[route]]
+path = "/topics/*"
+topics = { subscribe = ["**"], publish = ["**"], presence = ["**"] }
+[[route]]
+path = "/events"
+origins = ["https://page.example"]
+events = { subscribe = ["kept/**", "live/**"] }
+limits = { ping_interval = "500ms" }
+[[route]]
+path = "/poll"
+poll = { subscribe = ["kept/**", "live/**"], presence = ["kept/**"] }
+[[route]]
+path = "/publish/*"
+publish = { publish = ["kept/**", "live/**"], body_bytes = "256KiB" }
+[[route]]
+path = "/keyed/*"
+[route.publish]
+publish = ["kept/**"]
+keys = [
+    { name = "one", key = "0123456789abcdef", publish = ["kept/1"] },
+    { name = "all", key = "fedcba9876543210", publish = ["kept/**"] },
+]
+[[route]]
+path = "/paced"
+publish = { publish = ["kept/**"], rate = 10 }
+"#;
+
+fn everywhere(test: impl Fn(&Gateway)) {
+    for io in BACKENDS {
+        for shards in ["1", "3"] {
+            let gateway = Gateway::start_with(CONFIG, &["--io", io, "--shards", shards]);
+            test(&gateway);
+            gateway.stop();
+        }
+    }
+}
+
+fn post(path: &str, fields: &str, body: &[u8]) -> Vec<u8> {
+    let mut request =
+        format!("POST {path} HTTP/1.1\r\nHost: gw.test\r\nContent-Length: {}\r\n{fields}\r\n", body.len())
+            .into_bytes();
+    request.extend_from_slice(body);
+    request
+}
+
+const AS_JSON: &str = "Content-Type: application/json\r\n";
+
+fn get(path: &str, fields: &str) -> Vec<u8> {
+    format!("GET {path} HTTP/1.1\r\nHost: gw.test\r\n{fields}\r\n").into_bytes()
+}
+
+/// One request on a connection of its own.
+fn ask(gateway: &Gateway, request: &[u8]) -> Response {
+    let mut client = Client::connect(gateway.address());
+    client.send(request);
+    client.response().expect("an answer")
+}
+
+fn body(response: &Response) -> Value {
+    serde_json::from_slice(&response.body).unwrap_or_else(|error| panic!("{error}: {response:?}"))
+}
+
+#[test]
+fn what_is_posted_is_published() {
+    everywhere(|gateway| {
+        let mut raw = Client::open(gateway.address(), "/topics/kept/1");
+        raw.exchange(TEXT, b"here");
+        // One connection for all: kept alive, and asked again before it has answered.
+        let mut client = Client::connect(gateway.address());
+        client.send(
+            &[
+                post("/publish", AS_JSON, br#"{"topic":"kept/1","data":{"a":1}}"#),
+                post("/publish/kept/1", "Content-Type: text/plain\r\n", "grüße".as_bytes()),
+                post("/publish/kept/1", "", &[0, 1, 2]),
+                post(
+                    "/publish",
+                    AS_JSON,
+                    br#"[{"topic":"kept/1","data":1},{"topic":"secret","data":2},{"topic":"a//b","data":3}]"#,
+                ),
+            ]
+            .concat(),
+        );
+        let answers: Vec<Response> = (0..4).map(|_| client.response().expect("an answer")).collect();
+        assert_eq!(answers.iter().map(|answer| answer.status).collect::<Vec<_>>(), [200, 200, 200, 207]);
+        assert!(answers.iter().all(|answer| answer.field("connection") == Some("keep-alive")));
+        let first = &body(&answers[0])["results"][0];
+        assert_eq!(
+            (&first["offset"], &first["level"], &first["topic"]),
+            (&json!(2), &json!("accepted"), &json!("kept/1"))
+        );
+        let many = body(&answers[3]);
+        assert_eq!(many["results"][0]["offset"], 5);
+        assert_eq!(many["results"][1]["error"]["code"], "not_allowed");
+        assert_eq!(many["results"][2]["error"]["code"], "invalid_topic");
+        assert_eq!(raw.message(TEXT), br#"{"a":1}"#);
+        assert_eq!(raw.message(TEXT), "grüße".as_bytes());
+        assert_eq!(raw.message(BINARY), [0, 1, 2]);
+        assert_eq!(raw.message(TEXT), b"1");
+        let state = body(&ask(gateway, &get("/topics/kept/1", "")));
+        assert_eq!(
+            (&state["topic"], &state["offset"], &state["subscribers"], &state["history"]),
+            (&json!("kept/1"), &json!(5), &json!(1), &json!(5)),
+            "{state}"
+        );
+        // The same key twice is one publication.
+        let once = post("/publish/kept/1", "Idempotency-Key: \"k-1\"\r\n", b"x");
+        let (one, two) = (body(&ask(gateway, &once)), body(&ask(gateway, &once)));
+        assert_eq!((&one["results"][0]["offset"], &two["results"][0]["offset"]), (&json!(6), &json!(6)));
+        assert_eq!(two["results"][0]["duplicate"], true);
+    });
+}
+
+#[test]
+fn each_wrong_request_has_its_status() {
+    everywhere(|gateway| {
+        let nested = [b"[".repeat(100_000), b"]".repeat(100_000)].concat();
+        let bearer = |key: &str| format!("{AS_JSON}Authorization: Bearer {key}\r\n");
+        let kept = |name: &str| format!(r#"{{"topic":"{name}","data":1}}"#).into_bytes();
+        for (request, status) in [
+            (post("/publish", AS_JSON, b"{"), 400),
+            (post("/publish", AS_JSON, b""), 400),
+            (post("/publish", AS_JSON, &nested), 400),
+            (post("/publish", "", b"{}"), 415),
+            (post("/publish/live/%zz", AS_JSON, b"1"), 400),
+            (post("/publish/live/x", AS_JSON, b"no json"), 400),
+            (post("/publish/secret", AS_JSON, b"1"), 403),
+            (post("/publish/live/x", "", &[7; (256 << 10) + 1]), 413),
+            (post("/publish/live/x", "", &[7; (64 << 10) + 1]), 413),
+            (get("/publish", ""), 405),
+            (b"POST /publish HTTP/1.1\r\nHost: gw.test\r\n\r\n".to_vec(), 411),
+            (b"POST /publish HTTP/1.1\r\nHost: gw.test\r\nTransfer-Encoding: chunked\r\n\r\n".to_vec(), 411),
+            (post("/keyed", AS_JSON, &kept("kept/1")), 401),
+            (post("/keyed", &bearer("0123456789abcdeX"), &kept("kept/1")), 401),
+            (post("/keyed", &bearer("0123456789abcdef"), &kept("kept/1")), 200),
+            (post("/keyed", &bearer("0123456789abcdef"), &kept("kept/2")), 403),
+            (post("/keyed", &bearer("fedcba9876543210"), &kept("kept/2")), 200),
+            (get("/events", ""), 400),
+            (get("/events?topic=secret", ""), 403),
+            (get("/events?topic=live/a", "Origin: https://evil.example\r\n"), 403),
+            (post("/events?topic=live/a", "", b""), 405),
+            (get("/poll?topic=live/*", ""), 400),
+            (get("/poll?topic=live/a&wait=x", ""), 400),
+            (get("/topics/a%00b", ""), 400),
+            (get("/topics", ""), 426),
+        ] {
+            let response = ask(gateway, &request);
+            let shown = String::from_utf8_lossy(&request[..request.len().min(90)]).into_owned();
+            assert_eq!(
+                response.status,
+                status,
+                "{shown}\n{}\n{}",
+                response.head,
+                String::from_utf8_lossy(&response.body)
+            );
+        }
+    });
+}
+
+#[test]
+fn a_body_that_does_not_come_is_not_waited_for_and_one_that_was_announced_is_asked_for() {
+    let gateway = Gateway::start(CONFIG, "uring");
+    let mut client = Client::connect(gateway.address());
+    client.send(b"POST /publish/live/a HTTP/1.1\r\nHost: gw.test\r\nContent-Length: 10\r\n\r\nabc");
+    assert_eq!(client.response().expect("an answer").status, 408);
+    let mut client = Client::connect(gateway.address());
+    client.send(b"POST /publish/live/a HTTP/1.1\r\nHost: gw.test\r\nContent-Length: 3\r\nExpect: 100-continue\r\n\r\n");
+    assert_eq!(client.response().expect("it may go on").status, 100);
+    client.send(b"abc");
+    assert_eq!(client.response().expect("an answer").status, 200);
+    gateway.stop();
+}
+
+#[test]
+fn a_route_takes_so_many_messages_in_a_second() {
+    let gateway = Gateway::start(CONFIG, "epoll");
+    let ten = format!("[{}]", [r#"{"topic":"kept/1","data":1}"#; 10].join(","));
+    assert_eq!(ask(&gateway, &post("/paced", AS_JSON, ten.as_bytes())).status, 200);
+    let refused = ask(&gateway, &post("/paced", AS_JSON, ten.as_bytes()));
+    assert_eq!((refused.status, refused.field("retry-after")), (429, Some("1")));
+    let until = Instant::now() + Duration::from_secs(10);
+    while ask(&gateway, &post("/paced", AS_JSON, ten.as_bytes())).status != 200 {
+        assert!(Instant::now() < until, "it takes more in the next second");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    gateway.stop();
+}
+
+/// A stream of events as its client reads it.
+struct Stream {
+    client: Client,
+    text: String,
+}
+
+impl Stream {
+    fn open(gateway: &Gateway, path: &str, fields: &str) -> Stream {
+        let mut client = Client::connect(gateway.address());
+        client.send(&get(path, fields));
+        let response = client.response().expect("a stream");
+        assert_eq!(
+            (response.status, response.field("content-type")),
+            (200, Some("text/event-stream; charset=utf-8"))
+        );
+        assert_eq!(response.field("transfer-encoding"), Some("chunked"));
+        assert!(response.field("cache-control").is_some_and(|value| value.contains("no-store")));
+        Stream { client, text: String::new() }
+    }
+
+    /// The next event: name, id, data. Comments are left out.
+    fn event(&mut self) -> (String, String, Value) {
+        loop {
+            while let Some(end) = self.text.find("\n\n") {
+                let event: String = self.text.drain(..end + 2).collect();
+                let field = |name: &str| {
+                    event
+                        .lines()
+                        .find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
+                        .unwrap_or_default()
+                };
+                if event.starts_with(':') {
+                    continue;
+                }
+                let data =
+                    serde_json::from_str(field("data")).unwrap_or_else(|error| panic!("{error}: {event}"));
+                return (field("event").to_owned(), field("id").to_owned(), data);
+            }
+            self.more();
+        }
+    }
+
+    fn more(&mut self) {
+        let chunk = self.client.chunk();
+        assert!(!chunk.is_empty(), "the stream has ended");
+        self.text.push_str(std::str::from_utf8(&chunk).expect("UTF-8"));
+    }
+}
+
+#[test]
+fn events_come_with_positions_from_which_a_stream_goes_on() {
+    everywhere(|gateway| {
+        let mut stream = Stream::open(gateway, "/events?topic=kept/a&topic=kept/b", "");
+        let (name, id, data) = stream.event();
+        assert_eq!((name.as_str(), data["topics"].as_array().map(Vec::len)), ("subscribed", Some(2)));
+        let ids: Vec<&str> = id.split(',').collect();
+        assert!(ids.len() == 2 && ids.iter().all(|id| id.ends_with("-0")), "{id}");
+        for (topic, n) in [("kept/a", 1), ("kept/b", 2), ("kept/a", 3)] {
+            let message = json!({ "topic": topic, "data": n }).to_string();
+            assert_eq!(ask(gateway, &post("/publish", AS_JSON, message.as_bytes())).status, 200);
+        }
+        let mut last = String::new();
+        let mut seen = Vec::new();
+        for _ in 0..3 {
+            let (name, id, data) = stream.event();
+            assert_eq!(name, "");
+            seen.push((data["topic"].as_str().expect("a topic").to_owned(), data["data"].as_i64()));
+            last = id;
+        }
+        seen.sort();
+        let expected = [("kept/a", 1), ("kept/a", 3), ("kept/b", 2)];
+        assert_eq!(seen, expected.map(|(topic, n)| (topic.to_owned(), Some(n))));
+        assert!(last.split(',').map(|id| id.rsplit('-').next()).eq([Some("2"), Some("1")]), "{last}");
+        // A comment comes while nothing happens.
+        while !stream.text.contains(':') {
+            stream.more();
+        }
+        drop(stream);
+        for n in 4..=5 {
+            ask(gateway, &post("/publish/kept/a", AS_JSON, n.to_string().as_bytes()));
+        }
+        let mut again =
+            Stream::open(gateway, "/events?topic=kept/a&topic=kept/b", &format!("Last-Event-ID: {last}\r\n"));
+        let (_, _, data) = again.event();
+        assert!(
+            data["topics"].as_array().expect("two").iter().all(|topic| topic["recovered"] == true),
+            "{data}"
+        );
+        assert_eq!([again.event().2["data"].take(), again.event().2["data"].take()], [json!(4), json!(5)]);
+        // From another life: it is told, and goes on with what is new.
+        let mut lost = Stream::open(gateway, "/events?topic=kept/a", "Last-Event-ID: 00000000-3\r\n");
+        assert_eq!(lost.event().2["topics"][0]["recovered"], false);
+    });
+}
+
+#[test]
+fn foreign_pages_may_read_where_the_route_says_so() {
+    let gateway = Gateway::start(CONFIG, "uring");
+    let preflight = "OPTIONS /events?topic=live/a HTTP/1.1\r\nHost: gw.test\r\nOrigin: https://page.example\r\n\
+                     Access-Control-Request-Method: GET\r\n\r\n";
+    let answer = ask(&gateway, preflight.as_bytes());
+    assert_eq!(
+        (answer.status, answer.field("access-control-allow-origin")),
+        (204, Some("https://page.example"))
+    );
+    assert_eq!(answer.field("vary"), Some("Origin"));
+    let mut client = Client::connect(gateway.address());
+    client.send(&get("/events?topic=live/a", "Origin: https://page.example\r\n"));
+    let answer = client.response().expect("a stream");
+    assert_eq!(
+        (answer.status, answer.field("access-control-allow-origin")),
+        (200, Some("https://page.example"))
+    );
+    gateway.stop();
+}
+
+#[test]
+fn a_poll_waits_for_what_is_new() {
+    everywhere(|gateway| {
+        let mut client = Client::connect(gateway.address());
+        client.send(&get("/poll?topic=kept/p", ""));
+        let first = body(&client.response().expect("at once"));
+        let position = first["position"].as_str().expect("a position").to_owned();
+        assert!(position.ends_with("-0") && first["messages"] == json!([]), "{first}");
+        // It waits, and the answer comes on the same connection.
+        client.send(&get(&format!("/poll?topic=kept/p&position={position}"), ""));
+        assert!(!client.end_or_data_within(Duration::from_millis(100)));
+        ask(gateway, &post("/publish/kept/p", AS_JSON, b"{\"n\":1}"));
+        let answer = body(&client.response().expect("an answer"));
+        assert_eq!(
+            answer["messages"],
+            json!([{ "topic": "kept/p", "offset": 1, "data": { "n": 1 } }]),
+            "{answer}"
+        );
+        let next = answer["position"].as_str().expect("a position");
+        // What came in between is not lost, and nothing comes twice.
+        ask(gateway, &post("/publish/kept/p", AS_JSON, b"2"));
+        ask(gateway, &post("/publish/kept/p", AS_JSON, b"3"));
+        client.send(&get(&format!("/poll?topic=kept/p&position={next}"), ""));
+        let answer = body(&client.response().expect("an answer"));
+        assert_eq!(answer["messages"].as_array().map(Vec::len), Some(2), "{answer}");
+        assert_eq!(answer["topics"][0]["recovered"], true);
+        let next = answer["position"].as_str().expect("a position");
+        let begun = Instant::now();
+        client.send(&get(&format!("/poll?topic=kept/p&position={next}&wait=1"), ""));
+        let answer = body(&client.response().expect("an answer"));
+        assert!(answer["messages"] == json!([]) && answer["position"] == next, "{answer}");
+        assert!(begun.elapsed() >= Duration::from_millis(900));
+        // Present by its name, beside those with a connection.
+        client.send(&get("/poll?topic=kept/p&wait=0&client=poller-1&info=%7B%22n%22%3A1%7D", ""));
+        client.response().expect("an answer");
+        let mut talker = Client::open(gateway.address(), "/topics");
+        talker.message(TEXT);
+        talker.send(&harness::frame::masked(
+            harness::frame::FIN | TEXT,
+            br#"{"op":"presence","id":1,"topic":"kept/p"}"#,
+        ));
+        let there: Value = serde_json::from_slice(&talker.message(TEXT)).expect("JSON");
+        assert_eq!(there["clients"], json!([{ "client": "poller-1", "info": { "n": 1 } }]), "{there}");
+    });
+}

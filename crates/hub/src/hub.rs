@@ -1,0 +1,451 @@
+//! One shard's part of all topics: what it is made of, and what its shard asks of it.
+//!
+//! The other files of this folder have the rest: `home` what is done where a topic lives, `subscribe` how subscriptions begin
+//! and end, `fanout` batches and slow subscribers.
+
+mod fanout;
+mod home;
+mod subscribe;
+
+use std::{collections::VecDeque, fmt, sync::Arc};
+
+use slab::Slab;
+use tidegate_registry::{Key, Total};
+
+pub use self::fanout::{BatchId, CatchUp, Fate};
+use crate::{
+    backlog::Lags,
+    home::Homes,
+    letter::{AskNote, AttendNote, Letter, Note, PublishNote, Question, Refused, Reply, Ticket},
+    local::Locals,
+    member::{ClientId, MemberId, MemberRules, Subscriber},
+    members::Members,
+    pattern_index::PatternIndex,
+    post::Post,
+    publication::{Class, Kind, Ledger, Publication, Publish},
+    rules::TopicRules,
+    topic::{NameError, TopicName, hash},
+};
+
+/// Names that are known without being checked again.
+const KNOWN_NAMES: usize = 256;
+
+/// What a hub has done since its start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Publications that topics at home here have taken.
+    pub published: u64,
+    /// Publications refused because a queue or the memory was full.
+    pub refused_busy: u64,
+    /// Publications that were left out for another shard, and announced by a gap.
+    pub left_out: u64,
+    /// Times that a subscriber fell behind, by [`Slow::ALL`](crate::Slow::ALL).
+    pub fell_behind: [u64; 5],
+    /// Gaps told to slow subscribers, by policy.
+    pub gaps: [u64; 5],
+    /// What histories and states gave up for want of memory.
+    pub trimmed: u64,
+}
+
+/// The topics of one shard: those with subscribers here, and those at home here.
+///
+/// No I/O, clock, thread or random source: time (milliseconds of one monotonic clock for all shards) and seeds are arguments.
+///
+/// In each turn of its shard, in this order:
+/// - [`Hub::receive`] what other shards' hubs wrote, and commands: members ([`Hub::enter`], [`Hub::leave`]), subscriptions,
+///   [`Hub::publish`] and questions; [`Hub::catch_up`] for members whose outbox has emptied; [`Hub::expire`].
+/// - [`Hub::poll_reply`] until there is none: an answer stands before what it promises, and before the session's next command.
+/// - [`Hub::poll_batch`] until there is none, each with [`Hub::finish_batch`]: the fan-out.
+/// - [`Hub::poll_letters`] until there are none.
+///
+/// A command with a [`Ticket`] that is `Ok` is answered by one reply, perhaps in a later turn; an `Err` is the answer. A
+/// subscription whose member left meanwhile is not answered, except that in the same turn the answer may be there already.
+///
+/// ```
+/// use std::sync::Arc;
+///
+/// use tidegate_hub::{Ask, Class, ClientId, Envelope, Format, Hub, MemberRules, Publish, Ticket, TopicName, TopicRules};
+/// use tidegate_registry::{Key, Total};
+///
+/// let mut hub = Hub::new(0, 1, Arc::new(TopicRules::default()), 7, &Total::default());
+/// let topic = TopicName::parse("chat/lobby")?;
+/// let key = Key::from_bits(1 << 32);
+/// let member = hub.enter(key, Class::plain(Envelope::Raw), ClientId::from_bits(1), MemberRules::default());
+/// hub.subscribe(member, Ticket { key, request: 1 }, &topic, Ask::default(), 0)?;
+/// hub.publish(None, &topic, Publish::new(Format::Text, b"hi".to_vec()), 0)?;
+/// while let Some((ticket, reply)) = hub.poll_reply() {
+///     println!("{ticket:?}: {reply:?}");
+/// }
+/// while let Some(batch) = hub.poll_batch() {
+///     for subscriber in hub.audience(batch).iter().filter(|subscriber| !subscriber.lags()) {
+///         for publication in &hub.publications(batch)[usize::from(subscriber.skip)..] {
+///             if subscriber.takes(publication) {
+///                 println!("to {}: {publication:?}", subscriber.key);
+///             }
+///         }
+///     }
+///     hub.finish_batch(batch);
+/// }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct Hub {
+    shard: u16,
+    shards: u16,
+    rules: Arc<TopicRules>,
+    ledger: Arc<Ledger>,
+    now_ms: u64,
+    counts: Counts,
+
+    members: Members,
+    locals: Locals,
+    lags: Lags,
+    /// The subscriptions by pattern.
+    patterns: PatternIndex<Followed>,
+    /// The number of the last interest in a pattern.
+    interests: u64,
+    /// Patterns that began in the middle of a topic's batch: topic, pattern, and how much of the batch was before. Empty outside
+    /// of a turn.
+    late: Vec<(u32, u32, u16)>,
+    /// Subscriptions that homes have not answered yet.
+    asked: Slab<Asked>,
+    replies: VecDeque<(Ticket, Reply)>,
+
+    homes: Homes,
+    post: Post,
+    /// Nothing was left to give up: not tried again before.
+    trim_after_ms: u64,
+
+    batch: Option<fanout::Open>,
+    /// The audience of the batch that is out, where patterns add to it.
+    audience: Vec<Subscriber>,
+    /// The number of the last batch whose audience patterns added to.
+    mark: u32,
+    names: Box<[Option<TopicName>]>,
+    /// Emptied after each use.
+    found: Vec<u32>,
+}
+
+/// A subscription that its home has not answered yet.
+#[derive(Debug)]
+struct Asked {
+    /// `None`: it ended meanwhile.
+    subscription: Option<u32>,
+    ticket: Ticket,
+    topic: TopicName,
+    watches: bool,
+    attends: Option<ClientId>,
+}
+
+/// A pattern with subscribers here.
+#[derive(Debug)]
+struct Followed {
+    subscriptions: Vec<u32>,
+    /// Which interest the homes were told of.
+    number: u64,
+    /// The homes that have not noted it yet: what comes from them is not for the pattern, or there would be a hole behind it.
+    waits_for: Vec<u16>,
+}
+
+impl Hub {
+    /// The hub of a shard, of so many. `seed` makes epochs: it must differ between shards, and between runs.
+    ///
+    /// # Panics
+    /// Unless `shard` is one of `shards`.
+    #[must_use]
+    pub fn new(shard: u16, shards: u16, rules: Arc<TopicRules>, seed: u64, total: &Total) -> Self {
+        assert!(shard < shards, "shards count from 0");
+        Self {
+            shard,
+            shards,
+            ledger: Ledger::new(total, rules.held()),
+            rules,
+            now_ms: 0,
+            counts: Counts::default(),
+            members: Members::default(),
+            locals: Locals::default(),
+            lags: Lags::default(),
+            patterns: PatternIndex::default(),
+            interests: 0,
+            late: Vec::new(),
+            asked: Slab::new(),
+            replies: VecDeque::new(),
+            homes: Homes::new(seed),
+            post: Post::new(shards),
+            trim_after_ms: 0,
+            batch: None,
+            audience: Vec::new(),
+            mark: 0,
+            names: vec![None; KNOWN_NAMES].into_boxed_slice(),
+            found: Vec::new(),
+        }
+    }
+
+    /// The rules and limits that it was made with.
+    #[must_use]
+    pub fn rules(&self) -> &Arc<TopicRules> {
+        &self.rules
+    }
+
+    /// What it has done.
+    #[must_use]
+    pub fn counts(&self) -> &Counts {
+        &self.counts
+    }
+
+    /// Whether nothing is in it: no member, no subscription, no topic, nothing that waits.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.members.is_empty()
+            && self.locals.is_empty()
+            && self.lags.is_empty()
+            && self.patterns.is_empty()
+            && self.asked.is_empty()
+            && self.replies.is_empty()
+            && self.homes.is_empty()
+            && self.homes.patterns.is_empty()
+            && self.post.is_empty()
+    }
+
+    /// Topics at home here.
+    #[must_use]
+    pub fn topics(&self) -> usize {
+        self.homes.len()
+    }
+
+    /// How many subscriptions a member has, to topics and patterns.
+    ///
+    /// # Panics
+    /// If there is no such member.
+    #[must_use]
+    pub fn subscriptions(&self, member: MemberId) -> u32 {
+        self.members.member(member.0).subscriptions
+    }
+
+    /// Whether something waits for this member until its outbox has emptied.
+    ///
+    /// # Panics
+    /// If there is no such member.
+    #[must_use]
+    pub fn lags(&self, member: MemberId) -> bool {
+        self.members.member(member.0).lags > 0
+    }
+
+    /// Whether a publication to this topic would be refused now because its home's queue is full: its publisher can be paused.
+    #[must_use]
+    pub fn is_busy(&self, topic: &TopicName) -> bool {
+        let home = topic.home(self.shards);
+        home != self.shard && !self.post.has_room(home, self.rules.limits())
+    }
+
+    /// The name, without an allocation where it was used lately.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn topic_name(&mut self, text: &str) -> Result<TopicName, NameError> {
+        if text.len() > crate::NAME_BYTES {
+            return TopicName::parse(text);
+        }
+        let place = &mut self.names[hash(text) as usize % KNOWN_NAMES];
+        if let Some(name) = place.as_ref().filter(|name| name.as_str() == text) {
+            return Ok(name.clone());
+        }
+        let name = TopicName::parse(text)?;
+        *place = Some(name.clone());
+        Ok(name)
+    }
+
+    /// Somebody who may subscribe.
+    pub fn enter(&mut self, key: Key, class: Class, client: ClientId, rules: MemberRules) -> MemberId {
+        MemberId(self.members.enter(key, class, client, rules))
+    }
+
+    /// Publishes. A refusal is told where there is a ticket, or at once.
+    ///
+    /// # Errors
+    /// [`Refused::Busy`] and, where the topic is at home here, all else that can be wrong.
+    pub fn publish(
+        &mut self,
+        ticket: Option<Ticket>,
+        topic: &TopicName,
+        publish: Publish,
+        now_ms: u64,
+    ) -> Result<(), Refused> {
+        self.advance(now_ms);
+        let home = topic.home(self.shards);
+        let here = home == self.shard;
+        if !here && !self.post.has_room(home, self.rules.limits()) {
+            self.counts.refused_busy += 1;
+            return Err(Refused::Busy);
+        }
+        let Publish { format, payload, key, once } = publish;
+        let publication =
+            Publication::new(topic.clone(), Kind::Message { format, payload, key }, &self.ledger);
+        if !here {
+            self.post.write(home, Note::Publish(Box::new(PublishNote { ticket, publication, once })));
+            return Ok(());
+        }
+        let (position, duplicate) = self.publish_here(publication, once)?;
+        if let Some(ticket) = ticket {
+            self.replies.push_back((ticket, Reply::Published { topic: topic.clone(), position, duplicate }));
+        }
+        Ok(())
+    }
+
+    /// The newest publications that a topic keeps, or those before an offset.
+    pub fn history(
+        &mut self,
+        ticket: Ticket,
+        topic: &TopicName,
+        limit: u32,
+        before: Option<u64>,
+        now_ms: u64,
+    ) {
+        self.ask(ticket, topic, Question::History { limit, before }, now_ms);
+    }
+
+    /// Who is in a topic.
+    pub fn presence(&mut self, ticket: Ticket, topic: &TopicName, now_ms: u64) {
+        self.ask(ticket, topic, Question::Presence, now_ms);
+    }
+
+    /// What a topic is like.
+    pub fn state(&mut self, ticket: Ticket, topic: &TopicName, now_ms: u64) {
+        self.ask(ticket, topic, Question::State, now_ms);
+    }
+
+    fn ask(&mut self, ticket: Ticket, topic: &TopicName, question: Question, now_ms: u64) {
+        self.advance(now_ms);
+        let note = AskNote { ticket, topic: topic.clone(), question };
+        self.send(topic.home(self.shards), Note::Ask(Box::new(note)));
+    }
+
+    /// A poller is present in a topic until then. Where the topic has no presence, nothing happens.
+    pub fn attend(
+        &mut self,
+        topic: &TopicName,
+        client: &str,
+        info: Option<&str>,
+        until_ms: u64,
+        now_ms: u64,
+    ) {
+        self.advance(now_ms);
+        let note =
+            AttendNote { topic: topic.clone(), client: client.into(), info: info.map(Into::into), until_ms };
+        self.send(topic.home(self.shards), Note::Attend(Box::new(note)));
+    }
+
+    /// What another shard's hub wrote, in the order in which it wrote it.
+    pub fn receive(&mut self, from: u16, mut letters: Vec<Letter>, now_ms: u64) {
+        self.advance(now_ms);
+        for Letter(note) in letters.drain(..) {
+            self.read(from, note);
+        }
+        self.post.spare(letters);
+    }
+
+    /// Letters for another shard's hub. Where its queue is full they come back by [`Hub::undelivered`]; they are offered again
+    /// after `None`, which ends the turn's round.
+    #[must_use]
+    pub fn poll_letters(&mut self) -> Option<(u16, Vec<Letter>)> {
+        self.post.poll(&self.ledger)
+    }
+
+    /// The shard's queue was full.
+    pub fn undelivered(&mut self, to: u16, letters: Vec<Letter>) {
+        self.post.put_back(to, letters);
+    }
+
+    /// The next answer. All of them come before the turn's batches.
+    #[must_use]
+    pub fn poll_reply(&mut self) -> Option<(Ticket, Reply)> {
+        self.replies.pop_front()
+    }
+
+    /// When the shard's next turn has to be at the latest: the time may lie in the past.
+    #[must_use]
+    pub fn next_deadline_ms(&self) -> Option<u64> {
+        if !self.replies.is_empty() || self.locals.has_due() {
+            return Some(self.now_ms);
+        }
+        // A full queue is tried again soon; nothing wakes us when there is room in it.
+        let retry = (!self.post.is_empty()).then_some(self.now_ms + 1);
+        [self.homes.next_deadline_ms(), retry].into_iter().flatten().min()
+    }
+
+    /// Does what is due: ages histories, ends pollers' presence, forgets topics.
+    pub fn expire(&mut self, now_ms: u64) {
+        self.advance(now_ms);
+        self.expire_homes();
+    }
+
+    /// Time never goes back here.
+    fn advance(&mut self, now_ms: u64) {
+        self.now_ms = self.now_ms.max(now_ms);
+    }
+
+    /// Writes to a shard's hub; this one reads at once what is for itself.
+    fn send(&mut self, to: u16, note: Note) {
+        if to == self.shard {
+            self.read(to, note);
+        } else {
+            self.post.write(to, note);
+        }
+    }
+
+    fn read(&mut self, from: u16, note: Note) {
+        match note {
+            Note::Subscribe(note) => self.subscribe_here(from, *note),
+            Note::Unsubscribe { topic, watched, attended } => {
+                self.unsubscribe_here(from, &topic, watched, attended);
+            }
+            Note::Interest { pattern, number } => self.interest_here(from, pattern, number),
+            Note::Disinterest(pattern) => self.disinterest_here(from, &pattern),
+            Note::Publish(note) => {
+                let PublishNote { ticket, publication, once } = *note;
+                let topic = publication.topic().clone();
+                let published = self.publish_here(publication, once);
+                if let Some(ticket) = ticket {
+                    let reply = match published {
+                        Ok((position, duplicate)) => Reply::Published { topic, position, duplicate },
+                        Err(why) => Reply::Refused { topic, why },
+                    };
+                    self.reply(from, ticket, reply);
+                }
+            }
+            Note::Attend(note) => self.attend_here(&note),
+            Note::Ask(note) => self.answer_here(from, *note),
+            Note::Trim => self.trim(),
+            Note::Subscribed(note) => self.subscribed(*note),
+            Note::NotSubscribed { request, why } => self.not_subscribed(request, why),
+            Note::Interested { pattern, number } => self.interested(from, &pattern, number),
+            Note::Deliver(publication) => self.take(publication),
+            Note::Reply(note) => self.replies.push_back(*note),
+        }
+    }
+
+    fn reply(&mut self, to: u16, ticket: Ticket, reply: Reply) {
+        if to == self.shard {
+            self.replies.push_back((ticket, reply));
+        } else {
+            self.post.write(to, Note::Reply(Box::new((ticket, reply))));
+        }
+    }
+}
+
+/// What it took of the process's limits goes with it.
+impl Drop for Hub {
+    fn drop(&mut self) {
+        self.rules.give_topics(self.homes.len());
+        self.rules.give_subscriptions(self.members.subscriptions());
+    }
+}
+
+impl fmt::Debug for Hub {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Hub")
+            .field("shard", &self.shard)
+            .field("topics", &self.homes.len())
+            .field("counts", &self.counts)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,319 @@
+//! What is done where a topic lives.
+//!
+//! Invariant: all that a shard is told of a topic leaves here in the order of its offsets, answers to subscriptions between the
+//! publications that they stand between.
+
+use std::sync::Arc;
+
+use super::Hub;
+use crate::{
+    HISTORY_LISTED, HISTORY_LISTED_BYTES, PRESENCE_LISTED,
+    home::HomeTopic,
+    letter::{AskNote, AttendNote, Note, Question, Refused, Reply, SubscribeNote},
+    member::ClientId,
+    planted::{self, Bug},
+    publication::{Kind, Publication},
+    topic::{Pattern, Position, TopicName},
+};
+
+/// After nothing was left to give up, this long nothing is looked for.
+const TRIM_PAUSE_MS: u64 = 10;
+
+impl Hub {
+    /// Gives a publication its place, keeps it and hands it on. Its position, and whether its key was used before.
+    pub(super) fn publish_here(
+        &mut self,
+        mut publication: Arc<Publication>,
+        once: Option<Box<str>>,
+    ) -> Result<(Position, bool), Refused> {
+        if self.rules.is_over_memory() {
+            self.make_room();
+            if self.rules.is_over_memory() {
+                self.counts.refused_busy += 1;
+                return Err(Refused::Busy);
+            }
+        }
+        let id = self.find_or_create(publication.topic())?;
+        let now_ms = self.now_ms;
+        let topic = self.homes.topic_mut(id);
+        let settings = self.rules.settings(topic.rule);
+        let size = match publication.kind() {
+            Kind::Message { payload, .. } => payload.len(),
+            Kind::Join { .. } | Kind::Leave { .. } | Kind::Gap { .. } => 0,
+        };
+        if size > settings.message_bytes {
+            self.settle(id);
+            return Err(Refused::TooLarge);
+        }
+        if let Some(once) = once {
+            let known = topic.once.get_or_insert_default();
+            if let Some(offset) = known.find(&once, now_ms) {
+                return Ok((Position { offset, ..topic.position }, true));
+            }
+            known.insert(once, topic.position.offset + 1, now_ms);
+        }
+        topic.position.offset += 1;
+        if topic.position.offset == 1 && planted::is(Bug::OffByOneAtEpoch) {
+            topic.position.offset += 1;
+        }
+        let position = topic.position;
+        Publication::place(&mut publication, &topic.name, position, now_ms);
+        self.homes.keep(id, &publication, settings);
+        self.counts.published += 1;
+        self.hand_on(id, publication);
+        self.settle(id);
+        Ok((position, false))
+    }
+
+    /// To each shard with a subscriber: by name, or by a pattern.
+    fn hand_on(&mut self, id: u32, publication: Arc<Publication>) {
+        self.homes.match_patterns(id);
+        let topic = self.homes.topic(id);
+        let by_name = topic.interests.iter().map(|interest| interest.shard);
+        let only_by_pattern =
+            |shard: &&u16| !topic.interests.iter().any(|interest| interest.shard == **shard);
+        let by_pattern = topic.pattern_shards.iter().filter(only_by_pattern).copied();
+        let mut here = false;
+        for shard in by_name.chain(by_pattern) {
+            if shard == self.shard {
+                here = true;
+            } else if !self.post.deliver(shard, &publication, self.rules.limits(), &self.ledger) {
+                self.counts.left_out += 1;
+            }
+        }
+        if here {
+            self.take(publication);
+        }
+    }
+
+    /// A join or a leave, to each shard where somebody watches.
+    fn announce(&mut self, id: u32, kind: Kind) {
+        let topic = self.homes.topic(id);
+        let watching = topic.interests.iter().filter(|interest| interest.watchers > 0);
+        let shards: Vec<u16> = watching.map(|interest| interest.shard).collect();
+        if shards.is_empty() {
+            return;
+        }
+        let mut publication = Publication::new(topic.name.clone(), kind, &self.ledger);
+        Publication::place(&mut publication, &topic.name, topic.position, self.now_ms);
+        for shard in shards {
+            self.send(shard, Note::Deliver(Arc::clone(&publication)));
+        }
+    }
+
+    pub(super) fn subscribe_here(&mut self, from: u16, note: SubscribeNote) {
+        let SubscribeNote { request, topic: name, client, ask } = note;
+        let id = match self.find_or_create(&name) {
+            Ok(id) => id,
+            Err(why) => return self.send(from, Note::NotSubscribed { request, why }),
+        };
+        self.post.tell_gap(from, &name, &self.ledger);
+        // The join comes before its subscription, so that nobody gets its own.
+        if ask.attends
+            && self
+                .homes
+                .topic_mut(id)
+                .presence
+                .get_or_insert_default()
+                .join(client.as_str(), ask.info.as_deref())
+        {
+            let kind = Kind::Join { client: client.as_str().into(), info: ask.info.clone() };
+            self.announce(id, kind);
+        }
+        let topic = self.homes.topic_mut(id);
+        topic.add_interest(from, ask.watches);
+        let answer = topic.answer(request, &ask);
+        self.send(from, Note::Subscribed(Box::new(answer)));
+    }
+
+    pub(super) fn unsubscribe_here(
+        &mut self,
+        from: u16,
+        name: &TopicName,
+        watched: bool,
+        attended: Option<ClientId>,
+    ) {
+        let Some(id) = self.homes.find(name) else {
+            debug_assert!(false, "a topic with a subscriber is not forgotten");
+            return;
+        };
+        let topic = self.homes.topic_mut(id);
+        topic.remove_interest(from, watched);
+        if let Some(client) = attended
+            && let Some(presence) = &mut topic.presence
+            && presence.leave(client.as_str())
+        {
+            self.announce(id, Kind::Leave { client: client.as_str().into() });
+        }
+        let topic = self.homes.topic(id);
+        if topic.interests.is_empty()
+            && self.rules.settings(topic.rule).history > 0
+            && let Some(other) = self.homes.remember(id, self.now_ms)
+        {
+            self.settle(other);
+        }
+        self.settle(id);
+    }
+
+    pub(super) fn interest_here(&mut self, from: u16, pattern: Pattern, number: u64) {
+        let place = self.homes.patterns.find_or_insert(&pattern, Vec::new);
+        let shards = self.homes.patterns.get_mut(place);
+        debug_assert!(!shards.contains(&from), "a shard says once what it wants");
+        shards.push(from);
+        self.homes.patterns_version += 1;
+        self.send(from, Note::Interested { pattern, number });
+    }
+
+    pub(super) fn disinterest_here(&mut self, from: u16, pattern: &Pattern) {
+        let Some(place) = self.homes.patterns.find(pattern) else {
+            debug_assert!(false, "a shard ends what it has begun");
+            return;
+        };
+        let shards = self.homes.patterns.get_mut(place);
+        shards.retain(|&shard| shard != from);
+        if shards.is_empty() {
+            self.homes.patterns.remove(place);
+        }
+        self.homes.patterns_version += 1;
+    }
+
+    pub(super) fn attend_here(&mut self, note: &AttendNote) {
+        let rule = self.rules.rule_for(&note.topic);
+        if !self.rules.settings(rule).presence || note.until_ms <= self.now_ms {
+            return;
+        }
+        // A poller that finds no place is not present: it has nobody to be told.
+        let Ok(id) = self.find_or_create(&note.topic) else { return };
+        let presence = self.homes.topic_mut(id).presence.get_or_insert_default();
+        if presence.attend(&note.client, note.info.as_deref(), note.until_ms) {
+            let kind = Kind::Join { client: note.client.clone(), info: note.info.clone() };
+            self.announce(id, kind);
+        }
+        self.settle(id);
+    }
+
+    pub(super) fn answer_here(&mut self, from: u16, note: AskNote) {
+        let AskNote { ticket, topic: name, question } = note;
+        let topic = self.homes.find(&name).map(|id| self.homes.topic(id));
+        let rule = topic.map_or_else(|| self.rules.rule_for(&name), |topic| topic.rule);
+        let settings = self.rules.settings(rule);
+        let position = topic.map_or(Position::NOWHERE, |topic| topic.position);
+        let reply = match question {
+            Question::History { .. } if settings.history == 0 => {
+                Reply::Refused { topic: name, why: Refused::NoHistory }
+            }
+            Question::History { limit, before } => {
+                let limit = limit.min(HISTORY_LISTED) as usize;
+                let messages = topic
+                    .map_or_else(Vec::new, |topic| topic.history.last(limit, before, HISTORY_LISTED_BYTES));
+                Reply::History { topic: name, position, messages }
+            }
+            Question::Presence if !settings.presence => {
+                Reply::Refused { topic: name, why: Refused::NoPresence }
+            }
+            Question::Presence => {
+                let presence = topic.and_then(|topic| topic.presence.as_deref());
+                let count = presence.map_or(0, |presence| presence.len() as u64);
+                let clients = presence.map_or_else(Vec::new, |presence| presence.list(PRESENCE_LISTED));
+                Reply::Presence { topic: name, count, clients }
+            }
+            Question::State => Reply::State {
+                topic: name,
+                position,
+                subscribers: topic.map_or(0, HomeTopic::subscribers),
+                history: topic.map_or(0, |topic| topic.history.len() as u64),
+            },
+        };
+        self.reply(from, ticket, reply);
+    }
+
+    pub(super) fn expire_homes(&mut self) {
+        let mut due = std::mem::take(&mut self.found);
+        self.homes.poll_due(self.now_ms, &mut due);
+        for &id in &due {
+            let settings = self.rules.settings(self.homes.topic(id).rule);
+            self.homes.expire(id, settings, self.now_ms);
+            while let Some(gone) = {
+                let presence = self.homes.topic_mut(id).presence.as_mut();
+                presence.and_then(|presence| presence.poll_expired(self.now_ms))
+            } {
+                if let Some(client) = gone {
+                    self.announce(id, Kind::Leave { client: (&*client).into() });
+                }
+            }
+            self.settle(id);
+        }
+        due.clear();
+        self.found = due;
+    }
+
+    fn find_or_create(&mut self, name: &TopicName) -> Result<u32, Refused> {
+        if let Some(id) = self.homes.find(name) {
+            return Ok(id);
+        }
+        if !self.rules.take_topic() {
+            return Err(Refused::TooManyTopics);
+        }
+        let rule = self.rules.rule_for(name);
+        Ok(self.homes.insert(name, rule, self.rules.settings(rule)))
+    }
+
+    /// Forgets a topic that nothing needs any more, or sees to it that it is looked at in time.
+    fn settle(&mut self, id: u32) {
+        let settings = self.rules.settings(self.homes.topic(id).rule);
+        if self.homes.forget_if_idle(id, settings, self.now_ms) {
+            self.rules.give_topics(1);
+        }
+    }
+
+    /// The process is over its memory: gives up what is kept here, and asks the others to where that was not enough.
+    fn make_room(&mut self) {
+        if self.now_ms < self.trim_after_ms {
+            return;
+        }
+        self.trim();
+        if self.rules.is_over_memory() {
+            self.trim_after_ms = self.now_ms + TRIM_PAUSE_MS;
+            let limits = self.rules.limits();
+            for shard in (0..self.shards).filter(|&shard| shard != self.shard) {
+                if self.post.has_room(shard, limits) {
+                    self.post.write(shard, Note::Trim);
+                }
+            }
+        }
+    }
+
+    /// Gives up the oldest that histories and states keep, and where that is not enough what waits for slow subscribers, the
+    /// largest first.
+    pub(super) fn trim(&mut self) {
+        let most = self.rules.limits().memory_bytes;
+        let Some(over) = self.rules.held_bytes().checked_sub(most).filter(|&over| over > 0) else { return };
+        // Some more, so that not each publication has to.
+        let mut idle = Vec::new();
+        let enough = self.homes.trim(over + most / 64, &mut self.counts.trimmed, &mut idle);
+        for id in idle {
+            if self.homes.contains(id) {
+                self.settle(id);
+            }
+        }
+        if !enough {
+            self.clear_backlogs();
+        }
+    }
+
+    fn clear_backlogs(&mut self) {
+        let mut topics: Vec<u32> = self.lags.iter().map(|lag| lag.topic).collect();
+        topics.sort_unstable();
+        topics.dedup();
+        let bytes = |id: &u32| self.locals.topic(*id).backlog.as_ref().map_or(0, |backlog| backlog.bytes());
+        topics.sort_by_cached_key(|id| std::cmp::Reverse(bytes(id)));
+        for id in topics {
+            if !self.rules.is_over_memory() {
+                return;
+            }
+            if let Some(backlog) = &mut self.locals.topic_mut(id).backlog {
+                backlog.clear();
+            }
+        }
+    }
+}

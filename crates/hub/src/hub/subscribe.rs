@@ -1,0 +1,369 @@
+//! How subscriptions begin and end on their members' shard.
+//!
+//! Invariant: a subscription is in its topic's audience from its home's answer on, and not before: so it gets exactly what
+//! comes behind the answer's position.
+
+use std::sync::Arc;
+
+use super::{Asked, Followed, Hub};
+use crate::{
+    letter::{Ask, Note, Refused, Reply, SubscribeNote, SubscribedNote, Ticket},
+    local::{BATCH_ITEMS, subscriber},
+    member::{MemberId, Subscriber},
+    members::State,
+    planted::{self, Bug},
+    publication::{GapReason, Publication},
+    topic::{Filter, Pattern, Position, TopicName},
+};
+
+impl Hub {
+    /// Subscribes a member to a topic. The answer is [`Reply::Subscribed`], or [`Reply::Refused`].
+    ///
+    /// # Errors
+    /// What can be said at once.
+    ///
+    /// # Panics
+    /// If there is no such member.
+    pub fn subscribe(
+        &mut self,
+        member: MemberId,
+        ticket: Ticket,
+        topic: &TopicName,
+        ask: Ask,
+        now_ms: u64,
+    ) -> Result<(), Refused> {
+        self.advance(now_ms);
+        let MemberId(member) = member;
+        let local = self.locals.find(topic);
+        if local.is_some_and(|local| self.members.find_topic(member, local).is_some()) {
+            return Err(Refused::AlreadySubscribed);
+        }
+        let own = self.members.member(member);
+        if own.subscriptions >= own.rules.subscriptions {
+            return Err(Refused::TooManySubscriptions);
+        }
+        let client = own.client;
+        let rule = local.map_or_else(|| self.rules.rule_for(topic), |local| self.locals.topic(local).rule);
+        let has_presence = self.rules.settings(rule).presence;
+        if ask.watches && !has_presence {
+            return Err(Refused::NoPresence);
+        }
+        if !self.rules.take_subscription() {
+            return Err(Refused::TooManyInProcess);
+        }
+        let ask = Ask { attends: ask.attends && has_presence, ..ask };
+        let attends = ask.attends.then_some(client);
+        let watches = ask.watches;
+        let local = local.unwrap_or_else(|| self.locals.insert(topic, rule));
+        let topic = self.locals.topic(local).name.clone();
+        let asked = Asked { subscription: None, ticket, topic: topic.clone(), watches, attends };
+        // Unanswered subscriptions are bounded by sessions, below 2³².
+        let request = self.asked.insert(asked) as u32;
+        let subscription =
+            self.members.insert(member, local, request, State::Asked, watches, attends.is_some());
+        self.asked[request as usize].subscription = Some(subscription);
+        let own = self.locals.topic_mut(local);
+        own.asked += 1;
+        own.watchers += u32::from(watches);
+        let home = topic.home(self.shards);
+        self.send(home, Note::Subscribe(Box::new(SubscribeNote { request, topic, client, ask })));
+        Ok(())
+    }
+
+    /// Subscribes a member to all topics that match, from now on; homes on other shards learn of it a moment later.
+    ///
+    /// # Errors
+    /// Why not.
+    ///
+    /// # Panics
+    /// If there is no such member.
+    pub fn subscribe_pattern(&mut self, member: MemberId, pattern: &Pattern) -> Result<(), Refused> {
+        let MemberId(member) = member;
+        let known = self.patterns.find(pattern);
+        if known.is_some_and(|known| self.members.find_pattern(member, known).is_some()) {
+            return Err(Refused::AlreadySubscribed);
+        }
+        let own = self.members.member(member);
+        if own.subscriptions >= own.rules.subscriptions || own.patterns >= own.rules.patterns {
+            return Err(Refused::TooManySubscriptions);
+        }
+        if !self.rules.take_subscription() {
+            return Err(Refused::TooManyInProcess);
+        }
+        let number = self.interests + 1;
+        let waits_for = (0..self.shards).collect();
+        let place = self.patterns.find_or_insert(pattern, || Followed {
+            subscriptions: Vec::new(),
+            number,
+            waits_for,
+        });
+        let followed = self.patterns.get_mut(place);
+        let at = followed.subscriptions.len() as u32;
+        let subscription = self.members.insert(member, place, at, State::Pattern, false, false);
+        followed.subscriptions.push(subscription);
+        if known.is_none() {
+            self.interests = number;
+            for shard in 0..self.shards {
+                self.send(shard, Note::Interest { pattern: pattern.clone(), number });
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends a subscription. Nothing of it comes any more, also of what was published before.
+    ///
+    /// # Errors
+    /// [`Refused::NotSubscribed`]; also where its home has not answered yet.
+    ///
+    /// # Panics
+    /// If there is no such member.
+    pub fn unsubscribe(&mut self, member: MemberId, filter: &Filter) -> Result<(), Refused> {
+        let MemberId(member) = member;
+        match filter {
+            Filter::Topic(topic) => {
+                let local = self.locals.find(topic).ok_or(Refused::NotSubscribed)?;
+                let found = self.members.find_topic(member, local);
+                let found = found.filter(|&id| self.members.subscription(id).state == State::Live);
+                self.end_subscription(found.ok_or(Refused::NotSubscribed)?);
+            }
+            Filter::Pattern(pattern) => {
+                let place = self.patterns.find(pattern).ok_or(Refused::NotSubscribed)?;
+                let found = self.members.find_pattern(member, place).ok_or(Refused::NotSubscribed)?;
+                self.end_pattern(found, pattern);
+                self.end_lags_of_patterns(member);
+            }
+        }
+        Ok(())
+    }
+
+    /// All its subscriptions end; where it was present, it leaves.
+    ///
+    /// # Panics
+    /// If there is no such member.
+    pub fn leave(&mut self, member: MemberId) {
+        let MemberId(member) = member;
+        while let Some(lag) = self.lags.newest(member, &self.members) {
+            self.end_lag(lag);
+        }
+        while let Some(id) = self.members.newest(member) {
+            self.end_subscription(id);
+        }
+        self.members.leave(member);
+    }
+
+    fn end_subscription(&mut self, id: u32) {
+        let own = self.members.subscription(id);
+        let (member, target, place, watches) = (own.member, own.target, own.place, own.watches);
+        let attended = own.attends.then(|| self.members.member(member).client);
+        match own.state {
+            State::Pattern => {
+                let pattern = self.patterns.pattern(target);
+                self.end_pattern(id, &pattern);
+            }
+            State::Asked => {
+                // Its home is told when it has answered: it may yet refuse.
+                self.asked[place as usize].subscription = None;
+                self.members.remove(id);
+                self.rules.give_subscriptions(1);
+                let topic = self.locals.topic_mut(target);
+                topic.asked -= 1;
+                topic.watchers -= u32::from(watches);
+                self.locals.forget_if_idle(target);
+            }
+            State::Live => {
+                self.members.remove(id);
+                self.rules.give_subscriptions(1);
+                let topic = self.locals.topic_mut(target);
+                topic.dismiss(place, &mut self.members);
+                topic.watchers -= u32::from(watches);
+                let topic = topic.name.clone();
+                if let Some(lag) = self.lags.find(member, target)
+                    && !self.matches_pattern(member, &topic)
+                {
+                    self.end_lag(lag);
+                }
+                self.locals.forget_if_idle(target);
+                let home = topic.home(self.shards);
+                self.send(home, Note::Unsubscribe { topic, watched: watches, attended });
+            }
+        }
+    }
+
+    fn end_pattern(&mut self, id: u32, pattern: &Pattern) {
+        let own = self.members.remove(id);
+        self.rules.give_subscriptions(1);
+        let subscriptions = &mut self.patterns.get_mut(own.target).subscriptions;
+        subscriptions.swap_remove(own.place as usize);
+        if let Some(&moved) = subscriptions.get(own.place as usize) {
+            self.members.subscription_mut(moved).place = own.place;
+        }
+        if subscriptions.is_empty() {
+            self.patterns.remove(own.target);
+            self.late.retain(|(_, pattern, _)| *pattern != own.target);
+            for shard in 0..self.shards {
+                self.send(shard, Note::Disinterest(pattern.clone()));
+            }
+        }
+    }
+
+    /// A member has lost a pattern: it lags no more where it has no subscription left.
+    fn end_lags_of_patterns(&mut self, member: u32) {
+        let mut next = self.lags.newest(member, &self.members);
+        while let Some(lag) = next {
+            next = self.lags.next(lag);
+            let topic = self.lags.get_mut(lag).topic;
+            let by_name = self.members.find_topic(member, topic);
+            let by_name = by_name.is_some_and(|id| self.members.subscription(id).state == State::Live);
+            let name = self.locals.topic(topic).name.clone();
+            if !by_name && !self.matches_pattern(member, &name) {
+                self.end_lag(lag);
+            }
+        }
+    }
+
+    /// Whether a member gets this topic by a pattern.
+    fn matches_pattern(&mut self, member: u32, name: &TopicName) -> bool {
+        self.first_of_patterns(member, name, None).is_some()
+    }
+
+    /// Which item of the batch of a topic is the first that a member gets by a pattern, if it has one that stands for it.
+    fn first_of_patterns(&mut self, member: u32, name: &TopicName, topic: Option<u32>) -> Option<u16> {
+        if self.members.member(member).patterns == 0 {
+            return None;
+        }
+        let mut found = self.find_followed(name);
+        found.retain(|&pattern| self.members.find_pattern(member, pattern).is_some());
+        let first = found.iter().map(|&pattern| topic.map_or(0, |topic| self.begin_of(topic, pattern))).min();
+        found.clear();
+        self.found = found;
+        first
+    }
+
+    /// The patterns that stand for a name and that its home knows of.
+    pub(super) fn find_followed(&mut self, name: &TopicName) -> Vec<u32> {
+        let mut found = std::mem::take(&mut self.found);
+        self.patterns.matches(name, &mut found);
+        if !found.is_empty() {
+            let home = name.home(self.shards);
+            found.retain(|&pattern| !self.patterns.get(pattern).waits_for.contains(&home));
+        }
+        found
+    }
+
+    /// How much of a topic's batch was before a pattern began.
+    pub(super) fn begin_of(&self, topic: u32, pattern: u32) -> u16 {
+        let late = self.late.iter().find(|late| late.0 == topic && late.1 == pattern);
+        late.map_or(0, |late| late.2)
+    }
+
+    /// A home has noted a pattern: what comes from it now is for the pattern's subscribers.
+    pub(super) fn interested(&mut self, home: u16, pattern: &Pattern, number: u64) {
+        let Some(place) = self.patterns.find(pattern) else { return };
+        let followed = self.patterns.get_mut(place);
+        // It may have ended and begun again meanwhile.
+        if followed.number != number {
+            return;
+        }
+        followed.waits_for.retain(|&other| other != home);
+        for &topic in self.locals.due() {
+            let own = self.locals.topic(topic);
+            if own.name.home(self.shards) == home && pattern.matches(&own.name) {
+                self.late.push((topic, place, own.batch.len().min(BATCH_ITEMS) as u16));
+            }
+        }
+    }
+
+    /// A home has answered.
+    pub(super) fn subscribed(&mut self, note: SubscribedNote) {
+        let SubscribedNote { request, position, recovered, mut first } = note;
+        let Asked { subscription, ticket, topic, watches, attends } = self.asked.remove(request as usize);
+        let Some(id) = subscription else {
+            let home = topic.home(self.shards);
+            return self.send(home, Note::Unsubscribe { topic, watched: watches, attended: attends });
+        };
+        let own = self.members.subscription(id);
+        let (member, local) = (own.member, own.target);
+        let flags = if watches { Subscriber::WATCHES } else { 0 };
+        let entry = subscriber(self.members.member(member), id, flags);
+        self.reach(local, position);
+        if self.members.member(member).patterns > 0 {
+            self.fold_in_patterns(member, local, recovered == Some(true), &mut first);
+        }
+        let own = self.locals.topic_mut(local);
+        own.asked -= 1;
+        let place = own.admit(entry);
+        if planted::is(Bug::ForgetSkip) {
+            own.audience[place as usize].skip = 0;
+        }
+        let own = self.members.subscription_mut(id);
+        own.state = State::Live;
+        own.place = place;
+        let member = MemberId(member);
+        self.replies.push_back((ticket, Reply::Subscribed { member, topic, position, recovered, first }));
+    }
+
+    /// A home has refused.
+    pub(super) fn not_subscribed(&mut self, request: u32, why: Refused) {
+        let Asked { subscription, ticket, topic, watches, .. } = self.asked.remove(request as usize);
+        let Some(id) = subscription else { return };
+        let own = self.members.remove(id);
+        self.rules.give_subscriptions(1);
+        let local = self.locals.topic_mut(own.target);
+        local.asked -= 1;
+        local.watchers -= u32::from(watches);
+        self.locals.forget_if_idle(own.target);
+        self.replies.push_back((ticket, Reply::Refused { topic, why }));
+    }
+
+    /// A topic is at this position now.
+    pub(super) fn reach(&mut self, local: u32, position: Position) {
+        let topic = self.locals.topic_mut(local);
+        // Without a message in the batch both are the same, and stay so.
+        let nothing_waits = topic.finished == topic.position;
+        if topic.position.epoch != position.epoch {
+            topic.previous = topic.position;
+            if let Some(backlog) = &mut topic.backlog {
+                backlog.clear();
+            }
+        }
+        topic.position = position;
+        if nothing_waits {
+            topic.finished = position;
+        }
+    }
+
+    /// A member that has had a topic by a pattern has now asked for it by name. What the pattern still owes comes with the
+    /// answer: what waits in the batch, which the new entry skips, and the gap where the member lagged. Where it has recovered,
+    /// it has all of that, or had it before.
+    fn fold_in_patterns(
+        &mut self,
+        member: u32,
+        local: u32,
+        recovered: bool,
+        first: &mut Vec<Arc<Publication>>,
+    ) {
+        let name = self.locals.topic(local).name.clone();
+        let Some(begin) = self.first_of_patterns(member, &name, Some(local)) else { return };
+        let topic = self.locals.topic(local);
+        let batch = topic.batch.iter().skip(usize::from(begin));
+        // Of a life that has ended meanwhile nothing is owed: the answer's epoch says it.
+        let is_owed =
+            |item: &&Arc<Publication>| !item.is_presence() && item.position().epoch == topic.position.epoch;
+        let mut owed: Vec<_> = batch.filter(is_owed).cloned().collect();
+        owed.retain(|item| first.binary_search_by_key(&item.offset(), |other| other.offset()).is_err());
+        if let Some(lag) = self.lags.find(member, local) {
+            let (cursor, end) = (self.lags.get_mut(lag).cursor, topic.finished);
+            // Where the epoch has changed meanwhile, the answer's position says it.
+            let last = first.first().map_or(end.offset, |first| end.offset.min(first.offset() - 1));
+            if cursor.epoch == end.epoch && cursor.offset < last {
+                let to = Position { offset: last, ..end };
+                owed.push(Publication::gap(&name, cursor.offset + 1, to, GapReason::Slow, &self.ledger));
+            }
+            self.end_lag(lag);
+        }
+        if !recovered && !owed.is_empty() {
+            first.append(&mut owed);
+            first.sort_by_key(|item| item.offset());
+        }
+    }
+}

@@ -1,0 +1,270 @@
+//! What hubs write to each other, and what they answer to their shards.
+//!
+//! Letters from one hub to another arrive in the order in which they were written, or the hub that could not write one knows.
+
+use std::{fmt, sync::Arc};
+
+use tidegate_registry::Key;
+
+use crate::{
+    member::{ClientId, MemberId},
+    publication::Publication,
+    topic::{Pattern, Position, TopicName},
+};
+
+/// Who asked, for the answer. Opaque to the hub.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Ticket {
+    /// The session.
+    pub key: Key,
+    /// The session's own number for what it asked.
+    pub request: u64,
+}
+
+/// What a subscription to a topic asks for.
+#[derive(Clone, Debug, Default)]
+pub struct Ask {
+    /// All behind this position, if nothing of it is missing.
+    pub recover: Option<Position>,
+    /// The last so many publications, without `recover` or where it fails.
+    pub history: u32,
+    /// Joins and leaves are to come, too.
+    pub watches: bool,
+    /// The member is to be present in the topic, where that has presence.
+    pub attends: bool,
+    /// What others see of it: JSON.
+    pub info: Option<Box<str>>,
+}
+
+/// Why something was not done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Refused {
+    /// The member is subscribed to this topic or pattern, or has asked to be.
+    AlreadySubscribed,
+    /// It is not (or its subscription was not answered yet).
+    NotSubscribed,
+    /// It has as many subscriptions, or patterns, as it may.
+    TooManySubscriptions,
+    /// The process has as many subscriptions as it may.
+    TooManyInProcess,
+    /// There are as many topics as there may be.
+    TooManyTopics,
+    /// The payload is larger than the topic takes.
+    TooLarge,
+    /// The topic keeps no history.
+    NoHistory,
+    /// The topic has no presence.
+    NoPresence,
+    /// A queue or the memory is full: try again.
+    Busy,
+}
+
+impl Refused {
+    /// As the protocol has it.
+    #[must_use]
+    pub const fn code(self) -> &'static str {
+        match self {
+            Self::AlreadySubscribed => "already_subscribed",
+            Self::NotSubscribed => "not_subscribed",
+            Self::TooManySubscriptions | Self::TooManyInProcess | Self::TooManyTopics => "too_many",
+            Self::TooLarge => "too_large",
+            Self::NoHistory => "no_history",
+            Self::NoPresence => "no_presence",
+            Self::Busy => "busy",
+        }
+    }
+}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::AlreadySubscribed => "already subscribed",
+            Self::NotSubscribed => "not subscribed",
+            Self::TooManySubscriptions => "this session has as many subscriptions as it may",
+            Self::TooManyInProcess => "this gateway has as many subscriptions as it may",
+            Self::TooManyTopics => "this gateway has as many topics as it may",
+            Self::TooLarge => "the message is larger than this topic takes",
+            Self::NoHistory => "this topic keeps no history",
+            Self::NoPresence => "this topic has no presence",
+            Self::Busy => "the gateway is busy: try again",
+        })
+    }
+}
+
+impl std::error::Error for Refused {}
+
+/// Who is present in a topic.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Present {
+    /// Who.
+    pub client: Box<str>,
+    /// What they say of themselves: JSON.
+    pub info: Option<Box<str>>,
+}
+
+/// The answer to what was asked with a [`Ticket`].
+#[derive(Clone, Debug)]
+pub enum Reply {
+    /// The member gets all behind `position`, and `first` before.
+    Subscribed {
+        /// Who is subscribed.
+        member: MemberId,
+        /// To what.
+        topic: TopicName,
+        /// Where it begins.
+        position: Position,
+        /// Whether nothing is missing since the position that it had; `None` where it had none.
+        recovered: Option<bool>,
+        /// What comes first, in order of offset: what was missed, or what history and state have. There may be gaps among it.
+        first: Vec<Arc<Publication>>,
+    },
+    /// It was published, or had been.
+    Published {
+        /// Where.
+        topic: TopicName,
+        /// Its position.
+        position: Position,
+        /// Whether its idempotency key was used before: then the position is that of the first.
+        duplicate: bool,
+    },
+    /// Who is there.
+    Presence {
+        /// Where.
+        topic: TopicName,
+        /// How many.
+        count: u64,
+        /// At most [`PRESENCE_LISTED`](crate::PRESENCE_LISTED) of them.
+        clients: Vec<Present>,
+    },
+    /// What the topic keeps.
+    History {
+        /// Which topic.
+        topic: TopicName,
+        /// Where it is now; [`Position::NOWHERE`] where it does not exist.
+        position: Position,
+        /// Oldest first.
+        messages: Vec<Arc<Publication>>,
+    },
+    /// What the topic is like now.
+    State {
+        /// Which topic.
+        topic: TopicName,
+        /// Where it is now; [`Position::NOWHERE`] where it does not exist.
+        position: Position,
+        /// Subscriptions to its name, on all shards.
+        subscribers: u64,
+        /// Publications in its history.
+        history: u64,
+    },
+    /// It was not done.
+    Refused {
+        /// Where.
+        topic: TopicName,
+        /// Why.
+        why: Refused,
+    },
+}
+
+/// A letter from one shard's hub to another's.
+#[derive(Debug)]
+pub struct Letter(pub(crate) Note);
+
+/// What it says. To a home: what shards want of a topic; from a home: what they get.
+#[derive(Debug)]
+pub(crate) enum Note {
+    Subscribe(Box<SubscribeNote>),
+    Unsubscribe {
+        topic: TopicName,
+        watched: bool,
+        attended: Option<ClientId>,
+    },
+    /// A shard wants what a pattern stands for; the number comes back when the home has noted it.
+    Interest {
+        pattern: Pattern,
+        number: u64,
+    },
+    Disinterest(Pattern),
+    Publish(Box<PublishNote>),
+    Attend(Box<AttendNote>),
+    Ask(Box<AskNote>),
+    /// The process is over its memory, and who writes has nothing more to give up.
+    Trim,
+
+    Subscribed(Box<SubscribedNote>),
+    NotSubscribed {
+        request: u32,
+        why: Refused,
+    },
+    Interested {
+        pattern: Pattern,
+        number: u64,
+    },
+    Deliver(Arc<Publication>),
+    Reply(Box<(Ticket, Reply)>),
+}
+
+#[derive(Debug)]
+pub(crate) struct SubscribeNote {
+    pub(crate) request: u32,
+    pub(crate) topic: TopicName,
+    pub(crate) client: ClientId,
+    pub(crate) ask: Ask,
+}
+
+#[derive(Debug)]
+pub(crate) struct PublishNote {
+    pub(crate) ticket: Option<Ticket>,
+    pub(crate) publication: Arc<Publication>,
+    pub(crate) once: Option<Box<str>>,
+}
+
+#[derive(Debug)]
+pub(crate) struct AttendNote {
+    pub(crate) topic: TopicName,
+    pub(crate) client: Box<str>,
+    pub(crate) info: Option<Box<str>>,
+    pub(crate) until_ms: u64,
+}
+
+#[derive(Debug)]
+pub(crate) struct AskNote {
+    pub(crate) ticket: Ticket,
+    pub(crate) topic: TopicName,
+    pub(crate) question: Question,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Question {
+    History { limit: u32, before: Option<u64> },
+    Presence,
+    State,
+}
+
+#[derive(Debug)]
+pub(crate) struct SubscribedNote {
+    pub(crate) request: u32,
+    pub(crate) position: Position,
+    pub(crate) recovered: Option<bool>,
+    pub(crate) first: Vec<Arc<Publication>>,
+}
+
+impl Note {
+    /// The payload that waits with it.
+    pub(crate) fn bytes(&self) -> usize {
+        match self {
+            Self::Deliver(publication) => publication.bytes(),
+            Self::Publish(note) => note.publication.bytes(),
+            Self::Subscribe(_)
+            | Self::Unsubscribe { .. }
+            | Self::Interest { .. }
+            | Self::Disinterest(_)
+            | Self::Attend(_)
+            | Self::Ask(_)
+            | Self::Trim
+            | Self::Subscribed(_)
+            | Self::NotSubscribed { .. }
+            | Self::Interested { .. }
+            | Self::Reply(_) => 0,
+        }
+    }
+}

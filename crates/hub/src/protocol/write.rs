@@ -1,0 +1,282 @@
+//! What the gateway says to a WebSocket client: each function appends one object to `out`.
+//!
+//! Texts are escaped, whoever chose them. What is JSON already (a publication's `data`, a client's `info`) was
+//! checked when it came in and stays as it is, byte by byte.
+
+use super::content::{push_message, push_offset};
+use super::text::{push_epoch, push_string, push_whole};
+use super::{Code, Content, Id, Position, VERSION};
+
+/// How a subscription begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Standing<'t> {
+    /// The name or the pattern.
+    pub topic: &'t str,
+    /// Where the topic is; a pattern has no position.
+    pub position: Option<Position>,
+    /// Where recovery was asked for: whether all that was missed follows.
+    pub recovered: Option<bool>,
+}
+
+/// How a publication was taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Acceptance<'t> {
+    /// The name.
+    pub topic: &'t str,
+    /// Its own position; that of the first where it is a duplicate.
+    pub position: Position,
+    /// Whether it was published before, and so not again.
+    pub duplicate: bool,
+}
+
+/// Why messages will not come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum GapReason {
+    /// The session is too slow for what its topic allows.
+    Slow,
+    /// The gateway is.
+    Busy,
+}
+
+impl GapReason {
+    /// The name on the wire.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Slow => "slow",
+            Self::Busy => "busy",
+        }
+    }
+}
+
+/// Messages that will not come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Gap<'t> {
+    /// The name.
+    pub topic: &'t str,
+    /// The first offset that is missing.
+    pub from: u64,
+    /// The last.
+    pub to: u64,
+    /// Why.
+    pub reason: GapReason,
+}
+
+/// Somebody in a topic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Present<'t> {
+    /// The client's name.
+    pub client: &'t str,
+    /// What it says of itself: JSON.
+    pub info: Option<&'t [u8]>,
+}
+
+/// The first message of a connection. `client` names it; there are at most `ping_seconds` of silence, or any length of it
+/// where that is 0.
+pub fn hello(out: &mut Vec<u8>, client: &str, ping_seconds: u32) {
+    out.extend_from_slice(br#"{"op":"hello","client":"#);
+    push_string(out, client.as_bytes());
+    out.extend_from_slice(br#","version":"#);
+    push_whole(out, VERSION.into());
+    out.extend_from_slice(br#","ping":"#);
+    push_whole(out, ping_seconds.into());
+    out.push(b'}');
+}
+
+/// The answer to `subscribe`.
+pub fn subscribed(out: &mut Vec<u8>, id: Id<'_>, standing: &Standing<'_>) {
+    open(out, "subscribed", Some(id));
+    out.push(b',');
+    push_standing(out, standing);
+    out.push(b'}');
+}
+
+/// The answer to `unsubscribe`.
+pub fn unsubscribed(out: &mut Vec<u8>, id: Id<'_>, topic: &str) {
+    open(out, "unsubscribed", Some(id));
+    push_topic(out, topic);
+    out.push(b'}');
+}
+
+/// The answer to `publish`.
+pub fn published(out: &mut Vec<u8>, id: Id<'_>, acceptance: &Acceptance<'_>) {
+    open(out, "published", Some(id));
+    out.push(b',');
+    push_acceptance(out, acceptance);
+    out.push(b'}');
+}
+
+/// A publication, for all subscribers of its topic.
+#[inline]
+pub fn message(out: &mut Vec<u8>, topic: &str, offset: u64, content: Content<'_>) {
+    out.extend_from_slice(br#"{"op":"message","#);
+    push_message(out, topic, offset, content);
+}
+
+/// The answer to `presence`: `count` are there, `clients` are those of them that are listed.
+pub fn presence<'p>(
+    out: &mut Vec<u8>,
+    id: Id<'_>,
+    topic: &str,
+    count: u64,
+    clients: impl IntoIterator<Item = Present<'p>>,
+) {
+    open(out, "presence", Some(id));
+    push_topic(out, topic);
+    out.extend_from_slice(br#","count":"#);
+    push_whole(out, count);
+    out.extend_from_slice(br#","clients":["#);
+    for (index, present) in clients.into_iter().enumerate() {
+        out.extend_from_slice(if index == 0 { b"{" } else { b",{" });
+        push_present(out, &present);
+        out.push(b'}');
+    }
+    out.extend_from_slice(b"]}");
+}
+
+/// The answer to `history`: the topic's position, and offset and content of each message.
+pub fn history<'p>(
+    out: &mut Vec<u8>,
+    id: Id<'_>,
+    topic: &str,
+    position: Position,
+    messages: impl IntoIterator<Item = (u64, Content<'p>)>,
+) {
+    open(out, "history", Some(id));
+    push_topic(out, topic);
+    push_position(out, position);
+    out.extend_from_slice(br#","messages":["#);
+    for (index, (offset, content)) in messages.into_iter().enumerate() {
+        out.extend_from_slice(if index == 0 { b"{" } else { b",{" });
+        push_offset(out, offset, content);
+    }
+    out.extend_from_slice(b"]}");
+}
+
+/// Somebody came.
+pub fn join(out: &mut Vec<u8>, topic: &str, present: &Present<'_>) {
+    open(out, "join", None);
+    push_topic(out, topic);
+    out.push(b',');
+    push_present(out, present);
+    out.push(b'}');
+}
+
+/// Somebody went.
+pub fn leave(out: &mut Vec<u8>, topic: &str, client: &str) {
+    open(out, "leave", None);
+    push_topic(out, topic);
+    out.push(b',');
+    push_present(out, &Present { client, info: None });
+    out.push(b'}');
+}
+
+/// Messages will not come.
+pub fn gap(out: &mut Vec<u8>, gap: &Gap<'_>) {
+    out.extend_from_slice(br#"{"op":"gap","#);
+    push_gap(out, gap);
+    out.push(b'}');
+}
+
+/// Something is wrong, with the command of this id if there is one.
+pub fn error(out: &mut Vec<u8>, id: Option<Id<'_>>, code: Code, message: &str) {
+    open(out, "error", id);
+    out.push(b',');
+    push_code(out, code, message);
+    out.push(b'}');
+}
+
+/// The answer to `ping`, with and without an id.
+pub fn pong(out: &mut Vec<u8>, id: Option<Id<'_>>) {
+    open(out, "pong", id);
+    out.push(b'}');
+}
+
+/// Appends `{"op":…,"id":…`.
+fn open(out: &mut Vec<u8>, op: &str, id: Option<Id<'_>>) {
+    out.extend_from_slice(br#"{"op":""#);
+    out.extend_from_slice(op.as_bytes());
+    out.push(b'"');
+    match id {
+        None => {}
+        Some(Id::Number(number)) => {
+            out.extend_from_slice(br#","id":"#);
+            push_whole(out, number);
+        }
+        Some(Id::Text(inside)) => {
+            out.extend_from_slice(br#","id":""#);
+            out.extend_from_slice(inside.as_bytes());
+            out.push(b'"');
+        }
+    }
+}
+
+/// Appends `,"topic":…`.
+fn push_topic(out: &mut Vec<u8>, topic: &str) {
+    out.extend_from_slice(br#","topic":"#);
+    push_string(out, topic.as_bytes());
+}
+
+/// Appends `,"epoch":…,"offset":…`.
+pub(super) fn push_position(out: &mut Vec<u8>, position: Position) {
+    out.extend_from_slice(br#","epoch":""#);
+    push_epoch(out, position.epoch);
+    out.extend_from_slice(br#"","offset":"#);
+    push_whole(out, position.offset);
+}
+
+/// Appends the fields of a standing.
+pub(super) fn push_standing(out: &mut Vec<u8>, standing: &Standing<'_>) {
+    out.extend_from_slice(br#""topic":"#);
+    push_string(out, standing.topic.as_bytes());
+    if let Some(position) = standing.position {
+        push_position(out, position);
+    }
+    match standing.recovered {
+        None => {}
+        Some(true) => out.extend_from_slice(br#","recovered":true"#),
+        Some(false) => out.extend_from_slice(br#","recovered":false"#),
+    }
+}
+
+/// Appends the fields of an acceptance.
+pub(super) fn push_acceptance(out: &mut Vec<u8>, acceptance: &Acceptance<'_>) {
+    out.extend_from_slice(br#""topic":"#);
+    push_string(out, acceptance.topic.as_bytes());
+    push_position(out, acceptance.position);
+    out.extend_from_slice(br#","level":"accepted""#);
+    if acceptance.duplicate {
+        out.extend_from_slice(br#","duplicate":true"#);
+    }
+}
+
+/// Appends the fields of a gap.
+pub(super) fn push_gap(out: &mut Vec<u8>, gap: &Gap<'_>) {
+    out.extend_from_slice(br#""topic":"#);
+    push_string(out, gap.topic.as_bytes());
+    out.extend_from_slice(br#","from":"#);
+    push_whole(out, gap.from);
+    out.extend_from_slice(br#","to":"#);
+    push_whole(out, gap.to);
+    out.extend_from_slice(br#","reason":""#);
+    out.extend_from_slice(gap.reason.name().as_bytes());
+    out.push(b'"');
+}
+
+/// Appends `"code":…,"message":…`.
+pub(super) fn push_code(out: &mut Vec<u8>, code: Code, message: &str) {
+    out.extend_from_slice(br#""code":""#);
+    out.extend_from_slice(code.name().as_bytes());
+    out.extend_from_slice(br#"","message":"#);
+    push_string(out, message.as_bytes());
+}
+
+/// Appends `"client":…,"info":…`.
+fn push_present(out: &mut Vec<u8>, present: &Present<'_>) {
+    out.extend_from_slice(br#""client":"#);
+    push_string(out, present.client.as_bytes());
+    if let Some(info) = present.info {
+        out.extend_from_slice(br#","info":"#);
+        out.extend_from_slice(info);
+    }
+}

@@ -1,0 +1,373 @@
+//! What is tried on purpose: limits, positions that lie, many of everything.
+
+use std::sync::Arc;
+
+use tidegate_hub::{
+    Ask, Class, ClientId, Envelope, Epoch, Filter, Format, Hub, Kind, Limits, MemberId, MemberRules,
+    PUBLICATION_COST, Pattern, Position, Present, Publish, Refused, Reply, Rule, Slow, Ticket, TopicName,
+    TopicRules, TopicSettings,
+};
+use tidegate_registry::{Key, Total};
+
+fn name(text: &str) -> TopicName {
+    TopicName::parse(text).unwrap()
+}
+
+fn hub(settings: TopicSettings, limits: Limits) -> Hub {
+    let filter = Filter::Pattern(Pattern::parse("**").unwrap());
+    let rules = TopicRules::new(vec![Rule { filter, settings }], TopicSettings::default(), limits);
+    Hub::new(0, 1, Arc::new(rules), 1, &Total::default())
+}
+
+fn enter(hub: &mut Hub, number: u64) -> MemberId {
+    let rules = MemberRules { subscriptions: u32::MAX, patterns: u32::MAX };
+    let class = Class::plain(Envelope::Raw);
+    hub.enter(Key::from_bits(1 << 32 | number), class, ClientId::from_bits(number), rules)
+}
+
+const TICKET: Ticket = Ticket { key: Key::from_bits(1 << 32), request: 1 };
+
+fn subscribe(hub: &mut Hub, member: MemberId, topic: &TopicName, ask: Ask) -> Reply {
+    hub.subscribe(member, TICKET, topic, ask, 0).unwrap();
+    hub.poll_reply().expect("its home is here").1
+}
+
+fn publish(hub: &mut Hub, topic: &TopicName, payload: &[u8], now_ms: u64) -> Position {
+    hub.publish(Some(TICKET), topic, Publish::new(Format::Text, payload.to_vec()), now_ms).unwrap();
+    match hub.poll_reply() {
+        Some((_, Reply::Published { position, duplicate: false, .. })) => position,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// How many items come to how many subscribers.
+fn fan_out(hub: &mut Hub) -> (usize, usize) {
+    let (mut items, mut subscribers) = (0, 0);
+    while let Some(batch) = hub.poll_batch() {
+        items += hub.publications(batch).len();
+        subscribers += hub.audience(batch).len();
+        hub.finish_batch(batch);
+    }
+    (items, subscribers)
+}
+
+#[test]
+fn a_million_subscribe_and_unsubscribe_pairs_leave_nothing() {
+    let mut hub = hub(TopicSettings { presence: true, ..TopicSettings::default() }, Limits::default());
+    let members: Vec<MemberId> = (0..10).map(|n| enter(&mut hub, n)).collect();
+    let topics: Vec<TopicName> = (0..1_000).map(|n| name(&format!("t/{n}"))).collect();
+    for round in 0..100 {
+        for topic in &topics {
+            for &member in &members {
+                let ask = Ask { attends: round % 2 == 0, ..Ask::default() };
+                subscribe(&mut hub, member, topic, ask);
+            }
+        }
+        publish(&mut hub, &topics[round], b"x", 0);
+        for topic in &topics {
+            let filter = Filter::Topic(topic.clone());
+            for &member in &members {
+                hub.unsubscribe(member, &filter).unwrap();
+            }
+        }
+        fan_out(&mut hub);
+    }
+    assert_eq!((hub.topics(), hub.rules().topics(), hub.rules().subscriptions()), (0, 0, 0));
+    for member in members {
+        assert_eq!(hub.subscriptions(member), 0);
+        hub.leave(member);
+    }
+    assert!(hub.is_empty());
+}
+
+#[test]
+fn a_topic_with_an_empty_history_is_remembered_for_a_minute_and_not_more_of_them_than_some_thousand() {
+    let mut hub = hub(TopicSettings { history: 10, ..TopicSettings::default() }, Limits::default());
+    let member = enter(&mut hub, 1);
+    let come_and_go = |hub: &mut Hub, topic: &TopicName, recover: Option<Position>| {
+        let reply = subscribe(hub, member, topic, Ask { recover, ..Ask::default() });
+        hub.unsubscribe(member, &Filter::Topic(topic.clone())).unwrap();
+        let Reply::Subscribed { position, recovered, .. } = reply else { panic!("{reply:?}") };
+        (position, recovered)
+    };
+    let first = name("first");
+    let (position, _) = come_and_go(&mut hub, &first, None);
+    assert_eq!(come_and_go(&mut hub, &first, Some(position)), (position, Some(true)));
+    for n in 0..10_000 {
+        come_and_go(&mut hub, &name(&format!("t/{n}")), None);
+    }
+    assert_eq!((hub.topics(), hub.rules().topics()), (4_096, 4_096));
+    // Others have pushed it out.
+    assert_eq!(come_and_go(&mut hub, &first, Some(position)).1, Some(false));
+    let (position, _) = come_and_go(&mut hub, &first, None);
+    hub.expire(59_000);
+    assert_eq!(come_and_go(&mut hub, &first, Some(position)).1, Some(true));
+    while let Some(deadline_ms) = hub.next_deadline_ms() {
+        hub.expire(deadline_ms);
+    }
+    assert_eq!((hub.topics(), hub.rules().topics()), (0, 0));
+}
+
+#[test]
+fn a_hundred_thousand_topics_with_one_subscriber_each_and_one_member_with_all_of_them() {
+    let mut hub = hub(TopicSettings::default(), Limits::default());
+    let topics: Vec<TopicName> = (0..100_000).map(|n| name(&format!("t/{n}"))).collect();
+    for (number, topic) in (1..).zip(&topics) {
+        let member = enter(&mut hub, number);
+        subscribe(&mut hub, member, topic, Ask::default());
+    }
+    let most = enter(&mut hub, 200_000);
+    for topic in &topics {
+        subscribe(&mut hub, most, topic, Ask::default());
+    }
+    assert_eq!(hub.subscribe(most, TICKET, &topics[7], Ask::default(), 0), Err(Refused::AlreadySubscribed));
+    assert_eq!(hub.subscriptions(most), 100_000);
+    for topic in &topics {
+        publish(&mut hub, topic, b"x", 0);
+    }
+    assert_eq!(fan_out(&mut hub), (100_000, 200_000));
+    hub.leave(most);
+    publish(&mut hub, &topics[99_999], b"x", 0);
+    assert_eq!(fan_out(&mut hub), (1, 1));
+    assert_eq!(hub.topics(), 100_000);
+}
+
+#[test]
+fn limits_refuse_and_name_themselves() {
+    let limits = Limits { topics: 2, subscriptions: 4, ..Limits::default() };
+    let settings = TopicSettings { message_bytes: 3, ..TopicSettings::default() };
+    let mut hub = hub(settings, limits);
+    let rules = MemberRules { subscriptions: 2, patterns: 1 };
+    let class = Class::plain(Envelope::Raw);
+    let member = hub.enter(Key::from_bits(1 << 32), class, ClientId::from_bits(1), rules);
+    subscribe(&mut hub, member, &name("a"), Ask::default());
+    hub.subscribe_pattern(member, &Pattern::parse("b/*").unwrap()).unwrap();
+    let more = hub.subscribe(member, TICKET, &name("c"), Ask::default(), 0);
+    assert_eq!(more, Err(Refused::TooManySubscriptions));
+    hub.unsubscribe(member, &Filter::Topic(name("a"))).unwrap();
+    let again = hub.subscribe_pattern(member, &Pattern::parse("b/*").unwrap());
+    assert_eq!(again, Err(Refused::AlreadySubscribed));
+    let patterns = hub.subscribe_pattern(member, &Pattern::parse("c/*").unwrap());
+    assert_eq!(patterns, Err(Refused::TooManySubscriptions));
+    let unknown = hub.unsubscribe(member, &Filter::Topic(name("a")));
+    assert_eq!(unknown, Err(Refused::NotSubscribed));
+
+    let other = enter(&mut hub, 2);
+    subscribe(&mut hub, other, &name("a"), Ask::default());
+    subscribe(&mut hub, other, &name("b"), Ask::default());
+    let reply = subscribe(&mut hub, other, &name("c"), Ask::default());
+    assert!(matches!(reply, Reply::Refused { why: Refused::TooManyTopics, .. }));
+    let new = Publish::new(Format::Text, b"x".to_vec());
+    assert_eq!(hub.publish(None, &name("c"), new, 0), Err(Refused::TooManyTopics));
+    let third = enter(&mut hub, 3);
+    subscribe(&mut hub, third, &name("a"), Ask::default());
+    let fifth = hub.subscribe(third, TICKET, &name("b"), Ask::default(), 0);
+    assert_eq!(fifth, Err(Refused::TooManyInProcess));
+    let large = Publish::new(Format::Text, b"four".to_vec());
+    assert_eq!(hub.publish(None, &name("a"), large, 0), Err(Refused::TooLarge));
+    assert_eq!(
+        hub.subscribe(third, TICKET, &name("b"), Ask { watches: true, ..Ask::default() }, 0),
+        Err(Refused::NoPresence)
+    );
+    hub.history(TICKET, &name("a"), 5, None, 0);
+    assert!(matches!(hub.poll_reply(), Some((_, Reply::Refused { why: Refused::NoHistory, .. }))));
+    hub.presence(TICKET, &name("a"), 0);
+    assert!(matches!(hub.poll_reply(), Some((_, Reply::Refused { why: Refused::NoPresence, .. }))));
+    for member in [member, other, third] {
+        hub.leave(member);
+    }
+    assert!(hub.is_empty() && fan_out(&mut hub) == (0, 0));
+    assert_eq!((hub.rules().topics(), hub.rules().subscriptions()), (0, 0));
+}
+
+#[test]
+fn a_publication_to_nobody_is_accepted_and_leaves_nothing() {
+    let mut hub = hub(TopicSettings::default(), Limits { topics: 1, ..Limits::default() });
+    let first = publish(&mut hub, &name("a"), b"x", 0);
+    let second = publish(&mut hub, &name("a"), b"x", 0);
+    assert_eq!((first.offset, second.offset), (1, 1));
+    assert_ne!(first.epoch, second.epoch, "each life has an epoch of its own");
+    assert!(hub.is_empty());
+    assert_eq!(fan_out(&mut hub), (0, 0));
+}
+
+#[test]
+fn a_position_that_lies_recovers_nothing() {
+    let settings = TopicSettings { history: 10, ..TopicSettings::default() };
+    let mut hub = hub(settings, Limits::default());
+    let topic = name("a");
+    for n in 0..5 {
+        publish(&mut hub, &topic, &[n], 0);
+    }
+    let elsewhere = publish(&mut hub, &name("b"), b"x", 0);
+    let here = publish(&mut hub, &topic, b"x", 0);
+    assert_eq!(here.offset, 6);
+    for (number, from, wanted) in [
+        (1, Position { offset: 6, ..here }, Some(0)),
+        (2, Position { offset: 4, ..here }, Some(2)),
+        (3, Position { offset: 0, ..here }, Some(6)),
+        (4, Position { offset: 7, ..here }, None),
+        (5, Position { offset: u64::MAX, ..here }, None),
+        (6, elsewhere, None),
+        (7, Position { epoch: Epoch(here.epoch.0 ^ 1), ..here }, None),
+        (8, Position::NOWHERE, None),
+    ] {
+        let member = enter(&mut hub, number);
+        let reply = subscribe(&mut hub, member, &topic, Ask { recover: Some(from), ..Ask::default() });
+        let Reply::Subscribed { position, recovered, first, .. } = reply else { panic!("{reply:?}") };
+        assert_eq!(position, here, "{from:?}");
+        assert_eq!((recovered, first.len()), (Some(wanted.is_some()), wanted.unwrap_or(0)), "{from:?}");
+    }
+}
+
+#[test]
+fn history_ages_and_its_topic_goes_with_it() {
+    let settings = TopicSettings { history: 10, history_age_ms: 1_000, ..TopicSettings::default() };
+    let mut hub = hub(settings, Limits::default());
+    publish(&mut hub, &name("a"), b"1", 10_000);
+    publish(&mut hub, &name("a"), b"2", 10_500);
+    hub.expire(11_100);
+    hub.state(TICKET, &name("a"), 11_100);
+    assert!(matches!(hub.poll_reply(), Some((_, Reply::State { history: 1, .. }))));
+    let deadline = hub.next_deadline_ms().expect("the other ages too");
+    assert!((11_500..11_600).contains(&deadline), "{deadline}");
+    hub.expire(deadline);
+    assert!(hub.is_empty(), "{hub:?}");
+}
+
+#[test]
+fn the_oldest_histories_give_way_when_memory_is_full_and_recovery_says_so() {
+    let settings = TopicSettings { history: 1_000, ..TopicSettings::default() };
+    let most = 100 * (PUBLICATION_COST + 100);
+    let mut hub = hub(settings, Limits { memory_bytes: most, ..Limits::default() });
+    let (old, new) = (name("old"), name("new"));
+    let first = publish(&mut hub, &old, &[0; 100], 0);
+    for _ in 0..50 {
+        publish(&mut hub, &old, &[0; 100], 1);
+    }
+    let before = publish(&mut hub, &new, &[0; 100], 2);
+    for _ in 0..80 {
+        publish(&mut hub, &new, &[0; 100], 3);
+        fan_out(&mut hub);
+        assert!(hub.rules().held_bytes() <= most + PUBLICATION_COST + 100);
+    }
+    assert!(hub.counts().trimmed >= 30);
+    let member = enter(&mut hub, 1);
+    let ask = |from| Ask { recover: Some(from), ..Ask::default() };
+    let reply = subscribe(&mut hub, member, &old, ask(first));
+    assert!(matches!(reply, Reply::Subscribed { recovered: Some(false), .. }), "{reply:?}");
+    let reply = subscribe(&mut hub, member, &new, ask(before));
+    assert!(matches!(&reply, Reply::Subscribed { recovered: Some(true), first, .. } if first.len() == 80));
+}
+
+#[test]
+fn what_cannot_be_given_up_makes_publishing_busy() {
+    let settings = TopicSettings { history: 10, ..TopicSettings::default() };
+    let mut hub = hub(settings, Limits { memory_bytes: 3 * PUBLICATION_COST, ..Limits::default() });
+    let member = enter(&mut hub, 1);
+    subscribe(&mut hub, member, &name("a"), Ask::default());
+    // Nothing is fanned out: all of it is on its way.
+    let one = || Publish::new(Format::Text, vec![0; 10]);
+    let published = (0..9).filter(|_| hub.publish(None, &name("a"), one(), 0).is_ok()).count();
+    assert!((2..=4).contains(&published), "{published}");
+    assert!(hub.counts().refused_busy > 0);
+    fan_out(&mut hub);
+    assert_eq!(hub.publish(None, &name("a"), one(), 20), Ok(()));
+}
+
+#[test]
+fn an_idempotency_key_publishes_once() {
+    let mut hub = hub(TopicSettings::default(), Limits::default());
+    let member = enter(&mut hub, 1);
+    subscribe(&mut hub, member, &name("a"), Ask::default());
+    let once = || Publish { once: Some("k".into()), ..Publish::new(Format::Text, b"x".to_vec()) };
+    let mut answers = Vec::new();
+    for now_ms in [1_000, 2_000, 302_000] {
+        hub.publish(Some(TICKET), &name("a"), once(), now_ms).unwrap();
+        match hub.poll_reply() {
+            Some((_, Reply::Published { position, duplicate, .. })) => {
+                answers.push((position.offset, duplicate));
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(answers, [(1, false), (1, true), (2, false)]);
+    assert_eq!(fan_out(&mut hub), (2, 1));
+    hub.leave(member);
+    assert_eq!(hub.topics(), 1, "a key that is known keeps its topic");
+    hub.expire(603_000);
+    assert!(hub.is_empty());
+}
+
+#[test]
+fn who_is_there_is_told_to_those_who_watch() {
+    let mut hub = hub(TopicSettings { presence: true, ..TopicSettings::default() }, Limits::default());
+    let topic = name("a");
+    let watches = Ask { watches: true, attends: true, info: Some("1".into()), ..Ask::default() };
+    let (first, second) = (enter(&mut hub, 1), enter(&mut hub, 2));
+    subscribe(&mut hub, first, &topic, watches);
+    assert_eq!(fan_out(&mut hub), (0, 0), "nobody is told of itself");
+    subscribe(&mut hub, second, &topic, Ask { attends: true, ..Ask::default() });
+    hub.attend(&topic, "poller-1", Some("3"), 5_000, 100);
+    hub.attend(&topic, "poller-1", None, 6_000, 200);
+    let events = |hub: &mut Hub| {
+        let mut events = Vec::new();
+        while let Some(batch) = hub.poll_batch() {
+            let takers = hub.audience(batch).iter().filter(|one| one.watches()).count();
+            for item in hub.publications(batch) {
+                assert_eq!(hub.audience(batch).iter().filter(|one| one.takes(item)).count(), takers);
+                events.push(match item.kind() {
+                    Kind::Join { client, .. } => format!("+{client}"),
+                    Kind::Leave { client } => format!("-{client}"),
+                    other => panic!("{other:?}"),
+                });
+            }
+            hub.finish_batch(batch);
+        }
+        events
+    };
+    let clients = [1, 2].map(ClientId::from_bits);
+    assert_eq!(events(&mut hub), [format!("+{}", clients[1].as_str()), "+poller-1".to_owned()]);
+    hub.presence(TICKET, &topic, 300);
+    let Some((_, Reply::Presence { count: 3, clients: listed, .. })) = hub.poll_reply() else { panic!() };
+    assert!(listed.contains(&Present { client: "poller-1".into(), info: Some("3".into()) }));
+    hub.expire(6_100);
+    hub.leave(second);
+    assert_eq!(events(&mut hub), ["-poller-1".to_owned(), format!("-{}", clients[1].as_str())]);
+    hub.leave(first);
+    assert!(hub.is_empty());
+}
+
+#[test]
+fn a_new_subscriber_gets_the_newest_of_each_key_and_the_history_once() {
+    let settings = TopicSettings { history: 2, slow: Slow::Conflate, keys: 2, ..TopicSettings::default() };
+    let mut hub = hub(settings, Limits::default());
+    let topic = name("a");
+    for key in ["x", "y", "x", "z", "z"] {
+        let publish = Publish { key: Some(key.into()), ..Publish::new(Format::Text, b"v".to_vec()) };
+        hub.publish(None, &topic, publish, 0).unwrap();
+    }
+    let offsets = |reply| match reply {
+        Reply::Subscribed { first, .. } => first.iter().map(|item| item.offset()).collect::<Vec<_>>(),
+        other => panic!("{other:?}"),
+    };
+    let (first, second) = (enter(&mut hub, 1), enter(&mut hub, 2));
+    // Two keys are kept: x at 3 and z at 5.
+    assert_eq!(offsets(subscribe(&mut hub, first, &topic, Ask::default())), [3, 5]);
+    let history = Ask { history: 9, ..Ask::default() };
+    assert_eq!(offsets(subscribe(&mut hub, second, &topic, history)), [3, 4, 5]);
+    hub.leave(first);
+    hub.leave(second);
+    assert_eq!(hub.topics(), 1, "what is kept stays for a while");
+    hub.expire(301_000);
+    assert!(hub.is_empty());
+}
+
+#[test]
+fn names_are_checked_once_and_then_known() {
+    let mut hub = hub(TopicSettings::default(), Limits::default());
+    assert!(hub.topic_name("a/*").is_err());
+    assert!(hub.topic_name(&"a".repeat(300)).is_err());
+    let first = hub.topic_name("a/b").unwrap();
+    assert_eq!(hub.topic_name("a/b").unwrap().as_str().as_ptr(), first.as_str().as_ptr());
+}

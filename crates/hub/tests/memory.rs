@@ -1,0 +1,113 @@
+//! What subscriptions take of the heap, and what a publication allocates: counted by the allocator.
+//!
+//! One test function: the counter is the process's.
+
+#![allow(clippy::print_stdout)]
+
+use std::{alloc::System, sync::Arc};
+
+use cap::Cap;
+use tidegate_hub::{
+    Ask, Class, ClientId, Envelope, Format, Hub, MemberId, MemberRules, Publish, Ticket, TopicName,
+    TopicRules,
+};
+use tidegate_registry::{Key, Total};
+
+#[global_allocator]
+static HEAP: Cap<System> = Cap::new(System, usize::MAX);
+
+const COUNT: usize = 16_000;
+const TICKET: Ticket = Ticket { key: Key::from_bits(1 << 32), request: 1 };
+
+fn new_hub() -> Hub {
+    Hub::new(0, 1, Arc::new(TopicRules::default()), 1, &Total::default())
+}
+
+fn enter(hub: &mut Hub, number: u64) -> MemberId {
+    let rules = MemberRules { subscriptions: u32::MAX, patterns: 16 };
+    let class = Class::plain(Envelope::Raw);
+    hub.enter(Key::from_bits(1 << 32 | number), class, ClientId::from_bits(number), rules)
+}
+
+fn subscribe(hub: &mut Hub, member: MemberId, topic: &TopicName) {
+    hub.subscribe(member, TICKET, topic, Ask::default(), 0).expect("it is not subscribed");
+    assert!(hub.poll_reply().is_some());
+}
+
+/// Bytes that a publication to a topic allocates in all, with its fan-out, in steady state.
+fn bytes_per_publication(hub: &mut Hub, topic: &TopicName) -> usize {
+    let mut last = 0;
+    for _ in 0..3 {
+        let before = HEAP.total_allocated();
+        hub.publish(None, topic, Publish::new(Format::Text, vec![0; 128]), 0).expect("there is room");
+        while let Some(batch) = hub.poll_batch() {
+            for publication in hub.publications(batch) {
+                let frame = publication.frame(Class::plain(Envelope::Raw), |_| None);
+                assert!(frame.is_none());
+            }
+            assert!(!hub.audience(batch).is_empty());
+            hub.finish_batch(batch);
+        }
+        last = HEAP.total_allocated() - before;
+    }
+    last
+}
+
+#[test]
+fn a_subscription_takes_at_most_128_bytes() {
+    // 16,000 members with a subscription each, to one topic.
+    let mut hub = new_hub();
+    let topic = TopicName::parse("chat/lobby").expect("a name");
+    let first = enter(&mut hub, 0);
+    subscribe(&mut hub, first, &topic);
+    let alone = bytes_per_publication(&mut hub, &topic);
+    let before = HEAP.allocated();
+    for number in 1..=COUNT {
+        let member = enter(&mut hub, number as u64);
+        subscribe(&mut hub, member, &topic);
+    }
+    let each = (HEAP.allocated() - before) / COUNT;
+    println!("a member with its subscription: {each} bytes");
+    assert!(each <= 128, "{each}");
+
+    let with_all = bytes_per_publication(&mut hub, &topic);
+    println!("a publication of 128 bytes allocates {alone} bytes for one subscriber, {with_all} for {COUNT}");
+    assert_eq!(alone, with_all, "nothing is allocated for a delivery");
+    assert!(alone <= 128 + 320, "{alone}: one publication, one payload");
+    drop(hub);
+
+    // One member with 16,000 topics that others are subscribed to already.
+    let mut hub = new_hub();
+    let topics: Vec<TopicName> =
+        (0..COUNT).map(|n| TopicName::parse(&format!("t/{n}")).expect("a name")).collect();
+    let (other, most) = (enter(&mut hub, 1), enter(&mut hub, 2));
+    let before = HEAP.allocated();
+    for topic in &topics {
+        subscribe(&mut hub, other, topic);
+    }
+    println!("a topic with its first subscription: {} bytes", (HEAP.allocated() - before) / COUNT);
+    let before = HEAP.allocated();
+    for topic in &topics {
+        subscribe(&mut hub, most, topic);
+    }
+    let each = (HEAP.allocated() - before) / COUNT;
+    println!("one more subscription of a member: {each} bytes");
+    assert!(each <= 128, "{each}");
+
+    hub.leave(other);
+    hub.leave(most);
+    assert!(hub.is_empty());
+    drop(hub);
+    let empty = new_hub();
+    let before = HEAP.allocated();
+    let mut hub = new_hub();
+    let member = enter(&mut hub, 1);
+    for topic in &topics {
+        subscribe(&mut hub, member, topic);
+    }
+    hub.leave(member);
+    let left = HEAP.allocated() - before;
+    println!("what is left when all have gone: {left} bytes, with the hub itself");
+    assert!(left < 200_000, "{left}");
+    drop(empty);
+}

@@ -1,0 +1,330 @@
+//! What sessions of a topics route say: commands of the protocol, or messages of one topic.
+
+use tidegate_config::{TopicPattern, TopicPatterns};
+use tidegate_hub::{
+    Ask, Filter, Format, Pattern, Position, Publish, Refused, Ticket,
+    protocol::{self, Code, Command, Id, Recover, Standing},
+};
+use tidegate_io::Backend;
+use tidegate_registry::{Control, Key};
+use tidegate_wire::{
+    budget::ControlRule,
+    close::CloseCode,
+    frame::{ControlFrame, Head, MAX_HEADER, Opcode, encode_header_before},
+    message::{Cursor, DecodeContext, Event, Kind, Payload},
+};
+
+use super::{fault::Fault, member::Way};
+use crate::{
+    echo::{Reading, Stop},
+    environment::Environment,
+    input::Place,
+    output::{Content, Span},
+    session::State,
+    shard::Shard,
+};
+
+/// A session that gets more than this wrong is told to go away.
+const ERRORS: ControlRule = ControlRule { count: 100, window_ms: 10_000 };
+
+/// Questions of a session that may wait for their answers; beyond it the session's next ones are refused.
+const ASKED: usize = 256;
+
+/// What a message was: bytes of a receive buffer or of their own.
+enum Told {
+    Message(Kind, Payload),
+    Other,
+}
+
+impl<B: Backend, E: Environment> Shard<B, E> {
+    /// Does what the messages in `bytes` say; uses all of them, unless the turn is full: then gives how many it has used.
+    pub(crate) fn read_topic_messages(&mut self, key: Key, bytes: &mut [u8], place: Place) -> usize {
+        let mut cursor = Cursor::default();
+        let Some(State::Open(open)) = self.registry.get(key).map(|session| &session.state) else {
+            return bytes.len();
+        };
+        let mut reading = Reading { was_partial: open.decoder.is_partial(), completed: false };
+        let stop = loop {
+            let Self { registry, turn, spans, codecs, spares, plan, counters, now_ms, .. } = self;
+            let Some(session) = registry.get_mut(key) else { return bytes.len() };
+            let route = plan.route(session.route);
+            let closing = session.marks.close_sent;
+            // A message may have ended it.
+            let State::Open(open) = &mut session.state else { return bytes.len() };
+            let mut context = DecodeContext {
+                limits: &route.messages,
+                compression: open.compression.as_mut(),
+                codecs,
+                spares,
+            };
+            let event = open.decoder.next(bytes, &mut cursor, &mut context);
+            if open.compression.is_some() {
+                turn.has_worked(codecs.worked_bytes());
+            }
+            session.marks.pinged = false;
+            let told = match event {
+                Ok(Some(Event::Message { kind, payload, .. })) => {
+                    counters.messages += 1;
+                    reading.completed = true;
+                    session.spoke = session.seen;
+                    Told::Message(kind, payload)
+                }
+                Ok(Some(Event::Ping(payload))) => {
+                    if !open.budget.spend(*now_ms, &route.control) {
+                        break Stop::Flood;
+                    }
+                    if !closing {
+                        let pong = ControlFrame::pong(&payload, None);
+                        let source = turn.keep_small(pong.as_ref());
+                        spans.push(Span { key, source, content: Content::Control(Control::Pong) });
+                    }
+                    Told::Other
+                }
+                Ok(Some(Event::Pong(_))) => {
+                    if !open.budget.spend(*now_ms, &route.control) {
+                        break Stop::Flood;
+                    }
+                    Told::Other
+                }
+                Ok(Some(Event::Close(close))) => break Stop::Close(close),
+                Ok(None) => break Stop::Used,
+                Err(violation) => break Stop::Violation(violation),
+            };
+            if let Told::Message(kind, payload) = told {
+                // RFC 6455 §5.5.1: nothing follows the Close that was sent, so nothing is done for it either.
+                match payload {
+                    Payload::InPlace(range) if !closing => self.topic_message(key, kind, &bytes[range]),
+                    Payload::InPlace(_) => {}
+                    Payload::Owned(owned) => {
+                        if !closing {
+                            self.topic_message(key, kind, &owned.buffer[owned.start..]);
+                        }
+                        self.spares.give(owned.buffer);
+                    }
+                }
+                if place.may_wait && self.turn.is_full() {
+                    break Stop::Full;
+                }
+            }
+        };
+        self.finish_reading(key, stop, reading, cursor.read, bytes.len())
+    }
+
+    fn topic_message(&mut self, key: Key, kind: Kind, bytes: &[u8]) {
+        let now_ms = self.now_ms;
+        let Some(topics) = &mut self.topics else { return };
+        let Some(member) = topics.member(key) else { return };
+        match &member.way {
+            // A request speaks no messages.
+            Way::Feed => {}
+            Way::Raw { publishes: false, .. } => {
+                self.violated(key, CloseCode::POLICY_VIOLATION, "this route does not publish");
+            }
+            Way::Raw { topic, publishes: true } => {
+                let format = match kind {
+                    Kind::Text => Format::Text,
+                    Kind::Binary => Format::Binary,
+                };
+                let topic = topic.clone();
+                let published =
+                    topics.hub.publish(None, &topic, Publish::new(format, bytes.to_vec()), now_ms);
+                if let Err(refused) = published {
+                    // There is no other way to tell.
+                    let (code, reason) = match refused {
+                        Refused::TooLarge => (CloseCode::TOO_BIG, "larger than the topic takes"),
+                        _ => (CloseCode::TRY_AGAIN_LATER, "not published: the gateway is busy"),
+                    };
+                    self.violated(key, code, reason);
+                }
+            }
+            Way::Protocol if kind == Kind::Binary => {
+                self.tell_error(key, None, Code::Binary, "binary messages have no meaning here");
+            }
+            Way::Protocol => {
+                for request in protocol::parse(bytes, &mut topics.scratch) {
+                    let id = request.id;
+                    let done = request
+                        .command
+                        .map_err(Fault::from)
+                        .and_then(|command| self.command(key, id, command));
+                    if let Err(fault) = done {
+                        self.tell_error(key, id, fault.code, &fault.message);
+                    }
+                    // Answers come in the order of the commands, as far as they are known here.
+                    self.answer_tickets();
+                    if !matches!(self.registry.get(key).map(|session| &session.state), Some(State::Open(_))) {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Does one command. What cannot be done here and now is an error.
+    fn command(&mut self, key: Key, id: Option<Id<'_>>, command: Command<'_>) -> Result<(), Fault> {
+        let now_ms = self.now_ms;
+        let plan = std::sync::Arc::clone(&self.plan);
+        let Some(session) = self.registry.get(key) else { return Ok(()) };
+        let Some(rules) = &plan.route(session.route).topics else { return Ok(()) };
+        let Some(topics) = &mut self.topics else { return Ok(()) };
+        let Some(member) = topics.member(key) else { return Ok(()) };
+        if member.asked.len() >= ASKED {
+            return Err(Fault::new(Code::Busy, "too many commands wait for their answers"));
+        }
+        let member_id = member.id;
+        let kept = id.map(Id::keep);
+        match command {
+            Command::Ping => {
+                self.tell_json(key, |out| protocol::write::pong(out, id));
+                Ok(())
+            }
+            Command::Subscribe(subscribe) => {
+                let text = &*subscribe.topic;
+                match Filter::parse(text)? {
+                    Filter::Pattern(pattern) => {
+                        let asks = subscribe.recover.is_some() || subscribe.history > 0 || subscribe.presence;
+                        if asks {
+                            return Err(Fault::new(
+                                Code::InvalidRequest,
+                                "a pattern has no `recover`, `history` or `presence`",
+                            ));
+                        }
+                        if !allows_pattern(&rules.subscribe, &pattern) {
+                            return Err(Fault::NOT_ALLOWED);
+                        }
+                        topics.hub.subscribe_pattern(member_id, &pattern)?;
+                        if let Some(id) = id {
+                            let standing = Standing { topic: text, position: None, recovered: None };
+                            self.tell_json(key, |out| protocol::write::subscribed(out, id, &standing));
+                        }
+                        Ok(())
+                    }
+                    Filter::Topic(topic) => {
+                        if !rules.subscribe.matches(text) {
+                            return Err(Fault::NOT_ALLOWED);
+                        }
+                        let sees_presence = rules.presence.matches(text);
+                        if subscribe.presence && !sees_presence {
+                            return Err(Fault::new(
+                                Code::NotAllowed,
+                                "this route does not show presence there",
+                            ));
+                        }
+                        let ask = Ask {
+                            recover: subscribe.recover.map(recovery),
+                            history: subscribe.history,
+                            watches: subscribe.presence,
+                            attends: sees_presence,
+                            info: subscribe.info.map(Into::into),
+                        };
+                        let request = topics.ask(key, kept);
+                        let ticket = Ticket { key, request };
+                        let done = topics.hub.subscribe(member_id, ticket, &topic, ask, now_ms);
+                        self.unless_refused(key, request, done)
+                    }
+                }
+            }
+            Command::Unsubscribe { topic: text } => {
+                let filter = Filter::parse(&text)?;
+                topics.hub.unsubscribe(member_id, &filter)?;
+                if let Some(id) = id {
+                    self.tell_json(key, |out| protocol::write::unsubscribed(out, id, &text));
+                }
+                Ok(())
+            }
+            Command::Publish(publish) => {
+                let topic = topics.hub.topic_name(&publish.topic)?;
+                if !rules.publish.matches(&publish.topic) {
+                    return Err(Fault::NOT_ALLOWED);
+                }
+                let publish = publication(publish);
+                // Without an id only a refusal is told, and of a topic at home elsewhere not even that.
+                let Some(kept) = kept else {
+                    return topics.hub.publish(None, &topic, publish, now_ms).map_err(Fault::from);
+                };
+                let request = topics.ask(key, Some(kept));
+                let done = topics.hub.publish(Some(Ticket { key, request }), &topic, publish, now_ms);
+                self.unless_refused(key, request, done)
+            }
+            Command::Presence { topic: text } => {
+                let topic = topics.hub.topic_name(&text)?;
+                if !rules.presence.matches(&text) {
+                    return Err(Fault::NOT_ALLOWED);
+                }
+                let request = topics.ask(key, kept);
+                topics.hub.presence(Ticket { key, request }, &topic, now_ms);
+                Ok(())
+            }
+            Command::History { topic: text, limit, before } => {
+                let topic = topics.hub.topic_name(&text)?;
+                if !rules.subscribe.matches(&text) {
+                    return Err(Fault::NOT_ALLOWED);
+                }
+                let request = topics.ask(key, kept);
+                topics.hub.history(Ticket { key, request }, &topic, limit, before, now_ms);
+                Ok(())
+            }
+        }
+    }
+}
+
+impl<B: Backend, E: Environment> Shard<B, E> {
+    /// What a hub refuses at once is not answered later.
+    fn unless_refused(&mut self, key: Key, request: u64, done: Result<(), Refused>) -> Result<(), Fault> {
+        done.map_err(|why| {
+            if let Some(member) = self.topics.as_mut().and_then(|topics| topics.member_mut(key)) {
+                member.answered(request);
+            }
+            Fault::from(why)
+        })
+    }
+
+    /// Sends a message of the protocol.
+    pub(super) fn tell_json(&mut self, key: Key, write: impl FnOnce(&mut Vec<u8>)) {
+        let mut out = vec![0; MAX_HEADER];
+        write(&mut out);
+        let len = (out.len() - MAX_HEADER) as u64;
+        let head = Head { fin: true, rsv1: false, opcode: Opcode::Text, len, mask: None };
+        let begin = encode_header_before(&mut out, MAX_HEADER, &head);
+        let source = self.turn.keep(out, begin);
+        self.emit(key, source, Content::Messages { linked: false });
+    }
+
+    /// Tells what is wrong, and ends a session that gets too much wrong.
+    pub(super) fn tell_error(&mut self, key: Key, id: Option<Id<'_>>, code: Code, message: &str) {
+        let now_ms = self.now_ms;
+        let Some(member) = self.topics.as_mut().and_then(|topics| topics.member_mut(key)) else { return };
+        if member.errors.spend(now_ms, &ERRORS) {
+            self.tell_json(key, |out| protocol::write::error(out, id, code, message));
+        } else {
+            self.violated(key, CloseCode::POLICY_VIOLATION, "too many errors in a short time");
+        }
+    }
+}
+
+/// What a client wants to publish, as the hub takes it.
+pub(super) fn publication(publish: protocol::Publish<'_>) -> Publish {
+    Publish {
+        format: match publish.payload.kind {
+            protocol::Kind::Json => Format::Json,
+            protocol::Kind::Text => Format::Text,
+            protocol::Kind::Bytes => Format::Binary,
+        },
+        payload: publish.payload.bytes.into_owned(),
+        key: publish.key.map(|key| key.into_owned().into()),
+        once: publish.once.map(|once| once.into_owned().into()),
+    }
+}
+
+/// Whether all topics of a pattern may be subscribed to.
+pub(super) fn allows_pattern(patterns: &TopicPatterns, pattern: &Pattern) -> bool {
+    TopicPattern::parse(pattern.as_str()).is_ok_and(|pattern| patterns.covers(&pattern))
+}
+
+/// Where a client wants to go on from. From what nobody here has written nothing can be recovered.
+pub(super) fn recovery(recover: Recover) -> Position {
+    match recover {
+        Recover::From(at) => at,
+        Recover::Foreign => Position::NOWHERE,
+    }
+}

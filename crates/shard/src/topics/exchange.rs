@@ -1,0 +1,247 @@
+//! Requests of HTTP that take longer than their head: publishing, asking, polling, streams of events.
+//!
+//! ```text
+//!            ┌─► Body ──► Publishing ─┐
+//! Head ──────┼─► Asking ──────────────┼──► answer ──► Head (kept alive) or Lingering
+//!            ├─► Polling ─────────────┘
+//!            └─► Streaming ──► Lingering
+//! ```
+//! What a client sends behind its request waits until it is answered.
+
+use tidegate_hub::protocol;
+use tidegate_io::Backend;
+use tidegate_registry::Key;
+use tidegate_wire::http::{self, Refusal, Request, Version};
+
+use super::{
+    fault::Fault,
+    poll::Polling,
+    publish::{Body, Publishing},
+    stream::Streaming,
+};
+use crate::{
+    environment::Environment,
+    log::{Level, What},
+    output::Content,
+    session::State,
+    shard::Shard,
+};
+
+/// What is kept of what a client sends behind a request that is not answered yet, about: then it is not read.
+const EARLY_BYTES: usize = 16 << 10;
+
+/// How long topics may take to answer; they are in memory, on this machine.
+pub(super) const ANSWER_MS: u64 = 10_000;
+
+/// The topics of another shard have not answered.
+const NO_ANSWER: Refusal = Refusal {
+    status: 503,
+    reason: "topics did not answer in time",
+    close: true,
+    fields: &[("Retry-After", "1")],
+};
+
+/// RFC 9110 §15.5.9.
+const BODY_TIMEOUT: Refusal = Refusal::new(408, "the request's body did not arrive in time");
+
+/// A request under way.
+pub(crate) struct Exchange {
+    pub(crate) stage: Stage,
+    pub(crate) manner: Manner,
+    /// By when it must be over or answered; `u64::MAX` for a stream.
+    pub(crate) deadline_ms: u64,
+    /// What came behind the request.
+    pub(crate) early: Vec<u8>,
+}
+
+/// How a request is to be answered.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Manner {
+    pub(crate) keep_alive: bool,
+    pub(crate) head_only: bool,
+    /// The bytes of a stream come in chunks.
+    pub(crate) chunked: bool,
+    /// The origin that may read the answer (Fetch, CORS protocol).
+    pub(crate) cors: Option<Box<str>>,
+}
+
+/// How far it is.
+pub(crate) enum Stage {
+    /// Its body arrives.
+    Body(Body),
+    /// Its publications are on their way.
+    Publishing(Publishing),
+    /// It asks what a topic is like.
+    Asking,
+    /// It waits for a message.
+    Polling(Polling),
+    /// It gets all messages.
+    Streaming(Streaming),
+}
+
+impl Exchange {
+    pub(crate) fn new(stage: Stage, manner: Manner, deadline_ms: u64) -> Self {
+        Self { stage, manner, deadline_ms, early: Vec::new() }
+    }
+
+    /// Bytes that it holds, for inspection.
+    pub(crate) fn held_bytes(&self) -> usize {
+        let body = match &self.stage {
+            Stage::Body(body) => body.bytes.len(),
+            Stage::Publishing(_) | Stage::Asking | Stage::Polling(_) | Stage::Streaming(_) => 0,
+        };
+        body + self.early.len()
+    }
+}
+
+impl Manner {
+    /// As a request wants it. `cors`: the origin that may read the answer, where it is a foreign one.
+    pub(crate) fn of(request: &Request<'_>, cors: Option<&str>, draining: bool) -> Self {
+        Self {
+            keep_alive: request.keep_alive() && !draining,
+            head_only: request.is_head(),
+            chunked: request.version == Version::Http11,
+            cors: cors.map(Into::into),
+        }
+    }
+}
+
+impl<B: Backend, E: Environment> Shard<B, E> {
+    /// A session's request takes longer from here on.
+    pub(super) fn begin_exchange(&mut self, key: Key, exchange: Exchange) {
+        let deadline_ms = exchange.deadline_ms;
+        self.wheel.cancel(key.index());
+        let Some(session) = self.registry.get_mut(key) else { return };
+        session.state = State::Exchange(Box::new(exchange));
+        if deadline_ms != u64::MAX {
+            self.ensure_deadline(key, deadline_ms);
+        }
+        self.look_again(key);
+    }
+
+    pub(super) fn exchange_mut(&mut self, key: Key) -> Option<&mut Exchange> {
+        match &mut self.registry.get_mut(key)?.state {
+            State::Exchange(exchange) => Some(exchange),
+            _ => None,
+        }
+    }
+
+    /// Bytes for a request under way: its body, or what comes behind it.
+    pub(crate) fn read_exchange(&mut self, key: Key, bytes: &[u8]) -> usize {
+        let Some(exchange) = self.exchange_mut(key) else { return bytes.len() };
+        match &mut exchange.stage {
+            Stage::Body(body) => {
+                let taken = body.take(bytes);
+                if body.is_complete() {
+                    self.body_arrived(key);
+                }
+                taken
+            }
+            Stage::Streaming(_) => {
+                // There is nothing to say behind the request of a stream that has no end.
+                exchange.early.clear();
+                self.abort(key, false);
+                bytes.len()
+            }
+            Stage::Publishing(_) | Stage::Asking | Stage::Polling(_) => {
+                exchange.early.extend_from_slice(bytes);
+                if exchange.early.len() >= EARLY_BYTES {
+                    self.pause(key);
+                }
+                bytes.len()
+            }
+        }
+    }
+
+    /// Answers a request under way, and reads on behind it.
+    pub(super) fn answer_exchange(&mut self, key: Key, status: u16, content_type: &str, body: &[u8]) {
+        let Some(exchange) = self.exchange_mut(key) else { return };
+        let manner = exchange.manner.clone();
+        let early = std::mem::take(&mut exchange.early);
+        self.answer_request(key, &manner, status, content_type, body, &[]);
+        if manner.keep_alive {
+            self.resume(key);
+            self.keep_early(key, early);
+        }
+    }
+
+    /// Answers a request; the next one may follow.
+    pub(super) fn answer_request(
+        &mut self,
+        key: Key,
+        manner: &Manner,
+        status: u16,
+        content_type: &str,
+        body: &[u8],
+        more: &[(&str, &str)],
+    ) {
+        let date = http::http_date(self.environment.unix_seconds());
+        let mut fields =
+            vec![("Date", &*date), ("Cache-Control", "no-store"), ("X-Content-Type-Options", "nosniff")];
+        fields.extend_from_slice(more);
+        if let Some(origin) = &manner.cors {
+            fields.extend([("Access-Control-Allow-Origin", &**origin), ("Vary", "Origin")]);
+        }
+        if matches!(status, 429 | 503) {
+            fields.push(("Retry-After", "1"));
+        }
+        let keep_alive = manner.keep_alive && self.draining.is_none();
+        let response = http::page_response(status, content_type, body, manner.head_only, keep_alive, &fields);
+        if status >= 400 {
+            self.counters.refused += 1;
+            self.log(Level::Info, Some(key), What::Refused { status, reason: "see the answer" });
+        }
+        let source = self.turn.keep(response, 0);
+        self.emit(key, source, Content::WHOLE);
+        if keep_alive {
+            let head = self.new_head(self.now_ms, true);
+            self.release_state(key, head);
+            self.ensure_deadline(key, self.now_ms + self.plan.limits().head_timeout_ms);
+        } else {
+            self.linger(key);
+        }
+    }
+
+    /// Answers with an error of the protocol.
+    pub(super) fn answer_fault(&mut self, key: Key, manner: &Manner, fault: &Fault) {
+        let mut body = Vec::new();
+        protocol::push_error(&mut body, fault.code, &fault.message);
+        self.answer_request(key, manner, fault.code.status(), JSON, &body, &[]);
+    }
+
+    /// What was awaited of a request did not come in time.
+    pub(crate) fn exchange_timed_out(&mut self, key: Key) {
+        let Some(exchange) = self.exchange_mut(key) else { return };
+        match exchange.stage {
+            Stage::Body(_) => self.refuse(key, &BODY_TIMEOUT, false),
+            Stage::Publishing(_) | Stage::Asking => self.refuse(key, &NO_ANSWER, false),
+            Stage::Polling(_) => self.answer_poll(key),
+            Stage::Streaming(_) => {}
+        }
+    }
+
+    /// The client has sent its FIN.
+    pub(crate) fn exchange_ended(&mut self, key: Key) {
+        let Some(exchange) = self.exchange_mut(key) else { return };
+        match exchange.stage {
+            // Who has closed its side does not wait.
+            Stage::Body(_) | Stage::Polling(_) | Stage::Streaming(_) => self.abort(key, false),
+            Stage::Publishing(_) | Stage::Asking => exchange.manner.keep_alive = false,
+        }
+    }
+
+    /// The gateway drains.
+    pub(crate) fn drain_exchange(&mut self, key: Key) {
+        let Some(exchange) = self.exchange_mut(key) else { return };
+        exchange.manner.keep_alive = false;
+        match exchange.stage {
+            Stage::Body(_) => self.refuse(key, &crate::ending::DRAINING, false),
+            Stage::Publishing(_) | Stage::Asking => {}
+            Stage::Polling(_) => self.answer_poll(key),
+            Stage::Streaming(_) => self.end_stream(key),
+        }
+    }
+}
+
+/// The type of answers.
+pub(super) const JSON: &str = "application/json";

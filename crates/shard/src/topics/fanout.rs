@@ -1,0 +1,77 @@
+//! From publications to sockets: once in a turn, each topic's audience is gone through once.
+
+use tidegate_io::Backend;
+use tidegate_registry::End;
+
+use super::{Lane, frame::Tools, slow::Behind};
+use crate::{
+    environment::Environment,
+    session::{Session, State},
+    shard::Shard,
+    turn::Source,
+};
+
+/// Whether messages may still be sent to a session.
+#[inline]
+fn takes_messages<S>(session: &Session<S>) -> bool {
+    !session.marks.close_sent && !session.marks.fin_sent && matches!(session.state, State::Open(_))
+}
+
+impl<B: Backend, E: Environment> Shard<B, E> {
+    /// Gives each topic's news to its subscribers here.
+    pub(super) fn fan_out(&mut self) {
+        let mut behind: Vec<Behind> = Vec::new();
+        let mut feeds = Vec::new();
+        loop {
+            let Self { topics, registry, turn, counters, codecs, spares, .. } = self;
+            let Some(topics) = topics else { return };
+            let Some(batch) = topics.hub.poll_batch() else { break };
+            let publications = topics.hub.publications(batch);
+            let (layout, frames) = (&mut topics.layout, &mut topics.frames);
+            let mut tools = Tools { codecs, spares };
+            layout.begin();
+            for subscriber in topics.hub.audience(batch) {
+                if subscriber.lags() {
+                    continue;
+                }
+                let Some(session) = registry.get_mut(subscriber.key) else { continue };
+                if let State::Exchange(_) = session.state {
+                    feeds.push((subscriber.key, subscriber.subscription, usize::from(subscriber.skip)));
+                    continue;
+                }
+                if !takes_messages(session) {
+                    continue;
+                }
+                let lane = Lane { class: subscriber.class, presence: subscriber.watches() };
+                let skip = usize::from(subscriber.skip);
+                if !session.outbox.is_empty() || session.transport.seals() {
+                    let (key, subscription) = (subscriber.key, subscriber.subscription);
+                    behind.push(Behind { key, subscription, lane, skip });
+                    continue;
+                }
+                let range = layout.range(lane, skip, publications, &mut turn.arenas, |publication, out| {
+                    frames.write(publication, lane.class, &mut tools, out);
+                });
+                if range.is_empty() {
+                    continue;
+                }
+                if session.dirty == 0 {
+                    session.dirty = turn.enlist(subscriber.key, false);
+                }
+                let source = Source::Topic { lane, start: range.start, end: range.end };
+                turn.append(session.dirty, source, End::Boundary, usize::MAX);
+                counters.delivered += (publications.len() - skip) as u64;
+            }
+            // Those that are behind do not hold the others up.
+            for behind in behind.drain(..) {
+                self.deliver_behind(batch, &behind);
+            }
+            for (key, subscription, skip) in feeds.drain(..) {
+                self.deliver_to_feed(batch, key, subscription, skip);
+            }
+            if let Some(topics) = &mut self.topics {
+                topics.hub.finish_batch(batch);
+            }
+        }
+    }
+}

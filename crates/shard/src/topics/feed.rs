@@ -1,0 +1,163 @@
+//! What streams of events and polls have in common: some topics, and how far each was told.
+
+use std::{borrow::Cow, sync::Arc};
+
+use tidegate_config::TopicPatterns;
+use tidegate_hub::{
+    Ask, Class, ClientId, Envelope, Filter, MemberRules, Position, Publication, Refused, Ticket,
+    protocol::{Code, Positions, Standing},
+};
+use tidegate_io::Backend;
+use tidegate_registry::Key;
+
+use super::{
+    commands::{allows_pattern, recovery},
+    fault::Fault,
+    member::{Member, Way},
+};
+use crate::{environment::Environment, shard::Shard};
+
+/// The topics of one request, in its order.
+#[derive(Default)]
+pub(crate) struct Feed {
+    topics: Vec<Told>,
+    /// Subscriptions that were not answered yet.
+    waiting: u32,
+    /// What came first, or came while others were waited for.
+    pub(super) first: Vec<Arc<Publication>>,
+}
+
+/// One of them.
+struct Told {
+    filter: Filter,
+    /// How far it was told; a pattern has no position.
+    position: Option<Position>,
+    /// Where the topic was when it answered.
+    begin: Option<Position>,
+    recovered: Option<bool>,
+}
+
+impl Told {
+    fn standing(&self, at: Option<Position>) -> Standing<'_> {
+        Standing { topic: self.filter.as_str(), position: at, recovered: self.recovered }
+    }
+}
+
+impl Feed {
+    /// Whether all subscriptions were answered.
+    pub(super) fn is_ready(&self) -> bool {
+        self.waiting == 0
+    }
+
+    /// Whether a topic could not go on from where it was asked to.
+    pub(super) fn has_lost(&self) -> bool {
+        self.topics.iter().any(|topic| topic.recovered == Some(false))
+    }
+
+    /// A topic's subscription was answered.
+    pub(super) fn subscribed(
+        &mut self,
+        request: u64,
+        position: Position,
+        recovered: Option<bool>,
+        first: Vec<Arc<Publication>>,
+    ) {
+        let place = usize::try_from(request).ok().and_then(|place| self.topics.get_mut(place));
+        let Some(topic) = place else { return };
+        topic.recovered = recovered;
+        topic.begin = Some(position);
+        // What comes first is told behind it, and moves it up.
+        let before =
+            first.iter().find(|publication| publication.is_message()).map(|first| first.offset() - 1);
+        topic.position = Some(Position { offset: before.unwrap_or(position.offset), ..position });
+        self.waiting = self.waiting.saturating_sub(1);
+        self.first.extend(first);
+    }
+
+    /// A message, or a gap, is told.
+    pub(super) fn tell(&mut self, publication: &Publication) {
+        let topic = self
+            .topics
+            .iter_mut()
+            .find(|topic| matches!(&topic.filter, Filter::Topic(name) if name == publication.topic()));
+        if let Some(topic) = topic {
+            topic.position = Some(publication.position());
+        }
+    }
+
+    pub(super) fn positions(&self) -> impl Iterator<Item = Option<Position>> {
+        self.topics.iter().map(|topic| topic.position)
+    }
+
+    /// Where each topic was when it answered: what comes first is up to there.
+    pub(super) fn beginnings(&self) -> impl Iterator<Item = Standing<'_>> {
+        self.topics.iter().map(|topic| topic.standing(topic.begin))
+    }
+
+    /// How far each topic was told.
+    pub(super) fn standings(&self) -> impl Iterator<Item = Standing<'_>> + Clone {
+        self.topics.iter().map(|topic| topic.standing(topic.position))
+    }
+}
+
+/// What a request asks of its topics.
+pub(super) struct Wanted<'q> {
+    pub(super) topics: &'q [Cow<'q, str>],
+    pub(super) positions: Option<&'q Positions>,
+    pub(super) history: u32,
+    pub(super) patterns: bool,
+    pub(super) envelope: Envelope,
+}
+
+impl<B: Backend, E: Environment> Shard<B, E> {
+    /// Subscribes for a request; the answers come with tickets, whose requests are the topics' places.
+    pub(super) fn begin_feed(
+        &mut self,
+        key: Key,
+        wanted: &Wanted<'_>,
+        allowed: &TopicPatterns,
+    ) -> Result<Feed, Fault> {
+        let now_ms = self.now_ms;
+        let mut feed = Feed::default();
+        for text in wanted.topics {
+            let filter = Filter::parse(text)?;
+            let allows = match &filter {
+                Filter::Topic(name) => allowed.matches(name.as_str()),
+                Filter::Pattern(_) if !wanted.patterns => {
+                    return Err(Fault::new(Code::InvalidTopic, "patterns cannot be polled"));
+                }
+                Filter::Pattern(pattern) => allows_pattern(allowed, pattern),
+            };
+            if !allows {
+                return Err(Fault::NOT_ALLOWED);
+            }
+            if feed.topics.iter().any(|topic| topic.filter == filter) {
+                return Err(Fault::new(Code::InvalidRequest, "a topic stands twice"));
+            }
+            feed.topics.push(Told { filter, position: None, begin: None, recovered: None });
+        }
+        let client = ClientId::from_bits(self.environment.draw_seed());
+        let Some(topics) = &mut self.topics else { return Err(Fault::from(Refused::Busy)) };
+        let count = feed.topics.len() as u32;
+        let rules = MemberRules { subscriptions: count, patterns: count };
+        let class = Class::plain(wanted.envelope);
+        let member = topics.hub.enter(key, class, client, rules);
+        topics.put(Member::new(key, member, class, Way::Feed));
+        for (place, topic) in feed.topics.iter().enumerate() {
+            let done = match &topic.filter {
+                Filter::Pattern(pattern) => topics.hub.subscribe_pattern(member, pattern),
+                Filter::Topic(name) => {
+                    let recover = wanted.positions.and_then(|positions| positions.of(place)).map(recovery);
+                    let ask = Ask { recover, history: wanted.history, ..Ask::default() };
+                    feed.waiting += 1;
+                    topics.hub.subscribe(member, Ticket { key, request: place as u64 }, name, ask, now_ms)
+                }
+            };
+            if let Err(why) = done {
+                topics.leave(key);
+                return Err(Fault::from(why));
+            }
+        }
+        Ok(feed)
+    }
+}

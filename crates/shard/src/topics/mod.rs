@@ -1,0 +1,169 @@
+//! Topics on this shard: sessions that subscribe and publish, and what they get.
+//!
+//! The [`Hub`] decides who gets what; here are the sockets, frames and outboxes. Once in each turn, before its system call,
+//! [`Shard::run_topics`] takes what the hub has to say: answers first, then each topic's news to its audience, then the
+//! letters to other shards.
+
+mod arena;
+mod commands;
+mod exchange;
+mod fanout;
+mod fault;
+mod feed;
+mod frame;
+mod member;
+mod open;
+mod poll;
+mod publish;
+mod rate;
+mod replies;
+mod slow;
+mod stream;
+
+use tidegate_hub::{
+    Hub, Letter,
+    protocol::{KeptId, Scratch},
+};
+use tidegate_io::Backend;
+use tidegate_registry::Key;
+
+use self::open::get_only;
+use self::{arena::Layout, frame::Frames, member::Member, rate::Rates};
+pub(crate) use self::{
+    arena::{Arenas, Lane},
+    exchange::{Exchange, Stage},
+};
+use crate::{
+    environment::Environment,
+    mailbox::{Mail, Sender, Undelivered},
+    shard::Shard,
+};
+
+/// Letters that found a full mailbox are tried again after this.
+const RETRY_MS: u64 = 1;
+
+/// What a shard has for its topics.
+pub(crate) struct Topics {
+    pub(crate) hub: Hub,
+    /// By slot: the subscriber that its session is.
+    members: Vec<Option<Box<Member>>>,
+    layout: Layout,
+    frames: Frames,
+    /// Memory for reading JSON.
+    scratch: Scratch,
+    /// What was published over HTTP in this second.
+    rates: Rates,
+    /// Sessions whose outbox has emptied while something waits for them in the hub.
+    emptied: Vec<Key>,
+    /// When letters that were not taken are tried again; 0: none wait.
+    retry_ms: u64,
+}
+
+impl Topics {
+    pub(crate) fn new(hub: Hub, slots: u32) -> Self {
+        let mut members = Vec::new();
+        members.resize_with(slots as usize, || None);
+        Self {
+            hub,
+            members,
+            layout: Layout::default(),
+            frames: Frames::default(),
+            scratch: Scratch::default(),
+            rates: Rates::default(),
+            emptied: Vec::new(),
+            retry_ms: 0,
+        }
+    }
+
+    pub(crate) fn member(&self, key: Key) -> Option<&Member> {
+        self.members.get(key.index() as usize)?.as_deref().filter(|member| member.key == key)
+    }
+
+    pub(crate) fn member_mut(&mut self, key: Key) -> Option<&mut Member> {
+        self.members.get_mut(key.index() as usize)?.as_deref_mut().filter(|member| member.key == key)
+    }
+
+    fn put(&mut self, member: Member) {
+        let slot = member.key.index() as usize;
+        self.members[slot] = Some(Box::new(member));
+    }
+
+    /// Notes a member's question; gives its number.
+    fn ask(&mut self, key: Key, id: Option<KeptId>) -> u64 {
+        self.member_mut(key).map_or(0, |member| member.ask(id))
+    }
+
+    /// A session subscribes no more.
+    pub(crate) fn leave(&mut self, key: Key) {
+        let Some(place) = self.members.get_mut(key.index() as usize) else { return };
+        if let Some(member) = place.take_if(|member| member.key == key) {
+            self.hub.leave(member.id);
+        }
+    }
+
+    /// Whether something waits in the hub for a session until its outbox is empty.
+    pub(crate) fn lags(&self, key: Key) -> bool {
+        self.member(key).is_some_and(|member| member.lags)
+    }
+
+    /// The outbox of a session has emptied.
+    #[inline]
+    pub(crate) fn has_emptied(&mut self, key: Key) {
+        if self.lags(key) {
+            self.emptied.push(key);
+        }
+    }
+
+    /// When something is due here though nothing happens.
+    pub(crate) fn next_deadline_ms(&self) -> Option<u64> {
+        let retry = (self.retry_ms != 0).then_some(self.retry_ms);
+        [self.hub.next_deadline_ms(), retry].into_iter().flatten().min()
+    }
+}
+
+impl<B: Backend, E: Environment> Shard<B, E> {
+    /// The other shards, by number; this one's own place is not used. Before the first session.
+    pub fn meet(&mut self, peers: Vec<Sender<B::Waker>>) {
+        self.peers = peers;
+    }
+
+    /// What other shards' topics have to say.
+    pub(crate) fn read_letters(&mut self, from: u16, letters: Vec<Letter>) {
+        let now_ms = self.now_ms;
+        if let Some(topics) = &mut self.topics {
+            topics.hub.receive(from, letters, now_ms);
+        }
+    }
+
+    /// All that the hub has to say, once in a turn.
+    pub(crate) fn run_topics(&mut self) {
+        let now_ms = self.now_ms;
+        let Some(topics) = &mut self.topics else { return };
+        if topics.hub.next_deadline_ms().is_some_and(|deadline_ms| deadline_ms <= now_ms) {
+            topics.hub.expire(now_ms);
+        }
+        self.answer_tickets();
+        self.catch_up();
+        self.fan_out();
+        self.post_letters();
+        self.flush_spans();
+    }
+
+    fn post_letters(&mut self) {
+        let (now_ms, own) = (self.now_ms, self.id);
+        let Some(topics) = &mut self.topics else { return };
+        topics.retry_ms = 0;
+        while let Some((to, letters)) = topics.hub.poll_letters() {
+            let Some(peer) = self.peers.get(usize::from(to)) else {
+                debug_assert!(false, "a shard that nobody has met");
+                continue;
+            };
+            let sent = peer.send(Mail::Topics { from: own, letters });
+            if let Err(Undelivered(Mail::Topics { letters, .. })) = sent {
+                topics.hub.undelivered(to, letters);
+                topics.retry_ms = now_ms + RETRY_MS;
+                break;
+            }
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! Long-polling. Nothing is kept between two requests: a poller names its position, and what the topic keeps is what can
+//! be missed in between.
+
+use std::sync::Arc;
+
+use tidegate_config::PollAction;
+use tidegate_hub::{
+    Envelope, Publication, RouteId, TopicName,
+    protocol::{self, PollQuery},
+};
+use tidegate_io::Backend;
+use tidegate_registry::Key;
+use tidegate_wire::http::{Refusal, Request};
+
+use super::{
+    exchange::{ANSWER_MS, Exchange, JSON, Manner, Stage},
+    feed::{Feed, Wanted},
+    frame::content,
+};
+use crate::{environment::Environment, shard::Shard};
+
+/// How long a poller is present after its answer.
+const PRESENT_MS: u64 = 30_000;
+
+/// A poll under way.
+pub(crate) struct Polling {
+    pub(super) feed: Feed,
+    /// It is answered though nothing has come.
+    at_once: bool,
+    until_ms: u64,
+}
+
+impl<B: Backend, E: Environment> Shard<B, E> {
+    /// A request to a route that polls.
+    pub(crate) fn begin_poll(
+        &mut self,
+        key: Key,
+        id: RouteId,
+        request: &Request<'_>,
+        action: &PollAction,
+    ) -> Result<(), Refusal> {
+        let now_ms = self.now_ms;
+        let cors = self.cors(key, id, request)?;
+        let manner = Manner::of(request, cors, self.draining.is_some());
+        if request.method == "OPTIONS" {
+            self.answer_preflight(key, &manner, "GET");
+            return Ok(());
+        }
+        super::get_only(request)?;
+        let query = match PollQuery::parse(request.target.query.unwrap_or_default()) {
+            Ok(query) => query,
+            Err(problem) => {
+                self.answer_fault(key, &manner, &problem.into());
+                return Ok(());
+            }
+        };
+        let wanted = Wanted {
+            topics: &query.topics,
+            positions: query.positions.as_ref(),
+            history: query.history,
+            patterns: false,
+            envelope: Envelope::Poll,
+        };
+        let feed = match self.begin_feed(key, &wanted, &action.subscribe) {
+            Ok(feed) => feed,
+            Err(problem) => {
+                self.answer_fault(key, &manner, &problem);
+                return Ok(());
+            }
+        };
+        let wait_ms = u64::from(query.wait_seconds) * 1_000;
+        if let (Some(client), Some(topics)) = (&query.client, &mut self.topics) {
+            for text in &query.topics {
+                if let Ok(topic) = TopicName::parse(text)
+                    && action.presence.matches(text)
+                {
+                    let until_ms = now_ms + wait_ms + PRESENT_MS;
+                    topics.hub.attend(&topic, client, query.info.as_deref(), until_ms, now_ms);
+                }
+            }
+        }
+        let at_once = query.positions.is_none() || wait_ms == 0;
+        let until_ms = now_ms + wait_ms;
+        // Where the topics do not answer at once it waits for that, too.
+        let deadline_ms = now_ms + wait_ms.max(ANSWER_MS);
+        let stage = Stage::Polling(Polling { feed, at_once, until_ms });
+        self.begin_exchange(key, Exchange::new(stage, manner, deadline_ms));
+        self.look_at_poll(key);
+        Ok(())
+    }
+
+    /// A topic has answered, or a message has come: perhaps the poll is over.
+    pub(super) fn look_at_poll(&mut self, key: Key) {
+        let now_ms = self.now_ms;
+        let Some(exchange) = self.exchange_mut(key) else { return };
+        let Stage::Polling(poll) = &exchange.stage else { return };
+        if !poll.feed.is_ready() {
+            return;
+        }
+        if poll.at_once || poll.feed.has_lost() || !poll.feed.first.is_empty() || poll.until_ms <= now_ms {
+            self.answer_poll(key);
+            return;
+        }
+        let until_ms = poll.until_ms;
+        if exchange.deadline_ms != until_ms {
+            exchange.deadline_ms = until_ms;
+            self.wheel.cancel(key.index());
+            self.ensure_deadline(key, until_ms);
+        }
+    }
+
+    /// A message for a poll.
+    pub(super) fn poll_gets(&mut self, key: Key, publication: &Arc<Publication>) {
+        if let Some(exchange) = self.exchange_mut(key)
+            && let Stage::Polling(poll) = &mut exchange.stage
+        {
+            poll.feed.first.push(Arc::clone(publication));
+        }
+    }
+
+    /// What there is.
+    pub(super) fn answer_poll(&mut self, key: Key) {
+        let bound = self.session_bytes(key);
+        let Some(exchange) = self.exchange_mut(key) else { return };
+        let Stage::Polling(poll) = &mut exchange.stage else { return };
+        let mut told = Vec::new();
+        let mut bytes = 0;
+        for publication in std::mem::take(&mut poll.feed.first) {
+            // The first one is told however long it is: else it would be asked for again and again.
+            if bytes > 0 && bytes + publication.bytes() > bound {
+                break;
+            }
+            bytes += publication.bytes();
+            poll.feed.tell(&publication);
+            told.push(publication);
+        }
+        let messages = told.iter().filter_map(|message| {
+            let mut out = Vec::new();
+            protocol::push_poll_message(
+                &mut out,
+                message.topic().as_str(),
+                message.offset(),
+                content(message)?,
+            );
+            Some(out)
+        });
+        let mut body = Vec::with_capacity(bytes + 256);
+        protocol::push_poll(&mut body, poll.feed.standings(), messages);
+        if let Some(topics) = &mut self.topics {
+            topics.leave(key);
+        }
+        self.answer_exchange(key, 200, JSON, &body);
+    }
+}

@@ -1,0 +1,179 @@
+//! Subscribers that do not keep up.
+//!
+//! What waits for one is a reference to each publication's own frame, which all of them share, until `session_bytes` wait.
+//! From then on nothing is queued for it: the hub keeps a cursor, and says what comes once the outbox has emptied.
+
+use std::sync::Arc;
+
+use tidegate_hub::{BatchId, CatchUp, Envelope, Fate, Publication, SubscriptionId};
+use tidegate_io::Backend;
+use tidegate_registry::{Chunk, End, FullPolicy, Key, OutboxLimits};
+
+use super::{Lane, Stage, frame::Tools};
+use crate::{environment::Environment, output::Content, session::State, shard::Shard};
+
+/// A subscriber whose outbox was not empty when its topic had news.
+pub(super) struct Behind {
+    pub(super) key: Key,
+    pub(super) subscription: SubscriptionId,
+    pub(super) lane: Lane,
+    pub(super) skip: usize,
+}
+
+/// The outbox takes what it is given here: how much that is was judged before.
+const TAKES_ALL: OutboxLimits = OutboxLimits::new(usize::MAX, usize::MAX, usize::MAX);
+
+impl<B: Backend, E: Environment> Shard<B, E> {
+    /// Queues a batch for a subscriber that is behind, as far as there is room.
+    pub(super) fn deliver_behind(&mut self, batch: BatchId, behind: &Behind) {
+        let Behind { key, subscription, lane, skip } = *behind;
+        let bound = self.session_bytes(key);
+        let mut taken = skip;
+        loop {
+            let Some(topics) = &self.topics else { return };
+            let Some(publication) = topics.hub.publications(batch).get(taken).cloned() else { return };
+            if lane.presence || !publication.is_presence() {
+                let Some(session) = self.registry.get(key) else { return };
+                if session.outbox.buffered() >= bound {
+                    break;
+                }
+                self.queue(key, lane, &publication);
+            }
+            taken += 1;
+        }
+        self.fall_behind(batch, key, subscription, taken);
+    }
+
+    /// Gives a batch to a stream of events, as far as there is room, or to a poll.
+    pub(super) fn deliver_to_feed(
+        &mut self,
+        batch: BatchId,
+        key: Key,
+        subscription: SubscriptionId,
+        skip: usize,
+    ) {
+        let bound = self.session_bytes(key);
+        let mut taken = skip;
+        loop {
+            let Some(topics) = &self.topics else { return };
+            let Some(publication) = topics.hub.publications(batch).get(taken).cloned() else { break };
+            let Some(session) = self.registry.get(key) else { return };
+            let State::Exchange(exchange) = &session.state else { return };
+            match exchange.stage {
+                Stage::Polling(_) => self.poll_gets(key, &publication),
+                Stage::Streaming(_) if session.outbox.buffered() < bound => {
+                    self.stream_gets(key, &publication);
+                }
+                Stage::Streaming(_) => {
+                    self.fall_behind(batch, key, subscription, taken);
+                    return;
+                }
+                Stage::Body(_) | Stage::Publishing(_) | Stage::Asking => return,
+            }
+            taken += 1;
+        }
+        self.look_at_poll(key);
+    }
+
+    /// One publication as an event.
+    fn stream_gets(&mut self, key: Key, publication: &Arc<Publication>) {
+        let bytes = self.event_bytes(key, publication);
+        if !bytes.is_empty() {
+            self.counters.delivered += 1;
+            let source = self.turn.keep(bytes, 0);
+            self.emit(key, source, Content::WHOLE);
+            self.flush_spans();
+        }
+    }
+
+    /// Nothing more is queued for a subscriber.
+    fn fall_behind(&mut self, batch: BatchId, key: Key, subscription: SubscriptionId, taken: usize) {
+        let Some(topics) = &mut self.topics else { return };
+        self.counters.fell_behind += 1;
+        match topics.hub.fell_behind(batch, subscription, taken) {
+            Fate::Disconnect => self.slow_consumer(key),
+            Fate::Waits => {
+                if let Some(member) = topics.member_mut(key) {
+                    member.lags = true;
+                }
+            }
+        }
+    }
+
+    /// Gives those whose outboxes have emptied what waits for them in the hub.
+    pub(super) fn catch_up(&mut self) {
+        while let Some(key) = self.topics.as_mut().and_then(|topics| topics.emptied.pop()) {
+            let bound = self.session_bytes(key);
+            let Some(topics) = &mut self.topics else { return };
+            let Some(member) = topics.member_mut(key) else { continue };
+            let (id, class) = (member.id, member.class);
+            let CatchUp { items, done } = topics.hub.catch_up(id, bound);
+            if let Some(member) = topics.member_mut(key) {
+                member.lags = !done;
+            }
+            // What the hub gives is for this session: joins and leaves are among it only where they are wanted.
+            let lane = Lane { class, presence: true };
+            for publication in &items {
+                match class.envelope() {
+                    Envelope::Events => self.stream_gets(key, publication),
+                    Envelope::Poll => self.poll_gets(key, publication),
+                    Envelope::Protocol | Envelope::Raw => self.queue(key, lane, publication),
+                }
+            }
+            let emptied =
+                self.registry.get(key).is_some_and(|session| session.outbox.is_empty() && session.dirty == 0);
+            if !done && emptied {
+                // Nothing that was given had a frame for it: there is nothing to wait for.
+                if let Some(topics) = &mut self.topics {
+                    topics.emptied.push(key);
+                }
+                self.hurried = true;
+                return;
+            }
+        }
+    }
+
+    /// Queues one publication behind all that waits for a session.
+    fn queue(&mut self, key: Key, lane: Lane, publication: &Arc<Publication>) {
+        let Self { topics, registry, codecs, spares, turn, retained, counters, .. } = self;
+        let Some(topics) = topics else { return };
+        let Some(session) = registry.get_mut(key) else { return };
+        let frames = &mut topics.frames;
+        let frame = publication.frame(lane.class, |publication| {
+            let mut out = Vec::new();
+            frames.write(publication, lane.class, &mut Tools { codecs, spares }, &mut out);
+            (!out.is_empty()).then_some(out)
+        });
+        let Some(frame) = frame else { return };
+        counters.delivered += 1;
+        let seals = session.transport.seals();
+        if session.outbox.is_empty() && (session.dirty != 0 || seals) {
+            // Behind what this turn sends past the outbox.
+            let bytes = if seals { session.transport.seal(frame) } else { frame.to_vec() };
+            if session.dirty == 0 {
+                session.dirty = turn.enlist(key, false);
+            }
+            let source = turn.keep(bytes, 0);
+            turn.append(session.dirty, source, End::Boundary, usize::MAX);
+            return;
+        }
+        let (outbox, policy) = (&mut session.outbox, FullPolicy::Disconnect);
+        // Always taken: how much it may be was judged before.
+        let _ = if seals {
+            // Sealed bytes are this session's alone.
+            let sealed = session.transport.seal(frame);
+            outbox.append_always(&sealed, End::Boundary, &TAKES_ALL, policy, retained)
+        } else {
+            outbox.push(Chunk::Shared(frame.clone()), &TAKES_ALL, policy, retained)
+        };
+        if session.dirty == 0 && !session.in_flight.poll {
+            session.dirty = turn.enlist(key, true);
+        }
+    }
+
+    /// How much may wait for a session before its topics treat it as slow.
+    pub(super) fn session_bytes(&self, key: Key) -> usize {
+        let route = self.registry.get(key).map(|session| self.plan.route(session.route));
+        route.map_or(0, |route| route.session_bytes)
+    }
+}

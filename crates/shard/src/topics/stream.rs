@@ -1,0 +1,185 @@
+//! Topics as server-sent events (HTML Standard §9.2).
+
+use std::sync::Arc;
+
+use tidegate_config::EventsAction;
+use tidegate_hub::{
+    Envelope, Kind, Publication, RouteId,
+    protocol::{EventsQuery, events},
+};
+use tidegate_io::Backend;
+use tidegate_registry::Key;
+use tidegate_wire::http::{self, Refusal, Request};
+
+use super::{
+    exchange::{ANSWER_MS, Exchange, Manner, Stage},
+    feed::{Feed, Wanted},
+    frame::{content, gap},
+};
+use crate::{environment::Environment, output::Content, shard::Shard};
+
+/// A stream under way.
+pub(crate) struct Streaming {
+    pub(super) feed: Feed,
+    /// Its head was sent.
+    begun: bool,
+}
+
+impl<B: Backend, E: Environment> Shard<B, E> {
+    /// A request to a route that streams events.
+    pub(crate) fn begin_events(
+        &mut self,
+        key: Key,
+        id: RouteId,
+        request: &Request<'_>,
+        action: &EventsAction,
+    ) -> Result<(), Refusal> {
+        let cors = self.cors(key, id, request)?;
+        let manner = Manner::of(request, cors, true);
+        if request.method == "OPTIONS" {
+            self.answer_preflight(key, &manner, "GET");
+            return Ok(());
+        }
+        super::get_only(request)?;
+        let last = request.fields.one("last-event-id")?;
+        let query = match EventsQuery::parse(request.target.query.unwrap_or_default(), last) {
+            Ok(query) => query,
+            Err(problem) => {
+                self.answer_fault(key, &manner, &problem.into());
+                return Ok(());
+            }
+        };
+        let wanted = Wanted {
+            topics: &query.topics,
+            positions: query.positions.as_ref(),
+            history: query.history,
+            patterns: true,
+            envelope: Envelope::Events,
+        };
+        match self.begin_feed(key, &wanted, &action.subscribe) {
+            Ok(feed) => {
+                let stage = Stage::Streaming(Streaming { feed, begun: false });
+                self.begin_exchange(key, Exchange::new(stage, manner, self.now_ms + ANSWER_MS));
+                self.begin_stream(key);
+            }
+            Err(problem) => self.answer_fault(key, &manner, &problem),
+        }
+        Ok(())
+    }
+
+    /// Once all topics have answered: the head, where each topic is, and what comes first.
+    pub(super) fn begin_stream(&mut self, key: Key) {
+        let now_ms = self.now_ms;
+        let interval_ms = self
+            .registry
+            .get(key)
+            .map_or(0, |session| self.plan.route(session.route).limits.ping_interval_ms);
+        let Some(exchange) = self.exchange_mut(key) else { return };
+        let Stage::Streaming(stream) = &mut exchange.stage else { return };
+        if stream.begun || !stream.feed.is_ready() {
+            return;
+        }
+        stream.begun = true;
+        let manner = exchange.manner.clone();
+        let mut body = Vec::new();
+        let Stage::Streaming(stream) = &mut exchange.stage else { return };
+        events::id(&mut body, stream.feed.positions());
+        events::subscribed(&mut body, stream.feed.beginnings());
+        for publication in std::mem::take(&mut stream.feed.first) {
+            write_event(&mut body, &mut stream.feed, &publication);
+        }
+        exchange.deadline_ms = u64::MAX;
+        let date = http::http_date(self.environment.unix_seconds());
+        let mut fields = vec![
+            ("Date", &*date),
+            ("Cache-Control", "no-cache, no-store, no-transform"),
+            ("X-Accel-Buffering", "no"),
+            ("X-Content-Type-Options", "nosniff"),
+        ];
+        if let Some(origin) = &manner.cors {
+            fields.extend([("Access-Control-Allow-Origin", &**origin), ("Vary", "Origin")]);
+        }
+        let mut out = http::stream_head("text/event-stream; charset=utf-8", manner.chunked, &fields);
+        if manner.head_only {
+            let source = self.turn.keep(out, 0);
+            self.emit(key, source, Content::WHOLE);
+            self.linger(key);
+            return;
+        }
+        put_body(&mut out, manner.chunked, &body);
+        let source = self.turn.keep(out, 0);
+        self.emit(key, source, Content::WHOLE);
+        self.counters.opened += 1;
+        self.wheel.cancel(key.index());
+        if interval_ms != 0 {
+            self.ensure_deadline(key, now_ms + interval_ms);
+        }
+        if let Some(session) = self.registry.get_mut(key) {
+            session.pinged = crate::stamp::Stamp::at(now_ms);
+        }
+    }
+
+    /// The bytes that a stream gets of a publication; nothing where it waits for its head.
+    pub(super) fn event_bytes(&mut self, key: Key, publication: &Arc<Publication>) -> Vec<u8> {
+        let mut out = Vec::new();
+        let Some(exchange) = self.exchange_mut(key) else { return out };
+        let chunked = exchange.manner.chunked;
+        let Stage::Streaming(stream) = &mut exchange.stage else { return out };
+        if !stream.begun {
+            stream.feed.first.push(Arc::clone(publication));
+            return out;
+        }
+        let mut body = Vec::new();
+        write_event(&mut body, &mut stream.feed, publication);
+        put_body(&mut out, chunked, &body);
+        out
+    }
+
+    /// A comment, so that nobody in between takes the stream for dead.
+    pub(crate) fn send_heartbeat(&mut self, key: Key) {
+        let Some(exchange) = self.exchange_mut(key) else { return };
+        let mut out = Vec::new();
+        put_body(&mut out, exchange.manner.chunked, events::HEARTBEAT);
+        self.emit_small(key, &out, Content::WHOLE);
+    }
+
+    /// The stream ends in order: a browser comes back.
+    pub(super) fn end_stream(&mut self, key: Key) {
+        let Some(exchange) = self.exchange_mut(key) else { return };
+        let Stage::Streaming(stream) = &exchange.stage else { return };
+        if !stream.begun {
+            self.refuse(key, &crate::ending::DRAINING, false);
+            return;
+        }
+        if exchange.manner.chunked {
+            self.emit_small(key, events::LAST_CHUNK, Content::WHOLE);
+        }
+        self.linger(key);
+    }
+}
+
+fn put_body(out: &mut Vec<u8>, chunked: bool, body: &[u8]) {
+    if chunked {
+        events::chunk(out, body);
+    } else {
+        out.extend_from_slice(body);
+    }
+}
+
+/// One event; the feed moves up.
+fn write_event(out: &mut Vec<u8>, feed: &mut Feed, publication: &Publication) {
+    match publication.kind() {
+        Kind::Message { .. } => {
+            let Some(content) = content(publication) else { return };
+            feed.tell(publication);
+            events::id(out, feed.positions());
+            events::message(out, publication.topic().as_str(), publication.offset(), content);
+        }
+        Kind::Gap { from, reason } => {
+            feed.tell(publication);
+            events::id(out, feed.positions());
+            events::gap(out, &gap(publication, *from, *reason));
+        }
+        Kind::Join { .. } | Kind::Leave { .. } => {}
+    }
+}
