@@ -39,7 +39,9 @@ fn main() {
             tidegate_benches::criterion().measurement_time(Duration::from_millis(500)),
         ))
     };
-    for (name, data) in [("feed", feed as fn(usize) -> String), ("prose", prose), ("printed", printed)] {
+    for (name, data) in
+        [("feed", feed as fn(usize) -> String), ("prose", prose), ("escaped", escaped), ("printed", printed)]
+    {
         for size in SIZES {
             read(&mut measure, &format!("protocol/read/{name}"), &data(size));
         }
@@ -145,7 +147,8 @@ struct Sent<'b> {
 }
 
 fn take<'b>(message: &'b [u8], scratch: &mut Scratch) -> (Cow<'b, str>, Cow<'b, [u8]>) {
-    let Some(Ok(Command::Publish(publish))) = parse(message, scratch).next().map(|request| request.command) else {
+    let Some(Ok(Command::Publish(publish))) = parse(message, scratch).next().map(|request| request.command)
+    else {
         panic!("a publication")
     };
     (publish.topic, publish.payload.bytes)
@@ -216,6 +219,17 @@ fn prose(size: usize) -> String {
     let mut random = Random(0x2545_f491);
     while text.len() < size {
         text += WORDS[random.draw() as usize % WORDS.len()];
+    }
+    text + r#""}"#
+}
+
+/// Words beyond ASCII, as encoders write them that write ASCII alone.
+fn escaped(size: usize) -> String {
+    let words = ["\\u6f6e ", "\\u6c50\\u306e ", "\\ud83c\\udf0a ", "caf\\u00e9 "];
+    let mut random = Random(0x2545_f491);
+    let mut text = String::from(r#"{"text":""#);
+    while text.len() < size {
+        text += words[random.draw() as usize % words.len()];
     }
     text + r#""}"#
 }

@@ -67,8 +67,8 @@ pub const SUBPROTOCOL: &str = "tidegate.v1";
 pub const VERSION: u32 = 1;
 
 /// From this length on simd-json reads a message, below it serde_json.
-pub const VECTORS_FROM_BYTES: usize = 1024;
-/// Up to this length: simd-json takes up to 29 bytes of memory for one, so beyond it is serde_json again.
+pub const VECTORS_FROM_BYTES: usize = 4096;
+/// Up to this length: simd-json can take 30 bytes of memory for one of a message, so beyond it is serde_json again.
 pub const VECTORS_TO_BYTES: usize = 256 << 10;
 /// Most commands in one message.
 pub const MAX_COMMANDS: usize = 64;
