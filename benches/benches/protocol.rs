@@ -1,9 +1,10 @@
 //! A `publish` of the topics' protocol in, the message for its subscribers out.
 //!
-//! Reading, against serde_json (into a `Value`; into a derived struct that leaves `data` as it is) and simd-json (its tape
-//! over a copy, as it writes into its input; nothing is taken out of the tape). Only tidegate's parser looks at all
-//! fields, bounds the nesting and tells problems apart. Three kinds of data: a feed of small objects, prose, and the
-//! feed as people print it.
+//! Reading, by each of the two readers of tidegate at every length, where the gateway chooses by length; against
+//! serde_json alone (into a `Value`; into a derived struct that leaves `data` as it is) and simd-json alone (its tape over
+//! a copy, as it writes into its input; nothing is taken out of the tape). Only tidegate looks at all fields, bounds the
+//! nesting, refuses half surrogate pairs and tells problems apart. Four kinds of data: a feed of small objects, prose,
+//! prose of other languages with every letter escaped, and the feed as people print it.
 //!
 //! Writing, against a derived struct and `format!`.
 //!
