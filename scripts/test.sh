@@ -6,7 +6,7 @@
 #   scripts/test.sh STEP...    only these:
 #     style      formatting, lints, documentation
 #     tests      unit and property tests, bad inputs and the proxy against the release build on both backends
-#     simulator  whole shards on a simulated kernel: 2,000 seeds, and planted bugs that it must find
+#     simulator  whole shards on a simulated kernel: 2,000 seeds; topics over several hubs: 500; and planted bugs that they must find
 #     neon       the vector code of 64-bit ARM, in an emulator
 #     instructions  what the hot paths cost in instructions, counted by valgrind: at most a tenth more than
 #                benches/benches/instructions.rs says (on x86-64 with AVX2, which the counts are of)
@@ -54,6 +54,7 @@ style() {
   cargo fmt --all --check
   cargo clippy --workspace --all-targets --quiet -- -D warnings
   cargo clippy -p tidegate-shard --all-targets --features planted-bugs,record-transport --quiet -- -D warnings
+  cargo clippy -p tidegate-hub --all-targets --features planted-bugs --quiet -- -D warnings
   RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --quiet
   echo "1 passed, 0 failed"
 }
@@ -67,6 +68,7 @@ tests() {
 
 simulator() {
   TIDEGATE_SEEDS=${TIDEGATE_SEEDS:-2000} cargo test --profile simulator -p tidegate-shard --features planted-bugs,record-transport --test sim --test planted --test simulator
+  TIDEGATE_SEEDS=${TIDEGATE_SEEDS:-500} cargo test --profile simulator -p tidegate-hub --features planted-bugs --test model --test planted
 }
 
 fuzz() {

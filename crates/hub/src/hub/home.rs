@@ -267,8 +267,11 @@ impl Hub {
         self.trim();
         if self.rules.is_over_memory() {
             self.trim_after_ms = self.now_ms + TRIM_PAUSE_MS;
+            let limits = self.rules.limits();
             for shard in (0..self.shards).filter(|&shard| shard != self.shard) {
-                self.post.write(shard, Note::Trim);
+                if self.post.has_room(shard, limits) {
+                    self.post.write(shard, Note::Trim);
+                }
             }
         }
     }
