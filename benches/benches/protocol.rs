@@ -1,9 +1,10 @@
 //! A `publish` of the topics' protocol in, the message for its subscribers out.
 //!
-//! Reading, against serde_json (into a `Value`; into a derived struct that leaves `data` as it is) and simd-json (its tape
-//! over a copy, as it writes into its input; nothing is taken out of the tape). Only tidegate's parser looks at all
-//! fields, bounds the nesting and tells problems apart. Three kinds of data: a feed of small objects, prose, and the
-//! feed as people print it.
+//! Reading, by each of the two readers of tidegate at every length, where the gateway chooses by length; against
+//! serde_json alone (into a `Value`; into a derived struct that leaves `data` as it is) and simd-json alone (its tape over
+//! a copy, as it writes into its input; nothing is taken out of the tape). Only tidegate looks at all fields, bounds the
+//! nesting, refuses half surrogate pairs and tells problems apart. Four kinds of data: a feed of small objects, prose,
+//! prose of other languages with every letter escaped, and the feed as people print it.
 //!
 //! Writing, against a derived struct and `format!`.
 //!
@@ -39,7 +40,9 @@ fn main() {
             tidegate_benches::criterion().measurement_time(Duration::from_millis(500)),
         ))
     };
-    for (name, data) in [("feed", feed as fn(usize) -> String), ("prose", prose), ("printed", printed)] {
+    for (name, data) in
+        [("feed", feed as fn(usize) -> String), ("prose", prose), ("escaped", escaped), ("printed", printed)]
+    {
         for size in SIZES {
             read(&mut measure, &format!("protocol/read/{name}"), &data(size));
         }
@@ -217,6 +220,17 @@ fn prose(size: usize) -> String {
     let mut random = Random(0x2545_f491);
     while text.len() < size {
         text += WORDS[random.draw() as usize % WORDS.len()];
+    }
+    text + r#""}"#
+}
+
+/// Words beyond ASCII, as encoders write them that write ASCII alone.
+fn escaped(size: usize) -> String {
+    let words = ["\\u6f6e ", "\\u6c50\\u306e ", "\\ud83c\\udf0a ", "caf\\u00e9 "];
+    let mut random = Random(0x2545_f491);
+    let mut text = String::from(r#"{"text":""#);
+    while text.len() < size {
+        text += words[random.draw() as usize % words.len()];
     }
     text + r#""}"#
 }

@@ -4,8 +4,8 @@
 
 use libfuzzer_sys::fuzz_target;
 use tidegate_hub::protocol::{
-    Command, EventsQuery, PollQuery, Positions, Publish, PublishFields, Scratch, events, publication, publications,
-    topic_of_path, write,
+    Command, EventsQuery, PollQuery, Positions, Publish, PublishFields, Scratch, events, publication,
+    publications, topic_of_path, write,
 };
 
 #[path = "../../crates/hub/tests/protocol/oracle.rs"]
@@ -18,7 +18,9 @@ fuzz_target!(|data: &[u8]| {
             check_delivery(&publish);
         }
     }
-    for publish in publications(Some("application/json"), data, &mut Scratch::new()).into_iter().flatten().flatten() {
+    for publish in
+        publications(Some("application/json"), data, &mut Scratch::new()).into_iter().flatten().flatten()
+    {
         check_delivery(&publish);
     }
     for content_type in [None, Some("text/plain"), Some("application/json")] {

@@ -1,7 +1,8 @@
 //! The protocol of topics, as `docs/PROTOCOL.md` describes it: what clients send is read, what they get is written.
 //!
-//! No I/O, no clock, no state. Reading gives values that borrow from the buffer that was received, in which nothing is
-//! changed; writing appends to a `Vec<u8>`. What a topic is called is not judged here: topics come out as texts.
+//! No I/O, no clock, no state: [`Scratch`] is memory alone. Reading gives values that borrow from the buffer that was
+//! received, in which nothing is changed; JSON is read by serde_json, and by simd-json where it is long. Writing appends
+//! to a `Vec<u8>`. What a topic is called is not judged here: topics come out as texts.
 //!
 //! | | read | written |
 //! |---|---|---|
@@ -31,8 +32,8 @@
 //!   the last. In what is only passed on (`data`, `info`) nobody looks.
 //! - Numbers that are passed on may be of any size and precision. Those with a meaning here are whole, from 0 to
 //!   [`MAX_WHOLE`], and written as digits: not `1.0`, not `1e3`.
-//! - Half of a surrogate pair (`"\ud800"`) is not JSON here, wherever it stands: parsers that give UTF-8 refuse it, so
-//!   it would break subscribers. NUL is a character like any other, if it is escaped.
+//! - Half of a surrogate pair (`"\ud800"`) is not JSON here, wherever it stands: parsers that give UTF-8 (simd-json, and
+//!   serde_json for what it decodes) refuse it, so it would break subscribers. NUL is a character like any other, if it is escaped.
 //! - `null` is as if the field were not there, but for `data`, which it then is.
 
 mod answer;
@@ -67,8 +68,8 @@ pub const SUBPROTOCOL: &str = "tidegate.v1";
 pub const VERSION: u32 = 1;
 
 /// From this length on simd-json reads a message, below it serde_json.
-pub const VECTORS_FROM_BYTES: usize = 1024;
-/// Up to this length: simd-json takes up to 29 bytes of memory for one, so beyond it is serde_json again.
+pub const VECTORS_FROM_BYTES: usize = 4096;
+/// Up to this length, and no further: simd-json can take 60 bytes of memory for one of a message.
 pub const VECTORS_TO_BYTES: usize = 256 << 10;
 /// Most commands in one message.
 pub const MAX_COMMANDS: usize = 64;

@@ -3,10 +3,9 @@
 //! serde_json finds where a value ends without building or decoding it, and on the heap rather than the stack. So it
 //! knows neither how deep the value is nor whether its escapes stand for characters; both are looked at before.
 
-use std::{borrow::Cow, iter};
+use std::borrow::Cow;
 
-use memchr::memchr;
-use serde::Deserialize;
+use memchr::{memchr, memchr2_iter};
 use serde_json::{error::Category, value::RawValue};
 
 use super::{Code, MAX_NESTING, Problem};
@@ -72,17 +71,19 @@ pub(super) fn check(text: &str, open: u32) -> Result<(), Invalid> {
     }
 }
 
-/// The text of a string as it was written, with its quotes; `None` for other values.
+/// The text of a string as it was written, with its quotes; `None` for other values. `raw` is known to be JSON.
 pub(super) fn string(raw: &str) -> Option<Cow<'_, str>> {
-    #[derive(Deserialize)]
-    struct Text<'b>(#[serde(borrow)] Cow<'b, str>);
-    serde_json::from_str(raw).ok().map(|Text(text)| text)
+    let inside = raw.strip_prefix('"')?.strip_suffix('"')?;
+    if memchr(b'\\', inside.as_bytes()).is_none() {
+        return Some(Cow::Borrowed(inside));
+    }
+    serde_json::from_str(raw).ok().map(Cow::Owned)
 }
 
 /// Whether more than `limit` containers of a JSON text are open at once. Of one that is not JSON it says nothing.
 fn is_deeper(text: &str, limit: usize) -> bool {
-    let opening = text.bytes().filter(|byte| matches!(byte, b'[' | b'{')).count();
-    if opening <= limit {
+    // Nearly no message has so many brackets at all.
+    if memchr2_iter(b'[', b'{', text.as_bytes()).nth(limit).is_none() {
         return false;
     }
     let (mut depth, mut in_string) = (0_usize, false);
@@ -106,19 +107,35 @@ fn is_deeper(text: &str, limit: usize) -> bool {
     false
 }
 
-/// Whether a JSON text has half of a surrogate pair (RFC 8259 §8.2), which is no character in any encoding.
+/// Whether a JSON text has half of a surrogate pair (RFC 8259 §8.2), which is no character in any encoding. Of one that
+/// is not JSON it says nothing.
 fn has_half_pair(text: &str) -> bool {
-    const APART: u16 = 0;
-    let mut rest = text;
+    let mut rest = text.as_bytes();
     // In JSON a backslash stands in a string and begins an escape.
-    let escapes = iter::from_fn(|| {
-        let at = memchr(b'\\', rest.as_bytes())?;
-        let digits = rest.get(at + 1..at + 6).and_then(|escape| escape.strip_prefix('u'));
-        let unit = digits.and_then(|digits| u16::from_str_radix(digits, 16).ok());
-        rest = rest.get(at + if unit.is_some() { 6 } else { 2 }..).unwrap_or_default();
-        Some([(at > 0).then_some(APART), Some(unit.unwrap_or(APART))])
-    });
-    char::decode_utf16(escapes.flatten().flatten()).any(|character| character.is_err())
+    while let Some(at) = memchr(b'\\', rest) {
+        rest = &rest[at..];
+        let len = match (half(rest), half(rest.get(6..).unwrap_or_default())) {
+            (None, _) => 2,
+            (Some(Half::High), Some(Half::Low)) => 12,
+            (Some(Half::High | Half::Low), _) => return true,
+        };
+        rest = rest.get(len..).unwrap_or_default();
+    }
+    false
+}
+
+enum Half {
+    High,
+    Low,
+}
+
+/// Which half of a pair the escape at the front is.
+fn half(bytes: &[u8]) -> Option<Half> {
+    match bytes {
+        [b'\\', b'u', b'd' | b'D', b'8' | b'9' | b'a' | b'b' | b'A' | b'B', ..] => Some(Half::High),
+        [b'\\', b'u', b'd' | b'D', b'c'..=b'f' | b'C'..=b'F', ..] => Some(Half::Low),
+        _ => None,
+    }
 }
 
 #[cfg(test)]
