@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::harness::{
     BACKENDS,
     client::{Client, End, Received},
-    frame::{BINARY, CLOSE, FIN, PING, TEXT, close, masked},
+    frame::{BINARY, CLOSE, FIN, PING, PONG, TEXT, close, masked},
     gateway::Gateway,
 };
 
@@ -92,7 +92,14 @@ impl Talker {
     }
 
     fn hear(&mut self) -> Value {
-        let text = self.client.message(TEXT);
+        let text = loop {
+            let frame = self.client.frame();
+            if frame.opcode != PING {
+                assert_eq!((frame.fin, frame.rsv, frame.opcode), (true, 0, TEXT), "{frame:?}");
+                break frame.payload;
+            }
+            self.client.send(&masked(FIN | PONG, &frame.payload));
+        };
         serde_json::from_slice(&text)
             .unwrap_or_else(|error| panic!("{error}: {:?}", String::from_utf8_lossy(&text)))
     }
@@ -490,6 +497,56 @@ fn a_subscriber_that_does_not_read_gets_what_its_topic_says() {
             // Not in order: those who do not answer would be waited for.
             drop(gateway);
         }
+    }
+}
+
+#[test]
+fn beyond_the_memory_of_topics_the_worst_subscribers_end_and_the_others_go_on() {
+    for io in BACKENDS {
+        let config = format!("{CONFIG}\n[topics]\nmemory = \"1MiB\"\n").replace("64KiB", "1MiB");
+        let gateway = Gateway::start_with(&config, &["--io", io, "--shards", "2"]);
+        let mut publisher = Talker::open(&gateway);
+        // Each is alone with its topic, so that what waits for it waits for nobody else.
+        let mut slow: Vec<(String, Talker)> = (0..8)
+            .map(|n| {
+                let topic = format!("alone/{n}");
+                let mut talker = Talker::open(&gateway);
+                talker.subscribe(&topic);
+                (topic, talker)
+            })
+            .collect();
+        let mut healthy = Talker::open(&gateway);
+        healthy.subscribe("healthy");
+        let filler = "x".repeat(60_000);
+        let mut sent = 0_u64;
+        let ended =
+            |gateway: &Gateway| gateway.log().iter().filter(|line| line.contains("hold more memory")).count();
+        while ended(&gateway) < 4 {
+            for (topic, _) in &slow {
+                let answer = publisher.ask(json!({ "op": "publish", "topic": topic, "data": filler }));
+                // While there is no memory it is said, and no more.
+                assert!(answer["op"] == "published" || answer["code"] == "busy", "{answer}");
+            }
+            sent += 1;
+            assert!(sent < 1_000, "{io}: nobody was ended");
+            let answer = publisher.ask(json!({ "op": "publish", "topic": "healthy", "data": sent }));
+            if answer["op"] == "published" {
+                assert_eq!(healthy.hear()["data"], sent, "{io}: the others go on");
+            }
+        }
+        let closed = slow.iter_mut().filter_map(|(_, talker)| {
+            loop {
+                match talker.client.next_within(Duration::from_millis(200)) {
+                    Received::Frame(frame) if frame.opcode == CLOSE => break Some(frame.close_code()),
+                    Received::Frame(_) => {}
+                    Received::End(_) => break Some(0),
+                    Received::Nothing => break None,
+                }
+            }
+        });
+        let closed: Vec<u16> = closed.collect();
+        assert!(closed.len() >= 4 && closed.iter().all(|code| *code == 1013), "{io}: {closed:?}");
+        drop(gateway);
     }
 }
 

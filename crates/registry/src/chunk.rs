@@ -41,6 +41,8 @@ pub struct Frame(Arc<Counted>);
 struct Counted {
     bytes: Vec<u8>,
     _charge: Charge,
+    /// For what they count in as well.
+    _part: Option<Charge>,
 }
 
 impl Frame {
@@ -48,7 +50,15 @@ impl Frame {
     #[must_use]
     pub fn new(bytes: Vec<u8>, total: &Total) -> Self {
         let charge = Charge::new(total, bytes.capacity());
-        Self(Arc::new(Counted { bytes, _charge: charge }))
+        Self(Arc::new(Counted { bytes, _charge: charge, _part: None }))
+    }
+
+    /// The same, for bytes that count in a part of the total, too: so who has a budget for that part knows what outboxes hold
+    /// of it.
+    #[must_use]
+    pub fn with_part(bytes: Vec<u8>, total: &Total, part: &Total) -> Self {
+        let (charge, part) = (Charge::new(total, bytes.capacity()), Charge::new(part, bytes.capacity()));
+        Self(Arc::new(Counted { bytes, _charge: charge, _part: Some(part) }))
     }
 }
 

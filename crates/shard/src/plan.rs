@@ -39,6 +39,8 @@ pub struct Plan {
     /// Where a route has topics.
     topics: Option<Arc<TopicRules>>,
     total: Total,
+    /// For each shard what waits for its worst subscriber, as far as it was looked for.
+    worst: Box<[AtomicUsize]>,
     shards: usize,
 }
 
@@ -105,7 +107,9 @@ impl Plan {
         let plans = config.routes.iter().map(RoutePlan::new).collect();
         let topics =
             config.routes.iter().any(|route| has_topics(&route.action)).then(|| topic_rules(&config.topics));
-        Arc::new(Plan { routes, plans, head, topics, total: Total::default(), shards: shards.max(1), config })
+        let shards = shards.max(1);
+        let worst = (0..shards).map(|_| AtomicUsize::new(0)).collect();
+        Arc::new(Plan { routes, plans, head, topics, total: Total::default(), worst, shards, config })
     }
 
     /// The configuration that it was made of.
@@ -116,6 +120,12 @@ impl Plan {
     /// Bytes that wait to be sent, over all shards.
     pub fn retained_bytes(&self) -> usize {
         self.total.bytes()
+    }
+
+    /// Says what waits for a shard's worst subscriber. Gives whether no other shard has a worse one.
+    pub(crate) fn is_worst(&self, shard: u16, bytes: usize) -> bool {
+        self.worst[usize::from(shard)].store(bytes, Ordering::Relaxed);
+        self.worst.iter().all(|other| other.load(Ordering::Relaxed) <= bytes)
     }
 
     /// The upstreams that are given by name: route, upstream, name and port.

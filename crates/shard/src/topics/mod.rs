@@ -55,6 +55,8 @@ pub(crate) struct Topics {
     rates: Rates,
     /// Sessions whose outbox has emptied while something waits for them in the hub.
     emptied: Vec<Key>,
+    /// When it is looked again who is to end, where topics hold more than they may; 0: they do not.
+    relief_ms: u64,
     /// When letters that were not taken are tried again; 0: none wait.
     retry_ms: u64,
 }
@@ -71,6 +73,7 @@ impl Topics {
             scratch: Scratch::default(),
             rates: Rates::default(),
             emptied: Vec::new(),
+            relief_ms: 0,
             retry_ms: 0,
         }
     }
@@ -117,7 +120,8 @@ impl Topics {
     /// When something is due here though nothing happens.
     pub(crate) fn next_deadline_ms(&self) -> Option<u64> {
         let retry = (self.retry_ms != 0).then_some(self.retry_ms);
-        [self.hub.next_deadline_ms(), retry].into_iter().flatten().min()
+        let relief = (self.relief_ms != 0).then_some(self.relief_ms);
+        [self.hub.next_deadline_ms(), retry, relief].into_iter().flatten().min()
     }
 }
 
@@ -145,6 +149,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         self.answer_tickets();
         self.catch_up();
         self.fan_out();
+        self.relieve();
         self.post_letters();
         self.flush_spans();
     }

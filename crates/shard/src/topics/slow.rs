@@ -20,6 +20,9 @@ pub(super) struct Behind {
     pub(super) skip: usize,
 }
 
+/// While topics hold too much memory one subscriber is ended this often.
+const RELIEF_MS: u64 = 10;
+
 /// The outbox takes what it is given here: how much that is was judged before.
 const TAKES_ALL: OutboxLimits = OutboxLimits::new(usize::MAX, usize::MAX, usize::MAX);
 
@@ -168,6 +171,31 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         };
         if session.dirty == 0 && !session.in_flight.poll {
             session.dirty = turn.enlist(key, true);
+        }
+    }
+
+    /// Ends the worst subscriber of all while topics hold more memory than they may: what histories and backlogs hold was
+    /// given up before, so it is what outboxes refer to.
+    pub(super) fn relieve(&mut self) {
+        let (now_ms, id) = (self.now_ms, self.id);
+        let Some(topics) = &mut self.topics else { return };
+        let rules = topics.hub.rules();
+        if rules.held_bytes() <= rules.limits().memory_bytes {
+            if std::mem::take(&mut topics.relief_ms) != 0 {
+                self.plan.is_worst(id, 0);
+            }
+            return;
+        }
+        if now_ms < topics.relief_ms {
+            return;
+        }
+        topics.relief_ms = now_ms + RELIEF_MS;
+        let waiting = |key| self.registry.get(key).map_or(0, |session| session.outbox.buffered());
+        let members = topics.members.iter().flatten().map(|member| (waiting(member.key), member.key));
+        let Some((bytes, key)) = members.max_by_key(|(bytes, _)| *bytes) else { return };
+        if self.plan.is_worst(id, bytes) && bytes > 0 {
+            self.note_slow(key, "slow consumer: topics hold more memory than they may, and it the most");
+            self.end_slow(key);
         }
     }
 
