@@ -11,12 +11,30 @@ pub mod session;
 
 use std::io;
 
-use tokio::runtime;
+use tokio::{
+    net::{TcpListener, TcpStream},
+    runtime,
+};
 
-/// A runtime of one thread.
+/// Listens on the port of the arguments, and serves each connection on one thread until the program is ended. `usage`: what
+/// the arguments are, for who gives others.
 ///
 /// # Errors
-/// Where the system refuses.
-pub fn one_thread() -> io::Result<runtime::Runtime> {
-    runtime::Builder::new_current_thread().enable_io().build()
+/// Where the port cannot be listened on, or nothing more can be accepted.
+pub fn serve_all<F>(usage: &str, serve: impl Fn(TcpStream) -> F) -> io::Result<()>
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    let [port] = listener::ports(usage)?;
+    let listener = listener::listen(port)?;
+    listener.set_nonblocking(true)?;
+    let runtime = runtime::Builder::new_current_thread().enable_io().build()?;
+    runtime.block_on(async move {
+        let listener = TcpListener::from_std(listener)?;
+        loop {
+            let (stream, _) = listener.accept().await?;
+            stream.set_nodelay(true)?;
+            tokio::spawn(serve(stream));
+        }
+    })
 }

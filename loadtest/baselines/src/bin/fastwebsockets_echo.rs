@@ -6,14 +6,10 @@
 use std::io;
 
 use fastwebsockets::{FragmentCollector, OpCode, Role, WebSocket, WebSocketError};
-use tidegate_baselines::{
-    listener::{listen, ports},
-    one_thread,
-    session::Session,
-};
+use tidegate_baselines::{serve_all, session::Session};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, TcpStream},
+    net::TcpStream,
     task,
 };
 
@@ -21,20 +17,12 @@ use tokio::{
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> io::Result<()> {
-    let [port] = ports("fastwebsockets-echo PORT")?;
-    let listener = listen(port)?;
-    listener.set_nonblocking(true)?;
-    one_thread()?.block_on(async move {
-        let listener = TcpListener::from_std(listener)?;
-        loop {
-            let (stream, _) = listener.accept().await?;
-            stream.set_nodelay(true)?;
-            // As its own example has it: tokio's budget does not cut in.
-            tokio::spawn(task::unconstrained(async {
-                // A client that leaves ends its session, and no more.
-                let _ = serve(stream).await;
-            }));
-        }
+    // As its own example has it: tokio's budget does not cut in.
+    serve_all("fastwebsockets-echo PORT", |stream| {
+        task::unconstrained(async {
+            // A client that leaves ends its session, and no more.
+            let _ = serve(stream).await;
+        })
     })
 }
 

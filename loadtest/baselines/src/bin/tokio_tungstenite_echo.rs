@@ -4,30 +4,17 @@
 use std::io;
 
 use futures_util::{SinkExt, StreamExt};
-use tidegate_baselines::{
-    listener::{listen, ports},
-    one_thread,
-};
-use tokio::net::{TcpListener, TcpStream};
+use tidegate_baselines::serve_all;
+use tokio::net::TcpStream;
 use tokio_tungstenite::{accept_async, tungstenite};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> io::Result<()> {
-    let [port] = ports("tokio-tungstenite-echo PORT")?;
-    let listener = listen(port)?;
-    listener.set_nonblocking(true)?;
-    one_thread()?.block_on(async move {
-        let listener = TcpListener::from_std(listener)?;
-        loop {
-            let (stream, _) = listener.accept().await?;
-            stream.set_nodelay(true)?;
-            tokio::spawn(async {
-                // A client that leaves ends its session, and no more.
-                let _ = serve(stream).await;
-            });
-        }
+    serve_all("tokio-tungstenite-echo PORT", |stream| async {
+        // A client that leaves ends its session, and no more.
+        let _ = serve(stream).await;
     })
 }
 
