@@ -162,6 +162,12 @@ fn each_wrong_request_has_its_status() {
             (post("/keyed", &bearer("0123456789abcdef"), &kept("kept/1")), 200),
             (post("/keyed", &bearer("0123456789abcdef"), &kept("kept/2")), 403),
             (post("/keyed", &bearer("fedcba9876543210"), &kept("kept/2")), 200),
+            (
+                b"GET /poll?topic=live/a HTTP/1.1\r\nHost: gw.test\r\nContent-Length: 5\r\n\r\nGET /"
+                    .to_vec(),
+                400,
+            ),
+            (b"OPTIONS /publish HTTP/1.1\r\nHost: gw.test\r\nContent-Length: 5\r\n\r\nPOST ".to_vec(), 400),
             (get("/events", ""), 400),
             (get("/events?topic=secret", ""), 403),
             (get("/events?topic=live/a", "Origin: https://evil.example\r\n"), 403),
@@ -316,7 +322,7 @@ fn foreign_pages_may_read_where_the_route_says_so() {
     let answer = ask(&gateway, preflight.as_bytes());
     assert_eq!(
         (answer.status, answer.field("access-control-allow-origin")),
-        (204, Some("https://page.example"))
+        (200, Some("https://page.example"))
     );
     assert_eq!(answer.field("vary"), Some("Origin"));
     let mut client = Client::connect(gateway.address());
@@ -356,6 +362,14 @@ fn a_poll_waits_for_what_is_new() {
         assert_eq!(answer["messages"].as_array().map(Vec::len), Some(2), "{answer}");
         assert_eq!(answer["topics"][0]["recovered"], true);
         let next = answer["position"].as_str().expect("a position");
+        // A topic that keeps nothing is waited for as well.
+        client.send(&get("/poll?topic=live/x", ""));
+        let bare = body(&client.response().expect("at once"));
+        let position = bare["position"].as_str().expect("a position");
+        client.send(&get(&format!("/poll?topic=live/x&position={position}"), ""));
+        assert!(!client.end_or_data_within(Duration::from_millis(100)));
+        ask(gateway, &post("/publish/live/x", AS_JSON, b"7"));
+        assert_eq!(body(&client.response().expect("an answer"))["messages"][0]["data"], 7);
         let begun = Instant::now();
         client.send(&get(&format!("/poll?topic=kept/p&position={next}&wait=1"), ""));
         let answer = body(&client.response().expect("an answer"));

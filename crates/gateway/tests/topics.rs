@@ -501,6 +501,135 @@ fn a_subscriber_that_does_not_read_gets_what_its_topic_says() {
 }
 
 #[test]
+fn a_slow_subscriber_that_inflates_gets_all_that_waits() {
+    for io in BACKENDS {
+        let config = CONFIG.replace("close_timeout = \"1s\"", "close_timeout = \"60s\"");
+        let gateway = Gateway::start_with(&config, &["--io", io, "--shards", "2"]);
+        let (mut slow, response) = Client::open_with(
+            gateway.address(),
+            "/topics",
+            "Sec-WebSocket-Extensions: permessage-deflate\r\n",
+        );
+        assert!(
+            response
+                .field("sec-websocket-extensions")
+                .is_some_and(|value| value.contains("permessage-deflate"))
+        );
+        slow.send(&masked(FIN | TEXT, br#"{"op":"subscribe","topic":"slow/oldest"}"#));
+        // Nobody else inflates: its frames are made for it alone, as soon as it is behind.
+        let mut publisher = Talker::open(&gateway);
+        let mut state = 1_u64;
+        let count = 600_u64;
+        for n in 1..=count {
+            // Text that deflate cannot make small.
+            let filler: String = (0..20_000)
+                .map(|_| {
+                    state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                    char::from(b'0' + (state >> 58) as u8)
+                })
+                .filter(|c| *c != '\\')
+                .collect();
+            publisher.publish("slow/oldest", &json!({ "n": n, "filler": filler }));
+        }
+        let (mut last, mut gaps) = (0, 0);
+        while last < count {
+            let frame = slow.frame();
+            if frame.opcode != TEXT {
+                continue;
+            }
+            let bytes = match frame.rsv {
+                0 => frame.payload,
+                _ => harness::deflate::inflate(&frame.payload),
+            };
+            let message: Value = serde_json::from_slice(&bytes).expect("JSON");
+            match message["op"].as_str() {
+                Some("hello") => {}
+                Some("gap") => {
+                    assert_eq!(message["from"], last + 1, "{io}");
+                    last = message["to"].as_u64().expect("an offset");
+                    gaps += 1;
+                }
+                _ => {
+                    assert_eq!(message["offset"], last + 1, "{io}");
+                    last += 1;
+                }
+            }
+        }
+        assert!(gaps > 0, "{io}: it was never behind");
+        drop(gateway);
+    }
+}
+
+#[test]
+fn a_slow_stream_of_events_catches_up() {
+    for io in BACKENDS {
+        let config = format!(
+            "{CONFIG}[[route]]\npath = \"/events\"\nevents = {{ subscribe = [\"**\"], session_bytes = \"16KiB\" }}\n"
+        );
+        let gateway = Gateway::start_with(&config, &["--io", io, "--shards", "2"]);
+        let mut stream = Client::connect(gateway.address());
+        stream.send(b"GET /events?topic=slow/oldest HTTP/1.1\r\nHost: gw.test\r\n\r\n");
+        assert_eq!(stream.response().expect("a stream").status, 200);
+        let mut publisher = Talker::open(&gateway);
+        let filler = "x".repeat(30_000);
+        let count = 400_u64;
+        for n in 1..=count {
+            publisher.publish("slow/oldest", &json!({ "n": n, "filler": filler }));
+        }
+        let mut text = String::new();
+        let mut last = 0;
+        while last < count {
+            text.push_str(std::str::from_utf8(&stream.chunk()).expect("UTF-8"));
+            while let Some(end) = text.find("\n\n") {
+                let event: String = text.drain(..end + 2).collect();
+                let Some(data) = event.lines().find_map(|line| line.strip_prefix("data: ")) else { continue };
+                let data: Value = serde_json::from_str(data).expect("JSON");
+                if data.get("topics").is_some() {
+                    continue;
+                }
+                if let Some(to) = data["to"].as_u64() {
+                    assert_eq!(data["from"], last + 1, "{io}");
+                    last = to;
+                } else {
+                    assert_eq!(data["offset"], last + 1, "{io}");
+                    last += 1;
+                }
+            }
+        }
+        gateway.stop();
+    }
+}
+
+#[test]
+fn a_slow_member_of_a_room_that_ends_is_seen_to_leave() {
+    for io in BACKENDS {
+        let gateway = Gateway::start(CONFIG, io);
+        let mut watcher = Talker::open(&gateway);
+        watcher.ask(json!({ "op": "subscribe", "topic": "chat/slow", "presence": true }));
+        let mut slow = Talker::open(&gateway);
+        slow.subscribe("chat/slow");
+        assert_eq!(watcher.hear()["op"], "join");
+        let mut publisher = Talker::open(&gateway);
+        let filler = "x".repeat(60_000);
+        let mut tries = 0;
+        loop {
+            publisher.publish("chat/slow", &json!(filler));
+            let heard = watcher.hear();
+            if heard["op"] == "leave" {
+                assert_eq!(heard["client"], json!(slow.name));
+                break;
+            }
+            assert_eq!(heard["op"], "message");
+            tries += 1;
+            assert!(tries < 2_000, "{io}: it is still there");
+            publisher.say(&json!({ "op": "ping" }));
+            publisher.hear();
+        }
+        drop(gateway);
+    }
+}
+
+#[test]
 fn beyond_the_memory_of_topics_the_worst_subscribers_end_and_the_others_go_on() {
     for io in BACKENDS {
         let config = format!("{CONFIG}\n[topics]\nmemory = \"1MiB\"\n").replace("64KiB", "1MiB");

@@ -60,6 +60,8 @@ pub(crate) struct HomeTopic {
     pub(crate) presence: Option<Box<Presence>>,
     pub(crate) once: Option<Box<Once>>,
     pub(crate) published_ms: u64,
+    /// Somebody has subscribed who comes and goes.
+    pub(crate) returns: bool,
     /// Until when it is remembered though nobody is subscribed.
     remembered_ms: u64,
 }
@@ -333,6 +335,7 @@ impl Homes {
             presence: None,
             once: None,
             published_ms: 0,
+            returns: false,
             remembered_ms: 0,
         };
         // The process's limit of topics is far below 2³¹.

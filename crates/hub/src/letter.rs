@@ -34,6 +34,8 @@ pub struct Ask {
     pub attends: bool,
     /// What others see of it: JSON.
     pub info: Option<Box<str>>,
+    /// The topic is to be remembered for a while behind its last subscriber, whatever it keeps: who asks comes and goes.
+    pub returns: bool,
 }
 
 /// Why something was not done.

@@ -233,6 +233,10 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             }
             State::Waiting(_) => self.refuse_waiting(key, &DRAINING),
             State::Open(open) => {
+                // RFC 6455 §5.5.1: no message follows a Close.
+                if let Some(topics) = &mut self.topics {
+                    topics.leave(key);
+                }
                 if !session.marks.close_sent {
                     open.close_deadline_ms = self.now_ms + timeout_ms;
                     let deadline_ms = open.close_deadline_ms;

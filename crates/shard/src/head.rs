@@ -101,7 +101,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             Action::Echo(echo) => {
                 let upgrade = self.upgrade(key, id, request)?;
                 self.set_route(key, id);
-                self.open(key, &upgrade, echo.context_takeover);
+                self.open(key, &upgrade, echo.context_takeover, false);
                 Ok(())
             }
             Action::Topics(topics) => {
@@ -113,7 +113,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                 let upgrade = self.upgrade(key, id, request)?;
                 let way = self.topics_way(topics, below)?;
                 self.set_route(key, id);
-                self.open(key, &upgrade, false);
+                self.open(key, &upgrade, false, below.is_none());
                 self.enter_topics(key, topics, way);
                 Ok(())
             }
@@ -204,14 +204,14 @@ impl<B: Backend, E: Environment> Shard<B, E> {
     }
 
     /// Opens a session that is answered here.
-    fn open(&mut self, key: Key, upgrade: &Upgrade<'_>, takeover: bool) {
+    fn open(&mut self, key: Key, upgrade: &Upgrade<'_>, takeover: bool, speaks: bool) {
         let plan = std::sync::Arc::clone(&self.plan);
         let Some(session) = self.registry.get(key) else { return };
         let route = plan.route(session.route);
         let own = |offered: &&str| route.subprotocols.iter().any(|own| own == offered);
         let protocol = upgrade.protocols.iter().copied().find(own).or_else(|| {
             // Who offers the topics' own protocol hears that it is spoken.
-            let spoken = route.topics.is_some() && route.subprotocols.is_empty();
+            let spoken = speaks && route.subprotocols.is_empty();
             upgrade.protocols.iter().copied().find(|offered| spoken && *offered == SUBPROTOCOL)
         });
         let agreed = match &route.deflate {

@@ -122,6 +122,7 @@ impl Hub {
         }
         let topic = self.homes.topic_mut(id);
         topic.add_interest(from, ask.watches);
+        topic.returns |= ask.returns;
         let answer = topic.answer(request, &ask);
         self.send(from, Note::Subscribed(Box::new(answer)));
     }
@@ -147,7 +148,7 @@ impl Hub {
         }
         let topic = self.homes.topic(id);
         if topic.interests.is_empty()
-            && self.rules.settings(topic.rule).history > 0
+            && (topic.returns || self.rules.settings(topic.rule).history > 0)
             && let Some(other) = self.homes.remember(id, self.now_ms)
         {
             self.settle(other);

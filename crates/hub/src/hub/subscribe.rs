@@ -110,10 +110,11 @@ impl Hub {
         Ok(())
     }
 
-    /// Ends a subscription. Nothing of it comes any more, also of what was published before.
+    /// Ends a subscription. Nothing of it comes any more, also of what was published before. One that its home has not answered
+    /// yet is answered as refused then: [`Refused::NotSubscribed`].
     ///
     /// # Errors
-    /// [`Refused::NotSubscribed`]; also where its home has not answered yet.
+    /// [`Refused::NotSubscribed`].
     ///
     /// # Panics
     /// If there is no such member.
@@ -123,7 +124,6 @@ impl Hub {
             Filter::Topic(topic) => {
                 let local = self.locals.find(topic).ok_or(Refused::NotSubscribed)?;
                 let found = self.members.find_topic(member, local);
-                let found = found.filter(|&id| self.members.subscription(id).state == State::Live);
                 self.end_subscription(found.ok_or(Refused::NotSubscribed)?);
             }
             Filter::Pattern(pattern) => {
@@ -279,7 +279,11 @@ impl Hub {
         let Asked { subscription, ticket, topic, watches, attends } = self.asked.remove(request as usize);
         let Some(id) = subscription else {
             let home = topic.home(self.shards);
-            return self.send(home, Note::Unsubscribe { topic, watched: watches, attended: attends });
+            let name = topic.clone();
+            self.send(home, Note::Unsubscribe { topic, watched: watches, attended: attends });
+            return self
+                .replies
+                .push_back((ticket, Reply::Refused { topic: name, why: Refused::NotSubscribed }));
         };
         let own = self.members.subscription(id);
         let (member, local) = (own.member, own.target);
@@ -305,7 +309,9 @@ impl Hub {
     /// A home has refused.
     pub(super) fn not_subscribed(&mut self, request: u32, why: Refused) {
         let Asked { subscription, ticket, topic, watches, .. } = self.asked.remove(request as usize);
-        let Some(id) = subscription else { return };
+        let Some(id) = subscription else {
+            return self.replies.push_back((ticket, Reply::Refused { topic, why: Refused::NotSubscribed }));
+        };
         let own = self.members.remove(id);
         self.rules.give_subscriptions(1);
         let local = self.locals.topic_mut(own.target);

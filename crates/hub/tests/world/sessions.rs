@@ -118,6 +118,7 @@ impl World {
         let has_presence = settings(topic.as_str().split('/').next().unwrap_or_default()).presence;
         let attends = self.random.one_in(2);
         let ask = Ask {
+            returns: self.random.one_in(4),
             recover,
             history: if self.random.one_in(2) { self.random.below(20) as u32 } else { 0 },
             watches: has_presence && self.random.one_in(2),

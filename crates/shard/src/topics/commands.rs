@@ -27,8 +27,8 @@ use crate::{
 /// A session that gets more than this wrong is told to go away.
 const ERRORS: ControlRule = ControlRule { count: 100, window_ms: 10_000 };
 
-/// Questions of a session that may wait for their answers; beyond it the session's next ones are refused.
-const ASKED: usize = 256;
+/// Questions of a session that may wait for their answers; beyond it the session is not read, as far as that goes.
+pub(super) const ASKED: usize = 256;
 
 /// What a message was: bytes of a receive buffer or of their own.
 enum Told {
@@ -102,7 +102,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                         self.spares.give(owned.buffer);
                     }
                 }
-                if place.may_wait && self.turn.is_full() {
+                if place.may_wait && (self.turn.is_full() || self.asks_too_much(key)) {
                     break Stop::Full;
                 }
             }
@@ -168,9 +168,6 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         let Some(rules) = &plan.route(session.route).topics else { return Ok(()) };
         let Some(topics) = &mut self.topics else { return Ok(()) };
         let Some(member) = topics.member(key) else { return Ok(()) };
-        if member.asked.len() >= ASKED {
-            return Err(Fault::new(Code::Busy, "too many commands wait for their answers"));
-        }
         let member_id = member.id;
         let kept = id.map(Id::keep);
         match command {
@@ -216,6 +213,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                             watches: subscribe.presence,
                             attends: sees_presence,
                             info: subscribe.info.map(Into::into),
+                            returns: false,
                         };
                         let request = topics.ask(key, kept);
                         let ticket = Ticket { key, request };
@@ -269,6 +267,16 @@ impl<B: Backend, E: Environment> Shard<B, E> {
 }
 
 impl<B: Backend, E: Environment> Shard<B, E> {
+    /// Stops reading a session that waits for too many answers, until it has some; tells whether it did.
+    fn asks_too_much(&mut self, key: Key) -> bool {
+        let member = self.topics.as_ref().and_then(|topics| topics.member(key));
+        let too_much = member.is_some_and(|member| member.asked.len() >= ASKED);
+        if too_much {
+            self.pause(key);
+        }
+        too_much
+    }
+
     /// What a hub refuses at once is not answered later.
     fn unless_refused(&mut self, key: Key, request: u64, done: Result<(), Refused>) -> Result<(), Fault> {
         done.map_err(|why| {
@@ -294,7 +302,9 @@ impl<B: Backend, E: Environment> Shard<B, E> {
     pub(super) fn tell_error(&mut self, key: Key, id: Option<Id<'_>>, code: Code, message: &str) {
         let now_ms = self.now_ms;
         let Some(member) = self.topics.as_mut().and_then(|topics| topics.member_mut(key)) else { return };
-        if member.errors.spend(now_ms, &ERRORS) {
+        // What the gateway has no room for is not the client's fault.
+        let is_ours = matches!(code, Code::Busy | Code::TooMany);
+        if is_ours || member.errors.spend(now_ms, &ERRORS) {
             self.tell_json(key, |out| protocol::write::error(out, id, code, message));
         } else {
             self.violated(key, CloseCode::POLICY_VIOLATION, "too many errors in a short time");

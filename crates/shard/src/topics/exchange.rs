@@ -157,12 +157,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
     pub(super) fn answer_exchange(&mut self, key: Key, status: u16, content_type: &str, body: &[u8]) {
         let Some(exchange) = self.exchange_mut(key) else { return };
         let manner = exchange.manner.clone();
-        let early = std::mem::take(&mut exchange.early);
         self.answer_request(key, &manner, status, content_type, body, &[]);
-        if manner.keep_alive {
-            self.resume(key);
-            self.keep_early(key, early);
-        }
     }
 
     /// Answers a request; the next one may follow.
@@ -194,9 +189,14 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         let source = self.turn.keep(response, 0);
         self.emit(key, source, Content::WHOLE);
         if keep_alive {
+            let early = self.exchange_mut(key).map(|exchange| std::mem::take(&mut exchange.early));
             let head = self.new_head(self.now_ms, true);
             self.release_state(key, head);
             self.ensure_deadline(key, self.now_ms + self.plan.limits().head_timeout_ms);
+            if let Some(early) = early {
+                self.resume(key);
+                self.keep_early(key, early);
+            }
         } else {
             self.linger(key);
         }
@@ -215,8 +215,9 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         match exchange.stage {
             Stage::Body(_) => self.refuse(key, &BODY_TIMEOUT, false),
             Stage::Publishing(_) | Stage::Asking => self.refuse(key, &NO_ANSWER, false),
-            Stage::Polling(_) => self.answer_poll(key),
-            Stage::Streaming(_) => {}
+            Stage::Polling(ref poll) if poll.feed.is_ready() => self.answer_poll(key),
+            // Its topics have not answered: where they are is not known.
+            Stage::Polling(_) | Stage::Streaming(_) => self.refuse(key, &NO_ANSWER, false),
         }
     }
 
@@ -237,7 +238,8 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         match exchange.stage {
             Stage::Body(_) => self.refuse(key, &crate::ending::DRAINING, false),
             Stage::Publishing(_) | Stage::Asking => {}
-            Stage::Polling(_) => self.answer_poll(key),
+            Stage::Polling(ref poll) if poll.feed.is_ready() => self.answer_poll(key),
+            Stage::Polling(_) => self.refuse(key, &crate::ending::DRAINING, false),
             Stage::Streaming(_) => self.end_stream(key),
         }
     }

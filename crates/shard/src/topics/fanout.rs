@@ -13,8 +13,10 @@ use crate::{
 
 /// Whether messages may still be sent to a session.
 #[inline]
-fn takes_messages<S>(session: &Session<S>) -> bool {
-    !session.marks.close_sent && !session.marks.fin_sent && matches!(session.state, State::Open(_))
+pub(super) fn takes_messages<S>(session: &Session<S>) -> bool {
+    !session.marks.close_sent
+        && !session.marks.fin_sent
+        && matches!(session.state, State::Open(_) | State::Exchange(_))
 }
 
 impl<B: Backend, E: Environment> Shard<B, E> {
@@ -72,6 +74,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             if let Some(topics) = &mut self.topics {
                 topics.hub.finish_batch(batch);
             }
+            self.end_batches();
         }
     }
 }

@@ -85,6 +85,17 @@ impl Feed {
         }
     }
 
+    /// Something of a topic will not come.
+    pub(super) fn lose(&mut self, publication: &Publication) {
+        let topic = self
+            .topics
+            .iter_mut()
+            .find(|topic| matches!(&topic.filter, Filter::Topic(name) if name == publication.topic()));
+        if let Some(topic) = topic {
+            topic.recovered = Some(false);
+        }
+    }
+
     pub(super) fn positions(&self) -> impl Iterator<Item = Option<Position>> {
         self.topics.iter().map(|topic| topic.position)
     }
@@ -148,7 +159,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                 Filter::Pattern(pattern) => topics.hub.subscribe_pattern(member, pattern),
                 Filter::Topic(name) => {
                     let recover = wanted.positions.and_then(|positions| positions.of(place)).map(recovery);
-                    let ask = Ask { recover, history: wanted.history, ..Ask::default() };
+                    let ask = Ask { recover, history: wanted.history, returns: true, ..Ask::default() };
                     feed.waiting += 1;
                     topics.hub.subscribe(member, Ticket { key, request: place as u64 }, name, ask, now_ms)
                 }

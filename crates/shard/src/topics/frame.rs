@@ -1,6 +1,7 @@
 //! From a publication to the bytes on the wire, for each class of subscribers.
 
 use tidegate_hub::{Class, Envelope, Format, GapReason, Kind, Publication, protocol};
+use tidegate_registry::Frame;
 use tidegate_wire::{
     Role,
     deflate::{Codecs, Compression},
@@ -27,7 +28,8 @@ pub(crate) struct Tools<'a> {
 }
 
 impl Frames {
-    /// Appends what subscribers of a class get of a publication: nothing where they get nothing.
+    /// Appends what subscribers of a class get of a publication: nothing where they get nothing. What is deflated is deflated
+    /// once, whoever asks.
     pub(crate) fn write(
         &mut self,
         publication: &Publication,
@@ -35,6 +37,29 @@ impl Frames {
         tools: &mut Tools<'_>,
         out: &mut Vec<u8>,
     ) {
+        if class.window_bits().is_none() {
+            self.encode(publication, class, tools, out);
+        } else if let Some(frame) = self.frame(publication, class, tools) {
+            out.extend_from_slice(frame);
+        }
+    }
+
+    /// The publication's own frame of a class, which whoever is slow refers to.
+    pub(crate) fn frame<'p>(
+        &mut self,
+        publication: &'p Publication,
+        class: Class,
+        tools: &mut Tools<'_>,
+    ) -> Option<&'p Frame> {
+        publication.frame(class, |publication| {
+            let mut out = Vec::new();
+            self.encode(publication, class, tools, &mut out);
+            (!out.is_empty()).then_some(out)
+        })
+    }
+
+    /// Makes the frame. Asks for none of the publication's: it may be making that.
+    fn encode(&mut self, publication: &Publication, class: Class, tools: &mut Tools<'_>, out: &mut Vec<u8>) {
         let (opcode, payload): (Opcode, &[u8]) = match class.envelope() {
             Envelope::Protocol => {
                 self.scratch.clear();
@@ -54,13 +79,9 @@ impl Frames {
                 let params = DeflateParams { server_max_window_bits: bits, ..DeflateParams::default() };
                 Compression::new(params, Role::Server, tools.codecs)
             });
-            let frame = publication.frame(class, |_| {
-                let (bytes, start) = deflated_frame(compression, tools.codecs, tools.spares, opcode, payload);
-                let frame = bytes[start..].to_vec();
-                tools.spares.give(bytes);
-                Some(frame)
-            });
-            out.extend_from_slice(frame.map_or(&[][..], |frame| frame));
+            let (bytes, start) = deflated_frame(compression, tools.codecs, tools.spares, opcode, payload);
+            out.extend_from_slice(&bytes[start..]);
+            tools.spares.give(bytes);
             return;
         }
         put_frame(out, opcode, payload);

@@ -27,7 +27,7 @@ use tidegate_hub::{
 use tidegate_io::Backend;
 use tidegate_registry::Key;
 
-use self::open::get_only;
+use self::open::{get_only, no_body};
 use self::{arena::Layout, frame::Frames, member::Member, rate::Rates};
 pub(crate) use self::{
     arena::{Arenas, Lane},
@@ -55,6 +55,10 @@ pub(crate) struct Topics {
     rates: Rates,
     /// Sessions whose outbox has emptied while something waits for them in the hub.
     emptied: Vec<Key>,
+    /// Members that are too slow for a topic, and end behind its batch.
+    ending: Vec<Key>,
+    /// Polls that have something now.
+    told: Vec<Key>,
     /// When it is looked again who is to end, where topics hold more than they may; 0: they do not.
     relief_ms: u64,
     /// When letters that were not taken are tried again; 0: none wait.
@@ -73,6 +77,8 @@ impl Topics {
             scratch: Scratch::default(),
             rates: Rates::default(),
             emptied: Vec::new(),
+            ending: Vec::new(),
+            told: Vec::new(),
             relief_ms: 0,
             retry_ms: 0,
         }
@@ -167,7 +173,6 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             if let Err(Undelivered(Mail::Topics { letters, .. })) = sent {
                 topics.hub.undelivered(to, letters);
                 topics.retry_ms = now_ms + RETRY_MS;
-                break;
             }
         }
     }

@@ -23,13 +23,21 @@ const GET_ONLY: Refusal = Refusal {
     fields: &[("Allow", "GET, HEAD, OPTIONS")],
 };
 
+const BODY: Refusal = Refusal::new(400, "this request takes no body");
+
 /// The name in a path is none, or broken.
 const NO_TOPIC: Refusal = Refusal::new(404, "this path names no topic");
 
 const RAW_NOT_ALLOWED: Refusal = Refusal::new(403, "this route does not allow this topic");
 
+/// Lets requests without a body pass: what is not read as one must not be read as the next request.
+pub(super) fn no_body(request: &Request<'_>) -> Result<(), Refusal> {
+    if request.content_length()?.is_some_and(|length| length > 0) { Err(BODY) } else { Ok(()) }
+}
+
 /// Lets GET and HEAD pass.
 pub(super) fn get_only(request: &Request<'_>) -> Result<(), Refusal> {
+    no_body(request)?;
     // What is no method at all is told so.
     request.check_page_method().map_err(|refusal| if refusal.status == 405 { GET_ONLY } else { refusal })
 }
@@ -100,6 +108,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
     ) -> Result<(), Refusal> {
         let cors = self.cors(key, id, request)?;
         let manner = Manner::of(request, cors, self.draining.is_some());
+        no_body(request)?;
         if request.method == "OPTIONS" {
             self.answer_preflight(key, &manner, "GET");
             return Ok(());
@@ -146,6 +155,6 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             ),
             ("Access-Control-Max-Age", "600"),
         ];
-        self.answer_request(key, manner, 204, "text/plain", b"", &more);
+        self.answer_request(key, manner, 200, "text/plain", b"", &more);
     }
 }

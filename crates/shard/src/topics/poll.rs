@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tidegate_config::PollAction;
 use tidegate_hub::{
-    Envelope, Publication, RouteId, TopicName,
+    Envelope, Kind, Publication, RouteId, TopicName,
     protocol::{self, PollQuery},
 };
 use tidegate_io::Backend;
@@ -42,6 +42,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         let now_ms = self.now_ms;
         let cors = self.cors(key, id, request)?;
         let manner = Manner::of(request, cors, self.draining.is_some());
+        super::no_body(request)?;
         if request.method == "OPTIONS" {
             self.answer_preflight(key, &manner, "GET");
             return Ok(());
@@ -132,6 +133,9 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             }
             bytes += publication.bytes();
             poll.feed.tell(&publication);
+            if matches!(publication.kind(), Kind::Gap { .. }) {
+                poll.feed.lose(&publication);
+            }
             told.push(publication);
         }
         let messages = told.iter().filter_map(|message| {

@@ -82,6 +82,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         let cors = self.cors(key, id, request)?;
         let mut manner = Manner::of(request, cors, self.draining.is_some());
         if request.method == "OPTIONS" {
+            super::no_body(request)?;
             self.answer_preflight(key, &manner, "POST");
             return Ok(());
         }

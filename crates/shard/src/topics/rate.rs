@@ -19,7 +19,7 @@ impl Rates {
     /// with more than that alone is taken where nothing was published in this second, as it would be refused for ever.
     pub(super) fn spend(&mut self, route: RouteId, count: u32, rate: u32, now_ms: u64) -> bool {
         let second = self.0.entry(route.0).or_insert(Second { since_ms: now_ms, count: 0 });
-        if now_ms - second.since_ms >= 1_000 {
+        if now_ms.saturating_sub(second.since_ms) >= 1_000 {
             *second = Second { since_ms: now_ms, count: 0 };
         }
         let fits = second.count == 0 || second.count.saturating_add(count) <= rate;

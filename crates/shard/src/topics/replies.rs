@@ -8,11 +8,14 @@ use tidegate_hub::{
 };
 use tidegate_io::Backend;
 use tidegate_registry::Key;
+use tidegate_wire::close::CloseCode;
 
 use super::{
+    commands::ASKED,
     exchange::{JSON, Stage},
     fault::Fault,
     frame::{Tools, content},
+    member::Way,
 };
 use crate::{environment::Environment, output::Content, session::State, shard::Shard};
 
@@ -32,7 +35,16 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         }
         let Some(member) = self.topics.as_mut().and_then(|topics| topics.member_mut(key)) else { return };
         let Some(id) = member.answered(request) else { return };
+        if member.asked.len() == ASKED / 2 {
+            // Where it was not read for its questions it is again; where its outbox is too long that stops it once more.
+            self.resume(key);
+        }
         let id = id.as_ref().map(|kept| kept.id());
+        let is_raw = self
+            .topics
+            .as_ref()
+            .and_then(|topics| topics.member(key))
+            .is_some_and(|member| matches!(member.way, Way::Raw { .. }));
         match reply {
             Reply::Subscribed { topic, position: at, recovered, first, .. } => {
                 if let Some(id) = id {
@@ -65,6 +77,9 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             }
             // Nobody asks for it here.
             Reply::State { .. } => {}
+            Reply::Refused { .. } if is_raw => {
+                self.violated(key, CloseCode::TRY_AGAIN_LATER, "not subscribed: the gateway has no room");
+            }
             Reply::Refused { why, .. } => {
                 let fault = Fault::from(why);
                 self.tell_error(key, id, fault.code, &fault.message);

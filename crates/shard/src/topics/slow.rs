@@ -9,8 +9,15 @@ use tidegate_hub::{BatchId, CatchUp, Envelope, Fate, Publication, SubscriptionId
 use tidegate_io::Backend;
 use tidegate_registry::{Chunk, End, FullPolicy, Key, OutboxLimits};
 
+use super::fanout::takes_messages;
 use super::{Lane, Stage, frame::Tools};
-use crate::{environment::Environment, output::Content, session::State, shard::Shard};
+use crate::{
+    environment::Environment,
+    output::Content,
+    session::{Session, State},
+    shard::Shard,
+    stamp::Stamp,
+};
 
 /// A subscriber whose outbox was not empty when its topic had news.
 pub(super) struct Behind {
@@ -75,7 +82,21 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             }
             taken += 1;
         }
-        self.look_at_poll(key);
+        if let Some(topics) = &mut self.topics {
+            topics.told.push(key);
+        }
+    }
+
+    /// Behind all batches: polls that have something are answered, and those who are too slow for their topic end.
+    pub(super) fn end_batches(&mut self) {
+        let Some(topics) = &mut self.topics else { return };
+        let (told, ending) = (std::mem::take(&mut topics.told), std::mem::take(&mut topics.ending));
+        for key in told {
+            self.look_at_poll(key);
+        }
+        for key in ending {
+            self.slow_consumer(key);
+        }
     }
 
     /// One publication as an event.
@@ -94,7 +115,8 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         let Some(topics) = &mut self.topics else { return };
         self.counters.fell_behind += 1;
         match topics.hub.fell_behind(batch, subscription, taken) {
-            Fate::Disconnect => self.slow_consumer(key),
+            // Not before the batch is over: what its leaving says would come in the middle of it.
+            Fate::Disconnect => topics.ending.push(key),
             Fate::Waits => {
                 if let Some(member) = topics.member_mut(key) {
                     member.lags = true;
@@ -105,10 +127,17 @@ impl<B: Backend, E: Environment> Shard<B, E> {
 
     /// Gives those whose outboxes have emptied what waits for them in the hub.
     pub(super) fn catch_up(&mut self) {
-        while let Some(key) = self.topics.as_mut().and_then(|topics| topics.emptied.pop()) {
+        let Some(topics) = &mut self.topics else { return };
+        for key in std::mem::take(&mut topics.emptied) {
+            // What fills it will empty, and then it is listed again.
+            let is_empty =
+                |session: &Session<B::Socket>| session.outbox.is_empty() && takes_messages(session);
+            if !self.registry.get(key).is_some_and(is_empty) {
+                continue;
+            }
             let bound = self.session_bytes(key);
             let Some(topics) = &mut self.topics else { return };
-            let Some(member) = topics.member_mut(key) else { continue };
+            let Some(member) = topics.member(key) else { continue };
             let (id, class) = (member.id, member.class);
             let CatchUp { items, done } = topics.hub.catch_up(id, bound);
             if let Some(member) = topics.member_mut(key) {
@@ -123,30 +152,24 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                     Envelope::Protocol | Envelope::Raw => self.queue(key, lane, publication),
                 }
             }
-            let emptied =
-                self.registry.get(key).is_some_and(|session| session.outbox.is_empty() && session.dirty == 0);
-            if !done && emptied {
-                // Nothing that was given had a frame for it: there is nothing to wait for.
-                if let Some(topics) = &mut self.topics {
-                    topics.emptied.push(key);
-                }
+            // What went past the outbox may be taken whole, which nobody reports: it is looked again in the next turn.
+            if !done
+                && self.registry.get(key).is_some_and(is_empty)
+                && let Some(topics) = &mut self.topics
+            {
+                topics.emptied.push(key);
                 self.hurried = true;
-                return;
             }
         }
     }
 
     /// Queues one publication behind all that waits for a session.
     fn queue(&mut self, key: Key, lane: Lane, publication: &Arc<Publication>) {
-        let Self { topics, registry, codecs, spares, turn, retained, counters, .. } = self;
+        let Self { topics, registry, codecs, spares, turn, retained, counters, now_ms, .. } = self;
+        let mut wheel_due = false;
         let Some(topics) = topics else { return };
         let Some(session) = registry.get_mut(key) else { return };
-        let frames = &mut topics.frames;
-        let frame = publication.frame(lane.class, |publication| {
-            let mut out = Vec::new();
-            frames.write(publication, lane.class, &mut Tools { codecs, spares }, &mut out);
-            (!out.is_empty()).then_some(out)
-        });
+        let frame = topics.frames.frame(publication, lane.class, &mut Tools { codecs, spares });
         let Some(frame) = frame else { return };
         counters.delivered += 1;
         let seals = session.transport.seals();
@@ -160,6 +183,10 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             turn.append(session.dirty, source, End::Boundary, usize::MAX);
             return;
         }
+        if session.outbox.is_empty() {
+            session.stalled = Stamp::at(*now_ms);
+            wheel_due = true;
+        }
         let (outbox, policy) = (&mut session.outbox, FullPolicy::Disconnect);
         // Always taken: how much it may be was judged before.
         let _ = if seals {
@@ -171,6 +198,9 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         };
         if session.dirty == 0 && !session.in_flight.poll {
             session.dirty = turn.enlist(key, true);
+        }
+        if wheel_due {
+            self.ensure_deadline(key, self.now_ms + self.plan.limits().write_timeout_ms);
         }
     }
 

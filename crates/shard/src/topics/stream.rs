@@ -36,6 +36,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
     ) -> Result<(), Refusal> {
         let cors = self.cors(key, id, request)?;
         let manner = Manner::of(request, cors, true);
+        super::no_body(request)?;
         if request.method == "OPTIONS" {
             self.answer_preflight(key, &manner, "GET");
             return Ok(());
