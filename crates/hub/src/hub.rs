@@ -134,6 +134,8 @@ struct Asked {
     topic: TopicName,
     watches: bool,
     attends: Option<ClientId>,
+    /// Its subscription was ended before the answer; of a member that has left nobody is told.
+    withdrawn: bool,
 }
 
 /// A pattern with subscribers here.

@@ -44,11 +44,12 @@ fn topics_keep_their_promises() {
     };
     let alone = seeds.end - seeds.start == 1;
     let mut all = Summary::default();
-    let (mut restarts, mut disconnects, mut counts) = (0, 0, [0; 13]);
+    let (mut restarts, mut disconnects, mut withdrawn, mut counts) = (0, 0, 0, [0; 13]);
     for seed in seeds {
         let (summary, world) = run(seed);
         restarts += world.restarts;
         disconnects += world.disconnects;
+        withdrawn += world.withdrawn;
         counts.iter_mut().zip(world.counts).for_each(|(sum, count)| *sum += count);
         all.published += summary.published;
         all.receipts += summary.receipts;
@@ -69,6 +70,7 @@ fn topics_keep_their_promises() {
         all.converged,
         restarts,
         disconnects,
+        withdrawn,
     ];
     assert!(alone || happened.iter().all(|&times| times > 50), "{happened:?}");
     // Refusals, publications left out and trimmed; who fell behind, by policy; gaps, of all policies but the one that ends.

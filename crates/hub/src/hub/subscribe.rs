@@ -56,7 +56,8 @@ impl Hub {
         let watches = ask.watches;
         let local = local.unwrap_or_else(|| self.locals.insert(topic, rule));
         let topic = self.locals.topic(local).name.clone();
-        let asked = Asked { subscription: None, ticket, topic: topic.clone(), watches, attends };
+        let asked =
+            Asked { subscription: None, ticket, topic: topic.clone(), watches, attends, withdrawn: false };
         // Unanswered subscriptions are bounded by sessions, below 2³².
         let request = self.asked.insert(asked) as u32;
         let subscription =
@@ -123,8 +124,13 @@ impl Hub {
         match filter {
             Filter::Topic(topic) => {
                 let local = self.locals.find(topic).ok_or(Refused::NotSubscribed)?;
-                let found = self.members.find_topic(member, local);
-                self.end_subscription(found.ok_or(Refused::NotSubscribed)?);
+                let found = self.members.find_topic(member, local).ok_or(Refused::NotSubscribed)?;
+                let own = self.members.subscription(found);
+                if own.state == State::Asked {
+                    let asked = own.place as usize;
+                    self.asked[asked].withdrawn = true;
+                }
+                self.end_subscription(found);
             }
             Filter::Pattern(pattern) => {
                 let place = self.patterns.find(pattern).ok_or(Refused::NotSubscribed)?;
@@ -276,14 +282,16 @@ impl Hub {
     /// A home has answered.
     pub(super) fn subscribed(&mut self, note: SubscribedNote) {
         let SubscribedNote { request, position, recovered, mut first } = note;
-        let Asked { subscription, ticket, topic, watches, attends } = self.asked.remove(request as usize);
+        let asked = self.asked.remove(request as usize);
+        let Asked { subscription, ticket, topic, watches, attends, withdrawn } = asked;
         let Some(id) = subscription else {
             let home = topic.home(self.shards);
             let name = topic.clone();
             self.send(home, Note::Unsubscribe { topic, watched: watches, attended: attends });
-            return self
-                .replies
-                .push_back((ticket, Reply::Refused { topic: name, why: Refused::NotSubscribed }));
+            if withdrawn {
+                self.replies.push_back((ticket, Reply::Refused { topic: name, why: Refused::NotSubscribed }));
+            }
+            return;
         };
         let own = self.members.subscription(id);
         let (member, local) = (own.member, own.target);
@@ -308,9 +316,13 @@ impl Hub {
 
     /// A home has refused.
     pub(super) fn not_subscribed(&mut self, request: u32, why: Refused) {
-        let Asked { subscription, ticket, topic, watches, .. } = self.asked.remove(request as usize);
+        let asked = self.asked.remove(request as usize);
+        let Asked { subscription, ticket, topic, watches, withdrawn, .. } = asked;
         let Some(id) = subscription else {
-            return self.replies.push_back((ticket, Reply::Refused { topic, why: Refused::NotSubscribed }));
+            if withdrawn {
+                self.replies.push_back((ticket, Reply::Refused { topic, why: Refused::NotSubscribed }));
+            }
+            return;
         };
         let own = self.members.remove(id);
         self.rules.give_subscriptions(1);

@@ -97,6 +97,8 @@ pub(crate) struct World {
     log: Vec<Event>,
     pub(crate) restarts: u64,
     pub(crate) disconnects: u64,
+    /// Subscriptions that were ended before they were answered.
+    pub(crate) withdrawn: u64,
     /// What hubs have counted, of each kind.
     pub(crate) counts: [u64; 13],
 }
@@ -127,6 +129,7 @@ impl World {
             checker: Checker::new(conflates),
             log: Vec::new(),
             restarts: 0,
+            withdrawn: 0,
             disconnects: 0,
             counts: [0; 13],
             random,
@@ -309,7 +312,12 @@ impl World {
     }
 
     fn answered(&mut self, ticket: Ticket, reply: Reply) -> Result<(), Broken> {
-        let asked = self.asked.remove(&ticket.request).expect("each ticket comes back once");
+        let Some(asked) = self.asked.remove(&ticket.request) else {
+            // Of a subscription that was ended before it was answered, by a session that has ended since.
+            let withdrawn = matches!(reply, Reply::Refused { why: Refused::NotSubscribed, .. });
+            assert!(withdrawn, "each ticket comes back once: {reply:?}");
+            return Ok(());
+        };
         match (asked, reply) {
             (Asked::Publish { id, once }, Reply::Published { position, duplicate: false, .. }) => {
                 self.observe(Event::Published { id, position })?;
