@@ -6,13 +6,14 @@
 #   scripts/test.sh STEP...    only these:
 #     style      formatting, lints, documentation
 #     tests      unit and property tests, bad inputs and the proxy against the release build on both backends
-#     simulator  whole shards on a simulated kernel: 2,000 seeds, and planted bugs that it must find
+#     simulator  whole shards on a simulated kernel: 2,000 seeds; topics over several hubs: 500; and planted bugs that they must find
 #     neon       the vector code of 64-bit ARM, in an emulator
 #     instructions  what the hot paths cost in instructions, counted by valgrind: at most a tenth more than
 #                benches/benches/instructions.rs says (on x86-64 with AVX2, which the counts are of)
 #     deny       licences, sources and duplicates of the dependencies
-#     fuzz       six targets, 10 seconds each
+#     fuzz       seven targets, 10 seconds each
 #     interop    Node's ws, Python's websockets, Chromium; io_uring forbidden by a seccomp filter
+#     client     the client library under Node and the pages in Chromium, with the gateway through cuts and restarts
 #     autobahn   517 cases on io_uring, all but those of compression on epoll, through the proxy, as a client
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -54,6 +55,7 @@ style() {
   cargo fmt --all --check
   cargo clippy --workspace --all-targets --quiet -- -D warnings
   cargo clippy -p tidegate-shard --all-targets --features planted-bugs,record-transport --quiet -- -D warnings
+  cargo clippy -p tidegate-hub --all-targets --features planted-bugs --quiet -- -D warnings
   RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --quiet
   echo "1 passed, 0 failed"
 }
@@ -63,10 +65,12 @@ tests() {
   # What starts the binary starts the one that users run.
   release
   TIDEGATE_BIN=$BIN cargo test --workspace --no-fail-fast
+  TIDEGATE_BIN=$BIN cargo test -p tidegate-loadtest --test runs -- --ignored
 }
 
 simulator() {
   TIDEGATE_SEEDS=${TIDEGATE_SEEDS:-2000} cargo test --profile simulator -p tidegate-shard --features planted-bugs,record-transport --test sim --test planted --test simulator
+  TIDEGATE_SEEDS=${TIDEGATE_SEEDS:-500} cargo test --profile simulator -p tidegate-hub --features planted-bugs --test model --test planted
 }
 
 fuzz() {
@@ -123,6 +127,12 @@ interop() {
   scripts/interop.sh "$BIN"
 }
 
+client() {
+  packages node=nodejs npm=npm chromium=chromium
+  release
+  scripts/client.sh "$BIN"
+}
+
 autobahn() {
   packages python3=python3 cc=gcc
   release
@@ -130,7 +140,7 @@ autobahn() {
   python3 scripts/autobahn.py --quick --bin "$BIN" --client-bin "$CLIENT" --wstest .cache/autobahn/wstest
 }
 
-STEPS=(style tests simulator neon instructions deny fuzz interop autobahn)
+STEPS=(style tests simulator neon instructions deny fuzz interop client autobahn)
 ALL=" ${STEPS[*]} "
 if [ $# -gt 0 ]; then STEPS=("$@"); fi
 for step in "${STEPS[@]}"; do

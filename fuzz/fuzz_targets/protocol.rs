@@ -4,7 +4,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use tidegate_hub::protocol::{
-    Command, EventsQuery, PollQuery, Positions, Publish, PublishFields, events, parse, publication,
+    Command, EventsQuery, PollQuery, Positions, Publish, PublishFields, Scratch, events, publication,
     publications, topic_of_path, write,
 };
 
@@ -13,12 +13,14 @@ mod oracle;
 
 fuzz_target!(|data: &[u8]| {
     oracle::check(data);
-    for request in parse(data) {
+    for request in oracle::parse(data) {
         if let Ok(Command::Publish(publish)) = request.command {
             check_delivery(&publish);
         }
     }
-    for publish in publications(Some("application/json"), data).into_iter().flatten().flatten() {
+    for publish in
+        publications(Some("application/json"), data, &mut Scratch::new()).into_iter().flatten().flatten()
+    {
         check_delivery(&publish);
     }
     for content_type in [None, Some("text/plain"), Some("application/json")] {
@@ -45,7 +47,7 @@ fn check_delivery(publish: &Publish<'_>) {
     write::message(&mut out, &publish.topic, 7, publish.payload.content());
     // With another `op` a message is a publication again.
     let text = std::str::from_utf8(&out).expect("UTF-8").replacen("message", "publish", 1);
-    let again = parse(text.as_bytes()).next().expect("one").command;
+    let again = oracle::parse(text.as_bytes()).next().expect("one").command;
     let Ok(Command::Publish(again)) = again else { panic!("{again:?}: {text}") };
     assert_eq!((&again.topic, &again.payload), (&publish.topic, &publish.payload));
 

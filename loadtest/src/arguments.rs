@@ -1,39 +1,25 @@
 //! The command line.
 
+mod common;
 mod fanout;
+mod replay;
+mod values;
 
-use std::{
-    fs,
-    net::{IpAddr, SocketAddr},
-    path::PathBuf,
-    sync::Arc,
-    time::Duration,
+use std::time::Duration;
+
+use clap::{Args, CommandFactory, Parser, Subcommand, error::ErrorKind};
+
+use self::{
+    common::{Common, Messages, Timing},
+    fanout::FanoutArguments,
+    replay::ReplayArguments,
+    values::{close_code, share, some_duration},
 };
-
-use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum, error::ErrorKind};
-use rustix::process::Pid;
-use tidegate_io::Choice;
-use tidegate_tls::{ClientConfig, ClientOptions, Trust};
-use tidegate_wire::{close::CloseCode, extension::DeflateOffer, http, message::Kind};
-
-use self::fanout::FanoutArguments;
 use crate::{
-    assertion::Assertion,
     compare::CompareArguments,
-    part::Part,
-    payload::{Fill, Payloads, Share, Sizes},
-    plan::{Json, Load, Plan, Scenario},
-    target::{Scheme, Target},
-    trace::{Start, Trace},
+    plan::{Load, Plan, Scenario},
     units,
 };
-
-/// The longest message.
-const MOST_BYTES: usize = 64 * 1024 * 1024;
-/// The most threads of all processes: their number is in a session's.
-const MOST_THREADS: u32 = 255;
-/// The most messages under way for a session where it must remember when each was due.
-const MOST_REMEMBERED: u32 = 64;
 
 /// Load for WebSocket servers: echo, idle sessions, connection storms, churn, slow readers, fan-out.
 ///
@@ -72,142 +58,13 @@ enum Command {
 }
 
 #[derive(Args, Debug)]
-struct Common {
-    /// The server: ws://HOST, ws://HOST:PORT/PATH, wss://...
-    #[arg(value_name = "URL", value_parser = Target::parse)]
-    url: Target,
-    /// Sessions
-    #[arg(short, long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=4_000_000))]
-    connections: u32,
-    /// Threads, with a part of the sessions each
-    #[arg(short, long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=255))]
-    threads: u32,
-    /// Processes, with so many threads and a part of the sessions each: for more sessions than one may have descriptors
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=255))]
-    processes: u32,
-    /// Which part of a run this process has: given by the first one
-    #[arg(long, hide = true, value_parser = Part::parse)]
-    part: Option<Part>,
-    /// How long an answer may take, be it to a connect, an upgrade or a message
-    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = units::duration)]
-    timeout: Duration,
-    /// Connections that come up at once, so that the server's queue does not overflow [default: 100; storm: 400]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
-    pending: Option<u32>,
-    /// A field of the upgrade request: 'Name: value'; repeatable
-    #[arg(short = 'H', long = "header", value_name = "FIELD", value_parser = header)]
-    headers: Vec<(String, String)>,
-    /// With wss://, take any certificate
-    #[arg(short = 'k', long)]
-    insecure: bool,
-    /// With wss://, trust the certificates in this PEM file, and no others [default: the system's]
-    #[arg(long, value_name = "FILE", conflicts_with = "insecure")]
-    ca: Option<PathBuf>,
-    /// With wss://, make each TLS handshake a full one; else sessions resume earlier ones where the server lets them
-    #[arg(long)]
-    no_resumption: bool,
-    /// Offer permessage-deflate, as browsers do; messages go compressed where the server takes it
-    #[arg(long)]
-    deflate: bool,
-    /// With --deflate: offer that neither side looks back at earlier messages
-    #[arg(long, requires = "deflate")]
-    no_context_takeover: bool,
-    /// With --deflate: offer that neither side looks back further than 2 to the power of this many bytes
-    #[arg(long, value_name = "9..15", requires = "deflate", value_parser = clap::value_parser!(u8).range(9..=15))]
-    window_bits: Option<u8>,
-    /// A subprotocol to offer; repeatable
-    #[arg(long = "subprotocol", value_name = "NAME", value_parser = token)]
-    subprotocols: Vec<String>,
-    /// Addresses to connect from, in turn; each has ports of its own
-    #[arg(long = "source", value_name = "ADDRESS,...", value_delimiter = ',')]
-    sources: Vec<IpAddr>,
-    /// A process of the server on this machine, for its CPU time and memory; repeatable
-    #[arg(long = "pid", value_name = "PID", value_parser = pid)]
-    pids: Vec<Pid>,
-    /// What must hold, as 'p99<5ms', 'rate>=10k', 'errors=0'; repeatable
-    #[arg(long = "assert", value_name = "CONDITION", value_parser = Assertion::parse)]
-    assertions: Vec<Assertion>,
-    /// Write the results as JSON; `-`: to standard output, in place of the table
-    #[arg(long, value_name = "FILE")]
-    json: Option<PathBuf>,
-    /// Write the results as one HTML page with plots, for a browser without network
-    #[arg(long, value_name = "FILE")]
-    html: Option<PathBuf>,
-    /// No line each second, and no progress
-    #[arg(long)]
-    quiet: bool,
-    /// Repeats the payloads, masks and jitter of a run [default: random]
-    #[arg(long, value_name = "NUMBER")]
-    seed: Option<u64>,
-    /// How to talk to the kernel
-    #[arg(long, value_name = "BACKEND", default_value = "auto")]
-    io: Io,
-}
-
-#[derive(Args, Debug)]
-struct Messages {
-    /// Messages of a session that are under way at once, without -R
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
-    depth: u32,
-    /// Bytes of a message: a number; MIN..MAX for any of these, equally likely; or shares, as 64:70%,1KiB..2KiB:25%,16KiB:5%
-    #[arg(short, long, value_name = "BYTES", default_value = "64", value_parser = mix)]
-    size: Mix,
-    /// What messages hold
-    #[arg(long, value_name = "FILL", default_value = "random")]
-    fill: Fill,
-    /// Send text instead of binary
-    #[arg(long, conflicts_with = "binary")]
-    text: bool,
-    /// Send binary (the default)
-    #[arg(long)]
-    binary: bool,
-}
-
-/// How long messages are.
-#[derive(Clone, Debug, PartialEq)]
-struct Mix {
-    /// The bounds of all.
-    sizes: Sizes,
-    /// Empty where there is one share.
-    shares: Vec<Share>,
-}
-
-#[derive(Args, Debug)]
-struct ReplayArguments {
-    /// A file of messages, one a line: `gap_us,size[,kind]` (README.md)
-    #[arg(value_name = "FILE")]
-    file: PathBuf,
-    #[command(flatten)]
-    common: Common,
-    /// The longest to play [default: all of it once; with --loop: 10s]
-    #[arg(short, long, value_name = "TIME", value_parser = some_duration)]
-    duration: Option<Duration>,
-    /// Begin again after the end
-    #[arg(long = "loop", id = "loop")]
-    loops: bool,
-    /// Each session begins at a message of its own, and goes round
-    #[arg(long)]
-    anywhere: bool,
-    /// Send text where the file does not say it, instead of binary
-    #[arg(long)]
-    text: bool,
-    /// What messages hold
-    #[arg(long, value_name = "FILL", default_value = "random")]
-    fill: Fill,
-}
-
-#[derive(Args, Debug)]
 struct EchoArguments {
     #[command(flatten)]
     common: Common,
     #[command(flatten)]
     messages: Messages,
-    /// How long to measure
-    #[arg(short, long, value_name = "TIME", default_value = "10s", value_parser = some_duration)]
-    duration: Duration,
-    /// How long to send before that
-    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = units::duration)]
-    warmup: Duration,
+    #[command(flatten)]
+    timing: Timing,
     /// Messages for each second over all sessions, whether answers come or not (open loop)
     #[arg(short = 'R', long, value_name = "RATE", value_parser = units::rate, conflicts_with = "depth")]
     rate: Option<f64>,
@@ -240,12 +97,8 @@ struct ChurnArguments {
     common: Common,
     #[command(flatten)]
     messages: Messages,
-    /// How long to measure
-    #[arg(short, long, value_name = "TIME", default_value = "10s", value_parser = some_duration)]
-    duration: Duration,
-    /// How long to do it before that
-    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = units::duration)]
-    warmup: Duration,
+    #[command(flatten)]
+    timing: Timing,
     /// Sessions that begin for each second, at most -c at once [default: as soon as one ends]
     #[arg(short = 'R', long, value_name = "RATE", value_parser = units::rate)]
     rate: Option<f64>,
@@ -264,16 +117,6 @@ struct SlowArguments {
     /// The share of sessions that stops reading: 0.1 or 10%
     #[arg(long, value_name = "SHARE", default_value = "10%", value_parser = share)]
     share: f64,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Io {
-    /// io_uring where it works, else epoll
-    Auto,
-    /// io_uring or not at all
-    Uring,
-    /// epoll
-    Epoll,
 }
 
 /// What this process is for.
@@ -305,7 +148,6 @@ impl Arguments {
     /// # Errors
     /// See [`NoPlan`].
     pub(crate) fn job(self) -> Result<Job, NoPlan> {
-        let open = |rate: Option<f64>| rate.map_or(Load::Closed, |rate| Load::Open { rate });
         let plan = match self.command {
             Command::Compare(compare) => return Ok(Job::Compare(compare)),
             Command::Echo(echo) => echo.plan(Scenario::Echo),
@@ -322,35 +164,11 @@ impl Arguments {
             Command::Churn(churn) => {
                 let scenario = Scenario::Churn { messages: churn.count, code: churn.close_code };
                 let messages = Some(&churn.messages);
-                churn.common.plan(scenario, messages, open(churn.rate), churn.duration, churn.warmup)
+                let load = Load::from_rate(churn.rate);
+                churn.common.plan(scenario, messages, load, churn.timing.duration, churn.timing.warmup)
             }
         };
         plan.map(|plan| Job::Run(Box::new(plan)))
-    }
-}
-
-impl ReplayArguments {
-    fn plan(self) -> Result<Plan, NoPlan> {
-        let kind = if self.text { Kind::Text } else { Kind::Binary };
-        let start = if self.anywhere { Start::Anywhere } else { Start::First };
-        let name = self.file.display();
-        let text = fs::read_to_string(&self.file).map_err(|error| usage(&format!("{name}: {error}")))?;
-        let trace = Trace::parse(&text, kind, MOST_BYTES, start, self.loops)
-            .map_err(|bad| usage(&format!("{name}: {bad}")))?;
-        // The last message is due before the end.
-        let once = Duration::from_nanos(trace.length_ns()) + Duration::from_millis(1);
-        let duration = match self.duration {
-            Some(duration) if self.loops => duration,
-            Some(duration) => duration.min(once),
-            None if self.loops => Duration::from_secs(10),
-            None => once,
-        };
-        let rate = trace.len() as f64 * f64::from(self.common.connections) / once.as_secs_f64();
-        let size = Mix { sizes: trace.bounds(), shares: Vec::new() };
-        let messages = Messages { depth: 1, size, fill: self.fill, text: self.text, binary: false };
-        let load = Load::Open { rate };
-        let plan = self.common.plan(Scenario::Replay, Some(&messages), load, duration, Duration::ZERO)?;
-        Ok(Plan { trace: Some(Arc::new(trace)), ..plan })
     }
 }
 
@@ -373,159 +191,8 @@ pub(crate) fn accepts<'a>(words: impl IntoIterator<Item = &'a str>) -> Result<()
 
 impl EchoArguments {
     fn plan(self, scenario: Scenario) -> Result<Plan, NoPlan> {
-        let load = self.rate.map_or(Load::Closed, |rate| Load::Open { rate });
-        self.common.plan(scenario, Some(&self.messages), load, self.duration, self.warmup)
-    }
-}
-
-impl Messages {
-    fn kind(&self) -> Kind {
-        if self.text { Kind::Text } else { Kind::Binary }
-    }
-}
-
-impl Common {
-    fn plan(
-        self,
-        scenario: Scenario,
-        messages: Option<&Messages>,
-        load: Load,
-        duration: Duration,
-        warmup: Duration,
-    ) -> Result<Plan, NoPlan> {
-        let sizes = messages.map_or(Sizes { min: 0, max: 0 }, |messages| messages.size.sizes);
-        let kind = messages.map_or(Kind::Binary, Messages::kind);
-        let depth = messages.map_or(1, |messages| messages.depth);
-        let closed = load == Load::Closed || matches!(scenario, Scenario::Churn { .. });
-        if closed && depth > MOST_REMEMBERED && !Payloads::new(sizes, kind, 0).tell_time() {
-            return Err(usage(&format!(
-                "messages of {} bytes do not tell when they were sent, so --depth is at most {MOST_REMEMBERED}; with \
-                 -s 27 or more it may be {depth}",
-                sizes.min
-            )));
-        }
-        if self.timeout.is_zero() {
-            return Err(usage("--timeout must be more than 0"));
-        }
-        let tls = self.tls()?;
-        let host = self.headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("host"));
-        let host = host.map_or_else(|| self.url.authority.clone(), |(_, value)| value.clone());
-        let headers = self.headers.into_iter().filter(|(name, _)| !name.eq_ignore_ascii_case("host"));
-        let address: SocketAddr =
-            self.url.resolve().map_err(|error| NoPlan::Fault(format!("{}: {error}", self.url)))?;
-        if let Some(source) = self.sources.iter().find(|source| source.is_ipv4() != address.is_ipv4()) {
-            return Err(usage(&format!(
-                "--source {source} is of another family than the server's {address}"
-            )));
-        }
-        let pending = self.pending.unwrap_or(match scenario {
-            Scenario::Storm { .. } => 400,
-            Scenario::Echo
-            | Scenario::Idle
-            | Scenario::Churn { .. }
-            | Scenario::Slow { .. }
-            | Scenario::Fanout(_)
-            | Scenario::Replay => 100,
-        });
-        let all = self.threads.saturating_mul(self.processes);
-        if all > MOST_THREADS {
-            return Err(usage(&format!("--threads times --processes is at most {MOST_THREADS}")));
-        }
-        let threads = match scenario {
-            // Each thread has one that reads and one that does not.
-            Scenario::Slow { .. } if self.connections < 2 => {
-                return Err(usage("slow needs two sessions at least: one that reads, and one that does not"));
-            }
-            Scenario::Slow { .. } => all.min(self.connections / 2),
-            // Each thread has a session.
-            Scenario::Fanout(fanout) => all.min(fanout.publishers.max(fanout.subscribers)),
-            Scenario::Echo
-            | Scenario::Idle
-            | Scenario::Storm { .. }
-            | Scenario::Churn { .. }
-            | Scenario::Replay => all.min(self.connections),
-        };
-        let seed = match self.part.map(|part| part.seed).or(self.seed) {
-            Some(seed) => seed,
-            None => getrandom::u64().map_err(|error| NoPlan::Fault(format!("no random seed: {error}")))?,
-        };
-        Ok(Plan {
-            scenario,
-            target: self.url,
-            address,
-            connections: self.connections,
-            threads,
-            // No process is without a thread.
-            processes: threads.div_ceil(threads.div_ceil(self.processes)),
-            part_of_run: self.part,
-            duration,
-            warmup,
-            timeout: self.timeout,
-            pending: pending.max(threads),
-            tls,
-            load,
-            depth,
-            sizes,
-            shares: messages.map_or_else(Vec::new, |messages| messages.size.shares.clone()),
-            fill: messages.map_or(Fill::Random, |messages| messages.fill),
-            trace: None,
-            deflate: self.deflate.then_some(DeflateOffer {
-                server_no_context_takeover: self.no_context_takeover,
-                client_no_context_takeover: self.no_context_takeover,
-                server_max_window_bits: self.window_bits,
-                // Browsers let the server name it, and name none.
-                client_max_window_bits: Some(self.window_bits.unwrap_or(15)),
-            }),
-            kind,
-            host,
-            headers: headers.collect(),
-            subprotocols: self.subprotocols,
-            sources: self.sources,
-            pids: self.pids,
-            assertions: self.assertions,
-            json: self
-                .json
-                .map(|path| if path.as_os_str() == "-" { Json::StandardOutput } else { Json::File(path) }),
-            html: self.html,
-            quiet: self.quiet,
-            seed,
-            io: match self.io {
-                Io::Auto => Choice::Auto,
-                Io::Uring => Choice::Uring,
-                Io::Epoll => Choice::Epoll,
-            },
-        })
-    }
-}
-
-impl Common {
-    /// How TLS is to be spoken, where it is.
-    fn tls(&self) -> Result<Option<ClientConfig>, NoPlan> {
-        if self.url.scheme == Scheme::Ws {
-            if self.insecure || self.ca.is_some() || self.no_resumption {
-                return Err(usage("--insecure, --ca and --no-resumption are for wss://"));
-            }
-            return Ok(None);
-        }
-        let trust = match &self.ca {
-            Some(path) => Trust::File(path.clone()),
-            None if self.insecure => Trust::Nothing,
-            None => Trust::System,
-        };
-        let options = ClientOptions {
-            trust,
-            // What a browser offers for a WebSocket (RFC 6455 is HTTP/1.1).
-            alpn: vec![b"http/1.1".to_vec()],
-            resumes: !self.no_resumption,
-        };
-        let config = ClientConfig::new(&options).map_err(|error| match &self.ca {
-            Some(_) => usage(&format!("--ca: {error}")),
-            None => NoPlan::Fault(format!("{error}: give --ca FILE, or --insecure")),
-        })?;
-        // A host that no certificate can be for is told before the start.
-        tidegate_tls::Session::client(&config, &self.url.host)
-            .map_err(|error| usage(&format!("{}: {error}", self.url.host)))?;
-        Ok(Some(config))
+        let Timing { duration, warmup } = self.timing;
+        self.common.plan(scenario, Some(&self.messages), Load::from_rate(self.rate), duration, warmup)
     }
 }
 
@@ -534,92 +201,12 @@ fn usage(message: &str) -> NoPlan {
     NoPlan::Usage(Arguments::command().error(ErrorKind::ValueValidation, message))
 }
 
-fn some_duration(text: &str) -> Result<Duration, String> {
-    match units::duration(text)? {
-        Duration::ZERO => Err("it must be more than 0".into()),
-        duration => Ok(duration),
-    }
-}
-
-/// One size, or several with their shares.
-fn mix(text: &str) -> Result<Mix, String> {
-    if !text.contains([':', ',']) {
-        return Ok(Mix { sizes: sizes(text)?, shares: Vec::new() });
-    }
-    let mut shares = Vec::new();
-    for part in text.split(',') {
-        let (size, weight) =
-            part.rsplit_once(':').ok_or_else(|| format!("{part:?} is no share: 1KiB:25%"))?;
-        let weight = weight.strip_suffix('%').ok_or_else(|| format!("{weight:?} has no % behind it"))?;
-        let weight = weight.parse::<f64>().map_err(|_| format!("{weight:?} is no number"))? / 100.0;
-        if !(weight > 0.0 && weight <= 1.0) {
-            return Err(format!("{part:?}: a share is more than 0 and at most 100%"));
-        }
-        shares.push(Share { weight, sizes: sizes(size)? });
-    }
-    let sum: f64 = shares.iter().map(|share| share.weight).sum();
-    if (sum - 1.0).abs() > 1e-6 {
-        return Err(format!("the shares are {:.4}% together, but must be 100%", sum * 100.0));
-    }
-    let min = shares.iter().map(|share| share.sizes.min).min().unwrap_or(0);
-    let max = shares.iter().map(|share| share.sizes.max).max().unwrap_or(0);
-    Ok(Mix { sizes: Sizes { min, max }, shares })
-}
-
-fn sizes(text: &str) -> Result<Sizes, String> {
-    let (min, max) = match text.split_once("..") {
-        Some((min, max)) => (units::bytes(min)?, units::bytes(max)?),
-        None => (units::bytes(text)?, units::bytes(text)?),
-    };
-    if min > max {
-        return Err(format!("{text:?}: the least is more than the most"));
-    }
-    if max > MOST_BYTES {
-        return Err(format!("a message is at most {MOST_BYTES} bytes"));
-    }
-    Ok(Sizes { min, max })
-}
-
-fn share(text: &str) -> Result<f64, String> {
-    let (number, factor) = match text.strip_suffix('%') {
-        Some(percent) => (percent, 0.01),
-        None => (text, 1.0),
-    };
-    let share = number.parse::<f64>().map_err(|_| format!("{text:?} is no share: 0.1 or 10%"))? * factor;
-    // At the ends there would be no slow session, or nobody to be measured.
-    if share > 0.0 && share < 1.0 { Ok(share) } else { Err("a share is between 0 and 100%".into()) }
-}
-
-fn pid(text: &str) -> Result<Pid, String> {
-    text.parse().ok().and_then(Pid::from_raw).ok_or_else(|| format!("{text:?} is no process number"))
-}
-
-fn close_code(text: &str) -> Result<u16, String> {
-    let code = text.parse().ok().filter(|code| CloseCode::may_be_sent(*code));
-    code.ok_or_else(|| "not a code that may be sent (RFC 6455 §7.4): 1000, 1001, 3000 to 4999, ...".into())
-}
-
-fn token(text: &str) -> Result<String, String> {
-    if http::is_token(text.as_bytes()) { Ok(text.to_owned()) } else { Err("not a token of HTTP".into()) }
-}
-
-fn header(text: &str) -> Result<(String, String), String> {
-    let (name, value) = text.split_once(':').ok_or("a field is like 'Name: value'")?;
-    let value = value.trim();
-    if !http::is_token(name.as_bytes()) || value.bytes().any(|byte| byte.is_ascii_control()) {
-        return Err("a field is like 'Name: value', on one line".into());
-    }
-    let own = ["upgrade", "connection", "content-length", "transfer-encoding"];
-    let name_lower = name.to_ascii_lowercase();
-    if own.contains(&&*name_lower) || name_lower.starts_with("sec-websocket-") {
-        return Err(format!("{name} is the handshake's own (for subprotocols: --subprotocol)"));
-    }
-    Ok((name.to_owned(), value.to_owned()))
-}
-
 #[cfg(test)]
 mod tests {
+    use tidegate_wire::message::Kind;
+
     use super::*;
+    use crate::payload::{Share, Sizes};
 
     fn plan(arguments: &[&str]) -> Plan {
         let all = [&["tidegate-loadtest"], arguments].concat();

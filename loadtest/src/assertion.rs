@@ -2,7 +2,10 @@
 
 use std::fmt;
 
-use crate::{fault::Fault, units};
+use crate::{
+    fault::Fault,
+    relation::{Relation, Unit},
+};
 
 /// What is compared.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -43,24 +46,6 @@ pub(crate) enum Reach {
     First,
     Median,
     Last,
-}
-
-/// What a metric is counted in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Unit {
-    /// Nanoseconds.
-    Time,
-    Bytes,
-    Count,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Relation {
-    Less,
-    LessOrEqual,
-    Greater,
-    GreaterOrEqual,
-    Equal,
 }
 
 /// A metric, a relation, a bound.
@@ -147,17 +132,8 @@ impl Assertion {
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
         let at = text.find(['<', '>', '=']).ok_or("an assertion is like p99<5ms, rate>=10k, errors=0")?;
         let (name, rest) = text.split_at(at);
-        let (relation, bound) = [
-            ("<=", Relation::LessOrEqual),
-            (">=", Relation::GreaterOrEqual),
-            ("==", Relation::Equal),
-            ("<", Relation::Less),
-            (">", Relation::Greater),
-            ("=", Relation::Equal),
-        ]
-        .into_iter()
-        .find_map(|(sign, relation)| Some((relation, rest.strip_prefix(sign)?)))
-        .ok_or("an assertion compares with <, <=, >, >= or =")?;
+        let (relation, bound) =
+            Relation::split(rest).ok_or("an assertion compares with <, <=, >, >= or =")?;
         let (name, bound) = (name.trim(), bound.trim());
         let metric = Metric::parse(name).ok_or_else(|| {
             let names = "p50 p90 p99 p99.9 (any percentile), min, mean, max, rate, messages, sessions, \
@@ -166,37 +142,18 @@ impl Assertion {
                          session_memory, errors, or a kind of error";
             format!("there is no metric {name:?}: {names}")
         })?;
-        let bound = match metric.unit() {
-            Unit::Time if bound.ends_with(|c: char| c.is_ascii_digit()) => {
-                return Err(format!("{text:?}: the bound needs a unit: ns, us, ms, s"));
-            }
-            Unit::Time => units::duration(bound)?.as_nanos() as f64,
-            Unit::Bytes => units::bytes(bound)? as f64,
-            Unit::Count if bound == "0" => 0.0,
-            Unit::Count => units::rate(bound)?,
-        };
+        let bound = metric.unit().parse(bound).map_err(|error| format!("{text:?}: {error}"))?;
         Ok(Self { text: text.to_owned(), metric, relation, bound })
     }
 
     /// Whether it holds for this value. For none it does not: what was not measured is not shown to be good.
     pub(crate) fn holds(&self, value: Option<f64>) -> bool {
-        value.is_some_and(|value| match self.relation {
-            Relation::Less => value < self.bound,
-            Relation::LessOrEqual => value <= self.bound,
-            Relation::Greater => value > self.bound,
-            Relation::GreaterOrEqual => value >= self.bound,
-            Relation::Equal => (value - self.bound).abs() < f64::EPSILON * self.bound.abs().max(1.0),
-        })
+        value.is_some_and(|value| self.relation.holds(value, self.bound))
     }
 
     /// A value of its metric, for people.
     pub(crate) fn show(&self, value: Option<f64>) -> String {
-        match (value, self.metric.unit()) {
-            (None, _) => "not measured".into(),
-            (Some(value), Unit::Time) => units::show_ns(value),
-            (Some(value), Unit::Bytes) => units::show_bytes(value),
-            (Some(value), Unit::Count) => units::show_count(value),
-        }
+        value.map_or_else(|| "not measured".to_owned(), |value| self.metric.unit().show(value))
     }
 }
 
@@ -225,6 +182,7 @@ mod tests {
             ("last_p99<5ms", 4_999_999.0, 5_000_000.0),
             ("first_max<5ms", 4_999_999.0, 5_000_000.0),
             ("deliveries_rate>=1M", 1e6, 999_999.0),
+            ("messages>=200M", 2e8, 1.99e8),
         ] {
             let assertion = Assertion::parse(text).unwrap();
             assert!(assertion.holds(Some(holds)) && !assertion.holds(Some(fails)), "{text}");

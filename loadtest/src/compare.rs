@@ -10,9 +10,12 @@
 //! what the machine does besides falls on all servers alike.
 
 mod bar;
+mod installed;
+mod load;
 mod measure;
 mod metric;
 mod process;
+mod ready;
 mod results;
 mod show;
 mod signals;
@@ -22,13 +25,11 @@ mod template;
 mod verdict;
 
 use std::{
-    env, fs,
-    io::{self, IsTerminal, Write},
+    io::{self, Write},
     path::{Path, PathBuf},
 };
 
 use clap::Args;
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use self::{
     measure::{Bench, Failure},
@@ -37,7 +38,7 @@ use self::{
     signals::Interrupts,
     suite::{Server, Suite},
 };
-use crate::Verdict;
+use crate::{Verdict, limits, terminal};
 
 /// Failures of a server in a row after which it is not started again in a scenario.
 const MOST_FAILURES: usize = 2;
@@ -120,10 +121,17 @@ impl CompareArguments {
         if suite.scenarios.is_empty() {
             return Err("none of these servers runs any of these scenarios".to_owned());
         }
+        if self.check && suite.scenarios.iter().all(|scenario| scenario.bars.is_empty()) {
+            return Err("--check: there is no bar about these servers in these scenarios".to_owned());
+        }
         Ok(suite)
     }
 
     fn compare(&self, suite: &Suite) -> io::Result<Verdict> {
+        for path in self.files() {
+            // Better now than after an hour.
+            crate::try_file(path)?;
+        }
         let affinity = Affinity::of_this_process()?;
         let pins = [
             ("server", &suite.pins.server),
@@ -138,9 +146,7 @@ impl CompareArguments {
             }
         }
         // Servers inherit it.
-        let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
-        // Where that is refused, the limit stays as it is.
-        let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
+        limits::raise_descriptors();
         adopt_orphans()?;
         let interrupts = Interrupts::watch()?;
         affinity.apply(&suite.pins.generator)?;
@@ -148,11 +154,12 @@ impl CompareArguments {
         let mut results = Results::new(suite);
         self.find_servers(&bench, &mut results);
         sweep();
-        self.measure_all(&mut bench, &mut results)?;
+        let measured = self.measure_all(&mut bench, &mut results);
         sweep();
         results.signal = interrupts.first();
         let table = Table::of(&results);
-        self.publish(&table)?;
+        // What was measured until something went wrong is told first.
+        self.publish(&table).and(measured)?;
         Ok(match results.signal {
             Some(signal) => Verdict::Interrupted(signal),
             None if !results.has_samples() => {
@@ -230,29 +237,34 @@ impl CompareArguments {
         }
     }
 
-    /// Writes the results to where they are wanted.
+    /// The files that results go to.
+    fn files(&self) -> impl Iterator<Item = &Path> {
+        let paths = [&self.json, &self.markdown].into_iter().flatten();
+        paths.map(PathBuf::as_path).filter(|path| !is_standard_output(path))
+    }
+
+    /// Writes the results to where they are wanted: to all of these places, and then tells of the first that failed.
     fn publish(&self, table: &Table<'_>) -> io::Result<()> {
-        let mut has_output = false;
-        let mut write = |path: &Path, text: &str| {
-            if path.as_os_str() != "-" {
-                return fs::write(path, text)
-                    .map_err(|error| io::Error::other(format!("{}: {error}", path.display())));
-            }
-            has_output = true;
-            io::stdout().lock().write_all(text.as_bytes())
-        };
+        let mut texts = Vec::new();
         if let Some(path) = &self.json {
-            write(path, &(serde_json::to_string_pretty(&table.json())? + "\n"))?;
+            texts.push((path, serde_json::to_string_pretty(&table.json())? + "\n"));
         }
         if let Some(path) = &self.markdown {
-            write(path, &show::markdown(table))?;
+            texts.push((path, show::markdown(table)));
         }
-        if has_output {
-            return Ok(());
-        }
+        let (to_output, to_files): (Vec<_>, Vec<_>) =
+            texts.into_iter().partition(|(path, _)| is_standard_output(path));
         let mut out = io::stdout().lock();
-        // no-color.org: set to anything but nothing.
-        let has_colours = out.is_terminal() && env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-        out.write_all(show::text(table, has_colours).as_bytes())
+        let mut written: Vec<io::Result<()>> =
+            to_output.iter().map(|(_, text)| out.write_all(text.as_bytes())).collect();
+        if written.is_empty() {
+            written.push(out.write_all(show::text(table, terminal::output_has_colours()).as_bytes()));
+        }
+        written.extend(to_files.iter().map(|(path, text)| crate::write_file(path, text)));
+        written.into_iter().collect()
     }
+}
+
+fn is_standard_output(path: &Path) -> bool {
+    path.as_os_str() == "-"
 }

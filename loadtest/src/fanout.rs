@@ -1,7 +1,7 @@
 //! The scenario `fanout`: publishers, subscribers, topics; when each message reached the first, the median and the last.
 //!
 //! ```text
-//! subscriber's Seat ── first receipts ──► Ledger of this worker ── Digest, once all here have it ──► Ledger at the
+//! subscriber's Seat ── first receipts ──► Ledger of this worker ── Letter, once all here have it ──► Ledger at the
 //! publisher's worker: its message is complete, and in a closed loop the next one may go
 //! ```
 //!
@@ -19,6 +19,8 @@ pub(crate) use self::{
     fan::{Fan, FanParcel, Letter},
     seat::Seat,
 };
+
+use crate::plan::part;
 
 /// What publishers hear of what they publish.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -107,11 +109,6 @@ impl FanRules {
             Role::Subscriber(topic) => topic,
         }
     }
-}
-
-/// Which part of `total` falls to a worker.
-fn part(total: u32, worker: u32, workers: u32) -> u32 {
-    total / workers + u32::from(worker < total % workers)
 }
 
 #[cfg(test)]

@@ -26,8 +26,8 @@ pub(crate) enum Fault {
     HandshakeTimeout,
     /// The connection ended before the answer to the upgrade was whole.
     HandshakeClosed,
-    /// Sessions that were not up when the run stopped waiting for them: for a whole time-out none had come up, or
-    /// a storm's time was over.
+    /// Sessions that were not up when the run stopped waiting for them: for a whole time-out none had come up, a
+    /// storm's time was over, or in `churn` they were due and there was no room for them.
     NotUp,
     /// The server sent a Close without being asked to.
     Closed,
@@ -55,15 +55,18 @@ pub(crate) enum Fault {
     Stalled,
     /// Messages without an answer when their session or the run ended.
     Unanswered,
-    /// Messages that were due and could not be sent before their session or the run ended.
+    /// Messages that were due and could not be sent before their session or the run ended, or that were due after
+    /// their session was lost.
     Unsent,
     /// The server did not answer a Close in time.
     CloseTimeout,
+    /// The server ended the connection instead of answering a Close.
+    CloseCut,
 }
 
 impl Fault {
     /// All kinds, in the order of their numbers.
-    pub(crate) const ALL: [Self; 27] = [
+    pub(crate) const ALL: [Self; 28] = [
         Self::ConnectRefused,
         Self::ConnectTimeout,
         Self::ConnectFailed,
@@ -91,6 +94,7 @@ impl Fault {
         Self::Unanswered,
         Self::Unsent,
         Self::CloseTimeout,
+        Self::CloseCut,
     ];
 
     /// Its name in JSON and in `--assert`.
@@ -123,6 +127,7 @@ impl Fault {
             Self::Unanswered => "unanswered",
             Self::Unsent => "unsent",
             Self::CloseTimeout => "close_timeout",
+            Self::CloseCut => "close_cut",
         }
     }
 }
@@ -167,6 +172,6 @@ mod tests {
             faults.add(fault, place as u64);
         }
         assert_eq!(faults.met().count(), Fault::ALL.len() - 1);
-        assert_eq!(faults.total(), (0..27).sum::<u64>());
+        assert_eq!(faults.total(), (0..28).sum::<u64>());
     }
 }

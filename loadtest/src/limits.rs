@@ -54,9 +54,7 @@ impl std::error::Error for TooFew {}
 /// # Errors
 /// What there is too little of.
 pub(crate) fn check(plan: &Plan) -> Result<(), TooFew> {
-    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
-    // Where that is refused, the limit stays as it is: `getrlimit` tells.
-    let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
+    raise_descriptors();
     let threads = u64::from(plan.threads.div_ceil(plan.processes));
     // A little more than its share, where sessions are dealt out to threads.
     let most = plan.connections.div_ceil(plan.threads).saturating_mul(plan.threads.div_ceil(plan.processes));
@@ -64,6 +62,12 @@ pub(crate) fn check(plan: &Plan) -> Result<(), TooFew> {
     let range = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").ok();
     let range = range.and_then(|text| parse_range(&text)).unwrap_or(PORTS);
     ports(plan.connections, plan.sources.len() as u64, range)
+}
+
+/// Raises the soft limit of descriptors to the hard one. Where that is refused it stays as it is, as `getrlimit` tells.
+pub(crate) fn raise_descriptors() {
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
 }
 
 fn descriptors(connections: u32, threads: u64, limit: Option<u64>) -> Result<(), TooFew> {

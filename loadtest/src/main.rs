@@ -20,14 +20,17 @@ mod fault;
 mod limits;
 mod link;
 mod live;
+mod machine;
 mod page;
 mod part;
 mod payload;
 mod plan;
 mod processes;
 mod random;
+mod relation;
 mod report;
 mod schedule;
+mod sequence;
 mod session;
 mod signals;
 mod spectrum;
@@ -36,6 +39,7 @@ mod table;
 mod tally;
 mod target;
 mod terminal;
+mod tone;
 mod trace;
 mod transport;
 mod units;
@@ -116,13 +120,11 @@ fn run(plan: Plan) -> Result<Verdict, Failure> {
     let (json, html) = (plan.json.clone(), plan.html.clone());
     for path in [json.as_ref().and_then(Json::path), html.as_deref()].into_iter().flatten() {
         // Better now than after the run.
-        let opened = fs::OpenOptions::new().append(true).create(true).open(path);
-        opened
-            .map_err(|error| Failure(format!("cannot write the results to {}: {error}", path.display())))?;
+        try_file(path).map_err(|error| Failure(format!("cannot write the results to {error}")))?;
     }
     let Outcome { report, signal, death } = Director::new(plan)?.run()?;
     publish(&report, json.as_ref(), html.as_deref())
-        .map_err(|error| Failure(format!("cannot write the results: {error}")))?;
+        .map_err(|error| Failure(format!("cannot write the results to {error}")))?;
     if let Some(death) = death {
         complain(&death);
         return Ok(Verdict::Fault);
@@ -151,19 +153,38 @@ fn run(plan: Plan) -> Result<Verdict, Failure> {
     Ok(Verdict::Refuted)
 }
 
-/// Writes the results to where they are wanted.
+/// Writes the results to where they are wanted: to all of these places, and then tells of the first that failed.
 fn publish(report: &Report, json: Option<&Json>, html: Option<&Path>) -> io::Result<()> {
-    if let Some(path) = html {
-        fs::write(path, Page::of(&serde_json::to_value(report)?, &About::now()))?;
-    }
     let text = |report| serde_json::to_string_pretty(report).map(|text| text + "\n").map_err(io::Error::from);
     let mut out = io::stdout().lock();
-    match json {
-        Some(Json::StandardOutput) => return out.write_all(text(report)?.as_bytes()),
-        Some(Json::File(path)) => fs::write(path, text(report)?)?,
-        None => {}
+    let mut written = Vec::new();
+    written.push(match json {
+        Some(Json::StandardOutput) => text(report).and_then(|text| out.write_all(text.as_bytes())),
+        Some(Json::File(_)) | None => {
+            out.write_all(Table::of(report, terminal::output_has_colours()).as_bytes())
+        }
+    });
+    if let Some(Json::File(path)) = json {
+        written.push(text(report).and_then(|text| write_file(path, &text)));
     }
-    out.write_all(Table::of(report, terminal::output_has_colours()).as_bytes())
+    if let Some(path) = html {
+        let value = serde_json::to_value(report).map_err(io::Error::from);
+        written.push(value.and_then(|value| write_file(path, &Page::of(&value, &About::now()))));
+    }
+    written.into_iter().collect()
+}
+
+/// Sees that a file can be written before what it is to hold is there.
+fn try_file(path: &Path) -> io::Result<()> {
+    named(path, fs::OpenOptions::new().append(true).create(true).open(path)).map(drop)
+}
+
+fn write_file(path: &Path, text: &str) -> io::Result<()> {
+    named(path, fs::write(path, text))
+}
+
+fn named<T>(path: &Path, result: io::Result<T>) -> io::Result<T> {
+    result.map_err(|error| io::Error::other(format!("{}: {error}", path.display())))
 }
 
 fn complain(message: &str) {

@@ -1,4 +1,4 @@
-//! The results as one page of HTML that needs nothing else: no network, no script, no font.
+//! The results as one page of HTML that needs nothing else: no network and no font, nor the small script that it has.
 //!
 //! It is made of the report as JSON has it. What it knows best it plots; each other field that a report has, now or
 //! later, is in a table. A policy in its head forbids it to fetch anything, and any script but its own.
@@ -33,11 +33,12 @@ const README: &str = include_str!("../README.md");
 /// Percentiles whose exact values are told.
 const EXACT: [f64; 11] = [50.0, 75.0, 90.0, 95.0, 99.0, 99.5, 99.9, 99.95, 99.99, 99.999, 100.0];
 /// Fields of a report that have a place of their own on the page, or would say nothing there.
-const PLACED: [&str; 12] = [
+const PLACED: [&str; 13] = [
     "format",
     "tool",
     "version",
     "scenario",
+    "unit",
     "url",
     "address",
     "interrupted",
@@ -118,6 +119,7 @@ impl<'a> Page<'a> {
 
     /// What must not be overlooked.
     fn notices(&mut self) {
+        let ended_threads = self.number("/server/ended_threads_cpu_s");
         let mut notice = |kind: &str, text: &str| {
             let _ = writeln!(self.out, "<p class=\"notice {kind}\">{}</p>", escape(text));
         };
@@ -130,6 +132,15 @@ impl<'a> Page<'a> {
                 "warning",
                 "The load generator, not the server, was the limit: rates and latencies are its own. Give it more threads \
                  or cores.",
+            );
+        }
+        if let Some(seconds) = ended_threads {
+            let seconds = show_ns(seconds * 1e9);
+            notice(
+                "warning",
+                &format!(
+                    "Threads of the server that ended took {seconds} of CPU time more, which is in none of the figures."
+                ),
             );
         }
         let assertions =
@@ -168,14 +179,8 @@ impl<'a> Page<'a> {
             let us = self.number(&format!("/{of}/{field}"));
             tile(&format!("{of}, {name}"), us.map(|us| show_ns(us * 1e3)));
         }
-        let unit = match self.text("scenario") {
-            "storm" => "handshake",
-            "churn" => "session",
-            "fanout" => "delivery",
-            _ => "message",
-        };
         let cpu = self.number("/server/cpu_ns_per_message").map(show_ns);
-        tile(&format!("server CPU for each {unit}"), cpu);
+        tile(&format!("server CPU for each {}", self.text("unit")), cpu);
         tile("server memory, at the most", self.number("/server/memory_most_bytes").map(show_bytes));
         tile("errors", Some(show_count(self.number("/errors/total").unwrap_or(0.0))));
         self.out += "<dl class=\"tiles\">";

@@ -27,10 +27,10 @@ use rustix::process::Pid;
 use tidegate_io::Kind;
 
 use crate::{
-    director::{choose_backend, start_worker},
     link::{Command, Failure, Note, What},
     plan::Plan,
     switchboard::Switchboard,
+    worker::{choose_backend, start_worker},
 };
 
 /// Which part of a run a process has, in place of the whole.

@@ -55,6 +55,16 @@ impl Scenario {
         }
     }
 
+    /// What rates are of, and CPU time is told for.
+    pub(crate) const fn unit(self) -> &'static str {
+        match self {
+            Self::Echo | Self::Idle | Self::Slow { .. } | Self::Replay => "message",
+            Self::Storm { .. } => "handshake",
+            Self::Churn { .. } => "session",
+            Self::Fanout(_) => "delivery",
+        }
+    }
+
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Echo => "echo",
@@ -75,6 +85,13 @@ pub(crate) enum Load {
     Closed,
     /// The clock: so many for each second, over all sessions.
     Open { rate: f64 },
+}
+
+impl Load {
+    /// With a rate the clock decides.
+    pub(crate) fn from_rate(rate: Option<f64>) -> Self {
+        rate.map_or(Self::Closed, |rate| Self::Open { rate })
+    }
 }
 
 /// Where the JSON goes.
@@ -164,6 +181,11 @@ impl Plan {
 
     /// Which part of `total` falls to thread `index`.
     pub(crate) fn part(&self, total: u32, index: u32) -> u32 {
-        total / self.threads + u32::from(index < total % self.threads)
+        part(total, index, self.threads)
     }
+}
+
+/// Which part of `total` falls to worker `index` of so many.
+pub(crate) fn part(total: u32, index: u32, workers: u32) -> u32 {
+    total / workers + u32::from(index < total % workers)
 }

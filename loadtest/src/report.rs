@@ -22,6 +22,8 @@ pub(crate) struct Report {
     pub(crate) tool: &'static str,
     pub(crate) version: &'static str,
     pub(crate) scenario: &'static str,
+    /// What it counts: `message`, `delivery`, `session` or `handshake`.
+    pub(crate) unit: &'static str,
     pub(crate) url: String,
     pub(crate) address: String,
     pub(crate) interrupted: bool,
@@ -87,14 +89,16 @@ pub(crate) struct Settings {
 pub(crate) struct Sessions {
     /// That came up, over the whole run.
     pub(crate) opened: u64,
-    /// That were up when the measured time began (`churn`: 0).
+    /// That were up when the time of messages began, before the warm-up (`churn`: 0).
     pub(crate) at_start: u32,
     /// Of those, the ones that ended before the run let them.
     pub(crate) lost: u64,
     /// That ended with a Close from each side.
     pub(crate) closed: u64,
     pub(crate) pings_answered: u64,
-    /// That did not read, and were ended by the server; only in `slow`.
+    /// That stopped reading; only in `slow`.
+    pub(crate) slow: Option<u64>,
+    /// Of these, the ones that were ended by the server.
     pub(crate) slow_ended: Option<u64>,
 }
 
@@ -102,7 +106,7 @@ pub(crate) struct Sessions {
 pub(crate) struct Messages {
     /// That were due in the measured time and were answered: those that `latency` is of.
     pub(crate) answered: u64,
-    /// Answers that came in the measured time.
+    /// Answers that came in the measured time, each once, and were as they must be.
     pub(crate) received: u64,
     /// `received` for each second.
     pub(crate) rate_per_s: Option<f64>,
@@ -227,7 +231,7 @@ pub(crate) struct FanoutReport {
     /// Messages that were due in the measured time and were sent.
     pub(crate) published: u64,
     pub(crate) published_per_s: Option<f64>,
-    /// That came in the measured time, those to publishers among them.
+    /// To subscribers, each once, that came in the measured time and were as they must be.
     pub(crate) deliveries: u64,
     pub(crate) deliveries_per_s: Option<f64>,
     /// Of `published`: those that all subscribers got who were there, and those that were given up.
@@ -267,6 +271,8 @@ pub(crate) struct Server {
     pub(crate) cpu_s: Option<f64>,
     /// For each message; `storm`: for each handshake; `churn`: for each session.
     pub(crate) cpu_ns_per_message: Option<f64>,
+    /// Beside that, of threads that ended in that time; only where it is more than a fiftieth of all.
+    pub(crate) ended_threads_cpu_s: Option<f64>,
     /// Cores in use.
     pub(crate) cores: Option<f64>,
     /// Of the busiest thread, from 0 to 1.
@@ -305,7 +311,9 @@ pub(crate) struct Generator {
     pub(crate) cpu_ns_per_message: Option<f64>,
     /// From 0 to 1.
     pub(crate) busiest_thread: Option<f64>,
-    /// Its busiest thread was at 90 % or more, and no thread of the server was.
+    /// Of the thread that ran or waited for a processor most, both together.
+    pub(crate) busiest_thread_with_waits: Option<f64>,
+    /// That is 90 % or more, and no thread of the server ran or waited for as much.
     pub(crate) was_the_limit: bool,
     pub(crate) system_calls_per_message: Option<f64>,
     /// Open loop: from when a message was due to when it was handed to the kernel.

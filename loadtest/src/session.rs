@@ -9,30 +9,29 @@
 //! changes nothing: [`Session::handle_sent`] tells how much of it the kernel took, and where a frame was cut it is made
 //! again from there. So no bytes are kept for sending, however little the server reads.
 
+mod answers;
 mod deflated;
+mod handshake;
+mod sending;
 
 use tidegate_wire::{
-    HeadLimits, Limits, Role,
+    Limits, Role,
     close::{CloseCode, CloseFrame},
     deflate::{Codecs, Compression},
     extension::DeflateOffer,
     frame::ControlFrame,
-    handshake::{Offer, verify_response},
-    http::{BadResponse, HeadScanner, ResponseHead, Scan},
-    message::{Cursor, DecodeContext, Decoder, Event, Kind, Spares},
+    message::{Cursor, DecodeContext, Decoder, Event, Spares},
 };
 
+use self::{handshake::Handshake, sending::Control};
 use crate::{
     fanout::{Fan, FanRules, Seat},
     fault::Fault,
-    payload::{Answer, Message, Payloads, Wrong},
+    payload::Payloads,
     random::mix,
+    sequence::Sequence,
     tally::{Tally, Window},
-    transport::SEALED_BYTES,
 };
-
-/// Messages further behind than this are not known to be missing any more.
-const REMEMBERED: u64 = 64;
 
 /// What a session may send now.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -101,6 +100,17 @@ pub(crate) struct Context<'a> {
     pub(crate) fan: Option<&'a mut Fan>,
 }
 
+impl Context<'_> {
+    /// How late a message of an open loop was handed to the kernel. Until `blocked_ns` the server held its session up:
+    /// what was due by then did not wait for this program.
+    #[inline]
+    pub(crate) fn record_lag(&mut self, due_ns: u64, sent_ns: u64, blocked_ns: u64) {
+        if due_ns >= blocked_ns && self.window.contains(due_ns) {
+            self.tally.lag.record(sent_ns.saturating_sub(due_ns));
+        }
+    }
+}
+
 /// Where a session stands, for whoever counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stage {
@@ -122,23 +132,6 @@ enum State {
     Ended,
 }
 
-struct Handshake {
-    key: [u8; 16],
-    request: Vec<u8>,
-    /// Bytes of it that the kernel took.
-    sent: usize,
-    scanner: HeadScanner,
-    /// The answer so far, unless it came at once.
-    head: Vec<u8>,
-}
-
-/// A control frame that is to be sent.
-struct Control {
-    frame: ControlFrame,
-    /// Bytes of it that the kernel took.
-    sent: usize,
-}
-
 /// One session.
 pub(crate) struct Session {
     state: State,
@@ -154,10 +147,8 @@ pub(crate) struct Session {
     quota: u32,
     /// The number of the message to be sent next.
     next: u64,
-    /// The number of the answer that is awaited next, at most `next`.
-    expected: u64,
-    /// Bit n: message `expected - 1 - n` was passed over by its successors.
-    missing: u64,
+    /// The answers that came: the one awaited next is at most `next`.
+    answers: Sequence,
     /// When the message that was cut was due.
     cut_due_ns: u64,
     /// When message 0 is due; only in an open loop.
@@ -190,8 +181,7 @@ impl Session {
             owed: 0,
             quota: rules.messages.unwrap_or(u32::MAX),
             next: 0,
-            expected: 0,
-            missing: 0,
+            answers: Sequence::default(),
             cut_due_ns: 0,
             first_due_ns: 0,
             begun_ns,
@@ -215,14 +205,14 @@ impl Session {
         self.seat.as_deref()
     }
 
-    /// Does something with its part in the fan-out, where it has one and is up.
-    pub(crate) fn with_seat(&mut self, now_ns: u64, action: impl FnOnce(&mut Seat)) {
-        if let (State::Open, Some(seat)) = (&self.state, &mut self.seat) {
-            if !seat.is_busy() {
-                self.progress_ns = now_ns;
-            }
-            action(seat);
+    /// Does something with its part in the fan-out, where it has one and is up; whether that was so.
+    pub(crate) fn with_seat(&mut self, now_ns: u64, action: impl FnOnce(&mut Seat)) -> bool {
+        let (State::Open, Some(seat)) = (&self.state, &mut self.seat) else { return false };
+        if !seat.is_busy() {
+            self.progress_ns = now_ns;
         }
+        action(seat);
+        true
     }
 
     pub(crate) fn serial(&self) -> u32 {
@@ -264,30 +254,6 @@ impl Session {
         }
     }
 
-    /// Whether [`Session::poll_transmit`] would give anything.
-    #[inline]
-    pub(crate) fn wants_to_send(&self, traffic: Traffic) -> bool {
-        match &self.state {
-            State::Connecting | State::Ended => false,
-            State::Handshake(handshake) => handshake.sent < handshake.request.len(),
-            State::Open => {
-                let has_more = self.seat().is_some_and(|seat| !seat.outgoing().is_empty());
-                self.cut > 0 || self.pong.is_some() || has_more || self.allowed(traffic) > 0
-            }
-            State::Closing { .. } => {
-                let is_cut = self.seat().is_some_and(Seat::is_cut);
-                self.cut > 0 || self.pong.is_some() || is_cut || self.close.is_some()
-            }
-        }
-    }
-
-    /// The connection is made: `request` goes out, with this key in it.
-    pub(crate) fn handle_connected(&mut self, request: Vec<u8>, key: [u8; 16]) {
-        let scanner = HeadScanner::for_response();
-        self.state =
-            State::Handshake(Box::new(Handshake { key, request, sent: 0, scanner, head: Vec::new() }));
-    }
-
     /// What it stands on cannot be: the connection could not be made, or TLS failed.
     pub(crate) fn fail(&mut self, fault: Fault, cx: &mut Context<'_>) {
         self.end(Some(fault), cx);
@@ -310,7 +276,8 @@ impl Session {
     pub(crate) fn handle_eof(&mut self, cx: &mut Context<'_>) {
         let fault = match self.state {
             State::Connecting | State::Handshake(_) => Some(Fault::HandshakeClosed),
-            State::Open | State::Closing { answered: false } => Some(Fault::Eof),
+            State::Open => Some(Fault::Eof),
+            State::Closing { answered: false } => Some(Fault::CloseCut),
             State::Closing { answered: true } | State::Ended => None,
         };
         self.end(fault, cx);
@@ -320,7 +287,8 @@ impl Session {
     pub(crate) fn handle_broken(&mut self, cx: &mut Context<'_>) {
         let fault = match self.state {
             State::Connecting | State::Handshake(_) => Some(Fault::HandshakeClosed),
-            State::Open | State::Closing { answered: false } => Some(Fault::Reset),
+            State::Open => Some(Fault::Reset),
+            State::Closing { answered: false } => Some(Fault::CloseCut),
             State::Closing { answered: true } | State::Ended => None,
         };
         self.end(fault, cx);
@@ -343,84 +311,6 @@ impl Session {
         self.blocked_ns = now_ns;
     }
 
-    /// The kernel took the first `count` bytes of what [`Session::poll_transmit`] gave at `sent_ns`.
-    pub(crate) fn handle_sent(&mut self, count: usize, sent_ns: u64, cx: &mut Context<'_>) {
-        let mut left = count;
-        match &mut self.state {
-            State::Handshake(handshake) => {
-                handshake.sent += left;
-                return;
-            }
-            State::Connecting | State::Ended => return,
-            State::Open | State::Closing { .. } => {}
-        }
-        if self.cut > 0 {
-            let rest = cx.rules.payloads.frame_len(self.serial, self.next) - self.cut as usize;
-            if left < rest {
-                // A frame has less than 4 GiB.
-                self.cut += left as u32;
-                return;
-            }
-            left -= rest;
-            self.cut = 0;
-            self.message_sent(self.cut_due_ns, sent_ns, cx);
-        }
-        if let Some(seat) = &mut self.seat {
-            if count > 0 {
-                self.progress_ns = sent_ns;
-            }
-            if seat.is_cut() {
-                left = seat.handle_sent(left, sent_ns, cx);
-            }
-        }
-        for control in [&mut self.pong, &mut self.close] {
-            if let Some(frame) = control {
-                let rest = frame.frame.len() - frame.sent;
-                if left < rest {
-                    frame.sent += left;
-                    return;
-                }
-                left -= rest;
-                *control = None;
-            }
-        }
-        if let Some(seat) = &mut self.seat {
-            seat.handle_sent(left, sent_ns, cx);
-            return;
-        }
-        while left > 0 {
-            let len = cx.rules.payloads.frame_len(self.serial, self.next);
-            let due_ns = self.due_ns(self.next, sent_ns, cx.traffic, cx.rules);
-            if left < len {
-                (self.cut, self.cut_due_ns) = (left as u32, due_ns);
-                return;
-            }
-            left -= len;
-            self.message_sent(due_ns, sent_ns, cx);
-        }
-    }
-
-    /// The time of messages begins. In an open loop, the first one is due at `first_due_ns`.
-    pub(crate) fn begin(&mut self, first_due_ns: u64, now_ns: u64) {
-        self.first_due_ns = first_due_ns;
-        self.progress_ns = now_ns;
-    }
-
-    /// It reads no more, and sends at most so many messages.
-    pub(crate) fn stop_reading(&mut self, messages: u32) {
-        self.is_slow = true;
-        self.quota = messages;
-    }
-
-    /// One more message is due.
-    #[inline]
-    pub(crate) fn owe(&mut self, now_ns: u64) {
-        if self.owed == 0 && self.awaited() == 0 {
-            self.progress_ns = now_ns;
-        }
-        self.owed = self.owed.saturating_add(1);
-    }
-
     /// Ends it in order where it is up, and at once where it is not or does not read.
     pub(crate) fn close(&mut self, cx: &mut Context<'_>) {
         match self.state {
@@ -434,195 +324,6 @@ impl Session {
     /// Ends it at once, which is nobody's fault.
     pub(crate) fn cut(&mut self, cx: &mut Context<'_>) {
         self.end(None, cx);
-    }
-
-    /// Writes what is to be sent now, as much as fits, and returns how much that is.
-    #[must_use]
-    pub(crate) fn poll_transmit(
-        &self,
-        out: &mut [u8],
-        traffic: Traffic,
-        now_ns: u64,
-        rules: &Rules,
-    ) -> usize {
-        match &self.state {
-            State::Connecting | State::Ended => 0,
-            State::Handshake(handshake) => put(out, &handshake.request[handshake.sent..]),
-            State::Open | State::Closing { .. } => self.put_frames(out, traffic, now_ns, rules),
-        }
-    }
-
-    /// Writes what is to be sent now, up to [`SEALED_BYTES`], and takes it as sent: whoever calls keeps it until it is.
-    pub(crate) fn transmit<'s>(
-        &mut self,
-        staging: &'s mut Staging,
-        now_ns: u64,
-        cx: &mut Context<'_>,
-    ) -> &'s [u8] {
-        if self.compression.is_some() {
-            self.write_deflated(staging, now_ns, cx);
-            return &staging.frames;
-        }
-        let out = &mut staging.frames;
-        out.resize(SEALED_BYTES, 0);
-        let count = self.poll_transmit(out, cx.traffic, now_ns, cx.rules);
-        self.handle_sent(count, now_ns, cx);
-        &out[..count]
-    }
-
-    fn put_frames(&self, out: &mut [u8], traffic: Traffic, now_ns: u64, rules: &Rules) -> usize {
-        let mut used = 0;
-        let mut number = self.next;
-        if self.cut > 0 {
-            let message = Message { serial: self.serial, number, due_ns: self.cut_due_ns };
-            used = rules.payloads.write(out, &message, self.cut as usize);
-            if self.cut as usize + used < rules.payloads.frame_len(self.serial, number) {
-                return used;
-            }
-            number += 1;
-        }
-        let mut waiting = self.seat().map_or(&[][..], Seat::outgoing);
-        if self.seat().is_some_and(Seat::is_cut) {
-            used = put(out, waiting);
-            if used < waiting.len() {
-                return used;
-            }
-            waiting = &[];
-        }
-        for control in [&self.pong, &self.close].into_iter().flatten() {
-            let rest = &control.frame[control.sent..];
-            let count = put(&mut out[used..], rest);
-            used += count;
-            if count < rest.len() {
-                return used;
-            }
-        }
-        if matches!(self.state, State::Closing { .. }) {
-            return used;
-        }
-        used += put(&mut out[used..], waiting);
-        for _ in 0..self.allowed(traffic) {
-            if used == out.len() {
-                break;
-            }
-            let due_ns = self.due_ns(number, now_ns, traffic, rules);
-            let message = Message { serial: self.serial, number, due_ns };
-            used += rules.payloads.write(&mut out[used..], &message, 0);
-            number += 1;
-        }
-        used
-    }
-
-    /// Messages that were sent and are not known to be answered or passed over.
-    fn awaited(&self) -> u64 {
-        self.next - self.expected
-    }
-
-    /// Messages that it may begin to send now.
-    #[inline]
-    fn allowed(&self, traffic: Traffic) -> u32 {
-        let begun = u32::from(self.cut > 0);
-        let allowed = match traffic {
-            Traffic::Off => 0,
-            Traffic::Closed { .. } if self.is_slow => u32::MAX,
-            Traffic::Closed { depth } => {
-                depth.saturating_sub(u32::try_from(self.awaited()).unwrap_or(u32::MAX)).saturating_sub(begun)
-            }
-            Traffic::Open { .. } | Traffic::Replay => self.owed.saturating_sub(begun),
-        };
-        allowed.min(self.quota.saturating_sub(begun))
-    }
-
-    /// When message `number` is due; in a closed loop that is when it is sent.
-    #[inline]
-    fn due_ns(&self, number: u64, sent_ns: u64, traffic: Traffic, rules: &Rules) -> u64 {
-        due_ns(self.first_due_ns, self.serial, number, sent_ns, traffic, rules)
-    }
-
-    #[inline]
-    fn message_sent(&mut self, due_ns: u64, sent_ns: u64, cx: &mut Context<'_>) {
-        if cx.traffic.is_open_loop() {
-            if due_ns >= self.blocked_ns && cx.window.contains(due_ns) {
-                cx.tally.lag.record(sent_ns.saturating_sub(due_ns));
-            }
-        } else {
-            self.stamp(due_ns, cx.rules);
-            if self.awaited() == 0 {
-                self.progress_ns = sent_ns;
-            }
-        }
-        self.owed = self.owed.saturating_sub(1);
-        if self.quota != u32::MAX {
-            self.quota -= 1;
-        }
-        self.next += 1;
-        if self.is_slow {
-            self.expected = self.next;
-        }
-    }
-
-    fn stamp(&mut self, due_ns: u64, rules: &Rules) {
-        if rules.stamps == 0 {
-            return;
-        }
-        if self.stamps.is_empty() {
-            self.stamps = vec![0; rules.stamps].into();
-        }
-        let place = (self.next % self.stamps.len() as u64) as usize;
-        self.stamps[place] = due_ns;
-    }
-
-    /// Reads the answer to the upgrade; where it is whole and good, tells where in `bytes` it ended.
-    fn read_head(&mut self, bytes: &[u8], cx: &mut Context<'_>) -> Option<usize> {
-        let State::Handshake(handshake) = &mut self.state else { return None };
-        let before = handshake.head.len();
-        if before > 0 {
-            handshake.head.extend_from_slice(bytes);
-        }
-        let limits = HeadLimits::default();
-        let whole = if before > 0 { &*handshake.head } else { bytes };
-        let verdict = match handshake.scanner.scan(whole, &limits) {
-            Ok(Scan::Partial) => {
-                if before == 0 {
-                    handshake.head.extend_from_slice(bytes);
-                }
-                return None;
-            }
-            Ok(Scan::Complete(end)) => ResponseHead::parse(&whole[..end], &limits).and_then(|head| {
-                let offered: Vec<&str> = cx.rules.subprotocols.iter().map(String::as_str).collect();
-                let offer = cx.rules.offer.as_ref().map_or(Offer::None, Offer::Deflate);
-                let agreed = verify_response(&head, &handshake.key, &offered, offer)?;
-                Ok((end, agreed.extension))
-            }),
-            Err(refusal) => Err(refusal.into()),
-        };
-        match verdict {
-            Ok((end, extension)) => {
-                self.state = State::Open;
-                self.agree(extension, cx);
-                self.progress_ns = cx.now_ns;
-                let is_measured = cx.window.contains(self.begun_ns);
-                cx.tally.counts.opened += 1;
-                cx.tally.counts.opened_in_window += u64::from(is_measured);
-                if is_measured || cx.rules.messages.is_none() {
-                    cx.tally.handshake.record(cx.now_ns.saturating_sub(self.begun_ns));
-                }
-                self.close_after_last(cx);
-                if let Some(seat) = &mut self.seat {
-                    seat.handle_up(cx);
-                }
-                Some(end - before)
-            }
-            Err(BadResponse::Status(status)) => {
-                *cx.tally.counts.statuses.entry(status).or_default() += 1;
-                self.end(Some(Fault::Refused), cx);
-                None
-            }
-            Err(_) => {
-                self.end(Some(Fault::HandshakeInvalid), cx);
-                None
-            }
-        }
     }
 
     fn read(&mut self, bytes: &mut [u8], cx: &mut Context<'_>) {
@@ -664,117 +365,6 @@ impl Session {
         }
     }
 
-    /// A message came.
-    #[inline]
-    fn message(&mut self, kind: Kind, payload: &[u8], cx: &mut Context<'_>) {
-        if let Some(seat) = &mut self.seat {
-            seat.handle_message(kind, payload, cx);
-            return;
-        }
-        let counts = &mut cx.tally.counts;
-        counts.received += 1;
-        if cx.window.contains(cx.now_ns) {
-            counts.in_window += 1;
-            counts.bytes_in_window += payload.len() as u64;
-        }
-        if self.compression.is_some() {
-            counts.deflate.received_payload_bytes += payload.len() as u64;
-        }
-        if !cx.rules.judges {
-            return;
-        }
-        let payloads = &cx.rules.payloads;
-        if self.awaited() > 0 && !payloads.is_mixed() && payloads.kind() != kind {
-            cx.tally.fault(Fault::WrongKind);
-        }
-        let answer = payloads.read(self.serial, self.expected, kind, payload);
-        if let Ok(Answer { number, .. }) = answer
-            && payloads.is_mixed()
-            && payloads.kind_of(self.serial, number) != kind
-        {
-            cx.tally.fault(Fault::WrongKind);
-        }
-        match answer {
-            Ok(answer) if answer.number < self.expected => self.late(answer.number, answer.due_ns, cx),
-            Ok(answer) if answer.number < self.next => {
-                self.measure(answer.number, answer.due_ns, cx);
-                self.advance(answer.number, cx);
-            }
-            Err(Wrong::Misdelivered) => cx.tally.fault(Fault::Misdelivered),
-            Ok(_) | Err(Wrong::Corrupt(_)) if self.awaited() == 0 => cx.tally.fault(Fault::Unexpected),
-            // Which one it was meant to be cannot be known unless its number is sure.
-            Ok(_) | Err(Wrong::Corrupt(None)) => {
-                cx.tally.fault(Fault::Corrupt);
-                self.advance(self.expected, cx);
-            }
-            Err(Wrong::Corrupt(Some(number))) => {
-                cx.tally.fault(Fault::Corrupt);
-                if (self.expected..self.next).contains(&number) {
-                    self.advance(number, cx);
-                }
-            }
-        }
-        self.close_after_last(cx);
-    }
-
-    /// Takes the time of an answer.
-    #[inline]
-    fn measure(&mut self, number: u64, told_ns: Option<u64>, cx: &mut Context<'_>) {
-        let due_ns = match (told_ns, cx.traffic) {
-            (Some(due_ns), _) => due_ns,
-            (None, Traffic::Open { .. } | Traffic::Replay) => self.due_ns(number, 0, cx.traffic, cx.rules),
-            (None, Traffic::Off | Traffic::Closed { .. }) if self.stamps.is_empty() => return,
-            (None, Traffic::Off | Traffic::Closed { .. }) => {
-                self.stamps[(number % self.stamps.len() as u64) as usize]
-            }
-        };
-        if cx.window.contains(due_ns) {
-            cx.tally.counts.answered += 1;
-            cx.tally.latency.record(cx.now_ns.saturating_sub(due_ns));
-        }
-    }
-
-    /// All up to `number` are behind it; those that were passed over are missing.
-    #[inline]
-    fn advance(&mut self, number: u64, cx: &mut Context<'_>) {
-        let gap = number - self.expected;
-        let shift = gap + 1;
-        let lost = if shift < REMEMBERED {
-            let forgotten = self.missing >> (REMEMBERED - shift);
-            self.missing = self.missing << shift | ((1 << shift) - 2);
-            u64::from(forgotten.count_ones())
-        } else {
-            let forgotten = u64::from(self.missing.count_ones()) + gap - (REMEMBERED - 1);
-            self.missing = !1;
-            forgotten
-        };
-        if lost > 0 {
-            cx.tally.counts.faults.add(Fault::Lost, lost);
-        }
-        self.expected = number + 1;
-        self.progress_ns = cx.now_ns;
-    }
-
-    /// An answer to a message that is behind.
-    fn late(&mut self, number: u64, told_ns: Option<u64>, cx: &mut Context<'_>) {
-        let back = self.expected - 1 - number;
-        if back < REMEMBERED && self.missing & 1 << back != 0 {
-            self.missing &= !(1 << back);
-            cx.tally.fault(Fault::Reordered);
-            self.measure(number, told_ns, cx);
-        } else {
-            cx.tally.fault(Fault::Duplicate);
-        }
-    }
-
-    /// Closes a session that has sent its messages and has its answers.
-    #[inline]
-    fn close_after_last(&mut self, cx: &mut Context<'_>) {
-        if self.quota == 0 && self.awaited() == 0 && self.cut == 0 && !self.is_slow {
-            self.close(cx);
-        }
-    }
-
     fn closed_by_peer(&mut self, close: &CloseFrame, cx: &mut Context<'_>) {
         if let State::Closing { .. } = self.state {
             self.state = State::Closing { answered: true };
@@ -784,6 +374,7 @@ impl Session {
             // RFC 6455 §7.1.5: 1005 stands for none.
             *cx.tally.counts.close_codes.entry(close.code.map_or(1005, u16::from)).or_default() += 1;
             cx.tally.fault(Fault::Closed);
+            cx.tally.counts.lost += u64::from(self.stage() == Stage::Open);
             self.send_close(close.code, true, cx);
         }
         self.progress_ns = cx.now_ns;
@@ -800,6 +391,7 @@ impl Session {
         if matches!(self.state, State::Ended) {
             return;
         }
+        let was_open = self.stage() == Stage::Open;
         self.state = State::Ended;
         self.decoder.abandon(cx.codecs);
         if let Some(compression) = self.compression.take() {
@@ -811,13 +403,14 @@ impl Session {
         }
         if let Some(fault) = fault {
             cx.tally.fault(fault);
+            cx.tally.counts.lost += u64::from(was_open);
         }
         if let Some(mut seat) = self.seat.take() {
             cx.tally.counts.faults.add(Fault::Unsent, seat.unsent());
             seat.handle_end(cx);
         }
         let faults = &mut cx.tally.counts.faults;
-        faults.add(Fault::Lost, u64::from(self.missing.count_ones()));
+        faults.add(Fault::Lost, u64::from(self.answers.missing()));
         faults.add(Fault::Unanswered, self.awaited());
         faults.add(Fault::Unsent, u64::from(self.owed));
     }
@@ -826,23 +419,6 @@ impl Session {
     fn mask(&self) -> [u8; 4] {
         (mix(self.progress_ns ^ u64::from(self.serial) << 32) as u32).to_le_bytes()
     }
-}
-
-/// When message `number` is due; in a closed loop that is when it is sent.
-#[inline]
-fn due_ns(first_due_ns: u64, serial: u32, number: u64, sent_ns: u64, traffic: Traffic, rules: &Rules) -> u64 {
-    match traffic {
-        Traffic::Open { interval_ns } => first_due_ns + (number as f64 * interval_ns) as u64,
-        Traffic::Replay => first_due_ns + rules.payloads.due_ns(serial, number),
-        Traffic::Off | Traffic::Closed { .. } => sent_ns,
-    }
-}
-
-/// Writes as much of `bytes` as fits, and returns how much that is.
-fn put(out: &mut [u8], bytes: &[u8]) -> usize {
-    let count = bytes.len().min(out.len());
-    out[..count].copy_from_slice(&bytes[..count]);
-    count
 }
 
 #[cfg(test)]

@@ -4,17 +4,9 @@ use std::fmt::Write;
 
 use crate::{
     report::{FanoutReport, Report, Spread},
+    tone::Tone,
     units::{show_bytes, show_count, show_ns},
 };
-
-/// How a line is shown on a terminal.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Tone {
-    Bold,
-    Bad,
-    Warning,
-    Good,
-}
 
 /// Writes the results of a run.
 #[derive(Debug)]
@@ -83,9 +75,9 @@ impl Table {
         if sessions.pings_answered > 0 {
             let _ = write!(text, ", {} pings answered", show_count(sessions.pings_answered as f64));
         }
-        if let Some(ended) = sessions.slow_ended {
-            let _ =
-                write!(text, "; of those that do not read, the server ended {}", show_count(ended as f64));
+        if let (Some(slow), Some(ended)) = (sessions.slow, sessions.slow_ended) {
+            let (slow, ended) = (show_count(slow as f64), show_count(ended as f64));
+            let _ = write!(text, "; {slow} stopped reading, of which the server ended {ended}");
         }
         self.row("sessions", &text);
         for storm in &report.storms {
@@ -203,7 +195,7 @@ impl Table {
                     format!(
                         "{} of CPU for each {}, {:.0} % of a core",
                         show_ns(ns),
-                        unit(report),
+                        report.unit,
                         cores * 100.0
                     )
                 }
@@ -223,6 +215,14 @@ impl Table {
                 }
             }
             self.row("server", &text);
+            if let Some(seconds) = server.ended_threads_cpu_s {
+                let mut text = format!(
+                    "threads of the server that ended took {} of CPU time more, which is in none of the figures",
+                    show_ns(seconds * 1e9)
+                );
+                self.tone(Tone::Warning, &mut text);
+                self.row("warning", &text);
+            }
         }
         if let Some(memory) = &report.session_memory {
             let mut parts = Vec::new();
@@ -242,10 +242,13 @@ impl Table {
         let generator = &report.generator;
         let Some(busiest) = generator.busiest_thread else { return };
         let mut text = match generator.cpu_ns_per_message {
-            Some(ns) => format!("{} of CPU for each {}, ", show_ns(ns), unit(report)),
+            Some(ns) => format!("{} of CPU for each {}, ", show_ns(ns), report.unit),
             None => String::new(),
         };
         let _ = write!(text, "busiest thread at {:.0} %", busiest * 100.0);
+        if let Some(with_waits) = generator.busiest_thread_with_waits.filter(|share| share - busiest > 0.05) {
+            let _ = write!(text, ", or {:.0} % had it not waited for a processor", with_waits * 100.0);
+        }
         if let Some(calls) = generator.system_calls_per_message {
             let _ = write!(text, ", {calls:.3} system calls for each");
         }
@@ -289,24 +292,6 @@ impl Table {
     }
 
     fn tone(&self, tone: Tone, text: &mut String) {
-        if self.has_colours {
-            let code = match tone {
-                Tone::Bold => 1,
-                Tone::Bad => 31,
-                Tone::Warning => 33,
-                Tone::Good => 32,
-            };
-            *text = format!("\x1b[{code}m{text}\x1b[0m");
-        }
-    }
-}
-
-/// What CPU time is told for.
-fn unit(report: &Report) -> &'static str {
-    match report.scenario {
-        "storm" => "handshake",
-        "churn" => "session",
-        "fanout" => "delivery",
-        _ => "message",
+        *text = tone.paint(text, self.has_colours);
     }
 }

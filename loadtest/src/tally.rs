@@ -36,9 +36,9 @@ impl Window {
 /// Counts.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Counts {
-    /// Messages that came.
+    /// Messages that came, whatever they were.
     pub(crate) received: u64,
-    /// Of them, in the measured time.
+    /// Of them, in the measured time, those that are what they must be and had not come before.
     pub(crate) in_window: u64,
     /// Their bytes of payload.
     pub(crate) bytes_in_window: u64,
@@ -52,11 +52,15 @@ pub(crate) struct Counts {
     pub(crate) closed: u64,
     /// Of them, in the measured time.
     pub(crate) closed_in_window: u64,
-    /// Pings that were answered.
+    /// Sessions that were up and ended although nobody here wanted them to.
+    pub(crate) lost: u64,
+    /// Pings that came. Of several at once the last one is answered.
     pub(crate) pings: u64,
-    /// Sessions that did not read and were ended by the server.
+    /// Sessions that stopped reading.
+    pub(crate) slow: u64,
+    /// Of them, those that were ended by the server.
     pub(crate) slow_ended: u64,
-    /// System calls of the backend.
+    /// System calls of the backend in the measured time; in `storm`, while sessions came up.
     pub(crate) system_calls: u64,
     /// TLS handshakes that were done, by version and cipher suite.
     pub(crate) tls: BTreeMap<String, u64>,
@@ -80,7 +84,9 @@ impl Counts {
         self.opened_in_window += other.opened_in_window;
         self.closed += other.closed;
         self.closed_in_window += other.closed_in_window;
+        self.lost += other.lost;
         self.pings += other.pings;
+        self.slow += other.slow;
         self.slow_ended += other.slow_ended;
         self.system_calls += other.system_calls;
         self.faults.merge(&other.faults);

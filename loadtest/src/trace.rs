@@ -172,8 +172,9 @@ impl Trace {
         }
     }
 
+    /// Of any number: what a server sends may stand for one that was never sent.
     fn row(&self, serial: u32, number: u64) -> &Row {
-        &self.rows[((self.begin(serial) + number) % self.len()) as usize]
+        &self.rows[((self.begin(serial) + number % self.len()) % self.len()) as usize]
     }
 
     pub(crate) fn size_of(&self, serial: u32, number: u64) -> usize {

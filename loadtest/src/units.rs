@@ -27,23 +27,32 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// A rate for each second: `100`, `2.5`, `50k`, `1M`.
+/// A count, of each second or of all: `0`, `100`, `2.5`, `50k`, `200M`, `1G`.
 ///
 /// # Errors
 /// What is wrong with it.
-pub(crate) fn rate(text: &str) -> Result<f64, String> {
+pub(crate) fn count(text: &str) -> Result<f64, String> {
     let (number, unit) = split(text.strip_suffix("/s").unwrap_or(text));
     let factor = match unit {
         "" => 1.0,
         "k" => 1e3,
         "M" => 1e6,
-        _ => return Err(format!("{text:?} is no rate: 100, 50k, 1M")),
+        "G" => 1e9,
+        _ => return Err(format!("{text:?} is no number: 100, 50k, 1M")),
     };
-    let rate = number.parse::<f64>().map_err(|_| format!("{text:?} is no rate: 100, 50k, 1M"))? * factor;
+    Ok(number.parse::<f64>().map_err(|_| format!("{text:?} is no number: 100, 50k, 1M"))? * factor)
+}
+
+/// A rate for each second: `100`, `2.5`, `50k`, `1M`.
+///
+/// # Errors
+/// What is wrong with it.
+pub(crate) fn rate(text: &str) -> Result<f64, String> {
+    let rate = count(text)?;
     if (0.001..=1e8).contains(&rate) { Ok(rate) } else { Err(format!("{text:?} is not a rate above 0")) }
 }
 
-/// Bytes: `64`, `64B`, `16KiB`, `1MiB`.
+/// Bytes: `64`, `64B`, `16KiB`, `1MiB`, `1GiB`.
 ///
 /// # Errors
 /// What is wrong with it.
@@ -53,9 +62,10 @@ pub(crate) fn bytes(text: &str) -> Result<usize, String> {
         "" | "B" => 1,
         "KiB" | "K" | "k" => 1024,
         "MiB" | "M" => 1024 * 1024,
-        _ => return Err(format!("{text:?} is no size: 64, 16KiB, 1MiB")),
+        "GiB" | "G" => 1024 * 1024 * 1024,
+        _ => return Err(format!("{text:?} is no size: 64, 16KiB, 1MiB, 1GiB")),
     };
-    let number: usize = number.parse().map_err(|_| format!("{text:?} is no size: 64, 16KiB, 1MiB"))?;
+    let number: usize = number.parse().map_err(|_| format!("{text:?} is no size: 64, 16KiB, 1MiB, 1GiB"))?;
     number.checked_mul(factor).ok_or_else(|| format!("{text:?} is too much"))
 }
 
@@ -121,11 +131,12 @@ mod tests {
         assert_eq!(duration("2m"), Ok(Duration::from_secs(120)));
         assert_eq!(rate("50k"), Ok(50_000.0));
         assert_eq!(rate("2.5/s"), Ok(2.5));
-        assert_eq!(bytes("16KiB"), Ok(16_384));
+        assert_eq!((bytes("16KiB"), bytes("2GiB")), (Ok(16_384), Ok(2 << 30)));
+        assert_eq!((count("0"), count("200M"), count("1.5G")), (Ok(0.0), Ok(2e8), Ok(1.5e9)));
         for wrong in ["", "x", "-1s", "1x", "9999999h", "1.2.3s"] {
             assert!(duration(wrong).is_err(), "{wrong}");
         }
-        assert!(rate("0").is_err() && rate("k").is_err() && bytes("1.5").is_err());
+        assert!(rate("0").is_err() && rate("k").is_err() && rate("200M").is_err() && bytes("1.5").is_err());
     }
 
     #[test]

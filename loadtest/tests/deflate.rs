@@ -3,12 +3,12 @@
 mod harness;
 
 use std::{
-    io::{self, BufRead, BufReader, Write},
+    io::{self, BufReader, Write},
     net::{Shutdown, TcpStream},
     sync::atomic::{AtomicU64, Ordering},
 };
 
-use harness::{Run, Server, encode, read_raw, run, switching};
+use harness::{Run, Server, encode, read_raw, read_request, run, switching};
 use tidegate_wire::{
     Role,
     deflate::{CodecLimits, Codecs, Compression},
@@ -30,24 +30,9 @@ fn accept(
 ) -> io::Result<BufReader<TcpStream>> {
     stream.set_nodelay(true)?;
     let mut reader = BufReader::new(stream.try_clone()?);
-    let (mut key, mut offer) = (String::new(), String::new());
-    loop {
-        let mut line = String::new();
-        if reader.read_line(&mut line)? == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        if let Some(value) = line.strip_prefix("Sec-WebSocket-Key: ") {
-            key = value.trim().to_owned();
-        }
-        if let Some(value) = line.strip_prefix("Sec-WebSocket-Extensions: ") {
-            offer = value.trim().to_owned();
-        }
-        if line == "\r\n" {
-            break;
-        }
-    }
-    let mut head = switching(&key);
-    if let Some(answer) = answer(&offer) {
+    let request = read_request(&mut reader)?;
+    let mut head = switching(&request.key);
+    if let Some(answer) = answer(&request.extensions) {
         head.insert_str(head.len() - 2, &format!("Sec-WebSocket-Extensions: {answer}\r\n"));
     }
     (&*stream).write_all(head.as_bytes())?;

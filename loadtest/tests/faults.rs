@@ -6,6 +6,7 @@ use std::{
     io::{Read, Write},
     net::{Shutdown, TcpStream},
     sync::{
+        Arc, Mutex,
         atomic::{AtomicU64, Ordering},
         mpsc,
     },
@@ -13,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use harness::{Frame, Run, Server, encode, read_request, run, switching};
+use harness::{Frame, Run, Server, accept, encode, read_request, run, switching};
 
 /// A short run of four sessions with four messages under way each.
 fn short(server: &Server, more: &str) -> Run {
@@ -161,7 +162,7 @@ fn swapped_messages_are_reordered() {
 
 #[test]
 fn another_sessions_messages_are_misdelivered() {
-    static LAST: std::sync::Mutex<Vec<Vec<u8>>> = std::sync::Mutex::new(Vec::new());
+    static LAST: Mutex<Vec<Vec<u8>>> = Mutex::new(Vec::new());
     let server = Server::echo(|n, frame, deeds| {
         let mut answers = vec![(frame.opcode, frame.payload.clone())];
         // The first four bytes are the session.
@@ -291,12 +292,61 @@ fn a_close_that_is_not_answered_is_told() {
     assert_eq!(short(&server, "").errors("close_timeout"), 4);
 }
 
+#[test]
+fn an_end_instead_of_an_answer_to_a_close_is_no_loss() {
+    let server = Server::new(|mut peer| {
+        loop {
+            let frame = peer.read()?;
+            if frame.opcode == 8 {
+                return Ok(());
+            }
+            peer.stream.write_all(&encode(frame.opcode, &frame.payload))?;
+        }
+    });
+    let run = short(&server, "");
+    let report = run.json();
+    assert_eq!((run.errors("close_cut"), &report["errors"]["total"]), (4, &4.into()), "{report:#}");
+    assert_eq!(report["sessions"]["lost"], 0, "{report:#}");
+}
+
+#[test]
+fn who_goes_before_all_are_up_is_none_that_was_lost() {
+    // The first that comes goes at once; the second is answered when that has been seen.
+    let (gone, is_gone) = mpsc::channel();
+    let (gone, is_gone) = (Mutex::new(gone), Mutex::new(is_gone));
+    let count = AtomicU64::new(0);
+    let server = Server::raw(move |stream, deeds| match count.fetch_add(1, Ordering::SeqCst) {
+        0 => {
+            let mut peer = accept(stream, Arc::clone(deeds)).unwrap();
+            peer.stream.shutdown(Shutdown::Write).unwrap();
+            // Until the other side has gone too.
+            let _ = peer.reader.read_to_end(&mut Vec::new());
+            gone.lock().unwrap().send(()).unwrap();
+        }
+        _ => {
+            is_gone.lock().unwrap().recv().unwrap();
+            let Ok(mut peer) = accept(stream, Arc::clone(deeds)) else { return };
+            while let Ok(frame) = peer.read() {
+                if frame.opcode == 8 {
+                    let _ = peer.close(&frame);
+                    return;
+                }
+                let _ = peer.stream.write_all(&encode(frame.opcode, &frame.payload));
+            }
+        }
+    });
+    let run = run(&format!("echo {} -c 2 -d 300ms --warmup 0 --quiet --json -", server.url()));
+    let report = run.json();
+    assert_eq!((run.errors("eof"), &report["sessions"]["at_start"]), (1, &1.into()), "{report:#}");
+    assert_eq!(report["sessions"]["lost"], 0, "{report:#}");
+}
+
 /// A server that answers upgrades as `answer` says, and then waits for the other side to go.
 fn handshakes(answer: impl Fn(&str) -> String + Send + Sync + 'static) -> Server {
     Server::raw(move |mut stream: TcpStream, _| {
         let mut reader = std::io::BufReader::new(stream.try_clone().unwrap());
-        let Ok(key) = read_request(&mut reader) else { return };
-        let _ = stream.write_all(answer(&key).as_bytes());
+        let Ok(request) = read_request(&mut reader) else { return };
+        let _ = stream.write_all(answer(&request.key).as_bytes());
         let _ = stream.shutdown(Shutdown::Write);
         let _ = reader.read_to_end(&mut Vec::new());
     })
@@ -326,9 +376,9 @@ fn wrong_answers_to_the_upgrade_are_told() {
 fn an_answer_in_pieces_with_a_message_behind_it_is_read() {
     let server = Server::raw(|mut stream, _| {
         let mut reader = std::io::BufReader::new(stream.try_clone().unwrap());
-        let Ok(key) = read_request(&mut reader) else { return };
+        let Ok(request) = read_request(&mut reader) else { return };
         stream.set_nodelay(true).unwrap();
-        let mut bytes = switching(&key).into_bytes();
+        let mut bytes = switching(&request.key).into_bytes();
         bytes.extend_from_slice(&encode(9, b"are you there"));
         for byte in bytes {
             if stream.write_all(&[byte]).is_err() {

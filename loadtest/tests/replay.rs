@@ -72,12 +72,21 @@ fn latency_counts_from_when_a_message_was_due() {
         vec![(frame.opcode, frame.payload)]
     });
     let (_folder, path) = file("0,64\n10000,64\n100000,64\n100000,64\n");
-    let run = run(&format!("replay {} {} -c 1 --quiet --json -", path.display(), server.url()));
-    let latency = &run.json()["latency"];
-    let ms = |name: &str| latency[name].as_f64().unwrap() / 1e3;
-    // 300, 200 and 100 ms, and the first at once.
-    assert!((299.0..340.0).contains(&ms("max_us")), "{latency}");
-    assert!((145.0..200.0).contains(&ms("mean_us")), "{latency}");
+    // Other work on the machine may delay a run; what is measured wrongly is wrong each time.
+    let mut seen = Vec::new();
+    for _ in 0..5 {
+        let run = run(&format!("replay {} {} -c 1 --quiet --json -", path.display(), server.url()));
+        let latency = &run.json()["latency"];
+        let ms = |name: &str| latency[name].as_f64().unwrap() / 1e3;
+        // 300, 200 and 100 ms, and the first at once.
+        let (max, mean) = (ms("max_us"), ms("mean_us"));
+        assert!(max >= 299.0 && mean >= 145.0, "{latency}");
+        if max < 340.0 && mean < 200.0 {
+            return;
+        }
+        seen.push((max, mean));
+    }
+    panic!("{seen:?} ms");
 }
 
 #[test]

@@ -63,7 +63,7 @@ impl Identity {
                 stream.set_nodelay(true)?;
                 let connection = ServerConnection::new(Arc::clone(&config)).map_err(io::Error::other)?;
                 let mut stream = BufReader::new(StreamOwned::new(connection, stream.try_clone()?));
-                let key = read_request(&mut stream)?;
+                let key = read_request(&mut stream)?.key;
                 stream.get_mut().write_all(switching(&key).as_bytes())?;
                 serve(stream)
             };
@@ -198,7 +198,7 @@ fn sessions_that_follow_others_resume_them_unless_told_not_to() {
     let server = identity.echo();
     for (more, resumes) in [("", true), ("--no-resumption", false)] {
         let run = run(&format!(
-            "churn {} -c 2 -R 20 -d 1s --warmup 0 -k --quiet --json - --assert errors=0 {more}",
+            "churn {} -c 16 -R 20 -d 1s --warmup 0 -k --quiet --json - --assert errors=0 {more}",
             url(&server)
         ));
         let report = run.json();

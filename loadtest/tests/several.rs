@@ -4,13 +4,14 @@ mod harness;
 
 use std::{
     fs,
-    io::{BufRead, BufReader},
+    io::{BufRead, BufReader, Read},
     process::{Child, Command, Stdio},
+    sync::Arc,
     thread,
     time::{Duration, Instant},
 };
 
-use harness::{Server, command, finish, run, start};
+use harness::{Server, accept, command, finish, run, start};
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use serde_json::Value;
 
@@ -61,6 +62,7 @@ fn two_processes_are_one_run() {
         ("idle -c 9 -d 300ms", 9),
         ("storm -c 20 --again", 40),
         ("slow -c 8 --share 25% -d 500ms --warmup 0 -s 1000", 8),
+        ("slow -c 16 --share 10% -t 4 -d 500ms --warmup 0 -s 1000", 16),
     ] {
         let (scenario, more) = arguments.split_once(' ').unwrap();
         let run = run(&format!("{scenario} {} {more} --processes 2 --quiet --json -", server.url()));
@@ -77,6 +79,10 @@ fn two_processes_are_one_run() {
             let answered = report["messages"]["answered"].as_u64().unwrap();
             assert!(answered > 0 && report["latency"]["count"] == answered, "{report:#}");
             assert!(report["generator"]["cpu_s"].as_f64().unwrap() > 0.0);
+        }
+        if scenario == "slow" {
+            // A quarter of all, not of each process.
+            assert_eq!(report["sessions"]["slow"], 2, "{arguments}: {report:#}");
         }
         if arguments.contains("1500ms") {
             assert_eq!(report["seconds"][0]["open"], 9, "{arguments}: {report:#}");
@@ -128,6 +134,60 @@ fn a_process_that_dies_is_named_and_ends_the_run() {
     }
 }
 
+/// A run in two processes, as soon as a line of its has this in it.
+fn seen(arguments: &str, told: &str) -> (Child, Vec<i32>) {
+    let mut child = start(command(&format!("{arguments} --json - --processes 2")));
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    assert!(lines.any(|line| line.unwrap().contains(told)), "{told}");
+    thread::spawn(move || lines.for_each(drop));
+    let all = children(child.id());
+    assert_eq!(all.len(), 2);
+    (child, all)
+}
+
+#[test]
+fn a_process_that_dies_while_the_others_come_up_ends_the_run() {
+    // The second process's sessions never come up.
+    let server = Server::raw(|stream, deeds| {
+        if stream.peer_addr().unwrap().ip().to_string() == "127.0.0.2" {
+            let _ = accept(stream, Arc::clone(deeds)).map(|mut peer| while peer.read().is_ok() {});
+        } else {
+            let _ = (&stream).read_to_end(&mut Vec::new());
+        }
+    });
+    let arguments =
+        format!("echo {} -c 2 -d 10m --timeout 10m --source 127.0.0.2,127.0.0.3 --io epoll", server.url());
+    let (child, all) = seen(&arguments, " 1 up");
+    kill_process(Pid::from_raw(all[1]).unwrap(), Signal::KILL).unwrap();
+    ends_cut_short(child);
+}
+
+#[test]
+fn a_process_that_dies_in_the_warm_up_ends_the_run() {
+    let server = Server::honest();
+    let (child, all) = seen(&format!("echo {} -c 4 -d 10m --warmup 10m", server.url()), "warm-up");
+    kill_process(Pid::from_raw(all[1]).unwrap(), Signal::KILL).unwrap();
+    let report = ends_cut_short(child);
+    assert_eq!(report["messages"]["answered"], 0, "nothing was measured: {report:#}");
+}
+
+/// It must be over at once, with what there is.
+fn ends_cut_short(mut child: Child) -> Value {
+    child.stderr = None;
+    let began = Instant::now();
+    while child.try_wait().unwrap().is_none() {
+        if began.elapsed() > Duration::from_secs(30) {
+            child.kill().unwrap();
+            child.wait().unwrap();
+            panic!("the run goes on without one of its processes");
+        }
+        thread::sleep(Duration::from_millis(5));
+    }
+    let (code, report) = end(child);
+    assert_eq!((code, &report["interrupted"]), (Some(1), &Value::Bool(true)), "{report:#}");
+    report
+}
+
 #[test]
 fn the_process_that_died_stands_in_the_complaint() {
     let server = Server::honest();
@@ -151,7 +211,7 @@ fn ctrl_c_ends_all_of_them_with_the_results() {
         let (code, report) = end(child);
         assert_eq!(code, Some(130), "{scenario}");
         assert_eq!(report["interrupted"], true);
-        assert_eq!(report["sessions"]["closed"], if scenario == "slow" { 2 } else { 4 }, "{report:#}");
+        assert_eq!(report["sessions"]["closed"], if scenario == "slow" { 3 } else { 4 }, "{report:#}");
         assert!(all.iter().all(|pid| !is_there(*pid)), "they are waited for");
     }
 }

@@ -19,7 +19,6 @@ version = 1
 [limits]
 message_bytes = "64KiB"
 message_timeout = "2s"
-ping_interval = "500ms"
 [[listener]]
 bind = "127.0.0.1:0"
 [[topic]]
@@ -34,6 +33,7 @@ topics = { subscribe = ["**"], publish = ["**"], presence = ["**"] }
 path = "/events"
 origins = ["https://page.example"]
 events = { subscribe = ["kept/**", "live/**"] }
+limits = { ping_interval = "500ms" }
 [[route]]
 path = "/poll"
 poll = { subscribe = ["kept/**", "live/**"], presence = ["kept/**"] }
@@ -201,7 +201,7 @@ fn a_body_that_does_not_come_is_not_waited_for_and_one_that_was_announced_is_ask
 #[test]
 fn a_route_takes_so_many_messages_in_a_second() {
     let gateway = Gateway::start(CONFIG, "epoll");
-    let ten = format!("[{}]", vec![r#"{"topic":"kept/1","data":1}"#; 10].join(","));
+    let ten = format!("[{}]", [r#"{"topic":"kept/1","data":1}"#; 10].join(","));
     assert_eq!(ask(&gateway, &post("/paced", AS_JSON, ten.as_bytes())).status, 200);
     let refused = ask(&gateway, &post("/paced", AS_JSON, ten.as_bytes()));
     assert_eq!((refused.status, refused.field("retry-after")), (429, Some("1")));

@@ -209,15 +209,21 @@ fn patterns_bring_each_message_once() {
         loop {
             publisher.publish("scores/x/y", &json!("probe"));
             publisher.publish("scores/z", &json!("probe"));
-            tries += 1;
             other.say(&json!({ "op": "ping" }));
-            let heard = other.hear();
-            if heard["op"] == "message" {
+            let mut knows = false;
+            loop {
+                let heard = other.hear();
+                if heard["op"] == "pong" {
+                    break;
+                }
                 assert_eq!(heard["topic"], "scores/z");
-                assert_eq!(other.hear()["op"], "pong");
+                knows = true;
+            }
+            if knows {
                 break;
             }
-            assert!(tries < 1_000, "{heard}");
+            tries += 1;
+            assert!(tries < 1_000);
         }
         publisher.publish("scores/a", &json!("both"));
         loop {

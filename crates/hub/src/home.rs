@@ -23,6 +23,10 @@ use crate::{
 
 /// How long a topic goes on behind its last publication where only patterns stand for it: so its offsets go on, too.
 pub(crate) const PATTERN_LINGER_MS: u64 = 5 * 60 * 1_000;
+/// How long a topic that has a history, though an empty one, is remembered behind its last subscriber.
+const REMEMBERED_MS: u64 = 60 * 1_000;
+/// How many such topics a shard remembers.
+const REMEMBERED: usize = 4_096;
 
 /// What a shard wants of a topic.
 #[derive(Debug)]
@@ -56,6 +60,8 @@ pub(crate) struct HomeTopic {
     pub(crate) presence: Option<Box<Presence>>,
     pub(crate) once: Option<Box<Once>>,
     pub(crate) published_ms: u64,
+    /// Until when it is remembered though nobody is subscribed.
+    remembered_ms: u64,
 }
 
 impl HomeTopic {
@@ -197,9 +203,9 @@ impl HomeTopic {
 
     /// Until when what is kept keeps the topic, and patterns do: both behind the last publication.
     fn lingers_until_ms(&self, settings: &TopicSettings) -> u64 {
-        let mut until = 0;
+        let mut until = self.remembered_ms;
         if !self.kept_is_empty() {
-            until = self.published_ms.saturating_add(settings.history_age_ms);
+            until = until.max(self.published_ms.saturating_add(settings.history_age_ms));
         }
         if !self.pattern_shards.is_empty() {
             until = until.max(self.published_ms.saturating_add(PATTERN_LINGER_MS));
@@ -244,6 +250,8 @@ pub(crate) struct Homes {
     kept: usize,
     random: u64,
     found: Vec<u32>,
+    /// Topics that are remembered, and others that were.
+    remembered: VecDeque<(u32, Epoch)>,
 }
 
 impl Homes {
@@ -258,7 +266,23 @@ impl Homes {
             kept: 0,
             random: seed,
             found: Vec::new(),
+            remembered: VecDeque::new(),
         }
+    }
+
+    /// The last subscriber of a topic with a history has left: who was cut off finds its epoch again. Gives a topic that is
+    /// not remembered any more instead, where there are too many of them.
+    pub(crate) fn remember(&mut self, id: u32, now_ms: u64) -> Option<u32> {
+        let topic = &mut self.topics[id as usize];
+        topic.remembered_ms = now_ms.saturating_add(REMEMBERED_MS);
+        self.remembered.push_back((id, topic.position.epoch));
+        if self.remembered.len() <= REMEMBERED {
+            return None;
+        }
+        let (oldest, epoch) = self.remembered.pop_front()?;
+        let topic = self.topics.get_mut(oldest as usize).filter(|topic| topic.position.epoch == epoch)?;
+        topic.remembered_ms = 0;
+        Some(oldest)
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -309,6 +333,7 @@ impl Homes {
             presence: None,
             once: None,
             published_ms: 0,
+            remembered_ms: 0,
         };
         // The process's limit of topics is far below 2³¹.
         let id = self.topics.insert(topic) as u32;

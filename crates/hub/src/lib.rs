@@ -1,4 +1,6 @@
-//! Where a message goes: routes and topics.
+//! Where a message goes: routes and topics. No I/O, clock, thread or random source: time, bytes and seeds are arguments.
+//!
+//! # Routes
 //!
 //! [`Routes`] is built once from a valid configuration and shared; [`Routes::lookup`] is a pure function of the
 //! request's authority, path and subprotocols. It knows no kernel, no clock and no bytes of a message.
@@ -12,6 +14,22 @@
 //! assert_eq!(routes.route(id), route);
 //! assert!(routes.lookup("localhost:9001", "/other", std::iter::empty()).is_none());
 //! ```
+//!
+//! # Topics
+//!
+//! Each shard has one [`Hub`]. A topic has a home, by the hash of its name: that shard's hub gives its publications their offsets
+//! and keeps its history, its presence and its idempotency keys. Each hub with subscribers of the topic has the list of them.
+//!
+//! ```text
+//! publisher's shard ──Publish──► home ──Deliver──► shards with subscribers ──► outboxes
+//! subscriber's shard ──Subscribe──► home ──Subscribed──► subscriber's shard
+//! ```
+//!
+//! Hubs write each other [`Letter`]s, which their shards carry in order. So what comes behind the answer to a subscription is
+//! behind its position, and what is left out because a queue is full is followed by a gap. A [`Publication`] is made once and
+//! shared; so is each [frame](Publication::frame) that it becomes, by class of its receivers.
+//!
+//! What topics promise is in [`delivery`], as a checker of what happened.
 #![forbid(unsafe_code)]
 
 mod backlog;

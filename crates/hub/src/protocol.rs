@@ -1,21 +1,22 @@
 //! The protocol of topics, as `docs/PROTOCOL.md` describes it: what clients send is read, what they get is written.
 //!
-//! No I/O, no clock, no state. Reading gives values that borrow from the buffer that was received, in which nothing is
-//! changed; writing appends to a `Vec<u8>`. What a topic is called is not judged here: topics come out as texts.
+//! No I/O, no clock, no state: [`Scratch`] is memory alone. Reading gives values that borrow from the buffer that was
+//! received, in which nothing is changed; JSON is read by serde_json, and by simd-json where it is long. Writing appends
+//! to a `Vec<u8>`. What a topic is called is not judged here: topics come out as texts.
 //!
 //! | | read | written |
 //! |---|---|---|
-//! | WebSocket | [`parse`] | [`write`] |
+//! | WebSocket | [`parse`] | [`write`](mod@write) |
 //! | server-sent events | [`EventsQuery`] | [`events`] |
 //! | long-polling | [`PollQuery`] | [`push_poll`] |
 //! | publishing over HTTP | [`publications`], [`publication`] | [`Results`], [`push_error`] |
 //! | a topic's state | [`topic_of_path`] | [`push_state`] |
 //!
 //! ```
-//! use tidegate_hub::protocol::{Command, Id, Kind, parse, write};
+//! use tidegate_hub::protocol::{Command, Id, Kind, Scratch, parse, write};
 //!
 //! let sent = br#"{"op":"publish","id":3,"topic":"chat/lobby","data":{"text": "Hello"}}"#;
-//! for request in parse(sent) {
+//! for request in parse(sent, &mut Scratch::new()) {
 //!     assert_eq!(request.id, Some(Id::Number(3)));
 //!     let Ok(Command::Publish(publish)) = request.command else { panic!() };
 //!     assert_eq!((&*publish.topic, publish.payload.kind), ("chat/lobby", Kind::Json));
@@ -31,8 +32,8 @@
 //!   the last. In what is only passed on (`data`, `info`) nobody looks.
 //! - Numbers that are passed on may be of any size and precision. Those with a meaning here are whole, from 0 to
 //!   [`MAX_WHOLE`], and written as digits: not `1.0`, not `1e3`.
-//! - Half of a surrogate pair (`"\ud800"`) is not JSON here, wherever it stands: parsers that give UTF-8 refuse it, so
-//!   it would break subscribers. NUL is a character like any other, if it is escaped.
+//! - Half of a surrogate pair (`"\ud800"`) is not JSON here, wherever it stands: parsers that give UTF-8 (simd-json, and
+//!   serde_json for what it decodes) refuse it, so it would break subscribers. NUL is a character like any other, if it is escaped.
 //! - `null` is as if the field were not there, but for `data`, which it then is.
 
 mod answer;
@@ -42,14 +43,15 @@ mod command;
 mod content;
 pub mod events;
 mod id;
+mod json;
 mod object;
 mod position;
 mod query;
-mod scan;
+mod structure;
 mod text;
 pub mod write;
 
-pub use self::answer::{Results, State, push_error, push_poll, push_state};
+pub use self::answer::{Results, State, push_error, push_poll, push_poll_message, push_state};
 pub use self::body::{PublishFields, publication, publications};
 pub use self::code::{Code, Problem};
 pub use self::command::{Command, Commands, Payload, Publish, Request, Subscribe, parse};
@@ -57,6 +59,7 @@ pub use self::content::{Content, Kind};
 pub use self::id::{Id, KeptId};
 pub use self::position::{Position, Positions, Recover, push_positions};
 pub use self::query::{EventsQuery, PollQuery, topic_of_path};
+pub use self::structure::Scratch;
 pub use self::write::{Acceptance, Gap, GapReason, Present, Standing};
 
 /// The subprotocol of the WebSocket protocol.
@@ -64,6 +67,10 @@ pub const SUBPROTOCOL: &str = "tidegate.v1";
 /// What `hello` says.
 pub const VERSION: u32 = 1;
 
+/// From this length on simd-json reads a message, below it serde_json.
+pub const VECTORS_FROM_BYTES: usize = 4096;
+/// Up to this length, and no further: simd-json can take 60 bytes of memory for one of a message.
+pub const VECTORS_TO_BYTES: usize = 256 << 10;
 /// Most commands in one message.
 pub const MAX_COMMANDS: usize = 64;
 /// Most publications in one HTTP body.

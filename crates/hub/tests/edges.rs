@@ -81,6 +81,34 @@ fn a_million_subscribe_and_unsubscribe_pairs_leave_nothing() {
 }
 
 #[test]
+fn a_topic_with_an_empty_history_is_remembered_for_a_minute_and_not_more_of_them_than_some_thousand() {
+    let mut hub = hub(TopicSettings { history: 10, ..TopicSettings::default() }, Limits::default());
+    let member = enter(&mut hub, 1);
+    let come_and_go = |hub: &mut Hub, topic: &TopicName, recover: Option<Position>| {
+        let reply = subscribe(hub, member, topic, Ask { recover, ..Ask::default() });
+        hub.unsubscribe(member, &Filter::Topic(topic.clone())).unwrap();
+        let Reply::Subscribed { position, recovered, .. } = reply else { panic!("{reply:?}") };
+        (position, recovered)
+    };
+    let first = name("first");
+    let (position, _) = come_and_go(&mut hub, &first, None);
+    assert_eq!(come_and_go(&mut hub, &first, Some(position)), (position, Some(true)));
+    for n in 0..10_000 {
+        come_and_go(&mut hub, &name(&format!("t/{n}")), None);
+    }
+    assert_eq!((hub.topics(), hub.rules().topics()), (4_096, 4_096));
+    // Others have pushed it out.
+    assert_eq!(come_and_go(&mut hub, &first, Some(position)).1, Some(false));
+    let (position, _) = come_and_go(&mut hub, &first, None);
+    hub.expire(59_000);
+    assert_eq!(come_and_go(&mut hub, &first, Some(position)).1, Some(true));
+    while let Some(deadline_ms) = hub.next_deadline_ms() {
+        hub.expire(deadline_ms);
+    }
+    assert_eq!((hub.topics(), hub.rules().topics()), (0, 0));
+}
+
+#[test]
 fn a_hundred_thousand_topics_with_one_subscriber_each_and_one_member_with_all_of_them() {
     let mut hub = hub(TopicSettings::default(), Limits::default());
     let topics: Vec<TopicName> = (0..100_000).map(|n| name(&format!("t/{n}"))).collect();

@@ -24,11 +24,11 @@ impl Drop for Seed {
     }
 }
 
-fn run(seed: u64) -> (Summary, u64, u64) {
+fn run(seed: u64) -> (Summary, World) {
     let _told = Seed(seed);
     let mut world = World::new(seed);
     match world.run(TURNS) {
-        Ok(summary) => (summary, world.restarts, world.disconnects),
+        Ok(summary) => (summary, world),
         Err(broken) => panic!("{broken}\n{}", world.story()),
     }
 }
@@ -44,11 +44,12 @@ fn topics_keep_their_promises() {
     };
     let alone = seeds.end - seeds.start == 1;
     let mut all = Summary::default();
-    let (mut restarts, mut disconnects) = (0, 0);
+    let (mut restarts, mut disconnects, mut counts) = (0, 0, [0; 13]);
     for seed in seeds {
-        let (summary, seed_restarts, seed_disconnects) = run(seed);
-        restarts += seed_restarts;
-        disconnects += seed_disconnects;
+        let (summary, world) = run(seed);
+        restarts += world.restarts;
+        disconnects += world.disconnects;
+        counts.iter_mut().zip(world.counts).for_each(|(sum, count)| *sum += count);
         all.published += summary.published;
         all.receipts += summary.receipts;
         all.gaps += summary.gaps;
@@ -70,4 +71,8 @@ fn topics_keep_their_promises() {
         disconnects,
     ];
     assert!(alone || happened.iter().all(|&times| times > 50), "{happened:?}");
+    // Refusals, publications left out and trimmed; who fell behind, by policy; gaps, of all policies but the one that ends.
+    let [busy, left_out, trimmed, behind @ .., _, _, _, _, _] = counts;
+    assert!(alone || [busy, left_out, trimmed].iter().chain(&behind).all(|&times| times > 50), "{counts:?}");
+    assert!(alone || counts[9..].iter().all(|&gaps| gaps > 20), "{counts:?}");
 }

@@ -289,7 +289,8 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                 let outbox = self.registry.get(dirty.key).map(|session| &session.outbox);
                 let lags = self.topics.as_ref().is_some_and(|topics| topics.lags(dirty.key));
                 self.hurried |= lags
-                    || outbox.is_some_and(|outbox| outbox.is_paused() || outbox.sendable() < outbox.buffered());
+                    || outbox
+                        .is_some_and(|outbox| outbox.is_paused() || outbox.sendable() < outbox.buffered());
                 place += 1;
                 continue;
             }

@@ -346,7 +346,7 @@ fn write<Data>(
     room: usize,
     what: &Sealed<'_>,
 ) -> Result<Written, Error> {
-    debug_assert_eq!(status.discard, 0, "all that came was looked at before");
+    assert_eq!(status.discard, 0, "all that came was looked at before");
     match status.state? {
         ConnectionState::WriteTraffic(mut traffic) => {
             let mut seal = |out: &mut [u8]| match what {

@@ -1,13 +1,10 @@
 //! The arguments of `fanout`.
 
-use std::time::Duration;
-
 use clap::Args;
 
-use super::{Common, Messages, NoPlan, some_duration, usage};
+use super::{Common, Messages, NoPlan, Timing, usage};
 use crate::{
     fanout::{AdapterName, Echo, Fanout},
-    payload::Payloads,
     plan::{Load, Plan, Scenario},
     units,
 };
@@ -33,12 +30,8 @@ pub(super) struct FanoutArguments {
     /// Whether a publisher must hear its own messages (yes), must not (no), or either
     #[arg(long, value_name = "WHETHER", default_value = "any", value_parser = echo)]
     echo_to_sender: Echo,
-    /// How long to measure
-    #[arg(short, long, value_name = "TIME", default_value = "10s", value_parser = some_duration)]
-    duration: Duration,
-    /// How long to publish before that
-    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = units::duration)]
-    warmup: Duration,
+    #[command(flatten)]
+    timing: Timing,
     /// Messages published for each second over all publishers, whether deliveries come or not (open loop)
     #[arg(short = 'R', long, value_name = "RATE", value_parser = units::rate, conflicts_with = "depth")]
     rate: Option<f64>,
@@ -63,7 +56,7 @@ impl FanoutArguments {
             return Err(usage("each topic needs a publisher and a subscriber"));
         }
         let kind = self.messages.kind();
-        if !Payloads::new(self.messages.size.sizes, kind, 0).tell_time() {
+        if !self.messages.size.sizes.tell_time(kind) {
             return Err(usage(
                 "fanout needs messages that tell whose they are: -s 20 or more, with --text 27",
             ));
@@ -71,9 +64,10 @@ impl FanoutArguments {
         if self.common.deflate {
             return Err(usage("fanout does not speak permessage-deflate: leave --deflate out"));
         }
-        let load = self.rate.map_or(Load::Closed, |rate| Load::Open { rate });
+        let Timing { duration, warmup } = self.timing;
         self.common.connections = fanout.publishers + subscribers;
-        self.common.plan(Scenario::Fanout(fanout), Some(&self.messages), load, self.duration, self.warmup)
+        let (scenario, load) = (Scenario::Fanout(fanout), Load::from_rate(self.rate));
+        self.common.plan(scenario, Some(&self.messages), load, duration, warmup)
     }
 }
 

@@ -1,18 +1,11 @@
 //! A bar of a suite: what must hold for a server, by itself or beside others.
 
 use super::metric::Metric;
+use crate::relation::Relation;
 
 /// Why a bar cannot be read.
 pub(crate) const SHAPE: &str = "a bar is like `cpu <= 0.70 of bun`, `p99 <= 1.1 of nginx, haproxy`, `session_memory <= 256B` or \
                      `other: cpu <= 1.05 of bun`";
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Relation {
-    Less,
-    LessOrEqual,
-    Greater,
-    GreaterOrEqual,
-}
 
 /// One bar.
 #[derive(Clone, Debug, PartialEq)]
@@ -29,6 +22,15 @@ pub(crate) struct Bar {
     pub(crate) peers: Vec<String>,
 }
 
+/// What its values rest on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Basis {
+    Sound,
+    /// In most runs of one of the servers the load was the limit.
+    LimitedByLoad,
+    TooFewRounds,
+}
+
 /// What became of one.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Judgement {
@@ -36,6 +38,9 @@ pub(crate) enum Judgement {
     Broken(f64),
     /// There are too few rounds: the value so far.
     TooFew(f64),
+    /// It is about speed, and in most runs of its subject or of a peer the load was the limit, not the server: the value so
+    /// far.
+    LoadLimited(f64),
     /// Of its subject, or of one of the peers while it holds for the others.
     NotMeasured,
 }
@@ -48,15 +53,7 @@ impl Bar {
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
         let at = text.find(['<', '>']).ok_or(SHAPE)?;
         let (left, rest) = text.split_at(at);
-        let (relation, rest) = [
-            ("<=", Relation::LessOrEqual),
-            (">=", Relation::GreaterOrEqual),
-            ("<", Relation::Less),
-            (">", Relation::Greater),
-        ]
-        .into_iter()
-        .find_map(|(sign, relation)| Some((relation, rest.strip_prefix(sign)?)))
-        .ok_or(SHAPE)?;
+        let (relation, rest) = Relation::split(rest).ok_or(SHAPE)?;
         let (subject, name) = match left.split_once(':') {
             Some((subject, name)) => (Some(subject.trim().to_owned()), name.trim()),
             None => (None, left.trim()),
@@ -71,31 +68,25 @@ impl Bar {
                 let peers: Vec<String> = peers.split(',').map(|peer| peer.trim().to_owned()).collect();
                 (ratio.ok_or_else(|| format!("{text:?}: before `of` stands a ratio"))?, peers)
             }
-            None => (metric.value(rest.trim())?, Vec::new()),
+            None => (metric.unit().parse(rest.trim())?, Vec::new()),
         };
         Ok(Self { text: text.to_owned(), subject, metric, relation, bound, peers })
     }
 
     /// Holds it against the medians of its ratios, one for each peer, or against its subject's median. `None` was not
     /// measured.
-    pub(crate) fn judge(&self, values: &[Option<f64>], rounds_suffice: bool) -> Judgement {
-        let mut measured = values.iter().copied().flatten();
-        let worst = match self.relation {
-            Relation::Less | Relation::LessOrEqual => measured.by_ref().reduce(f64::max),
-            Relation::Greater | Relation::GreaterOrEqual => measured.by_ref().reduce(f64::min),
-        };
-        let Some(worst) = worst else { return Judgement::NotMeasured };
-        let holds = match self.relation {
-            Relation::Less => worst < self.bound,
-            Relation::LessOrEqual => worst <= self.bound,
-            Relation::Greater => worst > self.bound,
-            Relation::GreaterOrEqual => worst >= self.bound,
-        };
-        match holds {
-            _ if !rounds_suffice => Judgement::TooFew(worst),
-            true if values.contains(&None) => Judgement::NotMeasured,
-            true => Judgement::Holds(worst),
-            false => Judgement::Broken(worst),
+    pub(crate) fn judge(&self, values: &[Option<f64>], basis: Basis) -> Judgement {
+        let measured = values.iter().copied().flatten();
+        let Some(worst) = self.relation.worst(measured, self.bound) else { return Judgement::NotMeasured };
+        let holds = self.relation.holds(worst, self.bound);
+        match basis {
+            Basis::TooFewRounds => Judgement::TooFew(worst),
+            Basis::LimitedByLoad if self.metric.is_of_speed() => Judgement::LoadLimited(worst),
+            Basis::Sound | Basis::LimitedByLoad => match holds {
+                true if values.contains(&None) => Judgement::NotMeasured,
+                true => Judgement::Holds(worst),
+                false => Judgement::Broken(worst),
+            },
         }
     }
 
@@ -119,10 +110,10 @@ mod tests {
             ("other: p99 > 1ms", 1_000_001.0, 1_000_000.0),
         ] {
             let bar = Bar::parse(text).unwrap();
-            assert_eq!(bar.judge(&[Some(good)], true), Judgement::Holds(good), "{text}");
-            assert_eq!(bar.judge(&[Some(bad)], true), Judgement::Broken(bad), "{text}");
-            assert_eq!(bar.judge(&[Some(good)], false), Judgement::TooFew(good), "{text}");
-            assert_eq!(bar.judge(&[None], true), Judgement::NotMeasured, "{text}");
+            assert_eq!(bar.judge(&[Some(good)], Basis::Sound), Judgement::Holds(good), "{text}");
+            assert_eq!(bar.judge(&[Some(bad)], Basis::Sound), Judgement::Broken(bad), "{text}");
+            assert_eq!(bar.judge(&[Some(good)], Basis::TooFewRounds), Judgement::TooFew(good), "{text}");
+            assert_eq!(bar.judge(&[None], Basis::Sound), Judgement::NotMeasured, "{text}");
         }
         let bar = Bar::parse("other: cpu <= 1.05 of a, b").unwrap();
         assert_eq!((bar.subject.as_deref(), &*bar.peers), (Some("other"), &["a".to_owned(), "b".into()][..]));
@@ -131,13 +122,28 @@ mod tests {
     #[test]
     fn a_bar_beside_several_holds_beside_each() {
         let bar = Bar::parse("cpu <= 0.8 of a, b").unwrap();
-        assert_eq!(bar.judge(&[Some(0.5), Some(0.9)], true), Judgement::Broken(0.9));
-        assert_eq!(bar.judge(&[Some(0.5), Some(0.7)], true), Judgement::Holds(0.7));
+        assert_eq!(bar.judge(&[Some(0.5), Some(0.9)], Basis::Sound), Judgement::Broken(0.9));
+        assert_eq!(bar.judge(&[Some(0.5), Some(0.7)], Basis::Sound), Judgement::Holds(0.7));
         // One that is missing cannot make it hold, but does not hide that it is broken.
-        assert_eq!(bar.judge(&[Some(0.5), None], true), Judgement::NotMeasured);
-        assert_eq!(bar.judge(&[None, Some(0.9)], true), Judgement::Broken(0.9));
+        assert_eq!(bar.judge(&[Some(0.5), None], Basis::Sound), Judgement::NotMeasured);
+        assert_eq!(bar.judge(&[None, Some(0.9)], Basis::Sound), Judgement::Broken(0.9));
         let bar = Bar::parse("throughput >= 1 of a, b").unwrap();
-        assert_eq!(bar.judge(&[Some(1.5), Some(0.9)], true), Judgement::Broken(0.9));
+        assert_eq!(bar.judge(&[Some(1.5), Some(0.9)], Basis::Sound), Judgement::Broken(0.9));
+    }
+
+    #[test]
+    fn where_the_load_was_the_limit_speed_is_not_judged() {
+        for (text, judgement) in [
+            ("throughput >= 1 of a", Judgement::LoadLimited(1.2)),
+            ("p99 <= 1 of a", Judgement::LoadLimited(1.2)),
+            ("cpu <= 1 of a", Judgement::Broken(1.2)),
+            ("cpu <= 1.2 of a", Judgement::Holds(1.2)),
+            ("load_cpu <= 1.1", Judgement::Broken(1.2)),
+        ] {
+            let bar = Bar::parse(text).unwrap();
+            assert_eq!(bar.judge(&[Some(1.2)], Basis::LimitedByLoad), judgement, "{text}");
+            assert_eq!(bar.judge(&[None], Basis::LimitedByLoad), Judgement::NotMeasured, "{text}");
+        }
     }
 
     #[test]

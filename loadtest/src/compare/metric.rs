@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::units::{self, show_bytes, show_count, show_ns};
+use crate::{relation::Unit, units::show_count};
 
 /// One figure of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -24,11 +24,13 @@ pub(crate) enum Metric {
     KernelMemory,
     /// The load's own CPU time for each message.
     GeneratorCpu,
+    /// That by the server's.
+    LoadCpu,
 }
 
 impl Metric {
     /// In the order in which they are shown.
-    pub(crate) const ALL: [Self; 10] = [
+    pub(crate) const ALL: [Self; 11] = [
         Self::Cpu,
         Self::Throughput,
         Self::P50,
@@ -39,6 +41,7 @@ impl Metric {
         Self::EmptyMemory,
         Self::Memory,
         Self::GeneratorCpu,
+        Self::LoadCpu,
     ];
 
     /// As bars and JSON have it.
@@ -54,6 +57,7 @@ impl Metric {
             Self::SessionMemory => "session_memory",
             Self::KernelMemory => "kernel_memory",
             Self::GeneratorCpu => "generator_cpu",
+            Self::LoadCpu => "load_cpu",
         }
     }
 
@@ -70,6 +74,7 @@ impl Metric {
             Self::SessionMemory => "a session",
             Self::KernelMemory => "in the kernel",
             Self::GeneratorCpu => "load's CPU",
+            Self::LoadCpu => "by the server's",
         }
     }
 
@@ -98,25 +103,49 @@ impl Metric {
             Self::SessionMemory => at("/session_memory/user_bytes"),
             Self::KernelMemory => at("/session_memory/kernel_bytes"),
             Self::GeneratorCpu => at("/generator/cpu_ns_per_message"),
+            Self::LoadCpu => {
+                let server = Self::Cpu.of(report).filter(|ns| *ns > 0.0)?;
+                Some(Self::GeneratorCpu.of(report)? / server)
+            }
         }
     }
 
-    /// A value as a suite gives it.
-    ///
-    /// # Errors
-    /// What is wrong with it.
-    pub(crate) fn value(self, text: &str) -> Result<f64, String> {
+    /// What a value must be above to be what others are measured by. A slope of memory over thousands of sessions is
+    /// one page more or less, so some bytes for each of them.
+    pub(crate) const fn floor(self) -> f64 {
         match self {
-            Self::Cpu | Self::P50 | Self::P99 | Self::P999 | Self::GeneratorCpu => {
-                if text.ends_with(|c: char| c.is_ascii_digit()) {
-                    return Err(format!("{text:?} needs a unit: ns, us, ms, s"));
-                }
-                Ok(units::duration(text)?.as_nanos() as f64)
-            }
-            Self::Throughput => units::rate(text),
-            Self::Memory | Self::EmptyMemory | Self::SessionMemory | Self::KernelMemory => {
-                Ok(units::bytes(text)? as f64)
-            }
+            Self::SessionMemory | Self::KernelMemory => 16.0,
+            Self::Cpu
+            | Self::Throughput
+            | Self::P50
+            | Self::P99
+            | Self::P999
+            | Self::Memory
+            | Self::EmptyMemory
+            | Self::GeneratorCpu
+            | Self::LoadCpu => 0.0,
+        }
+    }
+
+    /// Whether it is the load's as well as the server's, where the load is at its limit.
+    pub(crate) const fn is_of_speed(self) -> bool {
+        match self {
+            Self::Throughput | Self::P50 | Self::P99 | Self::P999 => true,
+            Self::Cpu
+            | Self::SessionMemory
+            | Self::KernelMemory
+            | Self::Memory
+            | Self::EmptyMemory
+            | Self::GeneratorCpu
+            | Self::LoadCpu => false,
+        }
+    }
+
+    pub(crate) const fn unit(self) -> Unit {
+        match self {
+            Self::Cpu | Self::P50 | Self::P99 | Self::P999 | Self::GeneratorCpu => Unit::Time,
+            Self::Memory | Self::EmptyMemory | Self::SessionMemory | Self::KernelMemory => Unit::Bytes,
+            Self::Throughput | Self::LoadCpu => Unit::Count,
         }
     }
 
@@ -125,9 +154,17 @@ impl Metric {
         match self {
             // Not rounded to three digits: costs are compared by their fourth.
             Self::Cpu | Self::GeneratorCpu if value < 1e6 => format!("{} ns", show_count(value.round())),
-            Self::Cpu | Self::GeneratorCpu | Self::P50 | Self::P99 | Self::P999 => show_ns(value),
-            Self::Throughput => show_count(value),
-            Self::Memory | Self::EmptyMemory | Self::SessionMemory | Self::KernelMemory => show_bytes(value),
+            Self::LoadCpu => format!("{value:.3}"),
+            Self::Cpu
+            | Self::GeneratorCpu
+            | Self::P50
+            | Self::P99
+            | Self::P999
+            | Self::Throughput
+            | Self::Memory
+            | Self::EmptyMemory
+            | Self::SessionMemory
+            | Self::KernelMemory => self.unit().show(value),
         }
     }
 }
@@ -147,7 +184,7 @@ mod tests {
             "storms": [], "churn": null,
         });
         let values = Metric::ALL.map(|metric| metric.of(&report));
-        let expected = [4000.0, 7.0, 1e3, 2e3, 3e3, 5.5, f64::NAN, 8.0, 9.0, 1.0];
+        let expected = [4000.0, 7.0, 1e3, 2e3, 3e3, 5.5, f64::NAN, 8.0, 9.0, 1.0, 1.0 / 4000.0];
         for (value, expected) in values.into_iter().zip(expected) {
             assert_eq!(value, Some(expected).filter(|expected| !expected.is_nan()));
         }

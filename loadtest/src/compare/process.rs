@@ -5,9 +5,13 @@
 
 use std::{
     collections::BTreeMap,
+    env,
     fs::{self, File},
     io,
-    os::unix::process::{CommandExt, ExitStatusExt},
+    os::unix::{
+        fs::PermissionsExt,
+        process::{CommandExt, ExitStatusExt},
+    },
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     thread,
@@ -94,7 +98,8 @@ impl Process {
         let [program, arguments @ ..] = launch.words else {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "the command is empty"));
         };
-        let mut command = Command::new(program);
+        let found = find_program(program).unwrap_or_else(|| program.into());
+        let mut command = Command::new(found);
         command.args(arguments).envs(launch.environment).current_dir(launch.folder);
         command.stdin(Stdio::null()).stdout(launch.stdout).stderr(launch.stderr).process_group(0);
         // Inherited by the child.
@@ -145,6 +150,20 @@ impl Process {
             thread::sleep(LOOK);
         }
     }
+}
+
+/// Where a program is: a path, or a name in `PATH` or in `/usr/sbin`, where Debian has nginx and haproxy and the `PATH` of
+/// users does not look.
+pub(crate) fn find_program(program: &str) -> Option<PathBuf> {
+    let runs = |path: &PathBuf| {
+        path.metadata().is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0)
+    };
+    if program.is_empty() || program.contains('/') {
+        return Some(PathBuf::from(program)).filter(runs);
+    }
+    let paths = env::var_os("PATH").unwrap_or_default();
+    let folders = env::split_paths(&paths).chain([PathBuf::from("/usr/sbin")]);
+    folders.map(|folder| folder.join(program)).find(runs)
 }
 
 /// Makes orphans of what is started the children of this process.
@@ -245,7 +264,7 @@ impl Folder {
         use std::os::unix::fs::DirBuilderExt;
 
         let number = getrandom::u64().map_err(io::Error::other)?;
-        let path = std::env::temp_dir().join(format!("tidegate-compare-{number:016x}"));
+        let path = env::temp_dir().join(format!("tidegate-compare-{number:016x}"));
         fs::DirBuilder::new().mode(0o700).create(&path)?;
         Ok(Self(path))
     }
@@ -289,6 +308,15 @@ mod tests {
             one(17, 16, 17, false),
         ];
         assert_eq!(members(&seen, 10), [10, 11, 12, 13]);
+    }
+
+    #[test]
+    fn a_program_is_a_path_or_a_name_in_path() {
+        assert!(find_program("sh").is_some_and(|path| path.is_absolute()));
+        assert_eq!(find_program("/bin/sh"), Some("/bin/sh".into()));
+        for no_program in ["", "no-such-program", "/bin", "/etc/passwd", "../sh"] {
+            assert_eq!(find_program(no_program), None, "{no_program}");
+        }
     }
 
     #[test]

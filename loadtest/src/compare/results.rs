@@ -5,13 +5,14 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use super::{
-    bar::{Bar, Judgement},
+    bar::{Bar, Basis, Judgement},
     measure::Sample,
     metric::Metric,
     statistics::Spread,
     suite::{ROUNDS, Scenario, Suite},
     verdict::{self, Pair},
 };
+use crate::machine::machine;
 
 /// What came of one measurement.
 #[derive(Clone, Debug)]
@@ -128,7 +129,7 @@ impl<'a> Results<'a> {
     /// The ratios of two servers' values, of the rounds in which both count.
     pub(crate) fn ratio(&self, scenario: usize, metric: Metric, a: &str, b: &str) -> Option<Spread> {
         let (a, b) = (self.rounds(scenario, a, metric), self.rounds(scenario, b, metric));
-        Spread::of_ratios(a.into_iter().zip(b).filter_map(|(a, b)| Some((a?, b?))))
+        Spread::of_ratios(a.into_iter().zip(b).filter_map(|(a, b)| Some((a?, b?))), metric.floor())
     }
 
     pub(crate) fn spread(&self, scenario: usize, metric: Metric, server: &str) -> Option<Spread> {
@@ -165,8 +166,25 @@ impl<'a> Results<'a> {
             bar.peers.iter().map(|peer| self.ratio(place, bar.metric, subject, peer)).collect()
         };
         let suffice = spreads.iter().flatten().all(|spread| spread.count >= ROUNDS as usize);
+        let mut servers = std::iter::once(subject).chain(bar.peers.iter().map(String::as_str));
+        let basis = match suffice {
+            false => Basis::TooFewRounds,
+            true if servers.any(|server| self.is_limited(place, server)) => Basis::LimitedByLoad,
+            true => Basis::Sound,
+        };
         let values: Vec<Option<f64>> = spreads.iter().map(|spread| Some(spread.as_ref()?.median)).collect();
-        Judged { bar, judgement: bar.judge(&values, suffice) }
+        Judged { bar, judgement: bar.judge(&values, basis) }
+    }
+
+    /// Whether in most of a server's runs the load was the limit.
+    fn is_limited(&self, scenario: usize, server: &str) -> bool {
+        let outcomes = self.outcomes[scenario].get(server).map(Vec::as_slice).unwrap_or_default();
+        let limits = outcomes.iter().filter_map(|outcome| match outcome {
+            Outcome::Measured(sample) => Some(sample.was_generator_the_limit),
+            Outcome::Failed(_) => None,
+        });
+        let limits: Vec<bool> = limits.collect();
+        limits.iter().filter(|limit| **limit).count() * 2 > limits.len()
     }
 
     /// What is said of each server beside the reference, and of the cheapest.
@@ -184,6 +202,7 @@ impl<'a> Results<'a> {
                 ratio: ratio(by),
                 throughput: ratio(Metric::Throughput),
                 p99: ratio(Metric::P99),
+                is_limited: self.is_limited(place, a) || self.is_limited(place, b),
             })
         };
         let others = rows.iter().filter(|row| row.server != reference);
@@ -216,12 +235,12 @@ impl Row<'_> {
         })
     }
 
-    fn limited(&self) -> usize {
-        let limited = |outcome: &&Outcome| match outcome {
-            Outcome::Measured(sample) => sample.was_generator_the_limit,
+    fn count(&self, is_so: fn(&Sample) -> bool) -> usize {
+        let is_so = |outcome: &&Outcome| match outcome {
+            Outcome::Measured(sample) => is_so(sample),
             Outcome::Failed(_) => false,
         };
-        self.outcomes.iter().filter(limited).count()
+        self.outcomes.iter().filter(is_so).count()
     }
 }
 
@@ -229,11 +248,18 @@ impl Row<'_> {
 fn warnings(rows: &[Row<'_>]) -> Vec<String> {
     let mut lines = Vec::new();
     for row in rows {
-        let (limited, counted) = (row.limited(), row.counted());
+        let (limited, counted) = (row.count(|sample| sample.was_generator_the_limit), row.counted());
         if limited > 0 {
             lines.push(format!(
                 "{}: the load, not the server, was the limit in {limited} of {counted} runs: its throughput and \
                  latency are the load's",
+                row.server
+            ));
+        }
+        let missed = row.count(|sample| sample.misses_threads);
+        if missed > 0 {
+            lines.push(format!(
+                "{}: in {missed} of {counted} runs threads of it ended, whose CPU time is not counted",
                 row.server
             ));
         }
@@ -328,7 +354,7 @@ fn run_json(outcome: &Outcome) -> Value {
             let values = sample.values.iter().map(|(metric, value)| (metric.name().to_owned(), json!(value)));
             json!({
                 "values": values.collect::<serde_json::Map<_, _>>(), "processes": sample.processes,
-                "generator_was_the_limit": sample.was_generator_the_limit,
+                "generator_was_the_limit": sample.was_generator_the_limit, "misses_threads": sample.misses_threads,
             })
         }
         Outcome::Failed(why) => json!({"failed": why}),
@@ -341,21 +367,9 @@ impl Judged<'_> {
             Judgement::Holds(value) => ("holds", Some(value)),
             Judgement::Broken(value) => ("does not hold", Some(value)),
             Judgement::TooFew(value) => ("too few rounds", Some(value)),
+            Judgement::LoadLimited(value) => ("the load was the limit", Some(value)),
             Judgement::NotMeasured => ("not measured", None),
         };
         json!({"bar": self.bar.text, "judgement": judgement, "value": value})
     }
-}
-
-/// Kernel and processors.
-fn machine() -> String {
-    let uname = rustix::system::uname();
-    let text = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let model = text.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':'));
-    let model = model.map(|(_, model)| model.trim()).unwrap_or_default();
-    let cores = text.lines().filter(|line| line.starts_with("processor")).count();
-    let system = format!("{} {}", uname.sysname().to_string_lossy(), uname.release().to_string_lossy());
-    format!("{system}, {cores} processors, {} {model}", uname.machine().to_string_lossy())
-        .trim_end()
-        .to_owned()
 }

@@ -9,15 +9,7 @@ use super::{
     results::{Judged, Part, Row, Table},
     suite::Pins,
 };
-
-/// How a line of text is shown on a terminal.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Tone {
-    Bold,
-    Bad,
-    Warning,
-    Good,
-}
+use crate::tone::Tone;
 
 /// One run, on one line.
 pub(crate) fn sample(sample: &Sample) -> String {
@@ -34,13 +26,7 @@ pub(crate) fn sample(sample: &Sample) -> String {
 
 /// For a terminal.
 pub(crate) fn text(table: &Table<'_>, has_colours: bool) -> String {
-    let tone = |tone: Tone, text: &str| match (has_colours, tone) {
-        (false, _) => text.to_owned(),
-        (true, Tone::Bold) => format!("\x1b[1m{text}\x1b[0m"),
-        (true, Tone::Bad) => format!("\x1b[31m{text}\x1b[0m"),
-        (true, Tone::Warning) => format!("\x1b[33m{text}\x1b[0m"),
-        (true, Tone::Good) => format!("\x1b[32m{text}\x1b[0m"),
-    };
+    let tone = |tone: Tone, text: &str| tone.paint(text, has_colours);
     let mut out = String::new();
     for line in preamble(table) {
         let _ = writeln!(out, "{line}");
@@ -74,6 +60,7 @@ pub(crate) fn text(table: &Table<'_>, has_colours: bool) -> String {
                 Judgement::Holds(_) => ("holds", Tone::Good),
                 Judgement::Broken(_) => ("does NOT hold", Tone::Bad),
                 Judgement::TooFew(_) => ("no verdict, too few rounds", Tone::Warning),
+                Judgement::LoadLimited(_) => ("no verdict, the load was the limit", Tone::Warning),
                 Judgement::NotMeasured => ("not measured", Tone::Warning),
             };
             let _ = writeln!(out, "  bar {} {}{}", judged.bar.text, tone(colour, word), value(judged));
@@ -106,6 +93,7 @@ pub(crate) fn markdown(table: &Table<'_>) -> String {
                 Judgement::Holds(_) => "holds",
                 Judgement::Broken(_) => "**does not hold**",
                 Judgement::TooFew(_) => "no verdict, too few rounds",
+                Judgement::LoadLimited(_) => "no verdict, the load was the limit",
                 Judgement::NotMeasured => "not measured",
             };
             let _ = writeln!(out, "- `{}` {word}{}", judged.bar.text, value(judged));
@@ -116,7 +104,10 @@ pub(crate) fn markdown(table: &Table<'_>) -> String {
 
 fn value(judged: &Judged<'_>) -> String {
     match judged.judgement {
-        Judgement::Holds(value) | Judgement::Broken(value) | Judgement::TooFew(value) => {
+        Judgement::Holds(value)
+        | Judgement::Broken(value)
+        | Judgement::TooFew(value)
+        | Judgement::LoadLimited(value) => {
             format!(": {}", judged.bar.show(value))
         }
         Judgement::NotMeasured => String::new(),
@@ -181,7 +172,7 @@ fn grid(table: &Table<'_>, part: &Part<'_>) -> Vec<Vec<String>> {
 
 /// The columns: what is in the JSON alone is left out.
 fn shown<'a>(part: &'a Part<'_>) -> impl Iterator<Item = Metric> + 'a {
-    part.metrics.iter().copied().filter(|metric| *metric != Metric::P999)
+    part.metrics.iter().copied().filter(|metric| !matches!(metric, Metric::P999 | Metric::LoadCpu))
 }
 
 /// Whether a metric is compared, and not only shown.
@@ -193,7 +184,8 @@ const fn has_ratio(metric: Metric) -> bool {
         | Metric::Memory
         | Metric::EmptyMemory
         | Metric::KernelMemory
-        | Metric::GeneratorCpu => false,
+        | Metric::GeneratorCpu
+        | Metric::LoadCpu => false,
     }
 }
 

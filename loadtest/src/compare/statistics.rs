@@ -24,9 +24,12 @@ impl Spread {
         Some(Self { least, median, most, count })
     }
 
-    /// The spread of `a / b` of each round. Rounds in which `b` is nothing have no ratio.
-    pub(crate) fn of_ratios(rounds: impl IntoIterator<Item = (f64, f64)>) -> Option<Self> {
-        Self::of(rounds.into_iter().filter(|(_, b)| *b > 0.0).map(|(a, b)| a / b))
+    /// The spread of `a / b` of each round; `None` where `b` is not above `floor` in each of them: beside next to nothing
+    /// all is as much as chance will have it.
+    pub(crate) fn of_ratios(rounds: impl IntoIterator<Item = (f64, f64)>, floor: f64) -> Option<Self> {
+        let rounds: Vec<(f64, f64)> = rounds.into_iter().collect();
+        let is_something = rounds.iter().all(|(_, b)| *b > floor.max(0.0));
+        is_something.then(|| Self::of(rounds.into_iter().map(|(a, b)| a / b)))?
     }
 
     /// Whether some value may belong to either.
@@ -51,10 +54,20 @@ mod tests {
     #[test]
     fn ratios_are_of_rounds_before_they_are_a_median() {
         // A machine that is twice as slow in one round: the ratio does not see it.
-        let spread = Spread::of_ratios([(2.0, 1.0), (20.0, 10.0), (4.0, 2.0)]).unwrap();
+        let spread = Spread::of_ratios([(2.0, 1.0), (20.0, 10.0), (4.0, 2.0)], 0.0).unwrap();
         assert_eq!((spread.least, spread.median, spread.most), (2.0, 2.0, 2.0));
-        assert_eq!(Spread::of_ratios([(1.0, 0.0)]), None);
-        assert_eq!(Spread::of_ratios([(1.0, 0.0), (3.0, 2.0)]).unwrap().count, 1);
+    }
+
+    #[test]
+    fn beside_next_to_nothing_there_is_no_ratio() {
+        for (b, floor) in [(0.0, 0.0), (-30.0, 0.0), (0.3, 16.0), (16.0, 16.0)] {
+            assert_eq!(Spread::of_ratios([(1.0, b)], floor), None);
+            // Nor where it is so in one round of several.
+            assert_eq!(Spread::of_ratios([(1.0, b), (300.0, 200.0)], floor), None);
+        }
+        assert_eq!(Spread::of_ratios([(1.0, 17.0), (300.0, 200.0)], 16.0).unwrap().count, 2);
+        assert_eq!(Spread::of_ratios([(-1.0, 20.0)], 16.0).unwrap().median, -0.05);
+        assert_eq!(Spread::of_ratios([], 0.0), None);
     }
 
     #[test]

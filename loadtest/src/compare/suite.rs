@@ -1,5 +1,6 @@
 //! A suite: which servers are compared, how they are started, and by which loads. README.md tells its keys.
 
+mod included;
 mod raw;
 
 use std::{
@@ -12,7 +13,10 @@ use std::{
 
 use toml::Spanned;
 
-use self::raw::{RawScenario, RawServer, RawSuite, Words};
+use self::{
+    included::{Included, Source},
+    raw::{RawScenario, RawServer, RawSuite, Words},
+};
 use super::{
     bar::Bar,
     template::{Names, Unknown, expand, is_name},
@@ -79,7 +83,10 @@ pub(crate) struct Server {
 pub(crate) struct Scenario {
     pub(crate) name: String,
     pub(crate) title: String,
+    /// As the suite has it,
     pub(crate) load: Vec<String>,
+    /// and with the values of its names.
+    pub(crate) words: Vec<String>,
     /// Which servers run it; empty: all.
     pub(crate) servers: Vec<String>,
     /// Whether a run that met errors counts.
@@ -93,6 +100,8 @@ pub(crate) struct Scenario {
 pub(crate) struct Mistake {
     message: String,
     span: Option<Range<usize>>,
+    /// Where it is not in the suite's own file.
+    source: Option<Box<Source>>,
 }
 
 /// A mistake in a file, for people.
@@ -109,11 +118,13 @@ impl std::error::Error for SuiteError {}
 
 impl Mistake {
     fn new(message: impl Into<String>, span: Range<usize>) -> Self {
-        Self { message: message.into(), span: Some(span) }
+        Self { message: message.into(), span: Some(span), source: None }
     }
 
     /// With file, line and column.
     fn at(&self, file: &str, text: &str) -> SuiteError {
+        let own = self.source.as_deref().map(|source| (&*source.file, &*source.text));
+        let (file, text) = own.unwrap_or((file, text));
         let place = self.span.as_ref().map(|span| {
             let before = &text.as_bytes()[..span.start.min(text.len())];
             let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;
@@ -167,22 +178,32 @@ impl Suite {
     }
 
     fn parse(text: &str, folder: &Path, set: &[(String, String)]) -> Result<Self, Mistake> {
-        let raw: RawSuite = toml::from_str(text)
-            .map_err(|error| Mistake { message: error.message().to_owned(), span: error.span() })?;
-        let names = names(&raw, folder, set)?;
-        if raw.server.is_empty() || raw.scenario.is_empty() {
+        let raw: RawSuite = toml::from_str(text).map_err(|error| Mistake {
+            message: error.message().to_owned(),
+            span: error.span(),
+            source: None,
+        })?;
+        let included = Included::read_all(&raw, folder)?;
+        let names = names(&raw, &included, folder, set)?;
+        check_upstreams(&raw.upstream)?;
+        let mut upstreams = servers(&raw.upstream, &names, &[])?;
+        for file in &included {
+            add_others(&mut upstreams, file.upstreams(&names)?);
+        }
+        let own = servers(&raw.server, &names, &upstreams)?;
+        let servers = match &raw.servers {
+            None => own,
+            Some(wanted) => {
+                let mut all = own;
+                for file in &included {
+                    add_others(&mut all, file.servers(&names, &upstreams)?);
+                }
+                chosen(wanted, &all)?
+            }
+        };
+        if servers.is_empty() || raw.scenario.is_empty() {
             return Err(Mistake::new("a suite has a [[server]] and a [[scenario]] at least", 0..0));
         }
-        let upstreams = servers(&raw.upstream, &names, &[])?;
-        if let Some(wrong) =
-            raw.upstream.iter().find(|raw| !raw.arguments.is_empty() || raw.upstream.is_some())
-        {
-            return Err(Mistake::new(
-                "an upstream has neither arguments nor an upstream of its own",
-                wrong.name.span(),
-            ));
-        }
-        let servers = servers(&raw.server, &names, &upstreams)?;
         let reference = match &raw.reference {
             Some(name) => known(name, &servers)?,
             None => servers[0].name.clone(),
@@ -200,7 +221,7 @@ impl Suite {
             if scenarios.iter().any(|other| other.name == *scenario.name.get_ref()) {
                 return Err(Mistake::new("there is another scenario of this name", scenario.name.span()));
             }
-            scenarios.push(Scenario::new(scenario, &servers, run_timeout)?);
+            scenarios.push(Scenario::new(scenario, &servers, &names, run_timeout)?);
         }
         let pins = Pins { server: raw.pin.server, upstream: raw.pin.upstream, generator: raw.pin.generator };
         let ready_timeout = duration(raw.ready_timeout.as_ref(), READY_TIMEOUT)?;
@@ -210,15 +231,25 @@ impl Suite {
 }
 
 impl Scenario {
-    fn new(raw: &RawScenario, servers: &[Server], run_timeout: Duration) -> Result<Self, Mistake> {
+    fn new(
+        raw: &RawScenario,
+        servers: &[Server],
+        names: &Names,
+        run_timeout: Duration,
+    ) -> Result<Self, Mistake> {
         let load: Vec<String> = match raw.load.get_ref() {
             Words::Line(line) => line.split_whitespace().map(str::to_owned).collect(),
             Words::List(words) => words.clone(),
         };
+        // A value may have blanks: it is put in after the words are apart.
+        let words = load.iter().map(|word| expand(word, names, Unknown::Refuse));
+        let words: Vec<String> = words
+            .collect::<Result<_, _>>()
+            .map_err(|word| Mistake::new(format!("there is no {{{word}}} here"), raw.load.span()))?;
         // With some URL, as all servers' are alike to it.
-        let words = load.iter().map(String::as_str).chain(["ws://127.0.0.1:9/"]);
-        arguments::accepts(words).map_err(|message| Mistake::new(message, raw.load.span()))?;
-        let names = raw.servers.iter().map(|name| known(name, servers)).collect::<Result<_, _>>()?;
+        let whole = words.iter().map(String::as_str).chain(["ws://127.0.0.1:9/"]);
+        arguments::accepts(whole).map_err(|message| Mistake::new(message, raw.load.span()))?;
+        let runs_on = raw.servers.iter().map(|name| known(name, servers)).collect::<Result<_, _>>()?;
         let mut bars = Vec::new();
         for text in &raw.bars {
             let bar = Bar::parse(text.get_ref()).map_err(|message| Mistake::new(message, text.span()))?;
@@ -239,7 +270,8 @@ impl Scenario {
             name: raw.name.get_ref().clone(),
             title: raw.title.clone().unwrap_or_else(|| raw.name.get_ref().clone()),
             load,
-            servers: names,
+            words,
+            servers: runs_on,
             allows_errors,
             run_timeout: duration(raw.run_timeout.as_ref(), run_timeout)?,
             bars,
@@ -247,16 +279,41 @@ impl Scenario {
     }
 }
 
-/// Folders and variables.
-fn names(raw: &RawSuite, folder: &Path, set: &[(String, String)]) -> Result<Names, Mistake> {
+/// Folders and variables. Those of the suite itself come before those that it includes.
+fn names(
+    raw: &RawSuite,
+    included: &[Included],
+    folder: &Path,
+    set: &[(String, String)],
+) -> Result<Names, Mistake> {
     let bin =
         env::current_exe().ok().and_then(|path| path.parent().map(Path::to_path_buf)).unwrap_or_default();
     let folders = Names::from([
         ("suite".to_owned(), folder.display().to_string()),
         ("bin".to_owned(), bin.display().to_string()),
     ]);
-    let mut names = folders.clone();
-    for (name, value) in &raw.variables {
+    let mut variables = Names::new();
+    for file in included {
+        variables.extend(values(&file.raw.variables, &folders).map_err(|mistake| file.own(mistake))?);
+    }
+    variables.extend(values(&raw.variables, &folders)?);
+    for (name, value) in set {
+        if !variables.contains_key(name) {
+            let known: Vec<&str> = variables.keys().map(String::as_str).collect();
+            let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+            let message = format!("--set {name}: its variables are: {known}");
+            return Err(Mistake { message, span: None, source: None });
+        }
+        variables.insert(name.clone(), value.clone());
+    }
+    variables.extend(folders);
+    Ok(variables)
+}
+
+/// The values of variables, in which folders may stand.
+fn values(variables: &BTreeMap<String, Spanned<String>>, folders: &Names) -> Result<Names, Mistake> {
+    let mut values = Names::new();
+    for (name, value) in variables {
         let own = AT_START.contains(&&**name) || folders.contains_key(name);
         if !is_name(name) || own {
             let message = format!(
@@ -265,20 +322,44 @@ fn names(raw: &RawSuite, folder: &Path, set: &[(String, String)]) -> Result<Name
             );
             return Err(Mistake::new(message, value.span()));
         }
-        let value = expand(value.get_ref(), &folders, Unknown::Refuse).map_err(|word| {
+        let expanded = expand(value.get_ref(), folders, Unknown::Refuse).map_err(|word| {
             Mistake::new(format!("there is no {{{word}}}: {{suite}} or {{bin}}"), value.span())
         })?;
-        names.insert(name.clone(), value);
+        values.insert(name.clone(), expanded);
     }
-    for (name, value) in set {
-        if !raw.variables.contains_key(name) {
-            let known: Vec<&str> = raw.variables.keys().map(String::as_str).collect();
-            let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
-            return Err(Mistake { message: format!("--set {name}: its variables are: {known}"), span: None });
+    Ok(values)
+}
+
+fn check_upstreams(raw: &[RawServer]) -> Result<(), Mistake> {
+    match raw.iter().find(|raw| !raw.arguments.is_empty() || raw.upstream.is_some()) {
+        None => Ok(()),
+        Some(wrong) => Err(Mistake::new(
+            "an upstream has neither arguments nor an upstream of its own",
+            wrong.name.span(),
+        )),
+    }
+}
+
+/// Adds those of whose names there is none yet.
+fn add_others(servers: &mut Vec<Server>, others: Vec<Server>) {
+    for other in others {
+        if servers.iter().all(|server| server.name != other.name) {
+            servers.push(other);
         }
-        names.insert(name.clone(), value.clone());
     }
-    Ok(names)
+}
+
+/// The servers that a suite wants, in its order.
+fn chosen(wanted: &[Spanned<String>], all: &[Server]) -> Result<Vec<Server>, Mistake> {
+    let mut chosen: Vec<Server> = Vec::new();
+    for name in wanted {
+        if chosen.iter().any(|server| server.name == *name.get_ref()) {
+            return Err(Mistake::new("it is named twice", name.span()));
+        }
+        let server = all.iter().find(|server| server.name == *name.get_ref());
+        chosen.push(server.ok_or_else(|| unknown_server(name.get_ref(), all, name.span()))?.clone());
+    }
+    Ok(chosen)
 }
 
 /// Servers or upstreams, checked.
@@ -426,6 +507,8 @@ bars = ["cpu <= 0.7 of b"]
             ("\"a.conf\"", "\"../a\"", "12:10", "without a folder"),
             ("echo -c 2", "echo -c none", "18:8", "none"),
             ("echo -c 2", "eko", "18:8", "eko"),
+            ("echo -c 2", "echo -c {port}", "18:8", "no {port}"),
+            ("echo -c 2", "replay {suite}/none.csv", "18:8", "/none.csv: No such file"),
             ("of b", "of c", "19:9", "no server \"c\": a, b"),
             ("cpu <=", "speed <=", "19:9", "no metric \"speed\""),
             ("tool = \"{bin}/tool\"", "port = \"1\"", "3:8", "no name for a variable"),
@@ -466,6 +549,47 @@ bars = ["cpu <= 0.7 of b"]
         let mut suite = parse(&text).unwrap();
         suite.leave(&["a".to_owned()]);
         assert_eq!((suite.servers.len(), suite.scenarios.len(), suite.scenarios[0].bars.len()), (1, 1, 0));
+    }
+
+    #[test]
+    fn suites_share_servers() {
+        let folder = tempfile::tempdir().unwrap();
+        let shared = "[variables]\ntool = \"x\"\nother = \"y\"\n[[upstream]]\nname = \"far\"\ncommand = [\"far\"]\n\
+                      [[server]]\nname = \"a\"\ncommand = [\"theirs\"]\n\
+                      [[server]]\nname = \"c\"\ncommand = [\"{other}\", \"{tool}\"]\nupstream = \"far\"\n";
+        let parse = |text: &str, shared: &str| {
+            fs::write(folder.path().join("shared.toml"), shared).unwrap();
+            Suite::parse(text, folder.path(), &[]).map_err(|mistake| mistake.at("s.toml", text).to_string())
+        };
+        let names = |suite: &Suite| -> Vec<String> {
+            suite.servers.iter().map(|server| format!("{} {}", server.name, server.command[0])).collect()
+        };
+        let include = "include = [\"shared.toml\"]\n";
+        let with = |head: &str| include.to_owned() + head + SMALL;
+        // All its own, but where it says which; its own come first where there are two of a name.
+        assert_eq!(names(&parse(&with(""), shared).unwrap()), ["a {tool}", "b b"]);
+        let suite = parse(&with("servers = [\"c\", \"b\", \"a\"]"), shared).unwrap();
+        assert_eq!(names(&suite), ["c {other}", "b b", "a {tool}"]);
+        assert_eq!((suite.names["other"].as_str(), suite.upstreams.len()), ("y", 2));
+        assert!(suite.names["tool"].ends_with("/tool"), "its own comes first: {:?}", suite.names);
+        for (head, shared, message) in [
+            ("servers = [\"d\", \"b\"]", shared.to_owned(), "s.toml:2:12: there is no server \"d\": a, b, c"),
+            ("servers = [\"b\", \"b\"]", shared.to_owned(), "s.toml:2:17: it is named twice"),
+            (
+                "servers = [\"c\", \"a\", \"b\"]",
+                shared.replace("{other}", "{none}"),
+                "shared.toml:12:12: there is no {none}",
+            ),
+            ("servers = [\"c\"]", shared.replace("[[server]]", "[[scenario]]"), "shared.toml:7:3: "),
+        ] {
+            let error = parse(&with(head), &shared).map(|_| ()).unwrap_err();
+            assert!(error.contains(message), "{error}");
+        }
+        let error = parse(&with("").replace("shared", "nothing"), shared).map(|_| ()).unwrap_err();
+        assert!(
+            error.starts_with("s.toml:1:12: ") && error.contains("nothing.toml: No such file"),
+            "{error}"
+        );
     }
 
     #[test]

@@ -11,10 +11,12 @@ pub(crate) struct Pair {
     pub(crate) by: Metric,
     pub(crate) spread_a: Spread,
     pub(crate) spread_b: Spread,
-    /// Of `a` to `b`, as the two that follow; `None` where `b` has nothing.
+    /// Of `a` to `b`, as the two that follow; `None` where `b` has next to nothing in some round.
     pub(crate) ratio: Option<Spread>,
     pub(crate) throughput: Option<Spread>,
     pub(crate) p99: Option<Spread>,
+    /// In most runs of one of them the load was the limit: how fast they are is not known.
+    pub(crate) is_limited: bool,
 }
 
 /// What servers are judged by, of what was measured.
@@ -53,6 +55,9 @@ impl Pair {
                 format!("{winner} is cheaper than {loser}: {less} against {more} by {}", by.name())
             }
         };
+        if self.is_limited {
+            return line + "; which is the faster one is not known, as the load was the limit";
+        }
         let slower = self.slower(a_wins);
         if !slower.is_empty() {
             line += &format!("; BUT IT IS THE SLOWER ONE: {}", slower.join(", "));
@@ -121,6 +126,7 @@ mod tests {
             ratio: Some(spread(ratio, ratio, ratio)),
             throughput: Some(spread(throughput, throughput, throughput)),
             p99: Some(spread(p99, p99, p99)),
+            is_limited: false,
         }
     }
 
@@ -148,6 +154,14 @@ mod tests {
         // The same from the other side.
         let line = pair(high, low, 2.0, 0.5).verdict();
         assert!(line.ends_with("SLOWER ONE: 0.50 of its throughput, 2.00 of its p99"), "{line}");
+    }
+
+    #[test]
+    fn where_the_load_was_the_limit_none_is_called_the_slower_one() {
+        let (low, high) = (spread(4000.0, 4200.0, 4400.0), spread(5900.0, 6000.0, 6100.0));
+        let line = Pair { is_limited: true, ..pair(low, high, 0.5, 2.0) }.verdict();
+        assert!(line.starts_with("a is cheaper than b: 0.70 of its cpu; which is the faster one"), "{line}");
+        assert!(!line.contains("SLOWER"), "{line}");
     }
 
     #[test]

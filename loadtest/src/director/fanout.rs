@@ -1,6 +1,6 @@
 //! The scenario `fanout`, and what its results are.
 
-use super::{Director, Goal, now_ns};
+use super::{Director, crew::Goal, now_ns};
 use crate::{
     fanout::{Echo, Fanout, Letter},
     fault::Fault,

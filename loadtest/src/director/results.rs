@@ -10,10 +10,9 @@ use crate::{
         Checked, Churn, Deflate, Errors, Exact, Generator, Messages, Report, Server, SessionMemory, Sessions,
         Settings, Sized, Spread, Tls,
     },
-    tally::Counts,
 };
 
-/// A thread that runs for at least this much of the time is at its limit.
+/// A thread that runs, or would run had it a processor of its own, for at least this much of the time is at its limit.
 const BUSY: f64 = 0.9;
 
 impl Director {
@@ -21,7 +20,9 @@ impl Director {
         self.settle_fanout();
         let plan = &*self.plan;
         let counts = &self.tally.counts;
-        let measured_ns = self.end.at_ns.saturating_sub(self.start.at_ns) as f64;
+        // Messages count by the clock of the workers, CPU time and memory when the director came to look.
+        let sampled_ns = self.end.at_ns.saturating_sub(self.start.at_ns) as f64;
+        let measured_ns = self.window_ns.map_or(sampled_ns, |ns| ns as f64);
         let each_s = |count: u64| (measured_ns > 0.0).then(|| count as f64 / measured_ns * 1e9);
         let has_messages = !matches!(plan.scenario, Scenario::Idle | Scenario::Storm { .. });
         let messages = has_messages.then(|| Messages {
@@ -44,23 +45,28 @@ impl Director {
             Scenario::Idle => 0,
         };
         let per_unit = |ns: f64| (units > 0).then(|| ns / units as f64);
-        let generator = self.generator(measured_ns, per_unit);
-        let server = self.server(measured_ns, per_unit);
+        let scale = if sampled_ns > 0.0 { measured_ns / sampled_ns } else { 1.0 };
+        let generator = self.generator(measured_ns, scale, per_unit);
+        let server = self.server(measured_ns, scale, per_unit);
+        let is_slow = matches!(plan.scenario, Scenario::Slow { .. });
         let is_churn = matches!(plan.scenario, Scenario::Churn { .. });
-        let ended = counts.closed + counts.slow_ended;
+        // Those were not among the ones that were up at the start.
+        let lost_before: u64 = self.crew.iter().map(|crew| crew.lost).sum();
         let sessions = Sessions {
             opened: counts.opened,
             at_start: self.at_start,
-            lost: if is_churn || self.at_start == 0 { 0 } else { lost(counts) },
-            closed: counts.closed.min(ended),
+            lost: if is_churn || self.at_start == 0 { 0 } else { counts.lost.saturating_sub(lost_before) },
+            closed: counts.closed,
             pings_answered: counts.pings,
-            slow_ended: matches!(plan.scenario, Scenario::Slow { .. }).then_some(counts.slow_ended),
+            slow: is_slow.then_some(counts.slow),
+            slow_ended: is_slow.then_some(counts.slow_ended),
         };
         let mut report = Report {
             format: 1,
             tool: "tidegate-loadtest",
             version: env!("CARGO_PKG_VERSION"),
             scenario: plan.scenario.name(),
+            unit: plan.scenario.unit(),
             url: plan.target.to_string(),
             address: plan.address.to_string(),
             interrupted: self.is_cut_short(),
@@ -118,49 +124,48 @@ impl Director {
         report
     }
 
-    fn server(&self, measured_ns: f64, per_unit: impl Fn(f64) -> Option<f64>) -> Option<Server> {
+    /// `scale`: by what CPU time that was sampled is that of the measured time.
+    fn server(&self, measured_ns: f64, scale: f64, per_unit: impl Fn(f64) -> Option<f64>) -> Option<Server> {
         if self.plan.pids.is_empty() {
             return None;
         }
+        let processes = self.plan.pids.len();
         let cpu = self.end.server.cpu_since(&self.start.server);
-        let share = |ns: u64| (measured_ns > 0.0).then(|| ns as f64 / measured_ns);
-        let memory = |look: &crate::processes::Look| look.memory.map(|memory| memory.anonymous);
+        let scaled = |ns: u64| ns as f64 * scale;
+        let share = |ns: u64| (measured_ns > 0.0).then(|| scaled(ns) / measured_ns);
         Some(Server {
-            processes: self.plan.pids.len(),
-            cpu_s: cpu.map(|cpu| cpu.all_ns as f64 / 1e9),
-            cpu_ns_per_message: cpu.and_then(|cpu| per_unit(cpu.all_ns as f64)),
+            processes,
+            cpu_s: cpu.map(|cpu| scaled(cpu.all_ns) / 1e9),
+            cpu_ns_per_message: cpu.and_then(|cpu| per_unit(scaled(cpu.all_ns))),
+            ended_threads_cpu_s: cpu.and_then(|cpu| Some(scaled(cpu.not_counted_ns(processes)?) / 1e9)),
             cores: cpu.and_then(|cpu| share(cpu.all_ns)),
             busiest_thread: cpu.and_then(|cpu| share(cpu.busiest_ns)),
-            memory_before_bytes: memory(&self.before),
-            memory_up_bytes: memory(&self.up),
+            memory_before_bytes: self.before.memory_bytes,
+            memory_up_bytes: self.up.memory_bytes,
             memory_most_bytes: None,
-            memory_end_bytes: memory(&self.end.server),
+            memory_end_bytes: self.end.server.memory_bytes,
         })
     }
 
-    fn generator(&self, measured_ns: f64, per_unit: impl Fn(f64) -> Option<f64>) -> Generator {
+    fn generator(&self, measured_ns: f64, scale: f64, per_unit: impl Fn(f64) -> Option<f64>) -> Generator {
         let cpu = self.end.generator.since(&self.start.generator);
         let is_measured = measured_ns > 0.0;
-        let share = |ns: u64| if is_measured { ns as f64 / measured_ns } else { 0.0 };
+        let scaled = |ns: u64| ns as f64 * scale;
+        let share = |ns: u64| if is_measured { scaled(ns) / measured_ns } else { 0.0 };
         let server = self.end.server.cpu_since(&self.start.server);
-        let server_is_busy = server.is_some_and(|server| share(server.busiest_ns) >= BUSY);
-        let calls = self.end.system_calls.saturating_sub(self.start.system_calls);
+        let server_is_busy = server.is_some_and(|server| share(server.keenest_ns) >= BUSY);
+        let calls = self.tally.counts.system_calls;
         Generator {
-            cpu_s: is_measured.then_some(cpu.all_ns as f64 / 1e9),
-            cpu_ns_per_message: per_unit(cpu.all_ns as f64),
+            cpu_s: is_measured.then_some(scaled(cpu.all_ns) / 1e9),
+            cpu_ns_per_message: per_unit(scaled(cpu.all_ns)),
             busiest_thread: is_measured.then(|| share(cpu.busiest_ns)),
-            was_the_limit: share(cpu.busiest_ns) >= BUSY && !server_is_busy,
+            busiest_thread_with_waits: is_measured.then(|| share(cpu.keenest_ns)),
+            was_the_limit: share(cpu.keenest_ns) >= BUSY && !server_is_busy,
             system_calls_per_message: per_unit(calls as f64).filter(|_| calls > 0),
             lag: Spread::of(&self.tally.lag),
             memory_bytes: self.memory_bytes,
         }
     }
-}
-
-/// Sessions that ended although nobody here wanted them to.
-fn lost(counts: &Counts) -> u64 {
-    use crate::fault::Fault::{Closed, Eof, Garbage, Reset, Stalled};
-    [Closed, Eof, Reset, Garbage, Stalled].into_iter().map(|fault| counts.faults.count(fault)).sum()
 }
 
 fn settings(plan: &Plan, io: tidegate_io::Kind) -> Settings {

@@ -106,7 +106,7 @@ impl Seconds {
             p99_us: us(99.0),
             max_us: us(100.0),
             server_cores: cpu.map(|cpu| cpu.all_ns as f64 / elapsed_ns),
-            server_memory_bytes: look.memory.map(|memory| memory.anonymous),
+            server_memory_bytes: look.memory_bytes,
         };
         (self.look, self.looked_ns) = (look, now_ns);
         self.whole.push(second);

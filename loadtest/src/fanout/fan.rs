@@ -35,7 +35,7 @@ pub(crate) struct FanCounts {
     pub(crate) published_in_window: u64,
     /// Of these, those that all got, who were not lost,
     pub(crate) complete: u64,
-    /// and those that were given up.
+    /// and those that were given up, or that nobody was left for.
     pub(crate) incomplete: u64,
     /// Deliveries that are owed for `published`.
     pub(crate) expected: u64,
@@ -85,6 +85,8 @@ impl FanParcel {
 struct Home {
     key: Option<Key>,
     ledger: Ledger,
+    /// Messages that the kernel took: those with lesser numbers.
+    published: u64,
 }
 
 /// A worker's part of the fan-out.
@@ -108,6 +110,8 @@ pub(crate) struct Fan {
     /// Audiences are known, and sessions are not being closed: who ends now is lost.
     is_running: bool,
     is_over: bool,
+    /// What was due before then is of an earlier run; the end of time before messages may come at all.
+    since_ns: u64,
 }
 
 impl Fan {
@@ -127,6 +131,7 @@ impl Fan {
             freed: Vec::new(),
             is_running: false,
             is_over: false,
+            since_ns: u64::MAX,
         }
     }
 
@@ -157,13 +162,21 @@ impl Fan {
         self.is_running = true;
     }
 
-    /// Subscribers anywhere, by topic, and the publishers here that are up.
-    pub(crate) fn begin(&mut self, audiences: &[u32], publishers: impl Iterator<Item = (u32, Key)>) {
+    /// Subscribers anywhere, by topic, and the publishers here that are up. `since_ns`: before any message of this run
+    /// is due.
+    pub(crate) fn begin(
+        &mut self,
+        audiences: &[u32],
+        publishers: impl Iterator<Item = (u32, Key)>,
+        since_ns: u64,
+    ) {
+        self.since_ns = since_ns;
         for (home, publisher) in
             self.homes.iter_mut().zip((self.worker..).step_by(self.workers.max(1) as usize))
         {
             let audience = audiences.get(self.plan.topic(publisher) as usize).copied();
-            home.ledger = Ledger::new(audience.unwrap_or(0));
+            // Who was lost since all were counted is in the audience still.
+            home.ledger = home.ledger.opened_for(audience.unwrap_or(0));
         }
         for (publisher, key) in publishers {
             self.homes[(publisher / self.workers) as usize].key = Some(key);
@@ -178,6 +191,25 @@ impl Fan {
     /// Sessions end because they are to.
     pub(crate) fn close(&mut self) {
         self.is_running = false;
+    }
+
+    /// Whether anything can have been published.
+    #[inline]
+    pub(super) fn has_begun(&self) -> bool {
+        self.since_ns != u64::MAX
+    }
+
+    /// Whether a message of this run can have come here: a server may keep those of an earlier run with the same seed, and
+    /// deliver them at any time.
+    #[inline]
+    pub(super) fn may_come(&self, due_ns: u64) -> bool {
+        due_ns >= self.since_ns
+    }
+
+    /// Whether a subscriber here may have this message.
+    #[inline]
+    pub(super) fn may_have(&self, publisher: u32, number: u64) -> bool {
+        self.ledgers.get(publisher as usize).is_some_and(|ledger| ledger.may_have(number))
     }
 
     /// A subscriber here has one more message. All of them count for [`Fan::poll_letters`].
@@ -220,10 +252,14 @@ impl Fan {
 
     /// The kernel took a message of a publisher here.
     pub(super) fn published(&mut self, publisher: u32, due_ns: u64, window: Window) {
+        let home = &mut self.homes[(publisher / self.workers) as usize];
+        let is_measured = window.contains(due_ns);
         self.counts.published += 1;
-        self.counts.published_in_window += u64::from(window.contains(due_ns));
-        let audience = self.homes[(publisher / self.workers) as usize].ledger.audience();
-        self.counts.expected += u64::from(audience);
+        self.counts.published_in_window += u64::from(is_measured);
+        // It may have been given up while it waited for being sent.
+        self.counts.incomplete += u64::from(is_measured && home.ledger.is_behind(home.published));
+        self.counts.expected += u64::from(home.ledger.audience());
+        home.published += 1;
     }
 
     /// Letters for publishers here.
@@ -238,9 +274,9 @@ impl Fan {
         let before_ns = now_ns.saturating_sub(timeout_ns);
         for home in &mut self.homes {
             let before = home.ledger.open();
-            let incomplete = &mut self.counts.incomplete;
+            let (incomplete, published) = (&mut self.counts.incomplete, home.published);
             home.ledger.give_up(before_ns, |reached| {
-                *incomplete += u64::from(window.contains(reached.due_ns));
+                *incomplete += u64::from(reached.number < published && window.contains(reached.due_ns));
             });
             if home.ledger.open() < before {
                 self.freed.extend(home.key);
@@ -334,6 +370,8 @@ impl Fan {
                 publisher
             }
         };
+        let home = &self.homes[(publisher / self.workers) as usize];
+        let (key, published) = (home.key, home.published);
         for mut reached in whole {
             if window.contains(reached.due_ns) {
                 match reached.times() {
@@ -343,11 +381,11 @@ impl Fan {
                             all.record(at_ns.saturating_sub(reached.due_ns));
                         }
                     }
-                    None => self.counts.incomplete += 1,
+                    None => self.counts.incomplete += u64::from(reached.number < published),
                 }
             }
             self.keep(std::mem::take(&mut reached.runs));
-            self.freed.extend(self.homes[(publisher / self.workers) as usize].key);
+            self.freed.extend(key);
         }
     }
 
@@ -390,8 +428,8 @@ mod tests {
         let key = Key { index: 4, serial: 4 };
         home.seat(&[2]);
         other.seat(&[1]);
-        home.begin(&[3], std::iter::once((0, key)));
-        other.begin(&[3], std::iter::empty());
+        home.begin(&[3], std::iter::once((0, key)), 0);
+        other.begin(&[3], std::iter::empty(), 0);
         let (mut tally, mut far) = (Tally::new(), Tally::new());
         assert!(home.may_publish(0, 1));
         home.publish(0, 100);
@@ -417,5 +455,50 @@ mod tests {
         assert!((9_000..9_010).contains(&at[2]), "{at:?}");
         assert_eq!((all.counts.expected, all.counts.distinct, all.counts.complete), (3, 3, 1));
         assert_eq!((tally.latency.count(), far.latency.count()), (2, 1));
+    }
+
+    #[test]
+    fn who_is_lost_before_messages_begin_is_not_waited_for() {
+        let mut fan = one_worker(2);
+        fan.seat(&[2]);
+        let mut tally = Tally::new();
+        fan.lose(0, 0, u64::MAX, ALWAYS, &mut tally);
+        // Where not all heard of it in time, it is told again.
+        for _ in 0..2 {
+            fan.begin(&[2], std::iter::empty(), 0);
+        }
+        fan.publish(0, 100);
+        fan.published(0, 100, ALWAYS);
+        fan.deliver(0, 0, 100, 1_100, ALWAYS, &mut tally);
+        assert!(fan.is_settled(), "the other one has it");
+        assert_eq!(fan.parcel().counts.complete, 1);
+    }
+
+    #[test]
+    fn what_was_not_sent_is_not_incomplete() {
+        let mut fan = one_worker(1);
+        fan.seat(&[1]);
+        fan.begin(&[1], std::iter::empty(), 0);
+        let mut tally = Tally::new();
+        for due_ns in [100, 200, 300] {
+            fan.publish(0, due_ns);
+        }
+        fan.published(0, 100, ALWAYS);
+        fan.give_up(1_000, 0, ALWAYS, &mut tally);
+        assert_eq!(fan.parcel().counts.incomplete, 1, "two wait for being sent");
+        fan.published(0, 200, ALWAYS);
+        assert_eq!(fan.parcel().counts.incomplete, 1, "nobody counts what comes of it any more");
+        // And one that nobody is left for.
+        fan.publish(0, 2_000);
+        fan.lose(0, 3, u64::MAX, ALWAYS, &mut tally);
+        assert!(fan.is_settled() && fan.parcel().counts.incomplete == 0);
+        fan.published(0, 300, ALWAYS);
+        fan.published(0, 2_000, ALWAYS);
+        assert_eq!(fan.parcel().counts.incomplete, 2);
+    }
+
+    fn one_worker(subscribers: u32) -> Fan {
+        let (adapter, echo) = (AdapterName::Broadcast, Echo::Any);
+        Fan::new(Fanout { publishers: 1, subscribers, topics: 1, adapter, echo }, 0, 1)
     }
 }

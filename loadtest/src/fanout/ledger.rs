@@ -2,6 +2,9 @@
 
 use std::collections::VecDeque;
 
+/// A publisher has at most a million messages under way: a number that is further ahead than this is none of its.
+const MOST_AHEAD: u64 = 1 << 20;
+
 /// Deliveries of one message that came at one time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
 pub(crate) struct Run {
@@ -62,6 +65,25 @@ impl Ledger {
     /// Messages under way.
     pub(super) fn open(&self) -> u32 {
         self.open
+    }
+
+    /// Whether a message was given out or given up.
+    pub(super) fn is_behind(&self, number: u64) -> bool {
+        match number.checked_sub(self.base) {
+            None => true,
+            Some(place) => self.slots.get(place as usize).is_some_and(|slot| slot.is_done),
+        }
+    }
+
+    /// A ledger for that audience, without those of it that have been lost before now.
+    pub(super) fn opened_for(&self, audience: u32) -> Self {
+        Self { audience, gone: self.gone, ..Self::default() }
+    }
+
+    /// Whether a message of this number may come: not further ahead than a publisher may ever be of its subscribers.
+    #[inline]
+    pub(super) fn may_have(&self, number: u64) -> bool {
+        number < self.base + self.slots.len() as u64 + MOST_AHEAD
     }
 
     pub(super) fn audience(&self) -> u32 {
@@ -224,6 +246,16 @@ mod tests {
         let even = |runs: &[Run]| Reached { number: 0, due_ns: 0, runs: runs.to_vec() }.times();
         assert_eq!(even(&[run(1, 1), run(2, 1)]), Some([1, 1, 2]));
         assert_eq!(even(&[]), None);
+    }
+
+    #[test]
+    fn a_number_far_ahead_is_none_of_a_publishers() {
+        let mut ledger = Ledger::new(1);
+        assert!(ledger.may_have(0) && ledger.may_have(MOST_AHEAD - 1));
+        assert!(!ledger.may_have(MOST_AHEAD) && !ledger.may_have(u64::MAX - 1));
+        // From the last one that came on.
+        ledger.add(9, 1, run(1, 1), &mut Vec::new());
+        assert!(ledger.may_have(MOST_AHEAD + 9) && !ledger.may_have(MOST_AHEAD + 10));
     }
 
     #[test]

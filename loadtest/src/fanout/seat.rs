@@ -12,31 +12,12 @@ use crate::{
     fault::Fault,
     payload::{Message, Wrong},
     random::of_message,
+    sequence::{Receipt, Sequence},
     session::Context,
 };
 
 /// Bytes that wait for being sent, from which on what is due waits as a number.
 const OUTBOX_BYTES: usize = 256 << 10;
-/// Numbers further behind than this are not known to be missing any more.
-const REMEMBERED: u64 = 64;
-
-/// What a subscriber has of a publisher.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Track {
-    /// The number after the greatest one.
-    next: u64,
-    /// Bit n: message `next - 1 - n` was passed over.
-    missing: u64,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Receipt {
-    First,
-    /// The first one, but after later ones.
-    Late,
-    Again,
-}
-
 /// Frames that wait for being sent.
 #[derive(Debug, Default)]
 struct Outbox {
@@ -55,7 +36,7 @@ pub(crate) struct Seat {
     role: Role,
     topic: u32,
     /// By the publisher's place in its topic.
-    tracks: Box<[Track]>,
+    tracks: Box<[Sequence]>,
     /// The server has not confirmed the subscription.
     awaits_subscription: bool,
     outbox: Outbox,
@@ -74,7 +55,7 @@ impl Seat {
         Self {
             role,
             topic,
-            tracks: vec![Track::default(); tracks].into(),
+            tracks: vec![Sequence::default(); tracks].into(),
             awaits_subscription: false,
             outbox: Outbox::default(),
             number: 0,
@@ -127,7 +108,14 @@ impl Seat {
     }
 
     /// The kernel took so many bytes, of which some may be what follows the outbox: that count is returned.
-    pub(crate) fn handle_sent(&mut self, count: usize, sent_ns: u64, cx: &mut Context<'_>) -> usize {
+    /// `blocked_ns`: until when the server took none.
+    pub(crate) fn handle_sent(
+        &mut self,
+        count: usize,
+        sent_ns: u64,
+        blocked_ns: u64,
+        cx: &mut Context<'_>,
+    ) -> usize {
         let outbox = &mut self.outbox;
         let taken = count.min(outbox.bytes.len() - outbox.sent);
         outbox.sent += taken;
@@ -138,8 +126,8 @@ impl Seat {
             outbox.whole = end;
             if let (Role::Publisher(publisher), Some(fan)) = (self.role, &mut cx.fan) {
                 fan.published(publisher, due_ns, cx.window);
-                if self.schedule.is_some() && cx.window.contains(due_ns) {
-                    cx.tally.lag.record(sent_ns.saturating_sub(due_ns));
+                if self.schedule.is_some() {
+                    cx.record_lag(due_ns, sent_ns, blocked_ns);
                 }
             }
         }
@@ -163,14 +151,14 @@ impl Seat {
             }
             Incoming::Aside => return,
         };
-        let counts = &mut cx.tally.counts;
-        counts.received += 1;
-        if cx.window.contains(cx.now_ns) {
-            counts.in_window += 1;
-            counts.bytes_in_window += payload.len() as u64;
+        cx.tally.counts.received += 1;
+        if !fan.has_begun() {
+            cx.tally.fault(Fault::Unexpected);
+            return;
         }
         let payloads = &cx.rules.payloads;
-        if kind != payloads.kind() {
+        let is_wrong_kind = kind != payloads.kind();
+        if is_wrong_kind {
             cx.tally.fault(Fault::WrongKind);
         }
         let plan = &rules.plan;
@@ -181,10 +169,14 @@ impl Seat {
         };
         // Of another topic: as if it were the first of all.
         let is_of_topic = plan.topic(publisher) == self.topic;
-        let expected = if is_of_topic { self.tracks[plan.place(publisher)].next } else { 0 };
+        let expected = if is_of_topic { self.tracks[plan.place(publisher)].next() } else { 0 };
         let (number, due_ns) = match payloads.read(publisher, expected, kind, payload) {
             Ok(_) if !is_of_topic => {
                 cx.tally.fault(Fault::Misdelivered);
+                return;
+            }
+            Ok(answer) if answer.due_ns.is_some_and(|due_ns| !fan.may_come(due_ns)) => {
+                cx.tally.fault(Fault::Unexpected);
                 return;
             }
             Ok(answer) => (answer.number, answer.due_ns),
@@ -198,8 +190,12 @@ impl Seat {
                 return;
             }
         };
+        if self.is_subscriber() && !fan.may_have(publisher, number) {
+            cx.tally.fault(Fault::Unexpected);
+            return;
+        }
         match self.tracks[plan.place(publisher)].take(number) {
-            Receipt::First => {}
+            Receipt::First { .. } => {}
             Receipt::Late => cx.tally.fault(Fault::Reordered),
             Receipt::Again => {
                 cx.tally.fault(Fault::Duplicate);
@@ -207,10 +203,14 @@ impl Seat {
             }
         }
         match (self.role, due_ns) {
-            (Role::Subscriber(_), Some(due_ns)) => {
+            (Role::Subscriber(_), Some(due_ns)) if !is_wrong_kind => {
+                if cx.window.contains(cx.now_ns) {
+                    cx.tally.counts.in_window += 1;
+                    cx.tally.counts.bytes_in_window += payload.len() as u64;
+                }
                 fan.deliver(publisher, number, due_ns, cx.now_ns, cx.window, cx.tally);
             }
-            (Role::Subscriber(_), None) => {
+            (Role::Subscriber(_), Some(_) | None) => {
                 fan.counts.garbled += 1;
                 fan.lose(publisher, number, number + 1, cx.window, cx.tally);
             }
@@ -230,7 +230,7 @@ impl Seat {
         if let Role::Subscriber(topic) = self.role {
             let plan: Fanout = *fan.plan();
             for (publisher, track) in plan.publishers_of(topic).zip(&self.tracks) {
-                fan.lose(publisher, track.next, u64::MAX, cx.window, cx.tally);
+                fan.lose(publisher, track.next(), u64::MAX, cx.window, cx.tally);
             }
         }
     }
@@ -297,24 +297,6 @@ impl Seat {
     }
 }
 
-impl Track {
-    #[inline]
-    fn take(&mut self, number: u64) -> Receipt {
-        if number >= self.next {
-            let shift = number - self.next + 1;
-            self.missing = if shift < REMEMBERED { self.missing << shift | ((1 << shift) - 2) } else { !1 };
-            self.next = number + 1;
-            return Receipt::First;
-        }
-        let back = self.next - 1 - number;
-        if back < REMEMBERED && self.missing & 1 << back != 0 {
-            self.missing &= !(1 << back);
-            return Receipt::Late;
-        }
-        Receipt::Again
-    }
-}
-
 /// A masked frame.
 fn put_frame(out: &mut Vec<u8>, opcode: Opcode, payload: &[u8], mask: [u8; 4]) {
     let mut front = [0; 16];
@@ -342,15 +324,6 @@ mod tests {
         session::{Rules, Traffic},
         tally::{Tally, Window},
     };
-
-    #[test]
-    fn receipts_are_told_apart_by_their_numbers() {
-        let mut track = Track::default();
-        let mut take = |numbers: &[u64]| numbers.iter().map(|n| track.take(*n)).collect::<Vec<_>>();
-        use Receipt::{Again, First, Late};
-        assert_eq!(take(&[0, 1, 1, 4, 2, 2, 3, 0]), [First, First, Again, First, Late, Again, Late, Again]);
-        assert_eq!(take(&[200, 199, 137, 136]), [First, Late, Late, Again]);
-    }
 
     /// A protocol with envelopes, and confirmed subscriptions.
     #[derive(Debug)]
@@ -408,7 +381,7 @@ mod tests {
         let (mut publisher, mut subscriber) = (seat(Role::Publisher(0)), seat(Role::Subscriber(0)));
         let mut fan = Fan::new(plan, 0, 1);
         fan.seat(&[1]);
-        fan.begin(&[1], std::iter::empty());
+        fan.begin(&[1], std::iter::empty(), 0);
         let (mut tally, mut codecs) = (Tally::new(), Codecs::new(CodecLimits::default()));
         let mut spares = Spares::new(1 << 10);
         let mut cx = Context {
@@ -425,7 +398,7 @@ mod tests {
         assert!(subscriber.awaits_subscription() && subscriber.is_busy());
         assert_eq!(unmasked(subscriber.outgoing()), b"sub t00000abc_0");
         let len = subscriber.outgoing().len();
-        assert_eq!(subscriber.handle_sent(len + 3, 5_000, &mut cx), 3);
+        assert_eq!(subscriber.handle_sent(len + 3, 5_000, 0, &mut cx), 3);
         subscriber.handle_message(Kind::Text, b"welcome", &mut cx);
         assert!(subscriber.awaits_subscription());
         subscriber.handle_message(Kind::Text, b"ok", &mut cx);
@@ -435,17 +408,26 @@ mod tests {
         let sent = unmasked(publisher.outgoing());
         let payload = sent.strip_prefix(b"pub t00000abc_0 ").unwrap();
         assert!(!publisher.is_cut() && publisher.unsent() == 1);
-        assert_eq!(publisher.handle_sent(3, 5_000, &mut cx), 0);
+        assert_eq!(publisher.handle_sent(3, 5_000, 0, &mut cx), 0);
         assert!(publisher.is_cut());
         cx.now_ns = 6_000;
         subscriber.handle_message(Kind::Binary, &[b"m", payload].concat(), &mut cx);
         let len = publisher.outgoing().len();
-        assert_eq!(publisher.handle_sent(len, 6_000, &mut cx), 0);
+        assert_eq!(publisher.handle_sent(len, 6_000, 0, &mut cx), 0);
         // In a closed loop the next one follows.
         assert!(!publisher.is_cut() && publisher.unsent() == 1);
-        assert_eq!((tally.counts.received, tally.counts.faults.total()), (1, 0));
-        assert_eq!((tally.counts.answered, tally.latency.count()), (1, 1));
-        let counts = fan.parcel().counts;
+        assert_eq!((cx.tally.counts.received, cx.tally.counts.faults.total()), (1, 0));
+        assert_eq!((cx.tally.counts.answered, cx.tally.latency.count()), (1, 1));
+        let counts = cx.fan.as_mut().unwrap().parcel().counts;
         assert_eq!((counts.published, counts.expected, counts.distinct, counts.complete), (1, 1, 1, 1));
+
+        // Until 6,500 the server took nothing: what was due by then did not wait for this program.
+        for (due_ns, lags) in [(6_400, 0), (6_600, 1)] {
+            publisher.begin(due_ns, 0.0);
+            publisher.owe(&mut cx);
+            let len = publisher.outgoing().len();
+            assert_eq!(publisher.handle_sent(len, 7_000, 6_500, &mut cx), 0);
+            assert_eq!(cx.tally.lag.count(), lags);
+        }
     }
 }

@@ -10,6 +10,7 @@ use crate::{
     fault::Faults,
     report::Second,
     terminal::Size,
+    tone::Tone,
     units::{show_bytes, show_count, show_ns},
 };
 
@@ -17,15 +18,6 @@ use crate::{
 const BAR: usize = 30;
 /// Seconds of which the rate is drawn.
 const SPARKS: usize = 30;
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Tone {
-    Plain,
-    Bold,
-    Dim,
-    Good,
-    Bad,
-}
 
 /// A line in pieces.
 type Row = Vec<(Tone, String)>;
@@ -88,7 +80,7 @@ impl View {
             let row = cut(row, size.columns.saturating_sub(1).max(1));
             self.drawn.push(row.iter().map(|(_, text)| text.chars().count()).sum());
             for (tone, text) in row {
-                self.paint(&mut out, tone, &text);
+                out += &tone.paint(&text, self.has_colours);
             }
             out.push_str("\x1b[K\n");
         }
@@ -155,20 +147,6 @@ impl View {
             rows.push(named("server", server.join(", ")));
         }
         rows
-    }
-
-    fn paint(&self, out: &mut String, tone: Tone, text: &str) {
-        let code = match tone {
-            Tone::Plain => 0,
-            Tone::Bold => 1,
-            Tone::Dim => 2,
-            Tone::Good => 32,
-            Tone::Bad => 31,
-        };
-        let _ = match (tone, self.has_colours) {
-            (Tone::Plain, _) | (_, false) => write!(out, "{text}"),
-            (_, true) => write!(out, "\x1b[{code}m{text}\x1b[0m"),
-        };
     }
 }
 

@@ -1,6 +1,8 @@
 //! What a page tells besides the results: how the run was asked for, when, and on what machine.
 
-use std::{env, fs, thread, time::SystemTime};
+use std::{env, time::SystemTime};
+
+use crate::machine::machine;
 
 /// Fields of the upgrade request whose values are nobody else's business: a page is made to be passed on.
 const SECRET: [&str; 4] = ["authorization", "cookie", "proxy-authorization", "x-api-key"];
@@ -12,7 +14,7 @@ pub(crate) struct About {
     pub(crate) command: String,
     /// When the run ended.
     pub(crate) ended: String,
-    /// Its processor, how many of them, and its kernel.
+    /// Kernel and processors.
     pub(crate) machine: String,
 }
 
@@ -73,22 +75,6 @@ fn quote(word: &str) -> String {
         return word.to_owned();
     }
     format!("'{}'", word.replace('\'', r"'\''"))
-}
-
-fn machine() -> String {
-    let processor = fs::read_to_string("/proc/cpuinfo").ok().and_then(|text| {
-        let line = text.lines().find(|line| line.starts_with("model name"))?;
-        Some(line.split_once(':')?.1.trim().to_owned())
-    });
-    let system = rustix::system::uname();
-    let count = thread::available_parallelism().map_or(1, usize::from);
-    format!(
-        "{}, {count} {}, {} {}",
-        processor.unwrap_or_else(|| system.machine().to_string_lossy().into_owned()),
-        if count == 1 { "CPU" } else { "CPUs" },
-        system.sysname().to_string_lossy(),
-        system.release().to_string_lossy()
-    )
 }
 
 #[cfg(test)]

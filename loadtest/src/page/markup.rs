@@ -69,7 +69,7 @@ fn with_unit(name: &str, value: f64, number: &serde_json::Number) -> String {
         name if name.ends_with("_us") => show_ns(value * 1e3),
         name if name.contains("_ns") => show_ns(value),
         name if name.ends_with("_s") => show_ns(value * 1e9),
-        "busiest_thread" => format!("{:.0} %", value * 100.0),
+        "busiest_thread" | "busiest_thread_with_waits" => format!("{:.0} %", value * 100.0),
         // A number that is only a name: commas would be wrong.
         "seed" | "code" | "status" => number.to_string(),
         _ if value.fract() != 0.0 => format!("{value:.3}"),

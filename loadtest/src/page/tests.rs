@@ -24,7 +24,7 @@ fn report(seconds: u32) -> Value {
                "max_us": 1000.0, "server_cores": 0.5, "server_memory_bytes": 1 << 24})
     };
     json!({
-        "format": 1, "tool": "tidegate-loadtest", "version": "1.2.3", "scenario": "echo", "url": "ws://h/",
+        "format": 1, "tool": "tidegate-loadtest", "version": "1.2.3", "scenario": "echo", "unit": "message", "url": "ws://h/",
         "address": "127.0.0.1:9", "interrupted": true,
         "settings": {"connections": 100, "rate_per_s": 5000.0, "depth": null, "kind": "binary", "seed": 18_446_744_073_709_551_615_u64},
         "measured_s": 5.0,

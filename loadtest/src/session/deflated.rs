@@ -2,31 +2,12 @@
 //!
 //! With context takeover a message looks back at those before it, so that making one again would make another.
 
-use tidegate_wire::{
-    Role,
-    deflate::Compression,
-    extension::DeflateParams,
-    frame::{Head, MAX_HEADER, Opcode, encode_header},
-};
+use tidegate_wire::frame::{Head, MAX_HEADER, Opcode, encode_header};
 
-use super::{Context, Session, Staging, State, due_ns};
+use super::{Context, Session, Staging, State, sending::due_ns};
 use crate::{payload::Message, transport::SEALED_BYTES};
 
 impl Session {
-    /// What the server made of the offer.
-    pub(super) fn agree(&mut self, params: Option<DeflateParams>, cx: &mut Context<'_>) {
-        if cx.rules.offer.is_none() {
-            return;
-        }
-        let Some(params) = params else {
-            cx.tally.counts.deflate.declined += 1;
-            return;
-        };
-        let compression = Compression::new(params, Role::Client, cx.codecs);
-        cx.tally.counts.deflate.agreed(&params, compression.looks_back());
-        self.compression = Some(compression);
-    }
-
     /// Writes whole frames, messages deflated, until there are [`SEALED_BYTES`].
     pub(super) fn write_deflated(&mut self, staging: &mut Staging, now_ns: u64, cx: &mut Context<'_>) {
         let Staging { frames, payload, deflated } = staging;

@@ -1,14 +1,14 @@
 use std::collections::VecDeque;
 
-use tidegate_wire::{deflate::CodecLimits, handshake::accept_key};
+use tidegate_wire::{deflate::CodecLimits, handshake::accept_key, message::Kind};
 
 use super::*;
 use crate::payload::Sizes;
 
 const KEY: [u8; 16] = *b"the sample nonce";
 
-fn rules(sizes: Sizes, messages: Option<u32>) -> Rules {
-    let payloads = Payloads::new(sizes, Kind::Binary, 3);
+fn rules(sizes: Sizes, kind: Kind, messages: Option<u32>) -> Rules {
+    let payloads = Payloads::new(sizes, kind, 3);
     Rules {
         limits: Limits { message_bytes: 1 << 20, message_fragments: 16 },
         stamps: if payloads.tell_time() { 0 } else { 8 },
@@ -41,7 +41,11 @@ struct Pair {
 
 impl Pair {
     fn new(sizes: Sizes, traffic: Traffic, messages: Option<u32>) -> Self {
-        let rules = rules(sizes, messages);
+        Self::of(Kind::Binary, sizes, traffic, messages)
+    }
+
+    fn of(kind: Kind, sizes: Sizes, traffic: Traffic, messages: Option<u32>) -> Self {
+        let rules = rules(sizes, kind, messages);
         let mut pair = Self {
             session: Session::new(5, 0, 0, &rules),
             rules,
@@ -151,7 +155,7 @@ fn any_cut_of_sends_and_receives_echoes_without_errors() {
                 "{sizes:?} {cut}: {:?}",
                 pair.tally.counts.faults
             );
-            assert!(pair.session.expected >= u64::from(cut > 7), "{sizes:?} {cut}");
+            assert!(pair.session.answers.next() >= u64::from(cut > 7), "{sizes:?} {cut}");
         }
     }
 }
@@ -175,7 +179,7 @@ fn an_open_loop_counts_from_when_a_message_was_due() {
     let mut pair = Pair::new(Sizes { min: 8, max: 64 }, traffic, None);
     pair.now_ns = 5000;
     for _ in 0..3 {
-        pair.act(|session, cx| session.owe(cx.now_ns));
+        pair.act(|session, cx| assert!(session.owe(cx.now_ns)));
     }
     pair.transmit(1000, 1000);
     pair.serve();
@@ -254,4 +258,51 @@ fn who_waits_for_too_long_is_overdue() {
     assert!(!pair.session.is_overdue(1010, &pair.rules) && pair.session.is_overdue(1011, &pair.rules));
     pair.act(Session::handle_timeout);
     assert_eq!((pair.count(Fault::Stalled), pair.count(Fault::Unanswered)), (1, 1));
+}
+
+#[test]
+fn what_is_no_good_answer_is_not_counted_as_one() {
+    let text = |depth| Pair::of(Kind::Text, Sizes { min: 64, max: 64 }, Traffic::Closed { depth }, None);
+    let mut pair = text(4);
+    pair.transmit(10_000, 10_000);
+    pair.serve();
+    let mut answers: Vec<_> = pair.answers.drain(..).collect();
+    pair.receive(&answers[0]);
+    // Again; with another byte; as binary; of another session; and to nothing.
+    pair.receive(&answers[0].clone());
+    *answers[1].last_mut().unwrap() ^= 1;
+    pair.receive(&answers[1].clone());
+    answers[2][0] = 0x82;
+    pair.receive(&answers[2].clone());
+    let mut other = text(1);
+    other.session.serial = 6;
+    other.transmit(1000, 1000);
+    other.serve();
+    pair.receive(&other.answers[0].clone());
+    pair.receive(&answers[3]);
+    pair.receive(&[0x81, 2, b'h', b'i']);
+    let faults = [Fault::Duplicate, Fault::Corrupt, Fault::WrongKind, Fault::Misdelivered, Fault::Unexpected];
+    assert_eq!(faults.map(|fault| pair.count(fault)), [1; 5], "{:?}", pair.tally.counts.faults);
+    let counts = &pair.tally.counts;
+    // The first and the last of the four.
+    assert_eq!((counts.received, counts.in_window, counts.bytes_in_window), (7, 2, 128));
+    assert_eq!((counts.answered, pair.tally.latency.count()), (2, 2));
+}
+
+#[test]
+fn a_late_answer_has_no_time_where_that_is_another_messages_by_now() {
+    let mut pair = Pair::new(Sizes { min: 8, max: 8 }, Traffic::Closed { depth: 8 }, None);
+    pair.transmit(10_000, 10_000);
+    pair.serve();
+    let first = pair.answers.pop_front().unwrap();
+    // The others are answered, and eight more go out, of which the last takes the first one's place.
+    for answer in std::mem::take(&mut pair.answers) {
+        pair.receive(&answer);
+    }
+    pair.now_ns = 1_000_000;
+    pair.transmit(10_000, 10_000);
+    pair.now_ns += 500;
+    pair.receive(&first);
+    assert_eq!((pair.count(Fault::Reordered), pair.tally.counts.in_window), (1, 8));
+    assert_eq!(pair.tally.latency.count(), 7, "what is not known is not measured");
 }

@@ -51,7 +51,7 @@ impl<B: Backend<Waker = Waker>> Worker<B> {
         self.window = begin.window();
         let publishers = self.publishers();
         if let Some(fan) = &mut self.fan {
-            fan.begin(audiences, publishers.into_iter());
+            fan.begin(audiences, publishers.into_iter(), self.epoch_ns);
         }
         self.tell(What::Met);
     }
@@ -60,7 +60,11 @@ impl<B: Backend<Waker = Waker>> Worker<B> {
     pub(super) fn begin_fanout(&mut self, begin: &Begin) {
         let keys: Vec<Key> = self.publishers().into_iter().map(|(_, key)| key).collect();
         match self.plan.load {
-            Load::Closed => keys.iter().for_each(|key| self.publish(*key, Seat::refill)),
+            Load::Closed => {
+                for key in keys {
+                    self.publish(key, Seat::refill);
+                }
+            }
             Load::Open { .. } => {
                 let interval_ns = begin.interval_ns;
                 let (start_ns, end_ns) = (begin.start_ns, begin.end_ns);
@@ -73,17 +77,19 @@ impl<B: Backend<Waker = Waker>> Worker<B> {
         }
     }
 
-    /// Does something with a publisher.
+    /// Does something with a publisher, where it is up; whether that was so.
     pub(super) fn publish(
         &mut self,
         key: Key,
         action: impl FnOnce(&mut Seat, &mut crate::session::Context<'_>),
-    ) {
+    ) -> bool {
+        let mut is_up = false;
         if self.is_current(key) {
             self.touch(key.index as usize, |session, cx| {
-                session.with_seat(cx.now_ns, |seat| action(seat, cx));
+                is_up = session.with_seat(cx.now_ns, |seat| action(seat, cx));
             });
         }
+        is_up
     }
 
     /// After events: who has room for one more message sends it, and other workers learn what they must.

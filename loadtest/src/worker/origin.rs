@@ -1,6 +1,6 @@
 //! When new sessions begin: paced, so that the server's queue of connections does not overflow.
 
-use crate::plan::Plan;
+use crate::{link::Begin, plan::Plan};
 
 /// How long nothing begins after a failure, so that a server that refuses all is not hammered.
 const REST_NS: u64 = 10_000_000;
@@ -29,6 +29,8 @@ struct Churn {
     /// When the next one is due, and how far apart they are; without, as soon as there is room.
     due: Option<(f64, f64)>,
     start_ns: u64,
+    /// From then on none is due.
+    end_ns: u64,
 }
 
 impl Origin {
@@ -55,15 +57,23 @@ impl Origin {
         &mut self,
         limit: u32,
         interval_ns: Option<f64>,
-        start_ns: u64,
+        begin: &Begin,
         index: u32,
         workers: u32,
     ) {
+        let Begin { start_ns, end_ns, .. } = *begin;
         let due = interval_ns.map(|interval_ns| {
             (start_ns as f64 + f64::from(index) * interval_ns, f64::from(workers) * interval_ns)
         });
-        self.churn = Some(Churn { limit, due, start_ns });
+        self.churn = Some(Churn { limit, due, start_ns, end_ns });
         self.last_up_ns = start_ns;
+    }
+
+    /// Sessions that follow each other, were due before `end_ns` and have not begun: there was no room for them.
+    pub(super) fn backlog(&self, end_ns: u64) -> u64 {
+        let Some(Churn { due: Some((due_ns, interval_ns)), .. }) = &self.churn else { return 0 };
+        // Never less than none.
+        ((end_ns as f64 - due_ns) / interval_ns).ceil() as u64
     }
 
     /// No more begin; how many of those asked for did not.
@@ -108,7 +118,7 @@ impl Origin {
             Some(churn) if sessions >= churn.limit as usize => None,
             Some(churn) => {
                 let due_ns = churn.due.map_or(churn.start_ns, |(due_ns, _)| due_ns as u64);
-                Some(due_ns.max(self.rest_until_ns))
+                (due_ns < churn.end_ns).then(|| due_ns.max(self.rest_until_ns))
             }
         }
     }
@@ -119,6 +129,8 @@ impl Origin {
             return None;
         }
         let due_ns = match &mut self.churn {
+            // Without a rate one is due as soon as there is room.
+            Some(Churn { due: None, end_ns, .. }) if now_ns >= *end_ns => return None,
             None => {
                 self.asked -= 1;
                 now_ns
@@ -168,12 +180,30 @@ mod tests {
     #[test]
     fn churn_keeps_its_rate_and_makes_up_for_delays() {
         let mut origin = origin();
-        origin.churn(2, Some(100.0), 1000, 1, 2);
+        origin.churn(2, Some(100.0), &begin(1000, 2000), 1, 2);
         assert_eq!((origin.next_ns(0, 0), origin.poll_next(0, 0, 1099)), (Some(1100), None));
         assert_eq!(origin.poll_next(0, 0, 1600).unwrap().1, 1100);
         assert_eq!(origin.poll_next(0, 1, 1600).unwrap().1, 1300);
         assert_eq!(origin.poll_next(0, 2, 1600), None);
         origin.came_up(false, 1700);
         assert_eq!(origin.next_ns(0, 1), Some(1700 + REST_NS));
+    }
+
+    #[test]
+    fn what_was_due_and_did_not_begin_is_left() {
+        let mut origin = origin();
+        origin.churn(2, Some(100.0), &begin(1000, 2000), 0, 1);
+        assert_eq!((origin.backlog(900), origin.backlog(1000), origin.backlog(1001)), (0, 0, 1));
+        assert_eq!(origin.backlog(2000), 10);
+        // Even after the end, what was due before it begins where there is room.
+        let begun = std::iter::from_fn(|| origin.poll_next(0, 0, 5000)).count();
+        assert_eq!((begun, origin.backlog(2000)), (10, 0));
+        origin.churn(2, None, &begin(1000, 2000), 0, 1);
+        assert!(origin.poll_next(0, 0, 1999).is_some() && origin.poll_next(0, 0, 2000).is_none());
+        assert_eq!(origin.backlog(2000), 0);
+    }
+
+    fn begin(start_ns: u64, end_ns: u64) -> Begin {
+        Begin { start_ns, measured_ns: start_ns, end_ns, interval_ns: 0.0 }
     }
 }

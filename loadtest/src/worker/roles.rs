@@ -26,17 +26,28 @@ impl<B: Backend<Waker = Waker>> Worker<B> {
         open.map(|(index, slot)| Key { index: index as u32, serial: slot.session.serial() }).collect()
     }
 
+    /// In `slow`, whether a session is one that stops reading.
+    pub(super) fn is_of_the_slow(&self, serial: u32) -> bool {
+        let Scenario::Slow { share } = self.plan.scenario else { return false };
+        // Its place among those of all workers.
+        let begun = (serial & 0x00ff_ffff) as usize;
+        is_slow(begun * self.plan.threads as usize + self.index, share)
+    }
+
     /// In `slow`, has a share of the sessions stop reading, spread evenly over all of them.
     pub(super) fn choose_slow(&mut self, keys: &[Key]) {
-        let Scenario::Slow { share } = self.plan.scenario else { return };
+        if !matches!(self.plan.scenario, Scenario::Slow { .. }) {
+            return;
+        }
         let messages = match self.plan.load {
             Load::Open { .. } => u32::MAX,
             Load::Closed => u32::try_from(SLOW_BYTES / self.rules.payloads.max().max(1)).unwrap_or(u32::MAX),
         };
-        for (place, key) in keys.iter().enumerate() {
-            if !is_slow(place, share) {
+        for key in keys {
+            if !self.is_of_the_slow(key.serial) {
                 continue;
             }
+            self.tally.counts.slow += 1;
             self.touch(key.index as usize, |session, _| session.stop_reading(messages.max(1)));
             let token = super::events::token(*key);
             let Some(slot) = self.slots.get(key.index as usize) else { continue };

@@ -143,19 +143,37 @@ pub(crate) fn read_raw(reader: &mut impl Read) -> io::Result<(u8, Vec<u8>)> {
     Ok((head[0], payload))
 }
 
-/// Reads a request's head, and gives the value of its key.
-pub(crate) fn read_request(reader: &mut impl BufRead) -> io::Result<String> {
-    let mut key = None;
+/// An upgrade's request, as far as servers look at it.
+#[derive(Default)]
+pub(crate) struct Request {
+    pub(crate) path: String,
+    pub(crate) key: String,
+    /// What it offers; empty: nothing.
+    pub(crate) extensions: String,
+}
+
+/// Reads a request's head.
+pub(crate) fn read_request(reader: &mut impl BufRead) -> io::Result<Request> {
+    let mut request = Request::default();
     loop {
         let mut line = String::new();
         if reader.read_line(&mut line)? == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
-        if let Some(value) = line.strip_prefix("Sec-WebSocket-Key: ") {
-            key = Some(value.trim().to_owned());
-        }
         if line == "\r\n" {
-            return Ok(key.expect("a key"));
+            assert!(!request.key.is_empty(), "a request without a key");
+            return Ok(request);
+        }
+        if let Some(rest) = line.strip_prefix("GET ") {
+            rest.split(' ').next().unwrap().clone_into(&mut request.path);
+        }
+        for (name, field) in [
+            ("Sec-WebSocket-Key: ", &mut request.key),
+            ("Sec-WebSocket-Extensions: ", &mut request.extensions),
+        ] {
+            if let Some(value) = line.strip_prefix(name) {
+                value.trim().clone_into(field);
+            }
         }
     }
 }
@@ -175,8 +193,8 @@ pub(crate) fn accept(stream: TcpStream, deeds: Arc<AtomicU64>) -> io::Result<Pee
     stream.set_nodelay(true)?;
     let mut reader = BufReader::new(stream.try_clone()?);
     let mut peer_stream = stream;
-    let key = read_request(&mut reader)?;
-    peer_stream.write_all(switching(&key).as_bytes())?;
+    let request = read_request(&mut reader)?;
+    peer_stream.write_all(switching(&request.key).as_bytes())?;
     Ok(Peer { stream: peer_stream, reader, deeds })
 }
 
@@ -264,4 +282,28 @@ pub(crate) fn finish(mut child: Child) -> Run {
 /// A run to its end.
 pub(crate) fn run(arguments: &str) -> Run {
     finish(start(command(arguments)))
+}
+
+/// What a session takes of this program's memory, in bytes, by the slope from 500 to 3,500 of them. `load` gives the arguments
+/// of a run with so many sessions against a server that accepts and keeps them, and says nothing.
+pub(crate) fn memory_of_a_session(load: impl Fn(SocketAddr, u32) -> String) -> u64 {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+    let limit = getrlimit(Resource::Nofile);
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
+    // No thread for each.
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        let mut kept = Vec::new();
+        for stream in listener.incoming().flatten() {
+            kept.extend(accept(stream, Arc::default()).map(|peer| peer.stream));
+        }
+    });
+    let [few, many] = [500, 3500].map(|sessions| {
+        let run = run(&format!("{} --pending 20 --quiet --json -", load(address, sessions)));
+        assert_eq!(run.code(), 0, "{}", run.stderr);
+        run.json()["generator"]["memory_bytes"].as_u64().unwrap()
+    });
+    many.saturating_sub(few) / 3000
 }

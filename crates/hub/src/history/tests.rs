@@ -35,7 +35,7 @@ fn a_history_keeps_the_newest_by_count_by_bytes_and_by_age() {
     assert!(history.behind(6, 5).is_none(), "from the future");
     assert_eq!(offsets(&history.last(2, None, usize::MAX)), [4, 5]);
     assert_eq!(offsets(&history.last(9, Some(5), usize::MAX)), [3, 4]);
-    assert_eq!(offsets(&history.last(9, Some(1), usize::MAX)), []);
+    assert_eq!(offsets(&history.last(9, Some(1), usize::MAX)), [0_u64; 0]);
     assert_eq!(offsets(&history.last(9, Some(99), usize::MAX)), [3, 4, 5]);
     assert_eq!(offsets(&history.last(9, None, 1)), [5], "one in any case");
     history.expire(40);

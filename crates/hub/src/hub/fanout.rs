@@ -142,7 +142,8 @@ impl Hub {
         let own = self.locals.topic(topic);
         let mixed = !found.is_empty();
         if mixed {
-            self.mark = self.mark.wrapping_add(1);
+            // A member that is new has 0.
+            self.mark = self.mark.checked_add(1).unwrap_or(1);
             self.audience.clear();
             self.audience.extend_from_slice(&own.audience);
         }
@@ -279,7 +280,8 @@ impl Hub {
             let backlog = topic.backlog.as_ref().expect("a topic in which somebody lags has a backlog");
             let done = backlog.catch_up(&topic.name, cursor, end, &mut out);
             let by_name = self.members.find_topic(member, lag.topic);
-            if done && by_name.is_some_and(|id| self.members.subscription(id).watches) {
+            let by_name = by_name.map(|id| self.members.subscription(id));
+            if done && by_name.is_some_and(|own| own.watches && own.state == State::Live) {
                 backlog.catch_up_on_events(lag.events_from, &mut out);
             }
             self.counts.gaps[self.rules.settings(topic.rule).slow as usize] += out.gaps;

@@ -145,6 +145,13 @@ impl Hub {
         {
             self.announce(id, Kind::Leave { client: client.as_str().into() });
         }
+        let topic = self.homes.topic(id);
+        if topic.interests.is_empty()
+            && self.rules.settings(topic.rule).history > 0
+            && let Some(other) = self.homes.remember(id, self.now_ms)
+        {
+            self.settle(other);
+        }
         self.settle(id);
     }
 
@@ -267,8 +274,11 @@ impl Hub {
         self.trim();
         if self.rules.is_over_memory() {
             self.trim_after_ms = self.now_ms + TRIM_PAUSE_MS;
+            let limits = self.rules.limits();
             for shard in (0..self.shards).filter(|&shard| shard != self.shard) {
-                self.post.write(shard, Note::Trim);
+                if self.post.has_room(shard, limits) {
+                    self.post.write(shard, Note::Trim);
+                }
             }
         }
     }

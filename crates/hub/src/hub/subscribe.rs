@@ -320,7 +320,7 @@ impl Hub {
         let topic = self.locals.topic_mut(local);
         // Without a message in the batch both are the same, and stay so.
         let nothing_waits = topic.finished == topic.position;
-        if topic.position.epoch != position.epoch && topic.laggards > 0 {
+        if topic.position.epoch != position.epoch {
             topic.previous = topic.position;
             if let Some(backlog) = &mut topic.backlog {
                 backlog.clear();

@@ -75,20 +75,29 @@ pub fn push_error(out: &mut Vec<u8>, code: Code, message: &str) {
     out.extend_from_slice(b"}}");
 }
 
-/// Appends the answer to a poll: where each topic is now, in the order of the request, and the messages up to there.
-pub fn push_poll<'p>(
+/// Appends one message of the answer to a poll: the same for all who poll the topic.
+pub fn push_poll_message(out: &mut Vec<u8>, topic: &str, offset: u64, content: Content<'_>) {
+    out.push(b'{');
+    push_message(out, topic, offset, content);
+}
+
+/// Appends the answer to a poll: where each topic is now, in the order of the request, and the messages up to there, each
+/// as [`push_poll_message`] writes it.
+pub fn push_poll<'p, M: AsRef<[u8]>>(
     out: &mut Vec<u8>,
     standings: impl IntoIterator<Item = Standing<'p>> + Clone,
-    messages: impl IntoIterator<Item = (&'p str, u64, Content<'p>)>,
+    messages: impl IntoIterator<Item = M>,
 ) {
     out.extend_from_slice(br#"{"position":""#);
     push_positions(out, standings.clone().into_iter().map(|standing| standing.position));
     out.extend_from_slice(br#"","#);
     push_standings(out, standings);
     out.extend_from_slice(br#","messages":["#);
-    for (index, (topic, offset, content)) in messages.into_iter().enumerate() {
-        out.extend_from_slice(if index == 0 { b"{" } else { b",{" });
-        push_message(out, topic, offset, content);
+    for (index, message) in messages.into_iter().enumerate() {
+        if index > 0 {
+            out.push(b',');
+        }
+        out.extend_from_slice(message.as_ref());
     }
     out.extend_from_slice(b"]}");
 }
@@ -121,9 +130,10 @@ pub fn push_state(out: &mut Vec<u8>, state: &State<'_>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Epoch;
 
     fn status(codes: &[Option<Code>]) -> u16 {
-        let position = Position { epoch: 1, offset: 2 };
+        let position = Position { epoch: Epoch(1), offset: 2 };
         let mut results = Results::new();
         for code in codes {
             match code {

@@ -3,8 +3,9 @@
 use std::borrow::Cow;
 
 use super::command::{check_key, check_once, publish};
-use super::object::{Objects, objects, utf8};
-use super::scan::Scanner;
+use super::json::{utf8, value};
+use super::object::{Objects, objects};
+use super::structure::Scratch;
 use super::{Code, Kind, MAX_PUBLICATIONS, Payload, Problem, Publish};
 
 /// What a body is, as its `Content-Type` says.
@@ -50,11 +51,12 @@ impl Media {
 pub fn publications<'b>(
     content_type: Option<&str>,
     body: &'b [u8],
+    scratch: &mut Scratch,
 ) -> Result<Vec<Result<Publish<'b>, Problem>>, Problem> {
     if Media::of(content_type) != Media::Json {
         return Err(Problem::new(Code::UnsupportedType, "the content type must be application/json"));
     }
-    let made = objects(body, MAX_PUBLICATIONS, |fields| {
+    let made = objects(body, MAX_PUBLICATIONS, scratch, |fields| {
         fields.check()?;
         publish(fields)
     });
@@ -90,7 +92,7 @@ pub fn publication<'b>(
 ) -> Result<Publish<'b>, Problem> {
     let (kind, bytes) = match Media::of(fields.content_type) {
         Media::Json => (Kind::Json, json(body)?),
-        Media::Text if utf8(body).is_some() => (Kind::Text, body),
+        Media::Text if utf8(body).is_ok() => (Kind::Text, body),
         Media::Text => return Err(Problem::request("the body is not UTF-8")),
         Media::Foreign => {
             return Err(Problem::new(Code::UnsupportedType, "the charset of a text must be UTF-8"));
@@ -107,11 +109,7 @@ pub fn publication<'b>(
 
 /// One JSON value, without the space around it. It may be as deep as if it stood in an object, which it will.
 pub(super) fn json(body: &[u8]) -> Result<&[u8], Problem> {
-    let text = utf8(body).ok_or(Problem::new(Code::InvalidJson, "this is not JSON: it is not UTF-8"))?;
-    let mut scanner = Scanner::new(text);
-    let value = scanner.value(1)?;
-    scanner.end()?;
-    Ok(value.as_bytes())
+    Ok(value(utf8(body)?, 1)?.as_bytes())
 }
 
 /// The header's draft standard has it in quotes, most clients send it without.

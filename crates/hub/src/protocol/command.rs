@@ -2,7 +2,9 @@
 
 use std::borrow::Cow;
 
-use super::object::{Field, Fields, Objects, objects, string};
+use super::json::string;
+use super::object::{Field, Fields, Objects, objects};
+use super::structure::Scratch;
 use super::text::{from_base64, whole};
 use super::{
     Code, Content, Id, Kind, MAX_COMMANDS, MAX_HISTORY, MAX_INFO_BYTES, MAX_KEY_BYTES, MAX_ONCE_BYTES,
@@ -127,8 +129,8 @@ impl ExactSizeIterator for Commands<'_> {}
 ///
 /// A message that is not JSON throughout is one error and nothing else: none of its commands is done.
 #[must_use]
-pub fn parse(bytes: &[u8]) -> Commands<'_> {
-    Commands(match objects(bytes, MAX_COMMANDS, request) {
+pub fn parse<'b>(bytes: &'b [u8], scratch: &mut Scratch) -> Commands<'b> {
+    Commands(match objects(bytes, MAX_COMMANDS, scratch, request) {
         Ok(Objects::One(request)) => Rest::One(Some(request)),
         Ok(Objects::Many(requests)) => Rest::Many(requests.into_iter()),
         Err(problem) => Rest::One(Some(Request { id: None, command: Err(problem) })),

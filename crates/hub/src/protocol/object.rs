@@ -1,14 +1,21 @@
 //! What a client sends as objects: the fields that the protocol knows, as they were written, and their types.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, fmt};
 
-use super::position::parse_epoch;
-use super::scan::{Invalid, Scanner, escape};
+use serde::{
+    Deserialize, Deserializer,
+    de::{IgnoredAny, MapAccess, SeqAccess, Visitor},
+};
+use serde_json::value::RawValue;
+
+use super::json::{Invalid, check, string, utf8};
+use super::structure::{Scratch, Structure};
 use super::text::whole;
 use super::{Code, Position, Problem, Recover};
 
 /// Every name that any object of a client has a use for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(field_identifier, rename_all = "lowercase")]
 pub(super) enum Field {
     Op,
     Id,
@@ -26,39 +33,11 @@ pub(super) enum Field {
     Before,
     Epoch,
     Offset,
+    #[serde(other)]
+    Unknown,
 }
 
-const FIELDS: usize = Field::Offset as usize + 1;
-
-impl Field {
-    #[inline]
-    fn named(name: &[u8]) -> Option<Self> {
-        Some(match name {
-            b"op" => Self::Op,
-            b"id" => Self::Id,
-            b"topic" => Self::Topic,
-            b"recover" => Self::Recover,
-            b"history" => Self::History,
-            b"presence" => Self::Presence,
-            b"info" => Self::Info,
-            b"data" => Self::Data,
-            b"text" => Self::Text,
-            b"base64" => Self::Base64,
-            b"key" => Self::Key,
-            b"once" => Self::Once,
-            b"limit" => Self::Limit,
-            b"before" => Self::Before,
-            b"epoch" => Self::Epoch,
-            b"offset" => Self::Offset,
-            _ => return None,
-        })
-    }
-
-    /// `"t\u006fpic"` is "topic" to every other parser.
-    fn named_with_escapes(name: &str) -> Option<Self> {
-        if name.contains('\\') { Self::named(unescape(name)?.as_bytes()) } else { None }
-    }
-}
+const FIELDS: usize = Field::Unknown as usize;
 
 /// The known fields of one object.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -78,14 +57,22 @@ impl<'b> Fields<'b> {
         Self { values: [None; FIELDS], repeated: false }
     }
 
-    /// Reads an object; `open` containers are open already.
+    /// Reads an object whose bracket was read.
+    fn read(structure: &mut Structure<'b, '_>) -> Option<Self> {
+        let mut fields = Self::none();
+        structure.members(|key, value| {
+            // The key is a string, escapes and all: what it names is for the same code to say as in short messages.
+            fields.put(serde_json::from_str(key).ok()?, value);
+            Some(())
+        })?;
+        Some(fields)
+    }
+
     #[inline]
-    fn read(&mut self, scanner: &mut Scanner<'b>, open: u32) -> Result<(), Invalid> {
-        scanner.object(open, |key, value| {
-            if let Some(field) = Field::named(key.as_bytes()).or_else(|| Field::named_with_escapes(key)) {
-                self.repeated |= self.values[field as usize].replace(value).is_some();
-            }
-        })
+    fn put(&mut self, field: Field, value: &'b str) {
+        if let Some(place) = self.values.get_mut(field as usize) {
+            self.repeated |= place.replace(value).is_some();
+        }
     }
 
     /// What makes the object as a whole unusable.
@@ -127,37 +114,41 @@ impl<'b> Fields<'b> {
         const WRONG: Problem = Problem::request("`recover` is not an object of `epoch` and `offset`");
         let Some(raw) = self.some(Field::Recover) else { return Ok(None) };
         // It is known to be JSON: what fails here is that it is no object.
-        let mut fields = Fields::none();
-        fields.read(&mut Scanner::new(raw), 0).map_err(|_| WRONG)?;
+        let fields: Fields<'_> = serde_json::from_str(raw).map_err(|_| WRONG)?;
         fields.check()?;
         let epoch = fields.text(Field::Epoch, WRONG)?.ok_or(WRONG)?;
         let offset = fields.whole(Field::Offset, WRONG)?.ok_or(WRONG)?;
-        let position = parse_epoch(&epoch).map(|epoch| Position { epoch, offset });
+        let position = epoch.parse().ok().map(|epoch| Position { epoch, offset });
         Ok(Some(position.map_or(Recover::Foreign, Recover::From)))
     }
 }
 
-/// The text of a JSON string as it was written, with its quotes; `None` for other values.
-pub(super) fn string(raw: &str) -> Option<Cow<'_, str>> {
-    unescape(raw.strip_prefix('"')?.strip_suffix('"')?)
+impl<'de> Deserialize<'de> for Fields<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(Members)
+    }
 }
 
-/// The text that the inside of a JSON string stands for.
-fn unescape(inside: &str) -> Option<Cow<'_, str>> {
-    let Some(first) = inside.find('\\') else { return Some(Cow::Borrowed(inside)) };
-    let mut text = String::with_capacity(inside.len());
-    let mut rest = inside;
-    let mut next = Some(first);
-    while let Some(at) = next {
-        let (plain, from) = rest.split_at(at);
-        text.push_str(plain);
-        let (character, len) = escape(from.as_bytes())?;
-        text.push(character);
-        rest = &from[len..];
-        next = rest.find('\\');
+struct Members;
+
+impl<'de> Visitor<'de> for Members {
+    type Value = Fields<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
     }
-    text.push_str(rest);
-    Some(Cow::Owned(text))
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut fields = Fields::none();
+        while let Some(field) = map.next_key()? {
+            if field == Field::Unknown {
+                map.next_value::<IgnoredAny>()?;
+            } else {
+                fields.put(field, map.next_value::<&RawValue>()?.get());
+            }
+        }
+        Ok(fields)
+    }
 }
 
 /// One object, or an array of them.
@@ -173,60 +164,117 @@ pub(super) enum Objects<T> {
 pub(super) fn objects<'b, T>(
     bytes: &'b [u8],
     limit: usize,
+    scratch: &mut Scratch,
     mut make: impl FnMut(&Fields<'b>) -> T,
 ) -> Result<Objects<T>, Problem> {
-    const NO_OBJECT: Problem =
-        Problem::new(Code::InvalidJson, "this is neither an object nor an array of objects");
-    let text = utf8(bytes).ok_or(Problem::new(Code::InvalidJson, "this is not JSON: it is not UTF-8"))?;
-    let mut scanner = Scanner::new(text);
-    match scanner.peek() {
-        Some(b'{') => {
-            let mut fields = Fields::none();
-            fields.read(&mut scanner, 0)?;
-            scanner.end()?;
-            Ok(Objects::One(make(&fields)))
-        }
-        Some(b'[') => {
-            scanner.take(b'[');
-            let mut made = Vec::new();
-            let (mut count, mut only_objects) = (0, true);
-            if !scanner.take(b']') {
-                loop {
-                    if scanner.peek() == Some(b'{') {
-                        let mut fields = Fields::none();
-                        fields.read(&mut scanner, 1)?;
-                        count += 1;
-                        if count <= limit && only_objects {
-                            made.push(make(&fields));
-                        }
-                    } else {
-                        scanner.value(1)?;
-                        only_objects = false;
-                    }
-                    if scanner.take(b']') {
-                        break;
-                    }
-                    if !scanner.take(b',') {
-                        return Err(Invalid::Syntax.into());
-                    }
+    let text = utf8(bytes)?;
+    let found = scratch.structure(text).and_then(|structure| find(structure, limit, &mut make));
+    let found = match found {
+        Some(found) => found,
+        None => parse(text, limit, make)?,
+    };
+    match found {
+        Found::One(made) => Ok(Objects::One(made)),
+        Found::Many(made, count) if count <= limit => Ok(Objects::Many(made)),
+        Found::Many(..) => Err(Problem::new(Code::TooMany, "the array has too many elements")),
+    }
+}
+
+/// What was made, and of how many it is all or the first.
+enum Found<T> {
+    One(T),
+    Many(Vec<T>, usize),
+}
+
+/// The objects of a text whose tokens are known; `None` if there are other things, too.
+fn find<'b, T>(
+    mut structure: Structure<'b, '_>,
+    limit: usize,
+    mut make: impl FnMut(&Fields<'b>) -> T,
+) -> Option<Found<T>> {
+    let (mut made, mut count) = (Vec::new(), 0);
+    match structure.token()? {
+        (b'{', _) => return Some(Found::One(make(&Fields::read(&mut structure)?))),
+        (b'[', _) => {}
+        _ => return None,
+    }
+    loop {
+        match structure.token()? {
+            (b'{', _) => {
+                let fields = Fields::read(&mut structure)?;
+                count += 1;
+                if count <= limit {
+                    made.push(make(&fields));
                 }
             }
-            scanner.end()?;
-            match (only_objects, count > limit) {
-                (false, _) => Err(NO_OBJECT),
-                (true, true) => Err(Problem::new(Code::TooMany, "the array has too many elements")),
-                (true, false) => Ok(Objects::Many(made)),
-            }
-        }
-        _ => {
-            scanner.value(0)?;
-            scanner.end()?;
-            Err(NO_OBJECT)
+            (b',', _) => {}
+            (b']', _) => return Some(Found::Many(made, count)),
+            _ => return None,
         }
     }
 }
 
-/// UTF-8 as text. Short texts are checked faster without vectors.
-pub(super) fn utf8(bytes: &[u8]) -> Option<&str> {
-    if bytes.len() < 64 { std::str::from_utf8(bytes).ok() } else { simdutf8::basic::from_utf8(bytes).ok() }
+/// The same of any text.
+fn parse<'b, T>(
+    text: &'b str,
+    limit: usize,
+    mut make: impl FnMut(&Fields<'b>) -> T,
+) -> Result<Found<T>, Invalid> {
+    check(text, 0)?;
+    let mut json = serde_json::Deserializer::from_str(text);
+    if text.trim_ascii_start().starts_with('[') {
+        let (made, count) = json.deserialize_seq(Elements { limit, make })?;
+        json.end()?;
+        Ok(Found::Many(made, count))
+    } else {
+        let fields = Fields::deserialize(&mut json)?;
+        json.end()?;
+        Ok(Found::One(make(&fields)))
+    }
+}
+
+struct Elements<F> {
+    limit: usize,
+    make: F,
+}
+
+impl<'de, T, F: FnMut(&Fields<'de>) -> T> Visitor<'de> for Elements<F> {
+    type Value = (Vec<T>, usize);
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an array of objects")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(mut self, mut elements: A) -> Result<Self::Value, A::Error> {
+        let (mut made, mut count) = (Vec::new(), 0);
+        while let Some(fields) = elements.next_element()? {
+            count += 1;
+            if count <= self.limit {
+                made.push((self.make)(&fields));
+            }
+        }
+        Ok((made, count))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_an_array_that_is_too_long_or_has_something_else_in_it_no_more_is_made() {
+        let make = |text: &str, limit| {
+            let mut made = 0;
+            let code = objects(text.as_bytes(), limit, &mut Scratch::new(), |_| made += 1)
+                .err()
+                .map(|problem| problem.code);
+            (made, code)
+        };
+        let many = format!("[{{}}{}]", ",{}".repeat(99));
+        assert_eq!(make(&many, 100), (100, None));
+        assert_eq!(make(&many, 99), (99, Some(Code::TooMany)));
+        assert_eq!(make("[{},1,{},{}]", 100), (1, Some(Code::InvalidJson)));
+        assert_eq!(make("[{},{},", 100), (2, Some(Code::InvalidJson)));
+        assert_eq!(make("{}", 100), (1, None));
+    }
 }

@@ -1,15 +1,7 @@
 //! Positions: how far somebody has read.
 
 use super::text;
-
-/// A place in a topic: an offset in the run of offsets that its epoch names.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Position {
-    /// On the wire eight hexadecimal digits.
-    pub epoch: u32,
-    /// Everything up to here is behind the reader; at most [`MAX_WHOLE`](super::MAX_WHOLE).
-    pub offset: u64,
-}
+pub use crate::topic::Position;
 
 /// From where somebody wants to go on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,7 +18,7 @@ impl Position {
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let (epoch, offset) = text.split_once('-')?;
-        Some(Self { epoch: parse_epoch(epoch)?, offset: text::whole(offset)? })
+        Some(Self { epoch: epoch.parse().ok()?, offset: text::whole(offset)? })
     }
 
     /// Appends `9f86d081-42`.
@@ -35,12 +27,6 @@ impl Position {
         out.push(b'-');
         text::push_whole(out, self.offset);
     }
-}
-
-/// Eight lowercase hexadecimal digits.
-pub(super) fn parse_epoch(text: &str) -> Option<u32> {
-    let digits = text.len() == 8 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
-    if digits { u32::from_str_radix(text, 16).ok() } else { None }
 }
 
 /// Positions in several topics, in the order in which a request named them. A pattern has none.
@@ -89,14 +75,15 @@ pub fn push_positions(out: &mut Vec<u8>, positions: impl IntoIterator<Item = Opt
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Epoch;
 
     #[test]
     fn a_position_has_one_form() {
-        let position = Position { epoch: 0x9f86_d081, offset: 42 };
+        let position = Position { epoch: Epoch(0x9f86_d081), offset: 42 };
         assert_eq!(Position::parse("9f86d081-42"), Some(position));
         assert_eq!(
             Position::parse("00000000-9007199254740991"),
-            Some(Position { epoch: 0, offset: (1 << 53) - 1 })
+            Some(Position { epoch: Epoch(0), offset: (1 << 53) - 1 })
         );
         for bad in [
             "",
@@ -124,7 +111,7 @@ mod tests {
 
     #[test]
     fn a_list_has_as_many_as_topics() {
-        let from = |epoch, offset| Some(Recover::From(Position { epoch, offset }));
+        let from = |epoch, offset| Some(Recover::From(Position { epoch: Epoch(epoch), offset }));
         let list = Positions::parse("9f86d081-42,-,0000000a-0", 3).unwrap();
         assert_eq!(
             [0, 1, 2, 3].map(|index| list.of(index)),

@@ -173,7 +173,7 @@ enum Plus {
 fn decode(text: &str, plus: Plus) -> Result<Cow<'_, str>, Problem> {
     const BROKEN: Problem = Problem::request("the URL has a broken percent-escape");
     let special = |byte: &u8| *byte == b'%' || *byte == b'+' && plus == Plus::Space;
-    if !text.as_bytes().iter().any(|byte| special(byte)) {
+    if !text.as_bytes().iter().any(special) {
         return Ok(Cow::Borrowed(text));
     }
     let mut decoded = Vec::with_capacity(text.len());
@@ -199,7 +199,10 @@ fn decode(text: &str, plus: Plus) -> Result<Cow<'_, str>, Problem> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::{Code, Position, Recover};
+    use crate::{
+        Epoch,
+        protocol::{Code, Position, Recover},
+    };
 
     #[test]
     fn rfc3986_2_1_escapes_are_decoded_strictly() {
@@ -231,7 +234,7 @@ mod tests {
         );
 
         let both = "topic=a&topic=b/*&last-event-id=00000001-2%2C-";
-        let from = |epoch, offset| Some(Recover::From(Position { epoch, offset }));
+        let from = |epoch, offset| Some(Recover::From(Position { epoch: Epoch(epoch), offset }));
         let of = |last| EventsQuery::parse(both, last).unwrap().positions.map(|all| (all.of(0), all.of(1)));
         assert_eq!(of(None), Some((from(1, 2), None)));
         assert_eq!(of(Some("")), Some((from(1, 2), None)));

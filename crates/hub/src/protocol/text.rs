@@ -4,6 +4,7 @@ use base64::Engine;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig, general_purpose::STANDARD};
 
 use super::MAX_WHOLE;
+use crate::Epoch;
 
 /// RFC 4648 §4; its padding may be left out.
 const LENIENT: GeneralPurpose = GeneralPurpose::new(
@@ -17,20 +18,20 @@ const HIGH_BITS: u64 = 0x8080_8080_8080_8080;
 /// How many bytes from the front may stand in a JSON string as they are: all but `"`, `\` and control bytes.
 #[inline]
 pub(super) fn plain_len(bytes: &[u8]) -> usize {
-    let mut at = 0;
-    while let Some(word) = bytes.get(at..).and_then(<[u8]>::first_chunk) {
+    let mut rest = bytes;
+    while let Some((word, behind)) = rest.split_first_chunk() {
         let found = specials(u64::from_le_bytes(*word));
         if found != 0 {
-            return at + (found.trailing_zeros() / 8) as usize;
+            return bytes.len() - rest.len() + (found.trailing_zeros() / 8) as usize;
         }
-        at += 8;
+        rest = behind;
         // Most strings are short. One that is not goes on in blocks, for which there are vectors.
-        if at == 16 {
-            at += plain_blocks(&bytes[at..]);
+        if bytes.len() - rest.len() == 16 {
+            rest = &rest[plain_blocks(rest)..];
         }
     }
-    let rest = &bytes[at..];
-    at + rest.iter().position(|byte| !is_plain(*byte)).unwrap_or(rest.len())
+    let tail = rest.iter().position(|byte| !is_plain(*byte)).unwrap_or(rest.len());
+    bytes.len() - rest.len() + tail
 }
 
 /// The high bits of those bytes in a word (the first is the lowest) that are not plain. What lies behind the first of
@@ -114,9 +115,9 @@ pub(super) fn push_whole(out: &mut Vec<u8>, number: u64) {
 }
 
 /// Appends the eight hexadecimal digits of an epoch.
-pub(super) fn push_epoch(out: &mut Vec<u8>, epoch: u32) {
+pub(super) fn push_epoch(out: &mut Vec<u8>, epoch: Epoch) {
     let digits: [u8; 8] =
-        std::array::from_fn(|at| b"0123456789abcdef"[(epoch >> (28 - 4 * at) & 15) as usize]);
+        std::array::from_fn(|at| b"0123456789abcdef"[(epoch.0 >> (28 - 4 * at) & 15) as usize]);
     out.extend_from_slice(&digits);
 }
 

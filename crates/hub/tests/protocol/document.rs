@@ -3,13 +3,14 @@
 use std::collections::BTreeSet;
 
 use serde_json::Value;
+use tidegate_hub::Epoch;
 use tidegate_hub::protocol::{
     Acceptance, Code, Content, EventsQuery, Gap, GapReason, Id, Kind, PollQuery, Position, Present, Problem,
-    PublishFields, Recover, Results, Standing, State, events, parse, publication, publications, push_error,
-    push_poll, push_state, topic_of_path, write,
+    PublishFields, Recover, Results, Scratch, Standing, State, events, publication, publications, push_error,
+    push_poll, push_poll_message, push_state, topic_of_path, write,
 };
 
-use crate::oracle::{check, told_publish};
+use crate::oracle::{check, parse, told_publish};
 
 const DOCUMENT: &str = include_str!("../../../../docs/PROTOCOL.md");
 
@@ -118,7 +119,7 @@ fn each_request_is_read_and_each_answer_is_written() {
         } else if let Some(("POST", path)) = first.split_once(' ') {
             let content_type = field("Content-Type");
             let all = match path.strip_prefix("/publish/") {
-                None => publications(content_type, body.as_bytes()).unwrap(),
+                None => publications(content_type, body.as_bytes(), &mut Scratch::new()).unwrap(),
                 Some(name) => {
                     let key = field("Tidegate-Key");
                     let fields =
@@ -147,7 +148,7 @@ fn each_request_is_read_and_each_answer_is_written() {
 
 /// What a GET of the document asks for is understood.
 fn get(target: &str) -> Result<(), Problem> {
-    let from = |epoch, offset| Some(Recover::From(Position { epoch, offset }));
+    let from = |epoch, offset| Some(Recover::From(Position { epoch: Epoch(epoch), offset }));
     match target.split_once('?') {
         Some(("/events", query)) => {
             let query = EventsQuery::parse(query, None)?;
@@ -198,7 +199,7 @@ fn number(value: &Value) -> u64 {
 }
 
 fn position(value: &Value) -> Position {
-    let epoch = u32::from_str_radix(text(&value["epoch"]), 16).expect("an epoch");
+    let epoch = text(&value["epoch"]).parse().expect("an epoch");
     Position { epoch, offset: number(&value["offset"]) }
 }
 
@@ -320,14 +321,13 @@ fn answer(value: &Value) -> (u16, String) {
         push_error(&mut out, code(error), text(&error["message"]));
         code(error).status()
     } else if let Some(messages) = value.get("messages") {
-        let contents: Vec<(&str, u64, Owned)> = messages
-            .as_array()
-            .expect("messages")
-            .iter()
-            .map(|message| (text(&message["topic"]), number(&message["offset"]), content(message)))
-            .collect();
-        let contents = contents.iter().map(|(topic, offset, owned)| (*topic, *offset, owned.content()));
-        push_poll(&mut out, standings(value), contents);
+        let written = messages.as_array().expect("messages").iter().map(|message| {
+            let mut written = Vec::new();
+            let (topic, offset) = (text(&message["topic"]), number(&message["offset"]));
+            push_poll_message(&mut written, topic, offset, content(message).content());
+            written
+        });
+        push_poll(&mut out, standings(value), written);
         200
     } else {
         let (subscribers, history) = (number(&value["subscribers"]), number(&value["history"]));

@@ -3,9 +3,12 @@
 use std::fmt::Write;
 use std::time::{Duration, Instant};
 
-use tidegate_hub::protocol::{Code, Command, Id, Kind, Request, parse, publications, write};
+use tidegate_hub::protocol::{
+    self, Code, Command, Id, Kind, Problem, Publish, Request, Scratch, VECTORS_FROM_BYTES, VECTORS_TO_BYTES,
+    publications, write,
+};
 
-use crate::oracle::check;
+use crate::oracle::{check, parse};
 
 fn one(text: &str) -> Request<'_> {
     check(text.as_bytes());
@@ -17,6 +20,13 @@ fn one(text: &str) -> Request<'_> {
 
 fn code(text: &str) -> Code {
     one(text).command.expect_err(text).code
+}
+
+fn published<'b>(
+    content_type: Option<&str>,
+    body: &'b [u8],
+) -> Result<Vec<Result<Publish<'b>, Problem>>, Problem> {
+    publications(content_type, body, &mut Scratch::new())
 }
 
 #[test]
@@ -292,16 +302,16 @@ fn an_http_body_has_up_to_1_000_publications_each_judged_for_itself() {
         body + "]"
     };
     let text = body(1000);
-    let all = publications(json, text.as_bytes()).unwrap();
+    let all = published(json, text.as_bytes()).unwrap();
     for (index, publish) in all.iter().enumerate() {
         assert_eq!(*publish.as_ref().unwrap().payload.bytes, *index.to_string().as_bytes());
     }
-    assert_eq!(publications(json, body(1001).as_bytes()).unwrap_err().code, Code::TooLarge);
-    assert_eq!(publications(json, b"[]").unwrap().len(), 0);
+    assert_eq!(published(json, body(1001).as_bytes()).unwrap_err().code, Code::TooLarge);
+    assert_eq!(published(json, b"[]").unwrap().len(), 0);
 
     let mixed = br#"[{"topic":"a","text":"x"},{"topic":"a"},{"data":1},{"topic":"a","data":1,"data":1},{"topic":"b","data":1}]"#;
     let mixed: Vec<_> =
-        publications(json, mixed).unwrap().into_iter().map(|one| one.map_err(|wrong| wrong.code)).collect();
+        published(json, mixed).unwrap().into_iter().map(|one| one.map_err(|wrong| wrong.code)).collect();
     let wrong = Code::InvalidRequest;
     assert!(mixed[0].is_ok() && mixed[4].is_ok());
     assert!(mixed[1..4].iter().all(|one| one.as_ref().is_err_and(|code| *code == wrong)));
@@ -315,6 +325,93 @@ fn an_http_body_has_up_to_1_000_publications_each_judged_for_itself() {
         (json, r#"[{"topic":"a","data":1}"#, Code::InvalidJson),
         (json, &"[".repeat(100_000), Code::InvalidJson),
     ] {
-        assert_eq!(publications(content_type, body.as_bytes()).unwrap_err().code, code, "{body:.20}");
+        assert_eq!(published(content_type, body.as_bytes()).unwrap_err().code, code, "{body:.20}");
+    }
+}
+
+/// Prose in `data`, in `text` and in a field that is ignored, of a message that has about so many bytes.
+fn long(bytes: usize) -> [String; 3] {
+    let prose = "a caf\u{e9}, \\u0061 gate \\ud83c\\udf0a, \\\"quoted\\\" [{ ".repeat(bytes / 40);
+    [
+        format!(r#"{{"op":"publish","id":7,"topic":"a","data":["{prose}",{{"b":[1.5]}}] }}"#),
+        format!(
+            r#"[ {{"text":"{prose}","topic":"\u0061","once":null,"op":"publish","id":"\u0041"}} , {{"op":"ping"}} ]"#
+        ),
+        format!(
+            r#"{{"x":["{prose}"],"\u006f\u0070":"subscribe","topic":"a","info":{{"a": 1}},"presence":true}}"#
+        ),
+    ]
+}
+
+#[test]
+fn length_decides_who_reads_a_message_and_nothing_else() {
+    for bytes in [40, VECTORS_FROM_BYTES, 4096, VECTORS_TO_BYTES, 2 * VECTORS_TO_BYTES] {
+        length_decides_nothing_at(bytes);
+    }
+}
+
+fn length_decides_nothing_at(bytes: usize) {
+    // The oracle takes its time.
+    let check = |text: &str| {
+        if bytes <= 4096 {
+            check(text.as_bytes());
+        } else {
+            let [with, without] = [0..=usize::MAX, 0..=0].map(Scratch::with_lengths);
+            let read = |mut scratch| protocol::parse(text.as_bytes(), &mut scratch).collect::<Vec<_>>();
+            assert!(read(with) == read(without), "{text:.200}");
+        }
+    };
+    for text in long(bytes) {
+        check(&text);
+        assert!(parse(text.as_bytes()).all(|request| request.command.is_ok()), "{text:.200}");
+        // What only one of the two would refuse, or neither, in front of the rest and behind it.
+        for (value, good) in [
+            ("18446744073709551616", true),
+            ("-9223372036854775809", true),
+            ("123456789012345678901234567890.5e-7", true),
+            ("1e400", true),
+            ("-0", true),
+            ("[1,2]", true),
+            (r#""\u0000""#, true),
+            (r#""\ud800""#, false),
+            (r#""\udc00\ud800""#, false),
+            ("01", false),
+            ("1\u{0}", false),
+            ("[1\u{c}]", false),
+            ("nul", false),
+            ("truex", false),
+            ("[1}", false),
+        ] {
+            let behind =
+                text.rsplit_once('}').map(|(rest, end)| format!("{rest},\"y\":{value}}}{end}")).unwrap();
+            let before = text.replacen('{', &format!("{{\"y\":{value},"), 1);
+            for text in [before, behind] {
+                check(&text);
+                let read = parse(text.as_bytes()).all(|request| request.command.is_ok());
+                assert_eq!(read, good, "{value}");
+            }
+        }
+    }
+}
+
+#[test]
+fn depth_is_bounded_at_any_length() {
+    for length in [0, VECTORS_FROM_BYTES, VECTORS_TO_BYTES] {
+        let nested = |depth: usize| {
+            let (open, close) = ("[".repeat(depth), "]".repeat(depth));
+            format!(
+                r#"{{"op":"publish","topic":"a","text":"{}","x":{open}1e400{close}}}"#,
+                "[".repeat(length)
+            )
+        };
+        for (depth, good) in [(1, true), (63, true), (64, false), (100_000, false)] {
+            for text in [nested(depth), nested(depth).replace("1e400", "1")] {
+                // serde_json's own `Value`, in the oracle, ends at 128.
+                if depth < 100 {
+                    check(text.as_bytes());
+                }
+                assert_eq!(parse(text.as_bytes()).all(|request| request.command.is_ok()), good, "{depth}");
+            }
+        }
     }
 }

@@ -1,11 +1,11 @@
 //! What a message means, as one reads it with serde_json and without a thought for speed.
 
-use std::fmt;
+use std::{cell::RefCell, fmt};
 
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
-use tidegate_hub::protocol::{Code, Command, Id, Kind, Publish, Recover, Request, parse};
+use tidegate_hub::protocol::{self, Code, Command, Commands, Id, Kind, Publish, Recover, Request, Scratch};
 
 /// The members of an object in order, those that stand twice too.
 struct Members<'b>(Vec<(String, &'b RawValue)>);
@@ -179,7 +179,7 @@ impl Reading {
 fn naive_base64(text: &str) -> Option<Vec<u8>> {
     let digits = text.trim_end_matches('=');
     let padding = text.len() - digits.len();
-    if padding > 0 && (text.len() % 4 != 0 || padding > 2) || digits.len() % 4 == 1 {
+    if padding > 0 && (!text.len().is_multiple_of(4) || padding > 2) || digits.len() % 4 == 1 {
         return None;
     }
     let value = |byte: u8| {
@@ -213,7 +213,9 @@ pub(crate) fn told(command: &Command<'_>) -> Value {
             let recover = match subscribe.recover {
                 None => Value::Null,
                 Some(Recover::Foreign) => json!("foreign"),
-                Some(Recover::From(position)) => json!([format!("{:08x}", position.epoch), position.offset]),
+                Some(Recover::From(position)) => {
+                    json!([format!("{:08x}", position.epoch.0), position.offset])
+                }
             };
             json!({
                 "op": "subscribe", "topic": subscribe.topic, "recover": recover, "history": subscribe.history,
@@ -286,9 +288,34 @@ fn depth(value: &Value) -> usize {
     }
 }
 
-/// The parser says of these bytes what serde_json says.
+/// Reads a message as a shard does, in memory in which others were read before.
+pub(crate) fn parse(bytes: &[u8]) -> Commands<'_> {
+    thread_local! {
+        static SCRATCH: RefCell<Scratch> = RefCell::default();
+    }
+    SCRATCH.with_borrow_mut(|scratch| protocol::parse(bytes, scratch))
+}
+
+/// Reads a message with vectors, however short or long it is.
+fn parse_with_vectors(bytes: &[u8]) -> Commands<'_> {
+    thread_local! {
+        static SCRATCH: RefCell<Scratch> = RefCell::new(Scratch::with_lengths(0..=usize::MAX));
+    }
+    SCRATCH.with_borrow_mut(|scratch| protocol::parse(bytes, scratch))
+}
+
+/// The parser says of these bytes what serde_json says, and says the same whether vectors read them or not.
 pub(crate) fn check(bytes: &[u8]) {
     let requests: Vec<Request<'_>> = parse(bytes).collect();
+    let without: Vec<_> = protocol::parse(bytes, &mut Scratch::with_lengths(0..=0)).collect();
+    let with: Vec<_> = parse_with_vectors(bytes).collect();
+    assert_eq!(with, without, "{}", bytes.escape_ascii());
+    assert_eq!(requests, without, "{}", bytes.escape_ascii());
+    // The same at the other end of vectors' blocks, and in blocks of their own.
+    for space in [1, 31, 63, 100] {
+        let moved = [&vec![b' '; space], bytes, &vec![b' '; 64 - space % 64]].concat();
+        assert!(parse_with_vectors(&moved).eq(without.iter().cloned()), "{}", bytes.escape_ascii());
+    }
     let whole = match &requests[..] {
         [Request { id: None, command: Err(problem) }] => Some(problem.code),
         _ => None,

@@ -2,12 +2,14 @@
 
 use proptest::prelude::*;
 use serde_json::{Value, json};
+use tidegate_hub::Epoch;
 use tidegate_hub::protocol::{
     Acceptance, Code, Command, Content, Gap, GapReason, Id, Kind, Position, Positions, Present, Recover,
-    Results, Standing, State, events, parse, push_error, push_poll, push_positions, push_state, write,
+    Results, Standing, State, events, push_error, push_poll, push_poll_message, push_positions, push_state,
+    write,
 };
 
-use crate::oracle::check;
+use crate::oracle::{check, parse};
 
 /// JSON, spaces and escapes and all, not nested too deep.
 fn some_json() -> impl Strategy<Value = String> {
@@ -167,7 +169,7 @@ proptest! {
         topic in any::<String>(), client in any::<String>(), text in any::<String>(), info in "[a-z]{0,5}",
         epoch in any::<u32>(), offset in offset(), duplicate in any::<bool>(), recovered in any::<Option<bool>>(), number in any::<Option<u32>>(),
     ) {
-        let position = Position { epoch, offset };
+        let position = Position { epoch: Epoch(epoch), offset };
         let epoch_text = format!("{epoch:08x}");
         let inside = serde_json::to_string(&text).unwrap();
         let inside = &inside[1..inside.len() - 1];
@@ -242,7 +244,7 @@ proptest! {
 
     #[test]
     fn lists_of_messages_are_lists(messages in proptest::collection::vec((offset(), any::<String>()), 0..4), epoch in any::<u32>(), offset in offset()) {
-        let position = Position { epoch, offset };
+        let position = Position { epoch: Epoch(epoch), offset };
         let contents = || messages.iter().map(|(offset, text)| (*offset, Content { kind: Kind::Text, bytes: text.as_bytes() }));
         let mut out = Vec::new();
         write::history(&mut out, Id::Number(1), "a", position, contents());
@@ -252,7 +254,12 @@ proptest! {
 
         let mut out = Vec::new();
         let standing = Standing { topic: "a", position: Some(position), recovered: Some(false) };
-        push_poll(&mut out, [standing, standing], contents().map(|(offset, content)| ("b", offset, content)));
+        let written = contents().map(|(offset, content)| {
+            let mut message = Vec::new();
+            push_poll_message(&mut message, "b", offset, content);
+            message
+        });
+        push_poll(&mut out, [standing, standing], written);
         let own: Vec<Value> = messages.iter().map(|(offset, text)| json!({"topic": "b", "offset": offset, "text": text})).collect();
         let topic = json!({"topic": "a", "epoch": epoch_text, "offset": offset, "recovered": false});
         let both = format!("{epoch_text}-{offset},{epoch_text}-{offset}");
@@ -261,7 +268,7 @@ proptest! {
 
     #[test]
     fn positions_are_read_as_they_are_written(positions in proptest::collection::vec(proptest::option::of((any::<u32>(), offset())), 1..17)) {
-        let positions: Vec<Option<Position>> = positions.iter().map(|one| one.map(|(epoch, offset)| Position { epoch, offset })).collect();
+        let positions: Vec<Option<Position>> = positions.iter().map(|one| one.map(|(epoch, offset)| Position { epoch: Epoch(epoch), offset })).collect();
         let mut out = Vec::new();
         push_positions(&mut out, positions.iter().copied());
         let read = Positions::parse(std::str::from_utf8(&out).unwrap(), positions.len()).unwrap();

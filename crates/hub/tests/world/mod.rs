@@ -97,6 +97,8 @@ pub(crate) struct World {
     log: Vec<Event>,
     pub(crate) restarts: u64,
     pub(crate) disconnects: u64,
+    /// What hubs have counted, of each kind.
+    pub(crate) counts: [u64; 13],
 }
 
 impl World {
@@ -126,6 +128,7 @@ impl World {
             log: Vec::new(),
             restarts: 0,
             disconnects: 0,
+            counts: [0; 13],
             random,
         };
         world.start();
@@ -389,6 +392,7 @@ impl World {
     /// Everything is started anew; publishers do not know what became of what they had sent.
     fn restart(&mut self) -> Result<(), Broken> {
         self.restarts += 1;
+        self.count();
         for session in self.sessions.values() {
             session.remember(&mut self.memories);
         }
@@ -404,6 +408,15 @@ impl World {
         self.observe(Event::Restart)?;
         self.start();
         Ok(())
+    }
+
+    fn count(&mut self) {
+        for hub in &self.hubs {
+            let counts = *hub.counts();
+            let single = [counts.refused_busy, counts.left_out, counts.trimmed];
+            let all = single.into_iter().chain(counts.fell_behind).chain(counts.gaps);
+            self.counts.iter_mut().zip(all).for_each(|(sum, count)| *sum += count);
+        }
     }
 
     /// Nothing new is done until nothing is on its way any more.
@@ -455,6 +468,7 @@ impl World {
         for hub in &self.hubs {
             assert!(hub.is_empty(), "{hub:?}");
         }
+        self.count();
         assert_eq!((self.rules.topics(), self.rules.subscriptions()), (0, 0));
         assert_eq!((self.rules.held_bytes(), self.total.bytes()), (0, 0));
         Ok(summary)

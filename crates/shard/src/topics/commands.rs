@@ -2,7 +2,7 @@
 
 use tidegate_config::{TopicPattern, TopicPatterns};
 use tidegate_hub::{
-    Ask, Epoch, Filter, Format, Pattern, Position, Publish, Refused, Ticket,
+    Ask, Filter, Format, Pattern, Position, Publish, Refused, Ticket,
     protocol::{self, Code, Command, Id, Recover, Standing},
 };
 use tidegate_io::Backend;
@@ -141,7 +141,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                 self.tell_error(key, None, Code::Binary, "binary messages have no meaning here");
             }
             Way::Protocol => {
-                for request in protocol::parse(bytes) {
+                for request in protocol::parse(bytes, &mut topics.scratch) {
                     let id = request.id;
                     let done = request
                         .command
@@ -150,6 +150,8 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                     if let Err(fault) = done {
                         self.tell_error(key, id, fault.code, &fault.message);
                     }
+                    // Answers come in the order of the commands, as far as they are known here.
+                    self.answer_tickets();
                     if !matches!(self.registry.get(key).map(|session| &session.state), Some(State::Open(_))) {
                         return;
                     }
@@ -322,7 +324,7 @@ pub(super) fn allows_pattern(patterns: &TopicPatterns, pattern: &Pattern) -> boo
 /// Where a client wants to go on from. From what nobody here has written nothing can be recovered.
 pub(super) fn recovery(recover: Recover) -> Position {
     match recover {
-        Recover::From(at) => Position { epoch: Epoch(at.epoch), offset: at.offset },
+        Recover::From(at) => at,
         Recover::Foreign => Position::NOWHERE,
     }
 }

@@ -5,7 +5,7 @@ use std::{borrow::Cow, sync::Arc};
 use tidegate_config::TopicPatterns;
 use tidegate_hub::{
     Ask, Class, ClientId, Envelope, Filter, MemberRules, Position, Publication, Refused, Ticket,
-    protocol::{self, Code, Positions, Standing},
+    protocol::{Code, Positions, Standing},
 };
 use tidegate_io::Backend;
 use tidegate_registry::Key;
@@ -13,7 +13,6 @@ use tidegate_registry::Key;
 use super::{
     commands::{allows_pattern, recovery},
     fault::Fault,
-    frame::position,
     member::{Member, Way},
 };
 use crate::{environment::Environment, shard::Shard};
@@ -33,7 +32,15 @@ struct Told {
     filter: Filter,
     /// How far it was told; a pattern has no position.
     position: Option<Position>,
+    /// Where the topic was when it answered.
+    begin: Option<Position>,
     recovered: Option<bool>,
+}
+
+impl Told {
+    fn standing(&self, at: Option<Position>) -> Standing<'_> {
+        Standing { topic: self.filter.as_str(), position: at, recovered: self.recovered }
+    }
 }
 
 impl Feed {
@@ -58,6 +65,7 @@ impl Feed {
         let place = usize::try_from(request).ok().and_then(|place| self.topics.get_mut(place));
         let Some(topic) = place else { return };
         topic.recovered = recovered;
+        topic.begin = Some(position);
         // What comes first is told behind it, and moves it up.
         let before =
             first.iter().find(|publication| publication.is_message()).map(|first| first.offset() - 1);
@@ -77,16 +85,18 @@ impl Feed {
         }
     }
 
-    pub(super) fn positions(&self) -> impl Iterator<Item = Option<protocol::Position>> {
-        self.topics.iter().map(|topic| topic.position.map(position))
+    pub(super) fn positions(&self) -> impl Iterator<Item = Option<Position>> {
+        self.topics.iter().map(|topic| topic.position)
     }
 
+    /// Where each topic was when it answered: what comes first is up to there.
+    pub(super) fn beginnings(&self) -> impl Iterator<Item = Standing<'_>> {
+        self.topics.iter().map(|topic| topic.standing(topic.begin))
+    }
+
+    /// How far each topic was told.
     pub(super) fn standings(&self) -> impl Iterator<Item = Standing<'_>> + Clone {
-        self.topics.iter().map(|topic| Standing {
-            topic: topic.filter.as_str(),
-            position: topic.position.map(position),
-            recovered: topic.recovered,
-        })
+        self.topics.iter().map(|topic| topic.standing(topic.position))
     }
 }
 
@@ -124,7 +134,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             if feed.topics.iter().any(|topic| topic.filter == filter) {
                 return Err(Fault::new(Code::InvalidRequest, "a topic stands twice"));
             }
-            feed.topics.push(Told { filter, position: None, recovered: None });
+            feed.topics.push(Told { filter, position: None, begin: None, recovered: None });
         }
         let client = ClientId::from_bits(self.environment.draw_seed());
         let Some(topics) = &mut self.topics else { return Err(Fault::from(Refused::Busy)) };

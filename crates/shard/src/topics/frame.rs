@@ -1,6 +1,6 @@
 //! From a publication to the bytes on the wire, for each class of subscribers.
 
-use tidegate_hub::{Class, Envelope, Format, GapReason, Kind, Position, Publication, protocol};
+use tidegate_hub::{Class, Envelope, Format, GapReason, Kind, Publication, protocol};
 use tidegate_wire::{
     Role,
     deflate::{Codecs, Compression},
@@ -85,11 +85,6 @@ pub(super) fn content(publication: &Publication) -> Option<protocol::Content<'_>
         Format::Binary => protocol::Kind::Bytes,
     };
     Some(protocol::Content { kind, bytes: payload })
-}
-
-/// A position in the protocol's terms.
-pub(super) fn position(at: Position) -> protocol::Position {
-    protocol::Position { epoch: at.epoch.0, offset: at.offset }
 }
 
 /// A gap in the protocol's terms.

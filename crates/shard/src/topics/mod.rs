@@ -20,7 +20,10 @@ mod replies;
 mod slow;
 mod stream;
 
-use tidegate_hub::{Hub, Letter};
+use tidegate_hub::{
+    Hub, Letter,
+    protocol::{KeptId, Scratch},
+};
 use tidegate_io::Backend;
 use tidegate_registry::Key;
 
@@ -46,6 +49,8 @@ pub(crate) struct Topics {
     members: Vec<Option<Box<Member>>>,
     layout: Layout,
     frames: Frames,
+    /// Memory for reading JSON.
+    scratch: Scratch,
     /// What was published over HTTP in this second.
     rates: Rates,
     /// Sessions whose outbox has emptied while something waits for them in the hub.
@@ -63,6 +68,7 @@ impl Topics {
             members,
             layout: Layout::default(),
             frames: Frames::default(),
+            scratch: Scratch::default(),
             rates: Rates::default(),
             emptied: Vec::new(),
             retry_ms: 0,
@@ -83,7 +89,7 @@ impl Topics {
     }
 
     /// Notes a member's question; gives its number.
-    fn ask(&mut self, key: Key, id: Option<tidegate_hub::protocol::KeptId>) -> u64 {
+    fn ask(&mut self, key: Key, id: Option<KeptId>) -> u64 {
         self.member_mut(key).map_or(0, |member| member.ask(id))
     }
 

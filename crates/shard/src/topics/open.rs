@@ -44,7 +44,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             Way::Raw { .. } => Envelope::Raw,
             Way::Feed => return,
         };
-        let class = match open.compression.as_ref().map(|compression| compression.window_bits()) {
+        let class = match open.compression.as_ref().map(tidegate_wire::deflate::Compression::window_bits) {
             // What zlib cannot do is not done.
             Some(bits) if bits >= 9 => Class::deflated(envelope, bits),
             Some(_) | None => Class::plain(envelope),
@@ -120,7 +120,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                     topics.hub.state(Ticket { key, request: 0 }, &topic, now_ms);
                 }
             }
-            Err(problem) => self.answer_fault(key, &manner, &problem.into()),
+            Err(problem) => self.answer_fault(key, &manner, &problem),
         }
         Ok(())
     }

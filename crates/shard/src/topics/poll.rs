@@ -64,7 +64,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         let feed = match self.begin_feed(key, &wanted, &action.subscribe) {
             Ok(feed) => feed,
             Err(problem) => {
-                self.answer_fault(key, &manner, &problem.into());
+                self.answer_fault(key, &manner, &problem);
                 return Ok(());
             }
         };
@@ -134,9 +134,16 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             poll.feed.tell(&publication);
             told.push(publication);
         }
-        let messages = told
-            .iter()
-            .filter_map(|message| Some((message.topic().as_str(), message.offset(), content(message)?)));
+        let messages = told.iter().filter_map(|message| {
+            let mut out = Vec::new();
+            protocol::push_poll_message(
+                &mut out,
+                message.topic().as_str(),
+                message.offset(),
+                content(message)?,
+            );
+            Some(out)
+        });
         let mut body = Vec::with_capacity(bytes + 256);
         protocol::push_poll(&mut body, poll.feed.standings(), messages);
         if let Some(topics) = &mut self.topics {

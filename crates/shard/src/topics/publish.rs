@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use tidegate_config::PublishAction;
 use tidegate_hub::{
-    Refused, RouteId, Ticket, TopicName,
+    Position, Refused, RouteId, Ticket, TopicName,
     protocol::{self, Acceptance, Code, PublishFields, Results},
 };
 use tidegate_io::Backend;
@@ -15,7 +15,6 @@ use super::{
     commands::publication,
     exchange::{ANSWER_MS, Exchange, JSON, Manner, Stage},
     fault::Fault,
-    frame::position,
 };
 use crate::{environment::Environment, output::Content, session::State, shard::Shard};
 
@@ -41,7 +40,7 @@ pub(crate) struct Publishing {
 
 /// What became of one.
 enum Outcome {
-    Accepted { topic: TopicName, position: protocol::Position, duplicate: bool },
+    Accepted { topic: TopicName, position: Position, duplicate: bool },
     Refused(Fault),
 }
 
@@ -140,8 +139,9 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         exchange.deadline_ms = now_ms + ANSWER_MS;
         let stage = std::mem::replace(&mut exchange.stage, Stage::Publishing(Publishing::default()));
         let Stage::Body(body) = stage else { return };
+        let Some(topics) = &mut self.topics else { return };
         let parsed = match &body.topic {
-            None => protocol::publications(body.content_type.as_deref(), &body.bytes),
+            None => protocol::publications(body.content_type.as_deref(), &body.bytes, &mut topics.scratch),
             Some(topic) => {
                 let fields = PublishFields {
                     content_type: body.content_type.as_deref(),
@@ -206,7 +206,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         };
         let outcome = match reply {
             tidegate_hub::Reply::Published { topic, position: at, duplicate } => {
-                Outcome::Accepted { topic, position: position(at), duplicate }
+                Outcome::Accepted { topic, position: at, duplicate }
             }
             tidegate_hub::Reply::Refused { why, .. } => Outcome::Refused(Fault::from(why)),
             _ => return,

@@ -12,7 +12,7 @@ use tidegate_registry::Key;
 use super::{
     exchange::{JSON, Stage},
     fault::Fault,
-    frame::{Tools, content, position},
+    frame::{Tools, content},
 };
 use crate::{environment::Environment, output::Content, session::State, shard::Shard};
 
@@ -36,15 +36,14 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         match reply {
             Reply::Subscribed { topic, position: at, recovered, first, .. } => {
                 if let Some(id) = id {
-                    let standing =
-                        Standing { topic: topic.as_str(), position: Some(position(at)), recovered };
+                    let standing = Standing { topic: topic.as_str(), position: Some(at), recovered };
                     self.tell_json(key, |out| protocol::write::subscribed(out, id, &standing));
                 }
                 self.deliver_first(key, &first);
             }
             Reply::Published { topic, position: at, duplicate } => {
                 if let Some(id) = id {
-                    let acceptance = Acceptance { topic: topic.as_str(), position: position(at), duplicate };
+                    let acceptance = Acceptance { topic: topic.as_str(), position: at, duplicate };
                     self.tell_json(key, |out| protocol::write::published(out, id, &acceptance));
                 }
             }
@@ -61,7 +60,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                 let messages =
                     messages.iter().filter_map(|message| Some((message.offset(), content(message)?)));
                 self.tell_json(key, |out| {
-                    protocol::write::history(out, id, topic.as_str(), position(at), messages);
+                    protocol::write::history(out, id, topic.as_str(), at, messages);
                 });
             }
             // Nobody asks for it here.
@@ -80,8 +79,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             (Stage::Publishing(_), reply) => self.published(key, request, reply),
             (Stage::Asking, Reply::State { topic, position: at, subscribers, history }) => {
                 let mut body = Vec::new();
-                let state =
-                    protocol::State { topic: topic.as_str(), position: position(at), subscribers, history };
+                let state = protocol::State { topic: topic.as_str(), position: at, subscribers, history };
                 protocol::push_state(&mut body, &state);
                 self.answer_exchange(key, 200, JSON, &body);
             }

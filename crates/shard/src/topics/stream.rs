@@ -62,7 +62,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                 self.begin_exchange(key, Exchange::new(stage, manner, self.now_ms + ANSWER_MS));
                 self.begin_stream(key);
             }
-            Err(problem) => self.answer_fault(key, &manner, &problem.into()),
+            Err(problem) => self.answer_fault(key, &manner, &problem),
         }
         Ok(())
     }
@@ -84,7 +84,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         let mut body = Vec::new();
         let Stage::Streaming(stream) = &mut exchange.stage else { return };
         events::id(&mut body, stream.feed.positions());
-        events::subscribed(&mut body, stream.feed.standings());
+        events::subscribed(&mut body, stream.feed.beginnings());
         for publication in std::mem::take(&mut stream.feed.first) {
             write_event(&mut body, &mut stream.feed, &publication);
         }

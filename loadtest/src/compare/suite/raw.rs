@@ -11,6 +11,9 @@ pub(super) struct RawSuite {
     pub(super) title: Option<String>,
     pub(super) rounds: Option<Spanned<u32>>,
     pub(super) reference: Option<Spanned<String>>,
+    #[serde(default)]
+    pub(super) include: Vec<Spanned<String>>,
+    pub(super) servers: Option<Vec<Spanned<String>>>,
     pub(super) ready_timeout: Option<Spanned<String>>,
     pub(super) run_timeout: Option<Spanned<String>>,
     #[serde(default)]
@@ -23,6 +26,18 @@ pub(super) struct RawSuite {
     pub(super) upstream: Vec<RawServer>,
     #[serde(default)]
     pub(super) scenario: Vec<RawScenario>,
+}
+
+/// What suites share.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawIncluded {
+    #[serde(default)]
+    pub(super) variables: BTreeMap<String, Spanned<String>>,
+    #[serde(default)]
+    pub(super) server: Vec<RawServer>,
+    #[serde(default)]
+    pub(super) upstream: Vec<RawServer>,
 }
 
 #[derive(Debug, Default, Deserialize)]
