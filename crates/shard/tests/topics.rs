@@ -14,7 +14,8 @@ const SEEDS: u64 = 30;
 
 #[test]
 fn topics_keep_their_promises() {
-    let summary = runner::check_as("topics::topics_keep_their_promises", "TIDEGATE_TOPIC_SEEDS", SEEDS, topics::run);
+    let summary =
+        runner::check_as("topics::topics_keep_their_promises", "TIDEGATE_TOPIC_SEEDS", SEEDS, topics::run);
     if let Some(summary) = summary.filter(|summary| summary.seeds >= 1) {
         for (what, count) in &summary.covered {
             println!("{what}: {count}");

@@ -1,6 +1,7 @@
 //! From a publication to the bytes on the wire, for each class of subscribers.
 
 use tidegate_hub::{Class, Envelope, Format, GapReason, Kind, Publication, protocol};
+use tidegate_registry::Frame;
 use tidegate_wire::{
     Role,
     deflate::{Codecs, Compression},
@@ -35,36 +36,84 @@ impl Frames {
         tools: &mut Tools<'_>,
         out: &mut Vec<u8>,
     ) {
-        let (opcode, payload): (Opcode, &[u8]) = match class.envelope() {
-            Envelope::Protocol => {
-                self.scratch.clear();
-                write_json(publication, &mut self.scratch);
-                (Opcode::Text, &self.scratch)
+        let Self { scratch, deflaters } = self;
+        let Some((opcode, payload)) = payload(publication, class, scratch) else { return };
+        match deflates(class, payload) {
+            Some(bits) => {
+                // Deflated once, wherever it goes.
+                let frame =
+                    publication.frame(class, |_| Some(deflate(deflaters, bits, tools, opcode, payload)));
+                out.extend_from_slice(frame.map_or(&[][..], |frame| frame));
             }
-            Envelope::Raw => match publication.kind() {
-                Kind::Message { format: Format::Binary, payload, .. } => (Opcode::Binary, payload),
-                Kind::Message { payload, .. } => (Opcode::Text, payload),
-                Kind::Join { .. } | Kind::Leave { .. } | Kind::Gap { .. } => return,
-            },
-            Envelope::Events | Envelope::Poll => return,
-        };
-        if let Some(bits) = class.window_bits().filter(|_| payload.len() >= DEFLATE_FROM) {
-            let compression = self.deflaters[usize::from(bits)].get_or_insert_with(|| {
-                // Without context: the same bytes are for all.
-                let params = DeflateParams { server_max_window_bits: bits, ..DeflateParams::default() };
-                Compression::new(params, Role::Server, tools.codecs)
-            });
-            let frame = publication.frame(class, |_| {
-                let (bytes, start) = deflated_frame(compression, tools.codecs, tools.spares, opcode, payload);
-                let frame = bytes[start..].to_vec();
-                tools.spares.give(bytes);
-                Some(frame)
-            });
-            out.extend_from_slice(frame.map_or(&[][..], |frame| frame));
-            return;
+            None => put_frame(out, opcode, payload),
         }
-        put_frame(out, opcode, payload);
     }
+
+    /// The publication's own frame for a class, which all share for whom it waits; nothing where they get nothing.
+    pub(crate) fn shared<'p>(
+        &mut self,
+        publication: &'p Publication,
+        class: Class,
+        tools: &mut Tools<'_>,
+    ) -> Option<&'p Frame> {
+        let Self { scratch, deflaters } = self;
+        // Nothing in here may ask for this frame again: it would wait for itself.
+        publication.frame(class, |publication| {
+            let (opcode, payload) = payload(publication, class, scratch)?;
+            Some(match deflates(class, payload) {
+                Some(bits) => deflate(deflaters, bits, tools, opcode, payload),
+                None => {
+                    let mut out = Vec::new();
+                    put_frame(&mut out, opcode, payload);
+                    out
+                }
+            })
+        })
+    }
+}
+
+/// What goes into a frame for a class; nothing where it gets nothing.
+fn payload<'p>(
+    publication: &'p Publication,
+    class: Class,
+    scratch: &'p mut Vec<u8>,
+) -> Option<(Opcode, &'p [u8])> {
+    match class.envelope() {
+        Envelope::Protocol => {
+            scratch.clear();
+            write_json(publication, scratch);
+            Some((Opcode::Text, scratch))
+        }
+        Envelope::Raw => match publication.kind() {
+            Kind::Message { format: Format::Binary, payload, .. } => Some((Opcode::Binary, payload)),
+            Kind::Message { payload, .. } => Some((Opcode::Text, payload)),
+            Kind::Join { .. } | Kind::Leave { .. } | Kind::Gap { .. } => None,
+        },
+        Envelope::Events | Envelope::Poll => None,
+    }
+}
+
+/// With which window a class gets a payload deflated, if it does.
+fn deflates(class: Class, payload: &[u8]) -> Option<u8> {
+    class.window_bits().filter(|_| payload.len() >= DEFLATE_FROM)
+}
+
+fn deflate(
+    deflaters: &mut [Option<Compression>; 16],
+    bits: u8,
+    tools: &mut Tools<'_>,
+    opcode: Opcode,
+    payload: &[u8],
+) -> Vec<u8> {
+    let compression = deflaters[usize::from(bits)].get_or_insert_with(|| {
+        // Without context: the same bytes are for all.
+        let params = DeflateParams { server_max_window_bits: bits, ..DeflateParams::default() };
+        Compression::new(params, Role::Server, tools.codecs)
+    });
+    let (bytes, start) = deflated_frame(compression, tools.codecs, tools.spares, opcode, payload);
+    let frame = bytes[start..].to_vec();
+    tools.spares.give(bytes);
+    frame
 }
 
 /// Appends an unmasked frame.

@@ -138,12 +138,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         let Self { topics, registry, codecs, spares, turn, retained, counters, .. } = self;
         let Some(topics) = topics else { return };
         let Some(session) = registry.get_mut(key) else { return };
-        let frames = &mut topics.frames;
-        let frame = publication.frame(lane.class, |publication| {
-            let mut out = Vec::new();
-            frames.write(publication, lane.class, &mut Tools { codecs, spares }, &mut out);
-            (!out.is_empty()).then_some(out)
-        });
+        let frame = topics.frames.shared(publication, lane.class, &mut Tools { codecs, spares });
         let Some(frame) = frame else { return };
         counters.delivered += 1;
         let seals = session.transport.seals();

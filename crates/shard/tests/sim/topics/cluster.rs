@@ -53,7 +53,16 @@ impl Way {
 impl Place {
     pub(crate) fn new(world: World, gateway: Gateway, letters: Sender<SimWaker>, bounds: Bounds) -> Place {
         let due = world.net.borrow().now;
-        Place { world, gateway: Some(gateway), letters, watch: Watch::default(), bounds, due, full: false, outcome: None }
+        Place {
+            world,
+            gateway: Some(gateway),
+            letters,
+            watch: Watch::default(),
+            bounds,
+            due,
+            full: false,
+            outcome: None,
+        }
     }
 
     pub(crate) fn now(&self) -> u64 {
@@ -85,7 +94,8 @@ impl Cluster {
                 assert!(until != u64::MAX, "all shards wait for ever");
                 return true;
             }
-            let others = self.places.iter().enumerate().filter(|(other, place)| *other != index && alive(place));
+            let others =
+                self.places.iter().enumerate().filter(|(other, place)| *other != index && alive(place));
             let horizon = others.map(|(_, place)| place.due).min().unwrap_or(u64::MAX).min(until);
             self.step(index, horizon);
             between(self);

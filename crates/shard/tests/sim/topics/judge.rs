@@ -128,7 +128,9 @@ impl Judge {
         let format = *random.pick(&[Format::Json, Format::Json, Format::Text, Format::Binary]);
         let mac = self.mac(id, topic, format);
         let len = random.size(0..=most);
-        let pad: String = (0..len).map(|place| char::from(b'a' + (splitmix64(mac ^ (place as u64 / 7)) % 26) as u8)).collect();
+        let pad: String = (0..len)
+            .map(|place| char::from(b'a' + (splitmix64(mac ^ (place as u64 / 7)) % 26) as u8))
+            .collect();
         let payload = match format {
             Format::Json => format!("{{\"id\":{id}, \"mac\":\"{mac:016x}\",\"pad\":\"{pad}\"}}").into_bytes(),
             Format::Text => format!("{id} {mac:016x} {pad}").into_bytes(),
@@ -173,9 +175,7 @@ impl Judge {
         let id = match format {
             Format::Json => number(bytes.get(6..).unwrap_or_default()),
             Format::Text => number(bytes),
-            Format::Binary => {
-                bytes.first_chunk().map(|bytes| u64::from_le_bytes(*bytes)).unwrap_or_default()
-            }
+            Format::Binary => bytes.first_chunk().map(|bytes| u64::from_le_bytes(*bytes)).unwrap_or_default(),
         };
         let shown = String::from_utf8_lossy(&bytes[..bytes.len().min(80)]);
         let Some(posted) = self.posted.get(&id) else { panic!("nobody has published {format:?} {shown:?}") };

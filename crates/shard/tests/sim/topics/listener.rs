@@ -68,7 +68,8 @@ impl Listener {
         }
         // An id has all that are not patterns, or there is none.
         let named = |(topic, _): &&(String, Option<Position>)| !topic.contains('*');
-        let all = self.topics.iter().zip(&asked).filter(|(topic, _)| named(topic)).all(|(_, at)| at.is_some());
+        let all =
+            self.topics.iter().zip(&asked).filter(|(topic, _)| named(topic)).all(|(_, at)| at.is_some());
         let query: Vec<String> = self.topics.iter().map(|(topic, _)| format!("topic={topic}")).collect();
         let mut query = query.join("&");
         if self.visit.random().below(3) == 0 {
@@ -84,15 +85,17 @@ impl Listener {
         } else {
             self.asked = vec![None; self.topics.len()];
         }
-        format!("GET /events?{query} HTTP/{version}\r\nHost: gw.test\r\nAccept: text/event-stream\r\n{field}\r\n")
-            .into_bytes()
+        format!(
+            "GET /events?{query} HTTP/{version}\r\nHost: gw.test\r\nAccept: text/event-stream\r\n{field}\r\n"
+        )
+        .into_bytes()
     }
 
     fn may_be_slow(&self) -> bool {
         let disconnects = |filter: &str| {
-            setup::TOPICS.iter().any(|topic| {
-                (filter == *topic || setup::matches(filter, topic)) && setup::disconnects(topic)
-            })
+            setup::TOPICS
+                .iter()
+                .any(|topic| (filter == *topic || setup::matches(filter, topic)) && setup::disconnects(topic))
         };
         self.topics.iter().any(|(filter, _)| disconnects(filter))
     }
@@ -235,12 +238,7 @@ impl Listener {
     fn gap(&mut self, told: &Told<'_>) {
         let place = self.place(&told.topic);
         let (Some(from), Some(to)) = (told.from, told.to) else { self.fail(&format!("{told:?}")) };
-        self.visit.observe(Event::Gap {
-            session: self.visit.session,
-            topic: told.topic.clone(),
-            from,
-            to,
-        });
+        self.visit.observe(Event::Gap { session: self.visit.session, topic: told.topic.clone(), from, to });
         self.moved(place, to);
     }
 

@@ -17,7 +17,11 @@ use super::{
 /// What it waits for.
 #[derive(Debug)]
 enum Asked {
-    Poll { session: u64, topics: Vec<(String, Option<Position>)>, waits: bool },
+    Poll {
+        session: u64,
+        topics: Vec<(String, Option<Position>)>,
+        waits: bool,
+    },
     /// Publications, with their idempotency keys.
     Post(Vec<(u64, Option<String>)>),
     State(String),
@@ -172,7 +176,9 @@ impl Requester {
         match asked {
             Asked::Poll { .. } if status == 429 && few => {}
             Asked::Poll { session, topics, .. } if status == 200 => self.polled(session, &topics, body),
-            Asked::Post(posted) if matches!(status, 200 | 207 | 429 | 503) => self.posted(&posted, status, body),
+            Asked::Post(posted) if matches!(status, 200 | 207 | 429 | 503) => {
+                self.posted(&posted, status, body)
+            }
             Asked::State(topic) if status == 200 => {
                 let told = Told::read(body);
                 assert_eq!(told.topic, topic);
@@ -183,7 +189,9 @@ impl Requester {
                 }
             }
             asked if status == 503 && self.visit.excused.is_some() => drop(asked),
-            asked => self.fail(&format!("an answer of {status} to {asked:?}: {}", String::from_utf8_lossy(body))),
+            asked => {
+                self.fail(&format!("an answer of {status} to {asked:?}: {}", String::from_utf8_lossy(body)))
+            }
         }
     }
 

@@ -204,7 +204,11 @@ impl Visit {
     }
 
     /// What has come, unless it does not read now, and the stream's end.
-    pub(crate) fn receive(&mut self, net: &mut Net, me: ActorId) -> (Vec<u8>, Option<super::super::link::End>) {
+    pub(crate) fn receive(
+        &mut self,
+        net: &mut Net,
+        me: ActorId,
+    ) -> (Vec<u8>, Option<super::super::link::End>) {
         let mut plain = Vec::new();
         if self.stage() != Stage::Busy {
             self.halted = 0;

@@ -68,12 +68,21 @@ struct Sub {
 /// What waits for its answer.
 #[derive(Clone, Debug)]
 enum Asked {
-    Subscribe { topic: String, recover: Option<Position> },
+    Subscribe {
+        topic: String,
+        recover: Option<Position>,
+    },
     Follow(String),
     Unsubscribe(String),
-    Publish { id: u64, once: Option<String> },
+    Publish {
+        id: u64,
+        once: Option<String>,
+    },
     Presence,
-    History { topic: String, before: Option<u64> },
+    History {
+        topic: String,
+        before: Option<u64>,
+    },
     Ping,
     /// It must be refused with this.
     Wrong(&'static str),

@@ -24,7 +24,8 @@ impl Socket {
             "message" => self.published_message(&told),
             "gap" => self.gap(&told),
             "join" | "leave" => {
-                let watches = self.subs.get(&told.topic).is_some_and(|sub| sub.epoch.is_some() && sub.watches);
+                let watches =
+                    self.subs.get(&told.topic).is_some_and(|sub| sub.epoch.is_some() && sub.watches);
                 if !watches || told.client.is_none() {
                     self.fail(&format!("who comes and goes is not for it: {told:?}"));
                 }
@@ -153,7 +154,9 @@ impl Socket {
                 let mut judge = self.visit.society.judge.borrow_mut();
                 judge.accepted(id, once.as_deref(), told.at(), told.duplicate);
             }
-            (Asked::Publish { id, .. }, "error") if told.code == "busy" || (told.code == "too_many" && few) => {
+            (Asked::Publish { id, .. }, "error")
+                if told.code == "busy" || (told.code == "too_many" && few) =>
+            {
                 let mut judge = self.visit.society.judge.borrow_mut();
                 *judge.gaps.entry("publication refused").or_default() += 1;
                 judge.refused(id);
@@ -175,7 +178,10 @@ impl Socket {
         let offsets: Vec<u64> = messages.iter().map(|message| message.offset.expect("an offset")).collect();
         assert!(offsets.windows(2).all(|pair| pair[0] + 1 == pair[1]), "{offsets:?}");
         let end = before.map_or(newest.offset, |before| newest.offset.min(before.saturating_sub(1)));
-        assert!(offsets.last().is_none_or(|last| *last == end), "{offsets:?} before {before:?} of {newest:?}");
+        assert!(
+            offsets.last().is_none_or(|last| *last == end),
+            "{offsets:?} before {before:?} of {newest:?}"
+        );
         let mut judge = self.visit.society.judge.borrow_mut();
         for message in messages {
             let (format, payload) = message.content();
