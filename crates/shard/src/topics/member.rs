@@ -37,6 +37,11 @@ impl Member {
         Self { key, id, class, way, lags: false, errors, asked: Vec::new(), next_request: 0 }
     }
 
+    /// Whether it knows nothing of the protocol.
+    pub(crate) fn is_raw(&self) -> bool {
+        matches!(self.way, Way::Raw { .. })
+    }
+
     /// Notes a question; gives its number.
     pub(crate) fn ask(&mut self, id: Option<KeptId>) -> u64 {
         self.next_request += 1;

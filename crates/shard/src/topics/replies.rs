@@ -8,6 +8,7 @@ use tidegate_hub::{
 };
 use tidegate_io::Backend;
 use tidegate_registry::Key;
+use tidegate_wire::close::CloseCode;
 
 use super::{
     exchange::{JSON, Stage},
@@ -65,6 +66,10 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             }
             // Nobody asks for it here.
             Reply::State { .. } => {}
+            // A raw topic has no other way to tell.
+            Reply::Refused { .. } if member.is_raw() => {
+                self.violated(key, CloseCode::TRY_AGAIN_LATER, "not subscribed");
+            }
             Reply::Refused { why, .. } => {
                 let fault = Fault::from(why);
                 self.tell_error(key, id, fault.code, &fault.message);
