@@ -167,7 +167,6 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             if let Err(Undelivered(Mail::Topics { letters, .. })) = sent {
                 topics.hub.undelivered(to, letters);
                 topics.retry_ms = now_ms + RETRY_MS;
-                break;
             }
         }
     }
