@@ -190,6 +190,7 @@ impl Backend for SimBackend {
         wait(net, self, if remainders.is_empty() { deadline } else { Some(0) }, idle, events);
         let due = deadline.is_some_and(|deadline| deadline <= net.now);
         net.asleep = events.len() == before && remainders.is_empty() && !due;
+        net.say(|| format!("turn {turn} ends, deadline {deadline:?}, asleep: {}", net.asleep));
         // A shard that works off what it has kept gives buffers back.
         let recycled = mem::replace(&mut net.recycled_before, net.recycled);
         let moved = sends.len() > 0 || operations != net.operations || recycled != net.recycled;

@@ -134,6 +134,9 @@ impl Cluster {
                 self.letters += 1;
                 let slow = if self.random.below(8) == 0 { self.delay } else { self.delay / 20 };
                 way.last = way.last.max(now + self.random.range(0..=slow));
+                let (to, arrives) = (way.to, way.last);
+                let say = || format!("letters from {from} to {to}, there at {arrives}");
+                self.places[from].world.net.borrow().say(say);
                 let place = &mut self.places[way.to];
                 let (mailbox, to) = (Rc::clone(&way.mailbox), place.letters.clone());
                 let underway = Rc::clone(&way.underway);

@@ -154,7 +154,7 @@ impl Listener {
         };
         let told = Told::read(data.as_bytes());
         match kind {
-            "subscribed" => self.subscribed(&told),
+            "subscribed" => self.subscribed(&told, id.unwrap_or_default()),
             "message" => self.message(&told),
             "gap" => self.gap(&told),
             _ => self.fail(&format!("an event {kind:?}")),
@@ -175,11 +175,13 @@ impl Listener {
         }
     }
 
-    fn subscribed(&mut self, told: &Told<'_>) {
+    fn subscribed(&mut self, told: &Told<'_>, id: &str) {
         if self.begun || told.topics.len() != self.topics.len() {
             self.fail(&format!("not what it has asked for: {told:?}"));
         }
         self.begun = true;
+        let parts: Vec<&str> = id.split(',').collect();
+        assert_eq!(parts.len(), self.topics.len(), "an id {id:?}");
         let session = self.visit.session;
         for (place, standing) in told.topics.iter().enumerate() {
             let topic = self.topics[place].0.clone();
@@ -191,10 +193,16 @@ impl Listener {
             let position = standing.at();
             let asked = self.asked[place];
             assert_eq!(standing.recovered.is_some(), asked.is_some(), "{standing:?}");
-            self.topics[place].1 = Some(position);
+            // What comes first is behind the id, and up to the position.
+            let before = position_of(parts[place]);
+            assert!(
+                before.epoch == position.epoch && before.offset <= position.offset,
+                "{id:?}: {standing:?}"
+            );
+            self.topics[place].1 = Some(before);
             let recovered = asked.zip(standing.recovered);
             self.visit.observe(Event::Subscribed { session, topic: topic.clone(), position, recovered });
-            self.visit.person().memory.insert(topic, position);
+            self.visit.person().memory.insert(topic, before);
         }
         if told.topics.iter().any(|standing| standing.epoch.is_none()) {
             self.visit.observe(Event::Pattern { session });

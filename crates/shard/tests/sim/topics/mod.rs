@@ -334,8 +334,13 @@ impl Life {
     }
 
     fn close(self, outcome: &mut Outcome) {
-        for place in self.cluster.places {
-            let one = place.outcome.expect("it has ended");
+        let Life { cluster, plan, .. } = self;
+        let Cluster { mut places, ways, .. } = cluster;
+        let outcomes: Vec<_> = places.iter_mut().map(|place| place.outcome.take()).collect();
+        // Letters that nobody has read go with their mailboxes.
+        drop((places, ways));
+        for one in outcomes {
+            let one = one.expect("it has ended");
             outcome.fired.add(&one.fired);
             outcome.turns += one.turns;
             outcome.time = outcome.time.max(one.time);
@@ -344,8 +349,8 @@ impl Life {
                 *outcome.covered.entry(what).or_default() += count;
             }
         }
-        assert_eq!(self.plan.retained_bytes(), 0, "bytes count as retained after the end");
-        assert_eq!(self.plan.topics_held(), (0, 0, 0), "topics, subscriptions, bytes of publications");
+        assert_eq!(plan.retained_bytes(), 0, "bytes count as retained after the end");
+        assert_eq!(plan.topics_held(), (0, 0, 0), "topics, subscriptions, bytes of publications");
     }
 }
 

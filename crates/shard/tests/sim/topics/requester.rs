@@ -174,6 +174,8 @@ impl Requester {
         let Some(asked) = self.asked.take() else { self.fail(&format!("an answer to nothing: {status}")) };
         let few = self.visit.society.setup.few_topics;
         match asked {
+            // In time, or not: the clock has jumped, or it drains.
+            asked if status == 503 && self.visit.excused.is_some() => drop(asked),
             Asked::Poll { .. } if status == 429 && few => {}
             Asked::Poll { session, topics, .. } if status == 200 => self.polled(session, &topics, body),
             Asked::Post(posted) if matches!(status, 200 | 207 | 429 | 503) => {
@@ -188,7 +190,6 @@ impl Requester {
                     newest.insert(topic, at);
                 }
             }
-            asked if status == 503 && self.visit.excused.is_some() => drop(asked),
             asked => {
                 self.fail(&format!("an answer of {status} to {asked:?}: {}", String::from_utf8_lossy(body)))
             }
