@@ -13,7 +13,7 @@ use crate::{
 
 /// Whether messages may still be sent to a session.
 #[inline]
-fn takes_messages<S>(session: &Session<S>) -> bool {
+pub(super) fn takes_messages<S>(session: &Session<S>) -> bool {
     !session.marks.close_sent && !session.marks.fin_sent && matches!(session.state, State::Open(_))
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tidegate_config::PollAction;
 use tidegate_hub::{
-    Envelope, Publication, RouteId, TopicName,
+    Envelope, Kind, Publication, RouteId, TopicName,
     protocol::{self, PollQuery},
 };
 use tidegate_io::Backend;
@@ -125,7 +125,15 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         let Stage::Polling(poll) = &mut exchange.stage else { return };
         let mut told = Vec::new();
         let mut bytes = 0;
+        let mut broken: Vec<TopicName> = Vec::new();
         for publication in std::mem::take(&mut poll.feed.first) {
+            // What was left out on its way here the topic may keep: the next poll asks for all from there on.
+            if matches!(publication.kind(), Kind::Gap { .. }) {
+                broken.push(publication.topic().clone());
+            }
+            if broken.contains(publication.topic()) {
+                continue;
+            }
             // The first one is told however long it is: else it would be asked for again and again.
             if bytes > 0 && bytes + publication.bytes() > bound {
                 break;

@@ -90,7 +90,23 @@ impl Judge {
     /// Where a promise is broken.
     pub(crate) fn finish(&mut self, newest: &BTreeMap<String, Position>) -> Summary {
         let summary = self.checker.finish(|topic| newest.get(topic).copied());
-        summary.unwrap_or_else(|broken| panic!("{broken}"))
+        summary.unwrap_or_else(|broken| {
+            let session = broken.detail.strip_prefix("session ").map_or(0, |rest| number(rest.as_bytes()));
+            let own = |event: &&Event| match event {
+                Event::Subscribed { session: other, .. }
+                | Event::Unsubscribed { session: other, .. }
+                | Event::Receipt { session: other, .. }
+                | Event::Gap { session: other, .. }
+                | Event::Pattern { session: other }
+                | Event::Ended { session: other } => *other == session,
+                Event::Publish { .. } | Event::Published { .. } | Event::Refused { .. } | Event::Restart => {
+                    false
+                }
+            };
+            let story: Vec<String> =
+                self.story.iter().filter(own).map(|event| format!("{event:?}")).collect();
+            panic!("{broken}\n{}", story[story.len().saturating_sub(30)..].join("\n"))
+        })
     }
 
     /// Whether what was said of duplicates is so, as far as it is known.

@@ -30,7 +30,7 @@ use self::{
     judge::Judge,
     listener::Listener,
     requester::Requester,
-    setup::{MOST_SESSIONS, Setup},
+    setup::{MOST_SESSIONS, Setup, TOPICS},
     society::{Person, Role, Society, Stage},
     socket::Socket,
 };
@@ -53,6 +53,9 @@ const QUIET: u64 = 3 * SECONDS;
 
 /// Of a seed at most.
 const LONGEST: u64 = 4_000 * SECONDS;
+
+/// The name of who asks in the end where each topic is.
+const PROBE: u64 = u64::MAX;
 
 /// How a life of the gateway ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -262,32 +265,41 @@ impl Life {
                 (heard, since) = (now_heard, until);
             }
         }
-        let index = random.index(self.cluster.places.len());
         let society = Rc::clone(&self.society);
         society.newest.borrow_mut().clear();
+        // A probe may be cut off as anybody may.
+        for _ in 0..20 {
+            until = self.probe(until, people, random);
+            if society.newest.borrow().len() == TOPICS.len() {
+                break;
+            }
+        }
+        let newest = society.newest.borrow();
+        assert_eq!(newest.len(), TOPICS.len(), "nobody could tell where all topics are");
+        let newest = newest.iter().filter_map(|(topic, at)| Some((topic.clone(), (*at)?))).collect();
+        let summary = society.judge.borrow_mut().finish(&newest);
+        let what = if summary.converged > 0 { "converged" } else { "nobody to converge" };
+        self.cluster.places[0].world.net.borrow_mut().cover(format!("topics: {what}"));
+        self.start = until;
+    }
+
+    /// Has somebody ask where each topic is.
+    fn probe(&mut self, mut until: u64, people: &mut Vec<Person>, random: &mut Random) -> u64 {
+        let society = Rc::clone(&self.society);
+        let index = random.index(self.cluster.places.len());
         society.busy.set(society.busy.get() + 1);
-        let person = Person::new(u64::MAX, random);
-        let before = people.len();
+        let person = Person::new(PROBE, random);
         self.cluster.with(index, until, |net| {
             let start = net.now;
             let probe = net.add_actor(Box::new(Requester::probe(&society, person, start)));
             net.wake_at(probe, start);
         });
-        while !people[before..].iter().any(|person| person.name == u64::MAX) {
+        while !people.iter().any(|person| person.name == PROBE) {
             until += SECONDS / 4;
             self.go_on(until, people);
         }
-        people.retain(|person| person.name != u64::MAX);
-        let newest = society.newest.borrow();
-        let mut judge = society.judge.borrow_mut();
-        if newest.len() == setup::TOPICS.len() || society.setup.few_topics {
-            let summary = judge.finish(&newest);
-            self.cluster.places[index].world.net.borrow_mut().cover(format!(
-                "topics: {}",
-                if summary.converged > 0 { "converged" } else { "nobody to converge" }
-            ));
-        }
-        self.start = until;
+        people.retain(|person| person.name != PROBE);
+        until
     }
 
     /// All leave; in the end nothing is known of anybody.
@@ -330,7 +342,6 @@ impl Life {
         while self.go_on(u64::MAX, people) {}
         let back: Vec<_> = self.society.back.borrow_mut().drain(..).collect();
         people.extend(back.into_iter().map(|(person, _)| person));
-        people.retain(|person| person.name != u64::MAX);
     }
 
     fn close(self, outcome: &mut Outcome) {

@@ -185,10 +185,8 @@ impl Requester {
                 let told = Told::read(body);
                 assert_eq!(told.topic, topic);
                 let newest = &mut self.visit.society.newest.borrow_mut();
-                let at = told.at();
-                if at != Position::NOWHERE {
-                    newest.insert(topic, at);
-                }
+                // One that does not exist has no position.
+                newest.insert(topic, told.epoch.is_some().then(|| told.at()));
             }
             asked => {
                 self.fail(&format!("an answer of {status} to {asked:?}: {}", String::from_utf8_lossy(body)))

@@ -70,7 +70,7 @@ pub(crate) struct Society {
     /// Raw subscribers at rest: the topic, and the last message that came.
     pub(crate) raw: RefCell<BTreeMap<u64, (String, Option<u64>)>>,
     /// What the probe was told of each topic.
-    pub(crate) newest: RefCell<BTreeMap<String, Position>>,
+    pub(crate) newest: RefCell<BTreeMap<String, Option<Position>>>,
     /// Who is present, by topic and session.
     pub(crate) present: RefCell<BTreeMap<(String, u64), u64>>,
 }

@@ -272,7 +272,7 @@ impl Socket {
         let fit = match end {
             End::Eof => self.close_got.is_some(),
             // Its Close may have been lost with what lay before it.
-            End::Reset | End::Truncated => self.may_be_slow || self.close_sent,
+            End::Reset | End::Truncated => self.may_be_slow || self.close_sent || self.raw.is_some(),
         };
         if !fit && self.visit.excused.is_none() {
             self.fail(&format!("the connection ended: {end:?}"));
