@@ -215,6 +215,8 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         match exchange.stage {
             Stage::Body(_) => self.refuse(key, &BODY_TIMEOUT, false),
             Stage::Publishing(_) | Stage::Asking => self.refuse(key, &NO_ANSWER, false),
+            // Not all of its topics have a position.
+            Stage::Polling(ref poll) if !poll.feed.is_ready() => self.refuse(key, &NO_ANSWER, false),
             Stage::Polling(_) => self.answer_poll(key),
             Stage::Streaming(_) => {}
         }
@@ -237,6 +239,9 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         match exchange.stage {
             Stage::Body(_) => self.refuse(key, &crate::ending::DRAINING, false),
             Stage::Publishing(_) | Stage::Asking => {}
+            Stage::Polling(ref poll) if !poll.feed.is_ready() => {
+                self.refuse(key, &crate::ending::DRAINING, false);
+            }
             Stage::Polling(_) => self.answer_poll(key),
             Stage::Streaming(_) => self.end_stream(key),
         }
