@@ -9,7 +9,7 @@ use tidegate_hub::{BatchId, CatchUp, Envelope, Fate, Publication, SubscriptionId
 use tidegate_io::Backend;
 use tidegate_registry::{Chunk, End, FullPolicy, Key, OutboxLimits};
 
-use super::{Lane, Stage, frame::Tools};
+use super::{Lane, Stage, fanout::takes_messages, frame::Tools};
 use crate::{environment::Environment, output::Content, session::State, shard::Shard};
 
 /// A subscriber whose outbox was not empty when its topic had news.
@@ -102,7 +102,14 @@ impl<B: Backend, E: Environment> Shard<B, E> {
 
     /// Gives those whose outboxes have emptied what waits for them in the hub.
     pub(super) fn catch_up(&mut self) {
+        let mut again = Vec::new();
         while let Some(key) = self.topics.as_mut().and_then(|topics| topics.emptied.pop()) {
+            let Some(session) = self.registry.get(key) else { continue };
+            // Nothing follows a Close; and where something waits again, its end is awaited.
+            let goes_on = takes_messages(session) || matches!(session.state, State::Exchange(_));
+            if !goes_on || !session.outbox.is_empty() {
+                continue;
+            }
             let bound = self.session_bytes(key);
             let Some(topics) = &mut self.topics else { return };
             let Some(member) = topics.member_mut(key) else { continue };
@@ -120,16 +127,16 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                     Envelope::Protocol | Envelope::Raw => self.queue(key, lane, publication),
                 }
             }
-            let emptied =
-                self.registry.get(key).is_some_and(|session| session.outbox.is_empty() && session.dirty == 0);
-            if !done && emptied {
-                // Nothing that was given had a frame for it: there is nothing to wait for.
-                if let Some(topics) = &mut self.topics {
-                    topics.emptied.push(key);
-                }
-                self.hurried = true;
-                return;
+            // What the coming turn sends past the outbox, or has no frame for this session, leaves nothing to wait for.
+            if !done && self.registry.get(key).is_some_and(|session| session.outbox.is_empty()) {
+                again.push(key);
             }
+        }
+        if let Some(topics) = &mut self.topics
+            && !again.is_empty()
+        {
+            topics.emptied = again;
+            self.hurried = true;
         }
     }
 
