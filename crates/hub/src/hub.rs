@@ -208,6 +208,12 @@ impl Hub {
             && self.post.is_empty()
     }
 
+    /// Those who may subscribe here.
+    #[must_use]
+    pub fn members(&self) -> usize {
+        self.members.len()
+    }
+
     /// Topics at home here.
     #[must_use]
     pub fn topics(&self) -> usize {

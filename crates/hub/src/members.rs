@@ -69,6 +69,11 @@ impl Members {
         self.members.is_empty() && self.subscriptions.is_empty() && self.table.is_empty()
     }
 
+    /// How many members there are.
+    pub(crate) fn len(&self) -> usize {
+        self.members.len()
+    }
+
     /// How many subscriptions there are.
     pub(crate) fn subscriptions(&self) -> usize {
         self.subscriptions.len()

@@ -55,6 +55,12 @@ pub struct Inspection {
     pub sends: u32,
     /// Bytes that the turn owns for them.
     pub turn_bytes: usize,
+    /// Sessions and requests that take part in topics.
+    pub subscribers: u32,
+    /// The same as the hub knows them.
+    pub members: u32,
+    /// Whether the hub holds anything: members, subscriptions, topics, letters.
+    pub topics: bool,
 }
 
 /// Legs by state.
@@ -95,6 +101,11 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             sends: self.turn.dirty.len() as u32,
             ..Inspection::default()
         };
+        if let Some(topics) = &self.topics {
+            seen.subscribers = topics.subscribers();
+            seen.members = topics.hub.members() as u32;
+            seen.topics = !topics.hub.is_empty();
+        }
         for (key, session) in self.registry.iter() {
             let closing = session.marks.close_sent || session.marks.close_received;
             let (state, partial) = match &session.state {

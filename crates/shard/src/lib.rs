@@ -41,6 +41,8 @@ mod turn;
 pub use counters::Counters;
 pub use environment::Environment;
 pub use inspect::{Inspection, Legs};
+#[doc(hidden)]
+pub use mailbox::mailbox_of;
 pub use mailbox::{Mail, Mailbox, Sender, Undelivered, mailbox};
 pub use plan::{Addresses, Plan};
 pub use shard::{Progress, SPARE_SLOTS, Shard};

@@ -48,7 +48,13 @@ pub struct Undelivered(pub Mail);
 
 /// Both ends of a new mailbox; `waker` belongs to the shard's backend.
 pub fn mailbox<W: Wake>(waker: W) -> (Sender<W>, Mailbox) {
-    let queue = Arc::new(ArrayQueue::new(CAPACITY));
+    mailbox_of(waker, CAPACITY)
+}
+
+/// The same with room for so many letters, for tests.
+#[doc(hidden)]
+pub fn mailbox_of<W: Wake>(waker: W, capacity: usize) -> (Sender<W>, Mailbox) {
+    let queue = Arc::new(ArrayQueue::new(capacity));
     (Sender { queue: Arc::clone(&queue), waker }, Mailbox { queue })
 }
 
@@ -65,7 +71,15 @@ impl<W: Wake> Sender<W> {
 }
 
 impl Mailbox {
-    pub(crate) fn take(&self) -> Option<Mail> {
+    /// The oldest letter.
+    #[doc(hidden)]
+    pub fn take(&self) -> Option<Mail> {
         self.queue.pop()
+    }
+
+    /// How many letters wait.
+    #[doc(hidden)]
+    pub fn waiting(&self) -> usize {
+        self.queue.len()
     }
 }

@@ -97,6 +97,12 @@ impl Plan {
     /// # Panics
     /// Where `config` was not validated by `tidegate-config`.
     pub fn new(config: Config, shards: usize) -> Arc<Plan> {
+        Plan::with_letters(config, shards, tidegate_hub::Limits::default().letters)
+    }
+
+    /// The same where a shard keeps so many letters for another one whose queue is full, for tests.
+    #[doc(hidden)]
+    pub fn with_letters(config: Config, shards: usize, letters: usize) -> Arc<Plan> {
         let limits = &config.limits;
         let head = HeadLimits {
             head_bytes: limits.head_bytes,
@@ -105,8 +111,11 @@ impl Plan {
         };
         let routes = Routes::new(&config);
         let plans = config.routes.iter().map(RoutePlan::new).collect();
-        let topics =
-            config.routes.iter().any(|route| has_topics(&route.action)).then(|| topic_rules(&config.topics));
+        let topics = config
+            .routes
+            .iter()
+            .any(|route| has_topics(&route.action))
+            .then(|| topic_rules(&config.topics, letters));
         let shards = shards.max(1);
         let worst = (0..shards).map(|_| AtomicUsize::new(0)).collect();
         Arc::new(Plan { routes, plans, head, topics, total: Total::default(), worst, shards, config })
@@ -126,6 +135,13 @@ impl Plan {
     pub(crate) fn is_worst(&self, shard: u16, bytes: usize) -> bool {
         self.worst[usize::from(shard)].store(bytes, Ordering::Relaxed);
         self.worst.iter().all(|other| other.load(Ordering::Relaxed) <= bytes)
+    }
+
+    /// What all topics hold: their number, that of subscriptions, and the bytes of publications.
+    pub fn topics_held(&self) -> (usize, usize, usize) {
+        self.topics
+            .as_ref()
+            .map_or((0, 0, 0), |rules| (rules.topics(), rules.subscriptions(), rules.held_bytes()))
     }
 
     /// The upstreams that are given by name: route, upstream, name and port.
@@ -270,7 +286,7 @@ fn has_topics(action: &Action) -> bool {
 }
 
 /// The configuration's rules as the hubs take them, shared by all of these.
-fn topic_rules(topics: &tidegate_config::Topics) -> Arc<TopicRules> {
+fn topic_rules(topics: &tidegate_config::Topics, letters: usize) -> Arc<TopicRules> {
     let rules = topics.rules.iter().map(|rule| Rule {
         filter: Filter::parse(rule.name.as_str()).expect("validated"),
         settings: topic_settings(&rule.settings),
@@ -279,6 +295,7 @@ fn topic_rules(topics: &tidegate_config::Topics) -> Arc<TopicRules> {
         memory_bytes: topics.memory_bytes,
         topics: topics.max_topics as usize,
         subscriptions: topics.max_subscriptions as usize,
+        letters,
         ..tidegate_hub::Limits::default()
     };
     TopicRules::new(rules.collect(), topic_settings(&tidegate_config::TopicSettings::default()), limits)

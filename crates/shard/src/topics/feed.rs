@@ -85,17 +85,6 @@ impl Feed {
         }
     }
 
-    /// Something of a topic will not come.
-    pub(super) fn lose(&mut self, publication: &Publication) {
-        let topic = self
-            .topics
-            .iter_mut()
-            .find(|topic| matches!(&topic.filter, Filter::Topic(name) if name == publication.topic()));
-        if let Some(topic) = topic {
-            topic.recovered = Some(false);
-        }
-    }
-
     pub(super) fn positions(&self) -> impl Iterator<Item = Option<Position>> {
         self.topics.iter().map(|topic| topic.position)
     }

@@ -110,6 +110,11 @@ impl Topics {
         }
     }
 
+    /// How many sessions and requests take part.
+    pub(crate) fn subscribers(&self) -> u32 {
+        self.members.iter().flatten().count() as u32
+    }
+
     /// Whether something waits in the hub for a session until its outbox is empty.
     pub(crate) fn lags(&self, key: Key) -> bool {
         self.member(key).is_some_and(|member| member.lags)

@@ -126,16 +126,21 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         let Stage::Polling(poll) = &mut exchange.stage else { return };
         let mut told = Vec::new();
         let mut bytes = 0;
+        let mut broken: Vec<TopicName> = Vec::new();
         for publication in std::mem::take(&mut poll.feed.first) {
+            // What was left out on its way here the topic may keep: the next poll asks for all from there on.
+            if matches!(publication.kind(), Kind::Gap { .. }) {
+                broken.push(publication.topic().clone());
+            }
+            if broken.contains(publication.topic()) {
+                continue;
+            }
             // The first one is told however long it is: else it would be asked for again and again.
             if bytes > 0 && bytes + publication.bytes() > bound {
                 break;
             }
             bytes += publication.bytes();
             poll.feed.tell(&publication);
-            if matches!(publication.kind(), Kind::Gap { .. }) {
-                poll.feed.lose(&publication);
-            }
             told.push(publication);
         }
         let messages = told.iter().filter_map(|message| {

@@ -159,6 +159,9 @@ impl Backend for SimBackend {
         let operations = net.operations;
         net.counters.turns += 1;
         let turn = net.counters.turns;
+        // What woke it is no event of its own but another shard's time, or nothing at all: it must not have needed that.
+        let asleep = mem::take(&mut net.asleep);
+        assert!(!asleep || sends.is_empty(), "the shard waited, though it had something to send");
         for index in 0..sends.len() {
             let socket = sends.socket(index);
             assert!(!socket.closed, "a send on a socket that was closed");
@@ -185,6 +188,9 @@ impl Backend for SimBackend {
         // A remainder is news, too: nobody waits with one.
         let idle = sends.is_empty() && !past && net.lent().lent == 0;
         wait(net, self, if remainders.is_empty() { deadline } else { Some(0) }, idle, events);
+        let due = deadline.is_some_and(|deadline| deadline <= net.now);
+        net.asleep = events.len() == before && remainders.is_empty() && !due;
+        net.say(|| format!("turn {turn} ends, deadline {deadline:?}, asleep: {}", net.asleep));
         // A shard that works off what it has kept gives buffers back.
         let recycled = mem::replace(&mut net.recycled_before, net.recycled);
         let moved = sends.len() > 0 || operations != net.operations || recycled != net.recycled;
@@ -227,6 +233,7 @@ fn wait(
 ) {
     // A turn takes time, too.
     net.now += net.random.range(1..=15);
+    net.waits = None;
     let early = net.strikes(Fault::EarlyReturn);
     let spurious = net.strikes(Fault::SpuriousWake);
     loop {
@@ -258,7 +265,12 @@ fn wait(
         if net.unfinished == 0 && net.post_last() {
             continue;
         }
-        let Some(mut next) = [net.next_time(), net.next_ready(), deadline].into_iter().flatten().min() else {
+        let next = [net.next_time(), net.next_ready(), deadline].into_iter().flatten().min();
+        if net.horizon.is_some_and(|horizon| next.is_none_or(|next| next > horizon)) {
+            net.waits = Some(next.unwrap_or(u64::MAX));
+            return;
+        }
+        let Some(mut next) = next else {
             panic!("the shard waits for ever: no deadline, and nothing will happen");
         };
         if deadline == Some(next) && net.strikes(Fault::LateReturn) {

@@ -28,11 +28,17 @@ use super::{
 };
 
 /// A shard's surroundings, from the seed.
-struct Surroundings {
+pub(crate) struct Surroundings {
     random: Random,
     trace: Trace,
     /// Sessions that were logged as slow.
     slow: BTreeSet<u64>,
+}
+
+impl Surroundings {
+    pub(crate) fn new(random: Random, trace: Trace) -> Surroundings {
+        Surroundings { random, trace, slow: BTreeSet::new() }
+    }
 }
 
 impl Environment for Surroundings {
@@ -57,10 +63,11 @@ impl Environment for Surroundings {
     }
 }
 
-struct Gateway {
-    shard: Shard<SimBackend, Surroundings>,
+/// The real shard as a world's subject.
+pub(crate) struct Gateway {
+    pub(crate) shard: Shard<SimBackend, Surroundings>,
     /// Without pings an open session may have no deadline.
-    pings: bool,
+    pub(crate) pings: bool,
 }
 
 impl Subject for Gateway {
@@ -79,6 +86,7 @@ impl Subject for Gateway {
                 + legs.closing
                 + legs.lingering
                 + legs.ending
+                + legs.exchanges
                 + legs.dialing,
             armed: Armed {
                 sockets: seen.sockets,
@@ -98,7 +106,7 @@ impl Subject for Gateway {
             // leg that dials has that one's.
             excused_untimed: legs.ending
                 + legs.waiting.min(legs.dialing)
-                + if self.pings { 0 } else { legs.open },
+                + if self.pings { 0 } else { legs.open + legs.exchanges },
             inflaters: seen.inflaters,
             sends: seen.sends,
             turn_bytes: seen.turn_bytes,
@@ -355,7 +363,7 @@ pub(crate) fn run(seed: u64, trace: Trace) -> Outcome {
     let plan = Plan::new(config, 1);
     let backend = world.backend();
     let (letters, letterbox) = mailbox(backend.waker());
-    let surroundings = Surroundings { random: world.random.fork(), trace, slow: BTreeSet::new() };
+    let surroundings = Surroundings::new(world.random.fork(), trace);
     let mut shard = Shard::new(0, backend, surroundings, Arc::clone(&plan), letterbox, setup.max_sessions);
     let turn_bytes = bound_turns(&mut shard, &mut world.net.borrow_mut(), seed);
     let backlog = *world.random.pick(&[1, 4, 128]);
@@ -384,6 +392,7 @@ pub(crate) fn run(seed: u64, trace: Trace) -> Outcome {
         // What was kept and what came: of each the first event may add what one buffer holds, and the last one a message
         // and its sealed copy.
         turn_bytes: 2 * (turn_bytes + 2 * setup.terms.message_bytes + (256 << 10)),
+        shares: false,
     };
     let pings = setup.terms.ping_interval > 0;
     let outcome = world.run(Gateway { shard, pings }, &bounds);

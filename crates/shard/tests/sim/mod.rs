@@ -23,6 +23,7 @@ pub(crate) mod raw;
 pub(crate) mod record;
 pub(crate) mod runner;
 pub(crate) mod script;
+pub(crate) mod topics;
 pub(crate) mod toy;
 pub(crate) mod upstream;
 pub(crate) mod world;

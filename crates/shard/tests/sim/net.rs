@@ -228,6 +228,12 @@ pub(crate) struct Net {
     pub(crate) destinations: Vec<Destination>,
     /// When the clock last jumped.
     pub(crate) jumps: u64,
+    /// Where other shards live beside this one: until then its kernel may wait without them.
+    pub(crate) horizon: Option<u64>,
+    /// Until when the shard waits, where its kernel has come to the horizon.
+    pub(crate) waits: Option<u64>,
+    /// The turn before has given the shard nothing to go on with: no event, no remainder, no deadline.
+    pub(crate) asleep: bool,
 
     // The gateway's kernel: see `kernel`.
     pub(crate) listeners: BTreeMap<u8, Listening>,
@@ -283,6 +289,9 @@ impl Net {
             asking: Vec::new(),
             destinations: Vec::new(),
             jumps: 0,
+            horizon: None,
+            waits: None,
+            asleep: false,
             listeners: BTreeMap::new(),
             pool: Pool::new(buffers, buffer_bytes).expect("a few pages"),
             buffer_bytes,
@@ -411,6 +420,13 @@ impl Net {
             }
         }
         self.actors[actor] = Some(taken);
+    }
+
+    /// Pokes all of them, soon.
+    pub(crate) fn poke_all(&mut self) {
+        for actor in 0..self.actors.len() {
+            self.poke_soon(Some(actor));
+        }
     }
 
     /// Excuses one actor, or all of them.

@@ -82,12 +82,25 @@ fn number(name: &str) -> Option<u64> {
 /// # Panics
 /// Where a seed fails, after all were run: with the first ones' messages and the command that replays them.
 pub(crate) fn check(test: &str, default: u64, run: impl Fn(u64, Trace) -> Outcome + Sync) -> Option<Summary> {
+    check_as(test, "TIDEGATE_SEEDS", default, run)
+}
+
+/// The same where the variable that says how many seeds has another name.
+///
+/// # Panics
+/// As [`check`] does.
+pub(crate) fn check_as(
+    test: &str,
+    variable: &str,
+    default: u64,
+    run: impl Fn(u64, Trace) -> Outcome + Sync,
+) -> Option<Summary> {
     if let Some(seed) = number("TIDEGATE_SEED") {
         run(seed, Trace::Print);
         return None;
     }
     let first = number("TIDEGATE_FIRST_SEED").unwrap_or(0);
-    let seeds = number("TIDEGATE_SEEDS").unwrap_or(default);
+    let seeds = number(variable).unwrap_or(default);
     let started = Instant::now();
     let next = AtomicU64::new(first);
     let summary = Mutex::new(Summary::default());

@@ -433,6 +433,7 @@ pub(crate) fn run(seed: u64, bug: Option<Bug>, trace: Trace) -> Outcome {
         partial_per_slot: 0,
         timed: true,
         turn_bytes: 0,
+        shares: false,
     };
     world.run(toy, &bounds)
 }

@@ -1,0 +1,136 @@
+//! What a seed configures: topics by policy, routes for every way to them, limits small enough to be met.
+
+use super::super::{
+    net::{MILLIS, SECONDS},
+    random::Random,
+};
+
+/// Topics by policy; `plain` keeps nothing.
+pub(crate) const TOPICS: [&str; 13] = [
+    "plain/a", "plain/b", "kept/a", "kept/b", "kept/c/d", "old/a", "old/b", "new/a", "new/b", "conf/a",
+    "conf/b", "sync/a", "sync/b",
+];
+
+pub(crate) const PATTERNS: [&str; 6] = ["plain/*", "old/**", "kept/**", "*/a", "conf/*", "sync/**"];
+
+/// A topic that no route allows.
+pub(crate) const SECRET: &str = "secret/x";
+
+/// Limits of one session.
+pub(crate) const MOST_SUBSCRIPTIONS: usize = 8;
+pub(crate) const MOST_PATTERNS: usize = 2;
+
+/// Whether a pattern has a topic.
+pub(crate) fn matches(pattern: &str, topic: &str) -> bool {
+    let (mut wanted, mut given) = (pattern.split('/'), topic.split('/'));
+    loop {
+        match (wanted.next(), given.next()) {
+            (Some("**"), Some(_)) => return true,
+            (Some("*"), Some(_)) => {}
+            (Some(wanted), Some(given)) if wanted == given => {}
+            (None, None) => return true,
+            _ => return false,
+        }
+    }
+}
+
+fn family(topic: &str) -> &str {
+    topic.split('/').next().unwrap_or_default()
+}
+
+pub(crate) fn conflates(topic: &str) -> bool {
+    family(topic) == "conf"
+}
+
+/// Whether its slow subscribers are sent away.
+pub(crate) fn disconnects(topic: &str) -> bool {
+    matches!(family(topic), "plain" | "kept")
+}
+
+pub(crate) fn has_presence(topic: &str) -> bool {
+    matches!(family(topic), "kept" | "old")
+}
+
+pub(crate) fn has_history(topic: &str) -> bool {
+    matches!(family(topic), "kept" | "old" | "conf" | "sync")
+}
+
+/// A seed's settings.
+#[derive(Clone, Debug)]
+pub(crate) struct Setup {
+    pub(crate) shards: usize,
+    pub(crate) people: u64,
+    /// How long they come for, in each life of the gateway.
+    pub(crate) span: u64,
+    /// How often it is started anew.
+    pub(crate) restarts: u32,
+    /// Microseconds; 0: no pings.
+    pub(crate) ping_interval: u64,
+    pub(crate) session_bytes: usize,
+    /// Of each queue between two shards.
+    pub(crate) mailbox: usize,
+    /// What a shard keeps for another whose queue is full.
+    pub(crate) letters: usize,
+    /// Longest time of a letter on its way.
+    pub(crate) delay: u64,
+    /// Topics are refused now and then.
+    pub(crate) few_topics: bool,
+    pub(crate) history: u32,
+    pub(crate) message_most: usize,
+}
+
+impl Setup {
+    pub(crate) fn draw(random: &mut Random) -> Setup {
+        let people = *random.pick(&[3, 8, 20, 40]);
+        Setup {
+            shards: random.size(1..=3),
+            people: random.range(2..=people),
+            span: *random.pick(&[SECONDS, 5 * SECONDS, 30 * SECONDS]),
+            restarts: *random.pick(&[0, 0, 1, 2]),
+            ping_interval: random.range(5..=25) * SECONDS * u64::from(random.below(4) > 0),
+            session_bytes: *random.pick(&[1 << 10, 1 << 10, 4 << 10, 64 << 10]),
+            mailbox: *random.pick(&[1, 2, 8, 256]),
+            letters: *random.pick(&[3, 20, 8_192]),
+            delay: *random.pick(&[0, 100, 5 * MILLIS, 200 * MILLIS]),
+            few_topics: random.below(8) == 0,
+            history: *random.pick(&[3, 12, 200]),
+            message_most: *random.pick(&[60, 600, 4_000]),
+        }
+    }
+
+    pub(crate) fn text(&self) -> String {
+        let history = self.history;
+        let all = r#"["plain/**", "kept/**", "old/**", "new/**", "conf/**", "sync/**", "*/a"]"#;
+        let kept = format!("history = {history}\nhistory_age = \"60s\"\n");
+        let topics = [
+            ("kept", format!("presence = true\n{kept}")),
+            ("old", format!("presence = true\nslow = \"drop_old\"\nbacklog_bytes = \"3KiB\"\n{kept}")),
+            ("new", "slow = \"drop_new\"\n".to_string()),
+            ("conf", format!("slow = \"conflate\"\nkeys = 4\n{kept}")),
+            ("sync", "slow = \"resync\"\nhistory = 3\nhistory_age = \"20s\"\n".to_string()),
+        ];
+        let session = format!("session_bytes = {}", self.session_bytes);
+        let mut text = format!(
+            "version = 1\n[limits]\nmax_sessions = {}\nmessage_bytes = \"64KiB\"\nping_interval = \"{}ms\"\n\
+             pong_timeout = \"10s\"\nclose_timeout = \"5s\"\nwrite_timeout = \"30s\"\nhead_timeout = \"60s\"\n\
+             [topics]\nmemory = \"1MiB\"\nmax_topics = {}\n[[listener]]\nbind = \"127.0.0.1:9001\"\n",
+            MOST_SESSIONS,
+            self.ping_interval / MILLIS,
+            if self.few_topics { 4 } else { 1_000 },
+        );
+        for (name, settings) in topics {
+            text += &format!("[[topic]]\nname = \"{name}/**\"\n{settings}");
+        }
+        text += &format!(
+            "[[route]]\npath = \"/topics/*\"\ntopics = {{ subscribe = {all}, publish = {all}, presence = {all}, \
+             max_subscriptions = {MOST_SUBSCRIPTIONS}, max_patterns = {MOST_PATTERNS}, {session} }}\n\
+             [[route]]\npath = \"/events\"\nevents = {{ subscribe = {all}, {session} }}\n\
+             [[route]]\npath = \"/poll\"\npoll = {{ subscribe = {all}, presence = {all}, {session} }}\n\
+             [[route]]\npath = \"/publish/*\"\npublish = {{ publish = {all}, rate = 100000 }}\n"
+        );
+        text
+    }
+}
+
+/// Of each shard.
+pub(crate) const MOST_SESSIONS: usize = 120;

@@ -1,0 +1,36 @@
+//! Topics on whole shards in the simulator: what everybody is told, checked against what was published.
+//!
+//! `TIDEGATE_SEED=7` replays one seed with its trace; `TIDEGATE_TOPIC_SEEDS=2000` runs more of them, from
+//! `TIDEGATE_FIRST_SEED` on.
+#![allow(clippy::print_stdout, dead_code)]
+
+#[path = "sim/mod.rs"]
+mod sim;
+
+use sim::{net::Trace, runner, topics};
+
+/// What `cargo test` runs; `scripts/test.sh simulator` runs more.
+const SEEDS: u64 = 30;
+
+#[test]
+fn topics_keep_their_promises() {
+    let summary =
+        runner::check_as("topics::topics_keep_their_promises", "TIDEGATE_TOPIC_SEEDS", SEEDS, topics::run);
+    if let Some(summary) = summary.filter(|summary| summary.seeds >= 1) {
+        for (what, count) in &summary.covered {
+            println!("{what}: {count}");
+        }
+    }
+}
+
+#[test]
+fn one_seed_has_one_history() {
+    for seed in 0..4 {
+        let (one, other) = (topics::run(seed, Trace::Off), topics::run(seed, Trace::Off));
+        assert_eq!(
+            (one.history, one.turns, one.time),
+            (other.history, other.turns, other.time),
+            "seed {seed}"
+        );
+    }
+}
