@@ -98,6 +98,8 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             self.send_sealed(span);
         } else if session.outbox.is_empty() || planted::is(Bug::SendAroundOutbox) {
             self.join_turn(span.key, span.source, span.content.end());
+        } else if let Source::Shared { index } = span.source {
+            self.share_with_outbox(span.key, index);
         } else {
             self.join_outbox(span.key, span.source, span.content);
         }
@@ -146,6 +148,16 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             session.dirty = self.turn.enlist(key, true);
         }
         self.admitted(key, admission, content);
+    }
+
+    /// Queues a frame that others send as well, whatever waits already.
+    fn share_with_outbox(&mut self, key: Key, index: u32) {
+        let frame = self.turn.frames[index as usize].clone();
+        let Some(session) = self.registry.get_mut(key) else { return };
+        session.outbox.push_rest(frame, 0, &mut self.retained);
+        if session.dirty == 0 && !session.in_flight.poll {
+            session.dirty = self.turn.enlist(key, true);
+        }
     }
 
     fn join_outbox(&mut self, key: Key, source: Source, content: Content) {
@@ -265,7 +277,10 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         let end = self.turn.dirty[place].end;
         // Those of topics have frames of their own, which all that are slow share. What stands before the first is copied, and
         // nothing else stands behind it but what is said in between.
-        let topics = self.turn.chain(place).position(|source| matches!(source, Source::Topic { .. }));
+        let topics = self
+            .turn
+            .chain(place)
+            .position(|source| matches!(source, Source::Topic { .. } | Source::Shared { .. }));
         let (copied, until) = match topics {
             Some(first) => (first, End::Boundary),
             None => (usize::MAX, end),
@@ -290,6 +305,9 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                         outbox.push_rest(frame.clone(), sent, retained);
                     }
                 }
+            } else if let Source::Shared { index } = source {
+                let frame = self.turn.frames[index as usize].clone();
+                outbox.push_rest(frame, std::mem::take(&mut skip), retained);
             } else {
                 let bytes = &bytes[std::mem::take(&mut skip)..];
                 let admission =

@@ -4,7 +4,7 @@
 //! are buffers recycled and owned bytes dropped. A session stands in `dirty` at most once.
 
 use tidegate_io::{Buffer, MAX_PIECES, Sends};
-use tidegate_registry::{End, Key, Registry};
+use tidegate_registry::{End, Frame, Key, Registry};
 
 use crate::{
     input::Home,
@@ -26,6 +26,8 @@ pub(crate) enum Source {
     Arena { start: u32, end: u32 },
     /// Whole frames in the turn's arena of a lane of subscribers.
     Topic { lane: Lane, start: u32, end: u32 },
+    /// A frame that others send as well.
+    Shared { index: u32 },
     /// In the program.
     Static(&'static [u8]),
 }
@@ -65,6 +67,13 @@ pub(crate) struct Dirty {
     pub(crate) end: End,
 }
 
+impl Dirty {
+    /// What it sends in this turn past the outbox.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+}
+
 /// The sends of the turn that is being prepared, and what they borrow from.
 pub(crate) struct Turn {
     pub(crate) buffers: Vec<Buffer>,
@@ -84,6 +93,8 @@ pub(crate) struct Turn {
     arena: Vec<u8>,
     /// What subscribers of topics get.
     pub(crate) arenas: Arenas,
+    /// Frames that pieces refer to.
+    pub(crate) frames: Vec<Frame>,
     pieces: Vec<Piece>,
     pub(crate) dirty: Vec<Dirty>,
 }
@@ -102,6 +113,7 @@ impl Default for Turn {
             buffers_most: TURN_BUFFERS,
             arena: Vec::new(),
             arenas: Arenas::default(),
+            frames: Vec::new(),
             pieces: Vec::new(),
             dirty: Vec::new(),
         }
@@ -150,6 +162,12 @@ impl Turn {
         Source::Owned { index: self.owned.len() as u32 - 1, start: start as u32 }
     }
 
+    /// Keeps a reference to a frame until the turn is over.
+    pub(crate) fn keep_shared(&mut self, frame: &Frame) -> Source {
+        self.frames.push(frame.clone());
+        Source::Shared { index: self.frames.len() as u32 - 1 }
+    }
+
     /// A place for bytes that several pieces will share; they are put there when they were read.
     pub(crate) fn reserve_carried(&mut self, len: usize) -> usize {
         self.owned_bytes += len;
@@ -169,6 +187,7 @@ impl Turn {
             }
             Source::Arena { start, end } => &self.arena[start as usize..end as usize],
             Source::Topic { lane, start, end } => self.arenas.of(lane).bytes(start..end),
+            Source::Shared { index } => &self.frames[index as usize],
             Source::Static(bytes) => bytes,
         }
     }
@@ -252,6 +271,7 @@ impl Turn {
             self.arena = Vec::new();
         }
         self.arenas.clear();
+        self.frames.clear();
         self.pieces.clear();
         self.dirty.clear();
     }

@@ -90,10 +90,15 @@ pub fn chunk(out: &mut Vec<u8>, body: &[u8]) {
         return;
     }
     out.reserve(body.len() + 20);
-    let digits = (usize::BITS - body.len().leading_zeros()).div_ceil(4);
-    out.extend((0..digits).rev().map(|digit| b"0123456789abcdef"[body.len() >> (4 * digit) & 15]));
-    out.extend_from_slice(b"\r\n");
+    chunk_head(out, body.len());
     out.extend_from_slice(body);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Appends what stands before a chunk of so many bytes, which are not none; behind them stands a line end.
+pub fn chunk_head(out: &mut Vec<u8>, len: usize) {
+    let digits = (usize::BITS - len.leading_zeros()).div_ceil(4);
+    out.extend((0..digits).rev().map(|digit| b"0123456789abcdef"[len >> (4 * digit) & 15]));
     out.extend_from_slice(b"\r\n");
 }
 

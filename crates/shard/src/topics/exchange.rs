@@ -157,10 +157,11 @@ impl<B: Backend, E: Environment> Shard<B, E> {
     pub(super) fn answer_exchange(&mut self, key: Key, status: u16, content_type: &str, body: &[u8]) {
         let Some(exchange) = self.exchange_mut(key) else { return };
         let manner = exchange.manner.clone();
-        self.answer_request(key, &manner, status, content_type, body, &[]);
+        self.answer_request(key, &manner, status, content_type, body, &[], "not all was published");
     }
 
-    /// Answers a request; the next one may follow.
+    /// Answers a request; the next one may follow. `reason`: for the log, where it is refused.
+    #[expect(clippy::too_many_arguments, reason = "an answer has so many parts")]
     pub(super) fn answer_request(
         &mut self,
         key: Key,
@@ -169,6 +170,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         content_type: &str,
         body: &[u8],
         more: &[(&str, &str)],
+        reason: &'static str,
     ) {
         let date = http::http_date(self.environment.unix_seconds());
         let mut fields =
@@ -184,7 +186,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         let response = http::page_response(status, content_type, body, manner.head_only, keep_alive, &fields);
         if status >= 400 {
             self.counters.refused += 1;
-            self.log(Level::Info, Some(key), What::Refused { status, reason: "see the answer" });
+            self.log(Level::Info, Some(key), What::Refused { status, reason });
         }
         let source = self.turn.keep(response, 0);
         self.emit(key, source, Content::WHOLE);
@@ -206,7 +208,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
     pub(super) fn answer_fault(&mut self, key: Key, manner: &Manner, fault: &Fault) {
         let mut body = Vec::new();
         protocol::push_error(&mut body, fault.code, &fault.message);
-        self.answer_request(key, manner, fault.code.status(), JSON, &body, &[]);
+        self.answer_request(key, manner, fault.code.status(), JSON, &body, &[], fault.code.name());
     }
 
     /// What was awaited of a request did not come in time.

@@ -22,6 +22,8 @@ pub(super) fn takes_messages<S>(session: &Session<S>) -> bool {
 impl<B: Backend, E: Environment> Shard<B, E> {
     /// Gives each topic's news to its subscribers here.
     pub(super) fn fan_out(&mut self) {
+        // What an earlier turn had no room for.
+        self.end_batches();
         let mut behind: Vec<Behind> = Vec::new();
         let mut feeds = Vec::new();
         loop {

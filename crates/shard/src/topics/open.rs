@@ -155,6 +155,6 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             ),
             ("Access-Control-Max-Age", "600"),
         ];
-        self.answer_request(key, manner, 200, "text/plain", b"", &more);
+        self.answer_request(key, manner, 200, "text/plain", b"", &more, "");
     }
 }

@@ -19,6 +19,9 @@ use super::{
 };
 use crate::{environment::Environment, output::Content, session::State, shard::Shard};
 
+/// So many times `outbox_hard` may wait of answers, as a session that comes back asks for all its topics at once.
+const HARD_TIMES: usize = 4;
+
 impl<B: Backend, E: Environment> Shard<B, E> {
     /// All answers that are there.
     pub(super) fn answer_tickets(&mut self) {
@@ -69,6 +72,10 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             }
             Reply::History { topic, position: at, messages } => {
                 let Some(id) = id else { return };
+                if self.holds_too_much(key) {
+                    self.slow_consumer(key);
+                    return;
+                }
                 let messages =
                     messages.iter().filter_map(|message| Some((message.offset(), content(message)?)));
                 self.tell_json(key, |out| {
@@ -114,9 +121,25 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         }
     }
 
+    /// Whether so many answers wait for a session that no more are made: some commands ask for a thousand times their size.
+    fn holds_too_much(&mut self, key: Key) -> bool {
+        self.flush_spans();
+        let Some(session) = self.registry.get(key) else { return true };
+        let queued = match session.dirty {
+            0 => 0,
+            place => self.turn.dirty[place as usize - 1].bytes(),
+        };
+        let bound = self.plan.route(session.route).outbox.hard().saturating_mul(HARD_TIMES);
+        session.outbox.buffered() + queued > bound
+    }
+
     /// What comes first, behind the answer to a subscription.
     fn deliver_first(&mut self, key: Key, first: &[Arc<Publication>]) {
         if first.is_empty() {
+            return;
+        }
+        if self.holds_too_much(key) {
+            self.slow_consumer(key);
             return;
         }
         let Some(class) =

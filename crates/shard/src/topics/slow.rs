@@ -13,10 +13,10 @@ use super::fanout::takes_messages;
 use super::{Lane, Stage, frame::Tools};
 use crate::{
     environment::Environment,
-    output::Content,
     session::{Session, State},
     shard::Shard,
     stamp::Stamp,
+    turn::TURN_BYTES,
 };
 
 /// A subscriber whose outbox was not empty when its topic had news.
@@ -91,22 +91,20 @@ impl<B: Backend, E: Environment> Shard<B, E> {
     pub(super) fn end_batches(&mut self) {
         let Some(topics) = &mut self.topics else { return };
         let (told, ending) = (std::mem::take(&mut topics.told), std::mem::take(&mut topics.ending));
-        for key in told {
-            self.look_at_poll(key);
+        for (place, key) in told.iter().enumerate() {
+            // Each answer is the poll's own: no turn holds more of them than it may.
+            if self.turn.owned_bytes() > TURN_BYTES {
+                if let Some(topics) = &mut self.topics {
+                    topics.told.extend_from_slice(&told[place..]);
+                }
+                self.hurried = true;
+                break;
+            }
+            self.look_at_poll(*key);
+            self.flush_spans();
         }
         for key in ending {
             self.slow_consumer(key);
-        }
-    }
-
-    /// One publication as an event.
-    fn stream_gets(&mut self, key: Key, publication: &Arc<Publication>) {
-        let bytes = self.event_bytes(key, publication);
-        if !bytes.is_empty() {
-            self.counters.delivered += 1;
-            let source = self.turn.keep(bytes, 0);
-            self.emit(key, source, Content::WHOLE);
-            self.flush_spans();
         }
     }
 

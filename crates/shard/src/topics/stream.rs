@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tidegate_config::EventsAction;
 use tidegate_hub::{
-    Envelope, Kind, Publication, RouteId,
+    Class, Envelope, Kind, Publication, RouteId,
     protocol::{EventsQuery, events},
 };
 use tidegate_io::Backend;
@@ -16,7 +16,7 @@ use super::{
     feed::{Feed, Wanted},
     frame::{content, gap},
 };
-use crate::{environment::Environment, output::Content, shard::Shard};
+use crate::{environment::Environment, output::Content, shard::Shard, stamp::Stamp, turn::Source};
 
 /// A stream under way.
 pub(crate) struct Streaming {
@@ -71,6 +71,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
     /// Once all topics have answered: the head, where each topic is, and what comes first.
     pub(super) fn begin_stream(&mut self, key: Key) {
         let now_ms = self.now_ms;
+        let bound = self.session_bytes(key);
         let interval_ms = self
             .registry
             .get(key)
@@ -86,9 +87,13 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         let Stage::Streaming(stream) = &mut exchange.stage else { return };
         events::id(&mut body, stream.feed.positions());
         events::subscribed(&mut body, stream.feed.beginnings());
-        for publication in std::mem::take(&mut stream.feed.first) {
+        let mut first = std::mem::take(&mut stream.feed.first).into_iter();
+        while body.len() < bound
+            && let Some(publication) = first.next()
+        {
             write_event(&mut body, &mut stream.feed, &publication);
         }
+        let is_cut = first.len() > 0;
         exchange.deadline_ms = u64::MAX;
         let date = http::http_date(self.environment.unix_seconds());
         let mut fields = vec![
@@ -116,24 +121,47 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             self.ensure_deadline(key, now_ms + interval_ms);
         }
         if let Some(session) = self.registry.get_mut(key) {
-            session.pinged = crate::stamp::Stamp::at(now_ms);
+            session.pinged = Stamp::at(now_ms);
+        }
+        if is_cut {
+            // More than may wait for a stream: its client comes back for the rest, from the last event that it got.
+            self.flush_spans();
+            self.end_stream(key);
         }
     }
 
-    /// The bytes that a stream gets of a publication; nothing where it waits for its head.
-    pub(super) fn event_bytes(&mut self, key: Key, publication: &Arc<Publication>) -> Vec<u8> {
-        let mut out = Vec::new();
-        let Some(exchange) = self.exchange_mut(key) else { return out };
+    /// Sends a stream what it gets of a publication, or keeps it where the stream waits for its head. What follows the
+    /// event's id is the same for all streams, and one frame for all of them.
+    pub(super) fn stream_gets(&mut self, key: Key, publication: &Arc<Publication>) {
+        let Some(exchange) = self.exchange_mut(key) else { return };
         let chunked = exchange.manner.chunked;
-        let Stage::Streaming(stream) = &mut exchange.stage else { return out };
+        let Stage::Streaming(stream) = &mut exchange.stage else { return };
         if !stream.begun {
             stream.feed.first.push(Arc::clone(publication));
-            return out;
+            return;
         }
-        let mut body = Vec::new();
-        write_event(&mut body, &mut stream.feed, publication);
-        put_body(&mut out, chunked, &body);
-        out
+        let body = publication.frame(Class::plain(Envelope::Events), |publication| {
+            let mut out = Vec::new();
+            write_body(&mut out, publication);
+            (!out.is_empty()).then_some(out)
+        });
+        let Some(body) = body else { return };
+        stream.feed.tell(publication);
+        let mut id = Vec::new();
+        events::id(&mut id, stream.feed.positions());
+        let mut front = Vec::new();
+        if chunked {
+            events::chunk_head(&mut front, id.len() + body.len());
+        }
+        front.extend_from_slice(&id);
+        self.counters.delivered += 1;
+        self.emit_small(key, &front, Content::WHOLE);
+        let source = self.turn.keep_shared(body);
+        self.emit(key, source, Content::WHOLE);
+        if chunked {
+            self.emit(key, Source::Static(b"\r\n"), Content::WHOLE);
+        }
+        self.flush_spans();
     }
 
     /// A comment, so that nobody in between takes the stream for dead.
@@ -169,18 +197,23 @@ fn put_body(out: &mut Vec<u8>, chunked: bool, body: &[u8]) {
 
 /// One event; the feed moves up.
 fn write_event(out: &mut Vec<u8>, feed: &mut Feed, publication: &Publication) {
+    if publication.is_presence() {
+        return;
+    }
+    feed.tell(publication);
+    events::id(out, feed.positions());
+    write_body(out, publication);
+}
+
+/// An event behind its id.
+fn write_body(out: &mut Vec<u8>, publication: &Publication) {
     match publication.kind() {
         Kind::Message { .. } => {
-            let Some(content) = content(publication) else { return };
-            feed.tell(publication);
-            events::id(out, feed.positions());
-            events::message(out, publication.topic().as_str(), publication.offset(), content);
+            if let Some(content) = content(publication) {
+                events::message(out, publication.topic().as_str(), publication.offset(), content);
+            }
         }
-        Kind::Gap { from, reason } => {
-            feed.tell(publication);
-            events::id(out, feed.positions());
-            events::gap(out, &gap(publication, *from, *reason));
-        }
+        Kind::Gap { from, reason } => events::gap(out, &gap(publication, *from, *reason)),
         Kind::Join { .. } | Kind::Leave { .. } => {}
     }
 }

@@ -175,6 +175,7 @@ const fn phrase(status: u16) -> &'static str {
     match status {
         200 => "OK",
         204 => "No Content",
+        207 => "Multi-Status",
         304 => "Not Modified",
         400 => "Bad Request",
         401 => "Unauthorized",
@@ -185,6 +186,7 @@ const fn phrase(status: u16) -> &'static str {
         411 => "Length Required",
         413 => "Content Too Large",
         414 => "URI Too Long",
+        415 => "Unsupported Media Type",
         417 => "Expectation Failed",
         421 => "Misdirected Request",
         426 => "Upgrade Required",
