@@ -10,6 +10,7 @@ use std::{
     cmp::Reverse,
     collections::{BTreeMap, BinaryHeap, VecDeque},
     rc::Rc,
+    sync::{Arc, atomic::AtomicBool},
 };
 
 use tidegate_io::{Address, Counters, Pool};
@@ -230,6 +231,8 @@ pub(crate) struct Net {
     pub(crate) jumps: u64,
     /// Where other shards live beside this one: until then its kernel may wait without them.
     pub(crate) horizon: Option<u64>,
+    /// Letters to other shards were posted in this turn.
+    pub(crate) posted: Arc<AtomicBool>,
     /// Until when the shard waits, where its kernel has come to the horizon.
     pub(crate) waits: Option<u64>,
     /// The turn before has given the shard nothing to go on with: no event, no remainder, no deadline.
@@ -290,6 +293,7 @@ impl Net {
             destinations: Vec::new(),
             jumps: 0,
             horizon: None,
+            posted: Arc::default(),
             waits: None,
             asleep: false,
             listeners: BTreeMap::new(),

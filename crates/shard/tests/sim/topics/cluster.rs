@@ -7,6 +7,7 @@
 use std::{
     cell::{Cell, RefCell},
     rc::Rc,
+    sync::atomic::Ordering,
 };
 
 use tidegate_shard::{Mail, Mailbox, Sender};
@@ -117,6 +118,7 @@ impl Cluster {
             let subject = gateway.take().expect("it was there");
             *outcome = Some(world.finish(subject, std::mem::take(watch)));
         }
+        self.places[index].world.net.borrow().posted.store(false, Ordering::Relaxed);
         let posted = self.post(index, now);
         assert!(!asleep || !posted, "the shard waited, though it had letters to post");
         let mut ways = self.ways.iter().filter(|way| way.from == index);

@@ -35,7 +35,7 @@ use self::{
     socket::Socket,
 };
 use super::{
-    backend::SimListener,
+    backend::{SimListener, SimWaker},
     gateway::{Gateway, Surroundings},
     net::{Actor, SECONDS, Trace},
     random::Random,
@@ -151,7 +151,8 @@ impl Life {
             peers.push(Vec::new());
             for to in 0..setup.shards {
                 // The letter takes its time (`Cluster`); nobody is woken before.
-                let (sender, mailbox) = mailbox_of(super::backend::SimWaker::default(), setup.mailbox);
+                let waker = SimWaker::of(&worlds[from].net.borrow().posted);
+                let (sender, mailbox) = mailbox_of(waker, setup.mailbox);
                 peers[from].push(sender);
                 ways.push(Way::new(from, to, mailbox, setup.mailbox));
             }
