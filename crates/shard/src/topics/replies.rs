@@ -12,6 +12,7 @@ use tidegate_wire::close::CloseCode;
 
 use super::{
     exchange::{JSON, Stage},
+    fanout::takes_messages,
     fault::Fault,
     frame::{Tools, content},
 };
@@ -29,6 +30,10 @@ impl<B: Backend, E: Environment> Shard<B, E> {
     fn answer_ticket(&mut self, Ticket { key, request }: Ticket, reply: Reply) {
         if let Some(State::Exchange(_)) = self.registry.get(key).map(|session| &session.state) {
             self.answer_to_exchange(key, request, reply);
+            return;
+        }
+        // Nothing follows a Close.
+        if !self.registry.get(key).is_some_and(takes_messages) {
             return;
         }
         let Some(member) = self.topics.as_mut().and_then(|topics| topics.member_mut(key)) else { return };
