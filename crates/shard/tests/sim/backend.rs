@@ -69,13 +69,6 @@ pub(crate) struct SimListener {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct SimWaker(Arc<AtomicBool>);
 
-impl SimWaker {
-    /// One that tells that something was posted.
-    pub(crate) fn of(posted: &Arc<AtomicBool>) -> SimWaker {
-        SimWaker(Arc::clone(posted))
-    }
-}
-
 impl Wake for SimWaker {
     fn wake(&self) {
         self.0.store(true, Ordering::Relaxed);
@@ -274,8 +267,7 @@ fn wait(
         }
         let next = [net.next_time(), net.next_ready(), deadline].into_iter().flatten().min();
         // Letters to others go before time does.
-        let posted = net.posted.load(Ordering::Relaxed);
-        let horizon = if posted { Some(net.now) } else { net.horizon };
+        let horizon = if net.has_posted() { Some(net.now) } else { net.horizon };
         if horizon.is_some_and(|horizon| next.is_none_or(|next| next > horizon)) {
             net.waits = Some(next.unwrap_or(u64::MAX));
             return;

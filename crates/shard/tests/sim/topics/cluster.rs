@@ -7,7 +7,6 @@
 use std::{
     cell::{Cell, RefCell},
     rc::Rc,
-    sync::atomic::Ordering,
 };
 
 use tidegate_shard::{Mail, Mailbox, Sender};
@@ -48,6 +47,13 @@ pub(crate) struct Way {
 impl Way {
     pub(crate) fn new(from: usize, to: usize, mailbox: Mailbox, room: usize) -> Way {
         Way { from, to, mailbox: Rc::new(RefCell::new(mailbox)), underway: Rc::default(), room, last: 0 }
+    }
+}
+
+impl Way {
+    /// What the sender's kernel looks at.
+    pub(crate) fn queue(&self) -> (Rc<RefCell<Mailbox>>, Rc<Cell<usize>>) {
+        (Rc::clone(&self.mailbox), Rc::clone(&self.underway))
     }
 }
 
@@ -118,7 +124,6 @@ impl Cluster {
             let subject = gateway.take().expect("it was there");
             *outcome = Some(world.finish(subject, std::mem::take(watch)));
         }
-        self.places[index].world.net.borrow().posted.store(false, Ordering::Relaxed);
         let posted = self.post(index, now);
         assert!(!asleep || !posted, "the shard waited, though it had letters to post");
         let mut ways = self.ways.iter().filter(|way| way.from == index);
