@@ -109,8 +109,11 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         }
     }
 
-    /// A message for a poll.
+    /// A message, or a gap, for a poll; who comes and goes does not end it.
     pub(super) fn poll_gets(&mut self, key: Key, publication: &Arc<Publication>) {
+        if publication.is_presence() {
+            return;
+        }
         if let Some(exchange) = self.exchange_mut(key)
             && let Stage::Polling(poll) = &mut exchange.stage
         {
