@@ -16,7 +16,13 @@ use super::{
     fault::Fault,
     frame::{Tools, content},
 };
-use crate::{environment::Environment, output::Content, session::State, shard::Shard};
+use crate::{
+    environment::Environment,
+    output::Content,
+    planted::{self, Bug},
+    session::State,
+    shard::Shard,
+};
 
 impl<B: Backend, E: Environment> Shard<B, E> {
     /// All answers that are there.
@@ -33,7 +39,8 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             return;
         }
         // Nothing follows a Close.
-        if !self.registry.get(key).is_some_and(takes_messages) {
+        let closes = !self.registry.get(key).is_some_and(takes_messages);
+        if closes && !planted::is(Bug::AnswerAfterClose) {
             return;
         }
         let Some(member) = self.topics.as_mut().and_then(|topics| topics.member_mut(key)) else { return };
@@ -123,6 +130,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         let Some(topics) = topics else { return };
         let mut out = Vec::new();
         let mut tools = Tools { codecs, spares };
+        let first = if planted::is(Bug::ShortFirst) { &first[..first.len() - 1] } else { first };
         for publication in first {
             topics.frames.write(publication, class, &mut tools, &mut out);
         }

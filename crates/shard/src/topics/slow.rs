@@ -10,7 +10,13 @@ use tidegate_io::Backend;
 use tidegate_registry::{Chunk, End, FullPolicy, Key, OutboxLimits};
 
 use super::{Lane, Stage, fanout::takes_messages, frame::Tools};
-use crate::{environment::Environment, output::Content, session::State, shard::Shard};
+use crate::{
+    environment::Environment,
+    output::Content,
+    planted::{self, Bug},
+    session::State,
+    shard::Shard,
+};
 
 /// A subscriber whose outbox was not empty when its topic had news.
 pub(super) struct Behind {
@@ -128,7 +134,10 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                 }
             }
             // What the coming turn sends past the outbox, or has no frame for this session, leaves nothing to wait for.
-            if !done && self.registry.get(key).is_some_and(|session| session.outbox.is_empty()) {
+            if !done
+                && self.registry.get(key).is_some_and(|session| session.outbox.is_empty())
+                && !planted::is(Bug::ForgetLaggard)
+            {
                 again.push(key);
             }
         }
