@@ -300,6 +300,10 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                 for (publication, bytes) in self.turn.arenas.of(lane).frames(start..end) {
                     let sent = skip.min(bytes.len());
                     skip -= sent;
+                    let lost = if sent > 0 { Bug::LoseSharedRest } else { Bug::LoseSharedFrames };
+                    if planted::is(lost) {
+                        continue;
+                    }
                     let frame = publication.frame(lane.class, |_| Some(bytes.to_vec()));
                     if let Some(frame) = frame.filter(|frame| sent < frame.len()) {
                         outbox.push_rest(frame.clone(), sent, retained);

@@ -59,10 +59,34 @@ pub enum Bug {
     ForgetParked,
     /// Where the last kept bytes of a session that is not read meanwhile were read: its receive stays unarmed.
     ForgetSheltered,
+    /// Where a laggard's outbox is about to empty: the turn waits for another event before the rest comes.
+    SleepOnLaggard,
+    /// Where a laggard's rest went past its outbox: it is not gone on with.
+    ForgetLaggard,
+    /// Where a socket took a part of a frame that all share: the rest of it is dropped.
+    LoseSharedRest,
+    /// Where a socket took a part of a batch: the frames behind the one it is in are dropped.
+    LoseSharedFrames,
+    /// Where a batch is given to a subscriber that is behind: it gets it twice.
+    BatchTwice,
+    /// Where a batch is given to a subscriber that came in its middle: it gets all of it.
+    IgnoreSkip,
+    /// Where letters come back from a full mailbox: they are dropped.
+    ForgetLetters,
+    /// Where a session or request ends: the hub is not told.
+    LeaveMember,
+    /// Where a topic's news goes to subscribers: those whose outbox is not empty are left out.
+    SkipBehind,
+    /// Where a poll is answered: its position moves past what was left out on the way.
+    PassOverGap,
+    /// Where what comes first goes to a new subscriber: the newest of it is left out.
+    ShortFirst,
+    /// Where a Close was sent: answers of topics still follow.
+    AnswerAfterClose,
 }
 
 impl Bug {
-    /// All of them.
+    /// All of them but those of topics.
     pub const ALL: &[Bug] = &[
         Bug::FreeSlotEarly,
         Bug::ReturnBufferEarly,
@@ -90,6 +114,22 @@ impl Bug {
         Bug::LeakAtEnd,
         Bug::ForgetParked,
         Bug::ForgetSheltered,
+    ];
+
+    /// Those of topics.
+    pub const TOPICS: &[Bug] = &[
+        Bug::SleepOnLaggard,
+        Bug::ForgetLaggard,
+        Bug::LoseSharedRest,
+        Bug::LoseSharedFrames,
+        Bug::BatchTwice,
+        Bug::IgnoreSkip,
+        Bug::ForgetLetters,
+        Bug::LeaveMember,
+        Bug::SkipBehind,
+        Bug::PassOverGap,
+        Bug::ShortFirst,
+        Bug::AnswerAfterClose,
     ];
 }
 

@@ -288,7 +288,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                 // catches up, must not wait for another event.
                 let outbox = self.registry.get(dirty.key).map(|session| &session.outbox);
                 let lags = self.topics.as_ref().is_some_and(|topics| topics.lags(dirty.key));
-                self.hurried |= lags
+                self.hurried |= (lags && !planted::is(Bug::SleepOnLaggard))
                     || outbox
                         .is_some_and(|outbox| outbox.is_paused() || outbox.sendable() < outbox.buffered());
                 place += 1;

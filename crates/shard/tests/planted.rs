@@ -7,7 +7,7 @@ mod sim;
 
 use std::{sync::Mutex, thread};
 
-use sim::{gateway, net::Trace, runner};
+use sim::{gateway, net::Trace, runner, topics, world::Outcome};
 use tidegate_shard::planted::{self, Bug};
 
 /// Seeds within which a bug must be found.
@@ -15,14 +15,23 @@ const SEEDS: u64 = 200;
 
 #[test]
 fn each_planted_bug_is_found() {
-    let next = Mutex::new(Bug::ALL.iter());
+    find(Bug::ALL, gateway::run);
+}
+
+#[test]
+fn each_planted_bug_of_topics_is_found() {
+    find(Bug::TOPICS, topics::run);
+}
+
+fn find(bugs: &[Bug], run: fn(u64, Trace) -> Outcome) {
+    let next = Mutex::new(bugs.iter());
     let missed = Mutex::new(Vec::new());
     thread::scope(|scope| {
         for _ in 0..thread::available_parallelism().map_or(2, usize::from) {
             scope.spawn(|| {
                 loop {
                     let Some(&bug) = next.lock().expect("nobody panics with it").next() else { return };
-                    if !is_found(bug) {
+                    if !is_found(bug, run) {
                         missed.lock().expect("nobody panics with it").push(bug);
                     }
                 }
@@ -33,16 +42,16 @@ fn each_planted_bug_is_found() {
     assert!(missed.is_empty(), "not found within {SEEDS} seeds: {missed:?}");
 }
 
-fn is_found(bug: Bug) -> bool {
+fn is_found(bug: Bug, run: fn(u64, Trace) -> Outcome) -> bool {
     let mut met = 0;
     for seed in 0..SEEDS {
         planted::set(Some(bug));
-        let result = runner::attempt(seed, |seed| gateway::run(seed, Trace::Off));
+        let result = runner::attempt(seed, |seed| run(seed, Trace::Off));
         met += planted::met();
         planted::set(None);
         // Found is what fails with the bug and passes without it.
         if let Err(failure) = result
-            && runner::attempt(seed, |seed| gateway::run(seed, Trace::Off)).is_ok()
+            && runner::attempt(seed, |seed| run(seed, Trace::Off)).is_ok()
         {
             println!("{bug:?}: seed {seed}: {}", failure.message);
             return true;
@@ -58,5 +67,6 @@ fn no_planted_bug_no_failure() {
     planted::set(None);
     for seed in 0..20 {
         gateway::run(seed, Trace::Off);
+        topics::run(seed, Trace::Off);
     }
 }

@@ -6,6 +6,7 @@ use tidegate_registry::End;
 use super::{Lane, frame::Tools, slow::Behind};
 use crate::{
     environment::Environment,
+    planted::{self, Bug},
     session::{Session, State},
     shard::Shard,
     turn::Source,
@@ -47,7 +48,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                     continue;
                 }
                 let lane = Lane { class: subscriber.class, presence: subscriber.watches() };
-                let skip = usize::from(subscriber.skip);
+                let skip = if planted::is(Bug::IgnoreSkip) { 0 } else { usize::from(subscriber.skip) };
                 if !session.outbox.is_empty() || session.transport.seals() {
                     let (key, subscription) = (subscriber.key, subscriber.subscription);
                     behind.push(Behind { key, subscription, lane, skip });
@@ -67,8 +68,11 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                 counters.delivered += (publications.len() - skip) as u64;
             }
             // Those that are behind do not hold the others up.
-            for behind in behind.drain(..) {
+            for behind in behind.drain(..).filter(|_| !planted::is(Bug::SkipBehind)) {
                 self.deliver_behind(batch, &behind);
+                if planted::is(Bug::BatchTwice) {
+                    self.deliver_behind(batch, &behind);
+                }
             }
             for (key, subscription, skip) in feeds.drain(..) {
                 self.deliver_to_feed(batch, key, subscription, skip);

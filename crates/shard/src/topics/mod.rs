@@ -36,6 +36,7 @@ pub(crate) use self::{
 use crate::{
     environment::Environment,
     mailbox::{Mail, Sender, Undelivered},
+    planted::{self, Bug},
     shard::Shard,
 };
 
@@ -105,7 +106,9 @@ impl Topics {
     /// A session subscribes no more.
     pub(crate) fn leave(&mut self, key: Key) {
         let Some(place) = self.members.get_mut(key.index() as usize) else { return };
-        if let Some(member) = place.take_if(|member| member.key == key) {
+        if let Some(member) = place.take_if(|member| member.key == key)
+            && !planted::is(Bug::LeaveMember)
+        {
             self.hub.leave(member.id);
         }
     }
@@ -176,7 +179,9 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             };
             let sent = peer.send(Mail::Topics { from: own, letters });
             if let Err(Undelivered(Mail::Topics { letters, .. })) = sent {
-                topics.hub.undelivered(to, letters);
+                if !planted::is(Bug::ForgetLetters) {
+                    topics.hub.undelivered(to, letters);
+                }
                 topics.retry_ms = now_ms + RETRY_MS;
             }
         }

@@ -13,11 +13,18 @@ use tidegate_wire::close::CloseCode;
 use super::{
     commands::ASKED,
     exchange::{JSON, Stage},
+    fanout::takes_messages,
     fault::Fault,
     frame::{Tools, content},
     member::Way,
 };
-use crate::{environment::Environment, output::Content, session::State, shard::Shard};
+use crate::{
+    environment::Environment,
+    output::Content,
+    planted::{self, Bug},
+    session::State,
+    shard::Shard,
+};
 
 /// So many times `outbox_hard` may wait of answers, as a session that comes back asks for all its topics at once.
 const HARD_TIMES: usize = 4;
@@ -34,6 +41,11 @@ impl<B: Backend, E: Environment> Shard<B, E> {
     fn answer_ticket(&mut self, Ticket { key, request }: Ticket, reply: Reply) {
         if let Some(State::Exchange(_)) = self.registry.get(key).map(|session| &session.state) {
             self.answer_to_exchange(key, request, reply);
+            return;
+        }
+        // Nothing follows a Close.
+        let closes = !self.registry.get(key).is_some_and(takes_messages);
+        if closes && !planted::is(Bug::AnswerAfterClose) {
             return;
         }
         let Some(member) = self.topics.as_mut().and_then(|topics| topics.member_mut(key)) else { return };
@@ -151,6 +163,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         let Some(topics) = topics else { return };
         let mut out = Vec::new();
         let mut tools = Tools { codecs, spares };
+        let first = if planted::is(Bug::ShortFirst) { &first[..first.len() - 1] } else { first };
         for publication in first {
             topics.frames.write(publication, class, &mut tools, &mut out);
         }

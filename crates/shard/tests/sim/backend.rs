@@ -266,7 +266,9 @@ fn wait(
             continue;
         }
         let next = [net.next_time(), net.next_ready(), deadline].into_iter().flatten().min();
-        if net.horizon.is_some_and(|horizon| next.is_none_or(|next| next > horizon)) {
+        // Letters to others go before time does.
+        let horizon = if net.has_posted() { Some(net.now) } else { net.horizon };
+        if horizon.is_some_and(|horizon| next.is_none_or(|next| next > horizon)) {
             net.waits = Some(next.unwrap_or(u64::MAX));
             return;
         }

@@ -6,13 +6,14 @@
 mod conns;
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     cmp::Reverse,
     collections::{BTreeMap, BinaryHeap, VecDeque},
     rc::Rc,
 };
 
 use tidegate_io::{Address, Counters, Pool};
+use tidegate_shard::Mailbox;
 
 use super::{
     fairness::Asked,
@@ -230,6 +231,8 @@ pub(crate) struct Net {
     pub(crate) jumps: u64,
     /// Where other shards live beside this one: until then its kernel may wait without them.
     pub(crate) horizon: Option<u64>,
+    /// Queues to other shards, and how many of the letters in each are on their way.
+    pub(crate) queues: Vec<(Rc<RefCell<Mailbox>>, Rc<Cell<usize>>)>,
     /// Until when the shard waits, where its kernel has come to the horizon.
     pub(crate) waits: Option<u64>,
     /// The turn before has given the shard nothing to go on with: no event, no remainder, no deadline.
@@ -290,6 +293,7 @@ impl Net {
             destinations: Vec::new(),
             jumps: 0,
             horizon: None,
+            queues: Vec::new(),
             waits: None,
             asleep: false,
             listeners: BTreeMap::new(),
@@ -306,6 +310,11 @@ impl Net {
             operations: 0,
             random,
         }
+    }
+
+    /// Whether letters to other shards were posted in this turn.
+    pub(crate) fn has_posted(&self) -> bool {
+        self.queues.iter().any(|(mailbox, underway)| mailbox.borrow().waiting() > underway.get())
     }
 
     /// Whether a fault happens here; counts it.

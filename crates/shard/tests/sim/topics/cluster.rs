@@ -50,6 +50,13 @@ impl Way {
     }
 }
 
+impl Way {
+    /// What the sender's kernel looks at.
+    pub(crate) fn queue(&self) -> (Rc<RefCell<Mailbox>>, Rc<Cell<usize>>) {
+        (Rc::clone(&self.mailbox), Rc::clone(&self.underway))
+    }
+}
+
 impl Place {
     pub(crate) fn new(world: World, gateway: Gateway, letters: Sender<SimWaker>, bounds: Bounds) -> Place {
         let due = world.net.borrow().now;

@@ -35,7 +35,7 @@ use self::{
     socket::Socket,
 };
 use super::{
-    backend::SimListener,
+    backend::{SimListener, SimWaker},
     gateway::{Gateway, Surroundings},
     net::{Actor, SECONDS, Trace},
     random::Random,
@@ -151,9 +151,11 @@ impl Life {
             peers.push(Vec::new());
             for to in 0..setup.shards {
                 // The letter takes its time (`Cluster`); nobody is woken before.
-                let (sender, mailbox) = mailbox_of(super::backend::SimWaker::default(), setup.mailbox);
+                let (sender, mailbox) = mailbox_of(SimWaker::default(), setup.mailbox);
                 peers[from].push(sender);
-                ways.push(Way::new(from, to, mailbox, setup.mailbox));
+                let way = Way::new(from, to, mailbox, setup.mailbox);
+                worlds[from].net.borrow_mut().queues.push(way.queue());
+                ways.push(way);
             }
         }
         let places = worlds.into_iter().zip(backends).zip(peers).enumerate();

@@ -225,7 +225,11 @@ impl Requester {
             let messages = told.messages.as_deref().unwrap_or_default();
             let newest = messages.iter().filter(last).filter_map(|message| message.offset).max();
             if let (Some(asked), Some(true)) = (asked, standing.recovered) {
-                assert_eq!(newest.unwrap_or(asked.offset), standing.at().offset, "{topic} of {told:?}");
+                assert_eq!(
+                    newest.unwrap_or(asked.offset),
+                    standing.at().offset,
+                    "{topic} from {asked:?} of {told:?}"
+                );
             }
         }
         judge.observe(Event::Ended { session });
