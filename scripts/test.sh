@@ -69,7 +69,8 @@ tests() {
 }
 
 simulator() {
-  TIDEGATE_SEEDS=${TIDEGATE_SEEDS:-2000} cargo test --profile simulator -p tidegate-shard --features planted-bugs,record-transport --test sim --test planted --test simulator
+  TIDEGATE_SEEDS=${TIDEGATE_SEEDS:-2000} TIDEGATE_TOPIC_SEEDS=${TIDEGATE_TOPIC_SEEDS:-1000} \
+    cargo test --profile simulator -p tidegate-shard --features planted-bugs,record-transport --test sim --test topics --test planted --test simulator
   TIDEGATE_SEEDS=${TIDEGATE_SEEDS:-500} cargo test --profile simulator -p tidegate-hub --features planted-bugs --test model --test planted
 }
 

@@ -27,6 +27,8 @@ pub(crate) enum Content {
     Stream(End),
     /// The answer that opens a session: it is not the session's fault what waits before it.
     Opening,
+    /// A whole thing of which it was judged before how much of it may wait.
+    Judged,
     /// A control frame of the gateway's own.
     Control(Control),
 }
@@ -37,7 +39,9 @@ impl Content {
 
     fn end(self) -> End {
         match self {
-            Content::Messages { .. } | Content::Opening | Content::Control(_) => End::Boundary,
+            Content::Messages { .. } | Content::Opening | Content::Judged | Content::Control(_) => {
+                End::Boundary
+            }
             Content::Stream(end) => end,
         }
     }
@@ -124,10 +128,12 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             // What is sealed stays where it is in its stream: there only a new message can be dropped.
             Content::Messages { .. } if route.full == FullPolicy::DropOld => FullPolicy::DropNew,
             Content::Messages { .. } => route.full,
-            Content::Stream(_) | Content::Opening | Content::Control(_) => FullPolicy::Pause,
+            Content::Stream(_) | Content::Opening | Content::Judged | Content::Control(_) => {
+                FullPolicy::Pause
+            }
         };
         // Control frames are always taken: their number has its own limit.
-        let refusable = !matches!(content, Content::Control(_) | Content::Opening);
+        let refusable = !matches!(content, Content::Control(_) | Content::Opening | Content::Judged);
         if refusable && session.outbox.is_full_for(plain.len(), &route.outbox) {
             let admission = match policy {
                 FullPolicy::DropNew | FullPolicy::DropOld => Admission::Dropped,
@@ -174,7 +180,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                     Admission::Disconnect
                 }
             }
-            Content::Opening => {
+            Content::Opening | Content::Judged => {
                 let bytes = self.turn.bytes(source);
                 session.outbox.append_always(bytes, End::Boundary, limits, route.full, retained)
             }

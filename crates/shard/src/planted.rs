@@ -81,8 +81,6 @@ pub enum Bug {
     PassOverGap,
     /// Where what comes first goes to a new subscriber: the newest of it is left out.
     ShortFirst,
-    /// Where a Close was sent: answers of topics still follow.
-    AnswerAfterClose,
 }
 
 impl Bug {
@@ -129,7 +127,6 @@ impl Bug {
         Bug::SkipBehind,
         Bug::PassOverGap,
         Bug::ShortFirst,
-        Bug::AnswerAfterClose,
     ];
 }
 

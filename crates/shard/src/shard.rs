@@ -286,11 +286,16 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             if dirty.from_outbox {
                 // The kernel reports no success: what follows it, more bytes, a reader that goes on or a subscriber that
                 // catches up, must not wait for another event.
-                let outbox = self.registry.get(dirty.key).map(|session| &session.outbox);
                 let lags = self.topics.as_ref().is_some_and(|topics| topics.lags(dirty.key));
+                let follows = |session: &Session<B::Socket>| {
+                    let outbox = &session.outbox;
+                    outbox.is_paused()
+                        || outbox.sendable() < outbox.buffered()
+                        // A FIN follows.
+                        || matches!(session.state, State::Lingering { .. })
+                };
                 self.hurried |= (lags && !planted::is(Bug::SleepOnLaggard))
-                    || outbox
-                        .is_some_and(|outbox| outbox.is_paused() || outbox.sendable() < outbox.buffered());
+                    || self.registry.get(dirty.key).is_some_and(follows);
                 place += 1;
                 continue;
             }

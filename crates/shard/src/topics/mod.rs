@@ -164,8 +164,9 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         self.catch_up();
         self.fan_out();
         self.relieve();
-        self.post_letters();
+        // Behind all that may still end a session, and so say something to other shards.
         self.flush_spans();
+        self.post_letters();
     }
 
     fn post_letters(&mut self) {

@@ -44,8 +44,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             return;
         }
         // Nothing follows a Close.
-        let closes = !self.registry.get(key).is_some_and(takes_messages);
-        if closes && !planted::is(Bug::AnswerAfterClose) {
+        if !self.registry.get(key).is_some_and(takes_messages) {
             return;
         }
         let Some(member) = self.topics.as_mut().and_then(|topics| topics.member_mut(key)) else { return };

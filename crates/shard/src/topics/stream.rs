@@ -71,7 +71,6 @@ impl<B: Backend, E: Environment> Shard<B, E> {
     /// Once all topics have answered: the head, where each topic is, and what comes first.
     pub(super) fn begin_stream(&mut self, key: Key) {
         let now_ms = self.now_ms;
-        let bound = self.session_bytes(key);
         let interval_ms = self
             .registry
             .get(key)
@@ -87,13 +86,9 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         let Stage::Streaming(stream) = &mut exchange.stage else { return };
         events::id(&mut body, stream.feed.positions());
         events::subscribed(&mut body, stream.feed.beginnings());
-        let mut first = std::mem::take(&mut stream.feed.first).into_iter();
-        while body.len() < bound
-            && let Some(publication) = first.next()
-        {
+        for publication in std::mem::take(&mut stream.feed.first) {
             write_event(&mut body, &mut stream.feed, &publication);
         }
-        let is_cut = first.len() > 0;
         exchange.deadline_ms = u64::MAX;
         let date = http::http_date(self.environment.unix_seconds());
         let mut fields = vec![
@@ -108,13 +103,13 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         let mut out = http::stream_head("text/event-stream; charset=utf-8", manner.chunked, &fields);
         if manner.head_only {
             let source = self.turn.keep(out, 0);
-            self.emit(key, source, Content::WHOLE);
+            self.emit(key, source, Content::Judged);
             self.linger(key);
             return;
         }
         put_body(&mut out, manner.chunked, &body);
         let source = self.turn.keep(out, 0);
-        self.emit(key, source, Content::WHOLE);
+        self.emit(key, source, Content::Judged);
         self.counters.opened += 1;
         self.wheel.cancel(key.index());
         if interval_ms != 0 {
@@ -122,11 +117,6 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         }
         if let Some(session) = self.registry.get_mut(key) {
             session.pinged = Stamp::at(now_ms);
-        }
-        if is_cut {
-            // More than may wait for a stream: its client comes back for the rest, from the last event that it got.
-            self.flush_spans();
-            self.end_stream(key);
         }
     }
 
@@ -155,11 +145,11 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         }
         front.extend_from_slice(&id);
         self.counters.delivered += 1;
-        self.emit_small(key, &front, Content::WHOLE);
+        self.emit_small(key, &front, Content::Judged);
         let source = self.turn.keep_shared(body);
-        self.emit(key, source, Content::WHOLE);
+        self.emit(key, source, Content::Judged);
         if chunked {
-            self.emit(key, Source::Static(b"\r\n"), Content::WHOLE);
+            self.emit(key, Source::Static(b"\r\n"), Content::Judged);
         }
         self.flush_spans();
     }
@@ -169,7 +159,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         let Some(exchange) = self.exchange_mut(key) else { return };
         let mut out = Vec::new();
         put_body(&mut out, exchange.manner.chunked, events::HEARTBEAT);
-        self.emit_small(key, &out, Content::WHOLE);
+        self.emit_small(key, &out, Content::Judged);
     }
 
     /// The stream ends in order: a browser comes back.
@@ -181,7 +171,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             return;
         }
         if exchange.manner.chunked {
-            self.emit_small(key, events::LAST_CHUNK, Content::WHOLE);
+            self.emit_small(key, events::LAST_CHUNK, Content::Judged);
         }
         self.linger(key);
     }

@@ -195,6 +195,9 @@ pub(crate) enum Read {
     Reset,
 }
 
+/// A queue to another shard, and how many of its letters are on their way.
+pub(crate) type Queue = (Rc<RefCell<Mailbox>>, Rc<Cell<usize>>);
+
 /// The network, its peers, the gateway's kernel state, and the clock.
 pub(crate) struct Net {
     /// Microseconds since the start.
@@ -232,7 +235,7 @@ pub(crate) struct Net {
     /// Where other shards live beside this one: until then its kernel may wait without them.
     pub(crate) horizon: Option<u64>,
     /// Queues to other shards, and how many of the letters in each are on their way.
-    pub(crate) queues: Vec<(Rc<RefCell<Mailbox>>, Rc<Cell<usize>>)>,
+    pub(crate) queues: Vec<Queue>,
     /// Until when the shard waits, where its kernel has come to the horizon.
     pub(crate) waits: Option<u64>,
     /// The turn before has given the shard nothing to go on with: no event, no remainder, no deadline.

@@ -107,7 +107,8 @@ impl Listener {
             Some(200) => self.events(),
             Some(status) => {
                 let few = status == 429 && self.visit.society.setup.few_topics;
-                if !few && !(status == 503 && self.visit.excused.is_some()) {
+                let excused = status == 503 && self.visit.excused.is_some();
+                if !few && !excused {
                     self.fail(&format!("an answer of {status}"));
                 }
                 net.cover(format!("listener: status {status}"));
@@ -257,7 +258,7 @@ impl Listener {
 
     fn live(&mut self, net: &mut Net, me: ActorId) {
         match self.visit.stage() {
-            Stage::Leaving => return self.leave(net, false),
+            Stage::Leaving => self.leave(net, false),
             Stage::Calm if self.begun => self.visit.rest(),
             Stage::Calm => {}
             Stage::Busy => {

@@ -146,13 +146,21 @@ impl Requester {
                     Format::Binary => "application/octet-stream",
                 };
                 fields = format!("Content-Type: {media}\r\n");
-                key.map(|key| fields += &format!("Tidegate-Key: {key}\r\n"));
-                once.map(|once| fields += &format!("Idempotency-Key: {once}\r\n"));
+                if let Some(key) = key {
+                    fields += &format!("Tidegate-Key: {key}\r\n");
+                }
+                if let Some(once) = once {
+                    fields += &format!("Idempotency-Key: {once}\r\n");
+                }
                 body = payload;
             } else {
                 let mut object = format!(r#"{{"topic":"{topic}"{}"#, content(format, &payload));
-                key.map(|key| object += &format!(r#","key":"{key}""#));
-                once.map(|once| object += &format!(r#","once":"{once}""#));
+                if let Some(key) = key {
+                    object += &format!(r#","key":"{key}""#);
+                }
+                if let Some(once) = once {
+                    object += &format!(r#","once":"{once}""#);
+                }
                 objects.push(object + "}");
             }
         }
@@ -179,7 +187,7 @@ impl Requester {
             Asked::Poll { .. } if status == 429 && few => {}
             Asked::Poll { session, topics, .. } if status == 200 => self.polled(session, &topics, body),
             Asked::Post(posted) if matches!(status, 200 | 207 | 429 | 503) => {
-                self.posted(&posted, status, body)
+                self.posted(&posted, status, body);
             }
             Asked::State(topic) if status == 200 => {
                 let told = Told::read(body);

@@ -113,7 +113,7 @@ impl Setup {
         let mut text = format!(
             "version = 1\n[limits]\nmax_sessions = {}\nmessage_bytes = \"64KiB\"\nping_interval = \"{}ms\"\n\
              pong_timeout = \"10s\"\nclose_timeout = \"5s\"\nwrite_timeout = \"30s\"\nhead_timeout = \"60s\"\n\
-             [topics]\nmemory = \"1MiB\"\nmax_topics = {}\n[[listener]]\nbind = \"127.0.0.1:9001\"\n",
+             [topics]\nmemory = \"64MiB\"\nmax_topics = {}\n[[listener]]\nbind = \"127.0.0.1:9001\"\n",
             MOST_SESSIONS,
             self.ping_interval / MILLIS,
             if self.few_topics { 4 } else { 1_000 },

@@ -164,7 +164,8 @@ impl Socket {
     fn subscribe(&mut self) -> Option<String> {
         // Those that it remembers first.
         let missing = |topic: &String| !self.subs.contains_key(topic);
-        let known: Vec<String> = self.visit.person_ref().memory.keys().cloned().filter(missing).collect();
+        let known: Vec<String> =
+            self.visit.person_ref().memory.keys().filter(|&x| missing(x)).cloned().collect();
         let topic = match known.is_empty() || self.visit.random().below(4) == 0 {
             true => self.visit.person().any_topic(),
             false => self.visit.random().pick(&known).clone(),
