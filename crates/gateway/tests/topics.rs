@@ -514,7 +514,17 @@ fn a_slow_subscriber_that_inflates_gets_all_that_waits() {
                 .field("sec-websocket-extensions")
                 .is_some_and(|value| value.contains("permessage-deflate"))
         );
-        slow.send(&masked(FIN | TEXT, br#"{"op":"subscribe","topic":"slow/oldest"}"#));
+        slow.send(&masked(FIN | TEXT, br#"{"op":"subscribe","id":"s","topic":"slow/oldest"}"#));
+        let read = |slow: &mut Client| -> Option<Value> {
+            let frame = slow.frame();
+            let bytes = match (frame.opcode, frame.rsv) {
+                (TEXT, 0) => frame.payload,
+                (TEXT, _) => harness::deflate::inflate(&frame.payload),
+                _ => return None,
+            };
+            Some(serde_json::from_slice(&bytes).expect("JSON"))
+        };
+        while read(&mut slow).is_none_or(|message| message["op"] != "subscribed") {}
         // Nobody else inflates: its frames are made for it alone, as soon as it is behind.
         let mut publisher = Talker::open(&gateway);
         let mut state = 1_u64;
@@ -532,17 +542,8 @@ fn a_slow_subscriber_that_inflates_gets_all_that_waits() {
         }
         let (mut last, mut gaps) = (0, 0);
         while last < count {
-            let frame = slow.frame();
-            if frame.opcode != TEXT {
-                continue;
-            }
-            let bytes = match frame.rsv {
-                0 => frame.payload,
-                _ => harness::deflate::inflate(&frame.payload),
-            };
-            let message: Value = serde_json::from_slice(&bytes).expect("JSON");
+            let Some(message) = read(&mut slow) else { continue };
             match message["op"].as_str() {
-                Some("hello") => {}
                 Some("gap") => {
                     assert_eq!(message["from"], last + 1, "{io}");
                     last = message["to"].as_u64().expect("an offset");
