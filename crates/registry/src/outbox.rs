@@ -129,8 +129,6 @@ pub enum Control {
 #[derive(Debug, Default)]
 pub struct Outbox {
     held: Held,
-    /// A producer was told to pause and has not been told to go on.
-    paused: bool,
 }
 
 #[derive(Debug, Default)]
@@ -147,7 +145,7 @@ impl Outbox {
     /// An empty outbox.
     #[must_use]
     pub const fn new() -> Self {
-        Self { held: Held::Nothing, paused: false }
+        Self { held: Held::Nothing }
     }
 
     /// Whether nothing waits.
@@ -177,8 +175,12 @@ impl Outbox {
 
     /// Whether a producer was told to pause and has not been told to go on.
     #[must_use]
-    pub const fn is_paused(&self) -> bool {
-        self.paused
+    pub fn is_paused(&self) -> bool {
+        match &self.held {
+            // What is empty pauses nobody, and whoever is paused is noted in the queue.
+            Held::Nothing | Held::One { .. } => false,
+            Held::Many(queue) => queue.paused,
+        }
     }
 
     /// Whether a new frame may follow what waits. True where nothing does: only the caller knows about bytes that
@@ -362,7 +364,7 @@ impl Outbox {
     #[must_use]
     pub fn consume(&mut self, sent: usize, limits: &OutboxLimits, retained: &mut Retained) -> bool {
         assert!(sent <= self.buffered(), "more was sent than there was");
-        let before = self.retained_bytes();
+        let (before, was_paused) = (self.retained_bytes(), self.is_paused());
         let emptied = match &mut self.held {
             Held::Nothing => false,
             Held::One { frame, sent: already, .. } => {
@@ -379,8 +381,10 @@ impl Outbox {
             self.held = Held::Nothing;
         }
         retained.change(before, self.retained_bytes());
-        let resume = self.paused && self.cost() <= limits.low;
-        self.paused &= !resume;
+        let resume = was_paused && self.cost() <= limits.low;
+        if resume {
+            self.unpause();
+        }
         resume
     }
 
@@ -392,7 +396,9 @@ impl Outbox {
         let before = self.retained_bytes();
         let ends = self.queue().drop_unsent(streams);
         self.normalize();
-        self.paused &= !ends;
+        if ends {
+            self.unpause();
+        }
         retained.change(before, self.retained_bytes());
         ends
     }
@@ -407,7 +413,9 @@ impl Outbox {
     /// Bytes were taken without being asked about: whether their producer must pause.
     fn pauses_above_soft(&mut self, limits: &OutboxLimits, policy: FullPolicy) -> bool {
         let pauses = policy == FullPolicy::Pause && self.cost() > limits.soft;
-        self.paused |= pauses;
+        if pauses {
+            self.queue().paused = true;
+        }
         pauses
     }
 
@@ -421,14 +429,18 @@ impl Outbox {
             if policy != FullPolicy::Pause {
                 return Admission::Queued;
             }
-            self.paused = true;
+            // The bytes follow.
+            self.queue().paused = true;
             return Admission::QueuedPause;
         }
         match policy {
             FullPolicy::DropNew => Admission::Dropped,
             FullPolicy::DropOld => {
-                let dropped = self.queue().drop_old(cost - limits.hard);
-                self.normalize();
+                let queue = self.queue();
+                let dropped = queue.drop_old(cost - limits.hard);
+                if !queue.paused {
+                    self.normalize();
+                }
                 dropped.map_or(Admission::Dropped, Admission::DroppedOld)
             }
             FullPolicy::Disconnect | FullPolicy::Pause => Admission::Disconnect,
@@ -471,6 +483,12 @@ impl Outbox {
         match &mut self.held {
             Held::Many(queue) => queue,
             Held::Nothing | Held::One { .. } => unreachable!("made above"),
+        }
+    }
+
+    fn unpause(&mut self) {
+        if let Held::Many(queue) = &mut self.held {
+            queue.paused = false;
         }
     }
 

@@ -17,6 +17,8 @@ pub(super) struct Queue {
     pub(super) owned: usize,
     /// The control frames that [`Bytes::Waiting`] stands for: here they can be replaced without a search.
     pub(super) waiting: [Option<Vec<u8>>; 3],
+    /// A producer was told to pause and has not been told to go on.
+    pub(super) paused: bool,
 }
 
 #[derive(Debug)]
