@@ -13,9 +13,12 @@ enum Inner {
     Tls(rustls::Error),
     File(PathBuf, io::Error),
     Pem(PathBuf, pem::Error),
+    /// The same of a text that is in no file.
+    PemText(pem::Error),
     /// Nothing of the kind that was looked for.
-    NoCertificate(PathBuf),
+    NoCertificate(Option<PathBuf>),
     NoRoots,
+    NoIdentity,
     Name,
     NotOpen,
 }
@@ -43,8 +46,14 @@ impl Error {
     pub fn cause(&self) -> Cause {
         use rustls::Error as Tls;
         match &self.0 {
-            Inner::File(..) | Inner::Pem(..) | Inner::NoCertificate(_) | Inner::NoRoots => Cause::Caller,
-            Inner::Name | Inner::NotOpen => Cause::Caller,
+            Inner::File(..)
+            | Inner::Pem(..)
+            | Inner::PemText(_)
+            | Inner::NoCertificate(_)
+            | Inner::NoRoots
+            | Inner::NoIdentity
+            | Inner::Name
+            | Inner::NotOpen => Cause::Caller,
             Inner::Tls(error) => match error {
                 Tls::InvalidCertificate(_)
                 | Tls::InvalidCertRevocationList(_)
@@ -65,6 +74,27 @@ impl Error {
         }
     }
 
+    /// Why, in a few words that hold nothing of the peer's.
+    #[must_use]
+    pub fn reason(&self) -> &'static str {
+        use rustls::Error as Tls;
+        match &self.0 {
+            Inner::Tls(Tls::NoApplicationProtocol) => "no application protocol in common",
+            Inner::Tls(Tls::PeerIncompatible(_)) => "no version, cipher or signature in common",
+            Inner::Tls(Tls::NoCertificatesPresented) => "the client has no certificate",
+            Inner::Tls(Tls::PeerSentOversizedRecord) => "a record is too long",
+            Inner::Tls(Tls::DecryptError) => "a record does not open",
+            _ => match self.cause() {
+                Cause::Certificate => "the peer's certificate is not good",
+                Cause::Alert(_) => "the peer gave up with an alert",
+                Cause::Incompatible => "nothing in common",
+                Cause::Peer => "what came is not TLS, or breaks it",
+                Cause::Caller => "not open",
+                Cause::System => "a fault on this side",
+            },
+        }
+    }
+
     pub(crate) fn file(path: &std::path::Path, error: pem::Error) -> Self {
         Self(match error {
             pem::Error::Io(error) => Inner::File(path.to_owned(), error),
@@ -73,8 +103,15 @@ impl Error {
     }
 
     pub(crate) fn no_certificate(path: &std::path::Path) -> Self {
-        Self(Inner::NoCertificate(path.to_owned()))
+        Self(Inner::NoCertificate(Some(path.to_owned())))
     }
+
+    pub(crate) fn pem(error: pem::Error) -> Self {
+        Self(Inner::PemText(error))
+    }
+
+    pub(crate) const NO_CERTIFICATE: Self = Self(Inner::NoCertificate(None));
+    pub(crate) const NO_IDENTITY: Self = Self(Inner::NoIdentity);
 
     pub(crate) const NO_ROOTS: Self = Self(Inner::NoRoots);
     pub(crate) const NAME: Self = Self(Inner::Name);
@@ -103,7 +140,12 @@ impl fmt::Display for Error {
             Inner::Tls(error) => error.fmt(f),
             Inner::File(path, error) => write!(f, "{}: {error}", path.display()),
             Inner::Pem(path, error) => write!(f, "{}: not a PEM file: {error}", path.display()),
-            Inner::NoCertificate(path) => write!(f, "{}: there is no certificate in it", path.display()),
+            Inner::PemText(error) => write!(f, "it is not PEM: {error}"),
+            Inner::NoCertificate(Some(path)) => {
+                write!(f, "{}: there is no certificate in it", path.display())
+            }
+            Inner::NoCertificate(None) => f.write_str("there is no certificate in it"),
+            Inner::NoIdentity => f.write_str("a server without a certificate"),
             Inner::NoRoots => f.write_str("this system has no store of trusted certificates"),
             Inner::Name => f.write_str("neither the name of a host nor an address"),
             Inner::NotOpen => f.write_str("the session is not open"),

@@ -27,12 +27,16 @@
 //! ```
 #![forbid(unsafe_code)]
 
-mod config;
+mod client;
 mod error;
+mod identity;
+mod server;
 mod session;
 
 pub use self::{
-    config::{ClientConfig, ClientOptions, ServerConfig, Trust},
+    client::{ClientConfig, ClientOptions, Trust},
     error::{Cause, Error},
+    identity::{BadIdentity, Identity, Part},
+    server::{Authorities, Clients, Lowest, ServerConfig, ServerOptions},
     session::Session,
 };

@@ -98,6 +98,12 @@ impl Session {
         !self.is_failed && !self.has_closed && !self.connection.common().is_handshaking()
     }
 
+    /// Whether the handshake still goes on: neither done nor failed.
+    #[must_use]
+    pub fn is_handshaking(&self) -> bool {
+        !self.is_failed && self.connection.common().is_handshaking()
+    }
+
     /// Whether the peer has said that it sends nothing more. Where an end of the stream comes before that, it may have been
     /// cut short by others (RFC 8446 §6.1).
     #[must_use]
@@ -193,6 +199,22 @@ impl Session {
         self.append(2 + RECORD_EXTRA, Sealed::CloseNotify)?;
         self.has_closed = true;
         Ok(())
+    }
+
+    /// Gives memory for what is to be sent, whatever it holds; it is used where nothing waits yet.
+    pub fn give_room(&mut self, mut room: Vec<u8>) {
+        if self.outgoing.is_empty() {
+            room.clear();
+            self.outgoing = room;
+        }
+    }
+
+    /// Ciphertext that waits to be sent, all of it: whoever takes it sends it.
+    #[must_use]
+    pub fn take_transmit(&mut self) -> Vec<u8> {
+        let mut taken = mem::take(&mut self.outgoing);
+        taken.drain(..mem::take(&mut self.sent));
+        taken
     }
 
     /// Ciphertext that waits to be sent.

@@ -1,12 +1,12 @@
 //! Two sessions against each other: what one sealed the other opens, whatever lies between.
 
-use std::{fs, path::PathBuf};
+use std::{fs, path::PathBuf, time::SystemTime};
 
 use proptest::prelude::*;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 
 use super::*;
-use crate::{Cause, ClientOptions, Trust};
+use crate::{Cause, ClientOptions, Identity, ServerOptions, Trust};
 
 /// An authority, and a server that it vouches for as `localhost`.
 struct World {
@@ -32,8 +32,10 @@ impl World {
         ] {
             fs::write(folder.path().join(name), text).unwrap();
         }
-        let (chain, key) = (folder.path().join("chain.pem"), folder.path().join("key.pem"));
-        let server = ServerConfig::new(&chain, &key, vec![b"http/1.1".to_vec()]).unwrap();
+        let identity =
+            Identity::from_pem(leaf.pem().as_bytes(), key.serialize_pem().as_bytes(), SystemTime::now());
+        let options = ServerOptions { alpn: vec![b"http/1.1".to_vec()], ..ServerOptions::default() };
+        let server = ServerConfig::new(&options, vec![identity.unwrap()]).unwrap();
         Self { folder, server }
     }
 

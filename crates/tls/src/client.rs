@@ -1,4 +1,4 @@
-//! What the sessions of one side have in common.
+//! What the sessions of a client have in common.
 
 use std::{path::PathBuf, sync::Arc};
 
@@ -9,7 +9,7 @@ use rustls::{
         danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
     },
     crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature},
-    pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem::PemObject},
+    pki_types::{CertificateDer, ServerName, UnixTime, pem::PemObject},
 };
 
 use crate::Error;
@@ -43,11 +43,7 @@ pub struct ClientOptions {
 #[derive(Clone, Debug)]
 pub struct ClientConfig(pub(crate) Arc<rustls::ClientConfig>);
 
-/// The server's side of many sessions. Cheap to clone.
-#[derive(Clone, Debug)]
-pub struct ServerConfig(pub(crate) Arc<rustls::ServerConfig>);
-
-fn provider() -> Arc<CryptoProvider> {
+pub(crate) fn provider() -> Arc<CryptoProvider> {
     Arc::new(aws_lc_rs::default_provider())
 }
 
@@ -71,24 +67,6 @@ impl ClientConfig {
         config.alpn_protocols.clone_from(&options.alpn);
         config.resumption =
             if options.resumes { Resumption::in_memory_sessions(RESUMABLE) } else { Resumption::disabled() };
-        Ok(Self(Arc::new(config)))
-    }
-}
-
-impl ServerConfig {
-    /// TLS 1.2 and 1.3, for every name, with the certificate chain and its key from PEM files. Clients are not asked
-    /// for a certificate.
-    ///
-    /// # Errors
-    /// Where they cannot be read, or do not fit together.
-    pub fn new(chain: &std::path::Path, key: &std::path::Path, alpn: Vec<Vec<u8>>) -> Result<Self, Error> {
-        let chain = certificates(chain)?;
-        let key = PrivateKeyDer::from_pem_file(key).map_err(|error| Error::file(key, error))?;
-        let mut config = rustls::ServerConfig::builder_with_provider(provider())
-            .with_safe_default_protocol_versions()?
-            .with_no_client_auth()
-            .with_single_cert(chain, key)?;
-        config.alpn_protocols = alpn;
         Ok(Self(Arc::new(config)))
     }
 }

@@ -1,0 +1,142 @@
+//! What the sessions of a server have in common: who it is, by name, and whom it lets in.
+
+use std::{collections::HashMap, sync::Arc};
+
+use rustls::{
+    RootCertStore,
+    crypto::aws_lc_rs::Ticketer,
+    pki_types::{CertificateDer, pem::PemObject},
+    server::{ClientHello, NoServerSessionStorage, ResolvesServerCert, WebPkiClientVerifier},
+    sign::CertifiedKey,
+    version::{TLS12, TLS13},
+};
+
+use crate::{Error, Identity, client::provider};
+
+/// The lowest version of the protocol that is spoken.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Lowest {
+    /// 1.2, with suites that encrypt with authentication and keep earlier sessions secret (RFC 9325 §4.2).
+    #[default]
+    Tls12,
+    /// 1.3 alone.
+    Tls13,
+}
+
+/// Whose certificates a server wants to see.
+#[derive(Clone, Debug, Default)]
+pub enum Clients {
+    /// Nobody's.
+    #[default]
+    Anyone,
+    /// Those that an authority has signed; nobody else gets in.
+    SignedBy(Authorities),
+}
+
+/// Authorities whose clients are let in.
+#[derive(Clone, Debug)]
+pub struct Authorities(Arc<RootCertStore>);
+
+/// What a server is made of besides its identities.
+#[derive(Clone, Debug, Default)]
+pub struct ServerOptions {
+    /// The protocols that it speaks (RFC 7301), the best first. A client that offers others alone is told
+    /// `no_application_protocol`; one that offers none is let in.
+    pub alpn: Vec<Vec<u8>>,
+    /// The lowest version.
+    pub lowest: Lowest,
+    /// Whose certificates it wants to see.
+    pub clients: Clients,
+}
+
+/// The server's side of many sessions. Cheap to clone; clones share the keys of tickets, so that each can resume what
+/// another began.
+#[derive(Clone, Debug)]
+pub struct ServerConfig(pub(crate) Arc<rustls::ServerConfig>);
+
+impl ServerConfig {
+    /// A server that is each of `identities`: the first for clients that name none of them, or nobody.
+    ///
+    /// Tickets let clients resume a session. Their keys are this configuration's alone, made at random, change every six
+    /// hours, and are good for twelve. Early data is not taken (RFC 8446 §8: it can be replayed).
+    ///
+    /// # Errors
+    /// Where there is no identity, or the system gives no random bytes.
+    pub fn new(options: &ServerOptions, identities: Vec<Identity>) -> Result<Self, Error> {
+        let versions = match options.lowest {
+            Lowest::Tls12 => &[&TLS13, &TLS12][..],
+            Lowest::Tls13 => &[&TLS13],
+        };
+        let builder =
+            rustls::ServerConfig::builder_with_provider(provider()).with_protocol_versions(versions)?;
+        let builder = match &options.clients {
+            Clients::Anyone => builder.with_no_client_auth(),
+            Clients::SignedBy(Authorities(roots)) => {
+                let verifier = WebPkiClientVerifier::builder_with_provider(Arc::clone(roots), provider());
+                builder.with_client_cert_verifier(verifier.build().map_err(|_| Error::NO_ROOTS)?)
+            }
+        };
+        let names = Names::new(identities).ok_or(Error::NO_IDENTITY)?;
+        let mut config = builder.with_cert_resolver(Arc::new(names));
+        config.alpn_protocols.clone_from(&options.alpn);
+        // What is resumed is in the tickets, and nothing of it here.
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        config.ticketer = Ticketer::new()?;
+        Ok(Self(Arc::new(config)))
+    }
+}
+
+impl Authorities {
+    /// Those whose certificates a PEM text has.
+    ///
+    /// # Errors
+    /// Where it is no PEM text, has none, or one of them cannot be used.
+    pub fn from_pem(text: &[u8]) -> Result<Self, Error> {
+        let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(text).collect();
+        let mut roots = RootCertStore::empty();
+        for certificate in certificates.map_err(Error::pem)? {
+            roots.add(certificate)?;
+        }
+        if roots.is_empty() { Err(Error::NO_CERTIFICATE) } else { Ok(Self(Arc::new(roots))) }
+    }
+}
+
+/// The identities by name.
+#[derive(Debug)]
+struct Names {
+    /// In lower case; those of `*.example.com` under `.example.com`. Several of one name have different kinds of keys.
+    by_name: HashMap<String, Vec<Arc<CertifiedKey>>>,
+    /// For everyone else.
+    first: Arc<CertifiedKey>,
+}
+
+impl Names {
+    fn new(identities: Vec<Identity>) -> Option<Self> {
+        let first = Arc::clone(&identities.first()?.certified);
+        let mut by_name = HashMap::<String, Vec<Arc<CertifiedKey>>>::new();
+        for Identity { certified, names, .. } in identities {
+            for name in names {
+                let name = name.strip_prefix('*').map_or(name.clone(), str::to_owned);
+                by_name.entry(name).or_default().push(Arc::clone(&certified));
+            }
+        }
+        Some(Self { by_name, first })
+    }
+
+    /// The identities of a name: its own before those of a wildcard, which stands for one label (RFC 9525 §6.3).
+    fn of(&self, name: &str) -> &[Arc<CertifiedKey>] {
+        let name = name.to_ascii_lowercase();
+        let above = name.find('.').map(|dot| &name[dot..]);
+        let found = self.by_name.get(&name).or_else(|| self.by_name.get(above?));
+        found.map_or(&[], Vec::as_slice)
+    }
+}
+
+impl ResolvesServerCert for Names {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let own = hello.server_name().map_or(&[][..], |name| self.of(name));
+        // One whose signatures the client knows; where it knows none, rustls says so.
+        let usable = own.iter().find(|one| one.key.choose_scheme(hello.signature_schemes()).is_some());
+        Some(Arc::clone(usable.or(own.first()).unwrap_or(&self.first)))
+    }
+}
