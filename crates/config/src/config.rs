@@ -4,7 +4,7 @@ use std::{net::SocketAddr, path::PathBuf};
 
 use ipnet::IpNet;
 
-use crate::{Limits, Problem, Route, Topics};
+use crate::{Limits, Problem, Route, Tls, Topics};
 
 /// A valid configuration: nothing in it has to be checked again.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,6 +48,8 @@ pub struct Listener {
     pub bind: Bind,
     /// Connections that may wait to be accepted, on each shard's socket; the kernel caps it at `net.core.somaxconn`.
     pub backlog: u32,
+    /// Its connections speak TLS.
+    pub tls: Option<Tls>,
 }
 
 /// Where a listener listens.

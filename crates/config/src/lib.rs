@@ -2,7 +2,9 @@
 //!
 //! [`parse`] finds every mistake that one pass can find, each with its line, its column and what was probably meant.
 //! What it gives back needs no further check: ranges hold, nothing contradicts anything else, every route can be
-//! reached. It resolves no name and opens nothing but, in [`load`], the file itself and the key files that it names.
+//! reached. It resolves no name and opens nothing but, in [`load`], the file itself and those of keys and certificates
+//! that it names. What is in a certificate is not judged here: [`PemFile::problem`] tells what others find wrong with it,
+//! where the file names it.
 //!
 //! ```text
 //! text ──► toml's spanned tree ──► Section: types, units, ranges ──► read: relations ──► Config
@@ -36,6 +38,7 @@ mod route;
 mod schema;
 mod secret;
 mod section;
+mod tls;
 mod topic;
 mod topics;
 mod units;
@@ -54,6 +57,7 @@ pub use self::{
     route::{Action, Echo, EchoDeflate, FullAction, Page, Route},
     schema::{SCHEMA, Table},
     secret::Secret,
+    tls::{CertificateFiles, PemFile, Tls, TlsVersion},
     topic::{BadTopic, MAX_TOPIC_BYTES, MAX_TOPIC_SEGMENTS, Segment, TopicPattern, TopicPatterns},
     topics::{
         EventsAction, MAX_PUBLISH_KEYS, MAX_TOPIC_PATTERNS, MAX_TOPIC_RULES, PollAction, PublishAction,

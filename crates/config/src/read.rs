@@ -6,6 +6,7 @@ mod limits;
 mod proxy;
 mod publish;
 mod route;
+mod tls;
 mod topics;
 
 use std::{
@@ -48,8 +49,8 @@ struct Surroundings<'a> {
     files: Files,
 }
 
-/// Reads a configuration from its text; `name` stands for the file in problems. Key files are not opened: a key in one
-/// is what nobody can present.
+/// Reads a configuration from its text; `name` stands for the file in problems. Files that it names are not opened: a key
+/// in one is what nobody can present, and those of certificates are empty.
 ///
 /// # Errors
 /// Every mistake that one pass can find, in the order of the file; at least one.
@@ -74,7 +75,7 @@ fn read(text: &str, name: &str, files: Files) -> Result<Config, Vec<Problem>> {
     }
 }
 
-/// Reads a configuration file, and the key files that it names.
+/// Reads a configuration file, and those of keys and certificates that it names.
 ///
 /// # Errors
 /// As [`parse`]; one problem without a line where the file cannot be read.
@@ -129,7 +130,7 @@ fn config(report: &mut Report<'_>, document: &DeTable<'_>, files: Files) -> Conf
             .relation(shards.span.clone(), format!("each shard needs a session, and max_sessions is {most}"));
     }
 
-    let listeners = listeners(report, &top);
+    let listeners = listeners(report, &top, files);
     let topics = topics::read(report, &top);
     let routes = routes(report, &top, &Surroundings { limits: &limits, topics: &topics, files });
     let shards = shards.map(|shards| shards.value as usize);
@@ -150,7 +151,7 @@ fn version(report: &mut Report<'_>, top: &Section<'_>) -> u32 {
     1
 }
 
-fn listeners(report: &mut Report<'_>, top: &Section<'_>) -> Vec<Listener> {
+fn listeners(report: &mut Report<'_>, top: &Section<'_>, files: Files) -> Vec<Listener> {
     let sections = top.tables(report, "listener", schema::LISTENER);
     if top.lacks("listener") {
         report.relation(0..0, "there is no listener: add a [[listener]] with `bind = \"127.0.0.1:9001\"`");
@@ -167,6 +168,7 @@ fn listeners(report: &mut Report<'_>, top: &Section<'_>) -> Vec<Listener> {
         }
         let backlog = section.integer(report, "backlog", 1..=65_535);
         let backlog = backlog.map_or(DEFAULT_BACKLOG, |backlog| backlog.value as u32);
+        let tls = tls::read(report, section, files);
         let Some(text) = section.text(report, "bind") else { continue };
         let Some(bind) = report.check(&text.span, address::bind(text.value)) else { continue };
         if let Some((earlier, at)) = listeners.iter().find(|(earlier, _)| earlier.bind.overlaps(&bind)) {
@@ -178,7 +180,7 @@ fn listeners(report: &mut Report<'_>, top: &Section<'_>) -> Vec<Listener> {
             };
             report.relation(text.span.clone(), message);
         }
-        listeners.push((Listener { bind, backlog }, text.span));
+        listeners.push((Listener { bind, backlog, tls }, text.span));
     }
     listeners.into_iter().map(|(listener, _)| listener).collect()
 }

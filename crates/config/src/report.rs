@@ -90,6 +90,11 @@ impl<'t> Report<'t> {
         self.warnings.push((span, message.into()));
     }
 
+    /// A problem there of which it is not known yet what it is.
+    pub(crate) fn place(&self, span: &Range<usize>) -> Problem {
+        self.source.problem(&mut Place::default(), span, String::new(), None)
+    }
+
     /// The value, or a problem where it stands.
     pub(crate) fn check<T>(&mut self, span: &Range<usize>, checked: Result<T, Mistake>) -> Option<T> {
         checked.map_err(|mistake| self.wrong(span.clone(), mistake)).ok()

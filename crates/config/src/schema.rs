@@ -45,7 +45,15 @@ pub(crate) const LIMITS: Table = Table {
     ],
 };
 
-pub(crate) const LISTENER: Table = Table { name: "[[listener]]", keys: &["bind", "backlog"] };
+pub(crate) const LISTENER: Table = Table { name: "[[listener]]", keys: &["bind", "backlog", "tls"] };
+
+pub(crate) const TLS: Table = Table {
+    name: "tls = {}",
+    keys: &["certificate_file", "key_file", "certificates", "min_version", "client_ca_file"],
+};
+
+pub(crate) const CERTIFICATE: Table =
+    Table { name: "certificates = [{}]", keys: &["certificate_file", "key_file"] };
 
 pub(crate) const TOPICS: Table =
     Table { name: "[topics]", keys: &["memory", "max_topics", "max_subscriptions"] };
@@ -154,6 +162,8 @@ pub const SCHEMA: &[Table] = &[
     TOP,
     LIMITS,
     LISTENER,
+    TLS,
+    CERTIFICATE,
     TOPICS,
     TOPIC,
     ROUTE,
@@ -169,4 +179,4 @@ pub const SCHEMA: &[Table] = &[
 ];
 
 /// Keys that are planned, so that whoever tries one learns more than that it is unknown.
-pub(crate) const LATER: &[&str] = &["tls", "proxy_protocol", "admin", "auth"];
+pub(crate) const LATER: &[&str] = &["proxy_protocol", "admin", "auth"];

@@ -56,8 +56,15 @@ fn needed(table: &str, key: &str) -> &'static str {
 fn config_with(table: &str, setting: &str) -> Config {
     let place = |name: &str| if name == table { setting } else { "" };
     let topics = if table == "topics = {}" { setting } else { "subscribe = ['a']" };
+    let files = "certificate_file = '/c'\nkey_file = '/k'";
+    let tls = match table {
+        "tls = {}" => format!("{files}\n{setting}"),
+        "certificates = [{}]" => format!("[[listener.tls.certificates]]\n{files}\n{setting}"),
+        _ => files.to_owned(),
+    };
     let text = format!(
         "version = 1\n{}\n[limits]\n{}\n[[listener]]\nbind = '127.0.0.1:0'\n{}\n\
+         [[listener]]\nbind = '127.0.0.1:1'\n[listener.tls]\n{tls}\n\
          [topics]\n{}\n[[topic]]\nname = 'a/*'\n{}\n\
          [[route]]\npath = '/echo'\n{}\n[route.limits]\n{}\n[route.echo]\n{}\n\
          [[route]]\npath = '/'\n[route.page]\n{}\n\
@@ -126,9 +133,9 @@ fn documented_defaults_are_the_defaults() {
         );
         tested += 1;
     }
-    // 22 limits, 1 of a listener, 3 of a route, 2 of an echo, 12 of a proxy, 2 of the top, 3 of all topics, 7 of a
+    // 22 limits, 1 of a listener, 1 of TLS, 3 of a route, 2 of an echo, 12 of a proxy, 2 of the top, 3 of all topics, 7 of a
     // topic, 1 of a page, 7 of topics over a WebSocket, 1 of events, 2 of polling, 2 of publishing.
-    assert!(tested >= 65, "{tested} defaults");
+    assert!(tested >= 66, "{tested} defaults");
 }
 
 /// The test above could not fail if keys had no effect.
@@ -138,6 +145,8 @@ fn other_values_make_another_configuration() {
         ("", "io = 'epoll'"),
         ("[limits]", "ping_interval = '26s'"),
         ("[[listener]]", "backlog = 4097"),
+        ("tls = {}", "min_version = '1.3'"),
+        ("tls = {}", "client_ca_file = '/ca'"),
         ("[[route]]", "full = 'disconnect'"),
         ("[route.limits]", "message_bytes = 1"),
         ("echo = {}", "deflate = 'off'"),

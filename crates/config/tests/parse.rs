@@ -1,13 +1,16 @@
 //! What valid files become, and that no file makes the reader panic.
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
 
 use proptest::prelude::*;
 use tidegate_config::{
     Action, Balance, Bind, Config, Deflate, Echo, EchoDeflate, EventsAction, FullAction, HashKey,
-    HostPattern, IoChoice, Limits, Listener, Page, PathPattern, PollAction, Proxy, PublishAction, Route,
-    RouteLimits, SCHEMA, SlowPolicy, Target, TopicPattern, TopicPatterns, TopicRule, TopicSettings, Topics,
-    TopicsAction, Upstream, Utf8, embedded, parse,
+    HostPattern, IoChoice, Limits, Listener, Page, PathPattern, PemFile, PollAction, Proxy, PublishAction,
+    Route, RouteLimits, SCHEMA, SlowPolicy, Target, TlsVersion, TopicPattern, TopicPatterns, TopicRule,
+    TopicSettings, Topics, TopicsAction, Upstream, Utf8, embedded, parse,
 };
 
 const EVERY_KEY: &str = include_str!("every_key.toml");
@@ -167,8 +170,14 @@ fn every_key_arrives() {
         io: IoChoice::Epoll,
         limits: limits.clone(),
         listeners: vec![
-            Listener { bind: Bind::Tcp(address("0.0.0.0:8080")), backlog: 100 },
-            Listener { bind: Bind::Unix(PathBuf::from("/run/tidegate.sock")), backlog: 4096 },
+            Listener { bind: Bind::Tcp(address("0.0.0.0:8080")), backlog: 100, tls: None },
+            Listener { bind: Bind::Unix(PathBuf::from("/run/tidegate.sock")), backlog: 4096, tls: None },
+            // What is in it is looked at below: a file is made by reading it alone.
+            Listener {
+                bind: Bind::Tcp(address("0.0.0.0:8443")),
+                backlog: 4096,
+                tls: got.listeners[2].tls.clone(),
+            },
         ],
         routes: vec![
             Route {
@@ -208,13 +217,20 @@ fn every_key_arrives() {
         trusted: ["10.0.0.0/8", "fd00::/8", "192.0.2.7/32"].map(|network| network.parse().unwrap()).to_vec(),
     };
     assert_eq!(got, expected);
+    let tls = got.listeners[2].tls.as_ref().expect("it was read");
+    let paths = tls.certificates.iter().flat_map(|files| [files.certificate.path(), files.key.path()]);
+    let paths: Vec<&Path> = paths.chain(tls.client_ca.as_ref().map(PemFile::path)).collect();
+    let expected =
+        ["/etc/one.pem", "/etc/one.key", "/etc/two.pem", "/etc/two.key", "/etc/clients.pem"].map(Path::new);
+    assert_eq!((paths, tls.min_version), (expected.to_vec(), TlsVersion::Tls13));
 }
 
 #[test]
 fn every_key_of_the_schema_is_in_the_file_that_proves_it() {
     for table in SCHEMA {
         for key in table.keys {
-            let written = [format!("{key} = "), format!("[{key}]"), format!("[route.{key}]")];
+            let written =
+                ["KEY = ", "[KEY]", "[route.KEY]", "[listener.KEY]"].map(|form| form.replace("KEY", key));
             assert!(written.iter().any(|text| EVERY_KEY.contains(text)), "{} {key}", table.name);
         }
     }
@@ -260,7 +276,10 @@ fn every_word_arrives() {
 #[test]
 fn the_embedded_configuration_is_the_defaults() {
     let config = embedded();
-    assert_eq!(config.listeners, [Listener { bind: Bind::Tcp(address("127.0.0.1:9001")), backlog: 4096 }]);
+    assert_eq!(
+        config.listeners,
+        [Listener { bind: Bind::Tcp(address("127.0.0.1:9001")), backlog: 4096, tls: None }]
+    );
     assert_eq!((config.shards, config.io, config.limits), (None, IoChoice::Auto, Limits::default()));
     assert!(config.routes.iter().all(|route| route.limits == RouteLimits::default()));
     assert!(config.routes.iter().all(|route| route.host.is_none() && route.origins.is_empty()));

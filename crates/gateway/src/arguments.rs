@@ -179,7 +179,7 @@ impl ConfigArguments {
             }
         }
         if !self.bind.is_empty() {
-            let listener = |bind: &Bind| Listener { bind: bind.clone(), backlog: DEFAULT_BACKLOG };
+            let listener = |bind: &Bind| Listener { bind: bind.clone(), backlog: DEFAULT_BACKLOG, tls: None };
             config.listeners = self.bind.iter().map(listener).collect();
         }
         Ok(())

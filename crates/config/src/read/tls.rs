@@ -1,0 +1,103 @@
+//! `tls = { … }` of a listener.
+
+use super::Files;
+use crate::{
+    CertificateFiles, PemFile, Tls, TlsVersion,
+    report::{At, Mistake, Report},
+    schema,
+    secret::Exposure,
+    section::Section,
+};
+
+/// Most certificates of a listener.
+const MAX_CERTIFICATES: usize = 1024;
+
+/// What a file is for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// Anyone may read it.
+    Certificates,
+    /// Nobody else may.
+    Key,
+}
+
+/// The TLS of a listener; `None` where it has none, or something is wrong with it.
+pub(super) fn read(report: &mut Report<'_>, listener: &Section<'_>, files: Files) -> Option<Tls> {
+    let section = listener.table(report, "tls", schema::TLS)?;
+    let words = [("1.2", TlsVersion::Tls12), ("1.3", TlsVersion::Tls13)];
+    let min_version =
+        section.word(report, "min_version", &words).map(|version| version.value).unwrap_or_default();
+    let client_ca = file(report, &section, "client_ca_file", Kind::Certificates, files);
+    let certificates = certificates(report, &section, files);
+    (!certificates.is_empty()).then_some(Tls { certificates, min_version, client_ca })
+}
+
+/// The one that stands in the table itself, or those that are listed.
+fn certificates(report: &mut Report<'_>, section: &Section<'_>, files: Files) -> Vec<CertificateFiles> {
+    if !section.has("certificates") {
+        if section.lacks("certificate_file") && section.lacks("key_file") && section.lacks("certificates") {
+            let message =
+                "TLS needs a certificate: `certificate_file` and `key_file`, or several in `certificates`";
+            report.relation(section.span.clone(), message);
+            return Vec::new();
+        }
+        return pair(report, section, files).into_iter().collect();
+    }
+    for key in ["certificate_file", "key_file"] {
+        if let Some(span) = section.key_span(key) {
+            let message = format!("`{key}` stands here or in `certificates`, not in both");
+            report.relation(span, message);
+        }
+    }
+    let sections = section.tables(report, "certificates", schema::CERTIFICATE);
+    if section.lists_nothing("certificates") {
+        report.relation(section.span.clone(), "TLS needs a certificate: `certificates` lists none");
+    }
+    if let Some(beyond) = sections.get(MAX_CERTIFICATES) {
+        report.relation(beyond.span.clone(), format!("there are more than {MAX_CERTIFICATES} certificates"));
+        return Vec::new();
+    }
+    sections.iter().filter_map(|section| pair(report, section, files)).collect()
+}
+
+fn pair(report: &mut Report<'_>, section: &Section<'_>, files: Files) -> Option<CertificateFiles> {
+    for (key, what) in [
+        ("certificate_file", "a certificate needs `certificate_file`, with its chain in PEM"),
+        ("key_file", "a certificate needs `key_file`, with its private key in PEM"),
+    ] {
+        if section.lacks(key) {
+            report.relation(section.span.clone(), what);
+        }
+    }
+    let certificate = file(report, section, "certificate_file", Kind::Certificates, files);
+    let key = file(report, section, "key_file", Kind::Key, files);
+    Some(CertificateFiles { certificate: certificate?, key: key? })
+}
+
+fn file(
+    report: &mut Report<'_>,
+    section: &Section<'_>,
+    key: &str,
+    kind: Kind,
+    files: Files,
+) -> Option<PemFile> {
+    let At { value: path, span } = section.text(report, key)?;
+    if !path.starts_with('/') || path.contains('\0') {
+        let message = format!("the path in `{key}` begins with /, like /etc/tidegate/example.com.pem");
+        report.wrong(span, Mistake::new(message));
+        return None;
+    }
+    let place = report.place(&span);
+    let (file, exposure) = match files {
+        Files::Closed => return Some(PemFile::unread(path, place)),
+        Files::Open(_) => report.check(&span, PemFile::read(path, place))?,
+    };
+    if let Exposure::Open(mode) = exposure
+        && kind == Kind::Key
+    {
+        let message =
+            format!("the key file's mode {mode:04o} lets others read or change it: chmod 600, or 640");
+        report.warn(span, message);
+    }
+    Some(file)
+}
