@@ -1,15 +1,20 @@
 //! `tidegate check`: every mistake of a file at once, and nothing bound or started.
 
-use std::io::{self, Write};
+use std::{
+    io::{self, Write},
+    time::SystemTime,
+};
 
 use tidegate_config::printable;
 
-use crate::{Outcome, arguments::CheckArguments, logs};
+use crate::{Outcome, arguments::CheckArguments, logs, secure};
 
 /// Problems and warnings go to standard error; what is valid is said on standard output.
 pub(crate) fn check(arguments: &CheckArguments) -> Outcome {
     let file = printable(&arguments.config.display().to_string());
-    match tidegate_config::load(&arguments.config) {
+    let loaded = tidegate_config::load(&arguments.config)
+        .and_then(|config| secure::servers(&config, SystemTime::now()).map(|_| config));
+    match loaded {
         Ok(config) => {
             logs::print_warnings(&config.warnings);
             let count =

@@ -20,6 +20,7 @@ mod lines;
 mod listeners;
 mod logs;
 mod resolver;
+mod secure;
 mod serve;
 mod signals;
 

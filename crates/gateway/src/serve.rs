@@ -11,13 +11,14 @@ use std::{
         mpsc::{self, Receiver, Sender},
     },
     thread::{self, JoinHandle},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use rustix::process::Resource;
 use tidegate_config::{Action, Bind, Config, IoChoice, Page, SESSION_TAKEOVER_BYTES};
 use tidegate_io::{Backend, Choice, Epoll, EpollOptions, Kind, ListenerId, Uring, Waker, choose};
 use tidegate_shard::{self as shard, Mail, Plan, Shard, mailbox};
+use tidegate_tls::ServerConfig;
 use tracing::{debug, error, info, warn};
 
 use crate::{
@@ -29,7 +30,7 @@ use crate::{
     listeners::{BindError, Listeners},
     logs,
     resolver::Resolver,
-    signals,
+    secure, signals,
 };
 
 /// How often a letter to a shard whose mailbox is full is tried again, and how long is waited in between.
@@ -61,8 +62,15 @@ pub(crate) fn run(arguments: &RunArguments) -> Outcome {
             return Outcome::Usage;
         }
     };
+    let servers = match secure::servers(&config, SystemTime::now()) {
+        Ok(servers) => servers,
+        Err(problems) => {
+            log.problems(&problems);
+            return Outcome::BadConfig;
+        }
+    };
     log.warnings(&config.warnings);
-    match serve(config) {
+    match serve(config, servers) {
         Ok(()) => Outcome::Clean,
         Err(fault) => {
             error!("{fault}");
@@ -158,7 +166,7 @@ impl Shards {
     }
 }
 
-fn serve(config: Config) -> Result<(), Fault> {
+fn serve(config: Config, servers: Vec<Option<ServerConfig>>) -> Result<(), Fault> {
     info!(version = env!("CARGO_PKG_VERSION"), "tidegate starts");
     let caught = signals::catch().map_err(|error| Fault::System("signals cannot be caught", error))?;
     let cores = Cores::look().map_err(|error| Fault::System("the cores are not known", error))?;
@@ -199,7 +207,8 @@ fn serve(config: Config) -> Result<(), Fault> {
             fault => Err(fault),
         }),
     };
-    let result = started.and_then(|threads| threads.go(&mut listeners, &plan)?.supervise(&plan, caught));
+    let result =
+        started.and_then(|threads| threads.go(&mut listeners, &servers, &plan)?.supervise(&plan, caught));
     journal.finish();
     if result.is_ok() {
         info!("tidegate has ended");
@@ -248,6 +257,8 @@ struct Threads {
 /// What a shard's thread begins with, once all of them have a backend.
 struct Beginning {
     listeners: Vec<OwnedFd>,
+    /// For each of them what its TLS needs.
+    servers: Vec<Option<ServerConfig>>,
     /// The ways into all shards.
     peers: Vec<shard::Sender<Waker>>,
 }
@@ -397,21 +408,28 @@ impl ShardThread {
         };
         let (sender, mailbox) = mailbox(backend.waker());
         report(Report::Ready(id, sender));
-        let Ok(Beginning { listeners, peers }) = self.begin.recv() else { return };
+        let Ok(Beginning { listeners, servers, peers }) = self.begin.recv() else { return };
         let mut shard = Shard::new(id, backend, self.surroundings, self.plan, mailbox, self.sessions);
         shard.meet(peers);
-        let result = serve_shard(shard, listeners, || report(Report::Listening));
+        let result = serve_shard(shard, listeners.into_iter().zip(servers), || report(Report::Listening));
         report(Report::Ended(id, result));
     }
 }
 
-fn serve_shard<B, E>(mut shard: Shard<B, E>, listeners: Vec<OwnedFd>, listening: impl Fn()) -> io::Result<()>
+fn serve_shard<B, E>(
+    mut shard: Shard<B, E>,
+    listeners: impl Iterator<Item = (OwnedFd, Option<ServerConfig>)>,
+    listening: impl Fn(),
+) -> io::Result<()>
 where
     B: Backend<Socket = OwnedFd, Listener = OwnedFd>,
     E: shard::Environment,
 {
-    for (id, listener) in (0..=u8::MAX).zip(listeners) {
-        shard.listen(ListenerId(id), listener)?;
+    for (id, (listener, server)) in (0..=u8::MAX).zip(listeners) {
+        match server {
+            Some(server) => shard.listen_tls(ListenerId(id), listener, server)?,
+            None => shard.listen(ListenerId(id), listener)?,
+        }
     }
     listening();
     shard.run()?;
@@ -421,11 +439,16 @@ where
 
 impl Threads {
     /// Gives each shard its listeners, and waits until all accept.
-    fn go(self, listeners: &mut Listeners, plan: &Plan) -> Result<Running, Fault> {
+    fn go(
+        self,
+        listeners: &mut Listeners,
+        servers: &[Option<ServerConfig>],
+        plan: &Plan,
+    ) -> Result<Running, Fault> {
         let Self { threads, shards, go, reports } = self;
         for (give, listeners) in go.iter().zip(listeners.shards.drain(..)) {
             // A thread that is gone has reported why.
-            let _ = give.send(Beginning { listeners, peers: shards.0.clone() });
+            let _ = give.send(Beginning { listeners, servers: servers.to_vec(), peers: shards.0.clone() });
         }
         let mut running = Running { threads, shards, reports, ended: 0 };
         for _ in 0..running.threads.len() {
@@ -443,12 +466,18 @@ impl Threads {
             }
         }
         let has_page = plan.config().routes.iter().any(|route| route.action == Action::Page(Page::Index));
-        for bound in &listeners.bound {
+        for (bound, server) in listeners.bound.iter().zip(servers) {
+            let s = if server.is_some() { "s" } else { "" };
             match bound {
                 Bind::Tcp(address) if has_page => {
-                    info!("listening on ws://{address} (there is a page for browsers: http://{address}/)");
+                    info!(
+                        "listening on ws{s}://{address} (there is a page for browsers: http{s}://{address}/)"
+                    );
                 }
-                Bind::Tcp(address) => info!("listening on ws://{address}"),
+                Bind::Tcp(address) => info!("listening on ws{s}://{address}"),
+                Bind::Unix(path) if server.is_some() => {
+                    info!("listening on unix:{} (TLS)", path.display());
+                }
                 Bind::Unix(path) => info!("listening on unix:{}", path.display()),
             }
         }

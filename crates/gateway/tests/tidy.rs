@@ -17,8 +17,8 @@ const ARROWS: [(&str, &[&str]); 9] = [
     ("tls", &[]),
     ("wire", &["simd"]),
     ("hub", &["config", "registry"]),
-    ("shard", &["config", "hub", "io", "registry", "simd", "wire"]),
-    ("gateway", &["config", "hub", "io", "shard", "wire"]),
+    ("shard", &["config", "hub", "io", "registry", "simd", "tls", "wire"]),
+    ("gateway", &["config", "hub", "io", "shard", "tls", "wire"]),
 ];
 
 fn root() -> PathBuf {

@@ -7,6 +7,14 @@ pub struct Counters {
     pub accepted: u64,
     /// Connections closed at once: no slot was free.
     pub refused_full: u64,
+    /// Handshakes of TLS that were completed.
+    pub tls_opened: u64,
+    /// Of them, those that resumed an earlier session.
+    pub tls_resumed: u64,
+    /// Handshakes of TLS that were not: refused, broken off, or too slow.
+    pub tls_failed: u64,
+    /// Times that a handshake had to wait for a later turn.
+    pub tls_waited: u64,
     /// Requests refused with a status.
     pub refused: u64,
     /// Handshakes that ended in a session.

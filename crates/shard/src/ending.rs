@@ -163,6 +163,27 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         }
     }
 
+    /// What came cannot be opened, or no records are left: the peer's TLS gets its alert, and its session ends without a Close,
+    /// which could not be sealed any more.
+    pub(crate) fn tls_failed(&mut self, key: Key, reason: &'static str) {
+        self.counters.tls_failed += 1;
+        self.log(Level::Info, Some(key), What::TlsFailed { reason });
+        let Some(session) = self.registry.get_mut(key) else { return };
+        match session.state {
+            State::Waiting(_) => self.give_up_waiting(key),
+            State::Paired(_) => {
+                session.marks.ended = true;
+                self.leg_vanished(key, 0);
+            }
+            State::Open(_) => {
+                self.log_end(key, Leg::Client, ABNORMAL, "connection broken");
+                self.linger(key);
+            }
+            State::Head(_) | State::Exchange(_) => self.linger(key),
+            State::Dialing(_) | State::Lingering { .. } | State::Dead => {}
+        }
+    }
+
     /// The connection is broken: nothing can be sent or received on it.
     pub(crate) fn peer_broke(&mut self, key: Key, errno: i32) {
         let Some(session) = self.registry.get(key) else { return };

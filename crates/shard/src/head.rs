@@ -84,8 +84,9 @@ impl<B: Backend, E: Environment> Shard<B, E> {
     fn answer(&mut self, key: Key, head: &[u8]) {
         let plan = std::sync::Arc::clone(&self.plan);
         let head_only = head.starts_with(b"HEAD ");
+        let by_tls = self.came_by_tls(key);
         let outcome =
-            Request::parse(head, plan.head_limits(), false).and_then(|request| self.dispatch(key, &request));
+            Request::parse(head, plan.head_limits(), by_tls).and_then(|request| self.dispatch(key, &request));
         if let Err(refusal) = outcome {
             self.refuse(key, &refusal, head_only);
         }
@@ -168,7 +169,13 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         let origins = &self.plan.route(id).origins;
         let peer = self.registry.get(key).and_then(|session| session.peer.address());
         let trusted = peer.is_some_and(|peer| self.plan.trusts(peer.ip()));
-        handshake::origin_allowed(origins, origin, request.host, trusted && came_by_tls(request))
+        let by_tls = self.came_by_tls(key);
+        let secure = if trusted { claims_tls(request).unwrap_or(by_tls) } else { by_tls };
+        handshake::origin_allowed(origins, origin, request.host, secure)
+    }
+
+    fn came_by_tls(&self, key: Key) -> bool {
+        self.registry.get(key).is_some_and(|session| session.transport.is_tls())
     }
 
     fn answer_page(&mut self, key: Key, request: &Request<'_>, page: Page) -> Result<(), Refusal> {
@@ -269,9 +276,9 @@ impl<B: Backend, E: Environment> Shard<B, E> {
     }
 }
 
-/// Whether the trusted proxy in front says that the client came by TLS: the word of the nearest one counts.
-fn came_by_tls(request: &Request<'_>) -> bool {
-    let nearest = request.fields.all("x-forwarded-proto").last().unwrap_or_default();
+/// Whether the trusted proxy in front says that the client came by TLS, where it says how: the word of the nearest one counts.
+fn claims_tls(request: &Request<'_>) -> Option<bool> {
+    let nearest = request.fields.all("x-forwarded-proto").last()?;
     let nearest = nearest.rsplit(|byte| *byte == b',').next().unwrap_or_default().trim_ascii();
-    nearest.eq_ignore_ascii_case(b"https") || nearest.eq_ignore_ascii_case(b"wss")
+    Some(nearest.eq_ignore_ascii_case(b"https") || nearest.eq_ignore_ascii_case(b"wss"))
 }

@@ -6,7 +6,7 @@
 use std::ops::Range;
 
 use tidegate_io::{Backend, Buffer};
-use tidegate_registry::Key;
+use tidegate_registry::{End, Key};
 
 use crate::{
     environment::Environment,
@@ -14,7 +14,7 @@ use crate::{
     session::State,
     shard::Shard,
     stamp::Stamp,
-    transport::Opened,
+    transport::{Behind, Opened, Transport},
     turn::Source,
 };
 
@@ -118,12 +118,34 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         let mut at = 0;
         while at < bytes.len() {
             let Some(session) = self.registry.get_mut(key) else { return };
-            match session.transport.open(bytes, &mut at) {
+            if session.transport.is_tls() && matches!(session.state, State::Lingering { .. } | State::Dead) {
+                // Nobody reads it: what is discarded need not be opened.
+                self.discard(key, bytes.len());
+                return;
+            }
+            let (handshakes, spares) = (session.transport.is_handshaking(), &mut self.spares);
+            let len = bytes.len();
+            match session.transport.open(bytes, &mut at, || spares.take_large(len)) {
                 Opened::InPlace(range) => {
                     let place = Place::new(home, range.start);
                     self.input(key, &mut bytes[range], place);
                 }
-                Opened::Carried(bytes) => self.carried_input(key, bytes),
+                Opened::Apart(plain, behind) => {
+                    self.say_sealed(key);
+                    if handshakes {
+                        self.has_shaken(key);
+                    }
+                    if plain.is_empty() {
+                        self.spares.give(plain);
+                    } else {
+                        self.carried_input(key, plain);
+                    }
+                    match behind {
+                        Behind::More => {}
+                        Behind::End => self.sealed_ended(key),
+                        Behind::Fault(reason) => self.tls_failed(key, reason),
+                    }
+                }
                 Opened::Partial => {}
                 Opened::End => at = bytes.len(),
                 Opened::Broken => {
@@ -132,6 +154,56 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                 }
             }
         }
+    }
+
+    /// What a transport has to say itself goes out: its part of a handshake, tickets, an alert.
+    fn say_sealed(&mut self, key: Key) {
+        let Some(session) = self.registry.get_mut(key) else { return };
+        if !session.transport.has_sealed() || session.marks.fin_sent || matches!(session.state, State::Dead) {
+            return;
+        }
+        if session.outbox.is_empty() {
+            self.turn.place_of(key, session);
+            return;
+        }
+        let sealed = session.transport.take_sealed();
+        let end = if session.outbox.at_boundary() { End::Boundary } else { End::Inside };
+        let route = self.plan.route(session.route);
+        // Its number is bounded by what the peer sends, and one that takes nothing is ended by its time-out.
+        let _ = session.outbox.append_always(&sealed, end, &route.outbox, route.full, &mut self.retained);
+        if session.dirty == 0 && !session.in_flight.poll {
+            session.dirty = self.turn.enlist(key, true);
+        }
+    }
+
+    /// A client's handshake of TLS has come a step further.
+    fn has_shaken(&mut self, key: Key) {
+        let Some(session) = self.registry.get_mut(key) else { return };
+        if session.transport.is_handshaking() {
+            // Its answer, with the keys and the signature in it, is what takes time.
+            self.turn.handshakes += u32::from(session.transport.has_sealed());
+            return;
+        }
+        let Transport::Tls(tls) = &mut session.transport else { return };
+        let (is_open, unwelcome) = (tls.is_open(), std::mem::take(&mut tls.unwelcome));
+        if !is_open {
+            return;
+        }
+        self.counters.tls_opened += 1;
+        self.counters.tls_resumed += u64::from(tls.is_resumed());
+        if unwelcome {
+            self.refuse_full(key);
+        }
+    }
+
+    /// The peer has said that it sends nothing more, as its FIN does.
+    fn sealed_ended(&mut self, key: Key) {
+        let Some(session) = self.registry.get_mut(key) else { return };
+        session.marks.ended = true;
+        if session.transport.is_handshaking() {
+            self.counters.tls_failed += 1;
+        }
+        self.peer_ended(key);
     }
 
     /// Reads bytes that lie in memory of their own, all of them.

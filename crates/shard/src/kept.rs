@@ -20,6 +20,7 @@ use crate::{
     planted::{self, Bug},
     session::{Session, State},
     shard::Shard,
+    turn::TURN_HANDSHAKES,
 };
 
 /// What waits for the next turns may hold this part of the receive buffers.
@@ -74,6 +75,8 @@ pub(crate) struct Backlog {
     sessions: HashMap<Key, Waiting>,
     /// Sessions that can go on, once each: they take turns, a buffer at a time.
     ring: VecDeque<Key>,
+    /// Sessions whose handshake of TLS a turn had no room for, before they are in the ring again.
+    handshakes: VecDeque<Key>,
     /// Receive buffers in it.
     lent: u32,
     /// Sessions that were not read until the last that was kept of them was.
@@ -140,6 +143,8 @@ impl<B: Backend, E: Environment> Shard<B, E> {
     /// Reads received bytes now, or keeps them.
     pub(crate) fn read_or_keep(&mut self, key: Key, buffer: Buffer) {
         if self.must_wait(key) {
+            let waits = self.registry.get(key).is_some_and(|s| s.transport.is_handshaking());
+            self.counters.tls_waited += u64::from(waits);
             self.counters.kept += 1;
             self.put_back(key, Kept::Lent { key, buffer, at: 0 }, false);
         } else {
@@ -171,6 +176,8 @@ impl<B: Backend, E: Environment> Shard<B, E> {
     /// Before a turn's own events: what is kept, as far as it can go on. Each session in turn has its next buffer read, so
     /// that nobody is behind all that one has sent.
     pub(crate) fn take_up_kept(&mut self) {
+        let room = self.backlog.handshakes.len().min(TURN_HANDSHAKES as usize);
+        self.backlog.ring.extend(self.backlog.handshakes.drain(..room));
         while let Some(key) = self.backlog.ring.pop_front() {
             let session = self.registry.get(key).filter(|session| !matches!(session.state, State::Dead));
             if session.is_some_and(is_paused) {
@@ -180,6 +187,10 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             if session.is_some() && self.turn.is_full() {
                 self.backlog.ring.push_front(key);
                 break;
+            }
+            if self.turn.is_full_of_handshakes() && session.is_some_and(|s| s.transport.is_handshaking()) {
+                self.backlog.handshakes.push_back(key);
+                continue;
             }
             let Some((kept, last)) = self.backlog.pop(key) else { continue };
             if let Some(session) = self.registry.get_mut(key).filter(|_| last) {
@@ -253,7 +264,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
 
     /// Whether something kept can go on with the next turn.
     pub(crate) fn can_take_up(&self) -> bool {
-        !self.backlog.ring.is_empty()
+        !(self.backlog.ring.is_empty() && self.backlog.handshakes.is_empty())
     }
 
     /// Gives back what is kept, at the shard's end.
@@ -282,7 +293,10 @@ impl<B: Backend, E: Environment> Shard<B, E> {
 
     fn must_wait(&self, key: Key) -> bool {
         let Some(session) = self.registry.get(key) else { return false };
-        let blocked = self.turn.is_full() || session.marks.held || is_paused(session);
+        let blocked = self.turn.is_full()
+            || session.marks.held
+            || is_paused(session)
+            || (self.turn.is_full_of_handshakes() && session.transport.is_handshaking());
         blocked && !matches!(session.state, State::Dead)
     }
 

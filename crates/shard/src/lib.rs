@@ -30,6 +30,7 @@ mod pages;
 mod plan;
 pub mod planted;
 mod proxy;
+mod sealing;
 mod session;
 mod shard;
 mod stamp;

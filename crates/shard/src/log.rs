@@ -62,6 +62,11 @@ pub enum What {
         /// Why, as in the answer's body.
         reason: &'static str,
     },
+    /// A client's TLS has failed: in the handshake, or in what came behind it.
+    TlsFailed {
+        /// Why.
+        reason: &'static str,
+    },
     /// A session or leg ended.
     Ended {
         /// Which leg.
@@ -122,6 +127,7 @@ impl fmt::Display for What {
             What::Refused { status, reason } => {
                 write!(f, "request refused status={status} reason={reason:?}")
             }
+            What::TlsFailed { reason } => write!(f, "TLS failed reason={reason:?}"),
             What::Ended { leg, code, reason } => {
                 write!(f, "session ended leg={leg} code={code} reason={reason:?}")
             }

@@ -98,6 +98,11 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         if matches!(session.state, State::Dead) || session.marks.fin_sent {
             return;
         }
+        if session.transport.is_handshaking() {
+            // Nobody could read it.
+            debug_assert!(false, "an answer before the handshake of TLS is over");
+            return;
+        }
         if session.transport.seals() {
             self.send_sealed(span);
         } else if session.outbox.is_empty() || planted::is(Bug::SendAroundOutbox) {
@@ -112,16 +117,19 @@ impl<B: Backend, E: Environment> Shard<B, E> {
     /// Sends past the outbox, with the next system call.
     fn join_turn(&mut self, key: Key, source: Source, end: End) {
         let Some(session) = self.registry.get_mut(key) else { return };
-        if session.dirty == 0 {
-            session.dirty = self.turn.enlist(key, false);
-        }
+        let place = self.turn.place_of(key, session);
         let soft = self.plan.route(session.route).outbox.soft();
-        self.turn.append(session.dirty, source, end, soft);
+        self.turn.append(place, source, end, soft);
     }
 
-    /// A sealed stream cannot lose a record, whatever is in it: what a full outbox does not take is not sealed.
+    /// A sealed stream cannot lose a record, whatever is in it: what a full outbox does not take is not sealed. What goes
+    /// past the outbox is sealed right before the system call, together with what follows it.
     fn send_sealed(&mut self, Span { key, source, content }: Span) {
         let Some(session) = self.registry.get_mut(key) else { return };
+        if session.outbox.is_empty() || planted::is(Bug::SendAroundOutbox) {
+            self.join_turn(key, source, content.end());
+            return;
+        }
         let route = self.plan.route(session.route);
         let plain = self.turn.bytes(source);
         let policy = match content {
@@ -142,12 +150,11 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             self.admitted(key, admission, content);
             return;
         }
-        let sealed = session.transport.seal(plain);
-        if session.outbox.is_empty() || planted::is(Bug::SendAroundOutbox) {
-            let source = self.turn.keep(sealed, 0);
-            self.join_turn(key, source, content.end());
+        if session.transport.seal(plain).is_err() {
+            self.broken.push((key, 0));
             return;
         }
+        let sealed = session.transport.take_sealed();
         let admission =
             session.outbox.append_always(&sealed, content.end(), &route.outbox, policy, &mut self.retained);
         if session.dirty == 0 && !session.in_flight.poll {
@@ -441,12 +448,8 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                 self.finishing.swap_remove(place);
                 continue;
             }
-            if !session.marks.fin_sent
-                && let Some(end) = session.transport.seal_end()
-            {
-                session.dirty = self.turn.enlist(key, false);
-                let source = self.turn.keep(end, 0);
-                self.turn.append(session.dirty, source, End::Boundary, usize::MAX);
+            if !session.marks.fin_sent && session.transport.seal_end() {
+                self.turn.place_of(key, session);
                 self.hurried = true;
                 place += 1;
                 continue;

@@ -7,6 +7,7 @@ use std::{collections::VecDeque, io, sync::Arc, time::Duration};
 
 use tidegate_io::{Backend, Event, ListenerId, ReceiveEnd, Remainder, Token};
 use tidegate_registry::{Batch, Key, Registry, Retained, Wheel};
+use tidegate_tls::ServerConfig;
 use tidegate_wire::{close::CloseCode, deflate::Codecs, message::Spares};
 
 use crate::{
@@ -22,6 +23,7 @@ use crate::{
     session::{Peer, Session, State},
     stamp::Stamp,
     topics::Topics,
+    transport::{Transport, tls::Tls},
     turn::{Outgoing, Turn},
 };
 
@@ -53,6 +55,8 @@ struct Listening {
     /// Its connections speak the test-only records.
     #[cfg(feature = "record-transport")]
     records: bool,
+    /// Its connections speak TLS.
+    tls: Option<ServerConfig>,
     /// When to arm the accept again; 0: it is armed.
     retry_ms: u64,
 }
@@ -74,6 +78,8 @@ pub struct Shard<B: Backend, E: Environment> {
     pub(crate) spans: Vec<Span>,
     /// Sessions whose outbox has overflowed while these spans are flushed: what is left of their messages is dropped.
     pub(crate) cut: Vec<Key>,
+    /// Where small pieces are put together for a record.
+    pub(crate) scratch: Vec<u8>,
     /// Sessions whose FIN follows their last bytes.
     pub(crate) finishing: Vec<Key>,
     /// The coming turn must not wait: more bytes, or FINs, follow what it sends.
@@ -94,7 +100,7 @@ pub struct Shard<B: Backend, E: Environment> {
     max_sessions: usize,
     pub(crate) draining: Option<CloseCode>,
     stopping: bool,
-    events: Vec<Event<B::Socket>>,
+    pub(crate) events: Vec<Event<B::Socket>>,
     /// What was received and waits for a later turn.
     pub(crate) backlog: Backlog,
     remainders: Vec<Remainder>,
@@ -135,6 +141,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             turn: Turn::default(),
             spans: Vec::new(),
             cut: Vec::new(),
+            scratch: Vec::new(),
             finishing: Vec::new(),
             hurried: false,
             starved: VecDeque::new(),
@@ -174,8 +181,24 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             id,
             #[cfg(feature = "record-transport")]
             records: false,
+            tls: None,
             retry_ms: 0,
         });
+        Ok(())
+    }
+
+    /// As [`Shard::listen`], for connections that speak TLS.
+    ///
+    /// # Errors
+    /// Where the backend cannot take it.
+    pub fn listen_tls(
+        &mut self,
+        id: ListenerId,
+        listener: B::Listener,
+        server: ServerConfig,
+    ) -> io::Result<()> {
+        self.listen(id, listener)?;
+        self.listening.iter_mut().filter(|l| l.id == id).for_each(|l| l.tls = Some(server.clone()));
         Ok(())
     }
 
@@ -224,7 +247,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
     /// # Errors
     /// Where the backend as a whole is broken.
     pub fn step(&mut self) -> io::Result<Progress> {
-        self.prepare();
+        self.prepare()?;
         if self.is_over() {
             self.drop_kept();
             return Ok(Progress::Ended);
@@ -274,12 +297,13 @@ impl<B: Backend, E: Environment> Shard<B, E> {
     }
 
     /// Before the system call: sends FINs behind nothing, drops empty places, frees what is over.
-    fn prepare(&mut self) {
+    fn prepare(&mut self) -> io::Result<()> {
         debug_assert!(self.spans.is_empty(), "an event's sends are flushed when it was handled");
         self.hurried = false;
         self.run_topics();
         self.go_on();
         self.send_fins();
+        self.seal_chains()?;
         let mut place = 0;
         while place < self.turn.dirty.len() {
             let dirty = self.turn.dirty[place];
@@ -320,6 +344,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         // What filled the turn at hand is kept behind the system call only.
         let rest = !self.turn.unread.is_empty() && !planted::is(Bug::SleepOnRest);
         self.hurried |= self.can_take_up() || rest;
+        Ok(())
     }
 
     /// Outboxes that have more than one send could carry.
@@ -398,7 +423,8 @@ impl<B: Backend, E: Environment> Shard<B, E> {
     fn accepted(&mut self, listener: ListenerId, socket: B::Socket, peer: Peer) {
         self.counters.accepted += 1;
         let listening = self.listening.iter().find(|l| l.id == listener);
-        if listening.is_none() {
+        let tls = listening.and_then(|l| l.tls.as_ref()).map(Tls::new);
+        if listening.is_none() || matches!(tls, Some(None)) {
             self.backend.shutdown(&socket, false);
             self.backend.close(socket);
             return;
@@ -406,12 +432,15 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         let full = self.sessions >= self.max_sessions;
         let now_ms = self.now_ms;
         let head = self.new_head(now_ms, false);
-        #[cfg_attr(not(feature = "record-transport"), expect(unused_mut, reason = "plain is the default"))]
         let mut session = Session::new(socket, peer, head, now_ms);
+        let waits = tls.is_some();
+        if let Some(Some(mut tls)) = tls {
+            tls.unwelcome = full;
+            session.transport = Transport::Tls(Box::new(tls));
+        }
         #[cfg(feature = "record-transport")]
         if listening.is_some_and(|l| l.records) {
-            session.transport =
-                crate::transport::Transport::Record(Box::new(crate::transport::record::Record::new()));
+            session.transport = Transport::Record(Box::new(crate::transport::record::Record::new()));
         }
         match self.registry.insert(session) {
             Ok(key) => {
@@ -420,7 +449,10 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                 self.sessions += 1;
                 if full {
                     self.log_full();
-                    self.refuse_full(key);
+                    // With TLS nothing can be said before its handshake is over.
+                    if !waits {
+                        self.refuse_full(key);
+                    }
                 }
             }
             Err(full) => {

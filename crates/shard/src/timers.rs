@@ -9,7 +9,7 @@ use tidegate_wire::{close::CloseCode, frame::ControlFrame, http::Refusal};
 
 use crate::{
     environment::Environment,
-    log::{ABNORMAL, Leg},
+    log::{ABNORMAL, Leg, Level, What},
     output::Content,
     plan::{PING, Plan},
     proxy::PING_MARK,
@@ -212,6 +212,11 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         let Some(session) = self.registry.get(key) else { return };
         let paired = matches!(session.state, State::Paired(_));
         match timer {
+            Timer::Head if session.transport.is_handshaking() => {
+                self.counters.tls_failed += 1;
+                self.log(Level::Info, Some(key), What::TlsFailed { reason: "the handshake took too long" });
+                self.abort(key, false);
+            }
             Timer::Head => {
                 let idle =
                     matches!(&session.state, State::Head(head) if head.bytes.is_empty() && head.kept_alive);

@@ -39,6 +39,10 @@ pub const TURN_BYTES: usize = 1 << 20;
 /// A turn that holds so many receive buffers of either reads nothing more, so that its system call is not too far away.
 pub const TURN_BUFFERS: usize = 256;
 
+/// A turn that has answered so many handshakes of TLS answers no more: each takes some tenths of a millisecond, or more than
+/// one with a large RSA key, for which all open sessions wait.
+pub(crate) const TURN_HANDSHAKES: u32 = 8;
+
 /// Of a session with small limits a turn still answers this much.
 const SESSION_BYTES: usize = 64 << 10;
 // An outbox counts as sent what it has offered: the backend must take as many pieces.
@@ -97,6 +101,10 @@ pub(crate) struct Turn {
     pub(crate) frames: Vec<Frame>,
     pieces: Vec<Piece>,
     pub(crate) dirty: Vec<Dirty>,
+    /// Places in it, of sessions whose pieces become records before they are sent.
+    pub(crate) sealed: Vec<u32>,
+    /// Handshakes of TLS that were answered.
+    pub(crate) handshakes: u32,
 }
 
 impl Default for Turn {
@@ -116,6 +124,8 @@ impl Default for Turn {
             frames: Vec::new(),
             pieces: Vec::new(),
             dirty: Vec::new(),
+            sealed: Vec::new(),
+            handshakes: 0,
         }
     }
 }
@@ -127,6 +137,12 @@ impl Turn {
         self.sated
             || self.owned_bytes - bytes + (self.worked - worked) as usize >= self.bytes_most
             || self.buffers.len() - buffers >= self.buffers_most
+    }
+
+    /// Whether no further handshake of TLS is to be answered before the system call.
+    #[inline]
+    pub(crate) fn is_full_of_handshakes(&self) -> bool {
+        self.handshakes >= TURN_HANDSHAKES
     }
 
     /// The codecs have gone through so many bytes since the shard's start.
@@ -206,6 +222,39 @@ impl Turn {
         self.dirty.len() as u32
     }
 
+    /// The place of what a session sends past its outbox, its index plus one; a new one where it has none.
+    #[inline]
+    pub(crate) fn place_of<S>(&mut self, key: Key, session: &mut Session<S>) -> u32 {
+        if session.dirty == 0 {
+            session.dirty = self.enlist(key, false);
+            if session.transport.seals() {
+                self.sealed.push(session.dirty - 1);
+            }
+        }
+        session.dirty
+    }
+
+    /// Puts records in the place of what they were made of.
+    pub(crate) fn replace_chain(&mut self, place: u32, sealed: Vec<u8>) {
+        let (end, bytes) = (self.dirty[place as usize].end, self.dirty[place as usize].bytes);
+        self.drop_chain(place + 1);
+        if !sealed.is_empty() {
+            let source = self.keep(sealed, 0);
+            self.append(place + 1, source, end, usize::MAX);
+            self.dirty[place as usize].bytes = bytes;
+        }
+    }
+
+    /// Takes the records of a place back when they were sent; nothing is left to send there.
+    pub(crate) fn take_sealed(&mut self, place: u32) -> Option<Vec<u8>> {
+        let source = self.chain(place as usize).next();
+        self.drop_chain(place + 1);
+        let Some(Source::Owned { index, .. }) = source else { return None };
+        let sealed = std::mem::take(&mut self.owned[index as usize]);
+        self.owned_bytes -= sealed.len();
+        Some(sealed)
+    }
+
     /// Adds a piece behind those of `place` (an index plus one). A session above `soft` must see what the kernel takes
     /// before more is read.
     pub(crate) fn append(&mut self, place: u32, source: Source, end: End, soft: usize) {
@@ -274,6 +323,8 @@ impl Turn {
         self.frames.clear();
         self.pieces.clear();
         self.dirty.clear();
+        self.sealed.clear();
+        self.handshakes = 0;
     }
 }
 
@@ -304,6 +355,26 @@ impl Iterator for Chain<'_> {
 pub(crate) struct Outgoing<'a, S> {
     pub(crate) turn: &'a Turn,
     pub(crate) registry: &'a Registry<Session<S>>,
+}
+
+/// Some of them, by their places.
+pub(crate) struct Part<'a, S> {
+    pub(crate) all: Outgoing<'a, S>,
+    pub(crate) places: &'a [u32],
+}
+
+impl<S> Sends<S> for Part<'_, S> {
+    fn len(&self) -> usize {
+        self.places.len()
+    }
+
+    fn socket(&self, index: usize) -> &S {
+        self.all.socket(self.places[index] as usize)
+    }
+
+    fn pieces(&self, index: usize) -> impl Iterator<Item = &[u8]> {
+        self.all.pieces(self.places[index] as usize)
+    }
 }
 
 impl<S> Outgoing<'_, S> {

@@ -5,10 +5,12 @@
 // Each test binary uses its own part of this module.
 #![allow(dead_code)]
 
+pub(crate) mod certificates;
 pub(crate) mod client;
 pub(crate) mod deflate;
 pub(crate) mod frame;
 pub(crate) mod gateway;
+pub(crate) mod secure;
 pub(crate) mod upstream;
 
 use std::time::{Duration, Instant};

@@ -78,7 +78,8 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         }
         let trusted = peer.is_some_and(|ip| plan.trusts(ip));
         let mut out = Vec::with_capacity(1024);
-        let forwarded = forwarded_fields(request, peer, trusted);
+        let scheme = if session.transport.is_tls() { "https" } else { "http" };
+        let forwarded = forwarded_fields(request, peer, trusted, scheme);
         let fields =
             handshake::forwarded_fields(&request.fields).filter(|(name, _)| goes_along(name, trusted));
         let offer = if passed_offers.is_empty() { Offer::None } else { Offer::Raw(&passed_offers) };
@@ -120,6 +121,7 @@ fn forwarded_fields(
     request: &Request<'_>,
     peer: Option<IpAddr>,
     trusted: bool,
+    scheme: &str,
 ) -> Vec<(&'static str, Vec<u8>)> {
     let claimed = |name: &str| -> Option<Vec<u8>> {
         if !trusted {
@@ -140,7 +142,7 @@ fn forwarded_fields(
     if !chain.is_empty() {
         fields.push(("X-Forwarded-For", chain));
     }
-    fields.push(("X-Forwarded-Proto", claimed("x-forwarded-proto").unwrap_or_else(|| b"http".to_vec())));
+    fields.push(("X-Forwarded-Proto", claimed("x-forwarded-proto").unwrap_or_else(|| scheme.into())));
     let host = claimed("x-forwarded-host").unwrap_or_else(|| request.host.as_bytes().to_vec());
     fields.push(("X-Forwarded-Host", host));
     fields

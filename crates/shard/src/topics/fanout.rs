@@ -49,7 +49,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                 }
                 let lane = Lane { class: subscriber.class, presence: subscriber.watches() };
                 let skip = if planted::is(Bug::IgnoreSkip) { 0 } else { usize::from(subscriber.skip) };
-                if !session.outbox.is_empty() || session.transport.seals() {
+                if !session.outbox.is_empty() {
                     let (key, subscription) = (subscriber.key, subscriber.subscription);
                     behind.push(Behind { key, subscription, lane, skip });
                     continue;
@@ -60,11 +60,9 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                 if range.is_empty() {
                     continue;
                 }
-                if session.dirty == 0 {
-                    session.dirty = turn.enlist(subscriber.key, false);
-                }
+                let place = turn.place_of(subscriber.key, session);
                 let source = Source::Topic { lane, start: range.start, end: range.end };
-                turn.append(session.dirty, source, End::Boundary, usize::MAX);
+                turn.append(place, source, End::Boundary, usize::MAX);
                 counters.delivered += (publications.len() - skip) as u64;
             }
             // Those that are behind do not hold the others up.

@@ -164,7 +164,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
 
     /// Queues one publication behind all that waits for a session.
     fn queue(&mut self, key: Key, lane: Lane, publication: &Arc<Publication>) {
-        let Self { topics, registry, codecs, spares, turn, retained, counters, now_ms, .. } = self;
+        let Self { topics, registry, codecs, spares, turn, retained, counters, now_ms, broken, .. } = self;
         let mut wheel_due = false;
         let Some(topics) = topics else { return };
         let Some(session) = registry.get_mut(key) else { return };
@@ -174,12 +174,9 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         let seals = session.transport.seals();
         if session.outbox.is_empty() && (session.dirty != 0 || seals) {
             // Behind what this turn sends past the outbox.
-            let bytes = if seals { session.transport.seal(frame) } else { frame.to_vec() };
-            if session.dirty == 0 {
-                session.dirty = turn.enlist(key, false);
-            }
-            let source = turn.keep(bytes, 0);
-            turn.append(session.dirty, source, End::Boundary, usize::MAX);
+            let place = turn.place_of(key, session);
+            let source = if seals { turn.keep_shared(frame) } else { turn.keep(frame.to_vec(), 0) };
+            turn.append(place, source, End::Boundary, usize::MAX);
             return;
         }
         if session.outbox.is_empty() {
@@ -190,7 +187,11 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         // Always taken: how much it may be was judged before.
         let _ = if seals {
             // Sealed bytes are this session's alone.
-            let sealed = session.transport.seal(frame);
+            if session.transport.seal(frame).is_err() {
+                broken.push((key, 0));
+                return;
+            }
+            let sealed = session.transport.take_sealed();
             outbox.append_always(&sealed, End::Boundary, &TAKES_ALL, policy, retained)
         } else {
             outbox.push(Chunk::Shared(frame.clone()), &TAKES_ALL, policy, retained)

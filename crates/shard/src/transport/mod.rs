@@ -1,37 +1,64 @@
 //! What stands between the bytes on the socket and those that `wire` reads.
 //!
-//! Plain sessions pay one comparison. A sealed transport (records with a check, TLS) opens what arrives, in place where a
-//! record lies whole in the buffer, and seals what leaves; what it sealed is never sealed again, so a remainder is kept
-//! as it is.
+//! Plain sessions pay one comparison. A sealed transport (TLS; records with a check in the simulator) opens what arrives
+//! and seals what leaves. It seals as late as may be: what a session sends past its outbox becomes records right before
+//! the turn's system call, as many messages in one as fit. What waits in an outbox is sealed already, and never again, so a
+//! remainder is kept as it is.
 
 use std::ops::Range;
 
 #[cfg(feature = "record-transport")]
 pub(crate) mod record;
+pub(crate) mod tls;
+
+use self::tls::Tls;
 
 /// A session's transport.
 pub(crate) enum Transport {
     /// The bytes are what they are.
     Plain,
+    /// TLS, as the server.
+    Tls(Box<Tls>),
     /// Test-only records: proof of the seam.
     #[cfg(feature = "record-transport")]
     Record(Box<record::Record>),
 }
 
 /// What opening has found.
-#[cfg_attr(not(feature = "record-transport"), expect(dead_code, reason = "plain sessions open nothing"))]
 pub(crate) enum Opened {
     /// Plain bytes at this range of the input.
+    #[cfg_attr(
+        not(feature = "record-transport"),
+        expect(dead_code, reason = "TLS opens into memory of its own")
+    )]
     InPlace(Range<usize>),
-    /// Plain bytes of a record that had come in parts.
-    Carried(Vec<u8>),
+    /// Plain bytes in memory of their own, and what is behind them.
+    Apart(Vec<u8>, Behind),
     /// The rest of the input is the beginning of a record; it was taken over.
+    #[cfg_attr(not(feature = "record-transport"), expect(dead_code, reason = "TLS tells what it has opened"))]
     Partial,
-    /// The peer will seal nothing more.
+    /// The peer will seal nothing more, and says so before its FIN.
+    #[cfg_attr(not(feature = "record-transport"), expect(dead_code, reason = "TLS tells what it has opened"))]
     End,
     /// Not what the peer can have sealed.
+    #[cfg_attr(not(feature = "record-transport"), expect(dead_code, reason = "TLS tells what it has opened"))]
     Broken,
 }
+
+/// What is behind opened bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Behind {
+    /// More, some time.
+    More,
+    /// The peer has said that it sends nothing more.
+    End,
+    /// Nothing that could be opened, and why.
+    Fault(&'static str),
+}
+
+/// A transport's keys are used up, or it is not open.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Unsealable;
 
 impl Transport {
     /// Whether what is sent must be sealed and what comes must be opened.
@@ -40,41 +67,104 @@ impl Transport {
         !matches!(self, Transport::Plain)
     }
 
-    /// Opens what lies at `input[*at..]`, one record at a time; `at` moves past it.
-    pub(crate) fn open(&mut self, input: &mut [u8], at: &mut usize) -> Opened {
+    /// Whether nothing can be sealed yet.
+    #[inline]
+    pub(crate) fn is_handshaking(&self) -> bool {
+        match self {
+            Transport::Plain => false,
+            Transport::Tls(tls) => tls.is_handshaking(),
+            #[cfg(feature = "record-transport")]
+            Transport::Record(_) => false,
+        }
+    }
+
+    /// Whether this end speaks TLS with the peer.
+    #[inline]
+    pub(crate) fn is_tls(&self) -> bool {
+        matches!(self, Transport::Tls(_))
+    }
+
+    /// Opens what lies at `input[*at..]`; `at` moves past what was opened. `room`: memory, where it needs some.
+    pub(crate) fn open(
+        &mut self,
+        input: &mut [u8],
+        at: &mut usize,
+        room: impl FnOnce() -> Vec<u8>,
+    ) -> Opened {
         match self {
             Transport::Plain => {
                 let range = *at..input.len();
                 *at = input.len();
-                Opened::InPlace(range)
+                Opened::Apart(input[range].to_vec(), Behind::More)
+            }
+            Transport::Tls(tls) => {
+                let (plain, behind) = tls.open(&mut input[*at..], room());
+                *at = input.len();
+                Opened::Apart(plain, behind)
             }
             #[cfg(feature = "record-transport")]
             Transport::Record(record) => record.open(input, at),
         }
     }
 
-    /// Seals bytes for the wire.
-    pub(crate) fn seal(&mut self, plain: &[u8]) -> Vec<u8> {
+    /// Gives memory for what is sealed next, whatever it holds.
+    pub(crate) fn give_room(&mut self, room: Vec<u8>) {
         match self {
-            Transport::Plain => plain.to_vec(),
+            Transport::Plain => {}
+            Transport::Tls(tls) => tls.give_room(room),
             #[cfg(feature = "record-transport")]
-            Transport::Record(record) => record.seal(plain),
+            Transport::Record(record) => record.give_room(room),
         }
     }
 
-    /// Whether the peer has said that nothing more comes, where it has to say so before its FIN.
+    /// Seals bytes, behind what was sealed and not taken yet.
+    pub(crate) fn seal(&mut self, plain: &[u8]) -> Result<(), Unsealable> {
+        match self {
+            Transport::Plain => Err(Unsealable),
+            Transport::Tls(tls) => tls.seal(plain),
+            #[cfg(feature = "record-transport")]
+            Transport::Record(record) => {
+                record.seal(plain);
+                Ok(())
+            }
+        }
+    }
+
+    /// Whether something is to be sent that nobody has taken yet: what was sealed, and what the transport says itself.
+    pub(crate) fn has_sealed(&self) -> bool {
+        match self {
+            Transport::Plain => false,
+            Transport::Tls(tls) => tls.has_sealed(),
+            #[cfg(feature = "record-transport")]
+            Transport::Record(record) => record.has_sealed(),
+        }
+    }
+
+    /// Takes what is to be sent: records in their order.
+    pub(crate) fn take_sealed(&mut self) -> Vec<u8> {
+        match self {
+            Transport::Plain => Vec::new(),
+            Transport::Tls(tls) => tls.take_sealed(),
+            #[cfg(feature = "record-transport")]
+            Transport::Record(record) => record.take_sealed(),
+        }
+    }
+
+    /// Whether the peer has said that nothing more comes, where it has to say so before its FIN. With TLS it need not: a
+    /// Close frame, or the length of a body, tells whether something was cut off (RFC 8446 §6.1, RFC 6455 §7.1.5).
     pub(crate) fn has_ended(&self) -> bool {
         match self {
-            Transport::Plain => true,
+            Transport::Plain | Transport::Tls(_) => true,
             #[cfg(feature = "record-transport")]
             Transport::Record(record) => record.has_ended(),
         }
     }
 
-    /// What the peer must see before the FIN, once.
-    pub(crate) fn seal_end(&mut self) -> Option<Vec<u8>> {
+    /// Seals what the peer must see before the FIN, once; tells whether there is such.
+    pub(crate) fn seal_end(&mut self) -> bool {
         match self {
-            Transport::Plain => None,
+            Transport::Plain => false,
+            Transport::Tls(tls) => tls.seal_end(),
             #[cfg(feature = "record-transport")]
             Transport::Record(record) => record.seal_end(),
         }

@@ -3,7 +3,7 @@
 //! Six bytes (payload length, 16 bits; check, 32 bits; both big-endian), then the payload. Length 0 ends the direction.
 //! The scrambling and the check depend on the record's number, so that one lost, doubled or swapped is found.
 
-use super::Opened;
+use super::{Behind, Opened};
 
 /// The largest payload of a record.
 const MOST: usize = 16_384;
@@ -16,6 +16,8 @@ pub(crate) struct Record {
     opened: u64,
     sealed: u64,
     carry: Vec<u8>,
+    /// Sealed, and not taken yet.
+    out: Vec<u8>,
     /// The peer has sealed its end.
     ended: bool,
     /// This end has.
@@ -24,7 +26,7 @@ pub(crate) struct Record {
 
 impl Record {
     pub(crate) fn new() -> Record {
-        Record { opened: 0, sealed: 0, carry: Vec::new(), ended: false, own_ended: false }
+        Record { opened: 0, sealed: 0, carry: Vec::new(), out: Vec::new(), ended: false, own_ended: false }
     }
 
     pub(super) fn open(&mut self, input: &mut [u8], at: &mut usize) -> Opened {
@@ -69,19 +71,32 @@ impl Record {
                 return match self.unscramble(&mut plain, check) {
                     false => Opened::Broken,
                     true if len == 0 => self.end(),
-                    true => Opened::Carried(plain),
+                    true => Opened::Apart(plain, Behind::More),
                 };
             }
         }
         Opened::Partial
     }
 
-    pub(super) fn seal(&mut self, plain: &[u8]) -> Vec<u8> {
-        let mut out = Vec::with_capacity(plain.len() + HEADER * (plain.len() / MOST + 1));
-        for part in plain.chunks(MOST) {
-            self.seal_one(part, &mut out);
+    pub(super) fn give_room(&mut self, mut room: Vec<u8>) {
+        if self.out.is_empty() {
+            room.clear();
+            self.out = room;
         }
-        out
+    }
+
+    pub(super) fn seal(&mut self, plain: &[u8]) {
+        for part in plain.chunks(MOST) {
+            self.seal_one(part);
+        }
+    }
+
+    pub(super) fn has_sealed(&self) -> bool {
+        !self.out.is_empty()
+    }
+
+    pub(super) fn take_sealed(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.out)
     }
 
     /// Whether the peer has sealed its end.
@@ -89,17 +104,16 @@ impl Record {
         self.ended
     }
 
-    pub(super) fn seal_end(&mut self) -> Option<Vec<u8>> {
-        if self.own_ended {
-            return None;
+    pub(super) fn seal_end(&mut self) -> bool {
+        if !std::mem::replace(&mut self.own_ended, true) {
+            self.seal_one(&[]);
+            return true;
         }
-        self.own_ended = true;
-        let mut out = Vec::new();
-        self.seal_one(&[], &mut out);
-        Some(out)
+        false
     }
 
-    fn seal_one(&mut self, part: &[u8], out: &mut Vec<u8>) {
+    fn seal_one(&mut self, part: &[u8]) {
+        let out = &mut self.out;
         out.extend_from_slice(&(part.len() as u16).to_be_bytes());
         out.extend_from_slice(&check(self.sealed, part).to_be_bytes());
         let start = out.len();

@@ -1,0 +1,124 @@
+//! Certificates of tests: an authority, and those that it signs, in files that go with it.
+
+use std::{fs, path::PathBuf, sync::Arc};
+
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    date_time_ymd,
+};
+use rustls::{
+    ClientConfig, RootCertStore, SupportedProtocolVersion,
+    crypto::aws_lc_rs,
+    pki_types::{CertificateDer, PrivateKeyDer},
+    version::{TLS12, TLS13},
+};
+use tempfile::TempDir;
+
+/// An authority and its folder.
+pub(crate) struct Authority {
+    folder: TempDir,
+    certificate: CertificateDer<'static>,
+    issuer: Issuer<'static, KeyPair>,
+}
+
+/// A certificate and its key.
+pub(crate) struct Issued {
+    pub(crate) chain: PathBuf,
+    pub(crate) key: PathBuf,
+    pub(crate) certificate: CertificateDer<'static>,
+    pub(crate) key_der: Vec<u8>,
+}
+
+impl Issued {
+    /// As a listener names it.
+    pub(crate) fn setting(&self) -> String {
+        format!("certificate_file = {:?}\nkey_file = {:?}\n", self.chain, self.key)
+    }
+}
+
+impl Authority {
+    /// A new one.
+    pub(crate) fn new() -> Authority {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let key = KeyPair::generate().expect("a key");
+        let mut params = CertificateParams::new(Vec::new()).expect("no names");
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        // An authority of another name is not taken for this one.
+        params.distinguished_name.push(DnType::CommonName, folder.path().to_string_lossy().into_owned());
+        let certificate = params.self_signed(&key).expect("a certificate");
+        fs::write(folder.path().join("ca.pem"), certificate.pem()).expect("write it");
+        let certificate = certificate.der().clone();
+        Authority { folder, certificate, issuer: Issuer::new(params, key) }
+    }
+
+    /// A file in its folder.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// Its own certificate.
+    pub(crate) fn ca(&self) -> PathBuf {
+        self.path("ca.pem")
+    }
+
+    /// A certificate for names, in `stem.pem` and `stem.key`.
+    pub(crate) fn issue(&self, stem: &str, names: &[&str]) -> Issued {
+        self.issue_with(stem, names, |_| {})
+    }
+
+    /// One that has expired years ago.
+    pub(crate) fn issue_expired(&self, stem: &str, names: &[&str]) -> Issued {
+        self.issue_with(stem, names, |params| {
+            params.not_before = date_time_ymd(2019, 1, 1);
+            params.not_after = date_time_ymd(2020, 2, 3);
+        })
+    }
+
+    fn issue_with(&self, stem: &str, names: &[&str], change: impl FnOnce(&mut CertificateParams)) -> Issued {
+        let key = KeyPair::generate().expect("a key");
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        let mut params = CertificateParams::new(names).expect("names");
+        params.extended_key_usages =
+            vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        change(&mut params);
+        let certificate = params.signed_by(&key, &self.issuer).expect("a certificate");
+        let issued = Issued {
+            chain: self.path(&format!("{stem}.pem")),
+            key: self.path(&format!("{stem}.key")),
+            certificate: certificate.der().clone(),
+            key_der: key.serialize_der(),
+        };
+        fs::write(&issued.chain, certificate.pem()).expect("write it");
+        fs::write(&issued.key, key.serialize_pem()).expect("write it");
+        issued
+    }
+
+    /// A client that trusts it.
+    pub(crate) fn client(&self) -> Arc<ClientConfig> {
+        self.client_with(&[&TLS13, &TLS12], &[b"http/1.1"], None)
+    }
+
+    /// The same with these versions, these protocols and a certificate of its own.
+    pub(crate) fn client_with(
+        &self,
+        versions: &[&'static SupportedProtocolVersion],
+        alpn: &[&[u8]],
+        own: Option<&Issued>,
+    ) -> Arc<ClientConfig> {
+        let mut roots = RootCertStore::empty();
+        roots.add(self.certificate.clone()).expect("a certificate");
+        let builder = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+            .with_protocol_versions(versions)
+            .expect("versions")
+            .with_root_certificates(roots);
+        let mut config = match own {
+            None => builder.with_no_client_auth(),
+            Some(own) => {
+                let key = PrivateKeyDer::try_from(own.key_der.clone()).expect("a key");
+                builder.with_client_auth_cert(vec![own.certificate.clone()], key).expect("a pair")
+            }
+        };
+        config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
+        Arc::new(config)
+    }
+}

@@ -1,0 +1,209 @@
+//! A client over TLS whose ciphertext the test can hold, cut and spoil on its way.
+
+use std::{
+    io::{ErrorKind, Read, Write},
+    net::{Shutdown, SocketAddr, TcpStream},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use rustls::{ClientConfig, ClientConnection, pki_types::ServerName};
+
+use super::{
+    PATIENCE,
+    client::{ACCEPT, End, Received, request},
+    frame::{self, Frame},
+};
+
+/// A connection over TLS.
+pub(crate) struct Secure {
+    pub(crate) connection: ClientConnection,
+    pub(crate) stream: TcpStream,
+    received: Vec<u8>,
+    /// How TCP ended.
+    pub(crate) ended: Option<End>,
+    /// What this end found wrong, an alert of the gateway too.
+    pub(crate) fault: Option<rustls::Error>,
+    /// The gateway has said that it sends nothing more.
+    pub(crate) notified: bool,
+}
+
+impl Secure {
+    /// Connects; the handshake has not begun.
+    pub(crate) fn connect(address: SocketAddr, config: &Arc<ClientConfig>, name: &str) -> Secure {
+        let stream = TcpStream::connect(address).expect("connect on loopback");
+        stream.set_nodelay(true).expect("TCP_NODELAY");
+        stream.set_write_timeout(Some(PATIENCE)).expect("a write time-out");
+        let name = ServerName::try_from(name.to_owned()).expect("a name");
+        let connection = ClientConnection::new(Arc::clone(config), name).expect("a client");
+        Secure { connection, stream, received: Vec::new(), ended: None, fault: None, notified: false }
+    }
+
+    /// Connects and upgrades at `path`.
+    pub(crate) fn open(address: SocketAddr, config: &Arc<ClientConfig>, name: &str, path: &str) -> Secure {
+        let mut client = Secure::connect(address, config, name);
+        client.send(&request(path, ""));
+        let head =
+            client.head().unwrap_or_else(|| panic!("no response: {:?} {:?}", client.ended, client.fault));
+        assert!(head.starts_with("HTTP/1.1 101 ") && head.contains(ACCEPT), "{head}");
+        client
+    }
+
+    /// Completes the handshake; what went wrong where it cannot be.
+    pub(crate) fn shake(&mut self) -> Result<(), rustls::Error> {
+        let until = Instant::now() + PATIENCE;
+        while self.connection.is_handshaking() {
+            self.flush();
+            if !self.read_more(until) {
+                let ended = || rustls::Error::General(format!("{:?}", self.ended));
+                return Err(self.fault.clone().unwrap_or_else(ended));
+            }
+        }
+        self.flush();
+        Ok(())
+    }
+
+    /// The ciphertext that waits to be sent, taken from the connection.
+    pub(crate) fn take(&mut self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        while self.connection.wants_write() {
+            self.connection.write_tls(&mut bytes).expect("a vector takes all");
+        }
+        bytes
+    }
+
+    /// Sends what waits to be sent. The gateway may be gone.
+    pub(crate) fn flush(&mut self) {
+        let bytes = self.take();
+        let _ = self.stream.write_all(&bytes);
+    }
+
+    /// Seals bytes and sends them, behind the handshake.
+    pub(crate) fn send(&mut self, plain: &[u8]) {
+        if let Err(error) = self.shake() {
+            panic!("the handshake has failed: {error}");
+        }
+        let mut rest = plain;
+        while !rest.is_empty() {
+            let taken = self.connection.writer().write(rest).expect("a connection that is open");
+            rest = &rest[taken..];
+            self.flush();
+        }
+    }
+
+    /// Reads more within the time; false: nothing more will come, or nothing came.
+    pub(crate) fn read_more(&mut self, until: Instant) -> bool {
+        let left = until.saturating_duration_since(Instant::now());
+        if self.ended.is_some() || left.is_zero() {
+            return false;
+        }
+        self.stream.set_read_timeout(Some(left)).expect("a read time-out");
+        let mut piece = vec![0; 1 << 16];
+        let len = match self.stream.read(&mut piece) {
+            Ok(0) => {
+                self.ended = Some(End::Fin);
+                return false;
+            }
+            Ok(len) => len,
+            Err(error) => {
+                if !matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) {
+                    self.ended = Some(End::Reset);
+                }
+                return false;
+            }
+        };
+        let mut rest = &piece[..len];
+        while !rest.is_empty() && self.fault.is_none() {
+            self.connection.read_tls(&mut rest).expect("a slice");
+            match self.connection.process_new_packets() {
+                Ok(state) => self.notified |= state.peer_has_closed(),
+                Err(error) => self.fault = Some(error),
+            }
+            let _ = self.connection.reader().read_to_end(&mut self.received);
+        }
+        true
+    }
+
+    /// The next response's head; nothing where the connection ends before.
+    pub(crate) fn head(&mut self) -> Option<String> {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            if let Some(end) = self.received.windows(4).position(|four| four == b"\r\n\r\n") {
+                let head = self.received.drain(..end + 4).collect();
+                return Some(String::from_utf8(head).expect("a head is text"));
+            }
+            if !self.read_more(until) {
+                return None;
+            }
+        }
+    }
+
+    /// The head of a response that comes without a request.
+    pub(crate) fn head_behind_handshake(&mut self) -> String {
+        if let Err(error) = self.shake() {
+            panic!("the handshake has failed: {error}");
+        }
+        self.head().unwrap_or_else(|| panic!("no response: {:?} {:?}", self.ended, self.fault))
+    }
+
+    /// The next frame, or the end.
+    pub(crate) fn next(&mut self) -> Received {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            if let Some(frame) = frame::take(&mut self.received) {
+                assert!(!frame.masked, "a server masks no frame: {frame:?}");
+                return Received::Frame(frame);
+            }
+            if !self.read_more(until) {
+                return self.ended.map_or(Received::Nothing, Received::End);
+            }
+        }
+    }
+
+    /// The next frame; must come.
+    pub(crate) fn frame(&mut self) -> Frame {
+        match self.next() {
+            Received::Frame(frame) => frame,
+            other => panic!("a frame was due, got {other:?}; {:?}", self.fault),
+        }
+    }
+
+    /// Sends a message and takes its echo.
+    pub(crate) fn exchange(&mut self, opcode: u8, payload: &[u8]) {
+        self.send(&frame::masked(frame::FIN | opcode, payload));
+        let frame = self.frame();
+        assert!((frame.fin, frame.rsv, frame.opcode) == (true, 0, opcode), "{:?}", frame.opcode);
+        assert!(frame.payload == payload, "{} bytes came back as {}", payload.len(), frame.payload.len());
+    }
+
+    /// Ends the session: Close frames, close_notify, FIN, each answered.
+    pub(crate) fn close(mut self) {
+        self.send(&frame::close(1000, b"bye"));
+        assert_eq!(self.frame().close_code(), 1000);
+        self.connection.send_close_notify();
+        self.flush();
+        self.finish();
+        assert_eq!(self.end(), Some(End::Fin));
+        assert!(self.notified, "the gateway's close_notify comes before its FIN");
+    }
+
+    /// This end's FIN.
+    pub(crate) fn finish(&self) {
+        // Fails where the peer has reset.
+        let _ = self.stream.shutdown(Shutdown::Write);
+    }
+
+    /// Discards what comes until TCP ends; `None` where it does not in time.
+    pub(crate) fn end(&mut self) -> Option<End> {
+        let until = Instant::now() + PATIENCE;
+        while self.read_more(until) {
+            self.received.clear();
+        }
+        self.ended
+    }
+
+    /// Whether nothing comes for this long.
+    pub(crate) fn is_silent(&mut self, time: Duration) -> bool {
+        !self.read_more(Instant::now() + time) && self.ended.is_none()
+    }
+}

@@ -1,0 +1,70 @@
+//! TLS on a connection that a listener accepted.
+//!
+//! The session's state stands at the head of a request while the handshake goes on, and has its deadline.
+
+use tidegate_tls::{Cause, ServerConfig, Session};
+
+use super::{Behind, Unsealable};
+
+/// One connection's TLS.
+pub(crate) struct Tls {
+    session: Session,
+    /// No session slot was free for it: it is told when it can be.
+    pub(crate) unwelcome: bool,
+}
+
+impl Tls {
+    /// Nothing where the configuration cannot be used.
+    pub(crate) fn new(config: &ServerConfig) -> Option<Tls> {
+        Some(Tls { session: Session::server(config).ok()?, unwelcome: false })
+    }
+
+    #[inline]
+    pub(super) fn is_handshaking(&self) -> bool {
+        self.session.is_handshaking()
+    }
+
+    /// Whether the handshake is done, and neither side has failed or closed since.
+    pub(crate) fn is_open(&self) -> bool {
+        self.session.is_open()
+    }
+
+    /// Whether an earlier session was resumed, once that is known.
+    pub(crate) fn is_resumed(&self) -> bool {
+        self.session.is_resumed() == Some(true)
+    }
+
+    pub(super) fn open(&mut self, input: &mut [u8], mut plain: Vec<u8>) -> (Vec<u8>, Behind) {
+        let behind = match self.session.handle_ciphertext(input, &mut plain) {
+            Ok(()) if self.session.peer_has_closed() => Behind::End,
+            Ok(()) => Behind::More,
+            Err(error) if matches!(error.cause(), Cause::System | Cause::Caller) => {
+                Behind::Fault("TLS: a fault on this side")
+            }
+            Err(error) => Behind::Fault(error.reason()),
+        };
+        (plain, behind)
+    }
+
+    pub(super) fn give_room(&mut self, room: Vec<u8>) {
+        self.session.give_room(room);
+    }
+
+    pub(super) fn seal(&mut self, plain: &[u8]) -> Result<(), Unsealable> {
+        self.session.seal(plain).map_err(|_| Unsealable)
+    }
+
+    pub(super) fn has_sealed(&self) -> bool {
+        !self.session.poll_transmit().is_empty()
+    }
+
+    pub(super) fn take_sealed(&mut self) -> Vec<u8> {
+        self.session.take_transmit()
+    }
+
+    /// RFC 8446 §6.1: close_notify goes before the FIN.
+    pub(super) fn seal_end(&mut self) -> bool {
+        let is_open = self.session.is_open();
+        is_open && self.session.close().is_ok()
+    }
+}
