@@ -16,7 +16,7 @@ use crate::{
     pattern_index::PatternIndex,
     planted::{self, Bug},
     presence::Presence,
-    publication::{PUBLICATION_COST, Publication},
+    publication::{Ledger, PUBLICATION_COST, Publication},
     rules::{RuleId, Slow, TopicSettings},
     topic::{Epoch, Position, TopicName},
 };
@@ -316,9 +316,15 @@ impl Homes {
     }
 
     /// A topic that is not there yet: a new epoch.
-    pub(crate) fn insert(&mut self, name: &TopicName, rule: RuleId, settings: &TopicSettings) -> u32 {
+    pub(crate) fn insert(
+        &mut self,
+        name: &TopicName,
+        rule: RuleId,
+        settings: &TopicSettings,
+        ledger: &Arc<Ledger>,
+    ) -> u32 {
         let kept = match settings.slow {
-            Slow::Conflate => Kept::Latest(Box::default()),
+            Slow::Conflate => Kept::Latest(Box::new(Latest::new(ledger))),
             Slow::Resync => Kept::Last(None),
             Slow::Disconnect | Slow::DropOld | Slow::DropNew => Kept::Nothing,
         };

@@ -58,7 +58,7 @@ pub use self::{
     publication::{Class, Envelope, Format, GapReason, Kind, PUBLICATION_COST, Publication, Publish},
     routes::{MAX_OFFERS, RouteId, Routes},
     rules::{Limits, Rule, RuleId, Slow, TopicRules, TopicSettings},
-    topic::{Epoch, Filter, NAME_BYTES, NAME_SEGMENTS, NameError, NotAnEpoch, Pattern, Position, TopicName},
+    topic::{Epoch, Filter, NAME_BYTES, NAME_SEGMENTS, NameError, NotAnEpoch, PATTERN_STARS, Pattern, Position, TopicName},
 };
 
 /// The most clients that an answer about presence lists.
