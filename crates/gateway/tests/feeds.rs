@@ -453,7 +453,10 @@ fn what_comes_first_on_a_stream_comes_in_parts_and_whole() {
             let (name, id, data) = stream.event();
             assert_eq!(name, "subscribed");
             assert!(id.split(',').all(|id| id.ends_with("-0")), "{id}");
-            assert!(data["topics"].as_array().expect("eight").iter().all(|topic| topic["offset"] == 64), "{data}");
+            assert!(
+                data["topics"].as_array().expect("eight").iter().all(|topic| topic["offset"] == 64),
+                "{data}"
+            );
             let mut offsets = [0; 8];
             while offsets != [65; 8] {
                 let (name, id, data) = stream.event();
@@ -461,7 +464,10 @@ fn what_comes_first_on_a_stream_comes_in_parts_and_whole() {
                 let place = data["topic"].as_str().and_then(|topic| topic.strip_prefix("large/"));
                 let place: usize = place.and_then(|place| place.parse().ok()).expect("one of the topics");
                 offsets[place] += 1;
-                assert_eq!((&data["offset"], &data["data"]["n"]), (&json!(offsets[place]), &json!(offsets[place])));
+                assert_eq!(
+                    (&data["offset"], &data["data"]["n"]),
+                    (&json!(offsets[place]), &json!(offsets[place]))
+                );
                 let told = id.split(',').nth(place).and_then(|id| id.rsplit('-').next()).map(str::to_owned);
                 assert_eq!(told, Some(offsets[place].to_string()), "{io}");
             }
@@ -492,7 +498,8 @@ fn those_who_poll_for_the_same_get_the_same() {
         let swapped: Vec<&str> = at.split(',').rev().collect();
         let mut reversed = Client::connect(gateway.address());
         reversed.send(&get(&format!("/poll?topic=large/b&topic=large/a&position={}", swapped.join(",")), ""));
-        let lost = body(&ask(&gateway, &get(&format!("/poll?topic=large/a&topic=large/b&position={other}"), "")));
+        let lost =
+            body(&ask(&gateway, &get(&format!("/poll?topic=large/a&topic=large/b&position={other}"), "")));
         assert_eq!([0, 1].map(|place| lost["topics"][place]["recovered"] == true), [true, false]);
         ask(&gateway, &post("/publish/large/a", AS_JSON, br#"{"n":1}"#));
         let mut bodies = Vec::new();
@@ -524,7 +531,8 @@ fn those_who_poll_for_the_same_get_the_same() {
 fn refusals_are_json_that_allowed_pages_may_read() {
     everywhere(|gateway| {
         let origin = "Origin: https://page.example\r\n";
-        let declared = |path: &str| format!("POST {path} HTTP/1.1\r\nHost: gw.test\r\n{origin}\r\n").into_bytes();
+        let declared =
+            |path: &str| format!("POST {path} HTTP/1.1\r\nHost: gw.test\r\n{origin}\r\n").into_bytes();
         let with_body = |path: &str| {
             format!("GET {path} HTTP/1.1\r\nHost: gw.test\r\n{origin}Content-Length: 1\r\n\r\nx").into_bytes()
         };
@@ -575,7 +583,9 @@ fn what_is_nearly_nothing_has_its_answer() {
         // A topic that nobody knows is nowhere, and nothing is recovered from there.
         let state = body(&ask(gateway, &get("/topics/kept/nobody", "")));
         assert_eq!((&state["epoch"], &state["offset"]), (&json!("00000000"), &json!(0)), "{state}");
-        for path in ["/poll?topic=kept/none&position=00000000-0", "/events?topic=kept/none&last-event-id=00000000-0"] {
+        for path in
+            ["/poll?topic=kept/none&position=00000000-0", "/events?topic=kept/none&last-event-id=00000000-0"]
+        {
             let told = match path.starts_with("/poll") {
                 true => body(&ask(gateway, &get(path, ""))),
                 false => Stream::open(gateway, path, "").event().2,
@@ -603,7 +613,8 @@ fn who_reads_a_stream_by_a_name_is_present() {
         let gateway = Gateway::start_with(LARGE, &["--io", io, "--shards", "3"]);
         let mut watcher = Client::open(gateway.address(), "/topics");
         watcher.message(TEXT);
-        let hear = |client: &mut Client| -> Value { serde_json::from_slice(&client.message(TEXT)).expect("JSON") };
+        let hear =
+            |client: &mut Client| -> Value { serde_json::from_slice(&client.message(TEXT)).expect("JSON") };
         let say = |client: &mut Client, text: &str| {
             client.send(&harness::frame::masked(harness::frame::FIN | TEXT, text.as_bytes()));
         };
@@ -621,12 +632,18 @@ fn who_reads_a_stream_by_a_name_is_present() {
             hear(watcher)["clients"].take()
         };
         let there = clients(&mut watcher);
-        assert!(there.as_array().is_some_and(|all| all.iter().any(|one| one["client"] == "reader-1")), "{there}");
+        assert!(
+            there.as_array().is_some_and(|all| all.iter().any(|one| one["client"] == "reader-1")),
+            "{there}"
+        );
         // It comes back in time: nobody is told that it was away.
         drop(stream);
         let again = Stream::open(&gateway, path, "");
         let there = clients(&mut watcher);
-        assert!(there.as_array().is_some_and(|all| all.iter().any(|one| one["client"] == "reader-1")), "{there}");
+        assert!(
+            there.as_array().is_some_and(|all| all.iter().any(|one| one["client"] == "reader-1")),
+            "{there}"
+        );
         drop(again);
         let wrong = ask(&gateway, &get("/events?topic=large/p&client=x", ""));
         assert_eq!((wrong.status, &body(&wrong)["error"]["code"]), (400, &json!("invalid_request")));

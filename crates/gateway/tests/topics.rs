@@ -698,7 +698,8 @@ fn a_drain_closes_subscribers() {
 fn answers_that_are_not_read_stop_the_commands_and_not_the_session() {
     for io in BACKENDS {
         for shards in ["1", "3"] {
-            let config = CONFIG.replace("name = \"kept/**\"\nhistory = 5", "name = \"kept/**\"\nhistory = 50");
+            let config =
+                CONFIG.replace("name = \"kept/**\"\nhistory = 5", "name = \"kept/**\"\nhistory = 50");
             let gateway = Gateway::start_with(&config, &["--io", io, "--shards", shards]);
             let mut talker = Talker::open(&gateway);
             let filler = "x".repeat(30_000);
@@ -711,7 +712,8 @@ fn answers_that_are_not_read_stop_the_commands_and_not_the_session() {
             // 240 KB for each of them: 64 MB.
             let mut greedy: Vec<Talker> = (0..4).map(|_| Talker::open(&gateway)).collect();
             for talker in &mut greedy {
-                let history = |n: u64| json!({ "op": "history", "id": n, "topic": format!("kept/{}", n % 4) });
+                let history =
+                    |n: u64| json!({ "op": "history", "id": n, "topic": format!("kept/{}", n % 4) });
                 talker.say(&Value::from((0..64).map(history).collect::<Vec<_>>()));
                 talker.say(&json!({ "op": "publish", "id": 64, "topic": "behind", "data": 1 }));
                 talker.say(&json!({ "op": "ping", "id": 65 }));

@@ -1,6 +1,6 @@
 //! What a topic keeps of its past: publications, idempotency keys, and the newest of each key.
 //!
-//! Invariant: a [`History`] is a run of offsets without a hole up to the newest publication, or empty; so whether something is
+//! Invariant: a [`Recent`] is a run of offsets without a hole up to the newest publication, or empty; so whether something is
 //! missing behind a position is one comparison.
 
 use std::{
@@ -14,6 +14,7 @@ use hashbrown::HashTable;
 use crate::{
     publication::{Ledger, PUBLICATION_COST, Publication},
     rules::TopicSettings,
+    store::History,
     topic::hash,
 };
 
@@ -26,28 +27,23 @@ const ONCE_COST: usize = 128;
 /// What a publication takes that is the newest of its key, in the tables of [`Latest`]. Measured by `tests/memory.rs`.
 const LATEST_COST: usize = 96;
 
-/// The newest publications.
+/// The newest publications, in memory.
 #[derive(Debug, Default)]
-pub(crate) struct History {
+pub struct Recent {
     items: VecDeque<Arc<Publication>>,
     bytes: usize,
 }
 
-impl History {
-    pub(crate) fn len(&self) -> usize {
+impl History for Recent {
+    fn len(&self) -> usize {
         self.items.len()
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
-        self.items.is_empty()
-    }
-
-    pub(crate) fn oldest(&self) -> Option<&Arc<Publication>> {
+    fn oldest(&self) -> Option<&Arc<Publication>> {
         self.items.front()
     }
 
-    /// Keeps one more, and gives up the oldest past the settings.
-    pub(crate) fn push(&mut self, publication: &Arc<Publication>, settings: &TopicSettings) -> usize {
+    fn push(&mut self, publication: &Arc<Publication>, settings: &TopicSettings) -> usize {
         debug_assert!(self.items.back().is_none_or(|last| last.offset() + 1 == publication.offset()));
         self.bytes += PUBLICATION_COST + publication.bytes();
         self.items.push_back(Arc::clone(publication));
@@ -59,8 +55,7 @@ impl History {
         given_up
     }
 
-    /// Gives up the oldest.
-    pub(crate) fn pop(&mut self) -> Option<Arc<Publication>> {
+    fn pop(&mut self) -> Option<Arc<Publication>> {
         let oldest = self.items.pop_front()?;
         self.bytes -= PUBLICATION_COST + oldest.bytes();
         // A burst's memory goes with it.
@@ -70,8 +65,7 @@ impl History {
         Some(oldest)
     }
 
-    /// Gives up what was published before.
-    pub(crate) fn expire(&mut self, before_ms: u64) -> usize {
+    fn expire(&mut self, before_ms: u64) -> usize {
         let mut given_up = 0;
         while self.items.front().is_some_and(|oldest| oldest.at_ms() <= before_ms) {
             self.pop();
@@ -80,15 +74,13 @@ impl History {
         given_up
     }
 
-    /// All behind an offset, or `None` where some of that is missing. `newest` is the topic's offset.
-    pub(crate) fn behind(&self, offset: u64, newest: u64) -> Option<Vec<Arc<Publication>>> {
+    fn behind(&self, offset: u64, newest: u64) -> Option<Vec<Arc<Publication>>> {
         let missed = newest.checked_sub(offset)?;
         let missed = usize::try_from(missed).ok().filter(|&missed| missed <= self.items.len())?;
         Some(self.items.range(self.items.len() - missed..).cloned().collect())
     }
 
-    /// The last so many before an offset, oldest first, of so many bytes (but one in any case).
-    pub(crate) fn last(&self, limit: usize, before: Option<u64>, bytes: usize) -> Vec<Arc<Publication>> {
+    fn last(&self, limit: usize, before: Option<u64>, bytes: usize) -> Vec<Arc<Publication>> {
         let end = match (before, self.items.front()) {
             (Some(before), Some(oldest)) => {
                 usize::try_from(before.saturating_sub(oldest.offset())).unwrap_or(usize::MAX)

@@ -24,6 +24,7 @@ use crate::{
     post::Post,
     publication::{Class, Kind, Ledger, Publication, Publish},
     rules::{Slow, TopicRules},
+    store::{Memory, Store},
     topic::{NameError, TopicName, hash},
 };
 
@@ -52,7 +53,8 @@ pub struct Counts {
 impl fmt::Debug for Counts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let by_policy = |counts: [u64; 5]| {
-            let named = Slow::ALL.into_iter().zip(counts).map(|(slow, count)| format!("{}: {count}", slow.as_str()));
+            let named =
+                Slow::ALL.into_iter().zip(counts).map(|(slow, count)| format!("{}: {count}", slow.as_str()));
             named.collect::<Vec<_>>().join(", ")
         };
         let Self { published, refused_busy, left_out, fell_behind, passed_over, gaps, trimmed } = *self;
@@ -109,7 +111,7 @@ impl fmt::Debug for Counts {
 /// }
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-pub struct Hub {
+pub struct Hub<S: Store = Memory> {
     shard: u16,
     shards: u16,
     rules: Arc<TopicRules>,
@@ -131,7 +133,7 @@ pub struct Hub {
     asked: Slab<Asked>,
     replies: VecDeque<(Ticket, Reply)>,
 
-    homes: Homes,
+    homes: Homes<S>,
     post: Post,
     /// Nothing was left to give up: not tried again before.
     trim_after_ms: u64,
@@ -170,12 +172,31 @@ struct Followed {
 }
 
 impl Hub {
-    /// The hub of a shard, of so many. `seed` makes epochs: it must differ between shards, and between runs.
+    /// The hub of a shard, of so many, that keeps what is published in memory. `seed` makes epochs: it must differ between shards,
+    /// and between runs.
     ///
     /// # Panics
     /// Unless `shard` is one of `shards`.
     #[must_use]
     pub fn new(shard: u16, shards: u16, rules: Arc<TopicRules>, seed: u64, total: &Total) -> Self {
+        Self::with_store(shard, shards, rules, seed, total, Memory)
+    }
+}
+
+impl<S: Store> Hub<S> {
+    /// As [`Hub::new`], where something else keeps what is published.
+    ///
+    /// # Panics
+    /// Unless `shard` is one of `shards`.
+    #[must_use]
+    pub fn with_store(
+        shard: u16,
+        shards: u16,
+        rules: Arc<TopicRules>,
+        seed: u64,
+        total: &Total,
+        store: S,
+    ) -> Self {
         assert!(shard < shards, "shards count from 0");
         Self {
             shard,
@@ -192,7 +213,7 @@ impl Hub {
             late: Vec::new(),
             asked: Slab::new(),
             replies: VecDeque::new(),
-            homes: Homes::new(seed),
+            homes: Homes::new(seed, store),
             post: Post::new(shards),
             trim_after_ms: 0,
             batch: None,
@@ -501,14 +522,14 @@ impl Hub {
 }
 
 /// What it took of the process's limits goes with it.
-impl Drop for Hub {
+impl<S: Store> Drop for Hub<S> {
     fn drop(&mut self) {
         self.rules.give_topics(self.homes.len());
         self.rules.give_subscriptions(self.members.subscriptions());
     }
 }
 
-impl fmt::Debug for Hub {
+impl<S: Store> fmt::Debug for Hub<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Hub")
             .field("shard", &self.shard)

@@ -371,9 +371,7 @@ impl Publication {
                 &deflated[window * ENVELOPES + envelope]
             }
         };
-        place
-            .get_or_init(|| Some(self.ledger.frame(encode(self)?)))
-            .as_ref()
+        place.get_or_init(|| Some(self.ledger.frame(encode(self)?))).as_ref()
     }
 
     fn hold(&self, bytes: usize) {

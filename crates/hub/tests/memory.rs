@@ -8,8 +8,8 @@ use std::{alloc::System, sync::Arc};
 
 use cap::Cap;
 use tidegate_hub::{
-    Ask, Class, ClientId, Envelope, Filter, Format, Hub, Limits, MemberId, MemberRules, Pattern, Publish, Rule,
-    Slow, Ticket, TopicName, TopicRules, TopicSettings,
+    Ask, Class, ClientId, Envelope, Filter, Format, Hub, Limits, MemberId, MemberRules, Pattern, Publish,
+    Rule, Slow, Ticket, TopicName, TopicRules, TopicSettings,
 };
 use tidegate_registry::{Key, Total};
 

@@ -29,7 +29,7 @@ fn offsets<'a>(items: impl IntoIterator<Item = &'a Arc<Publication>>) -> Vec<u64
 #[test]
 fn a_history_keeps_the_newest_by_count_by_bytes_and_by_age() {
     let by_count = TopicSettings { history: 3, ..TopicSettings::default() };
-    let mut history = History::default();
+    let mut history = Recent::default();
     for offset in 1..=5 {
         history.push(&publication(offset, None, 1, offset * 10), &by_count);
     }

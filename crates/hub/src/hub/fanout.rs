@@ -14,6 +14,7 @@ use crate::{
     planted::{self, Bug},
     publication::{GapReason, Publication},
     rules::Slow,
+    store::Store,
     topic::Position,
 };
 
@@ -48,7 +49,7 @@ pub struct CatchUp {
     pub done: bool,
 }
 
-impl Hub {
+impl<S: Store> Hub<S> {
     /// An item of a topic has come.
     pub(super) fn take(&mut self, item: Arc<Publication>) {
         if planted::one_in(Bug::DropOne, 100) && item.is_message() {

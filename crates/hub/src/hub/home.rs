@@ -14,13 +14,14 @@ use crate::{
     member::ClientId,
     planted::{self, Bug},
     publication::{Kind, Publication},
+    store::{History, Store},
     topic::{Pattern, Position, TopicName},
 };
 
 /// After nothing was left to give up, this long nothing is looked for.
 const TRIM_PAUSE_MS: u64 = 10;
 
-impl Hub {
+impl<S: Store> Hub<S> {
     /// Gives a publication its place, keeps it and hands it on. Its position, and whether its key was used before.
     pub(super) fn publish_here(
         &mut self,

@@ -240,10 +240,11 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                             info: subscribe.info.map(Into::into),
                             returns: false,
                         };
-                        let answer = match ask.recover.is_some() || ask.history > 0 || topics.hub.keeps_keys(&topic) {
-                            true => Answer::Long,
-                            false => Answer::Short,
-                        };
+                        let answer =
+                            match ask.recover.is_some() || ask.history > 0 || topics.hub.keeps_keys(&topic) {
+                                true => Answer::Long,
+                                false => Answer::Short,
+                            };
                         if answer == Answer::Long && long_answers >= LONG_ANSWERS {
                             return Ok(Step::Waits(Waits::LongAnswer));
                         }

@@ -139,7 +139,9 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         let outcome = self.cors(key, id, request).and_then(|cors| {
             manner.cors = cors.map(Into::into);
             match &route.action {
-                Action::Topics(action) => self.ask_state(key, request, action, below.unwrap_or_default(), &manner),
+                Action::Topics(action) => {
+                    self.ask_state(key, request, action, below.unwrap_or_default(), &manner)
+                }
                 Action::Events(action) => self.begin_events(key, request, action, &manner),
                 Action::Poll(action) => self.begin_poll(key, request, action, &manner),
                 Action::Publish(action) => self.begin_publish(key, id, request, action, below, &manner),
@@ -201,7 +203,15 @@ impl<B: Backend, E: Environment> Shard<B, E> {
     pub(super) fn answer_exchange(&mut self, key: Key, status: u16, content_type: &str, body: &[u8]) {
         let Some(exchange) = self.exchange_mut(key) else { return };
         let manner = exchange.manner.clone();
-        self.answer_request(key, &manner, status, content_type, Answer::Own(body), &[], "not all was published");
+        self.answer_request(
+            key,
+            &manner,
+            status,
+            content_type,
+            Answer::Own(body),
+            &[],
+            "not all was published",
+        );
     }
 
     /// Refuses a request under way.
@@ -288,7 +298,15 @@ impl<B: Backend, E: Environment> Shard<B, E> {
     pub(super) fn answer_fault(&mut self, key: Key, manner: &Manner, fault: &Fault) {
         let mut body = Vec::new();
         protocol::push_error(&mut body, fault.code, &fault.message);
-        self.answer_request(key, manner, fault.code.status(), JSON, Answer::Own(&body), &[], fault.code.name());
+        self.answer_request(
+            key,
+            manner,
+            fault.code.status(),
+            JSON,
+            Answer::Own(&body),
+            &[],
+            fault.code.name(),
+        );
     }
 
     /// What was awaited of a request did not come in time.

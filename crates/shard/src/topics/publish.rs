@@ -162,7 +162,15 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         if !self.spend_publications(key, count, action.rate) {
             let mut out = Vec::new();
             protocol::push_error(&mut out, Code::Busy, "more messages in a second than this route takes");
-            self.answer_request(key, &manner, 429, JSON, Answer::Own(&out), &[], "more messages than the route's rate");
+            self.answer_request(
+                key,
+                &manner,
+                429,
+                JSON,
+                Answer::Own(&out),
+                &[],
+                "more messages than the route's rate",
+            );
             return;
         }
         let mut publishing = Publishing::default();

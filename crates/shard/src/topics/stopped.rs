@@ -11,7 +11,7 @@ use tidegate_wire::message::Kind;
 
 use super::{
     Topics,
-    member::{Held, Stopped, Waits},
+    member::{Held, Member, Stopped, Waits},
 };
 use crate::{
     environment::Environment,
@@ -114,7 +114,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
 
     /// Goes on with a session's commands, where they wait for this; reads it again behind them.
     pub(super) fn go_on_with(&mut self, key: Key, what: Waits) {
-        let waits = self.topics.as_ref().and_then(|topics| topics.member(key)).and_then(|own| own.waits());
+        let waits = self.topics.as_ref().and_then(|topics| topics.member(key)).and_then(Member::waits);
         if waits != Some(what) {
             return;
         }
