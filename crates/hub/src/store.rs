@@ -48,7 +48,7 @@ pub trait History: fmt::Debug {
     fn oldest(&self) -> Option<&Arc<Publication>>;
 
     /// Keeps the topic's next publication, and gives up the oldest past the settings; gives how many. Called in order of the
-    /// offsets, for each of them, before any subscriber has it.
+    /// offsets, for each of them, before any subscriber has it; where the settings keep none, never.
     fn push(&mut self, publication: &Arc<Publication>, settings: &TopicSettings) -> usize;
 
     /// Gives up the oldest: the process has no memory.
