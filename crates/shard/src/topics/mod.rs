@@ -195,6 +195,8 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         self.flush_spans();
         if let Some(topics) = &mut self.topics {
             topics.polled = None;
+            // Commands that went on here were answered here.
+            self.hurried |= !topics.answered.is_empty();
         }
     }
 

@@ -155,8 +155,6 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                 self.go_on_with(key, what);
             }
         }
-        // The answers to what they have asked now.
-        self.hurried |= self.topics.as_ref().is_some_and(|topics| !topics.answered.is_empty());
     }
 
     /// Goes on with publishing to topics whose homes have room now, in the order in which the publishers were stopped.
