@@ -44,14 +44,14 @@ fn describe(failure: &Failure) -> String {
 fn keeps_its_promises(io: &str, shards: &str) {
     let seed = seed();
     println!("{io}, {shards} shards: TIDEGATE_DELIVERY_SEED={seed}");
-    let setup = Setup { io, shards, seed, lives: 3, publications: 3_000, floods: 1 };
+    let setup = Setup { io, shards, seed, lives: 3, publications: 2_000, floods: 1 };
     let start = |config: &str, arguments: &[&str]| Gateway::start_with(config, arguments);
     let mut world = World::new(setup, &start);
     let summary = world.run().unwrap_or_else(|failure| panic!("seed {seed}: {}", describe(&failure)));
     let counts = &world.ledger.counts;
     println!("{summary:?}\n{counts:?}");
     // A history in which nothing happened keeps every promise.
-    assert!(summary.published > 6_000 && summary.receipts > 20_000, "{summary:?}");
+    assert!(summary.published > 4_000 && summary.receipts > 15_000, "{summary:?}");
     assert!(summary.recovered > 0 && summary.not_recovered > 0, "{summary:?}");
     assert!(summary.gaps > 0 && summary.conflated > 0 && summary.converged > 0, "{summary:?}");
     assert!(counts.raw > 0 && counts.by_events > 0 && counts.too_slow > 0, "{counts:?}");

@@ -35,6 +35,8 @@ const PATIENT: [&str; 4] = ["old/a", "new/a", "conf/a", "sync/a"];
 const MOST_UNDER_WAY_BYTES: usize = 512 << 10;
 /// After so many publications everybody who reads is waited for.
 const BETWEEN_BARRIERS: u64 = 1_500;
+/// Many times what the kernels take for a connection with a small window, and what may wait for a session.
+const FLOOD_BYTES: usize = 4 << 20;
 /// How long anything may take that is due.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -137,13 +139,6 @@ fn people() -> Vec<Person> {
         Person::new(Role::Stream(Stream::new("/slow-events", &PATIENT))).that_is_slow(),
         Person::new(Role::Poster(Poster::default())).that_publishes(),
     ]
-}
-
-/// What the kernel takes for a connection whose peer does not read, and more.
-fn flood_bytes() -> usize {
-    let text = std::fs::read_to_string("/proc/sys/net/ipv4/tcp_wmem").unwrap_or_default();
-    let most = text.split_whitespace().nth(2).and_then(|most| most.parse().ok()).unwrap_or(4 << 20);
-    most.clamp(1 << 20, 16 << 20) + (1 << 20)
 }
 
 impl<'s> World<'s> {
@@ -279,7 +274,7 @@ impl<'s> World<'s> {
             person.halt(u64::MAX);
         }
         for topics in [&PATIENT[..], &["plain/a", "plain/b"]] {
-            let until = self.ledger.published_bytes + flood_bytes() * topics.len().min(2);
+            let until = self.ledger.published_bytes + FLOOD_BYTES;
             while self.ledger.published_bytes < until {
                 let publisher = 1 + self.random.below(3);
                 if self.people[publisher].wire.is_none() {
