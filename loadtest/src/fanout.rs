@@ -20,7 +20,7 @@ pub(crate) use self::{
     seat::Seat,
 };
 
-use crate::plan::part;
+use crate::plan::{is_of_share, part};
 
 /// What publishers hear of what they publish.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,7 +34,7 @@ pub(crate) enum Echo {
 }
 
 /// Who takes part.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Fanout {
     pub(crate) publishers: u32,
     pub(crate) subscribers: u32,
@@ -42,6 +42,8 @@ pub(crate) struct Fanout {
     pub(crate) topics: u32,
     pub(crate) adapter: AdapterName,
     pub(crate) echo: Echo,
+    /// Of the subscribers, how many never read: 0 to 1. They are no audience.
+    pub(crate) share: f64,
 }
 
 /// What a session is.
@@ -94,6 +96,13 @@ impl Fanout {
         }
         Role::Subscriber((worker + (begun - publishers) * workers) % self.topics)
     }
+
+    /// Whether that session is a subscriber that never reads: spread evenly over all subscribers, and over each topic's.
+    pub(crate) fn is_silent(&self, worker: u32, workers: u32, begun: u32) -> bool {
+        let Some(place) = begun.checked_sub(part(self.publishers, worker, workers)) else { return false };
+        let subscriber = worker + place * workers;
+        is_of_share((subscriber / self.topics + subscriber % self.topics) as usize, self.share)
+    }
 }
 
 impl FanRules {
@@ -118,22 +127,27 @@ mod tests {
     #[test]
     fn each_publisher_and_subscriber_has_its_worker_and_its_topic() {
         let echo = Echo::Any;
-        let plan = Fanout { publishers: 5, subscribers: 11, topics: 3, adapter: AdapterName::Nchan, echo };
+        let adapter = AdapterName::Nchan;
+        let plan = Fanout { publishers: 5, subscribers: 11, topics: 3, adapter, echo, share: 0.25 };
         for workers in 1..=7 {
-            let (mut publishers, mut subscribers) = (Vec::new(), vec![0; 3]);
+            let (mut publishers, mut subscribers, mut silent) = (Vec::new(), vec![0; 3], vec![0; 3]);
             for worker in 0..workers {
                 for begun in 0..plan.sessions(worker, workers) {
                     match plan.role(worker, workers, begun) {
                         Role::Publisher(publisher) => {
-                            assert_eq!(publisher % workers, worker);
+                            assert!(publisher % workers == worker && !plan.is_silent(worker, workers, begun));
                             publishers.push(publisher);
                         }
-                        Role::Subscriber(topic) => subscribers[topic as usize] += 1,
+                        Role::Subscriber(topic) => {
+                            subscribers[topic as usize] += 1;
+                            silent[topic as usize] += u32::from(plan.is_silent(worker, workers, begun));
+                        }
                     }
                 }
             }
             publishers.sort_unstable();
             assert_eq!((publishers, subscribers), (vec![0, 1, 2, 3, 4], vec![4, 4, 3]));
+            assert_eq!(silent, [1, 1, 1]);
         }
         for publisher in 0..5 {
             let all: Vec<u32> = plan.publishers_of(plan.topic(publisher)).collect();

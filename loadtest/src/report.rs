@@ -96,7 +96,7 @@ pub(crate) struct Sessions {
     /// That ended with a Close from each side.
     pub(crate) closed: u64,
     pub(crate) pings_answered: u64,
-    /// That stopped reading; only in `slow`.
+    /// That stopped reading; only in `slow`, and in `fanout` with a share of such.
     pub(crate) slow: Option<u64>,
     /// Of these, the ones that were ended by the server.
     pub(crate) slow_ended: Option<u64>,

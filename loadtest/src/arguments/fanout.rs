@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::{Common, Messages, NoPlan, Timing, usage};
+use super::{Common, Messages, NoPlan, Timing, share, usage};
 use crate::{
     fanout::{AdapterName, Echo, Fanout},
     plan::{Load, Plan, Scenario},
@@ -30,6 +30,9 @@ pub(super) struct FanoutArguments {
     /// Whether a publisher must hear its own messages (yes), must not (no), or either
     #[arg(long, value_name = "WHETHER", default_value = "any", value_parser = echo)]
     echo_to_sender: Echo,
+    /// The share of subscribers that never read: 0.1 or 10% [default: none]
+    #[arg(long, value_name = "SHARE", value_parser = share)]
+    share: Option<f64>,
     #[command(flatten)]
     timing: Timing,
     /// Messages published for each second over all publishers, whether deliveries come or not (open loop)
@@ -46,6 +49,7 @@ impl FanoutArguments {
             topics: self.topics,
             adapter: self.adapter,
             echo: self.echo_to_sender,
+            share: self.share.unwrap_or(0.0),
         };
         if fanout.topics > 1 && !fanout.adapter.has_topics(&self.common.url.path) {
             return Err(usage(

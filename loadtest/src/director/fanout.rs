@@ -42,7 +42,7 @@ impl Director {
 
     /// Publishers that are up.
     pub(super) fn publishers(&self) -> u32 {
-        self.at_start.saturating_sub(self.subscribers())
+        self.crew.iter().map(|crew| crew.publishers).sum()
     }
 
     fn subscribers(&self) -> u32 {

@@ -37,6 +37,8 @@ pub(crate) struct Seat {
     topic: u32,
     /// By the publisher's place in its topic.
     tracks: Box<[Sequence]>,
+    /// It never reads: what comes before it has stopped is nothing to anybody.
+    is_silent: bool,
     /// The server has not confirmed the subscription.
     awaits_subscription: bool,
     outbox: Outbox,
@@ -56,6 +58,7 @@ impl Seat {
             role,
             topic,
             tracks: vec![Sequence::default(); tracks].into(),
+            is_silent: false,
             awaits_subscription: false,
             outbox: Outbox::default(),
             number: 0,
@@ -64,8 +67,21 @@ impl Seat {
         }
     }
 
+    /// One that never reads.
+    pub(crate) fn silent(role: Role, rules: &FanRules) -> Self {
+        Self { is_silent: true, ..Self::new(role, rules) }
+    }
+
     pub(crate) fn role(&self) -> Role {
         self.role
+    }
+
+    /// The topic of which it is an audience.
+    pub(crate) fn hears(&self) -> Option<u32> {
+        match self.role {
+            Role::Subscriber(topic) if !self.is_silent => Some(topic),
+            Role::Subscriber(_) | Role::Publisher(_) => None,
+        }
     }
 
     pub(crate) fn awaits_subscription(&self) -> bool {
@@ -151,6 +167,9 @@ impl Seat {
             }
             Incoming::Aside => return,
         };
+        if self.is_silent {
+            return;
+        }
         cx.tally.counts.received += 1;
         if !fan.has_begun() {
             cx.tally.fault(Fault::Unexpected);
@@ -227,7 +246,7 @@ impl Seat {
     /// The session has ended.
     pub(crate) fn handle_end(&mut self, cx: &mut Context<'_>) {
         let Some(fan) = &mut cx.fan else { return };
-        if let Role::Subscriber(topic) = self.role {
+        if let Some(topic) = self.hears() {
             let plan: Fanout = *fan.plan();
             for (publisher, track) in plan.publishers_of(topic).zip(&self.tracks) {
                 fan.lose(publisher, track.next(), u64::MAX, cx.window, cx.tally);
@@ -361,6 +380,7 @@ mod tests {
             topics: 1,
             adapter: AdapterName::Broadcast,
             echo: Echo::Any,
+            share: 0.0,
         };
         let fanout = FanRules { adapter: &Envelopes, ..FanRules::new(plan, Some(1), 0xabc) };
         let rules = Rules {

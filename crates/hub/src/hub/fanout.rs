@@ -126,7 +126,12 @@ impl<S: Store> Hub<S> {
                 if planted::one_in(Bug::SwapTwo, 20) {
                     self.locals.swap_first_two(topic);
                 }
-                return Some(BatchId(topic));
+                let id = BatchId(topic);
+                let deliveries = || (self.publications(id).len() * self.audience(id).len()) as u64;
+                if planted::one_in_many(Bug::DropDelivery, deliveries, 100) {
+                    self.locals.drop_delivery(topic, mixed.then_some(&mut self.audience));
+                }
+                return Some(id);
             }
             self.finish_batch(BatchId(topic));
         }
