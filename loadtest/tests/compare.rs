@@ -226,6 +226,30 @@ fn the_cheaper_one_is_called_and_bars_are_held() {
 }
 
 #[test]
+fn growth_is_measured_with_scenarios_in_turns() {
+    let bars = "bars = [\"cpu / small <= 0.001\", \"busy: cpu / small > 0.001 of plain\"]";
+    let bench = Bench::new("interleave = \"scenarios\"\nrounds = 5")
+        .server("plain", "plain")
+        .server("busy", "busy")
+        .scenario("small", SHORT, "")
+        .scenario("large", "echo -c 4 -d 200ms --warmup 0 --timeout 2s", bars);
+    let run = bench.run("--check --json -");
+    assert_eq!(run.code(), 99, "{}", run.stderr);
+    let order: Vec<&str> = run.stderr.lines().filter_map(|line| Some(line.split_once(": cpu ")?.0)).collect();
+    let expected: Vec<String> = (1..=5)
+        .flat_map(|round| ["small", "large"].map(|name| (round, name)))
+        .flat_map(|(round, name)| ["plain", "busy"].map(|server| format!("{name} {round}/5 {server}")))
+        .collect();
+    assert_eq!(order, expected);
+    let bars = run.json()["scenarios"][1]["bars"].clone();
+    assert_eq!((&bars[0]["judgement"], &bars[1]["judgement"]), (&"does not hold".into(), &"holds".into()));
+    assert!(bars[0]["value"].as_f64().unwrap() > 0.05, "{bars}");
+    // Without what it grows from a bar is none.
+    let run = bench.run("--rounds 1 --scenario large --json -");
+    assert_eq!(run.json()["scenarios"][0]["bars"].as_array().unwrap().len(), 0, "{}", run.stdout);
+}
+
+#[test]
 fn the_cheaper_one_that_is_slower_is_told_to_be() {
     let bench =
         Bench::new("title = \"T\"").server("lazy", "lazy").server("busy", "busy").scenario("s", SHORT, "");
