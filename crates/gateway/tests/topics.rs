@@ -3,12 +3,12 @@
 
 mod harness;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
 use crate::harness::{
-    BACKENDS,
+    BACKENDS, PATIENCE,
     client::{Client, End, Received},
     frame::{BINARY, CLOSE, FIN, PING, PONG, TEXT, close, masked},
     gateway::Gateway,
@@ -212,7 +212,7 @@ fn patterns_bring_each_message_once() {
         other.subscribe("scores/*");
         // Interest in a pattern has no answer from the other shards: what was published before they know does not come.
         let mut publisher = Talker::open(gateway);
-        let mut tries = 0;
+        let until = Instant::now() + PATIENCE;
         loop {
             publisher.publish("scores/x/y", &json!("probe"));
             publisher.publish("scores/z", &json!("probe"));
@@ -229,8 +229,7 @@ fn patterns_bring_each_message_once() {
             if knows {
                 break;
             }
-            tries += 1;
-            assert!(tries < 1_000);
+            assert!(Instant::now() < until, "the interest in a pattern does not arrive");
         }
         publisher.publish("scores/a", &json!("both"));
         loop {
@@ -611,7 +610,7 @@ fn a_slow_member_of_a_room_that_ends_is_seen_to_leave() {
         assert_eq!(watcher.hear()["op"], "join");
         let mut publisher = Talker::open(&gateway);
         let filler = "x".repeat(60_000);
-        let mut tries = 0;
+        let until = Instant::now() + PATIENCE;
         loop {
             publisher.publish("chat/slow", &json!(filler));
             let heard = watcher.hear();
@@ -620,8 +619,7 @@ fn a_slow_member_of_a_room_that_ends_is_seen_to_leave() {
                 break;
             }
             assert_eq!(heard["op"], "message");
-            tries += 1;
-            assert!(tries < 2_000, "{io}: it is still there");
+            assert!(Instant::now() < until, "{io}: it is still there");
             publisher.say(&json!({ "op": "ping" }));
             publisher.hear();
         }
@@ -652,6 +650,7 @@ fn beyond_the_memory_of_topics_the_worst_subscribers_end_and_the_others_go_on() 
         let mut sent = 0_u64;
         let ended =
             |gateway: &Gateway| gateway.log().iter().filter(|line| line.contains("hold more memory")).count();
+        let until = Instant::now() + PATIENCE;
         while ended(&gateway) < 4 {
             for (topic, _) in &slow {
                 let answer = publisher.ask(json!({ "op": "publish", "topic": topic, "data": filler }));
@@ -659,7 +658,7 @@ fn beyond_the_memory_of_topics_the_worst_subscribers_end_and_the_others_go_on() 
                 assert!(answer["op"] == "published" || answer["code"] == "busy", "{answer}");
             }
             sent += 1;
-            assert!(sent < 1_000, "{io}: nobody was ended");
+            assert!(Instant::now() < until, "{io}: after {sent} rounds: {:#?}", gateway.log());
             let answer = publisher.ask(json!({ "op": "publish", "topic": "healthy", "data": sent }));
             if answer["op"] == "published" {
                 assert_eq!(healthy.hear()["data"], sent, "{io}: the others go on");

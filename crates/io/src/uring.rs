@@ -60,7 +60,7 @@ pub struct UringOptions {
 
 impl Default for UringOptions {
     fn default() -> Self {
-        Self { buffers: 1024, sq_entries: 4096, cq_entries: 16_384 }
+        Self { buffers: 1024, sq_entries: 512, cq_entries: 16_384 }
     }
 }
 
