@@ -422,7 +422,7 @@ impl Hub {
             }
             Note::Attend(note) => self.attend_here(&note),
             Note::Ask(note) => self.answer_here(from, *note),
-            Note::Trim => self.trim(),
+            Note::Trim(bytes) => self.trim(bytes),
             Note::Subscribed(note) => self.subscribed(*note),
             Note::NotSubscribed { request, why } => self.not_subscribed(request, why),
             Note::Interested { pattern, number } => self.interested(from, &pattern, number),

@@ -189,8 +189,8 @@ pub(crate) enum Note {
     Publish(Box<PublishNote>),
     Attend(Box<AttendNote>),
     Ask(Box<AskNote>),
-    /// The process is over its memory, and who writes has nothing more to give up.
-    Trim,
+    /// There was no memory for so many bytes more, and who writes has nothing more to give up.
+    Trim(usize),
 
     Subscribed(Box<SubscribedNote>),
     NotSubscribed {
@@ -262,7 +262,7 @@ impl Note {
             | Self::Disinterest(_)
             | Self::Attend(_)
             | Self::Ask(_)
-            | Self::Trim
+            | Self::Trim(_)
             | Self::Subscribed(_)
             | Self::NotSubscribed { .. }
             | Self::Interested { .. }

@@ -128,6 +128,8 @@ pub struct TopicRules {
     held: Total,
     topics: AtomicUsize,
     subscriptions: AtomicUsize,
+    shortages: AtomicUsize,
+    wanted_bytes: AtomicUsize,
 }
 
 impl Default for TopicRules {
@@ -149,6 +151,8 @@ impl TopicRules {
             held: Total::default(),
             topics: AtomicUsize::new(0),
             subscriptions: AtomicUsize::new(0),
+            shortages: AtomicUsize::new(0),
+            wanted_bytes: AtomicUsize::new(0),
         }
     }
 
@@ -196,6 +200,25 @@ impl TopicRules {
 
     pub(crate) fn is_over_memory(&self) -> bool {
         self.held.bytes() > self.limits.memory_bytes
+    }
+
+    /// How often, on all shards, there was no memory for a publication though its home had nothing more to give up: the
+    /// number changes with each time.
+    #[must_use]
+    pub fn shortages(&self) -> usize {
+        self.shortages.load(Relaxed)
+    }
+
+    /// Whether there would be memory now for what was last refused for want of it. A publication that is refused counts
+    /// only while it is judged, so what is held alone does not tell that nothing more fits.
+    #[must_use]
+    pub fn has_room_again(&self) -> bool {
+        self.held.bytes() + self.wanted_bytes.load(Relaxed) <= self.limits.memory_bytes
+    }
+
+    pub(crate) fn note_shortage(&self, bytes: usize) {
+        self.wanted_bytes.store(bytes, Relaxed);
+        self.shortages.fetch_add(1, Relaxed);
     }
 
     /// One more topic, if there may be.

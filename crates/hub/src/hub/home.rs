@@ -12,7 +12,7 @@ use crate::{
     letter::{AskNote, AttendNote, Note, Question, Refused, Reply, SubscribeNote},
     member::ClientId,
     planted::{self, Bug},
-    publication::{Kind, Publication},
+    publication::{Kind, PUBLICATION_COST, Publication},
     topic::{Pattern, Position, TopicName},
 };
 
@@ -27,7 +27,7 @@ impl Hub {
         once: Option<Box<str>>,
     ) -> Result<(Position, bool), Refused> {
         if self.rules.is_over_memory() {
-            self.make_room();
+            self.make_room(PUBLICATION_COST + publication.bytes());
             if self.rules.is_over_memory() {
                 self.counts.refused_busy += 1;
                 return Err(Refused::Busy);
@@ -267,28 +267,33 @@ impl Hub {
         }
     }
 
-    /// The process is over its memory: gives up what is kept here, and asks the others to where that was not enough.
-    fn make_room(&mut self) {
+    /// The process is over its memory with a publication of so many bytes: gives up what is kept here, and asks the others to
+    /// where that was not enough.
+    fn make_room(&mut self, bytes: usize) {
         if self.now_ms < self.trim_after_ms {
             return;
         }
-        self.trim();
+        self.trim(0);
         if self.rules.is_over_memory() {
+            self.rules.note_shortage(bytes);
             self.trim_after_ms = self.now_ms + TRIM_PAUSE_MS;
             let limits = self.rules.limits();
             for shard in (0..self.shards).filter(|&shard| shard != self.shard) {
                 if self.post.has_room(shard, limits) {
-                    self.post.write(shard, Note::Trim);
+                    self.post.write(shard, Note::Trim(bytes));
                 }
             }
         }
     }
 
     /// Gives up the oldest that histories and states keep, and where that is not enough what waits for slow subscribers, the
-    /// largest first.
-    pub(super) fn trim(&mut self) {
+    /// largest first, until there is memory for so many bytes more.
+    pub(super) fn trim(&mut self, bytes: usize) {
         let most = self.rules.limits().memory_bytes;
-        let Some(over) = self.rules.held_bytes().checked_sub(most).filter(|&over| over > 0) else { return };
+        let over = (self.rules.held_bytes() + bytes).saturating_sub(most);
+        if over == 0 {
+            return;
+        }
         // Some more, so that not each publication has to.
         let mut idle = Vec::new();
         let enough = self.homes.trim(over + most / 64, &mut self.counts.trimmed, &mut idle);
@@ -298,18 +303,18 @@ impl Hub {
             }
         }
         if !enough {
-            self.clear_backlogs();
+            self.clear_backlogs(bytes);
         }
     }
 
-    fn clear_backlogs(&mut self) {
+    fn clear_backlogs(&mut self, wanted: usize) {
         let mut topics: Vec<u32> = self.lags.iter().map(|lag| lag.topic).collect();
         topics.sort_unstable();
         topics.dedup();
         let bytes = |id: &u32| self.locals.topic(*id).backlog.as_ref().map_or(0, |backlog| backlog.bytes());
         topics.sort_by_cached_key(|id| std::cmp::Reverse(bytes(id)));
         for id in topics {
-            if !self.rules.is_over_memory() {
+            if self.rules.held_bytes() + wanted <= self.rules.limits().memory_bytes {
                 return;
             }
             if let Some(backlog) = &mut self.locals.topic_mut(id).backlog {

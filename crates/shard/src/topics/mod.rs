@@ -60,8 +60,10 @@ pub(crate) struct Topics {
     ending: Vec<Key>,
     /// Polls that have something now.
     told: Vec<Key>,
-    /// When it is looked again who is to end, where topics hold more than they may; 0: they do not.
+    /// When it is looked who is to end, where there was no memory for a publication; 0: there was.
     relief_ms: u64,
+    /// How many of the hub's shortages have been seen to.
+    shortages_seen: usize,
     /// When letters that were not taken are tried again; 0: none wait.
     retry_ms: u64,
 }
@@ -81,6 +83,7 @@ impl Topics {
             ending: Vec::new(),
             told: Vec::new(),
             relief_ms: 0,
+            shortages_seen: 0,
             retry_ms: 0,
         }
     }

@@ -27,7 +27,7 @@ pub(super) struct Behind {
     pub(super) skip: usize,
 }
 
-/// While topics hold too much memory one subscriber is ended this often.
+/// While there is no memory for publications one subscriber is ended this often.
 const RELIEF_MS: u64 = 10;
 
 /// The outbox takes what it is given here: how much that is was judged before.
@@ -203,26 +203,38 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         }
     }
 
-    /// Ends the worst subscriber of all while topics hold more memory than they may: what histories and backlogs hold was
-    /// given up before, so it is what outboxes refer to.
+    /// Ends the worst subscriber of all where there was no memory for a publication: what histories and backlogs hold was
+    /// given up before, so it is what outboxes refer to. The hub that had no memory wakes the others, each shard says what
+    /// waits for its worst subscriber, and a moment later the shard that has the worst of all ends it.
     pub(super) fn relieve(&mut self) {
         let (now_ms, id) = (self.now_ms, self.id);
         let Some(topics) = &mut self.topics else { return };
         let rules = topics.hub.rules();
-        if rules.held_bytes() <= rules.limits().memory_bytes {
-            if std::mem::take(&mut topics.relief_ms) != 0 {
-                self.plan.is_worst(id, 0);
-            }
+        let shortages = rules.shortages();
+        let (waits, due) = (topics.relief_ms != 0, now_ms >= topics.relief_ms);
+        if waits && !due || !waits && shortages == topics.shortages_seen {
             return;
         }
-        if now_ms < topics.relief_ms {
+        let still = shortages != topics.shortages_seen && !rules.has_room_again();
+        if waits {
+            topics.shortages_seen = shortages;
+        }
+        if waits && !still {
+            topics.relief_ms = 0;
+            self.plan.is_worst(id, 0);
             return;
         }
         topics.relief_ms = now_ms + RELIEF_MS;
         let waiting = |key| self.registry.get(key).map_or(0, |session| session.outbox.buffered());
         let members = topics.members.iter().flatten().map(|member| (waiting(member.key), member.key));
-        let Some((bytes, key)) = members.max_by_key(|(bytes, _)| *bytes) else { return };
-        if self.plan.is_worst(id, bytes) && bytes > 0 {
+        let worst = members.max_by_key(|(bytes, _)| *bytes);
+        // Said also where nobody is left: others would wait for one that has ended.
+        let is_worst = self.plan.is_worst(id, worst.map_or(0, |(bytes, _)| bytes));
+        if let Some((bytes, key)) = worst
+            && waits
+            && is_worst
+            && bytes > 0
+        {
             self.note_slow(key, "slow consumer: topics hold more memory than they may, and it the most");
             self.end_slow(key);
         }
