@@ -438,9 +438,12 @@ fn a_server_whose_processes_come_and_go_has_not_started() {
         .scenario("s", SHORT, "");
     let run = bench.run("");
     assert_eq!(run.code(), 1, "{}", run.stderr);
-    // Where the machine has other work, they may stay for a while.
-    let told =
-        ["did not start within 2s: its processes come and go", "its processes changed while it was measured"];
+    // Where the machine has other work, they may stay long enough to be looked at, and go then.
+    let told = [
+        "did not start within 2s: its processes come and go",
+        "its processes changed while it was measured",
+        "cannot look at this process",
+    ];
     assert!(told.iter().any(|told| run.stderr.contains(told)), "{}", run.stderr);
 }
 
