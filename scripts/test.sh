@@ -67,7 +67,7 @@ tests() {
   # What starts the binary starts the one that users run.
   release
   TIDEGATE_BIN=$BIN cargo test --workspace --no-fail-fast
-  TIDEGATE_BIN=$BIN cargo test -p tidegate-loadtest --test runs -- --ignored
+  TIDEGATE_BIN=$BIN cargo test -p tidegate-loadtest --test runs --test protocol -- --ignored
 }
 
 simulator() {

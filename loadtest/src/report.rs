@@ -243,7 +243,10 @@ pub(crate) struct FanoutReport {
     pub(crate) last: Option<Spread>,
     /// Deliveries to subscribers that were owed for all that was published.
     pub(crate) expected: u64,
+    /// Of `expected`, those that never came, and those that the server told not to come.
     pub(crate) lost: u64,
+    pub(crate) gap: u64,
+    pub(crate) misnumbered: u64,
     pub(crate) duplicate: u64,
     pub(crate) reordered: u64,
     pub(crate) corrupt: u64,

@@ -53,11 +53,16 @@ impl FanoutArguments {
         };
         if fanout.topics > 1 && !fanout.adapter.has_topics(&self.common.url.path) {
             return Err(usage(
-                "more than one topic needs --adapter nchan and a URL with {topic} in its path",
+                "more than one topic needs --adapter tidegate, or --adapter nchan and a URL with {topic} in its path",
             ));
         }
-        if fanout.topics > fanout.publishers.min(subscribers) {
-            return Err(usage("each topic needs a publisher and a subscriber"));
+        if fanout.topics > subscribers {
+            return Err(usage("each topic needs a subscriber"));
+        }
+        if fanout.topics > fanout.publishers && !fanout.adapter.names_topics() {
+            return Err(usage(
+                "each topic needs a publisher: with this adapter one publishes on one topic alone",
+            ));
         }
         let kind = self.messages.kind();
         if !self.messages.size.sizes.tell_time(kind) {
@@ -67,6 +72,11 @@ impl FanoutArguments {
         }
         if self.common.deflate {
             return Err(usage("fanout does not speak permessage-deflate: leave --deflate out"));
+        }
+        if let Some(own) = fanout.adapter.adapter().subprotocol()
+            && !self.common.subprotocols.iter().any(|offered| offered == own)
+        {
+            self.common.subprotocols.insert(0, own.to_owned());
         }
         let Timing { duration, warmup } = self.timing;
         self.common.connections = fanout.publishers + subscribers;

@@ -109,8 +109,8 @@ impl<B: Backend<Waker = Waker>> Worker<B> {
                 let _ = notes.send(crate::link::Note { worker: index, what });
             }
         });
-        for key in &freed {
-            self.publish(*key, Seat::refill);
+        for &(key, stream) in &freed {
+            self.publish(key, |seat, cx| seat.free(stream, cx));
         }
         if let Some(fan) = &mut self.fan {
             fan.reuse(freed);
