@@ -283,6 +283,26 @@ mod tests {
     }
 
     #[test]
+    fn topics_need_publishers_unless_messages_name_them() {
+        let plan =
+            plan(&["fanout", "ws://127.0.0.1:9/topics", "--adapter", "tidegate", "-c", "9", "--topics", "7"]);
+        let fanout = plan.scenario.fanout().unwrap();
+        assert_eq!((fanout.publishers, fanout.topics, plan.connections), (1, 7, 10));
+        assert_eq!(plan.subprotocols, ["tidegate.v1"]);
+        let nchan = ["fanout", "ws://127.0.0.1:9/{topic}", "--adapter", "nchan"];
+        let tidegate = ["fanout", "ws://127.0.0.1:9/topics", "--adapter", "tidegate"];
+        for (which, more) in [
+            (&nchan, &["--topics", "2"][..]),
+            (&nchan, &["--topics", "3", "--publishers", "3", "-c", "2"]),
+            (&tidegate, &["--topics", "3", "-c", "2"]),
+        ] {
+            let parsed =
+                Arguments::try_parse_from([&["tidegate-loadtest"], &which[..], more].concat()).unwrap();
+            assert!(matches!(parsed.job(), Err(NoPlan::Usage(_))), "{which:?} {more:?}");
+        }
+    }
+
+    #[test]
     fn what_cannot_be_is_a_matter_of_usage() {
         for arguments in [
             &["echo"][..],

@@ -1,7 +1,7 @@
 //! `compare`: servers side by side, under the same loads.
 //!
 //! ```text
-//! Suite ──► for each scenario, for each round, for each server: Bench::measure ──► Sample
+//! Suite ──► for each scenario, for each round (or the other way round), for each server: Bench::measure ──► Sample
 //!                                                                   │                │
 //!                            upstream, server, load (this program) ─┘            Results ──► Verdict, Show
 //! ```
@@ -36,7 +36,7 @@ use self::{
     process::{Affinity, adopt_orphans, sweep},
     results::{Outcome, Results, Table},
     signals::Interrupts,
-    suite::{Server, Suite},
+    suite::{Interleave, Server, Suite},
 };
 use crate::{Verdict, limits, terminal};
 
@@ -113,7 +113,7 @@ impl CompareArguments {
         unknown("scenario", &self.scenarios, &scenarios)?;
         suite.rounds = self.rounds.unwrap_or(suite.rounds);
         if !self.scenarios.is_empty() {
-            suite.scenarios.retain(|scenario| self.scenarios.contains(&scenario.name));
+            suite.leave_scenarios(&self.scenarios);
         }
         if !self.only.is_empty() {
             suite.leave(&self.only);
@@ -196,23 +196,22 @@ impl CompareArguments {
     /// A B C A B C ...
     fn measure_all(&self, bench: &mut Bench<'_>, results: &mut Results<'_>) -> io::Result<()> {
         let suite = bench.suite;
-        for (place, scenario) in suite.scenarios.iter().enumerate() {
-            for round in 0..suite.rounds {
-                for server in &suite.servers {
-                    if !results.takes_part(&server.name, scenario) || results.fails(place, &server.name) {
-                        continue;
-                    }
-                    let outcome = match bench.measure(server, scenario) {
-                        Ok(sample) => Outcome::Measured(sample),
-                        Err(Failure::Interrupted) => return Ok(()),
-                        Err(Failure::System(error)) => return Err(error),
-                        Err(failure @ Failure::Server { .. }) => Outcome::Failed(failure.to_string()),
-                    };
-                    self.tell_outcome(&scenario.name, round, suite, server, &outcome);
-                    results.add(place, &server.name, outcome);
-                    if bench.interrupts.first().is_some() {
-                        return Ok(());
-                    }
+        for (place, round) in turns(suite) {
+            let scenario = &suite.scenarios[place];
+            for server in &suite.servers {
+                if !results.takes_part(&server.name, scenario) || results.fails(place, &server.name) {
+                    continue;
+                }
+                let outcome = match bench.measure(server, scenario) {
+                    Ok(sample) => Outcome::Measured(sample),
+                    Err(Failure::Interrupted) => return Ok(()),
+                    Err(Failure::System(error)) => return Err(error),
+                    Err(failure @ Failure::Server { .. }) => Outcome::Failed(failure.to_string()),
+                };
+                self.tell_outcome(&scenario.name, round, suite, server, &outcome);
+                results.add(place, &server.name, outcome);
+                if bench.interrupts.first().is_some() {
+                    return Ok(());
                 }
             }
         }
@@ -262,6 +261,19 @@ impl CompareArguments {
         }
         written.extend(to_files.iter().map(|(path, text)| crate::write_file(path, text)));
         written.into_iter().collect()
+    }
+}
+
+/// A scenario's place and a round, in the order in which they are measured.
+fn turns(suite: &Suite) -> Vec<(usize, u32)> {
+    let (places, rounds) = (0..suite.scenarios.len(), 0..suite.rounds);
+    match suite.interleave {
+        Interleave::Servers => {
+            places.flat_map(|place| rounds.clone().map(move |round| (place, round))).collect()
+        }
+        Interleave::Scenarios => {
+            rounds.flat_map(|round| places.clone().map(move |place| (place, round))).collect()
+        }
     }
 }
 

@@ -49,6 +49,12 @@ pub(crate) enum Fault {
     Reordered,
     /// No answer, though later messages were answered.
     Lost,
+    /// A delivery that the server told not to come.
+    Gap,
+    /// A delivery, or a gap that was told of, with numbers of the server's that contradict what came.
+    Misnumbered,
+    /// A subscription or a publication that the server answered by an error.
+    Rejected,
     /// A message to which nothing was sent.
     Unexpected,
     /// A session that got no answer for the time-out, and was ended for it.
@@ -66,7 +72,7 @@ pub(crate) enum Fault {
 
 impl Fault {
     /// All kinds, in the order of their numbers.
-    pub(crate) const ALL: [Self; 28] = [
+    pub(crate) const ALL: [Self; 31] = [
         Self::ConnectRefused,
         Self::ConnectTimeout,
         Self::ConnectFailed,
@@ -89,6 +95,9 @@ impl Fault {
         Self::Duplicate,
         Self::Reordered,
         Self::Lost,
+        Self::Gap,
+        Self::Misnumbered,
+        Self::Rejected,
         Self::Unexpected,
         Self::Stalled,
         Self::Unanswered,
@@ -122,6 +131,9 @@ impl Fault {
             Self::Duplicate => "duplicate",
             Self::Reordered => "reordered",
             Self::Lost => "lost",
+            Self::Gap => "gap",
+            Self::Misnumbered => "misnumbered",
+            Self::Rejected => "rejected",
             Self::Unexpected => "unexpected",
             Self::Stalled => "stalled",
             Self::Unanswered => "unanswered",
@@ -172,6 +184,6 @@ mod tests {
             faults.add(fault, place as u64);
         }
         assert_eq!(faults.met().count(), Fault::ALL.len() - 1);
-        assert_eq!(faults.total(), (0..28).sum::<u64>());
+        assert_eq!(faults.total(), (0..31).sum::<u64>());
     }
 }

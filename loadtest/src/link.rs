@@ -72,7 +72,7 @@ pub(crate) enum What {
     Second { second: u64, open: u32, pending: u32, parcel: Box<Parcel> },
     /// All sessions that were asked for are up, or failed: how many are up, how many were lost until now, when the last
     /// one came, and in `fanout` how many of them subscribe to each topic.
-    Settled { open: u32, lost: u64, last_up_ns: u64, audience: Vec<u32> },
+    Settled { open: u32, lost: u64, last_up_ns: u64, audience: Vec<u32>, publishers: u32 },
     /// In `fanout`: who listens and what time is measured is known here.
     Met,
     /// In `fanout`: what a worker of another process is to be told.

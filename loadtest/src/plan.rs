@@ -55,6 +55,15 @@ impl Scenario {
         }
     }
 
+    /// Whether some sessions stop reading.
+    pub(crate) fn has_slow(self) -> bool {
+        match self {
+            Self::Slow { .. } => true,
+            Self::Fanout(fanout) => fanout.share > 0.0,
+            Self::Echo | Self::Idle | Self::Storm { .. } | Self::Churn { .. } | Self::Replay => false,
+        }
+    }
+
     /// What rates are of, and CPU time is told for.
     pub(crate) const fn unit(self) -> &'static str {
         match self {
@@ -185,7 +194,29 @@ impl Plan {
     }
 }
 
+/// Whether the session at this place is one of the share: spread evenly, the first one always, unless there is no share.
+pub(crate) fn is_of_share(place: usize, share: f64) -> bool {
+    // A share of a tenth is not quite a tenth in binary.
+    let up_to = |count: usize| (count as f64 * share - 1e-9).ceil();
+    up_to(place + 1) > up_to(place)
+}
+
 /// Which part of `total` falls to worker `index` of so many.
 pub(crate) fn part(total: u32, index: u32, workers: u32) -> u32 {
     total / workers + u32::from(index < total % workers)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_share_is_spread_evenly() {
+        let of =
+            |count: usize, share| (0..count).filter(|place| is_of_share(*place, share)).collect::<Vec<_>>();
+        assert_eq!(of(40, 0.1), [0, 10, 20, 30]);
+        assert_eq!(of(4, 0.01), [0]);
+        assert_eq!(of(6, 0.5), [0, 2, 4]);
+        assert!(of(6, 0.0).is_empty());
+    }
 }

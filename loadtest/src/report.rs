@@ -96,7 +96,7 @@ pub(crate) struct Sessions {
     /// That ended with a Close from each side.
     pub(crate) closed: u64,
     pub(crate) pings_answered: u64,
-    /// That stopped reading; only in `slow`.
+    /// That stopped reading; only in `slow`, and in `fanout` with a share of such.
     pub(crate) slow: Option<u64>,
     /// Of these, the ones that were ended by the server.
     pub(crate) slow_ended: Option<u64>,
@@ -243,7 +243,10 @@ pub(crate) struct FanoutReport {
     pub(crate) last: Option<Spread>,
     /// Deliveries to subscribers that were owed for all that was published.
     pub(crate) expected: u64,
+    /// Of `expected`, those that never came, and those that the server told not to come.
     pub(crate) lost: u64,
+    pub(crate) gap: u64,
+    pub(crate) misnumbered: u64,
     pub(crate) duplicate: u64,
     pub(crate) reordered: u64,
     pub(crate) corrupt: u64,

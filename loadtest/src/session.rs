@@ -344,6 +344,9 @@ impl Session {
                     if let tidegate_wire::message::Payload::Owned(owned) = payload {
                         cx.spares.give(owned.buffer);
                     }
+                    if matches!(self.state, State::Ended) {
+                        return;
+                    }
                 }
                 Ok(Some(Event::Ping(payload))) => {
                     cx.tally.counts.pings += 1;

@@ -16,6 +16,10 @@ const LONGEST_NS: u64 = 3_600_000_000_000;
 /// Digits that count: a percentile is right within a thousandth.
 const DIGITS: u8 = 3;
 
+/// Reasons that are kept until they are told, and how long they may be.
+const REASONS: usize = 4;
+const REASON_BYTES: usize = 256;
+
 /// The time that is measured, on the clock of the backends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Window {
@@ -228,6 +232,8 @@ pub(crate) struct Tally {
     pub(crate) lag: Times,
     /// Of `fanout`; a worker keeps its own in its [`Fan`](crate::fanout::Fan).
     pub(crate) fan: FanParcel,
+    /// Why the server does not do what it was asked for, in its own words.
+    pub(crate) reasons: Vec<String>,
 }
 
 /// A tally on its way: histograms without an entry stay at home.
@@ -249,6 +255,18 @@ impl Tally {
             handshake: Times::new(),
             lag: Times::new(),
             fan: FanParcel::default(),
+            reasons: Vec::new(),
+        }
+    }
+
+    /// The server says why it does not do something.
+    pub(crate) fn give_reason(&mut self, why: &[u8]) {
+        let told = &why[..why.len().min(REASON_BYTES)];
+        // It is shown on a terminal.
+        let plain = |c: char| if c.is_control() { ' ' } else { c };
+        let reason: String = String::from_utf8_lossy(told).chars().map(plain).collect();
+        if self.reasons.len() < REASONS && !self.reasons.contains(&reason) {
+            self.reasons.push(reason);
         }
     }
 
@@ -291,6 +309,20 @@ impl Tally {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_servers_reasons_are_few_short_and_plain() {
+        let mut tally = Tally::new();
+        for why in ["a\u{1b}[2J\u{9b}b", "a\u{1b}[2J\u{9b}b", "c"] {
+            tally.give_reason(why.as_bytes());
+        }
+        assert_eq!(tally.reasons, ["a [2J b", "c"]);
+        for number in 0..10 {
+            tally.give_reason(format!("{number}{}", "é".repeat(1000)).as_bytes());
+        }
+        assert_eq!(tally.reasons.len(), REASONS);
+        assert!(tally.reasons.iter().all(|reason| reason.chars().count() <= REASON_BYTES));
+    }
 
     #[test]
     fn times_are_the_same_behind_a_pipe() {

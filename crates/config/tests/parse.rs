@@ -141,7 +141,11 @@ fn every_key_arrives() {
         session_bytes: 99 << 10,
         deflate: EchoDeflate::Off,
     };
-    let events = EventsAction { subscribe: patterns(&["scores/**"]), session_bytes: 98 << 10 };
+    let events = EventsAction {
+        subscribe: patterns(&["scores/**"]),
+        presence: patterns(&["scores/*"]),
+        session_bytes: 98 << 10,
+    };
     let poll = PollAction {
         subscribe: patterns(&["scores/**", "chat/*"]),
         presence: patterns(&["chat/*"]),
@@ -293,7 +297,7 @@ fn the_embedded_configuration_is_the_defaults() {
         session_bytes: 256 << 10,
         deflate: EchoDeflate::On,
     };
-    let events = EventsAction { subscribe: all(), session_bytes: 256 << 10 };
+    let events = EventsAction { subscribe: all(), presence: all(), session_bytes: 256 << 10 };
     let poll = PollAction { subscribe: all(), presence: all(), session_bytes: 256 << 10 };
     let publish = PublishAction { publish: all(), keys: Vec::new(), body_bytes: 1 << 20, rate: 1000 };
     let expected = [

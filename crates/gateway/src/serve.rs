@@ -434,6 +434,9 @@ where
     listening();
     shard.run()?;
     debug!("{:?}", shard.counters());
+    if let Some(counts) = shard.topic_counts() {
+        debug!("topics: {counts:?}");
+    }
     Ok(())
 }
 

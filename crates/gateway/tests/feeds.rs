@@ -388,3 +388,265 @@ fn a_poll_waits_for_what_is_new() {
         assert_eq!(there["clients"], json!([{ "client": "poller-1", "info": { "n": 1 } }]), "{there}");
     });
 }
+
+/// Topics that keep far more than may wait for a session.
+const LARGE: &str = r#"
+version = 1
+[limits]
+message_bytes = "64KiB"
+close_timeout = "60s"
+[[listener]]
+bind = "127.0.0.1:0"
+[[topic]]
+name = "large/**"
+history = 100
+history_bytes = "4MiB"
+history_age = "1h"
+presence = true
+[[route]]
+path = "/events"
+events = { subscribe = ["**"], presence = ["large/**"], session_bytes = "64KiB" }
+[[route]]
+path = "/poll"
+poll = { subscribe = ["**"], session_bytes = "64KiB" }
+[[route]]
+path = "/publish/*"
+publish = { publish = ["**"], rate = 100000 }
+[[route]]
+path = "/topics/*"
+topics = { subscribe = ["**"], presence = ["**"] }
+"#;
+
+/// Fills eight topics, each with 64 messages of 60 KB.
+fn fill(gateway: &Gateway) {
+    let filler = "x".repeat(60_000);
+    let mut client = Client::connect(gateway.address());
+    for topic in 0..8 {
+        for part in 0..8 {
+            let messages: Vec<Value> = (1..=8)
+                .map(|n| json!({ "topic": format!("large/{topic}"), "data": { "n": part * 8 + n, "filler": filler } }))
+                .collect();
+            client.send(&post("/publish", AS_JSON, Value::from(messages).to_string().as_bytes()));
+            assert_eq!(client.response().expect("an answer").status, 200);
+        }
+    }
+}
+
+#[test]
+fn what_comes_first_on_a_stream_comes_in_parts_and_whole() {
+    for io in BACKENDS {
+        let gateway = Gateway::start_with(LARGE, &["--io", io, "--shards", "2"]);
+        fill(&gateway);
+        let topics: Vec<String> = (0..8).map(|n| format!("topic=large/{n}")).collect();
+        let path = format!("/events?{}&history=100", topics.join("&"));
+        let before_kib = gateway.heap_kib();
+        let mut streams: Vec<Stream> = (0..6).map(|_| Stream::open(&gateway, &path, "")).collect();
+        // All that is behind their beginnings waits behind what comes first.
+        for n in 0..8 {
+            let path = format!("/publish/large/{n}");
+            assert_eq!(ask(&gateway, &post(&path, AS_JSON, b"{\"n\":65}")).status, 200);
+        }
+        let more_kib = gateway.heap_kib().saturating_sub(before_kib);
+        // Each has asked for 30 MB.
+        assert!(more_kib < 16 << 10, "{io}: {more_kib} KiB more");
+        for stream in &mut streams {
+            let (name, id, data) = stream.event();
+            assert_eq!(name, "subscribed");
+            assert!(id.split(',').all(|id| id.ends_with("-0")), "{id}");
+            assert!(
+                data["topics"].as_array().expect("eight").iter().all(|topic| topic["offset"] == 64),
+                "{data}"
+            );
+            let mut offsets = [0; 8];
+            while offsets != [65; 8] {
+                let (name, id, data) = stream.event();
+                assert_eq!(name, "", "{io}: nothing is left out");
+                let place = data["topic"].as_str().and_then(|topic| topic.strip_prefix("large/"));
+                let place: usize = place.and_then(|place| place.parse().ok()).expect("one of the topics");
+                offsets[place] += 1;
+                assert_eq!(
+                    (&data["offset"], &data["data"]["n"]),
+                    (&json!(offsets[place]), &json!(offsets[place]))
+                );
+                let told = id.split(',').nth(place).and_then(|id| id.rsplit('-').next()).map(str::to_owned);
+                assert_eq!(told, Some(offsets[place].to_string()), "{io}");
+            }
+        }
+        // They are live.
+        ask(&gateway, &post("/publish/large/3", AS_JSON, b"{\"n\":66}"));
+        for stream in &mut streams {
+            assert_eq!(stream.event().2["data"]["n"], 66);
+        }
+        drop(streams);
+        gateway.stop();
+    }
+}
+
+#[test]
+fn those_who_poll_for_the_same_get_the_same() {
+    for io in BACKENDS {
+        let gateway = Gateway::start_with(LARGE, &["--io", io, "--shards", "2"]);
+        let position = |answer: &Value| answer["position"].as_str().expect("a position").to_owned();
+        let both = body(&ask(&gateway, &get("/poll?topic=large/a&topic=large/b", "")));
+        let at = position(&both);
+        let other = at.rsplit_once('-').map(|(at, _)| format!("{at}-7")).expect("two positions");
+        let mut waiting: Vec<Client> = (0..40).map(|_| Client::connect(gateway.address())).collect();
+        for client in &mut waiting {
+            client.send(&get(&format!("/poll?topic=large/a&topic=large/b&position={at}"), ""));
+        }
+        // Who asks something else gets something else: from another order, from the future, with HEAD.
+        let swapped: Vec<&str> = at.split(',').rev().collect();
+        let mut reversed = Client::connect(gateway.address());
+        reversed.send(&get(&format!("/poll?topic=large/b&topic=large/a&position={}", swapped.join(",")), ""));
+        let lost =
+            body(&ask(&gateway, &get(&format!("/poll?topic=large/a&topic=large/b&position={other}"), "")));
+        assert_eq!([0, 1].map(|place| lost["topics"][place]["recovered"] == true), [true, false]);
+        ask(&gateway, &post("/publish/large/a", AS_JSON, br#"{"n":1}"#));
+        let mut bodies = Vec::new();
+        for client in &mut waiting {
+            let answer = client.response().expect("an answer");
+            assert_eq!((answer.status, answer.field("connection")), (200, Some("keep-alive")));
+            bodies.push(answer.body);
+        }
+        let first: Value = serde_json::from_slice(&bodies[0]).expect("JSON");
+        assert_eq!(first["messages"], json!([{ "topic": "large/a", "offset": 1, "data": { "n": 1 } }]));
+        let same = bodies.iter().filter(|body| **body == bodies[0]).count();
+        // Who was asked later than the message finds it in the history, and says the same.
+        assert_eq!(same, bodies.len());
+        let answer = body(&reversed.response().expect("an answer"));
+        assert_eq!(answer["messages"], first["messages"]);
+        assert_eq!(answer["topics"][1]["offset"], 1, "{answer}");
+        // And on.
+        let next = position(&first);
+        ask(&gateway, &post("/publish/large/b", AS_JSON, br#"{"n":2}"#));
+        for client in &mut waiting {
+            client.send(&get(&format!("/poll?topic=large/a&topic=large/b&position={next}"), ""));
+            assert_eq!(body(&client.response().expect("an answer"))["messages"][0]["data"]["n"], 2);
+        }
+        gateway.stop();
+    }
+}
+
+#[test]
+fn refusals_are_json_that_allowed_pages_may_read() {
+    everywhere(|gateway| {
+        let origin = "Origin: https://page.example\r\n";
+        let declared =
+            |path: &str| format!("POST {path} HTTP/1.1\r\nHost: gw.test\r\n{origin}\r\n").into_bytes();
+        let with_body = |path: &str| {
+            format!("GET {path} HTTP/1.1\r\nHost: gw.test\r\n{origin}Content-Length: 1\r\n\r\nx").into_bytes()
+        };
+        for (request, status, code) in [
+            (get("/events", origin), 400, "invalid_request"),
+            (with_body("/events?topic=live/a"), 400, "invalid_request"),
+            (post("/events?topic=live/a", origin, b""), 405, "invalid_request"),
+            (with_body("/poll?topic=live/a"), 400, "invalid_request"),
+            (post("/poll?topic=live/a", origin, b""), 405, "invalid_request"),
+            (get("/poll?topic=live/a", &format!("{origin}Origin: null\r\n")), 400, "invalid_request"),
+            (with_body("/topics/live/a"), 400, "invalid_request"),
+            (post("/topics/live/a", origin, b""), 405, "invalid_request"),
+            (get("/publish/live/a", origin), 405, "invalid_request"),
+            (declared("/publish/live/a"), 411, "invalid_request"),
+            (post("/publish/live/a", origin, &[7; (256 << 10) + 1]), 413, "too_large"),
+            (post("/keyed", &format!("{AS_JSON}{origin}"), b"{}"), 401, "not_allowed"),
+        ] {
+            let shown = String::from_utf8_lossy(&request[..request.len().min(120)]).into_owned();
+            let response = ask(gateway, &request);
+            assert_eq!(response.status, status, "{shown}: {}", response.head);
+            assert_eq!(response.field("content-type"), Some("application/json"), "{shown}");
+            let told = body(&response);
+            assert_eq!(told["error"]["code"], code, "{shown}: {told}");
+            assert!(told["error"]["message"].as_str().is_some_and(|text| !text.is_empty()), "{told}");
+            // Of two origins neither is one.
+            let readable = (!shown.contains("null")).then_some("https://page.example");
+            assert_eq!(response.field("access-control-allow-origin"), readable, "{shown}");
+            assert_eq!(response.field("allow").is_some(), status == 405, "{shown}");
+            assert_eq!(response.field("www-authenticate").is_some(), status == 401, "{shown}");
+        }
+        let foreign = ask(gateway, &get("/events?topic=live/a", "Origin: https://evil.example\r\n"));
+        assert_eq!((foreign.status, &body(&foreign)["error"]["code"]), (403, &json!("not_allowed")));
+        assert_eq!(foreign.field("access-control-allow-origin"), None);
+    });
+}
+
+#[test]
+fn what_is_nearly_nothing_has_its_answer() {
+    everywhere(|gateway| {
+        let nothing = ask(gateway, &post("/publish", AS_JSON, b"[]"));
+        assert_eq!((nothing.status, body(&nothing)), (200, json!({ "results": [] })));
+        let mut talker = Client::open(gateway.address(), "/topics");
+        talker.message(TEXT);
+        for message in ["[]", r#"{"op":"ping"}"#] {
+            talker.send(&harness::frame::masked(harness::frame::FIN | TEXT, message.as_bytes()));
+        }
+        assert_eq!(talker.message(TEXT), br#"{"op":"pong"}"#, "an empty array is not answered");
+        // A topic that nobody knows is nowhere, and nothing is recovered from there.
+        let state = body(&ask(gateway, &get("/topics/kept/nobody", "")));
+        assert_eq!((&state["epoch"], &state["offset"]), (&json!("00000000"), &json!(0)), "{state}");
+        for path in
+            ["/poll?topic=kept/none&position=00000000-0", "/events?topic=kept/none&last-event-id=00000000-0"]
+        {
+            let told = match path.starts_with("/poll") {
+                true => body(&ask(gateway, &get(path, ""))),
+                false => Stream::open(gateway, path, "").event().2,
+            };
+            assert_eq!(told["topics"][0]["recovered"], false, "{told}");
+            assert_ne!(told["topics"][0]["epoch"], "00000000", "{told}");
+        }
+        // From now on: it waits, and what was before does not come.
+        ask(gateway, &post("/publish/kept/dash", AS_JSON, b"1"));
+        let mut client = Client::connect(gateway.address());
+        client.send(&get("/poll?topic=kept/dash&position=-", ""));
+        assert!(!client.end_or_data_within(Duration::from_millis(100)));
+        ask(gateway, &post("/publish/kept/dash", AS_JSON, b"2"));
+        let answer = body(&client.response().expect("an answer"));
+        assert_eq!(answer["messages"], json!([{ "topic": "kept/dash", "offset": 2, "data": 2 }]), "{answer}");
+        assert_eq!(answer["topics"][0].get("recovered"), None, "{answer}");
+        let at_once = body(&ask(gateway, &get("/poll?topic=kept/dash&position=-&wait=0", "")));
+        assert_eq!(at_once["messages"], json!([]), "{at_once}");
+    });
+}
+
+#[test]
+fn who_reads_a_stream_by_a_name_is_present() {
+    for io in BACKENDS {
+        let gateway = Gateway::start_with(LARGE, &["--io", io, "--shards", "3"]);
+        let mut watcher = Client::open(gateway.address(), "/topics");
+        watcher.message(TEXT);
+        let hear =
+            |client: &mut Client| -> Value { serde_json::from_slice(&client.message(TEXT)).expect("JSON") };
+        let say = |client: &mut Client, text: &str| {
+            client.send(&harness::frame::masked(harness::frame::FIN | TEXT, text.as_bytes()));
+        };
+        say(&mut watcher, r#"{"op":"subscribe","id":1,"topic":"large/p","presence":true}"#);
+        assert_eq!(hear(&mut watcher)["op"], "subscribed");
+        let path = "/events?topic=large/p&topic=other&client=reader-1&info=%7B%22n%22%3A1%7D";
+        let stream = Stream::open(&gateway, path, "");
+        let joined = hear(&mut watcher);
+        assert_eq!(
+            joined,
+            json!({ "op": "join", "topic": "large/p", "client": "reader-1", "info": { "n": 1 } })
+        );
+        let clients = |watcher: &mut Client| {
+            say(watcher, r#"{"op":"presence","id":2,"topic":"large/p"}"#);
+            hear(watcher)["clients"].take()
+        };
+        let there = clients(&mut watcher);
+        assert!(
+            there.as_array().is_some_and(|all| all.iter().any(|one| one["client"] == "reader-1")),
+            "{there}"
+        );
+        // It comes back in time: nobody is told that it was away.
+        drop(stream);
+        let again = Stream::open(&gateway, path, "");
+        let there = clients(&mut watcher);
+        assert!(
+            there.as_array().is_some_and(|all| all.iter().any(|one| one["client"] == "reader-1")),
+            "{there}"
+        );
+        drop(again);
+        let wrong = ask(&gateway, &get("/events?topic=large/p&client=x", ""));
+        assert_eq!((wrong.status, &body(&wrong)["error"]["code"]), (400, &json!("invalid_request")));
+        drop(gateway);
+    }
+}

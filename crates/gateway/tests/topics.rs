@@ -694,3 +694,82 @@ fn a_drain_closes_subscribers() {
         assert_eq!(talker.client.end_within(Duration::from_secs(5)), Some(End::Fin));
     });
 }
+
+#[test]
+fn answers_that_are_not_read_stop_the_commands_and_not_the_session() {
+    for io in BACKENDS {
+        for shards in ["1", "3"] {
+            let config =
+                CONFIG.replace("name = \"kept/**\"\nhistory = 5", "name = \"kept/**\"\nhistory = 50");
+            let gateway = Gateway::start_with(&config, &["--io", io, "--shards", shards]);
+            let mut talker = Talker::open(&gateway);
+            let filler = "x".repeat(30_000);
+            for topic in 0..4 {
+                for n in 1..=8 {
+                    talker.publish(&format!("kept/{topic}"), &json!({ "n": n, "filler": filler }));
+                }
+            }
+            let before_kib = gateway.heap_kib();
+            // 240 KB for each of them: 64 MB.
+            let mut greedy: Vec<Talker> = (0..4).map(|_| Talker::open(&gateway)).collect();
+            for talker in &mut greedy {
+                let history =
+                    |n: u64| json!({ "op": "history", "id": n, "topic": format!("kept/{}", n % 4) });
+                talker.say(&Value::from((0..64).map(history).collect::<Vec<_>>()));
+                talker.say(&json!({ "op": "publish", "id": 64, "topic": "behind", "data": 1 }));
+                talker.say(&json!({ "op": "ping", "id": 65 }));
+            }
+            // The others go on meanwhile.
+            talker.publish("chat/other", &json!(1));
+            let more_kib = gateway.heap_kib().saturating_sub(before_kib);
+            assert!(more_kib < 24 << 10, "{io}: {more_kib} KiB more");
+            for talker in &mut greedy {
+                let mut ids: Vec<u64> = Vec::new();
+                while ids.len() < 66 {
+                    let answer = talker.hear();
+                    let id = answer["id"].as_u64().expect("a number");
+                    if id < 64 {
+                        assert_eq!(answer["messages"].as_array().map(Vec::len), Some(8), "{io}");
+                        assert_eq!(answer["topic"], format!("kept/{}", id % 4));
+                    }
+                    ids.push(id);
+                }
+                assert!(shards == "3" || ids.iter().copied().eq(0..66), "{io}: in the order of the commands");
+                ids.sort_unstable();
+                assert!(ids.into_iter().eq(0..66), "{io}: each is answered once");
+                talker.hears_nothing_else();
+            }
+            drop(gateway);
+        }
+    }
+}
+
+#[test]
+fn what_happened_to_the_slow_stands_in_the_log_of_the_end() {
+    let gateway = Gateway::start_with(CONFIG, &["--io", "epoll", "--shards", "1", "--log-level", "debug"]);
+    let mut slow = Talker::open(&gateway);
+    slow.subscribe("slow/newest");
+    let mut publisher = Talker::open(&gateway);
+    let filler = "x".repeat(60_000);
+    for n in 1..=400 {
+        publisher.publish("slow/newest", &json!({ "n": n, "filler": filler }));
+    }
+    let mut left_out = 0;
+    while left_out == 0 {
+        let heard = slow.hear();
+        if heard["op"] == "gap" {
+            left_out = heard["to"].as_u64().zip(heard["from"].as_u64()).map_or(0, |(to, from)| to - from + 1);
+        }
+    }
+    slow.client.reset();
+    gateway.signal(rustix::process::Signal::INT);
+    let frame = publisher.client.frame();
+    assert_eq!((frame.opcode, frame.close_code()), (CLOSE, 1001));
+    publisher.client.send(&close(1001, b""));
+    drop(publisher);
+    let (_, log) = gateway.wait();
+    let line = log.iter().find(|line| line.contains("topics: Counts")).expect("the counts of topics");
+    for count in ["published: 400", &format!("drop_new: {left_out}"), "drop_new: 1", "resync: 0"] {
+        assert!(line.contains(count), "{count}: {line}");
+    }
+}

@@ -35,8 +35,8 @@ pub(crate) struct Backlog {
 }
 
 impl Backlog {
-    pub(crate) fn new(slow: Slow) -> Self {
-        Self { kept: Kept::new(slow), events: Events::default() }
+    pub(crate) fn new(slow: Slow, ledger: &Arc<Ledger>) -> Self {
+        Self { kept: Kept::new(slow, ledger), events: Events::default() }
     }
 
     /// Takes an item that was fanned out, and gives up what has no room.
@@ -120,12 +120,12 @@ enum Kept {
 }
 
 impl Kept {
-    fn new(slow: Slow) -> Self {
+    fn new(slow: Slow, ledger: &Arc<Ledger>) -> Self {
         match slow {
             // A session that is to end gets nothing more.
             Slow::Disconnect | Slow::DropNew => Self::Nothing,
             Slow::DropOld => Self::Newest { items: VecDeque::new(), bytes: 0 },
-            Slow::Conflate => Self::Latest(Latest::default()),
+            Slow::Conflate => Self::Latest(Latest::new(ledger)),
             Slow::Resync => Self::Last(None),
         }
     }
@@ -225,6 +225,7 @@ pub(crate) struct Outlet<'a> {
     /// Bytes that it takes yet.
     pub(crate) room: usize,
     pub(crate) gaps: u64,
+    pub(crate) messages: u64,
     pub(crate) ledger: &'a Arc<Ledger>,
 }
 
@@ -244,6 +245,7 @@ impl Outlet<'_> {
     /// Whether there is no room for more.
     fn push(&mut self, item: &Arc<Publication>) -> bool {
         self.items.push(Arc::clone(item));
+        self.messages += u64::from(item.is_message());
         self.room = self.room.saturating_sub(item.bytes() + ENVELOPE_BYTES);
         self.room == 0
     }

@@ -1,6 +1,6 @@
 //! What a topic keeps of its past: publications, idempotency keys, and the newest of each key.
 //!
-//! Invariant: a [`History`] is a run of offsets without a hole up to the newest publication, or empty; so whether something is
+//! Invariant: a [`Recent`] is a run of offsets without a hole up to the newest publication, or empty; so whether something is
 //! missing behind a position is one comparison.
 
 use std::{
@@ -12,8 +12,9 @@ use std::{
 use hashbrown::HashTable;
 
 use crate::{
-    publication::{PUBLICATION_COST, Publication},
+    publication::{Ledger, PUBLICATION_COST, Publication},
     rules::TopicSettings,
+    store::History,
     topic::hash,
 };
 
@@ -21,29 +22,28 @@ use crate::{
 pub(crate) const ONCE_MS: u64 = 5 * 60 * 1_000;
 /// How many of them a topic knows.
 const ONCE_KEYS: usize = 1_024;
+/// What one takes beside its bytes: its use, its place in the table, and the allocator's share. Measured by `tests/memory.rs`.
+const ONCE_COST: usize = 128;
+/// What a publication takes that is the newest of its key, in the tables of [`Latest`]. Measured by `tests/memory.rs`.
+const LATEST_COST: usize = 96;
 
-/// The newest publications.
+/// The newest publications, in memory.
 #[derive(Debug, Default)]
-pub(crate) struct History {
+pub struct Recent {
     items: VecDeque<Arc<Publication>>,
     bytes: usize,
 }
 
-impl History {
-    pub(crate) fn len(&self) -> usize {
+impl History for Recent {
+    fn len(&self) -> usize {
         self.items.len()
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
-        self.items.is_empty()
-    }
-
-    pub(crate) fn oldest(&self) -> Option<&Arc<Publication>> {
+    fn oldest(&self) -> Option<&Arc<Publication>> {
         self.items.front()
     }
 
-    /// Keeps one more, and gives up the oldest past the settings.
-    pub(crate) fn push(&mut self, publication: &Arc<Publication>, settings: &TopicSettings) -> usize {
+    fn push(&mut self, publication: &Arc<Publication>, settings: &TopicSettings) -> usize {
         debug_assert!(self.items.back().is_none_or(|last| last.offset() + 1 == publication.offset()));
         self.bytes += PUBLICATION_COST + publication.bytes();
         self.items.push_back(Arc::clone(publication));
@@ -55,8 +55,7 @@ impl History {
         given_up
     }
 
-    /// Gives up the oldest.
-    pub(crate) fn pop(&mut self) -> Option<Arc<Publication>> {
+    fn pop(&mut self) -> Option<Arc<Publication>> {
         let oldest = self.items.pop_front()?;
         self.bytes -= PUBLICATION_COST + oldest.bytes();
         // A burst's memory goes with it.
@@ -66,8 +65,7 @@ impl History {
         Some(oldest)
     }
 
-    /// Gives up what was published before.
-    pub(crate) fn expire(&mut self, before_ms: u64) -> usize {
+    fn expire(&mut self, before_ms: u64) -> usize {
         let mut given_up = 0;
         while self.items.front().is_some_and(|oldest| oldest.at_ms() <= before_ms) {
             self.pop();
@@ -76,15 +74,13 @@ impl History {
         given_up
     }
 
-    /// All behind an offset, or `None` where some of that is missing. `newest` is the topic's offset.
-    pub(crate) fn behind(&self, offset: u64, newest: u64) -> Option<Vec<Arc<Publication>>> {
+    fn behind(&self, offset: u64, newest: u64) -> Option<Vec<Arc<Publication>>> {
         let missed = newest.checked_sub(offset)?;
         let missed = usize::try_from(missed).ok().filter(|&missed| missed <= self.items.len())?;
         Some(self.items.range(self.items.len() - missed..).cloned().collect())
     }
 
-    /// The last so many before an offset, oldest first, of so many bytes (but one in any case).
-    pub(crate) fn last(&self, limit: usize, before: Option<u64>, bytes: usize) -> Vec<Arc<Publication>> {
+    fn last(&self, limit: usize, before: Option<u64>, bytes: usize) -> Vec<Arc<Publication>> {
         let end = match (before, self.items.front()) {
             (Some(before), Some(oldest)) => {
                 usize::try_from(before.saturating_sub(oldest.offset())).unwrap_or(usize::MAX)
@@ -106,8 +102,9 @@ impl History {
 }
 
 /// The newest publication of each key, by offset.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Latest {
+    ledger: Arc<Ledger>,
     items: BTreeMap<u64, Arc<Publication>>,
     /// Offsets by key.
     keys: HashTable<u64>,
@@ -117,6 +114,16 @@ pub(crate) struct Latest {
 }
 
 impl Latest {
+    pub(crate) fn new(ledger: &Arc<Ledger>) -> Self {
+        Self {
+            ledger: Arc::clone(ledger),
+            items: BTreeMap::new(),
+            keys: HashTable::new(),
+            bytes: 0,
+            dropped_to: 0,
+        }
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.items.len()
     }
@@ -149,6 +156,7 @@ impl Latest {
             if let Some(place) = self.keys.find_mut(hash(key), is) {
                 if let Some(old) = self.items.remove(place) {
                     self.bytes -= PUBLICATION_COST + old.bytes();
+                    self.ledger.release(LATEST_COST);
                 }
                 *place = offset;
             } else {
@@ -157,6 +165,7 @@ impl Latest {
             }
         }
         self.bytes += PUBLICATION_COST + publication.bytes();
+        self.ledger.hold(LATEST_COST);
         self.items.insert(offset, Arc::clone(publication));
         while self.items.len() > most.max(1) {
             self.pop();
@@ -180,6 +189,7 @@ impl Latest {
         }
         let item = self.items.remove(&offset)?;
         self.bytes -= PUBLICATION_COST + item.bytes();
+        self.ledger.release(LATEST_COST);
         self.dropped_to = self.dropped_to.max(offset);
         Some(item)
     }
@@ -189,6 +199,7 @@ impl Latest {
         if let Some((&newest, _)) = self.items.last_key_value() {
             self.dropped_to = self.dropped_to.max(newest);
         }
+        self.ledger.release(given_up * LATEST_COST);
         self.items.clear();
         self.keys = HashTable::new();
         self.bytes = 0;
@@ -201,9 +212,16 @@ impl Latest {
     }
 }
 
+impl Drop for Latest {
+    fn drop(&mut self) {
+        self.ledger.release(self.items.len() * LATEST_COST);
+    }
+}
+
 /// The idempotency keys of a topic.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Once {
+    ledger: Arc<Ledger>,
     /// In order of time.
     uses: VecDeque<Use>,
     /// Numbers of uses by key.
@@ -220,6 +238,10 @@ struct Use {
 }
 
 impl Once {
+    pub(crate) fn new(ledger: &Arc<Ledger>) -> Self {
+        Self { ledger: Arc::clone(ledger), uses: VecDeque::new(), table: HashTable::new(), first: 0 }
+    }
+
     /// The offset that a key was used for.
     pub(crate) fn find(&self, key: &str, now_ms: u64) -> Option<u64> {
         let is = |number: &u64| &*self.uses[(number - self.first) as usize].key == key;
@@ -236,6 +258,7 @@ impl Once {
         }
         let number = self.first + self.uses.len() as u64;
         let key_hash = hash(&key);
+        self.ledger.hold_keys(ONCE_COST + key.len());
         self.uses.push_back(Use { key, offset, until_ms: now_ms + ONCE_MS });
         let (uses, first) = (&self.uses, self.first);
         self.table.insert_unique(key_hash, number, |number| hash(&uses[(number - first) as usize].key));
@@ -258,8 +281,16 @@ impl Once {
         if let Ok(entry) = self.table.find_entry(hash(&oldest.key), |&number| number == first) {
             entry.remove();
         }
+        self.ledger.release_keys(ONCE_COST + oldest.key.len());
         self.uses.pop_front();
         self.first += 1;
+    }
+}
+
+impl Drop for Once {
+    fn drop(&mut self) {
+        let bytes = self.uses.iter().map(|used| ONCE_COST + used.key.len()).sum();
+        self.ledger.release_keys(bytes);
     }
 }
 

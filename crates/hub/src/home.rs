@@ -11,13 +11,14 @@ use slab::Slab;
 use tidegate_registry::Wheel;
 
 use crate::{
-    history::{History, Latest, Once},
+    history::{Latest, Once},
     letter::{Ask, SubscribedNote},
     pattern_index::PatternIndex,
     planted::{self, Bug},
     presence::Presence,
-    publication::{PUBLICATION_COST, Publication},
+    publication::{Ledger, PUBLICATION_COST, Publication},
     rules::{RuleId, Slow, TopicSettings},
+    store::{History, Store},
     topic::{Epoch, Position, TopicName},
 };
 
@@ -47,11 +48,11 @@ pub(crate) enum Kept {
 }
 
 #[derive(Debug)]
-pub(crate) struct HomeTopic {
+pub(crate) struct HomeTopic<H> {
     pub(crate) name: TopicName,
     pub(crate) position: Position,
     pub(crate) rule: RuleId,
-    pub(crate) history: History,
+    pub(crate) history: H,
     pub(crate) kept: Kept,
     pub(crate) interests: Vec<Interest>,
     /// Shards with a pattern that matches, as of `patterns_version`.
@@ -66,7 +67,7 @@ pub(crate) struct HomeTopic {
     remembered_ms: u64,
 }
 
-impl HomeTopic {
+impl<H: History> HomeTopic<H> {
     pub(crate) fn subscribers(&self) -> u64 {
         self.interests.iter().map(|interest| u64::from(interest.subscribers)).sum()
     }
@@ -237,8 +238,9 @@ impl HomeTopic {
 
 /// All topics at home on a shard.
 #[derive(Debug)]
-pub(crate) struct Homes {
-    topics: Slab<HomeTopic>,
+pub(crate) struct Homes<S: Store> {
+    store: S,
+    topics: Slab<HomeTopic<S::History>>,
     /// Topics by name.
     table: HashTable<u32>,
     /// The shards that want what patterns match.
@@ -256,9 +258,10 @@ pub(crate) struct Homes {
     remembered: VecDeque<(u32, Epoch)>,
 }
 
-impl Homes {
-    pub(crate) fn new(seed: u64) -> Self {
+impl<S: Store> Homes<S> {
+    pub(crate) fn new(seed: u64, store: S) -> Self {
         Self {
+            store,
             topics: Slab::new(),
             table: HashTable::new(),
             patterns: PatternIndex::default(),
@@ -305,29 +308,37 @@ impl Homes {
 
     /// # Panics
     /// If there is no such topic.
-    pub(crate) fn topic(&self, id: u32) -> &HomeTopic {
+    pub(crate) fn topic(&self, id: u32) -> &HomeTopic<S::History> {
         &self.topics[id as usize]
     }
 
     /// # Panics
     /// If there is no such topic.
-    pub(crate) fn topic_mut(&mut self, id: u32) -> &mut HomeTopic {
+    pub(crate) fn topic_mut(&mut self, id: u32) -> &mut HomeTopic<S::History> {
         &mut self.topics[id as usize]
     }
 
     /// A topic that is not there yet: a new epoch.
-    pub(crate) fn insert(&mut self, name: &TopicName, rule: RuleId, settings: &TopicSettings) -> u32 {
+    pub(crate) fn insert(
+        &mut self,
+        name: &TopicName,
+        rule: RuleId,
+        settings: &TopicSettings,
+        ledger: &Arc<Ledger>,
+    ) -> u32 {
         let kept = match settings.slow {
-            Slow::Conflate => Kept::Latest(Box::default()),
+            Slow::Conflate => Kept::Latest(Box::new(Latest::new(ledger))),
             Slow::Resync => Kept::Last(None),
             Slow::Disconnect | Slow::DropOld | Slow::DropNew => Kept::Nothing,
         };
-        let epoch = self.draw_epoch();
+        let fresh = self.draw_epoch();
+        let (position, history) = self.store.open(name, fresh);
+        self.kept += history.len();
         let topic = HomeTopic {
             name: name.clone(),
-            position: Position { epoch, offset: 0 },
+            position,
             rule,
-            history: History::default(),
+            history,
             kept,
             interests: Vec::new(),
             pattern_shards: Vec::new(),
@@ -424,7 +435,7 @@ impl Homes {
             self.ensure_deadline(id, settings);
             return false;
         }
-        self.kept -= topic.kept_len();
+        self.kept -= topic.kept_len() + topic.history.len();
         let topic = self.topics.remove(id as usize);
         self.wheel.cancel(id);
         let found = self.table.find_entry(topic.name.hash(), |&other| other == id);

@@ -10,20 +10,21 @@ mod subscribe;
 use std::{collections::VecDeque, fmt, sync::Arc};
 
 use slab::Slab;
-use tidegate_registry::{Key, Total};
+use tidegate_registry::{Frame, Key, Total};
 
 pub use self::fanout::{BatchId, CatchUp, Fate};
 use crate::{
     backlog::Lags,
     home::Homes,
-    letter::{AskNote, AttendNote, Letter, Note, PublishNote, Question, Refused, Reply, Ticket},
+    letter::{AskNote, AttendNote, Letter, Note, PublishNote, Question, Refused, Reply, Stay, Ticket},
     local::Locals,
     member::{ClientId, MemberId, MemberRules, Subscriber},
     members::Members,
     pattern_index::PatternIndex,
     post::Post,
     publication::{Class, Kind, Ledger, Publication, Publish},
-    rules::TopicRules,
+    rules::{Slow, TopicRules},
+    store::{Memory, Store},
     topic::{NameError, TopicName, hash},
 };
 
@@ -31,7 +32,7 @@ use crate::{
 const KNOWN_NAMES: usize = 256;
 
 /// What a hub has done since its start.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counts {
     /// Publications that topics at home here have taken.
     pub published: u64,
@@ -39,12 +40,34 @@ pub struct Counts {
     pub refused_busy: u64,
     /// Publications that were left out for another shard, and announced by a gap.
     pub left_out: u64,
-    /// Times that a subscriber fell behind, by [`Slow::ALL`](crate::Slow::ALL).
+    /// Times that a subscriber fell behind, by [`Slow::ALL`](crate::Slow::ALL): with the first policy its session was ended.
     pub fell_behind: [u64; 5],
+    /// Messages that slow subscribers were not given, by policy: dropped, or replaced by newer ones of their keys.
+    pub passed_over: [u64; 5],
     /// Gaps told to slow subscribers, by policy.
     pub gaps: [u64; 5],
     /// What histories and states gave up for want of memory.
     pub trimmed: u64,
+}
+
+impl fmt::Debug for Counts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let by_policy = |counts: [u64; 5]| {
+            let named =
+                Slow::ALL.into_iter().zip(counts).map(|(slow, count)| format!("{}: {count}", slow.as_str()));
+            named.collect::<Vec<_>>().join(", ")
+        };
+        let Self { published, refused_busy, left_out, fell_behind, passed_over, gaps, trimmed } = *self;
+        f.debug_struct("Counts")
+            .field("published", &published)
+            .field("refused_busy", &refused_busy)
+            .field("left_out", &left_out)
+            .field("fell_behind", &format_args!("{{ {} }}", by_policy(fell_behind)))
+            .field("passed_over", &format_args!("{{ {} }}", by_policy(passed_over)))
+            .field("gaps", &format_args!("{{ {} }}", by_policy(gaps)))
+            .field("trimmed", &trimmed)
+            .finish()
+    }
 }
 
 /// The topics of one shard: those with subscribers here, and those at home here.
@@ -88,7 +111,7 @@ pub struct Counts {
 /// }
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-pub struct Hub {
+pub struct Hub<S: Store = Memory> {
     shard: u16,
     shards: u16,
     rules: Arc<TopicRules>,
@@ -110,7 +133,7 @@ pub struct Hub {
     asked: Slab<Asked>,
     replies: VecDeque<(Ticket, Reply)>,
 
-    homes: Homes,
+    homes: Homes<S>,
     post: Post,
     /// Nothing was left to give up: not tried again before.
     trim_after_ms: u64,
@@ -149,17 +172,36 @@ struct Followed {
 }
 
 impl Hub {
-    /// The hub of a shard, of so many. `seed` makes epochs: it must differ between shards, and between runs.
+    /// The hub of a shard, of so many, that keeps what is published in memory. `seed` makes epochs: it must differ between shards,
+    /// and between runs.
     ///
     /// # Panics
     /// Unless `shard` is one of `shards`.
     #[must_use]
     pub fn new(shard: u16, shards: u16, rules: Arc<TopicRules>, seed: u64, total: &Total) -> Self {
+        Self::with_store(shard, shards, rules, seed, total, Memory)
+    }
+}
+
+impl<S: Store> Hub<S> {
+    /// As [`Hub::new`], where something else keeps what is published.
+    ///
+    /// # Panics
+    /// Unless `shard` is one of `shards`.
+    #[must_use]
+    pub fn with_store(
+        shard: u16,
+        shards: u16,
+        rules: Arc<TopicRules>,
+        seed: u64,
+        total: &Total,
+        store: S,
+    ) -> Self {
         assert!(shard < shards, "shards count from 0");
         Self {
             shard,
             shards,
-            ledger: Ledger::new(total, rules.held()),
+            ledger: Ledger::new(total, rules.held(), rules.keys()),
             rules,
             now_ms: 0,
             counts: Counts::default(),
@@ -171,7 +213,7 @@ impl Hub {
             late: Vec::new(),
             asked: Slab::new(),
             replies: VecDeque::new(),
-            homes: Homes::new(seed),
+            homes: Homes::new(seed, store),
             post: Post::new(shards),
             trim_after_ms: 0,
             batch: None,
@@ -241,8 +283,31 @@ impl Hub {
     /// Whether a publication to this topic would be refused now because its home's queue is full: its publisher can be paused.
     #[must_use]
     pub fn is_busy(&self, topic: &TopicName) -> bool {
-        let home = topic.home(self.shards);
+        self.is_full(self.home_of(topic))
+    }
+
+    /// The shard where a topic lives.
+    #[must_use]
+    pub fn home_of(&self, topic: &TopicName) -> u16 {
+        topic.home(self.shards)
+    }
+
+    /// Whether the queue to a shard is full, so that publications to topics that live there would be refused.
+    #[must_use]
+    pub fn is_full(&self, home: u16) -> bool {
         home != self.shard && !self.post.has_room(home, self.rules.limits())
+    }
+
+    /// Whether a new subscriber of a topic first gets the newest message of each key, whatever it asks for.
+    #[must_use]
+    pub fn keeps_keys(&self, topic: &TopicName) -> bool {
+        self.rules.settings(self.rules.rule_for(topic)).slow == Slow::Conflate
+    }
+
+    /// Bytes that several members are sent. They count in what topics hold.
+    #[must_use]
+    pub fn share(&self, bytes: Vec<u8>) -> Frame {
+        self.ledger.frame(bytes)
     }
 
     /// The name, without an allocation where it was used lately.
@@ -337,8 +402,24 @@ impl Hub {
         now_ms: u64,
     ) {
         self.advance(now_ms);
-        let note =
-            AttendNote { topic: topic.clone(), client: client.into(), info: info.map(Into::into), until_ms };
+        self.stay(topic, client, info, Stay::Until(until_ms));
+    }
+
+    /// Somebody who goes by a name is present in a topic until it departs. Where the topic has no presence, nothing happens.
+    pub fn arrive(&mut self, topic: &TopicName, client: &str, info: Option<&str>, now_ms: u64) {
+        self.advance(now_ms);
+        self.stay(topic, client, info, Stay::Arrives);
+    }
+
+    /// Who has arrived is present until then, unless it has arrived once more.
+    pub fn depart(&mut self, topic: &TopicName, client: &str, until_ms: u64, now_ms: u64) {
+        self.advance(now_ms);
+        self.stay(topic, client, None, Stay::Departs { until_ms });
+    }
+
+    fn stay(&mut self, topic: &TopicName, client: &str, info: Option<&str>, stay: Stay) {
+        let info = info.map(Into::into);
+        let note = AttendNote { topic: topic.clone(), client: client.into(), info, stay };
         self.send(topic.home(self.shards), Note::Attend(Box::new(note)));
     }
 
@@ -441,14 +522,14 @@ impl Hub {
 }
 
 /// What it took of the process's limits goes with it.
-impl Drop for Hub {
+impl<S: Store> Drop for Hub<S> {
     fn drop(&mut self) {
         self.rules.give_topics(self.homes.len());
         self.rules.give_subscriptions(self.members.subscriptions());
     }
 }
 
-impl fmt::Debug for Hub {
+impl<S: Store> fmt::Debug for Hub<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Hub")
             .field("shard", &self.shard)

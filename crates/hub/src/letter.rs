@@ -225,7 +225,18 @@ pub(crate) struct AttendNote {
     pub(crate) topic: TopicName,
     pub(crate) client: Box<str>,
     pub(crate) info: Option<Box<str>>,
-    pub(crate) until_ms: u64,
+    pub(crate) stay: Stay,
+}
+
+/// How long somebody is present that has no subscription to say so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stay {
+    /// Until then, in milliseconds, unless it says so again.
+    Until(u64),
+    /// Until it departs.
+    Arrives,
+    /// It has arrived before, and is there until then.
+    Departs { until_ms: u64 },
 }
 
 #[derive(Debug)]

@@ -29,6 +29,8 @@
 //! behind its position, and what is left out because a queue is full is followed by a gap. A [`Publication`] is made once and
 //! shared; so is each [frame](Publication::frame) that it becomes, by class of its receivers.
 //!
+//! What a topic keeps of its past is behind [`Store`] and [`History`], so that a broker can keep it in the place of memory.
+//!
 //! What topics promise is in [`delivery`], as a checker of what happened.
 #![forbid(unsafe_code)]
 
@@ -49,16 +51,22 @@ pub mod protocol;
 mod publication;
 mod routes;
 mod rules;
+mod store;
 mod topic;
 
 pub use self::{
+    history::Recent,
     hub::{BatchId, CatchUp, Counts, Fate, Hub},
     letter::{Ask, Letter, Present, Refused, Reply, Ticket},
     member::{ClientId, MemberId, MemberRules, Subscriber, SubscriptionId},
     publication::{Class, Envelope, Format, GapReason, Kind, PUBLICATION_COST, Publication, Publish},
     routes::{MAX_OFFERS, RouteId, Routes},
     rules::{Limits, Rule, RuleId, Slow, TopicRules, TopicSettings},
-    topic::{Epoch, Filter, NAME_BYTES, NAME_SEGMENTS, NameError, NotAnEpoch, Pattern, Position, TopicName},
+    store::{History, Memory, Store},
+    topic::{
+        Epoch, Filter, NAME_BYTES, NAME_SEGMENTS, NameError, NotAnEpoch, PATTERN_STARS, Pattern, Position,
+        TopicName,
+    },
 };
 
 /// The most clients that an answer about presence lists.

@@ -204,6 +204,17 @@ impl Locals {
         }
     }
 
+    /// The last subscriber of a batch's audience skips its first item, for a planted bug.
+    pub(crate) fn drop_delivery(&mut self, id: u32, mixed: Option<&mut Vec<Subscriber>>) {
+        let topic = &mut self.topics[id as usize];
+        // Where patterns add to the audience it is a copy.
+        let audience = mixed.unwrap_or(&mut topic.audience);
+        if let Some(last) = audience.last_mut().filter(|last| last.skip == 0) {
+            last.skip = 1;
+            topic.skips_from = topic.skips_from.min(topic.audience.len().saturating_sub(1) as u32);
+        }
+    }
+
     /// The next topic with a batch. It stays due until [`Locals::finish`].
     pub(crate) fn poll_due(&mut self) -> Option<u32> {
         self.due.pop_front()

@@ -19,6 +19,9 @@ pub(crate) struct PatternIndex<T> {
     /// The children of the root that a name can meet whatever it is called.
     root: Stars,
     patterns: usize,
+    /// Nodes that were looked at for names.
+    #[cfg(test)]
+    steps: std::cell::Cell<usize>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -44,7 +47,14 @@ struct Node<T> {
 
 impl<T> Default for PatternIndex<T> {
     fn default() -> Self {
-        Self { nodes: Slab::new(), children: HashTable::new(), root: Stars::NONE, patterns: 0 }
+        Self {
+            nodes: Slab::new(),
+            children: HashTable::new(),
+            root: Stars::NONE,
+            patterns: 0,
+            #[cfg(test)]
+            steps: std::cell::Cell::default(),
+        }
     }
 }
 
@@ -155,6 +165,8 @@ impl<T> PatternIndex<T> {
     }
 
     fn walk(&self, at: u32, segments: &[&str], found: &mut Vec<u32>) {
+        #[cfg(test)]
+        self.steps.set(self.steps.get() + 1);
         let Some((&segment, rest)) = segments.split_first() else {
             if self.nodes[at as usize].value.is_some() {
                 found.push(at);
@@ -215,6 +227,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::topic::Filter;
 
     fn segment() -> impl Strategy<Value = &'static str> {
         prop_oneof![Just("a"), Just("b"), Just("*")]
@@ -265,6 +278,29 @@ mod tests {
             }
             prop_assert_eq!((index.len(), index.nodes.len(), index.children.len()), (0, 0, 0));
         }
+    }
+
+    /// Each beginning of the name with up to four of its segments as stars is a node: the sum of C(d, s) over depths d from 0 to
+    /// 16 and s from 0 to 4.
+    #[test]
+    fn a_name_costs_at_most_9401_steps_whatever_is_subscribed_to() {
+        let mut index = PatternIndex::default();
+        let mut count = 0;
+        for bits in 1..1_u32 << NAME_SEGMENTS {
+            let segment = |place| if bits >> place & 1 == 1 { "*" } else { "a" };
+            let segments: Vec<&str> = (0..NAME_SEGMENTS).map(segment).collect();
+            if let Ok(Filter::Pattern(pattern)) = Filter::of_subscription(&segments.join("/")) {
+                index.find_or_insert(&pattern, || ());
+                count += 1;
+            }
+        }
+        assert_eq!(count, 16 + 120 + 560 + 1_820);
+        let name = TopicName::parse(&["a"; NAME_SEGMENTS].join("/")).unwrap();
+        let mut found = Vec::new();
+        index.matches(&name, &mut found);
+        assert_eq!(found.len(), count);
+        let steps = index.steps.get();
+        assert!((9_000..=9_401).contains(&steps), "{steps}");
     }
 
     #[test]

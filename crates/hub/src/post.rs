@@ -201,7 +201,7 @@ mod tests {
 
     #[test]
     fn what_is_left_out_is_told_before_anything_else_of_its_topic() {
-        let ledger = Ledger::new(&Total::default(), &Total::default());
+        let ledger = Ledger::new(&Total::default(), &Total::default(), &Total::default());
         let limits = Limits { letters: 2, ..Limits::default() };
         let mut post = Post::new(2);
         let deliver = |post: &mut Post, topic, offset| {
@@ -227,7 +227,7 @@ mod tests {
 
     #[test]
     fn letters_keep_their_order_while_the_queue_is_full() {
-        let ledger = Ledger::new(&Total::default(), &Total::default());
+        let ledger = Ledger::new(&Total::default(), &Total::default(), &Total::default());
         let limits = Limits::default();
         let mut post = Post::new(1);
         for offset in 1..=5 {

@@ -37,6 +37,10 @@ impl Presence {
         self.clients.is_empty()
     }
 
+    pub(crate) fn contains(&self, client: &str) -> bool {
+        self.clients.contains_key(client)
+    }
+
     /// A session of a client came. Whether the client was not there before.
     pub(crate) fn join(&mut self, client: &str, info: Option<&str>) -> bool {
         if let Some(known) = self.clients.get_mut(client) {

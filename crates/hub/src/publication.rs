@@ -176,11 +176,40 @@ pub(crate) struct Ledger {
     total: Total,
     /// What topics hold of it: bounded by the setting `memory`.
     topics: Total,
+    /// What idempotency keys hold of that.
+    keys: Total,
 }
 
 impl Ledger {
-    pub(crate) fn new(total: &Total, topics: &Total) -> Arc<Self> {
-        Arc::new(Self { total: total.clone(), topics: topics.clone() })
+    pub(crate) fn new(total: &Total, topics: &Total, keys: &Total) -> Arc<Self> {
+        Arc::new(Self { total: total.clone(), topics: topics.clone(), keys: keys.clone() })
+    }
+
+    /// Encoded bytes that many are sent.
+    pub(crate) fn frame(&self, bytes: Vec<u8>) -> Frame {
+        Frame::with_part(bytes, &self.total, &self.topics)
+    }
+
+    /// So many bytes more are held beside publications.
+    pub(crate) fn hold(&self, bytes: usize) {
+        self.total.add(bytes);
+        self.topics.add(bytes);
+    }
+
+    pub(crate) fn release(&self, bytes: usize) {
+        self.total.subtract(bytes);
+        self.topics.subtract(bytes);
+    }
+
+    /// The same for idempotency keys.
+    pub(crate) fn hold_keys(&self, bytes: usize) {
+        self.hold(bytes);
+        self.keys.add(bytes);
+    }
+
+    pub(crate) fn release_keys(&self, bytes: usize) {
+        self.release(bytes);
+        self.keys.subtract(bytes);
     }
 }
 
@@ -342,9 +371,7 @@ impl Publication {
                 &deflated[window * ENVELOPES + envelope]
             }
         };
-        place
-            .get_or_init(|| Some(Frame::with_part(encode(self)?, &self.ledger.total, &self.ledger.topics)))
-            .as_ref()
+        place.get_or_init(|| Some(self.ledger.frame(encode(self)?))).as_ref()
     }
 
     fn hold(&self, bytes: usize) {
@@ -398,7 +425,7 @@ mod tests {
     #[test]
     fn bytes_and_frames_count_once_and_until_the_last_reference_is_gone() {
         let (total, topics) = (Total::default(), Total::default());
-        let ledger = Ledger::new(&total, &topics);
+        let ledger = Ledger::new(&total, &topics, &Total::default());
         let mut payload = Vec::with_capacity(4096);
         payload.extend_from_slice(b"0123456789");
         let kind = Kind::Message { format: Format::Text, payload, key: None };

@@ -88,6 +88,9 @@ pub struct Rule {
     pub settings: TopicSettings,
 }
 
+/// Idempotency keys hold at most this part of [`Limits::memory_bytes`]: unlike histories they are not given up for others.
+const KEYS_PART: usize = 4;
+
 /// Limits of the process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
@@ -126,6 +129,8 @@ pub struct TopicRules {
     defaults: TopicSettings,
     limits: Limits,
     held: Total,
+    /// What of that idempotency keys are.
+    keys: Total,
     topics: AtomicUsize,
     subscriptions: AtomicUsize,
     shortages: AtomicUsize,
@@ -149,6 +154,7 @@ impl TopicRules {
             defaults,
             limits,
             held: Total::default(),
+            keys: Total::default(),
             topics: AtomicUsize::new(0),
             subscriptions: AtomicUsize::new(0),
             shortages: AtomicUsize::new(0),
@@ -196,6 +202,15 @@ impl TopicRules {
 
     pub(crate) fn held(&self) -> &Total {
         &self.held
+    }
+
+    pub(crate) fn keys(&self) -> &Total {
+        &self.keys
+    }
+
+    /// Whether one more idempotency key may be known.
+    pub(crate) fn has_room_for_keys(&self) -> bool {
+        self.keys.bytes() < self.limits.memory_bytes / KEYS_PART
     }
 
     pub(crate) fn is_over_memory(&self) -> bool {

@@ -9,6 +9,10 @@ pub const NAME_BYTES: usize = 256;
 /// The most segments of a name or a pattern.
 pub const NAME_SEGMENTS: usize = 16;
 
+/// The most segments `*` of a pattern that somebody subscribes to. What a publication to a name of [`NAME_SEGMENTS`] costs at
+/// most, however many patterns there are, is in the tests of the index of patterns: 9,401 steps, not 131,071.
+pub const PATTERN_STARS: usize = 4;
+
 /// The hash of a name: the same in each shard, for it says where a topic lives.
 pub(crate) fn hash(text: &str) -> u64 {
     foldhash::fast::FixedState::with_seed(0x7469_6465_6761_7465).hash_one(text)
@@ -169,6 +173,16 @@ impl Filter {
         }
     }
 
+    /// The same, for what somebody subscribes to, whose patterns have at most [`PATTERN_STARS`].
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn of_subscription(text: &str) -> Result<Self, NameError> {
+        let filter = Self::parse(text)?;
+        let stars = text.split('/').filter(|segment| *segment == "*").count();
+        if stars > PATTERN_STARS { Err(NameError::TooManyStars { stars }) } else { Ok(filter) }
+    }
+
     /// As it was given.
     #[must_use]
     pub fn as_str(&self) -> &str {
@@ -257,6 +271,11 @@ pub enum NameError {
         /// Where.
         at: usize,
     },
+    /// More than [`PATTERN_STARS`] segments `*` in what somebody subscribes to.
+    TooManyStars {
+        /// How many there are.
+        stars: usize,
+    },
     /// No `*` in what has to be a pattern.
     NotAPattern,
 }
@@ -277,6 +296,9 @@ impl fmt::Display for NameError {
             Self::Pattern { at } => write!(f, "`*` at byte {at}: a name is wanted, not a pattern"),
             Self::PartOfSegment { at } => write!(f, "`*` at byte {at} must be a segment of its own"),
             Self::NotLast { at } => write!(f, "`**` at byte {at} must be the last segment"),
+            Self::TooManyStars { stars } => {
+                write!(f, "it has {stars} segments `*`; {PATTERN_STARS} are allowed")
+            }
             Self::NotAPattern => f.write_str("it has no `*`: a pattern is wanted"),
         }
     }

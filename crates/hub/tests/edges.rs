@@ -371,3 +371,65 @@ fn names_are_checked_once_and_then_known() {
     let first = hub.topic_name("a/b").unwrap();
     assert_eq!(hub.topic_name("a/b").unwrap().as_str().as_ptr(), first.as_str().as_ptr());
 }
+
+#[test]
+fn who_goes_by_a_name_is_there_until_its_last_stream_has_been_gone_for_a_while() {
+    let mut hub = hub(TopicSettings { presence: true, ..TopicSettings::default() }, Limits::default());
+    let topic = name("a");
+    let present = |hub: &mut Hub, now_ms| {
+        if hub.next_deadline_ms().is_some_and(|deadline_ms| deadline_ms <= now_ms) {
+            hub.expire(now_ms);
+        }
+        hub.presence(TICKET, &topic, now_ms);
+        match hub.poll_reply() {
+            Some((_, Reply::Presence { clients, .. })) => clients,
+            other => panic!("{other:?}"),
+        }
+    };
+    hub.arrive(&topic, "reader-1", Some("1"), 0);
+    hub.arrive(&topic, "reader-1", None, 10);
+    assert_eq!(present(&mut hub, 10), [Present { client: "reader-1".into(), info: Some("1".into()) }]);
+    hub.depart(&topic, "reader-1", 30_020, 20);
+    assert_eq!(present(&mut hub, 90_000).len(), 1, "its other stream is open");
+    hub.depart(&topic, "reader-1", 130_000, 100_000);
+    assert_eq!(present(&mut hub, 129_999).len(), 1, "a browser comes back");
+    assert_eq!(present(&mut hub, 130_000), []);
+    // Who was not there is not there afterwards.
+    hub.depart(&topic, "reader-2", 200_000, 150_000);
+    assert_eq!(present(&mut hub, 150_000), []);
+    // Who comes back in time, by whatever way, does not leave.
+    hub.arrive(&topic, "reader-3", None, 160_000);
+    hub.depart(&topic, "reader-3", 190_000, 160_000);
+    hub.arrive(&topic, "reader-3", None, 180_000);
+    assert_eq!(present(&mut hub, 500_000).len(), 1);
+    hub.depart(&topic, "reader-3", 500_000, 500_000);
+    assert_eq!(present(&mut hub, 500_000), []);
+    hub.expire(5_000_000);
+    assert!(hub.is_empty());
+}
+
+#[test]
+fn idempotency_keys_count_as_memory_and_take_a_part_of_it_at_most() {
+    let memory = 1 << 20;
+    let mut hub = hub(TopicSettings::default(), Limits { memory_bytes: memory, ..Limits::default() });
+    let rules = Arc::clone(hub.rules());
+    let once = |hub: &mut Hub, n: usize, now_ms: u64| {
+        let topic = name(&format!("t/{}", n / 1_000));
+        let publish =
+            Publish { once: Some(format!("{n:0>128}").into()), ..Publish::new(Format::Text, Vec::new()) };
+        let published = hub.publish(None, &topic, publish, now_ms);
+        while hub.poll_reply().is_some() {}
+        published
+    };
+    let taken = (0..10_000).take_while(|&n| once(&mut hub, n, 0).is_ok()).count();
+    assert!((500..2_500).contains(&taken), "{taken}");
+    assert!((memory / 4..memory / 2).contains(&rules.held_bytes()), "{}", rules.held_bytes());
+    assert_eq!(once(&mut hub, taken, 0), Err(Refused::Busy));
+    assert_eq!(once(&mut hub, taken - 1, 0), Ok(()), "it is known: nothing is published");
+    // Without a key there is room.
+    hub.publish(None, &name("t/0"), Publish::new(Format::Text, Vec::new()), 0).unwrap();
+    // Five minutes later nothing of them is known.
+    hub.expire(300_001);
+    assert_eq!(rules.held_bytes(), 0);
+    assert_eq!(once(&mut hub, 0, 300_001), Ok(()));
+}

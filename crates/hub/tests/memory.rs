@@ -8,8 +8,8 @@ use std::{alloc::System, sync::Arc};
 
 use cap::Cap;
 use tidegate_hub::{
-    Ask, Class, ClientId, Envelope, Format, Hub, MemberId, MemberRules, Publish, Ticket, TopicName,
-    TopicRules,
+    Ask, Class, ClientId, Envelope, Filter, Format, Hub, Limits, MemberId, MemberRules, Pattern, Publish,
+    Rule, Slow, Ticket, TopicName, TopicRules, TopicSettings,
 };
 use tidegate_registry::{Key, Total};
 
@@ -110,4 +110,36 @@ fn a_subscription_takes_at_most_128_bytes() {
     println!("what is left when all have gone: {left} bytes, with the hub itself");
     assert!(left < 200_000, "{left}");
     drop(empty);
+
+    what_is_kept_counts_as_what_it_takes();
+}
+
+/// The setting `memory` bounds what is counted, so that must not be less than what is taken.
+fn what_is_kept_counts_as_what_it_takes() {
+    let filter = Filter::Pattern(Pattern::parse("conf/*").expect("a pattern"));
+    let settings = TopicSettings { slow: Slow::Conflate, ..TopicSettings::default() };
+    let rules = TopicRules::new(vec![Rule { filter, settings }], TopicSettings::default(), Limits::default());
+    let rules = Arc::new(rules);
+    let mut hub = Hub::new(0, 1, Arc::clone(&rules), 1, &Total::default());
+    for (what, topic, has_key, has_once) in [
+        ("an idempotency key of 20 bytes", "once", false, true),
+        ("the newest message of a key of 20 bytes", "conf/a", true, false),
+    ] {
+        let topic = TopicName::parse(topic).expect("a name");
+        // Tables double, so that shortly behind that each entry takes the most.
+        const COUNT: usize = 600;
+        let (heap, counted) = (HEAP.allocated(), rules.held_bytes());
+        for n in 0..COUNT {
+            let key = || Some(format!("{n:0>20}").into());
+            let publish = Publish {
+                key: if has_key { key() } else { None },
+                once: if has_once { key() } else { None },
+                ..Publish::new(Format::Text, Vec::new())
+            };
+            hub.publish(None, &topic, publish, 0).expect("there is room");
+        }
+        let (heap, counted) = (HEAP.allocated() - heap, rules.held_bytes() - counted);
+        println!("{what}: {} bytes, counted as {}", heap / COUNT, counted / COUNT);
+        assert!(heap <= counted, "{what}: {heap} bytes, counted as {counted}");
+    }
 }

@@ -28,7 +28,7 @@ fn each_planted_bug_is_found() {
     for &bug in Bug::ALL {
         let (seed, broken) = hunt(bug).unwrap_or_else(|| panic!("{bug:?} was not found"));
         let fits: &[Violation] = match bug {
-            Bug::DropOne | Bug::ForgetGap | Bug::ForgetSlowGap => &[
+            Bug::DropOne | Bug::DropDelivery | Bug::ForgetGap | Bug::ForgetSlowGap => &[
                 Violation::Hole,
                 Violation::NotConverged,
                 Violation::NotTheNewest,

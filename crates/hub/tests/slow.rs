@@ -288,3 +288,28 @@ fn a_batch_that_is_too_long_ends_with_a_gap() {
     assert_eq!(read(&items[items.len() - 2..]), "65534 65535-70000");
     hub.finish_batch(batch);
 }
+
+#[test]
+fn what_happened_to_the_slow_is_counted_by_policy() {
+    let topic = TopicName::parse("a").unwrap();
+    for (slow, passed_over, gaps) in
+        [(Slow::DropNew, 5, 1), (Slow::DropOld, 0, 0), (Slow::Conflate, 3, 0), (Slow::Resync, 4, 1)]
+    {
+        let settings = TopicSettings { slow, ..TopicSettings::default() };
+        let mut hub = Hub::new(0, 1, rules(settings, Limits::default()), 1, &Total::default());
+        let member = enter(&mut hub, 1);
+        hub.subscribe(member, TICKET, &topic, Ask::default(), 0).unwrap();
+        publish(&mut hub, &topic, &["x", "x", "y", "x", "y"]);
+        fan_out(&mut hub, |_| 0);
+        catch_up(&mut hub, member);
+        let counts = *hub.counts();
+        let own = slow as usize;
+        assert_eq!(
+            (counts.fell_behind[own], counts.passed_over[own], counts.gaps[own]),
+            (1, passed_over, gaps),
+            "{slow:?}"
+        );
+        let shown = format!("{counts:?}");
+        assert!(shown.contains(&format!("{}: {passed_over}", slow.as_str())), "{shown}");
+    }
+}

@@ -107,9 +107,10 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             }
             Action::Topics(topics) => {
                 let below = route.path.below(request.target.path);
-                if let Some(below) = below.filter(|_| !request.is_upgrade()) {
+                if below.is_some() && !request.is_upgrade() {
                     self.set_route(key, id);
-                    return self.ask_state(key, id, request, topics, below);
+                    self.begin_request(key, id, request);
+                    return Ok(());
                 }
                 let upgrade = self.upgrade(key, id, request)?;
                 let way = self.topics_way(topics, below)?;
@@ -118,17 +119,10 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                 self.enter_topics(key, topics, way);
                 Ok(())
             }
-            Action::Events(events) => {
+            Action::Events(_) | Action::Poll(_) | Action::Publish(_) => {
                 self.set_route(key, id);
-                self.begin_events(key, id, request, events)
-            }
-            Action::Poll(poll) => {
-                self.set_route(key, id);
-                self.begin_poll(key, id, request, poll)
-            }
-            Action::Publish(publish) => {
-                self.set_route(key, id);
-                self.begin_publish(key, id, request, publish, route.path.below(request.target.path))
+                self.begin_request(key, id, request);
+                Ok(())
             }
             Action::Proxy(_) => {
                 let upgrade = self.upgrade(key, id, request)?;

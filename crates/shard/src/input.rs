@@ -241,7 +241,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             // buffer asks for hundreds.
             let asks_more =
                 was_head && self.registry.get(key).is_some_and(|session| !session.outbox.is_empty());
-            if place.may_wait && (self.turn.is_full() || asks_more) {
+            if place.may_wait && (self.turn.is_full() || asks_more || self.is_stopped(key)) {
                 break;
             }
         }

@@ -12,7 +12,7 @@ use tidegate_config::{
 };
 use tidegate_hub::{Filter, Hub, RouteId, Routes, Rule, Slow, TopicRules, TopicSettings};
 use tidegate_io::Address;
-use tidegate_registry::{FullPolicy, OutboxLimits, Retained, Total};
+use tidegate_registry::{Charge, FullPolicy, OutboxLimits, Retained, Total};
 use tidegate_wire::{
     budget::ControlRule, close::CloseCode, deflate::CodecLimits, extension::DeflatePolicy,
     handshake::OriginRule, http::HeadLimits,
@@ -129,6 +129,11 @@ impl Plan {
     /// Bytes that wait to be sent, over all shards.
     pub fn retained_bytes(&self) -> usize {
         self.total.bytes()
+    }
+
+    /// Counts bytes that wait, as long as what it gives is there.
+    pub(crate) fn charge(&self, bytes: usize) -> Charge {
+        Charge::new(&self.total, bytes)
     }
 
     /// Says what waits for a shard's worst subscriber. Gives whether no other shard has a worse one.

@@ -81,6 +81,8 @@ pub enum Bug {
     PassOverGap,
     /// Where what comes first goes to a new subscriber: the newest of it is left out.
     ShortFirst,
+    /// Where a queue to another shard has room again: those who wait to publish there are not gone on with.
+    ForgetPublisher,
 }
 
 impl Bug {
@@ -127,6 +129,7 @@ impl Bug {
         Bug::SkipBehind,
         Bug::PassOverGap,
         Bug::ShortFirst,
+        Bug::ForgetPublisher,
     ];
 }
 

@@ -228,6 +228,11 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         self.counters
     }
 
+    /// What its topics have counted so far, where it has any.
+    pub fn topic_counts(&self) -> Option<tidegate_hub::Counts> {
+        self.topics.as_ref().map(|topics| *topics.hub.counts())
+    }
+
     /// The backend, to look at.
     pub fn backend(&self) -> &B {
         &self.backend

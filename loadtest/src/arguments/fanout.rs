@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::{Common, Messages, NoPlan, Timing, usage};
+use super::{Common, Messages, NoPlan, Timing, share, usage};
 use crate::{
     fanout::{AdapterName, Echo, Fanout},
     plan::{Load, Plan, Scenario},
@@ -30,6 +30,9 @@ pub(super) struct FanoutArguments {
     /// Whether a publisher must hear its own messages (yes), must not (no), or either
     #[arg(long, value_name = "WHETHER", default_value = "any", value_parser = echo)]
     echo_to_sender: Echo,
+    /// The share of subscribers that never read: 0.1 or 10% [default: none]
+    #[arg(long, value_name = "SHARE", value_parser = share)]
+    share: Option<f64>,
     #[command(flatten)]
     timing: Timing,
     /// Messages published for each second over all publishers, whether deliveries come or not (open loop)
@@ -46,14 +49,20 @@ impl FanoutArguments {
             topics: self.topics,
             adapter: self.adapter,
             echo: self.echo_to_sender,
+            share: self.share.unwrap_or(0.0),
         };
         if fanout.topics > 1 && !fanout.adapter.has_topics(&self.common.url.path) {
             return Err(usage(
-                "more than one topic needs --adapter nchan and a URL with {topic} in its path",
+                "more than one topic needs --adapter tidegate, or --adapter nchan and a URL with {topic} in its path",
             ));
         }
-        if fanout.topics > fanout.publishers.min(subscribers) {
-            return Err(usage("each topic needs a publisher and a subscriber"));
+        if fanout.topics > subscribers {
+            return Err(usage("each topic needs a subscriber"));
+        }
+        if fanout.topics > fanout.publishers && !fanout.adapter.names_topics() {
+            return Err(usage(
+                "each topic needs a publisher: with this adapter one publishes on one topic alone",
+            ));
         }
         let kind = self.messages.kind();
         if !self.messages.size.sizes.tell_time(kind) {
@@ -63,6 +72,11 @@ impl FanoutArguments {
         }
         if self.common.deflate {
             return Err(usage("fanout does not speak permessage-deflate: leave --deflate out"));
+        }
+        if let Some(own) = fanout.adapter.adapter().subprotocol()
+            && !self.common.subprotocols.iter().any(|offered| offered == own)
+        {
+            self.common.subprotocols.insert(0, own.to_owned());
         }
         let Timing { duration, warmup } = self.timing;
         self.common.connections = fanout.publishers + subscribers;

@@ -1,11 +1,11 @@
-//! A bar of a suite: what must hold for a server, by itself or beside others.
+//! A bar of a suite: what must hold for a server, by itself or beside others, in one scenario or from one to another.
 
 use super::metric::Metric;
 use crate::relation::Relation;
 
 /// Why a bar cannot be read.
-pub(crate) const SHAPE: &str = "a bar is like `cpu <= 0.70 of bun`, `p99 <= 1.1 of nginx, haproxy`, `session_memory <= 256B` or \
-                     `other: cpu <= 1.05 of bun`";
+pub(crate) const SHAPE: &str = "a bar is like `cpu <= 0.70 of bun`, `p99 <= 1.1 of nginx, haproxy`, `session_memory <= 256B`, \
+                     `other: cpu <= 1.05 of bun`, `cpu / small <= 1.3` or `cpu / small <= 1.0 of bun`";
 
 /// One bar.
 #[derive(Clone, Debug, PartialEq)]
@@ -15,6 +15,8 @@ pub(crate) struct Bar {
     /// Whom it is about; `None`: the reference.
     pub(crate) subject: Option<String>,
     pub(crate) metric: Metric,
+    /// The scenario by whose value the metric is divided: then it is how much it grows from there.
+    pub(crate) base: Option<String>,
     relation: Relation,
     /// A ratio, or in the metric's unit.
     bound: f64,
@@ -58,23 +60,33 @@ impl Bar {
             Some((subject, name)) => (Some(subject.trim().to_owned()), name.trim()),
             None => (None, left.trim()),
         };
+        let (name, base) = match name.split_once('/') {
+            Some((name, base)) => (name.trim(), Some(base.trim().to_owned())),
+            None => (name, None),
+        };
+        if base.as_deref() == Some("") {
+            return Err(SHAPE.to_owned());
+        }
         let metric = Metric::parse(name).ok_or_else(|| {
             format!("there is no metric {name:?}: {}", Metric::ALL.map(Metric::name).join(", "))
         })?;
+        let ratio =
+            |number: &str| number.trim().parse().ok().filter(|ratio: &f64| *ratio > 0.0 && ratio.is_finite());
         let (bound, peers) = match rest.split_once(" of ") {
-            Some((ratio, peers)) => {
-                let ratio =
-                    ratio.trim().parse::<f64>().ok().filter(|ratio| *ratio > 0.0 && ratio.is_finite());
+            Some((number, peers)) => {
                 let peers: Vec<String> = peers.split(',').map(|peer| peer.trim().to_owned()).collect();
-                (ratio.ok_or_else(|| format!("{text:?}: before `of` stands a ratio"))?, peers)
+                (ratio(number).ok_or_else(|| format!("{text:?}: before `of` stands a ratio"))?, peers)
+            }
+            None if base.is_some() => {
+                (ratio(rest).ok_or_else(|| format!("{text:?}: how much it grows is a ratio"))?, Vec::new())
             }
             None => (metric.unit().parse(rest.trim())?, Vec::new()),
         };
-        Ok(Self { text: text.to_owned(), subject, metric, relation, bound, peers })
+        Ok(Self { text: text.to_owned(), subject, metric, base, relation, bound, peers })
     }
 
-    /// Holds it against the medians of its ratios, one for each peer, or against its subject's median. `None` was not
-    /// measured.
+    /// Holds it against the medians of its ratios, one for each peer, or against its subject's median (of values, or of how much
+    /// they grow). `None` was not measured.
     pub(crate) fn judge(&self, values: &[Option<f64>], basis: Basis) -> Judgement {
         let measured = values.iter().copied().flatten();
         let Some(worst) = self.relation.worst(measured, self.bound) else { return Judgement::NotMeasured };
@@ -92,7 +104,11 @@ impl Bar {
 
     /// A value that it was held against.
     pub(crate) fn show(&self, value: f64) -> String {
-        if self.peers.is_empty() { self.metric.show(value) } else { format!("{value:.3}") }
+        if self.peers.is_empty() && self.base.is_none() {
+            self.metric.show(value)
+        } else {
+            format!("{value:.3}")
+        }
     }
 }
 
@@ -117,6 +133,24 @@ mod tests {
         }
         let bar = Bar::parse("other: cpu <= 1.05 of a, b").unwrap();
         assert_eq!((bar.subject.as_deref(), &*bar.peers), (Some("other"), &["a".to_owned(), "b".into()][..]));
+    }
+
+    #[test]
+    fn a_bar_about_growth_names_where_it_grows_from() {
+        for (text, subject, base, peers, shown) in [
+            ("cpu / 100x128 <= 1.3", None, "100x128", &[][..], "1.200"),
+            ("cpu/small<=1.0 of bun", None, "small", &["bun"], "1.200"),
+            ("other: p99 / one topic > 0.5 of a, b", Some("other"), "one topic", &["a", "b"], "1.200"),
+        ] {
+            let bar = Bar::parse(text).unwrap();
+            assert_eq!((bar.subject.as_deref(), bar.base.as_deref()), (subject, Some(base)), "{text}");
+            assert_eq!(bar.peers, peers, "{text}");
+            assert_eq!(bar.show(1.2), shown, "{text}");
+        }
+        let bar = Bar::parse("cpu / small <= 1.3").unwrap();
+        assert_eq!(bar.judge(&[Some(1.3)], Basis::Sound), Judgement::Holds(1.3));
+        assert_eq!(bar.judge(&[Some(1.31)], Basis::Sound), Judgement::Broken(1.31));
+        assert_eq!(bar.judge(&[None], Basis::Sound), Judgement::NotMeasured);
     }
 
     #[test]
@@ -148,9 +182,21 @@ mod tests {
 
     #[test]
     fn what_is_no_bar_is_refused() {
-        for text in
-            ["", "cpu", "cpu = 1", "speed <= 1 of a", "cpu <= 5", "cpu <= x of a", "cpu <= 0 of a", "p99 <= "]
-        {
+        for text in [
+            "",
+            "cpu",
+            "cpu = 1",
+            "speed <= 1 of a",
+            "cpu <= 5",
+            "cpu <= x of a",
+            "cpu <= 0 of a",
+            "p99 <= ",
+            "cpu / <= 1.3",
+            "/ s <= 1.3",
+            "cpu / s <= 5ms",
+            "cpu / s <= 0",
+            "speed / s <= 1.3",
+        ] {
             assert!(Bar::parse(text).is_err(), "{text}");
         }
     }

@@ -132,6 +132,44 @@ impl<'a> Results<'a> {
         Spread::of_ratios(a.into_iter().zip(b).filter_map(|(a, b)| Some((a?, b?))), metric.floor())
     }
 
+    /// How much a server's values grow from one scenario to another, round by round; `None` where one of the two does not count.
+    fn growth(&self, from: usize, to: usize, server: &str, metric: Metric) -> Vec<Option<f64>> {
+        let (from, to) = (self.rounds(from, server, metric), self.rounds(to, server, metric));
+        // From next to nothing all grows as much as chance will have it.
+        if from.iter().flatten().any(|value| *value <= metric.floor().max(0.0)) {
+            return Vec::new();
+        }
+        from.into_iter().zip(to).map(|(from, to)| Some(to? / from?)).collect()
+    }
+
+    /// The values that a bar is about: for each peer, or of its subject alone.
+    fn values_of(&self, place: usize, subject: &str, bar: &Bar) -> Vec<Option<Spread>> {
+        let Some(base) = &bar.base else {
+            return if bar.peers.is_empty() {
+                vec![self.spread(place, bar.metric, subject)]
+            } else {
+                bar.peers.iter().map(|peer| self.ratio(place, bar.metric, subject, peer)).collect()
+            };
+        };
+        let base = self.place_of(base);
+        let growth = |server: &str| self.growth(base, place, server, bar.metric);
+        let own = growth(subject);
+        if bar.peers.is_empty() {
+            return vec![Spread::of(own.into_iter().flatten())];
+        }
+        let beside = |peer: &String| {
+            let pairs = own.iter().zip(growth(peer)).filter_map(|(own, peer)| Some(((*own)?, peer?)));
+            Spread::of_ratios(pairs, 0.0)
+        };
+        bar.peers.iter().map(beside).collect()
+    }
+
+    /// Where a scenario stands among all.
+    fn place_of(&self, scenario: &str) -> usize {
+        let place = self.suite.scenarios.iter().position(|other| other.name == scenario);
+        place.expect("a suite's bars name scenarios that it has")
+    }
+
     pub(crate) fn spread(&self, scenario: usize, metric: Metric, server: &str) -> Option<Spread> {
         Spread::of(self.rounds(scenario, server, metric).into_iter().flatten())
     }
@@ -160,16 +198,16 @@ impl<'a> Results<'a> {
 
     fn judge(&self, place: usize, reference: &str, bar: &'a Bar) -> Judged<'a> {
         let subject = bar.subject.as_deref().unwrap_or(reference);
-        let spreads: Vec<Option<Spread>> = if bar.peers.is_empty() {
-            vec![self.spread(place, bar.metric, subject)]
-        } else {
-            bar.peers.iter().map(|peer| self.ratio(place, bar.metric, subject, peer)).collect()
-        };
+        let spreads = self.values_of(place, subject, bar);
         let suffice = spreads.iter().flatten().all(|spread| spread.count >= ROUNDS as usize);
         let mut servers = std::iter::once(subject).chain(bar.peers.iter().map(String::as_str));
+        let base = bar.base.as_ref().map(|base| self.place_of(base));
+        let is_limited = |server: &str| {
+            self.is_limited(place, server) || base.is_some_and(|base| self.is_limited(base, server))
+        };
         let basis = match suffice {
             false => Basis::TooFewRounds,
-            true if servers.any(|server| self.is_limited(place, server)) => Basis::LimitedByLoad,
+            true if servers.any(is_limited) => Basis::LimitedByLoad,
             true => Basis::Sound,
         };
         let values: Vec<Option<f64>> = spreads.iter().map(|spread| Some(spread.as_ref()?.median)).collect();
@@ -371,5 +409,93 @@ impl Judged<'_> {
             Judgement::NotMeasured => ("not measured", None),
         };
         json!({"bar": self.bar.text, "judgement": judgement, "value": value})
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A suite in which two servers run a small and a large scenario, the latter with this bar.
+    fn suite(bar: &str) -> Suite {
+        let text = format!(
+            "interleave = \"scenarios\"\n[[server]]\nname = \"a\"\ncommand = [\"a\"]\n[[server]]\nname = \"b\"\n\
+             command = [\"b\"]\n[[scenario]]\nname = \"small\"\nload = \"echo\"\n[[scenario]]\nname = \"large\"\n\
+             load = \"echo\"\nbars = [\"{bar}\"]\n"
+        );
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("suite.toml");
+        std::fs::write(&file, text).unwrap();
+        Suite::read(&file, &[]).unwrap()
+    }
+
+    fn sample(metric: Metric, value: f64) -> Sample {
+        Sample { values: BTreeMap::from([(metric, value)]), ..Sample::default() }
+    }
+
+    /// What becomes of a bar about CPU time, where `cpu` tells each round's: of `a` in the small and the large scenario, then of
+    /// `b`. 0: the run failed.
+    fn judge(bar: &str, cpu: &[[f64; 4]]) -> Judgement {
+        let suite = suite(bar);
+        let mut results = Results::new(&suite);
+        for round in cpu {
+            for (place, (server, scenario)) in
+                [("a", 0), ("a", 1), ("b", 0), ("b", 1)].into_iter().enumerate()
+            {
+                let outcome = match round[place] {
+                    0.0 => Outcome::Failed("it died".to_owned()),
+                    value => Outcome::Measured(sample(Metric::Cpu, value)),
+                };
+                results.add(scenario, server, outcome);
+            }
+        }
+        Table::of(&results).scenarios[1].bars[0].judgement
+    }
+
+    #[test]
+    fn growth_is_of_rounds_before_it_is_a_median() {
+        // A machine that becomes twice as slow, and once more: neither growth sees it.
+        let rounds: Vec<[f64; 4]> = [1.0, 2.0, 4.0, 4.0, 4.0]
+            .iter()
+            .map(|slow| [100.0, 150.0, 200.0, 600.0].map(|ns| ns * slow))
+            .collect();
+        assert_eq!(judge("cpu / small <= 1.5", &rounds), Judgement::Holds(1.5));
+        assert_eq!(judge("cpu / small < 1.5", &rounds), Judgement::Broken(1.5));
+        assert_eq!(judge("b: cpu / small <= 1.5", &rounds), Judgement::Broken(3.0));
+        // 1.5 beside 3.
+        assert_eq!(judge("cpu / small <= 1.0 of b", &rounds), Judgement::Holds(0.5));
+        assert_eq!(judge("b: cpu / small <= 1.0 of a", &rounds), Judgement::Broken(2.0));
+        assert_eq!(judge("cpu / small <= 1.0 of b", &rounds[..4]), Judgement::TooFew(0.5));
+    }
+
+    #[test]
+    fn a_round_counts_for_growth_where_both_of_its_runs_do() {
+        let good = [100.0, 150.0, 200.0, 600.0];
+        let mut rounds = vec![good; 5];
+        rounds.push([0.0, 900.0, 200.0, 600.0]);
+        rounds.push([100.0, 900.0, 200.0, 0.0]);
+        assert_eq!(judge("cpu / small <= 1.0 of b", &rounds), Judgement::Holds(0.5));
+        rounds[0] = [100.0, 0.0, 200.0, 600.0];
+        assert_eq!(judge("cpu / small <= 1.0 of b", &rounds), Judgement::TooFew(0.5));
+        assert_eq!(judge("cpu / small <= 1.2", &[[0.0; 4]; 5]), Judgement::NotMeasured);
+    }
+
+    #[test]
+    fn where_the_load_was_the_limit_in_either_scenario_growth_of_speed_is_not_judged() {
+        let suite = suite("p99 / small <= 1.3 of b");
+        for limited in [None, Some((0, "a")), Some((1, "a")), Some((0, "b")), Some((1, "b"))] {
+            let mut results = Results::new(&suite);
+            for _ in 0..5 {
+                for (scenario, server) in [(0, "a"), (1, "a"), (0, "b"), (1, "b")] {
+                    let was_generator_the_limit = limited == Some((scenario, server));
+                    let sample = Sample { was_generator_the_limit, ..sample(Metric::P99, 100.0) };
+                    results.add(scenario, server, Outcome::Measured(sample));
+                }
+            }
+            let judgement = Table::of(&results).scenarios[1].bars[0].judgement;
+            let expected =
+                if limited.is_some() { Judgement::LoadLimited(1.0) } else { Judgement::Holds(1.0) };
+            assert_eq!(judgement, expected, "{limited:?}");
+        }
     }
 }

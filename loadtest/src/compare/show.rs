@@ -7,7 +7,7 @@ use super::{
     measure::Sample,
     metric::Metric,
     results::{Judged, Part, Row, Table},
-    suite::Pins,
+    suite::{Interleave, Pins},
 };
 use crate::tone::Tone;
 
@@ -118,8 +118,12 @@ fn value(judged: &Judged<'_>) -> String {
 fn preamble(table: &Table<'_>) -> Vec<String> {
     let suite = table.suite;
     let title = if suite.title.is_empty() { "Comparison" } else { &suite.title };
+    let interleaved = match suite.interleave {
+        Interleave::Servers => "interleaved",
+        Interleave::Scenarios => "each of all scenarios, interleaved",
+    };
     let mut lines = vec![format!(
-        "{title}: {} rounds, interleaved; median (least to most), × is the median of the rounds' ratios to {}",
+        "{title}: {} rounds, {interleaved}; median (least to most), × is the median of the rounds' ratios to {}",
         suite.rounds, suite.reference
     )];
     lines.push(table.machine.clone());

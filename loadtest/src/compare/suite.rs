@@ -37,6 +37,7 @@ pub(crate) struct Suite {
     pub(crate) rounds: u32,
     /// By whose name ratios are.
     pub(crate) reference: String,
+    pub(crate) interleave: Interleave,
     pub(crate) ready_timeout: Duration,
     pub(crate) pins: Pins,
     /// Those that do not depend on a start: folders and variables.
@@ -44,6 +45,16 @@ pub(crate) struct Suite {
     pub(crate) servers: Vec<Server>,
     pub(crate) upstreams: Vec<Server>,
     pub(crate) scenarios: Vec<Scenario>,
+}
+
+/// What takes turns in a round.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Interleave {
+    /// The servers: all rounds of a scenario, then those of the next.
+    Servers,
+    /// The scenarios too: each round has all of them, so that what a server takes in one is compared with what it takes in
+    /// another soon after.
+    Scenarios,
 }
 
 /// Processors; empty: any.
@@ -171,10 +182,54 @@ impl Suite {
             scenario.servers.is_empty() || scenario.servers.iter().any(|name| is_left(name))
         });
         self.scenarios.iter_mut().for_each(|scenario| scenario.servers.retain(|name| is_left(name)));
+        self.leave_bases();
         self.servers.retain(|server| is_left(&server.name));
         if let (false, Some(first)) = (is_left(&self.reference), self.servers.first()) {
             self.reference.clone_from(&first.name);
         }
+    }
+
+    /// Leaves these scenarios alone in it, and of the bars those that are about them.
+    pub(crate) fn leave_scenarios(&mut self, only: &[String]) {
+        self.scenarios.retain(|scenario| only.contains(&scenario.name));
+        self.leave_bases();
+    }
+
+    /// A bar about growth from a scenario that is left out goes with it.
+    fn leave_bases(&mut self) {
+        let names: Vec<String> = self.scenarios.iter().map(|scenario| scenario.name.clone()).collect();
+        for scenario in &mut self.scenarios {
+            scenario.bars.retain(|bar| bar.base.as_ref().is_none_or(|base| names.contains(base)));
+        }
+    }
+
+    /// Looks at what bars about growth rest on.
+    fn check_growth(&self, raw: &[RawScenario]) -> Result<(), Mistake> {
+        for (scenario, raw) in self.scenarios.iter().zip(raw) {
+            for (bar, text) in scenario.bars.iter().zip(&raw.bars) {
+                let Some(name) = &bar.base else { continue };
+                let mistake = |message: String| Err(Mistake::new(message, text.span()));
+                let Some(base) = self.scenarios.iter().find(|other| other.name == *name) else {
+                    let known: Vec<&str> = self.scenarios.iter().map(|other| &*other.name).collect();
+                    return mistake(format!("there is no scenario {name:?}: {}", known.join(", ")));
+                };
+                if base.name == scenario.name {
+                    return mistake("it grows from another scenario to this one".to_owned());
+                }
+                if self.interleave != Interleave::Scenarios {
+                    return mistake(
+                        "what grows from one scenario to another is compared within rounds: interleave = \"scenarios\"".to_owned(),
+                    );
+                }
+                let subject = bar.subject.as_deref().unwrap_or_else(|| self.reference_of(scenario));
+                for server in std::iter::once(subject).chain(bar.peers.iter().map(String::as_str)) {
+                    if !base.servers.is_empty() && !base.servers.iter().any(|name| name == server) {
+                        return mistake(format!("{server:?} does not run {name:?}"));
+                    }
+                }
+            }
+        }
+        Ok(())
     }
 
     fn parse(text: &str, folder: &Path, set: &[(String, String)]) -> Result<Self, Mistake> {
@@ -215,6 +270,13 @@ impl Suite {
             Some(rounds) => *rounds.get_ref(),
             None => ROUNDS,
         };
+        let interleave = match raw.interleave.as_ref().map(|word| (word.get_ref().as_str(), word.span())) {
+            None | Some(("servers", _)) => Interleave::Servers,
+            Some(("scenarios", _)) => Interleave::Scenarios,
+            Some((_, span)) => {
+                return Err(Mistake::new("interleave is \"servers\" or \"scenarios\"", span));
+            }
+        };
         let run_timeout = duration(raw.run_timeout.as_ref(), RUN_TIMEOUT)?;
         let mut scenarios: Vec<Scenario> = Vec::new();
         for scenario in &raw.scenario {
@@ -226,7 +288,20 @@ impl Suite {
         let pins = Pins { server: raw.pin.server, upstream: raw.pin.upstream, generator: raw.pin.generator };
         let ready_timeout = duration(raw.ready_timeout.as_ref(), READY_TIMEOUT)?;
         let title = raw.title.unwrap_or_default();
-        Ok(Self { title, rounds, reference, ready_timeout, pins, names, servers, upstreams, scenarios })
+        let suite = Self {
+            title,
+            rounds,
+            reference,
+            interleave,
+            ready_timeout,
+            pins,
+            names,
+            servers,
+            upstreams,
+            scenarios,
+        };
+        suite.check_growth(&raw.scenario)?;
+        Ok(suite)
     }
 }
 
@@ -454,149 +529,4 @@ fn duration(text: Option<&Spanned<String>>, default: Duration) -> Result<Duratio
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const SMALL: &str = r#"
-[variables]
-tool = "{bin}/tool"
-[[upstream]]
-name = "up"
-command = ["up", "{port}"]
-[[server]]
-name = "a"
-command = ["{tool}", "{port}", "{upstream_port}", "{dir}/a.conf"]
-upstream = "up"
-[server.files]
-"a.conf" = "{port} {braces}"
-[[server]]
-name = "b"
-command = ["b"]
-[[scenario]]
-name = "s"
-load = "echo -c 2"
-bars = ["cpu <= 0.7 of b"]
-"#;
-
-    fn parse(text: &str) -> Result<Suite, String> {
-        Suite::parse(text, Path::new("/folder"), &[])
-            .map_err(|mistake| mistake.at("s.toml", text).to_string())
-    }
-
-    #[test]
-    fn what_is_left_out_has_a_default() {
-        let suite = parse(SMALL).unwrap();
-        assert_eq!((&*suite.reference, suite.rounds, &suite.pins), ("a", ROUNDS, &Pins::default()));
-        assert_eq!((&*suite.scenarios[0].title, suite.scenarios[0].allows_errors), ("s", false));
-        assert_eq!(
-            (&*suite.servers[1].url, suite.servers[1].ready),
-            ("ws://127.0.0.1:{port}/", Ready::Upgrade)
-        );
-        assert!(suite.names["tool"].ends_with("/tool") && suite.names["suite"] == "/folder");
-    }
-
-    #[test]
-    fn a_mistake_is_told_with_its_line_and_column() {
-        for (old, new, place, message) in [
-            ("\"up\", \"{port}\"", "\"up\", \"{prot}\"", "6:18", "no {prot}"),
-            ("name = \"b\"", "name = \"a\"", "14:8", "another server"),
-            ("name = \"b\"", "nmae = \"b\"", "14:1", "unknown field `nmae`"),
-            ("[\"b\"]", "[]", "14:8", "command is empty"),
-            ("[\"b\"]", "[\"{upstream_port}\"]", "15:12", "no {upstream_port}"),
-            ("upstream = \"up\"", "upstream = \"b\"", "10:12", "no server \"b\": up"),
-            ("\"a.conf\"", "\"../a\"", "12:10", "without a folder"),
-            ("echo -c 2", "echo -c none", "18:8", "none"),
-            ("echo -c 2", "eko", "18:8", "eko"),
-            ("echo -c 2", "echo -c {port}", "18:8", "no {port}"),
-            ("echo -c 2", "replay {suite}/none.csv", "18:8", "/none.csv: No such file"),
-            ("of b", "of c", "19:9", "no server \"c\": a, b"),
-            ("cpu <=", "speed <=", "19:9", "no metric \"speed\""),
-            ("tool = \"{bin}/tool\"", "port = \"1\"", "3:8", "no name for a variable"),
-            ("[variables]", "reference = \"x\"\n[variables]", "2:13", "no server \"x\""),
-            ("[variables]", "rounds = 0\n[variables]", "2:10", "at least one"),
-            ("[variables]", "run_timeout = \"5kg\"\n[variables]", "2:15", "no duration"),
-            ("load =", "errors = \"some\"\nload =", "18:10", "\"fail\" or \"allow\""),
-            ("command = [\"b\"]", "command = [\"b\"]\nready = \"now\"", "16:9", "\"connect\" or"),
-            ("[[server]]\nname = \"b\"", "[[server]\nname = \"b\"", "13:", ""),
-        ] {
-            assert!(SMALL.contains(old), "{old}");
-            let error = parse(&SMALL.replace(old, new)).map(|_| ()).unwrap_err();
-            assert!(
-                error.starts_with(&format!("s.toml:{place}")) && error.contains(message),
-                "{new}: {error}"
-            );
-        }
-        assert!(parse("").map(|_| ()).unwrap_err().contains("[[server]]"));
-    }
-
-    #[test]
-    fn a_scenario_without_the_reference_has_its_own() {
-        let suite = parse(&SMALL.replace("load =", "servers = [\"b\"]\nload =")).unwrap();
-        assert_eq!(suite.reference_of(&suite.scenarios[0]), "b");
-        let suite = parse(SMALL).unwrap();
-        assert_eq!(suite.reference_of(&suite.scenarios[0]), "a");
-    }
-
-    #[test]
-    fn servers_that_are_left_out_take_their_bars_along() {
-        let text = SMALL.to_owned()
-            + "[[scenario]]\nname = \"t\"\nload = \"idle\"\nservers = [\"b\"]\nbars = [\"memory <= 1MiB\"]";
-        let mut suite = parse(&text).unwrap();
-        suite.leave(&["b".to_owned()]);
-        // Of the first, its bar was about the other one.
-        let bars: Vec<usize> = suite.scenarios.iter().map(|scenario| scenario.bars.len()).collect();
-        assert_eq!((&*suite.reference, &*bars), ("b", &[0, 1][..]));
-        let mut suite = parse(&text).unwrap();
-        suite.leave(&["a".to_owned()]);
-        assert_eq!((suite.servers.len(), suite.scenarios.len(), suite.scenarios[0].bars.len()), (1, 1, 0));
-    }
-
-    #[test]
-    fn suites_share_servers() {
-        let folder = tempfile::tempdir().unwrap();
-        let shared = "[variables]\ntool = \"x\"\nother = \"y\"\n[[upstream]]\nname = \"far\"\ncommand = [\"far\"]\n\
-                      [[server]]\nname = \"a\"\ncommand = [\"theirs\"]\n\
-                      [[server]]\nname = \"c\"\ncommand = [\"{other}\", \"{tool}\"]\nupstream = \"far\"\n";
-        let parse = |text: &str, shared: &str| {
-            fs::write(folder.path().join("shared.toml"), shared).unwrap();
-            Suite::parse(text, folder.path(), &[]).map_err(|mistake| mistake.at("s.toml", text).to_string())
-        };
-        let names = |suite: &Suite| -> Vec<String> {
-            suite.servers.iter().map(|server| format!("{} {}", server.name, server.command[0])).collect()
-        };
-        let include = "include = [\"shared.toml\"]\n";
-        let with = |head: &str| include.to_owned() + head + SMALL;
-        // All its own, but where it says which; its own come first where there are two of a name.
-        assert_eq!(names(&parse(&with(""), shared).unwrap()), ["a {tool}", "b b"]);
-        let suite = parse(&with("servers = [\"c\", \"b\", \"a\"]"), shared).unwrap();
-        assert_eq!(names(&suite), ["c {other}", "b b", "a {tool}"]);
-        assert_eq!((suite.names["other"].as_str(), suite.upstreams.len()), ("y", 2));
-        assert!(suite.names["tool"].ends_with("/tool"), "its own comes first: {:?}", suite.names);
-        for (head, shared, message) in [
-            ("servers = [\"d\", \"b\"]", shared.to_owned(), "s.toml:2:12: there is no server \"d\": a, b, c"),
-            ("servers = [\"b\", \"b\"]", shared.to_owned(), "s.toml:2:17: it is named twice"),
-            (
-                "servers = [\"c\", \"a\", \"b\"]",
-                shared.replace("{other}", "{none}"),
-                "shared.toml:12:12: there is no {none}",
-            ),
-            ("servers = [\"c\"]", shared.replace("[[server]]", "[[scenario]]"), "shared.toml:7:3: "),
-        ] {
-            let error = parse(&with(head), &shared).map(|_| ()).unwrap_err();
-            assert!(error.contains(message), "{error}");
-        }
-        let error = parse(&with("").replace("shared", "nothing"), shared).map(|_| ()).unwrap_err();
-        assert!(
-            error.starts_with("s.toml:1:12: ") && error.contains("nothing.toml: No such file"),
-            "{error}"
-        );
-    }
-
-    #[test]
-    fn variables_can_be_set_from_outside() {
-        let set = |name: &str| Suite::parse(SMALL, Path::new("/"), &[(name.to_owned(), "/x".to_owned())]);
-        assert_eq!(set("tool").unwrap().names["tool"], "/x");
-        let mistake = set("tol").map(|_| ()).unwrap_err();
-        assert!(mistake.message.contains("tool"), "{mistake:?}");
-    }
-}
+mod tests;

@@ -43,6 +43,8 @@ pub(super) struct Crew {
     pub(super) last_up_ns: u64,
     /// In `fanout`: its subscribers, by topic.
     pub(super) audience: Vec<u32>,
+    /// In `fanout`: publishers that are up.
+    pub(super) publishers: u32,
 }
 
 impl Director {
@@ -125,8 +127,9 @@ impl Director {
                 crew.reached = Some(Goal::Started);
             }
             What::Mail { to, letters } => self.relay(to, letters),
-            What::Settled { open, lost, last_up_ns, audience } => {
+            What::Settled { open, lost, last_up_ns, audience, publishers } => {
                 crew.audience = audience;
+                crew.publishers = publishers;
                 crew.open = open;
                 crew.lost = lost;
                 crew.last_up_ns = last_up_ns;

@@ -42,7 +42,7 @@ impl Director {
 
     /// Publishers that are up.
     pub(super) fn publishers(&self) -> u32 {
-        self.at_start.saturating_sub(self.subscribers())
+        self.crew.iter().map(|crew| crew.publishers).sum()
     }
 
     fn subscribers(&self) -> u32 {
@@ -59,11 +59,17 @@ impl Director {
     pub(super) fn settle_fanout(&mut self) {
         let Some(fanout) = self.plan.scenario.fanout() else { return };
         let counts = &self.tally.fan.counts;
-        let mut missing = counts.expected.saturating_sub(counts.distinct + counts.garbled);
+        let faults = &mut self.tally.counts.faults;
+        let owed = counts.expected.saturating_sub(counts.distinct + counts.garbled);
+        let told = faults.count(Fault::Gap);
+        let mut missing = owed.saturating_sub(told);
+        // More gaps than there was to be missed; or numbers were passed over though nothing is missing.
+        let wrong = told.saturating_sub(owed) + counts.holes.saturating_sub(missing + counts.garbled);
+        faults.add(Fault::Misnumbered, wrong);
         if fanout.echo == Echo::Expected {
             missing += counts.published.saturating_sub(counts.to_senders);
         }
-        self.tally.counts.faults.add(Fault::Lost, missing);
+        faults.add(Fault::Lost, missing);
     }
 }
 
@@ -91,6 +97,8 @@ pub(super) fn report(fanout: &Fanout, tally: &Tally, each_s: impl Fn(u64) -> Opt
         last,
         expected: counts.expected,
         lost: faults.count(Fault::Lost),
+        gap: faults.count(Fault::Gap),
+        misnumbered: faults.count(Fault::Misnumbered),
         duplicate: faults.count(Fault::Duplicate),
         reordered: faults.count(Fault::Reordered),
         corrupt: faults.count(Fault::Corrupt),

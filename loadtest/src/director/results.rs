@@ -48,7 +48,7 @@ impl Director {
         let scale = if sampled_ns > 0.0 { measured_ns / sampled_ns } else { 1.0 };
         let generator = self.generator(measured_ns, scale, per_unit);
         let server = self.server(measured_ns, scale, per_unit);
-        let is_slow = matches!(plan.scenario, Scenario::Slow { .. });
+        let is_slow = plan.scenario.has_slow();
         let is_churn = matches!(plan.scenario, Scenario::Churn { .. });
         // Those were not among the ones that were up at the start.
         let lost_before: u64 = self.crew.iter().map(|crew| crew.lost).sum();

@@ -22,7 +22,7 @@ const SPARE_LISTS: usize = 4096;
 pub(crate) enum Letter {
     /// All subscribers here have this message.
     Reached(u32, Reached),
-    /// A subscriber will not get this publisher's messages of these numbers (the second is the first one after).
+    /// A subscriber will not get this stream's messages of these numbers (the second is the first one after).
     Absent(u32, u64, u64),
 }
 
@@ -43,6 +43,8 @@ pub(crate) struct FanCounts {
     pub(crate) distinct: u64,
     /// Deliveries that could not be told apart for their bytes.
     pub(crate) garbled: u64,
+    /// Offsets that were passed over, and not told of.
+    pub(crate) holes: u64,
     /// Deliveries to publishers: of others' messages, and of their own.
     pub(crate) to_publishers: u64,
     pub(crate) to_senders: u64,
@@ -57,6 +59,7 @@ impl FanCounts {
         self.expected += other.expected;
         self.distinct += other.distinct;
         self.garbled += other.garbled;
+        self.holes += other.holes;
         self.to_publishers += other.to_publishers;
         self.to_senders += other.to_senders;
     }
@@ -80,7 +83,7 @@ impl FanParcel {
     }
 }
 
-/// A publisher of this worker.
+/// A stream of this worker's publishers.
 #[derive(Debug, Default)]
 struct Home {
     key: Option<Key>,
@@ -95,9 +98,9 @@ pub(crate) struct Fan {
     plan: Fanout,
     worker: u32,
     workers: u32,
-    /// By publisher: what subscribers here got of it.
+    /// By stream: what subscribers here got of it.
     ledgers: Vec<Ledger>,
-    /// The publishers here: each `workers`-th.
+    /// The streams of the publishers here, which are each `workers`-th: [`Fan::home`].
     homes: Vec<Home>,
     pub(super) counts: FanCounts,
     times: [Times; 3],
@@ -105,8 +108,10 @@ pub(crate) struct Fan {
     /// By worker.
     letters: Vec<Vec<Letter>>,
     has_letters: bool,
-    /// Publishers here that may have room for one more message under way.
-    freed: Vec<Key>,
+    /// Publishers here of whose streams one may have room for one more message under way.
+    freed: Vec<(Key, u32)>,
+    /// For whoever reads or writes an envelope.
+    pub(super) scratch: Vec<u8>,
     /// Audiences are known, and sessions are not being closed: who ends now is lost.
     is_running: bool,
     is_over: bool,
@@ -116,7 +121,8 @@ pub(crate) struct Fan {
 
 impl Fan {
     pub(crate) fn new(plan: Fanout, worker: u32, workers: u32) -> Self {
-        let homes = (worker..plan.publishers).step_by(workers as usize).map(|_| Home::default());
+        let publishers = (worker..plan.publishers).step_by(workers as usize).count();
+        let homes = (0..publishers * streams_each(&plan)).map(|_| Home::default());
         Self {
             plan,
             worker,
@@ -129,6 +135,7 @@ impl Fan {
             letters: vec![Vec::new(); workers as usize],
             has_letters: false,
             freed: Vec::new(),
+            scratch: Vec::new(),
             is_running: false,
             is_over: false,
             since_ns: u64::MAX,
@@ -148,17 +155,17 @@ impl Fan {
         self.homes.iter().all(|home| home.ledger.open() == 0)
     }
 
-    /// Whether a publisher may send one more, with so many under way at most.
-    pub(super) fn may_publish(&self, publisher: u32, depth: u32) -> bool {
-        let ledger = &self.homes[(publisher / self.workers) as usize].ledger;
+    /// Whether one more of a stream may be sent, with so many under way at most.
+    pub(super) fn may_publish(&self, stream: u32, depth: u32) -> bool {
+        let ledger = &self.homes[self.home(stream)].ledger;
         self.is_running && !self.is_over && ledger.has_audience() && ledger.open() < depth
     }
 
     /// All sessions are up: subscribers here, by topic.
     pub(crate) fn seat(&mut self, here: &[u32]) {
         let plan = self.plan;
-        let audience = |publisher| here[plan.topic(publisher) as usize];
-        self.ledgers = (0..plan.publishers).map(|publisher| Ledger::new(audience(publisher))).collect();
+        let audience = |stream| here[plan.topic(stream) as usize];
+        self.ledgers = (0..plan.streams()).map(|stream| Ledger::new(audience(stream))).collect();
         self.is_running = true;
     }
 
@@ -171,15 +178,21 @@ impl Fan {
         since_ns: u64,
     ) {
         self.since_ns = since_ns;
-        for (home, publisher) in
-            self.homes.iter_mut().zip((self.worker..).step_by(self.workers.max(1) as usize))
-        {
-            let audience = audiences.get(self.plan.topic(publisher) as usize).copied();
-            // Who was lost since all were counted is in the audience still.
-            home.ledger = home.ledger.opened_for(audience.unwrap_or(0));
+        let plan = self.plan;
+        for publisher in (self.worker..plan.publishers).step_by(self.workers as usize) {
+            for stream in plan.streams_of(publisher) {
+                let audience = audiences.get(plan.topic(stream) as usize).copied();
+                let home = self.home(stream);
+                let ledger = &mut self.homes[home].ledger;
+                // Who was lost since all were counted is in the audience still.
+                *ledger = ledger.opened_for(audience.unwrap_or(0));
+            }
         }
         for (publisher, key) in publishers {
-            self.homes[(publisher / self.workers) as usize].key = Some(key);
+            for stream in plan.streams_of(publisher) {
+                let home = self.home(stream);
+                self.homes[home].key = Some(key);
+            }
         }
     }
 
@@ -208,15 +221,15 @@ impl Fan {
 
     /// Whether a subscriber here may have this message.
     #[inline]
-    pub(super) fn may_have(&self, publisher: u32, number: u64) -> bool {
-        self.ledgers.get(publisher as usize).is_some_and(|ledger| ledger.may_have(number))
+    pub(super) fn may_have(&self, stream: u32, number: u64) -> bool {
+        self.ledgers.get(stream as usize).is_some_and(|ledger| ledger.may_have(number))
     }
 
     /// A subscriber here has one more message. All of them count for [`Fan::poll_letters`].
     #[inline]
     pub(super) fn deliver(
         &mut self,
-        publisher: u32,
+        stream: u32,
         number: u64,
         due_ns: u64,
         now_ns: u64,
@@ -225,34 +238,36 @@ impl Fan {
     ) {
         self.counts.distinct += 1;
         let run = Run { at_ns: now_ns, count: 1 };
-        match self.ledgers[publisher as usize].add(number, due_ns, run, &mut self.spare) {
+        match self.ledgers[stream as usize].add(number, due_ns, run, &mut self.spare) {
             Entry::Open => {}
             Entry::Behind => measure(&[run], due_ns, window, tally),
-            Entry::Whole(reached) => self.reached(publisher, reached, window, tally),
+            Entry::Whole(reached) => self.reached(stream, reached, window, tally),
         }
     }
 
     /// A subscriber here will not get messages of these numbers.
-    pub(super) fn lose(&mut self, publisher: u32, from: u64, until: u64, window: Window, tally: &mut Tally) {
+    pub(super) fn lose(&mut self, stream: u32, from: u64, until: u64, window: Window, tally: &mut Tally) {
         if !self.is_running {
             return;
         }
         let mut whole = Vec::new();
-        self.ledgers[publisher as usize].lose(from, until, |reached| whole.push(reached));
+        self.ledgers[stream as usize].lose(from, until, |reached| whole.push(reached));
         for reached in whole {
-            self.reached(publisher, reached, window, tally);
+            self.reached(stream, reached, window, tally);
         }
-        self.post(publisher, Letter::Absent(publisher, from, until), window);
+        self.post(stream, Letter::Absent(stream, from, until), window);
     }
 
-    /// A publisher here begins to send a message.
-    pub(super) fn publish(&mut self, publisher: u32, due_ns: u64) {
-        self.homes[(publisher / self.workers) as usize].ledger.expect(due_ns);
+    /// A publisher here begins to send a message of a stream.
+    pub(super) fn publish(&mut self, stream: u32, due_ns: u64) {
+        let home = self.home(stream);
+        self.homes[home].ledger.expect(due_ns);
     }
 
-    /// The kernel took a message of a publisher here.
-    pub(super) fn published(&mut self, publisher: u32, due_ns: u64, window: Window) {
-        let home = &mut self.homes[(publisher / self.workers) as usize];
+    /// The kernel took a message of a stream here.
+    pub(super) fn published(&mut self, stream: u32, due_ns: u64, window: Window) {
+        let home = self.home(stream);
+        let home = &mut self.homes[home];
         let is_measured = window.contains(due_ns);
         self.counts.published += 1;
         self.counts.published_in_window += u64::from(is_measured);
@@ -272,14 +287,19 @@ impl Fan {
     /// Gives up what is under way for longer than the time-out.
     pub(crate) fn give_up(&mut self, now_ns: u64, timeout_ns: u64, window: Window, tally: &mut Tally) {
         let before_ns = now_ns.saturating_sub(timeout_ns);
-        for home in &mut self.homes {
+        let (plan, worker, workers) = (self.plan, self.worker, self.workers);
+        let each = streams_each(&plan);
+        for (place, home) in self.homes.iter_mut().enumerate() {
             let before = home.ledger.open();
             let (incomplete, published) = (&mut self.counts.incomplete, home.published);
             home.ledger.give_up(before_ns, |reached| {
                 *incomplete += u64::from(reached.number < published && window.contains(reached.due_ns));
             });
             if home.ledger.open() < before {
-                self.freed.extend(home.key);
+                // The other way round than in `home`.
+                let publisher = worker + (place / each) as u32 * workers;
+                let stream = publisher + (place % each) as u32 * plan.publishers;
+                self.freed.extend(home.key.map(|key| (key, stream)));
             }
         }
         for ledger in &mut self.ledgers {
@@ -306,15 +326,15 @@ impl Fan {
         }
     }
 
-    /// Publishers here that may have more to send, each told at least once.
-    pub(crate) fn take_freed(&mut self) -> Vec<Key> {
+    /// Publishers here that may have more to send of a stream, each told at least once.
+    pub(crate) fn take_freed(&mut self) -> Vec<(Key, u32)> {
         let mut freed = std::mem::take(&mut self.freed);
         freed.dedup();
         freed
     }
 
     /// Keeps the list's memory.
-    pub(crate) fn reuse(&mut self, mut freed: Vec<Key>) {
+    pub(crate) fn reuse(&mut self, mut freed: Vec<(Key, u32)>) {
         if self.freed.is_empty() {
             freed.clear();
             self.freed = freed;
@@ -332,15 +352,22 @@ impl Fan {
     }
 
     /// All subscribers here have a message.
-    fn reached(&mut self, publisher: u32, reached: Reached, window: Window, tally: &mut Tally) {
+    fn reached(&mut self, stream: u32, reached: Reached, window: Window, tally: &mut Tally) {
         measure(&reached.runs, reached.due_ns, window, tally);
         if !reached.runs.is_empty() {
-            self.post(publisher, Letter::Reached(publisher, reached), window);
+            self.post(stream, Letter::Reached(stream, reached), window);
         }
     }
 
-    fn post(&mut self, publisher: u32, letter: Letter, window: Window) {
-        let home = publisher % self.workers;
+    /// The place of a stream whose publisher is here.
+    #[inline]
+    fn home(&self, stream: u32) -> usize {
+        let publisher = self.plan.publisher(stream) / self.workers;
+        publisher as usize * streams_each(&self.plan) + self.plan.desk(stream)
+    }
+
+    fn post(&mut self, stream: u32, letter: Letter, window: Window) {
+        let home = self.plan.publisher(stream) % self.workers;
         if home == self.worker {
             self.file(letter, window);
         } else {
@@ -352,9 +379,10 @@ impl Fan {
     /// Takes note of what a letter says.
     fn file(&mut self, letter: Letter, window: Window) {
         let mut whole = Vec::new();
-        let publisher = match letter {
-            Letter::Reached(publisher, Reached { number, due_ns, mut runs }) => {
-                let Some(home) = self.homes.get_mut((publisher / self.workers) as usize) else { return };
+        let stream = match letter {
+            Letter::Reached(stream, Reached { number, due_ns, mut runs }) => {
+                let place = self.home(stream);
+                let Some(home) = self.homes.get_mut(place) else { return };
                 for run in runs.drain(..) {
                     match home.ledger.add(number, due_ns, run, &mut self.spare) {
                         Entry::Open | Entry::Behind => {}
@@ -362,15 +390,16 @@ impl Fan {
                     }
                 }
                 self.keep(runs);
-                publisher
+                stream
             }
-            Letter::Absent(publisher, from, until) => {
-                let Some(home) = self.homes.get_mut((publisher / self.workers) as usize) else { return };
+            Letter::Absent(stream, from, until) => {
+                let place = self.home(stream);
+                let Some(home) = self.homes.get_mut(place) else { return };
                 home.ledger.lose(from, until, |reached| whole.push(reached));
-                publisher
+                stream
             }
         };
-        let home = &self.homes[(publisher / self.workers) as usize];
+        let home = &self.homes[self.home(stream)];
         let (key, published) = (home.key, home.published);
         for mut reached in whole {
             if window.contains(reached.due_ns) {
@@ -385,7 +414,7 @@ impl Fan {
                 }
             }
             self.keep(std::mem::take(&mut reached.runs));
-            self.freed.extend(key);
+            self.freed.extend(key.map(|key| (key, stream)));
         }
     }
 
@@ -395,6 +424,12 @@ impl Fan {
             self.spare.push(runs);
         }
     }
+}
+
+/// Streams of a publisher at most.
+#[inline]
+fn streams_each(plan: &Fanout) -> usize {
+    plan.streams().div_ceil(plan.publishers) as usize
 }
 
 /// Takes the times of deliveries.
@@ -423,6 +458,7 @@ mod tests {
             topics: 1,
             adapter: AdapterName::Broadcast,
             echo: Echo::Any,
+            share: 0.0,
         };
         let (mut home, mut other) = (Fan::new(plan, 0, 2), Fan::new(plan, 1, 2));
         let key = Key { index: 4, serial: 4 };
@@ -444,7 +480,7 @@ mod tests {
         let (worker, letters) = sent.pop().unwrap();
         assert!(worker == 0 && sent.is_empty());
         home.read(letters, ALWAYS);
-        assert_eq!(home.take_freed(), [key]);
+        assert_eq!(home.take_freed(), [(key, 0)]);
         assert!(home.is_settled() && home.may_publish(0, 1));
         let mut all = FanParcel::default();
         all.merge(&home.parcel());
@@ -499,6 +535,6 @@ mod tests {
 
     fn one_worker(subscribers: u32) -> Fan {
         let (adapter, echo) = (AdapterName::Broadcast, Echo::Any);
-        Fan::new(Fanout { publishers: 1, subscribers, topics: 1, adapter, echo }, 0, 1)
+        Fan::new(Fanout { publishers: 1, subscribers, topics: 1, adapter, echo, share: 0.0 }, 0, 1)
     }
 }

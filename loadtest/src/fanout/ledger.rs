@@ -1,9 +1,9 @@
-//! Who has a publisher's messages: counts and times of those under way.
+//! Who has a stream's messages: counts and times of those under way.
 
 use std::collections::VecDeque;
 
-/// A publisher has at most a million messages under way: a number that is further ahead than this is none of its.
-const MOST_AHEAD: u64 = 1 << 20;
+/// A stream has at most a million messages under way: a number that is further ahead than this is none of its.
+pub(super) const MOST_AHEAD: u64 = 1 << 20;
 
 /// Deliveries of one message that came at one time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
@@ -32,7 +32,7 @@ struct Slot {
     runs: Vec<Run>,
 }
 
-/// The messages of a publisher that are under way to some of its subscribers.
+/// The messages of a stream that are under way to some of its subscribers.
 #[derive(Debug, Default)]
 pub(super) struct Ledger {
     /// The number of the first slot's message.
@@ -80,7 +80,7 @@ impl Ledger {
         Self { audience, gone: self.gone, ..Self::default() }
     }
 
-    /// Whether a message of this number may come: not further ahead than a publisher may ever be of its subscribers.
+    /// Whether a message of this number may come: not further ahead than its publisher may ever be of its subscribers.
     #[inline]
     pub(super) fn may_have(&self, number: u64) -> bool {
         number < self.base + self.slots.len() as u64 + MOST_AHEAD

@@ -15,6 +15,10 @@ impl Session {
     pub(super) fn message(&mut self, kind: Kind, payload: &[u8], cx: &mut Context<'_>) {
         if let Some(seat) = &mut self.seat {
             seat.handle_message(kind, payload, cx);
+            if seat.is_rejected() {
+                // It was counted as such.
+                self.end(None, cx);
+            }
             return;
         }
         let counts = &mut cx.tally.counts;

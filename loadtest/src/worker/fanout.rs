@@ -15,7 +15,11 @@ impl<B: Backend<Waker = Waker>> Worker<B> {
     /// Gives a session its part in the fan-out.
     pub(super) fn seat(&self, session: &mut Session) {
         if let (Some(fan), Some(rules)) = (&self.fan, &self.rules.fanout) {
-            session.sit(Seat::new(fan.role(session.serial() & 0x00ff_ffff), rules));
+            let role = fan.role(session.serial() & 0x00ff_ffff);
+            session.sit(match self.is_of_the_slow(session.serial()) {
+                true => Seat::silent(role, rules),
+                false => Seat::new(role, rules),
+            });
         }
     }
 
@@ -30,13 +34,13 @@ impl<B: Backend<Waker = Waker>> Worker<B> {
         }
     }
 
-    /// All sessions are up: subscribers here, by topic; nothing but in `fanout`.
+    /// All sessions are up: subscribers here that read, by topic; nothing but in `fanout`.
     pub(super) fn take_seats(&mut self) -> Vec<u32> {
         let Some(fan) = &mut self.fan else { return Vec::new() };
         let mut here = vec![0; fan.plan().topics as usize];
         for (_, slot) in &self.slots {
-            if let (Stage::Open, Some(Role::Subscriber(topic))) =
-                (slot.session.stage(), slot.session.seat().map(Seat::role))
+            if let (Stage::Open, Some(topic)) =
+                (slot.session.stage(), slot.session.seat().and_then(Seat::hears))
             {
                 here[topic as usize] += 1;
             }
@@ -49,6 +53,7 @@ impl<B: Backend<Waker = Waker>> Worker<B> {
     /// worker itself begins.
     pub(super) fn meet(&mut self, audiences: &[u32], begin: &Begin) {
         self.window = begin.window();
+        self.choose_slow(&self.open_keys());
         let publishers = self.publishers();
         if let Some(fan) = &mut self.fan {
             fan.begin(audiences, publishers.into_iter(), self.epoch_ns);
@@ -104,8 +109,8 @@ impl<B: Backend<Waker = Waker>> Worker<B> {
                 let _ = notes.send(crate::link::Note { worker: index, what });
             }
         });
-        for key in &freed {
-            self.publish(*key, Seat::refill);
+        for &(key, stream) in &freed {
+            self.publish(key, |seat, cx| seat.free(stream, cx));
         }
         if let Some(fan) = &mut self.fan {
             fan.reuse(freed);
@@ -134,7 +139,7 @@ impl<B: Backend<Waker = Waker>> Worker<B> {
     }
 
     /// The publishers here that are up.
-    fn publishers(&self) -> Vec<(u32, Key)> {
+    pub(super) fn publishers(&self) -> Vec<(u32, Key)> {
         let open = self.slots.iter().filter(|(_, slot)| slot.session.stage() == Stage::Open);
         let all = open.filter_map(|(index, slot)| match slot.session.seat()?.role() {
             Role::Publisher(publisher) => {

@@ -178,6 +178,7 @@ impl<B: Backend<Waker = Waker>> Worker<B> {
             Awaiting::Nothing => return,
             Awaiting::Settled => What::Settled {
                 audience: self.take_seats(),
+                publishers: self.publishers().len() as u32,
                 open: self.open,
                 lost: self.lost + self.tally.counts.lost,
                 last_up_ns: self.origin.last_up_ns(),

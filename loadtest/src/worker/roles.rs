@@ -4,20 +4,13 @@ use tidegate_io::{Backend, Waker};
 
 use super::Worker;
 use crate::{
-    plan::{Load, Scenario},
+    plan::{Load, Scenario, is_of_share},
     schedule::Key,
     session::Stage,
 };
 
 /// What a slow reader sends at most in a closed loop, so that a server without limits does not take all memory.
 const SLOW_BYTES: usize = 16 << 20;
-
-/// Whether the session at this place is one of the share: spread evenly, the first one always.
-fn is_slow(place: usize, share: f64) -> bool {
-    // A share of a tenth is not quite a tenth in binary.
-    let up_to = |count: usize| (count as f64 * share - 1e-9).ceil();
-    up_to(place + 1) > up_to(place)
-}
 
 impl<B: Backend<Waker = Waker>> Worker<B> {
     /// All sessions that are up.
@@ -26,17 +19,26 @@ impl<B: Backend<Waker = Waker>> Worker<B> {
         open.map(|(index, slot)| Key { index: index as u32, serial: slot.session.serial() }).collect()
     }
 
-    /// In `slow`, whether a session is one that stops reading.
+    /// In `slow` and `fanout`, whether a session is one that stops reading.
     pub(super) fn is_of_the_slow(&self, serial: u32) -> bool {
-        let Scenario::Slow { share } = self.plan.scenario else { return false };
-        // Its place among those of all workers.
-        let begun = (serial & 0x00ff_ffff) as usize;
-        is_slow(begun * self.plan.threads as usize + self.index, share)
+        let begun = serial & 0x00ff_ffff;
+        match self.plan.scenario {
+            // Its place among those of all workers.
+            Scenario::Slow { share } => {
+                is_of_share(begun as usize * self.plan.threads as usize + self.index, share)
+            }
+            Scenario::Fanout(fanout) => fanout.is_silent(self.index as u32, self.plan.threads, begun),
+            Scenario::Echo
+            | Scenario::Idle
+            | Scenario::Storm { .. }
+            | Scenario::Churn { .. }
+            | Scenario::Replay => false,
+        }
     }
 
-    /// In `slow`, has a share of the sessions stop reading, spread evenly over all of them.
+    /// In `slow` and `fanout`, has a share of the sessions stop reading, spread evenly over all of them.
     pub(super) fn choose_slow(&mut self, keys: &[Key]) {
-        if !matches!(self.plan.scenario, Scenario::Slow { .. }) {
+        if !self.plan.scenario.has_slow() {
             return;
         }
         let messages = match self.plan.load {
@@ -44,7 +46,9 @@ impl<B: Backend<Waker = Waker>> Worker<B> {
             Load::Closed => u32::try_from(SLOW_BYTES / self.rules.payloads.max().max(1)).unwrap_or(u32::MAX),
         };
         for key in keys {
-            if !self.is_of_the_slow(key.serial) {
+            let Some(slot) = self.slots.get(key.index as usize) else { continue };
+            // It may have been told before.
+            if slot.session.is_slow() || !self.is_of_the_slow(key.serial) {
                 continue;
             }
             self.tally.counts.slow += 1;
@@ -55,19 +59,5 @@ impl<B: Backend<Waker = Waker>> Worker<B> {
                 self.backend.cancel_receive(&slot.socket, token);
             }
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_share_is_spread_evenly() {
-        let slow =
-            |count: usize, share| (0..count).filter(|place| is_slow(*place, share)).collect::<Vec<_>>();
-        assert_eq!(slow(40, 0.1), [0, 10, 20, 30]);
-        assert_eq!(slow(4, 0.01), [0]);
-        assert_eq!(slow(6, 0.5), [0, 2, 4]);
     }
 }

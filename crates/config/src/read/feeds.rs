@@ -6,7 +6,7 @@ use super::{
     topics::permission,
 };
 use crate::{
-    EchoDeflate, EventsAction, PollAction, RouteLimits, TopicsAction,
+    EchoDeflate, EventsAction, PollAction, RouteLimits, TopicPatterns, TopicsAction,
     report::{At, Report},
     section::Section,
     units::size_text,
@@ -73,12 +73,14 @@ fn subscriptions(report: &mut Report<'_>, section: &Section<'_>, around: &Surrou
 }
 
 /// For readers of server-sent events.
-pub(super) fn events(report: &mut Report<'_>, section: &Section<'_>, limits: &RouteLimits) -> EventsAction {
-    let subscribe = permission(report, section, "subscribe");
-    if subscribe.is_empty {
-        report.relation(section.span.clone(), "this allows nothing: list patterns in `subscribe`");
-    }
-    EventsAction { subscribe: subscribe.patterns, session_bytes: session_bytes(report, section, limits) }
+pub(super) fn events(
+    report: &mut Report<'_>,
+    section: &Section<'_>,
+    around: &Surroundings<'_>,
+    limits: &RouteLimits,
+) -> EventsAction {
+    let (subscribe, presence) = feed(report, section, around);
+    EventsAction { subscribe, presence, session_bytes: session_bytes(report, section, limits) }
 }
 
 /// For long-polling.
@@ -88,17 +90,23 @@ pub(super) fn poll(
     around: &Surroundings<'_>,
     limits: &RouteLimits,
 ) -> PollAction {
+    let (subscribe, presence) = feed(report, section, around);
+    PollAction { subscribe, presence, session_bytes: session_bytes(report, section, limits) }
+}
+
+/// What may be read, and where readers may be present.
+fn feed(
+    report: &mut Report<'_>,
+    section: &Section<'_>,
+    around: &Surroundings<'_>,
+) -> (TopicPatterns, TopicPatterns) {
     let subscribe = permission(report, section, "subscribe");
     let presence = permission(report, section, "presence");
     if subscribe.is_empty {
         report.relation(section.span.clone(), "this allows nothing: list patterns in `subscribe`");
     }
     warn_of_presence(report, section, around, presence.is_empty);
-    PollAction {
-        subscribe: subscribe.patterns,
-        presence: presence.patterns,
-        session_bytes: session_bytes(report, section, limits),
-    }
+    (subscribe.patterns, presence.patterns)
 }
 
 /// A permission that nothing can be done with: topics may come to keep presence, so it is no mistake.

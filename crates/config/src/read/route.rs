@@ -176,7 +176,7 @@ fn read_action(
         "page" => Action::Page(page(report, &own)),
         "proxy" => Action::Proxy(proxy::read(report, &own, around.limits)?),
         "topics" => Action::Topics(feeds::topics(report, &own, around, limits)),
-        "events" => Action::Events(feeds::events(report, &own, limits)),
+        "events" => Action::Events(feeds::events(report, &own, around, limits)),
         "poll" => Action::Poll(feeds::poll(report, &own, around, limits)),
         _ => Action::Publish(publish::read(report, &own, around)),
     })

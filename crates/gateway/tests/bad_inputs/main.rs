@@ -16,6 +16,7 @@ mod flood;
 mod frame;
 mod handshake;
 mod http;
+mod pubsub;
 mod reaction;
 mod table;
 mod tcp;
@@ -33,13 +34,13 @@ use std::{
 use crate::{reaction::Observed, table::Table, world::World};
 
 /// How many rows there are to run; a row more or less in the table must be noticed.
-const ROWS: usize = 103;
+const ROWS: usize = 106;
 
 /// Rows in the whole table, those of parts that do not exist yet included.
 const ROWS_OF_TABLE: usize = 129;
 
 /// Rows of these layers are run.
-const LAYERS: [&str; 7] = ["tcp", "http", "ws-hs", "upstream", "frame", "deflate", "close"];
+const LAYERS: [&str; 8] = ["tcp", "http", "ws-hs", "upstream", "frame", "deflate", "close", "pubsub"];
 
 /// Rows of these layers that speak of parts which do not exist yet.
 const LATER: [&str; 6] = ["T09", "T10", "W19", "W20", "W21", "W22"];
@@ -81,6 +82,7 @@ fn implementations() -> Vec<Row> {
         deflate::ROWS,
         close::ROWS,
         flood::ROWS,
+        pubsub::ROWS,
     ]
     .concat()
 }

@@ -25,6 +25,8 @@ pub(crate) enum Reaction {
     Tcp(End),
     /// Nothing comes back; the log has this code.
     LogOnly(u16),
+    /// An error of the protocol of topics, as a message: the session goes on.
+    AppError,
     /// Served like anything valid.
     Ok,
 }
@@ -57,6 +59,7 @@ impl Reaction {
                 Reaction::Tcp(End::Fin) => kind == "tcp" && value == "fin",
                 Reaction::Tcp(End::Reset) => kind == "tcp" && value == "rst",
                 Reaction::LogOnly(seen) => kind == "close" && value == format!("{seen}(log only)"),
+                Reaction::AppError => one == "app-error",
                 Reaction::Ok => one == "ok",
             }
         })
@@ -217,7 +220,8 @@ fn the_code_column_is_read_as_it_is_written() {
     let extended = Reaction::Http { status: 101, closed: false, extension: true };
     assert!(!extended.is_accepted_by("http=101(no ext)"));
     assert!(extended.is_accepted_by("http=101"));
-    assert!(Reaction::Ok.is_accepted_by("ok"));
+    assert!(Reaction::Ok.is_accepted_by("ok") && Reaction::Ok.is_accepted_by("app-error|ok"));
+    assert!(Reaction::AppError.is_accepted_by("app-error") && !Reaction::AppError.is_accepted_by("ok"));
 }
 
 #[test]

@@ -1,6 +1,9 @@
 //! Rows T: what happens below the messages.
 
-use std::time::{Duration, Instant};
+use std::{
+    panic::resume_unwind,
+    time::{Duration, Instant},
+};
 
 use crate::{
     Company, Row,
@@ -139,29 +142,32 @@ fn t08_zero_window(world: &World) -> Vec<Observed> {
     let grown = world.gateway().resident_kib().saturating_sub(memory);
     assert!(grown < 24 * 1024, "two sessions with 4 MiB each at most, but {grown} KiB more");
 
-    [("echo", echo), ("proxied", pushed)]
-        .into_iter()
-        .map(|(variant, mut client)| {
-            let peer = client.local();
-            let line = world.gateway().wait_for_log(&format!("{peer} and that it was slow"), |line| {
-                line.contains(&peer.to_string()) && line.contains("1013")
-            });
-            assert!(line.contains("slow"), "{line}");
-            // What had been sent may be read before the end: a Close behind whole messages, or inside one a reset. A FIN
-            // there would make a message that was cut off look like the end of a session.
-            let (frames, reaction) = read_close(&mut client);
-            assert!(
-                frames.iter().all(|frame| frame.payload.len() == 256 << 10),
-                "{variant}: a message was spoilt"
-            );
-            // There are several ends of messages in what waits for the proxied one.
-            if variant == "proxied" {
-                assert_eq!(reaction, Reaction::Close(1013), "{variant}");
-                assert_eq!(client.end_within(CLOSE_TIMEOUT), Some(End::Fin), "{variant}: behind the Close");
-            }
-            Observed::new(variant, peer, reaction).with_due(Due::Number(1013))
-        })
-        .collect()
+    // Both at the same time: who takes nothing does not get its last bytes for ever.
+    let ends = |variant: &str, mut client: Client| {
+        let peer = client.local();
+        let line = world.gateway().wait_for_log(&format!("{peer} and that it was slow"), |line| {
+            line.contains(&peer.to_string()) && line.contains("1013")
+        });
+        assert!(line.contains("slow"), "{line}");
+        // What had been sent may be read before the end: a Close behind whole messages, or inside one a reset. A FIN
+        // there would make a message that was cut off look like the end of a session.
+        let (frames, reaction) = read_close(&mut client);
+        assert!(
+            frames.iter().all(|frame| frame.payload.len() == 256 << 10),
+            "{variant}: a message was spoilt"
+        );
+        // There are several ends of messages in what waits for the proxied one.
+        if variant == "proxied" {
+            assert_eq!(reaction, Reaction::Close(1013), "{variant}");
+            assert_eq!(client.end_within(CLOSE_TIMEOUT), Some(End::Fin), "{variant}: behind the Close");
+        }
+        Observed::new(variant, peer, reaction).with_due(Due::Number(1013))
+    };
+    std::thread::scope(|scope| {
+        let threads = [("echo", echo), ("proxied", pushed)]
+            .map(|(variant, client)| scope.spawn(move || ends(variant, client)));
+        threads.into_iter().map(|thread| thread.join().unwrap_or_else(|panic| resume_unwind(panic))).collect()
+    })
 }
 
 fn t11_proxy_protocol(world: &World) -> Vec<Observed> {

@@ -91,6 +91,11 @@ limits = {{ message_bytes = "64MiB" }}
 proxy = {{ upstreams = ["{upstream}"], retries = 0, fail_timeout = "0s" }}
 
 [[route]]
+path = "/topics/*"
+limits = {{ message_bytes = "2MiB" }}
+topics = {{ subscribe = ["many/*", "*"], publish = ["*"] }}
+
+[[route]]
 host = "other.test"
 path = "/hosted"
 echo = {{}}

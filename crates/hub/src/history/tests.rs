@@ -9,8 +9,12 @@ use crate::{
     topic::{Epoch, Position, TopicName},
 };
 
+fn ledger() -> Arc<Ledger> {
+    Ledger::new(&Total::default(), &Total::default(), &Total::default())
+}
+
 fn publication(offset: u64, key: Option<&str>, size: usize, at_ms: u64) -> Arc<Publication> {
-    let ledger = Ledger::new(&Total::default(), &Total::default());
+    let ledger = ledger();
     let topic = TopicName::parse("t").unwrap();
     let kind = Kind::Message { format: Format::Text, payload: vec![0; size], key: key.map(Into::into) };
     let mut publication = Publication::new(topic.clone(), kind, &ledger);
@@ -25,7 +29,7 @@ fn offsets<'a>(items: impl IntoIterator<Item = &'a Arc<Publication>>) -> Vec<u64
 #[test]
 fn a_history_keeps_the_newest_by_count_by_bytes_and_by_age() {
     let by_count = TopicSettings { history: 3, ..TopicSettings::default() };
-    let mut history = History::default();
+    let mut history = Recent::default();
     for offset in 1..=5 {
         history.push(&publication(offset, None, 1, offset * 10), &by_count);
     }
@@ -56,7 +60,7 @@ fn a_history_keeps_the_newest_by_count_by_bytes_and_by_age() {
 
 #[test]
 fn an_idempotency_key_is_known_for_five_minutes_and_for_1024_others() {
-    let mut once = Once::default();
+    let mut once = Once::new(&ledger());
     once.insert("a".into(), 1, 1_000);
     assert_eq!(once.find("a", 1_000 + ONCE_MS - 1), Some(1));
     assert_eq!(once.find("a", 1_000 + ONCE_MS), None);
@@ -77,7 +81,7 @@ proptest! {
     fn of_each_key_the_newest_is_kept(
         keys in prop::collection::vec((0..6_u8, any::<bool>()), 0..60), most in 1..5_usize, behind in 0..60_u64,
     ) {
-        let mut latest = Latest::default();
+        let mut latest = Latest::new(&ledger());
         let mut model: Vec<(u64, u8)> = Vec::new();
         let mut dropped_to = 0;
         for (offset, (key, take_out)) in (1..).zip(keys) {

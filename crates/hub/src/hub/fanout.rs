@@ -14,6 +14,7 @@ use crate::{
     planted::{self, Bug},
     publication::{GapReason, Publication},
     rules::Slow,
+    store::Store,
     topic::Position,
 };
 
@@ -48,7 +49,7 @@ pub struct CatchUp {
     pub done: bool,
 }
 
-impl Hub {
+impl<S: Store> Hub<S> {
     /// An item of a topic has come.
     pub(super) fn take(&mut self, item: Arc<Publication>) {
         if planted::one_in(Bug::DropOne, 100) && item.is_message() {
@@ -125,7 +126,12 @@ impl Hub {
                 if planted::one_in(Bug::SwapTwo, 20) {
                     self.locals.swap_first_two(topic);
                 }
-                return Some(BatchId(topic));
+                let id = BatchId(topic);
+                let deliveries = || (self.publications(id).len() * self.audience(id).len()) as u64;
+                if planted::one_in_many(Bug::DropDelivery, deliveries, 100) {
+                    self.locals.drop_delivery(topic, mixed.then_some(&mut self.audience));
+                }
+                return Some(id);
             }
             self.finish_batch(BatchId(topic));
         }
@@ -239,7 +245,7 @@ impl Hub {
         if fate == Fate::Waits {
             let topic = self.locals.topic_mut(id);
             let cursor = cursor(&topic.batch, taken, topic.position);
-            let backlog = topic.backlog.get_or_insert_with(|| Box::new(Backlog::new(slow)));
+            let backlog = topic.backlog.get_or_insert_with(|| Box::new(Backlog::new(slow, &self.ledger)));
             // The backlog takes the whole batch when that is over.
             let events = topic.batch.iter().take(taken).filter(|item| item.is_presence()).count();
             let events_from = backlog.next_event() + events as u64;
@@ -268,7 +274,7 @@ impl Hub {
             }
             let lag = self.lags.get_mut(id);
             let topic = self.locals.topic(lag.topic);
-            let mut out = Outlet { items, room, gaps: 0, ledger: &self.ledger };
+            let mut out = Outlet { items, room, gaps: 0, messages: 0, ledger: &self.ledger };
             let end = topic.finished;
             if lag.cursor.epoch != end.epoch {
                 if lag.cursor.epoch == topic.previous.epoch && lag.cursor.offset < topic.previous.offset {
@@ -277,14 +283,17 @@ impl Hub {
                 lag.cursor = Position { offset: 0, ..end };
             }
             let cursor = &mut lag.cursor.offset;
+            let before = *cursor;
             let backlog = topic.backlog.as_ref().expect("a topic in which somebody lags has a backlog");
             let done = backlog.catch_up(&topic.name, cursor, end, &mut out);
+            let slow = self.rules.settings(topic.rule).slow as usize;
+            self.counts.passed_over[slow] += (*cursor - before).saturating_sub(out.messages);
             let by_name = self.members.find_topic(member, lag.topic);
             let by_name = by_name.map(|id| self.members.subscription(id));
             if done && by_name.is_some_and(|own| own.watches && own.state == State::Live) {
                 backlog.catch_up_on_events(lag.events_from, &mut out);
             }
-            self.counts.gaps[self.rules.settings(topic.rule).slow as usize] += out.gaps;
+            self.counts.gaps[slow] += out.gaps;
             Outlet { items, room, .. } = out;
             if !done {
                 return CatchUp { items, done: false };

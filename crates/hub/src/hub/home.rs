@@ -8,18 +8,20 @@ use std::sync::Arc;
 use super::Hub;
 use crate::{
     HISTORY_LISTED, HISTORY_LISTED_BYTES, PRESENCE_LISTED,
+    history::Once,
     home::HomeTopic,
-    letter::{AskNote, AttendNote, Note, Question, Refused, Reply, SubscribeNote},
+    letter::{AskNote, AttendNote, Note, Question, Refused, Reply, Stay, SubscribeNote},
     member::ClientId,
     planted::{self, Bug},
     publication::{Kind, PUBLICATION_COST, Publication},
+    store::{History, Store},
     topic::{Pattern, Position, TopicName},
 };
 
 /// After nothing was left to give up, this long nothing is looked for.
 const TRIM_PAUSE_MS: u64 = 10;
 
-impl Hub {
+impl<S: Store> Hub<S> {
     /// Gives a publication its place, keeps it and hands it on. Its position, and whether its key was used before.
     pub(super) fn publish_here(
         &mut self,
@@ -46,9 +48,15 @@ impl Hub {
             return Err(Refused::TooLarge);
         }
         if let Some(once) = once {
-            let known = topic.once.get_or_insert_default();
+            let known = topic.once.get_or_insert_with(|| Box::new(Once::new(&self.ledger)));
             if let Some(offset) = known.find(&once, now_ms) {
                 return Ok((Position { offset, ..topic.position }, true));
+            }
+            known.expire(now_ms);
+            if !self.rules.has_room_for_keys() {
+                self.counts.refused_busy += 1;
+                self.settle(id);
+                return Err(Refused::Busy);
             }
             known.insert(once, topic.position.offset + 1, now_ms);
         }
@@ -180,15 +188,34 @@ impl Hub {
 
     pub(super) fn attend_here(&mut self, note: &AttendNote) {
         let rule = self.rules.rule_for(&note.topic);
-        if !self.rules.settings(rule).presence || note.until_ms <= self.now_ms {
+        if !self.rules.settings(rule).presence {
             return;
         }
-        // A poller that finds no place is not present: it has nobody to be told.
-        let Ok(id) = self.find_or_create(&note.topic) else { return };
+        let now_ms = self.now_ms;
+        let id = match note.stay {
+            Stay::Until(until_ms) if until_ms <= now_ms => return,
+            // Who finds no place is not present: it has nobody to be told.
+            Stay::Until(_) | Stay::Arrives => self.find_or_create(&note.topic).ok(),
+            Stay::Departs { .. } => self.homes.find(&note.topic),
+        };
+        let Some(id) = id else { return };
         let presence = self.homes.topic_mut(id).presence.get_or_insert_default();
-        if presence.attend(&note.client, note.info.as_deref(), note.until_ms) {
-            let kind = Kind::Join { client: note.client.clone(), info: note.info.clone() };
-            self.announce(id, kind);
+        let (client, info) = (&note.client, note.info.as_deref());
+        let (joins, leaves) = match note.stay {
+            Stay::Until(until_ms) => (presence.attend(client, info, until_ms), false),
+            Stay::Arrives => (presence.join(client, info), false),
+            Stay::Departs { until_ms } => {
+                if until_ms > now_ms && presence.contains(client) {
+                    presence.attend(client, None, until_ms);
+                }
+                (false, presence.leave(client))
+            }
+        };
+        if joins {
+            self.announce(id, Kind::Join { client: note.client.clone(), info: note.info.clone() });
+        }
+        if leaves {
+            self.announce(id, Kind::Leave { client: note.client.clone() });
         }
         self.settle(id);
     }
@@ -256,7 +283,7 @@ impl Hub {
             return Err(Refused::TooManyTopics);
         }
         let rule = self.rules.rule_for(name);
-        Ok(self.homes.insert(name, rule, self.rules.settings(rule)))
+        Ok(self.homes.insert(name, rule, self.rules.settings(rule), &self.ledger))
     }
 
     /// Forgets a topic that nothing needs any more, or sees to it that it is looked at in time.

@@ -13,10 +13,11 @@ use crate::{
     members::State,
     planted::{self, Bug},
     publication::{GapReason, Publication},
+    store::Store,
     topic::{Filter, Pattern, Position, TopicName},
 };
 
-impl Hub {
+impl<S: Store> Hub<S> {
     /// Subscribes a member to a topic. The answer is [`Reply::Subscribed`], or [`Reply::Refused`].
     ///
     /// # Errors

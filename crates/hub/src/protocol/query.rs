@@ -15,6 +15,10 @@ pub struct EventsQuery<'q> {
     pub positions: Option<Positions>,
     /// Messages that are wanted first where nothing is recovered: at most [`MAX_HISTORY`].
     pub history: u32,
+    /// As whom the reader is present: 8 to 64 letters, digits, `-` and `_`.
+    pub client: Option<Cow<'q, str>>,
+    /// What others see of it: JSON of at most [`MAX_INFO_BYTES`].
+    pub info: Option<String>,
 }
 
 /// What a poll wants. Topics are texts that nobody has looked at yet.
@@ -41,12 +45,15 @@ impl<'q> EventsQuery<'q> {
     /// # Errors
     /// A parameter is missing, stands twice, or is not as it should be.
     pub fn parse(query: &'q str, last_event_id: Option<&str>) -> Result<Self, Problem> {
-        let parameters = Parameters::read(query)?;
+        let mut parameters = Parameters::read(query)?;
+        let (client, info) = parameters.presence()?;
         let positions = last_event_id.filter(|id| !id.is_empty()).or(parameters.last_event_id.as_deref());
         Ok(Self {
             positions: parameters.positions(positions),
             history: parameters.history()?,
             topics: parameters.topics()?,
+            client,
+            info,
         })
     }
 }
@@ -60,12 +67,13 @@ impl<'q> PollQuery<'q> {
         const WAIT: Problem = Problem::request("`wait` is not a whole number");
         let mut parameters = Parameters::read(query)?;
         let wait = parameters.wait.as_deref().map(|text| whole(text).ok_or(WAIT)).transpose()?;
+        let (client, info) = parameters.presence()?;
         Ok(Self {
             positions: parameters.positions(parameters.position.as_deref()),
             history: parameters.history()?,
             wait_seconds: wait.map_or(MAX_WAIT_SECONDS, |wait| bounded(wait, MAX_WAIT_SECONDS)),
-            client: parameters.client.take().map(check_client).transpose()?,
-            info: parameters.info.take().map(|info| check_info(&info)).transpose()?,
+            client,
+            info,
             topics: parameters.topics()?,
         })
     }
@@ -113,6 +121,11 @@ impl<'q> Parameters<'q> {
 
     fn topics(self) -> Result<Vec<Cow<'q, str>>, Problem> {
         if self.topics.is_empty() { Err(Problem::request("`topic` is missing")) } else { Ok(self.topics) }
+    }
+
+    fn presence(&mut self) -> Result<(Option<Cow<'q, str>>, Option<String>), Problem> {
+        let client = self.client.take().map(check_client).transpose()?;
+        Ok((client, self.info.take().map(|info| check_info(&info)).transpose()?))
     }
 
     /// One that cannot be understood is one from which nothing can be recovered: whoever has it would send it again.
@@ -230,8 +243,16 @@ mod tests {
         let query = EventsQuery::parse("topic=a%2Fb&x&&topic=c/*&history=5", None).unwrap();
         assert_eq!(
             query,
-            EventsQuery { topics: vec!["a/b".into(), "c/*".into()], positions: None, history: 5 }
+            EventsQuery {
+                topics: vec!["a/b".into(), "c/*".into()],
+                positions: None,
+                history: 5,
+                client: None,
+                info: None,
+            }
         );
+        let query = EventsQuery::parse("topic=a&client=reader-1&info=1", None).unwrap();
+        assert_eq!((query.client.as_deref(), query.info.as_deref()), (Some("reader-1"), Some("1")));
 
         let both = "topic=a&topic=b/*&last-event-id=00000001-2%2C-";
         let from = |epoch, offset| Some(Recover::From(Position { epoch: Epoch(epoch), offset }));
@@ -290,6 +311,7 @@ mod tests {
             assert_eq!(PollQuery::parse(query).unwrap_err().code, code, "{query}");
         }
         // What belongs to polls is not known to streams, so it is ignored; it is decoded all the same.
-        assert!(EventsQuery::parse("topic=a&wait=x&client=y", None).is_ok());
+        assert!(EventsQuery::parse("topic=a&wait=x", None).is_ok());
+        assert!(EventsQuery::parse("topic=a&client=y", None).is_err());
     }
 }

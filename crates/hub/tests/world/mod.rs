@@ -3,6 +3,7 @@
 
 pub(crate) mod random;
 mod sessions;
+mod store;
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
@@ -17,7 +18,7 @@ use tidegate_hub::{
 };
 use tidegate_registry::{Key, Total};
 
-use self::{random::Random, sessions::Session};
+use self::{random::Random, sessions::Session, store::Forgetful};
 
 /// Topics by policy; `plain` has no history.
 const TOPICS: [&str; 14] = [
@@ -73,7 +74,7 @@ enum Asked {
 pub(crate) struct World {
     random: Random,
     shards: u16,
-    hubs: Vec<Hub>,
+    hubs: Vec<Hub<Forgetful>>,
     rules: Arc<TopicRules>,
     total: Total,
     /// By sender and receiver.
@@ -141,7 +142,9 @@ impl World {
     fn start(&mut self) {
         for shard in 0..self.shards {
             let seed = self.random.next();
-            self.hubs.push(Hub::new(shard, self.shards, Arc::clone(&self.rules), seed, &self.total));
+            let store = Forgetful::new(seed, *self.random.pick(&[0, 20, 200]));
+            let rules = Arc::clone(&self.rules);
+            self.hubs.push(Hub::with_store(shard, self.shards, rules, seed, &self.total, store));
         }
         let row = || (0..self.shards).map(|_| VecDeque::new()).collect();
         self.queues = (0..self.shards).map(|_| row()).collect();

@@ -1,6 +1,7 @@
 //! Numbers from a seed.
 
 /// SplitMix64 (Steele, Lea, Flood 2014).
+#[derive(Debug)]
 pub(crate) struct Random(u64);
 
 impl Random {

@@ -14,7 +14,11 @@ use tidegate_wire::{
     message::{Cursor, DecodeContext, Event, Kind, Payload},
 };
 
-use super::{fault::Fault, member::Way};
+use super::{
+    fault::Fault,
+    member::{Answer, Waits, Way},
+    stopped::LONG_ANSWERS,
+};
 use crate::{
     echo::{Reading, Stop},
     environment::Environment,
@@ -27,8 +31,13 @@ use crate::{
 /// A session that gets more than this wrong is told to go away.
 const ERRORS: ControlRule = ControlRule { count: 100, window_ms: 10_000 };
 
-/// Questions of a session that may wait for their answers; beyond it the session is not read, as far as that goes.
-pub(super) const ASKED: usize = 256;
+/// What became of a command.
+enum Step {
+    /// It was done, or will be answered.
+    Done,
+    /// Nothing yet: it comes again when this is there.
+    Waits(Waits),
+}
 
 /// What a message was: bytes of a receive buffer or of their own.
 enum Told {
@@ -39,6 +48,11 @@ enum Told {
 impl<B: Backend, E: Environment> Shard<B, E> {
     /// Does what the messages in `bytes` say; uses all of them, unless the turn is full: then gives how many it has used.
     pub(crate) fn read_topic_messages(&mut self, key: Key, bytes: &mut [u8], place: Place) -> usize {
+        if place.may_wait && self.is_stopped(key) {
+            // Its outbox has room for what it is read for elsewhere.
+            self.pause(key);
+            return 0;
+        }
         let mut cursor = Cursor::default();
         let Some(State::Open(open)) = self.registry.get(key).map(|session| &session.state) else {
             return bytes.len();
@@ -93,16 +107,16 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             if let Told::Message(kind, payload) = told {
                 // RFC 6455 §5.5.1: nothing follows the Close that was sent, so nothing is done for it either.
                 match payload {
-                    Payload::InPlace(range) if !closing => self.topic_message(key, kind, &bytes[range]),
+                    Payload::InPlace(range) if !closing => self.obey_in_order(key, kind, &bytes[range]),
                     Payload::InPlace(_) => {}
                     Payload::Owned(owned) => {
                         if !closing {
-                            self.topic_message(key, kind, &owned.buffer[owned.start..]);
+                            self.obey_in_order(key, kind, &owned.buffer[owned.start..]);
                         }
                         self.spares.give(owned.buffer);
                     }
                 }
-                if place.may_wait && (self.turn.is_full() || self.asks_too_much(key)) {
+                if place.may_wait && (self.turn.is_full() || self.is_stopped(key)) {
                     break Stop::Full;
                 }
             }
@@ -110,10 +124,11 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         self.finish_reading(key, stop, reading, cursor.read, bytes.len())
     }
 
-    fn topic_message(&mut self, key: Key, kind: Kind, bytes: &[u8]) {
+    /// Does what a message says, all but its first `done` commands. Where one has to wait: for what, and how many are done.
+    pub(super) fn obey(&mut self, key: Key, kind: Kind, bytes: &[u8], done: usize) -> Option<(Waits, usize)> {
         let now_ms = self.now_ms;
-        let Some(topics) = &mut self.topics else { return };
-        let Some(member) = topics.member(key) else { return };
+        let topics = self.topics.as_mut()?;
+        let member = topics.member(key)?;
         match &member.way {
             // A request speaks no messages.
             Way::Feed => {}
@@ -126,6 +141,9 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                     Kind::Binary => Format::Binary,
                 };
                 let topic = topic.clone();
+                if topics.hub.is_busy(&topic) {
+                    return Some((Waits::Home(topics.hub.home_of(&topic)), 0));
+                }
                 let published =
                     topics.hub.publish(None, &topic, Publish::new(format, bytes.to_vec()), now_ms);
                 if let Err(refused) = published {
@@ -141,43 +159,50 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                 self.tell_error(key, None, Code::Binary, "binary messages have no meaning here");
             }
             Way::Protocol => {
-                for request in protocol::parse(bytes, &mut topics.scratch) {
+                let requests = protocol::parse(bytes, &mut topics.scratch);
+                for (place, request) in requests.enumerate().skip(done) {
+                    if let Some(waits) = self.next_waits(key) {
+                        return Some((waits, place));
+                    }
                     let id = request.id;
                     let done = request
                         .command
                         .map_err(Fault::from)
                         .and_then(|command| self.command(key, id, command));
-                    if let Err(fault) = done {
-                        self.tell_error(key, id, fault.code, &fault.message);
+                    match done {
+                        Ok(Step::Done) => {}
+                        Ok(Step::Waits(waits)) => return Some((waits, place)),
+                        Err(fault) => self.tell_error(key, id, fault.code, &fault.message),
                     }
                     // Answers come in the order of the commands, as far as they are known here.
                     self.answer_tickets();
                     if !matches!(self.registry.get(key).map(|session| &session.state), Some(State::Open(_))) {
-                        return;
+                        return None;
                     }
                 }
             }
         }
+        None
     }
 
     /// Does one command. What cannot be done here and now is an error.
-    fn command(&mut self, key: Key, id: Option<Id<'_>>, command: Command<'_>) -> Result<(), Fault> {
+    fn command(&mut self, key: Key, id: Option<Id<'_>>, command: Command<'_>) -> Result<Step, Fault> {
         let now_ms = self.now_ms;
         let plan = std::sync::Arc::clone(&self.plan);
-        let Some(session) = self.registry.get(key) else { return Ok(()) };
-        let Some(rules) = &plan.route(session.route).topics else { return Ok(()) };
-        let Some(topics) = &mut self.topics else { return Ok(()) };
-        let Some(member) = topics.member(key) else { return Ok(()) };
-        let member_id = member.id;
+        let Some(session) = self.registry.get(key) else { return Ok(Step::Done) };
+        let Some(rules) = &plan.route(session.route).topics else { return Ok(Step::Done) };
+        let Some(topics) = &mut self.topics else { return Ok(Step::Done) };
+        let Some(member) = topics.member(key) else { return Ok(Step::Done) };
+        let (member_id, long_answers) = (member.id, member.long_answers());
         let kept = id.map(Id::keep);
         match command {
             Command::Ping => {
                 self.tell_json(key, |out| protocol::write::pong(out, id));
-                Ok(())
+                Ok(Step::Done)
             }
             Command::Subscribe(subscribe) => {
                 let text = &*subscribe.topic;
-                match Filter::parse(text)? {
+                match Filter::of_subscription(text)? {
                     Filter::Pattern(pattern) => {
                         let asks = subscribe.recover.is_some() || subscribe.history > 0 || subscribe.presence;
                         if asks {
@@ -194,7 +219,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                             let standing = Standing { topic: text, position: None, recovered: None };
                             self.tell_json(key, |out| protocol::write::subscribed(out, id, &standing));
                         }
-                        Ok(())
+                        Ok(Step::Done)
                     }
                     Filter::Topic(topic) => {
                         if !rules.subscribe.matches(text) {
@@ -215,7 +240,15 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                             info: subscribe.info.map(Into::into),
                             returns: false,
                         };
-                        let request = topics.ask(key, kept);
+                        let answer =
+                            match ask.recover.is_some() || ask.history > 0 || topics.hub.keeps_keys(&topic) {
+                                true => Answer::Long,
+                                false => Answer::Short,
+                            };
+                        if answer == Answer::Long && long_answers >= LONG_ANSWERS {
+                            return Ok(Step::Waits(Waits::LongAnswer));
+                        }
+                        let request = topics.ask(key, kept, answer);
                         let ticket = Ticket { key, request };
                         let done = topics.hub.subscribe(member_id, ticket, &topic, ask, now_ms);
                         self.unless_refused(key, request, done)
@@ -228,19 +261,23 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                 if let Some(id) = id {
                     self.tell_json(key, |out| protocol::write::unsubscribed(out, id, &text));
                 }
-                Ok(())
+                Ok(Step::Done)
             }
             Command::Publish(publish) => {
                 let topic = topics.hub.topic_name(&publish.topic)?;
                 if !rules.publish.matches(&publish.topic) {
                     return Err(Fault::NOT_ALLOWED);
                 }
+                if topics.hub.is_busy(&topic) {
+                    return Ok(Step::Waits(Waits::Home(topics.hub.home_of(&topic))));
+                }
                 let publish = publication(publish);
                 // Without an id only a refusal is told, and of a topic at home elsewhere not even that.
                 let Some(kept) = kept else {
-                    return topics.hub.publish(None, &topic, publish, now_ms).map_err(Fault::from);
+                    topics.hub.publish(None, &topic, publish, now_ms)?;
+                    return Ok(Step::Done);
                 };
-                let request = topics.ask(key, Some(kept));
+                let request = topics.ask(key, Some(kept), Answer::Short);
                 let done = topics.hub.publish(Some(Ticket { key, request }), &topic, publish, now_ms);
                 self.unless_refused(key, request, done)
             }
@@ -249,37 +286,33 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                 if !rules.presence.matches(&text) {
                     return Err(Fault::NOT_ALLOWED);
                 }
-                let request = topics.ask(key, kept);
+                if long_answers >= LONG_ANSWERS {
+                    return Ok(Step::Waits(Waits::LongAnswer));
+                }
+                let request = topics.ask(key, kept, Answer::Long);
                 topics.hub.presence(Ticket { key, request }, &topic, now_ms);
-                Ok(())
+                Ok(Step::Done)
             }
             Command::History { topic: text, limit, before } => {
                 let topic = topics.hub.topic_name(&text)?;
                 if !rules.subscribe.matches(&text) {
                     return Err(Fault::NOT_ALLOWED);
                 }
-                let request = topics.ask(key, kept);
+                if long_answers >= LONG_ANSWERS {
+                    return Ok(Step::Waits(Waits::LongAnswer));
+                }
+                let request = topics.ask(key, kept, Answer::Long);
                 topics.hub.history(Ticket { key, request }, &topic, limit, before, now_ms);
-                Ok(())
+                Ok(Step::Done)
             }
         }
     }
 }
 
 impl<B: Backend, E: Environment> Shard<B, E> {
-    /// Stops reading a session that waits for too many answers, until it has some; tells whether it did.
-    fn asks_too_much(&mut self, key: Key) -> bool {
-        let member = self.topics.as_ref().and_then(|topics| topics.member(key));
-        let too_much = member.is_some_and(|member| member.asked.len() >= ASKED);
-        if too_much {
-            self.pause(key);
-        }
-        too_much
-    }
-
     /// What a hub refuses at once is not answered later.
-    fn unless_refused(&mut self, key: Key, request: u64, done: Result<(), Refused>) -> Result<(), Fault> {
-        done.map_err(|why| {
+    fn unless_refused(&mut self, key: Key, request: u64, done: Result<(), Refused>) -> Result<Step, Fault> {
+        done.map(|()| Step::Done).map_err(|why| {
             if let Some(member) = self.topics.as_mut().and_then(|topics| topics.member_mut(key)) {
                 member.answered(request);
             }
@@ -289,13 +322,22 @@ impl<B: Backend, E: Environment> Shard<B, E> {
 
     /// Sends a message of the protocol.
     pub(super) fn tell_json(&mut self, key: Key, write: impl FnOnce(&mut Vec<u8>)) {
+        self.tell_as(key, Content::Messages { linked: false }, write);
+    }
+
+    /// Sends an answer that may be long: how many of them may wait was judged when they were asked for.
+    pub(super) fn tell_long(&mut self, key: Key, write: impl FnOnce(&mut Vec<u8>)) {
+        self.tell_as(key, Content::Judged, write);
+    }
+
+    fn tell_as(&mut self, key: Key, content: Content, write: impl FnOnce(&mut Vec<u8>)) {
         let mut out = vec![0; MAX_HEADER];
         write(&mut out);
         let len = (out.len() - MAX_HEADER) as u64;
         let head = Head { fin: true, rsv1: false, opcode: Opcode::Text, len, mask: None };
         let begin = encode_header_before(&mut out, MAX_HEADER, &head);
         let source = self.turn.keep(out, begin);
-        self.emit(key, source, Content::Messages { linked: false });
+        self.emit(key, source, content);
     }
 
     /// Tells what is wrong, and ends a session that gets too much wrong.

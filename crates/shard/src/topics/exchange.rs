@@ -8,9 +8,13 @@
 //! ```
 //! What a client sends behind its request waits until it is answered.
 
-use tidegate_hub::protocol;
+use tidegate_config::Action;
+use tidegate_hub::{
+    RouteId,
+    protocol::{self, Code},
+};
 use tidegate_io::Backend;
-use tidegate_registry::Key;
+use tidegate_registry::{Frame, Key};
 use tidegate_wire::http::{self, Refusal, Request, Version};
 
 use super::{
@@ -92,6 +96,24 @@ impl Exchange {
         };
         body + self.early.len()
     }
+
+    /// What is kept for it of its topics' publications.
+    pub(crate) fn kept_bytes(&self) -> usize {
+        match &self.stage {
+            Stage::Streaming(stream) => stream.feed.kept_bytes(),
+            Stage::Polling(poll) => poll.feed.kept_bytes(),
+            Stage::Body(_) | Stage::Publishing(_) | Stage::Asking => 0,
+        }
+    }
+}
+
+/// What an answer says.
+#[derive(Clone, Copy)]
+pub(super) enum Answer<'a> {
+    /// Bytes of its own.
+    Own(&'a [u8]),
+    /// Bytes that others are answered with as well.
+    Shared(&'a Frame),
 }
 
 impl Manner {
@@ -107,6 +129,30 @@ impl Manner {
 }
 
 impl<B: Backend, E: Environment> Shard<B, E> {
+    /// A request to a route of topics that is no upgrade. What is wrong with it is told as such routes tell it: as JSON, which
+    /// pages of the origins that may come here can read.
+    pub(crate) fn begin_request(&mut self, key: Key, id: RouteId, request: &Request<'_>) {
+        let plan = std::sync::Arc::clone(&self.plan);
+        let route = plan.routes().route(id);
+        let below = route.path.below(request.target.path);
+        let mut manner = Manner::of(request, None, self.draining.is_some());
+        let outcome = self.cors(key, id, request).and_then(|cors| {
+            manner.cors = cors.map(Into::into);
+            match &route.action {
+                Action::Topics(action) => {
+                    self.ask_state(key, request, action, below.unwrap_or_default(), &manner)
+                }
+                Action::Events(action) => self.begin_events(key, request, action, &manner),
+                Action::Poll(action) => self.begin_poll(key, request, action, &manner),
+                Action::Publish(action) => self.begin_publish(key, id, request, action, below, &manner),
+                Action::Page(_) | Action::Echo(_) | Action::Proxy(_) => Err(Refusal::NOT_FOUND),
+            }
+        });
+        if let Err(refusal) = outcome {
+            self.refuse_request(key, &manner, &refusal);
+        }
+    }
+
     /// A session's request takes longer from here on.
     pub(super) fn begin_exchange(&mut self, key: Key, exchange: Exchange) {
         let deadline_ms = exchange.deadline_ms;
@@ -157,7 +203,40 @@ impl<B: Backend, E: Environment> Shard<B, E> {
     pub(super) fn answer_exchange(&mut self, key: Key, status: u16, content_type: &str, body: &[u8]) {
         let Some(exchange) = self.exchange_mut(key) else { return };
         let manner = exchange.manner.clone();
-        self.answer_request(key, &manner, status, content_type, body, &[], "not all was published");
+        self.answer_request(
+            key,
+            &manner,
+            status,
+            content_type,
+            Answer::Own(body),
+            &[],
+            "not all was published",
+        );
+    }
+
+    /// Refuses a request under way.
+    pub(super) fn refuse_exchange(&mut self, key: Key, refusal: &Refusal) {
+        let Some(exchange) = self.exchange_mut(key) else { return };
+        let manner = exchange.manner.clone();
+        self.refuse_request(key, &manner, refusal);
+    }
+
+    /// Refuses a request, and all that follows it.
+    fn refuse_request(&mut self, key: Key, manner: &Manner, refusal: &Refusal) {
+        let manner = Manner { keep_alive: manner.keep_alive && !refusal.close, ..manner.clone() };
+        let code = match refusal.status {
+            401 | 403 => Code::NotAllowed,
+            413 | 414 | 431 => Code::TooLarge,
+            429 => Code::TooMany,
+            500.. => Code::Busy,
+            _ => Code::InvalidRequest,
+        };
+        let mut body = Vec::new();
+        protocol::push_error(&mut body, code, refusal.reason);
+        // It stands with these statuses anyway.
+        let fields = refusal.fields.iter().filter(|(name, _)| *name != "Retry-After");
+        let fields: Vec<_> = fields.copied().collect();
+        self.answer_request(key, &manner, refusal.status, JSON, Answer::Own(&body), &fields, refusal.reason);
     }
 
     /// Answers a request; the next one may follow. `reason`: for the log, where it is refused.
@@ -168,7 +247,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         manner: &Manner,
         status: u16,
         content_type: &str,
-        body: &[u8],
+        body: Answer<'_>,
         more: &[(&str, &str)],
         reason: &'static str,
     ) {
@@ -183,13 +262,24 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             fields.push(("Retry-After", "1"));
         }
         let keep_alive = manner.keep_alive && self.draining.is_none();
-        let response = http::page_response(status, content_type, body, manner.head_only, keep_alive, &fields);
+        let (bytes, apart) = match body {
+            Answer::Own(bytes) => (bytes, false),
+            Answer::Shared(frame) => (&**frame, true),
+        };
+        let head_only = manner.head_only || apart;
+        let response = http::page_response(status, content_type, bytes, head_only, keep_alive, &fields);
         if status >= 400 {
             self.counters.refused += 1;
             self.log(Level::Info, Some(key), What::Refused { status, reason });
         }
         let source = self.turn.keep(response, 0);
         self.emit(key, source, Content::WHOLE);
+        if let Answer::Shared(frame) = body
+            && !manner.head_only
+        {
+            let source = self.turn.keep_shared(frame);
+            self.emit(key, source, Content::Judged);
+        }
         if keep_alive {
             let early = self.exchange_mut(key).map(|exchange| std::mem::take(&mut exchange.early));
             let head = self.new_head(self.now_ms, true);
@@ -208,18 +298,26 @@ impl<B: Backend, E: Environment> Shard<B, E> {
     pub(super) fn answer_fault(&mut self, key: Key, manner: &Manner, fault: &Fault) {
         let mut body = Vec::new();
         protocol::push_error(&mut body, fault.code, &fault.message);
-        self.answer_request(key, manner, fault.code.status(), JSON, &body, &[], fault.code.name());
+        self.answer_request(
+            key,
+            manner,
+            fault.code.status(),
+            JSON,
+            Answer::Own(&body),
+            &[],
+            fault.code.name(),
+        );
     }
 
     /// What was awaited of a request did not come in time.
     pub(crate) fn exchange_timed_out(&mut self, key: Key) {
         let Some(exchange) = self.exchange_mut(key) else { return };
         match exchange.stage {
-            Stage::Body(_) => self.refuse(key, &BODY_TIMEOUT, false),
-            Stage::Publishing(_) | Stage::Asking => self.refuse(key, &NO_ANSWER, false),
+            Stage::Body(_) => self.refuse_exchange(key, &BODY_TIMEOUT),
+            Stage::Publishing(_) | Stage::Asking => self.refuse_exchange(key, &NO_ANSWER),
             Stage::Polling(ref poll) if poll.feed.is_ready() => self.answer_poll(key),
             // Its topics have not answered: where they are is not known.
-            Stage::Polling(_) | Stage::Streaming(_) => self.refuse(key, &NO_ANSWER, false),
+            Stage::Polling(_) | Stage::Streaming(_) => self.refuse_exchange(key, &NO_ANSWER),
         }
     }
 
@@ -238,10 +336,10 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         let Some(exchange) = self.exchange_mut(key) else { return };
         exchange.manner.keep_alive = false;
         match exchange.stage {
-            Stage::Body(_) => self.refuse(key, &crate::ending::DRAINING, false),
+            Stage::Body(_) => self.refuse_exchange(key, &crate::ending::DRAINING),
             Stage::Publishing(_) | Stage::Asking => {}
             Stage::Polling(ref poll) if poll.feed.is_ready() => self.answer_poll(key),
-            Stage::Polling(_) => self.refuse(key, &crate::ending::DRAINING, false),
+            Stage::Polling(_) => self.refuse_exchange(key, &crate::ending::DRAINING),
             Stage::Streaming(_) => self.end_stream(key),
         }
     }

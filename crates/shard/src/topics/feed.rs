@@ -1,6 +1,6 @@
 //! What streams of events and polls have in common: some topics, and how far each was told.
 
-use std::{borrow::Cow, sync::Arc};
+use std::{borrow::Cow, collections::VecDeque, sync::Arc};
 
 use tidegate_config::TopicPatterns;
 use tidegate_hub::{
@@ -23,8 +23,9 @@ pub(crate) struct Feed {
     topics: Vec<Told>,
     /// Subscriptions that were not answered yet.
     waiting: u32,
-    /// What came first, or came while others were waited for.
-    pub(super) first: Vec<Arc<Publication>>,
+    /// What came first, or while others were waited for, and was not told yet.
+    first: VecDeque<Arc<Publication>>,
+    first_bytes: usize,
 }
 
 /// One of them.
@@ -71,7 +72,35 @@ impl Feed {
             first.iter().find(|publication| publication.is_message()).map(|first| first.offset() - 1);
         topic.position = Some(Position { offset: before.unwrap_or(position.offset), ..position });
         self.waiting = self.waiting.saturating_sub(1);
-        self.first.extend(first);
+        for publication in first {
+            self.keep(publication);
+        }
+    }
+
+    /// Keeps what is told later.
+    pub(super) fn keep(&mut self, publication: Arc<Publication>) {
+        self.first_bytes += publication.bytes();
+        self.first.push_back(publication);
+    }
+
+    /// The next of what was kept.
+    pub(super) fn next(&mut self) -> Option<Arc<Publication>> {
+        let next = self.first.pop_front();
+        match &next {
+            Some(next) => self.first_bytes -= next.bytes(),
+            None => self.first = VecDeque::new(),
+        }
+        next
+    }
+
+    /// Whether something is kept.
+    pub(super) fn has_kept(&self) -> bool {
+        !self.first.is_empty()
+    }
+
+    /// The bytes of what is kept: others may keep the same.
+    pub(super) fn kept_bytes(&self) -> usize {
+        self.first_bytes
     }
 
     /// A message, or a gap, is told.
@@ -120,7 +149,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         let now_ms = self.now_ms;
         let mut feed = Feed::default();
         for text in wanted.topics {
-            let filter = Filter::parse(text)?;
+            let filter = Filter::of_subscription(text)?;
             let allows = match &filter {
                 Filter::Topic(name) => allowed.matches(name.as_str()),
                 Filter::Pattern(_) if !wanted.patterns => {

@@ -1,8 +1,10 @@
 //! A session that subscribes.
 
+use std::collections::VecDeque;
+
 use tidegate_hub::{Class, MemberId, TopicName, protocol::KeptId};
-use tidegate_registry::Key;
-use tidegate_wire::budget::ControlBudget;
+use tidegate_registry::{Charge, Key};
+use tidegate_wire::{budget::ControlBudget, message::Kind};
 
 /// A session of this shard that takes part in topics.
 pub(crate) struct Member {
@@ -16,9 +18,65 @@ pub(crate) struct Member {
     pub(crate) lags: bool,
     /// What it gets wrong, as a count in time.
     pub(crate) errors: ControlBudget,
-    /// What it has asked and was not answered yet, with the id that its answer must have.
-    pub(crate) asked: Vec<(u64, Option<KeptId>)>,
+    /// What it has asked and was not answered yet.
+    pub(crate) asked: Vec<Asked>,
     pub(crate) next_request: u64,
+    /// Its commands wait.
+    pub(crate) stopped: Option<Box<Stopped>>,
+    /// Where a stream's client is present by its name.
+    pub(crate) attends: Option<Box<Attendance>>,
+}
+
+/// A question that was not answered yet.
+pub(crate) struct Asked {
+    request: u64,
+    /// The id that its answer must have.
+    id: Option<KeptId>,
+    answer: Answer,
+}
+
+/// How much an answer may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Answer {
+    /// A few fields.
+    Short,
+    /// Messages, or clients: far more than its question.
+    Long,
+}
+
+/// What the next command of a session waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Waits {
+    /// Its outbox has emptied.
+    Room,
+    /// Half of its questions are answered.
+    Answers,
+    /// A long answer has come.
+    LongAnswer,
+    /// The queue to this shard, where the topic lives that it publishes to, has room.
+    Home(u16),
+}
+
+/// Commands that wait, and what for. Meanwhile the session is not read.
+pub(crate) struct Stopped {
+    pub(crate) waits: Waits,
+    /// In order: the rest of the message whose command has stopped, and what was read with it.
+    pub(crate) held: VecDeque<Held>,
+}
+
+/// A message of which not all was done.
+pub(crate) struct Held {
+    pub(crate) kind: Kind,
+    pub(crate) bytes: Vec<u8>,
+    /// So many of its commands were done.
+    pub(crate) done: usize,
+    pub(crate) _retained: Charge,
+}
+
+/// A name that a stream of events goes by, and where.
+pub(crate) struct Attendance {
+    pub(crate) client: Box<str>,
+    pub(crate) topics: Vec<TopicName>,
 }
 
 /// How a session speaks.
@@ -33,24 +91,44 @@ pub(crate) enum Way {
 
 impl Member {
     pub(crate) fn new(key: Key, id: MemberId, class: Class, way: Way) -> Self {
-        let errors = ControlBudget::default();
-        Self { key, id, class, way, lags: false, errors, asked: Vec::new(), next_request: 0 }
+        Self {
+            key,
+            id,
+            class,
+            way,
+            lags: false,
+            errors: ControlBudget::default(),
+            asked: Vec::new(),
+            next_request: 0,
+            stopped: None,
+            attends: None,
+        }
     }
 
     /// Notes a question; gives its number.
-    pub(crate) fn ask(&mut self, id: Option<KeptId>) -> u64 {
+    pub(crate) fn ask(&mut self, id: Option<KeptId>, answer: Answer) -> u64 {
         self.next_request += 1;
-        self.asked.push((self.next_request, id));
+        self.asked.push(Asked { request: self.next_request, id, answer });
         self.next_request
     }
 
     /// The question with this number was answered: the id that the answer carries. Nothing where it was not asked.
     pub(crate) fn answered(&mut self, request: u64) -> Option<Option<KeptId>> {
-        let place = self.asked.iter().position(|(asked, _)| *asked == request)?;
-        let (_, id) = self.asked.remove(place);
+        let place = self.asked.iter().position(|asked| asked.request == request)?;
+        let Asked { id, .. } = self.asked.remove(place);
         if self.asked.is_empty() {
             self.asked = Vec::new();
         }
         Some(id)
+    }
+
+    /// Long answers that are still to come.
+    pub(crate) fn long_answers(&self) -> usize {
+        self.asked.iter().filter(|asked| asked.answer == Answer::Long).count()
+    }
+
+    /// What its commands wait for.
+    pub(crate) fn waits(&self) -> Option<Waits> {
+        self.stopped.as_ref().map(|stopped| stopped.waits)
     }
 }

@@ -18,7 +18,10 @@ mod publish;
 mod rate;
 mod replies;
 mod slow;
+mod stopped;
 mod stream;
+
+use std::collections::VecDeque;
 
 use tidegate_hub::{
     Hub, Letter,
@@ -28,7 +31,13 @@ use tidegate_io::Backend;
 use tidegate_registry::Key;
 
 use self::open::{get_only, no_body};
-use self::{arena::Layout, frame::Frames, member::Member, rate::Rates};
+use self::{
+    arena::Layout,
+    frame::Frames,
+    member::{Answer, Attendance, Member, Waits},
+    poll::Polled,
+    rate::Rates,
+};
 pub(crate) use self::{
     arena::{Arenas, Lane},
     exchange::{Exchange, Stage},
@@ -54,8 +63,16 @@ pub(crate) struct Topics {
     scratch: Scratch,
     /// What was published over HTTP in this second.
     rates: Rates,
-    /// Sessions whose outbox has emptied while something waits for them in the hub.
+    /// Sessions whose outbox has emptied while something waits for that.
     emptied: Vec<Key>,
+    /// Sessions whose commands have waited for answers that have come.
+    answered: Vec<Key>,
+    /// By shard: sessions that publish to topics there, and wait until its queue has room.
+    publishing: Vec<VecDeque<Key>>,
+    /// Streams that have ended whose clients are present yet for a while.
+    departed: Vec<Attendance>,
+    /// The turn's last answer to a poll.
+    polled: Option<Polled>,
     /// Members that are too slow for a topic, and end behind its batch.
     ending: Vec<Key>,
     /// Polls that have something now.
@@ -80,6 +97,10 @@ impl Topics {
             scratch: Scratch::default(),
             rates: Rates::default(),
             emptied: Vec::new(),
+            answered: Vec::new(),
+            publishing: Vec::new(),
+            departed: Vec::new(),
+            polled: None,
             ending: Vec::new(),
             told: Vec::new(),
             relief_ms: 0,
@@ -102,8 +123,8 @@ impl Topics {
     }
 
     /// Notes a member's question; gives its number.
-    fn ask(&mut self, key: Key, id: Option<KeptId>) -> u64 {
-        self.member_mut(key).map_or(0, |member| member.ask(id))
+    fn ask(&mut self, key: Key, id: Option<KeptId>, answer: Answer) -> u64 {
+        self.member_mut(key).map_or(0, |member| member.ask(id, answer))
     }
 
     /// A session subscribes no more.
@@ -113,6 +134,7 @@ impl Topics {
             && !planted::is(Bug::LeaveMember)
         {
             self.hub.leave(member.id);
+            self.departed.extend(member.attends.map(|attends| *attends));
         }
     }
 
@@ -121,9 +143,9 @@ impl Topics {
         self.members.iter().flatten().count() as u32
     }
 
-    /// Whether something waits in the hub for a session until its outbox is empty.
+    /// Whether something waits for a session until its outbox is empty.
     pub(crate) fn lags(&self, key: Key) -> bool {
-        self.member(key).is_some_and(|member| member.lags)
+        self.member(key).is_some_and(|member| member.lags || member.waits() == Some(Waits::Room))
     }
 
     /// The outbox of a session has emptied.
@@ -164,12 +186,32 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             topics.hub.expire(now_ms);
         }
         self.answer_tickets();
+        self.go_on_behind_answers();
         self.catch_up();
         self.fan_out();
         self.relieve();
         // Behind all that may still end a session, and so say something to other shards.
         self.flush_spans();
+        self.tell_departures();
         self.post_letters();
+        self.go_on_publishing();
+        self.flush_spans();
+        if let Some(topics) = &mut self.topics {
+            topics.polled = None;
+            // Commands that went on here were answered here.
+            self.hurried |= !topics.answered.is_empty();
+        }
+    }
+
+    /// Who goes by a name is present for a while behind the end of its stream: a browser comes back.
+    fn tell_departures(&mut self) {
+        let now_ms = self.now_ms;
+        let Some(topics) = &mut self.topics else { return };
+        for Attendance { client, topics: names } in topics.departed.drain(..) {
+            for topic in &names {
+                topics.hub.depart(topic, &client, now_ms + poll::PRESENT_MS, now_ms);
+            }
+        }
     }
 
     fn post_letters(&mut self) {

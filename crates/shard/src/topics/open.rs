@@ -10,9 +10,9 @@ use tidegate_wire::{
 };
 
 use super::{
-    exchange::{ANSWER_MS, Exchange, Manner, Stage},
+    exchange::{ANSWER_MS, Answer, Exchange, Manner, Stage},
     fault::Fault,
-    member::{Member, Way},
+    member::{self, Member, Way},
 };
 use crate::{environment::Environment, head::FOREIGN_ORIGIN, session::State, shard::Shard};
 
@@ -72,7 +72,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         match raw {
             Some(topic) => {
                 if action.subscribe.matches(topic.as_str()) {
-                    let request = topics.ask(key, None);
+                    let request = topics.ask(key, None, member::Answer::Short);
                     let ticket = Ticket { key, request };
                     let asked =
                         topics.hub.subscribe(id, ticket, &topic, tidegate_hub::Ask::default(), now_ms);
@@ -98,19 +98,17 @@ impl<B: Backend, E: Environment> Shard<B, E> {
     }
 
     /// A request that is no upgrade: what a topic is like now.
-    pub(crate) fn ask_state(
+    pub(super) fn ask_state(
         &mut self,
         key: Key,
-        id: RouteId,
         request: &Request<'_>,
         action: &TopicsAction,
         below: &str,
+        manner: &Manner,
     ) -> Result<(), Refusal> {
-        let cors = self.cors(key, id, request)?;
-        let manner = Manner::of(request, cors, self.draining.is_some());
         no_body(request)?;
         if request.method == "OPTIONS" {
-            self.answer_preflight(key, &manner, "GET");
+            self.answer_preflight(key, manner, "GET");
             return Ok(());
         }
         get_only(request)?;
@@ -124,12 +122,12 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         let now_ms = self.now_ms;
         match topic {
             Ok(topic) => {
-                self.begin_exchange(key, Exchange::new(Stage::Asking, manner, now_ms + ANSWER_MS));
+                self.begin_exchange(key, Exchange::new(Stage::Asking, manner.clone(), now_ms + ANSWER_MS));
                 if let Some(topics) = &mut self.topics {
                     topics.hub.state(Ticket { key, request: 0 }, &topic, now_ms);
                 }
             }
-            Err(problem) => self.answer_fault(key, &manner, &problem),
+            Err(problem) => self.answer_fault(key, manner, &problem),
         }
         Ok(())
     }
@@ -155,6 +153,6 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             ),
             ("Access-Control-Max-Age", "600"),
         ];
-        self.answer_request(key, manner, 200, "text/plain", b"", &more, "");
+        self.answer_request(key, manner, 200, "text/plain", Answer::Own(b""), &more, "");
     }
 }

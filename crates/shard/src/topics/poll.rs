@@ -5,15 +5,15 @@ use std::sync::Arc;
 
 use tidegate_config::PollAction;
 use tidegate_hub::{
-    Envelope, Kind, Publication, RouteId, TopicName,
-    protocol::{self, PollQuery},
+    Envelope, Kind, Position, Publication, TopicName,
+    protocol::{self, PollQuery, Standing},
 };
 use tidegate_io::Backend;
-use tidegate_registry::Key;
+use tidegate_registry::{Frame, Key};
 use tidegate_wire::http::{Refusal, Request};
 
 use super::{
-    exchange::{ANSWER_MS, Exchange, JSON, Manner, Stage},
+    exchange::{ANSWER_MS, Answer, Exchange, JSON, Manner, Stage},
     feed::{Feed, Wanted},
     frame::content,
 };
@@ -24,7 +24,7 @@ use crate::{
 };
 
 /// How long a poller is present after its answer.
-const PRESENT_MS: u64 = 30_000;
+pub(super) const PRESENT_MS: u64 = 30_000;
 
 /// A poll under way.
 pub(crate) struct Polling {
@@ -34,28 +34,49 @@ pub(crate) struct Polling {
     until_ms: u64,
 }
 
+/// An answer, for whoever is told the same in the same turn: most who poll a topic wait for the same message.
+pub(super) struct Polled {
+    standings: Vec<Stood>,
+    told: Vec<Arc<Publication>>,
+    body: Frame,
+}
+
+/// How a topic stands in an answer.
+type Stood = (Box<str>, Option<Position>, Option<bool>);
+
+impl Polled {
+    /// Whether it says that these topics stand there, and just this.
+    fn is(&self, feed: &Feed, told: &[Arc<Publication>]) -> bool {
+        let stands = |(stood, now): (&Stood, Standing<'_>)| {
+            (&*stood.0, stood.1, stood.2) == (now.topic, now.position, now.recovered)
+        };
+        self.told.len() == told.len()
+            && self.told.iter().zip(told).all(|(one, other)| Arc::ptr_eq(one, other))
+            && self.standings.len() == feed.standings().count()
+            && self.standings.iter().zip(feed.standings()).all(stands)
+    }
+}
+
 impl<B: Backend, E: Environment> Shard<B, E> {
     /// A request to a route that polls.
-    pub(crate) fn begin_poll(
+    pub(super) fn begin_poll(
         &mut self,
         key: Key,
-        id: RouteId,
         request: &Request<'_>,
         action: &PollAction,
+        manner: &Manner,
     ) -> Result<(), Refusal> {
         let now_ms = self.now_ms;
-        let cors = self.cors(key, id, request)?;
-        let manner = Manner::of(request, cors, self.draining.is_some());
         super::no_body(request)?;
         if request.method == "OPTIONS" {
-            self.answer_preflight(key, &manner, "GET");
+            self.answer_preflight(key, manner, "GET");
             return Ok(());
         }
         super::get_only(request)?;
         let query = match PollQuery::parse(request.target.query.unwrap_or_default()) {
             Ok(query) => query,
             Err(problem) => {
-                self.answer_fault(key, &manner, &problem.into());
+                self.answer_fault(key, manner, &problem.into());
                 return Ok(());
             }
         };
@@ -69,7 +90,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         let feed = match self.begin_feed(key, &wanted, &action.subscribe) {
             Ok(feed) => feed,
             Err(problem) => {
-                self.answer_fault(key, &manner, &problem);
+                self.answer_fault(key, manner, &problem);
                 return Ok(());
             }
         };
@@ -89,7 +110,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         // Where the topics do not answer at once it waits for that, too.
         let deadline_ms = now_ms + wait_ms.max(ANSWER_MS);
         let stage = Stage::Polling(Polling { feed, at_once, until_ms });
-        self.begin_exchange(key, Exchange::new(stage, manner, deadline_ms));
+        self.begin_exchange(key, Exchange::new(stage, manner.clone(), deadline_ms));
         self.look_at_poll(key);
         Ok(())
     }
@@ -102,7 +123,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         if !poll.feed.is_ready() {
             return;
         }
-        if poll.at_once || poll.feed.has_lost() || !poll.feed.first.is_empty() || poll.until_ms <= now_ms {
+        if poll.at_once || poll.feed.has_lost() || poll.feed.has_kept() || poll.until_ms <= now_ms {
             self.answer_poll(key);
             return;
         }
@@ -122,7 +143,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         if let Some(exchange) = self.exchange_mut(key)
             && let Stage::Polling(poll) = &mut exchange.stage
         {
-            poll.feed.first.push(Arc::clone(publication));
+            poll.feed.keep(Arc::clone(publication));
         }
     }
 
@@ -131,10 +152,12 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         let bound = self.session_bytes(key);
         let Some(exchange) = self.exchange_mut(key) else { return };
         let Stage::Polling(poll) = &mut exchange.stage else { return };
+        let mut feed = std::mem::take(&mut poll.feed);
+        let manner = exchange.manner.clone();
         let mut told = Vec::new();
         let mut bytes = 0;
         let mut broken: Vec<TopicName> = Vec::new();
-        for publication in std::mem::take(&mut poll.feed.first) {
+        while let Some(publication) = feed.next() {
             // What was left out on its way here the topic may keep: the next poll asks for all from there on.
             if matches!(publication.kind(), Kind::Gap { .. }) {
                 broken.push(publication.topic().clone());
@@ -147,24 +170,33 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                 break;
             }
             bytes += publication.bytes();
-            poll.feed.tell(&publication);
+            feed.tell(&publication);
             told.push(publication);
         }
-        let messages = told.iter().filter_map(|message| {
-            let mut out = Vec::new();
-            protocol::push_poll_message(
-                &mut out,
-                message.topic().as_str(),
-                message.offset(),
-                content(message)?,
-            );
-            Some(out)
-        });
-        let mut body = Vec::with_capacity(bytes + 256);
-        protocol::push_poll(&mut body, poll.feed.standings(), messages);
-        if let Some(topics) = &mut self.topics {
-            topics.leave(key);
-        }
-        self.answer_exchange(key, 200, JSON, &body);
+        let Some(topics) = &mut self.topics else { return };
+        let body = match &topics.polled {
+            Some(polled) if polled.is(&feed, &told) => polled.body.clone(),
+            Some(_) | None => {
+                let body = topics.hub.share(encoded(&feed, &told, bytes));
+                let stood = |now: Standing<'_>| (now.topic.into(), now.position, now.recovered);
+                let standings = feed.standings().map(stood).collect();
+                topics.polled = Some(Polled { standings, told, body: body.clone() });
+                body
+            }
+        };
+        topics.leave(key);
+        self.answer_request(key, &manner, 200, JSON, Answer::Shared(&body), &[], "");
     }
+}
+
+/// The answer's body; `bytes`: of its messages, about.
+fn encoded(feed: &Feed, told: &[Arc<Publication>], bytes: usize) -> Vec<u8> {
+    let messages = told.iter().filter_map(|message| {
+        let mut out = Vec::new();
+        protocol::push_poll_message(&mut out, message.topic().as_str(), message.offset(), content(message)?);
+        Some(out)
+    });
+    let mut body = Vec::with_capacity(bytes + 256);
+    protocol::push_poll(&mut body, feed.standings(), messages);
+    body
 }

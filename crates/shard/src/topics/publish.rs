@@ -13,7 +13,7 @@ use tidegate_wire::http::{BodyReader, Refusal, Request};
 
 use super::{
     commands::publication,
-    exchange::{ANSWER_MS, Exchange, JSON, Manner, Stage},
+    exchange::{ANSWER_MS, Answer, Exchange, JSON, Manner, Stage},
     fault::Fault,
 };
 use crate::{environment::Environment, output::Content, session::State, shard::Shard};
@@ -71,19 +71,18 @@ const NO_LENGTH: Refusal = Refusal::new(411, "a body needs a Content-Length");
 
 impl<B: Backend, E: Environment> Shard<B, E> {
     /// A request to a route that publishes.
-    pub(crate) fn begin_publish(
+    pub(super) fn begin_publish(
         &mut self,
         key: Key,
         id: RouteId,
         request: &Request<'_>,
         action: &PublishAction,
         below: Option<&str>,
+        manner: &Manner,
     ) -> Result<(), Refusal> {
-        let cors = self.cors(key, id, request)?;
-        let mut manner = Manner::of(request, cors, self.draining.is_some());
         if request.method == "OPTIONS" {
             super::no_body(request)?;
-            self.answer_preflight(key, &manner, "POST");
+            self.answer_preflight(key, manner, "POST");
             return Ok(());
         }
         if request.method != "POST" {
@@ -102,7 +101,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             None => None,
             Some(Ok(topic)) => Some(topic.into_owned()),
             Some(Err(problem)) => {
-                manner.keep_alive = false;
+                let manner = Manner { keep_alive: false, ..manner.clone() };
                 self.answer_fault(key, &manner, &problem.into());
                 return Ok(());
             }
@@ -122,7 +121,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         }
         let deadline_ms = self.now_ms + self.plan.route(id).limits.message_timeout_ms;
         let empty = body.is_complete();
-        self.begin_exchange(key, Exchange::new(Stage::Body(body), manner, deadline_ms));
+        self.begin_exchange(key, Exchange::new(Stage::Body(body), manner.clone(), deadline_ms));
         if empty {
             self.body_arrived(key);
         }
@@ -163,7 +162,15 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         if !self.spend_publications(key, count, action.rate) {
             let mut out = Vec::new();
             protocol::push_error(&mut out, Code::Busy, "more messages in a second than this route takes");
-            self.answer_request(key, &manner, 429, JSON, &out, &[], "more messages than the route's rate");
+            self.answer_request(
+                key,
+                &manner,
+                429,
+                JSON,
+                Answer::Own(&out),
+                &[],
+                "more messages than the route's rate",
+            );
             return;
         }
         let mut publishing = Publishing::default();

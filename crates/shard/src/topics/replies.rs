@@ -11,7 +11,6 @@ use tidegate_registry::Key;
 use tidegate_wire::close::CloseCode;
 
 use super::{
-    commands::ASKED,
     exchange::{JSON, Stage},
     fanout::takes_messages,
     fault::Fault,
@@ -25,9 +24,6 @@ use crate::{
     session::State,
     shard::Shard,
 };
-
-/// So many times `outbox_hard` may wait of answers, as a session that comes back asks for all its topics at once.
-const HARD_TIMES: usize = 4;
 
 impl<B: Backend, E: Environment> Shard<B, E> {
     /// All answers that are there.
@@ -49,16 +45,11 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         }
         let Some(member) = self.topics.as_mut().and_then(|topics| topics.member_mut(key)) else { return };
         let Some(id) = member.answered(request) else { return };
-        if member.asked.len() == ASKED / 2 {
-            // Where it was not read for its questions it is again; where its outbox is too long that stops it once more.
-            self.resume(key);
+        let is_raw = matches!(member.way, Way::Raw { .. });
+        if let Some(topics) = &mut self.topics {
+            topics.has_answered(key);
         }
         let id = id.as_ref().map(|kept| kept.id());
-        let is_raw = self
-            .topics
-            .as_ref()
-            .and_then(|topics| topics.member(key))
-            .is_some_and(|member| matches!(member.way, Way::Raw { .. }));
         match reply {
             Reply::Subscribed { topic, position: at, recovered, first, .. } => {
                 if let Some(id) = id {
@@ -79,17 +70,13 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                     client,
                     info: info.as_deref().map(str::as_bytes),
                 });
-                self.tell_json(key, |out| protocol::write::presence(out, id, topic.as_str(), count, clients));
+                self.tell_long(key, |out| protocol::write::presence(out, id, topic.as_str(), count, clients));
             }
             Reply::History { topic, position: at, messages } => {
                 let Some(id) = id else { return };
-                if self.holds_too_much(key) {
-                    self.slow_consumer(key);
-                    return;
-                }
                 let messages =
                     messages.iter().filter_map(|message| Some((message.offset(), content(message)?)));
-                self.tell_json(key, |out| {
+                self.tell_long(key, |out| {
                     protocol::write::history(out, id, topic.as_str(), at, messages);
                 });
             }
@@ -132,25 +119,9 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         }
     }
 
-    /// Whether so many answers wait for a session that no more are made: some commands ask for a thousand times their size.
-    fn holds_too_much(&mut self, key: Key) -> bool {
-        self.flush_spans();
-        let Some(session) = self.registry.get(key) else { return true };
-        let queued = match session.dirty {
-            0 => 0,
-            place => self.turn.dirty[place as usize - 1].bytes(),
-        };
-        let bound = self.plan.route(session.route).outbox.hard().saturating_mul(HARD_TIMES);
-        session.outbox.buffered() + queued > bound
-    }
-
     /// What comes first, behind the answer to a subscription.
     fn deliver_first(&mut self, key: Key, first: &[Arc<Publication>]) {
         if first.is_empty() {
-            return;
-        }
-        if self.holds_too_much(key) {
-            self.slow_consumer(key);
             return;
         }
         let Some(class) =
@@ -168,7 +139,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         }
         if !out.is_empty() {
             let source = self.turn.keep(out, 0);
-            self.emit(key, source, Content::Messages { linked: false });
+            self.emit(key, source, Content::Judged);
         }
     }
 }

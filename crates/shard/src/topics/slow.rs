@@ -9,7 +9,7 @@ use tidegate_hub::{BatchId, CatchUp, Envelope, Fate, Publication, SubscriptionId
 use tidegate_io::Backend;
 use tidegate_registry::{Chunk, End, FullPolicy, Key, OutboxLimits};
 
-use super::{Lane, Stage, fanout::takes_messages, frame::Tools};
+use super::{Lane, Stage, fanout::takes_messages, frame::Tools, member::Waits};
 use crate::{
     environment::Environment,
     planted::{self, Bug},
@@ -71,12 +71,16 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             let State::Exchange(exchange) = &session.state else { return };
             match exchange.stage {
                 Stage::Polling(_) => self.poll_gets(key, &publication),
-                Stage::Streaming(_) if session.outbox.buffered() < bound => {
+                Stage::Streaming(ref stream) => {
+                    let waits = match stream.keeps() {
+                        true => stream.late_bytes(),
+                        false => session.outbox.buffered(),
+                    };
+                    if waits >= bound {
+                        self.fall_behind(batch, key, subscription, taken);
+                        return;
+                    }
                     self.stream_gets(key, &publication);
-                }
-                Stage::Streaming(_) => {
-                    self.fall_behind(batch, key, subscription, taken);
-                    return;
                 }
                 Stage::Body(_) | Stage::Publishing(_) | Stage::Asking => return,
             }
@@ -123,24 +127,45 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         }
     }
 
-    /// Gives those whose outboxes have emptied what waits for them in the hub.
+    /// Goes on with those whose outboxes have emptied: their commands, and what waits for them.
     pub(super) fn catch_up(&mut self) {
         let Some(topics) = &mut self.topics else { return };
-        for key in std::mem::take(&mut topics.emptied) {
-            // What fills it will empty, and then it is listed again.
-            let is_empty =
-                |session: &Session<B::Socket>| session.outbox.is_empty() && takes_messages(session);
-            if !self.registry.get(key).is_some_and(is_empty) {
-                continue;
+        let emptied = std::mem::take(&mut topics.emptied);
+        for (place, &key) in emptied.iter().enumerate() {
+            // What each gets is its own: no turn holds more of that than it may.
+            if self.turn.owned_bytes() > TURN_BYTES {
+                if let Some(topics) = &mut self.topics {
+                    topics.emptied.extend_from_slice(&emptied[place..]);
+                }
+                self.hurried = true;
+                return;
             }
-            let bound = self.session_bytes(key);
+            self.catch_up_one(key);
+        }
+    }
+
+    fn catch_up_one(&mut self, key: Key) {
+        // What fills it will empty, and then it is listed again.
+        let is_empty = |session: &Session<B::Socket>| session.outbox.is_empty() && takes_messages(session);
+        if !self.registry.get(key).is_some_and(is_empty) {
+            return;
+        }
+        self.go_on_with(key, Waits::Room);
+        let bound = self.session_bytes(key);
+        let Some(member) = self.topics.as_ref().and_then(|topics| topics.member(key)) else { return };
+        let (id, class) = (member.id, member.class);
+        if !member.lags || !self.registry.get(key).is_some_and(is_empty) {
+            return;
+        }
+        if !self.has_begun(key) {
+            return;
+        }
+        let room = self.send_kept(key, bound);
+        let mut done = false;
+        if room > 0 && !self.stream_keeps(key) {
             let Some(topics) = &mut self.topics else { return };
-            let Some(member) = topics.member(key) else { continue };
-            let (id, class) = (member.id, member.class);
-            let CatchUp { items, done } = topics.hub.catch_up(id, bound);
-            if let Some(member) = topics.member_mut(key) {
-                member.lags = !done;
-            }
+            let CatchUp { items, done: all } = topics.hub.catch_up(id, room);
+            done = all;
             // What the hub gives is for this session: joins and leaves are among it only where they are wanted.
             let lane = Lane { class, presence: true };
             for publication in &items {
@@ -150,15 +175,15 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                     Envelope::Protocol | Envelope::Raw => self.queue(key, lane, publication),
                 }
             }
-            // What went past the outbox may be taken whole, which nobody reports: it is looked again in the next turn.
-            if !done
-                && self.registry.get(key).is_some_and(is_empty)
-                && !planted::is(Bug::ForgetLaggard)
-                && let Some(topics) = &mut self.topics
-            {
-                topics.emptied.push(key);
-                self.hurried = true;
-            }
+        }
+        let Some(topics) = &mut self.topics else { return };
+        if let Some(member) = topics.member_mut(key) {
+            member.lags = !done;
+        }
+        // What went past the outbox may be taken whole, which nobody reports: it is looked again in the next turn.
+        if !done && self.registry.get(key).is_some_and(is_empty) && !planted::is(Bug::ForgetLaggard) {
+            topics.emptied.push(key);
+            self.hurried = true;
         }
     }
 
@@ -226,7 +251,21 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             return;
         }
         topics.relief_ms = now_ms + RELIEF_MS;
-        let waiting = |key| self.registry.get(key).map_or(0, |session| session.outbox.buffered());
+        let waiting = |key| {
+            self.registry.get(key).map_or(0, |session| {
+                let kept = match &session.state {
+                    State::Exchange(exchange) => exchange.kept_bytes(),
+                    State::Head(_)
+                    | State::Waiting(_)
+                    | State::Dialing(_)
+                    | State::Open(_)
+                    | State::Paired(_)
+                    | State::Lingering { .. }
+                    | State::Dead => 0,
+                };
+                session.outbox.buffered() + kept
+            })
+        };
         let members = topics.members.iter().flatten().map(|member| (waiting(member.key), member.key));
         let worst = members.max_by_key(|(bytes, _)| *bytes);
         // Said also where nobody is left: others would wait for one that has ended.

@@ -1,10 +1,10 @@
 //! Topics as server-sent events (HTML Standard §9.2).
 
-use std::sync::Arc;
+use std::{borrow::Cow, sync::Arc};
 
-use tidegate_config::EventsAction;
+use tidegate_config::{EventsAction, TopicPatterns};
 use tidegate_hub::{
-    Class, Envelope, Kind, Publication, RouteId,
+    Class, Envelope, Kind, Publication, TopicName,
     protocol::{EventsQuery, events},
 };
 use tidegate_io::Backend;
@@ -15,6 +15,7 @@ use super::{
     exchange::{ANSWER_MS, Exchange, Manner, Stage},
     feed::{Feed, Wanted},
     frame::{content, gap},
+    member::Attendance,
 };
 use crate::{environment::Environment, output::Content, shard::Shard, stamp::Stamp, turn::Source};
 
@@ -23,22 +24,33 @@ pub(crate) struct Streaming {
     pub(super) feed: Feed,
     /// Its head was sent.
     begun: bool,
+    /// What has come since its topics have answered, and is kept behind what came first.
+    late_bytes: usize,
+}
+
+impl Streaming {
+    /// What comes is kept: the stream has not begun, or not all was sent that came first.
+    pub(super) fn keeps(&self) -> bool {
+        !self.begun || self.feed.has_kept()
+    }
+
+    pub(super) fn late_bytes(&self) -> usize {
+        self.late_bytes
+    }
 }
 
 impl<B: Backend, E: Environment> Shard<B, E> {
     /// A request to a route that streams events.
-    pub(crate) fn begin_events(
+    pub(super) fn begin_events(
         &mut self,
         key: Key,
-        id: RouteId,
         request: &Request<'_>,
         action: &EventsAction,
+        manner: &Manner,
     ) -> Result<(), Refusal> {
-        let cors = self.cors(key, id, request)?;
-        let manner = Manner::of(request, cors, true);
         super::no_body(request)?;
         if request.method == "OPTIONS" {
-            self.answer_preflight(key, &manner, "GET");
+            self.answer_preflight(key, manner, "GET");
             return Ok(());
         }
         super::get_only(request)?;
@@ -46,7 +58,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         let query = match EventsQuery::parse(request.target.query.unwrap_or_default(), last) {
             Ok(query) => query,
             Err(problem) => {
-                self.answer_fault(key, &manner, &problem.into());
+                self.answer_fault(key, manner, &problem.into());
                 return Ok(());
             }
         };
@@ -59,16 +71,41 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         };
         match self.begin_feed(key, &wanted, &action.subscribe) {
             Ok(feed) => {
-                let stage = Stage::Streaming(Streaming { feed, begun: false });
+                if let Some(client) = &query.client {
+                    self.arrive(key, client, query.info.as_deref(), &query.topics, &action.presence);
+                }
+                let manner = Manner { keep_alive: false, ..manner.clone() };
+                let stage = Stage::Streaming(Streaming { feed, begun: false, late_bytes: 0 });
                 self.begin_exchange(key, Exchange::new(stage, manner, self.now_ms + ANSWER_MS));
                 self.begin_stream(key);
             }
-            Err(problem) => self.answer_fault(key, &manner, &problem),
+            Err(problem) => self.answer_fault(key, manner, &problem),
         }
         Ok(())
     }
 
-    /// Once all topics have answered: the head, where each topic is, and what comes first.
+    /// The client of a stream is present by its name, in those of its topics where it may be.
+    fn arrive(
+        &mut self,
+        key: Key,
+        client: &str,
+        info: Option<&str>,
+        topics: &[Cow<'_, str>],
+        allowed: &TopicPatterns,
+    ) {
+        let now_ms = self.now_ms;
+        let Some(own) = &mut self.topics else { return };
+        let allowed = topics.iter().filter(|text| allowed.matches(text));
+        let topics: Vec<TopicName> = allowed.filter_map(|text| TopicName::parse(text).ok()).collect();
+        for topic in &topics {
+            own.hub.arrive(topic, client, info, now_ms);
+        }
+        if let Some(member) = own.member_mut(key) {
+            member.attends = Some(Box::new(Attendance { client: client.into(), topics }));
+        }
+    }
+
+    /// Once all topics have answered: the head, and where each topic is. What comes first follows as there is room for it.
     pub(super) fn begin_stream(&mut self, key: Key) {
         let now_ms = self.now_ms;
         let interval_ms = self
@@ -86,9 +123,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         let Stage::Streaming(stream) = &mut exchange.stage else { return };
         events::id(&mut body, stream.feed.positions());
         events::subscribed(&mut body, stream.feed.beginnings());
-        for publication in std::mem::take(&mut stream.feed.first) {
-            write_event(&mut body, &mut stream.feed, &publication);
-        }
+        let keeps = stream.feed.has_kept();
         exchange.deadline_ms = u64::MAX;
         let date = http::http_date(self.environment.unix_seconds());
         let mut fields = vec![
@@ -118,6 +153,59 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         if let Some(session) = self.registry.get_mut(key) {
             session.pinged = Stamp::at(now_ms);
         }
+        let Some(topics) = &mut self.topics else { return };
+        let Some(member) = topics.member_mut(key) else { return };
+        member.lags |= keeps;
+        if member.lags {
+            topics.emptied.push(key);
+            self.hurried = true;
+        }
+    }
+
+    /// Sends what came first, as far as it fits in so many bytes (but one in any case); gives the room that is left. Each
+    /// stream's bytes are its own here, as its ids stand between them.
+    pub(super) fn send_kept(&mut self, key: Key, room: usize) -> usize {
+        let Some(exchange) = self.exchange_mut(key) else { return room };
+        let chunked = exchange.manner.chunked;
+        let Stage::Streaming(stream) = &mut exchange.stage else { return room };
+        let mut body = Vec::new();
+        let mut count = 0;
+        while body.len() < room {
+            let Some(publication) = stream.feed.next() else { break };
+            write_event(&mut body, &mut stream.feed, &publication);
+            count += u64::from(publication.is_message());
+        }
+        if !stream.feed.has_kept() {
+            stream.late_bytes = 0;
+        }
+        let left = room.saturating_sub(body.len());
+        if body.is_empty() {
+            return left;
+        }
+        let mut out = Vec::new();
+        put_body(&mut out, chunked, &body);
+        self.counters.delivered += count;
+        let source = self.turn.keep(out, 0);
+        self.emit(key, source, Content::Judged);
+        self.flush_spans();
+        left
+    }
+
+    /// Whether a stream keeps something yet that goes before all else.
+    pub(super) fn stream_keeps(&mut self, key: Key) -> bool {
+        self.streaming(key).is_some_and(|stream| stream.keeps())
+    }
+
+    /// Whether a session's messages may be sent: those of a stream not before its head, which sees to them.
+    pub(super) fn has_begun(&mut self, key: Key) -> bool {
+        self.streaming(key).is_none_or(|stream| stream.begun)
+    }
+
+    fn streaming(&mut self, key: Key) -> Option<&mut Streaming> {
+        match &mut self.exchange_mut(key)?.stage {
+            Stage::Streaming(stream) => Some(stream),
+            Stage::Body(_) | Stage::Publishing(_) | Stage::Asking | Stage::Polling(_) => None,
+        }
     }
 
     /// Sends a stream what it gets of a publication, or keeps it where the stream waits for its head. What follows the
@@ -126,8 +214,9 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         let Some(exchange) = self.exchange_mut(key) else { return };
         let chunked = exchange.manner.chunked;
         let Stage::Streaming(stream) = &mut exchange.stage else { return };
-        if !stream.begun {
-            stream.feed.first.push(Arc::clone(publication));
+        if stream.keeps() {
+            stream.late_bytes += publication.bytes();
+            stream.feed.keep(Arc::clone(publication));
             return;
         }
         let body = publication.frame(Class::plain(Envelope::Events), |publication| {
@@ -167,7 +256,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         let Some(exchange) = self.exchange_mut(key) else { return };
         let Stage::Streaming(stream) = &exchange.stage else { return };
         if !stream.begun {
-            self.refuse(key, &crate::ending::DRAINING, false);
+            self.refuse_exchange(key, &crate::ending::DRAINING);
             return;
         }
         if exchange.manner.chunked {

@@ -117,7 +117,11 @@ impl Subject for Gateway {
 
     fn cover(&self, covered: &mut BTreeMap<String, u64>) {
         let counters = self.shard.counters();
-        for (what, count) in [("kept for a later turn", counters.kept), ("reader paused", counters.pauses)] {
+        for (what, count) in [
+            ("kept for a later turn", counters.kept),
+            ("reader paused", counters.pauses),
+            ("publisher held back", counters.held_back),
+        ] {
             if count > 0 {
                 *covered.entry(format!("shard: {what}")).or_default() += count;
             }

@@ -11,6 +11,7 @@ pub(super) struct RawSuite {
     pub(super) title: Option<String>,
     pub(super) rounds: Option<Spanned<u32>>,
     pub(super) reference: Option<Spanned<String>>,
+    pub(super) interleave: Option<Spanned<String>>,
     #[serde(default)]
     pub(super) include: Vec<Spanned<String>>,
     pub(super) servers: Option<Vec<Spanned<String>>>,

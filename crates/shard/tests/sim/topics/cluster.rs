@@ -114,7 +114,9 @@ impl Cluster {
         let asleep = {
             let mut net = world.net.borrow_mut();
             net.horizon = Some(horizon);
-            net.asleep && !*full
+            // What waits for room in a queue is tried again in each turn: letters, and commands that publish.
+            net.asleep &= !*full;
+            net.asleep
         };
         let subject = gateway.as_mut().expect("it goes on");
         let goes_on = watch.turn(world, subject, bounds);

@@ -75,6 +75,9 @@ impl Listener {
         if self.visit.random().below(3) == 0 {
             query += &format!("&history={}", self.visit.random().range(1..=12));
         }
+        if self.visit.random().below(3) == 0 {
+            query += &format!("&client=listener-{}", self.visit.session);
+        }
         let version = if self.chunked { "1.1" } else { "1.0" };
         let mut field = String::new();
         if all {

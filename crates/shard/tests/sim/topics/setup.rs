@@ -124,7 +124,7 @@ impl Setup {
         text += &format!(
             "[[route]]\npath = \"/topics/*\"\ntopics = {{ subscribe = {all}, publish = {all}, presence = {all}, \
              max_subscriptions = {MOST_SUBSCRIPTIONS}, max_patterns = {MOST_PATTERNS}, {session} }}\n\
-             [[route]]\npath = \"/events\"\nevents = {{ subscribe = {all}, {session} }}\n\
+             [[route]]\npath = \"/events\"\nevents = {{ subscribe = {all}, presence = {all}, {session} }}\n\
              [[route]]\npath = \"/poll\"\npoll = {{ subscribe = {all}, presence = {all}, {session} }}\n\
              [[route]]\npath = \"/publish/*\"\npublish = {{ publish = {all}, rate = 100000 }}\n"
         );

@@ -98,11 +98,12 @@ impl Socket {
     }
 
     fn loose_error(&mut self, told: &Told<'_>) {
-        let busy = matches!(told.code.as_str(), "busy" | "too_many") && self.unacknowledged;
+        let few = self.visit.society.setup.few_topics;
+        let refused = told.code == "too_many" && few && self.unacknowledged;
         let place = self.loose.iter().position(|code| *code == told.code);
         match place {
             Some(place) => drop(self.loose.remove(place)),
-            None if busy => {}
+            None if refused => {}
             None => self.fail(&format!("an error for nothing: {told:?}")),
         }
     }
@@ -154,9 +155,8 @@ impl Socket {
                 let mut judge = self.visit.society.judge.borrow_mut();
                 judge.accepted(id, once.as_deref(), told.at(), told.duplicate);
             }
-            (Asked::Publish { id, .. }, "error")
-                if told.code == "busy" || (told.code == "too_many" && few) =>
-            {
+            // A full queue is waited for, and there is memory enough: nothing else is refused.
+            (Asked::Publish { id, .. }, "error") if told.code == "too_many" && few => {
                 let mut judge = self.visit.society.judge.borrow_mut();
                 *judge.gaps.entry("publication refused").or_default() += 1;
                 judge.refused(id);

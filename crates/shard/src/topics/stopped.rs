@@ -1,0 +1,177 @@
+//! Commands that wait: for room in their session's outbox, for answers, or for room in the queue to a topic's home.
+//!
+//! Invariant: of a session that is stopped nothing is read, and none of its commands is done before those that came earlier. So
+//! what its answers take is its `session_bytes`, and [`LONG_ANSWERS`] of the longest beyond that, however much it asks for.
+
+use std::collections::VecDeque;
+
+use tidegate_io::Backend;
+use tidegate_registry::Key;
+use tidegate_wire::message::Kind;
+
+use super::{
+    Topics,
+    member::{Held, Member, Stopped, Waits},
+};
+use crate::{
+    environment::Environment,
+    planted::{self, Bug},
+    session::State,
+    shard::Shard,
+};
+
+/// Questions of a session that may wait for their answers.
+pub(super) const ASKED: usize = 256;
+
+/// Of these, questions whose answers may be long.
+pub(super) const LONG_ANSWERS: usize = 4;
+
+impl Topics {
+    /// Whether commands of a session wait.
+    pub(super) fn is_stopped(&self, key: Key) -> bool {
+        self.member(key).is_some_and(|member| member.stopped.is_some())
+    }
+
+    /// A session has had an answer: perhaps its commands can go on, with the turn's work on topics.
+    pub(super) fn has_answered(&mut self, key: Key) {
+        let Some(member) = self.member(key) else { return };
+        let goes_on = match member.waits() {
+            Some(Waits::Answers) => member.asked.len() <= ASKED / 2,
+            Some(Waits::LongAnswer) => member.long_answers() < LONG_ANSWERS,
+            Some(Waits::Room | Waits::Home(_)) | None => false,
+        };
+        if goes_on {
+            self.answered.push(key);
+        }
+    }
+}
+
+impl<B: Backend, E: Environment> Shard<B, E> {
+    /// Whether a session's commands wait, so that it is not to be read.
+    pub(crate) fn is_stopped(&self, key: Key) -> bool {
+        self.topics.as_ref().is_some_and(|topics| topics.is_stopped(key))
+    }
+
+    /// Does what a message says, behind those that wait.
+    pub(super) fn obey_in_order(&mut self, key: Key, kind: Kind, bytes: &[u8]) {
+        // Of a sealed session a whole buffer is read, also behind a command that waits.
+        if self.is_stopped(key) {
+            self.hold(key, kind, bytes, 0);
+        } else if let Some((waits, done)) = self.obey(key, kind, bytes, 0) {
+            if let Some(member) = self.topics.as_mut().and_then(|topics| topics.member_mut(key)) {
+                member.stopped = Some(Box::new(Stopped { waits, held: VecDeque::new() }));
+            }
+            self.hold(key, kind, bytes, done);
+            self.await_go_on(key, waits);
+            self.pause(key);
+        }
+    }
+
+    fn hold(&mut self, key: Key, kind: Kind, bytes: &[u8], done: usize) {
+        let _retained = self.plan.charge(bytes.len());
+        let member = self.topics.as_mut().and_then(|topics| topics.member_mut(key));
+        if let Some(stopped) = member.and_then(|member| member.stopped.as_deref_mut()) {
+            stopped.held.push_back(Held { kind, bytes: bytes.to_vec(), done, _retained });
+        }
+    }
+
+    /// Sees to it that commands go on when what they wait for is there.
+    fn await_go_on(&mut self, key: Key, waits: Waits) {
+        let Some(topics) = &mut self.topics else { return };
+        match waits {
+            // What went past the outbox may be taken whole, which nobody reports: it is looked again in the next turn.
+            Waits::Room if self.registry.get(key).is_some_and(|session| session.outbox.is_empty()) => {
+                topics.emptied.push(key);
+                self.hurried = true;
+            }
+            // Listed when the outbox has emptied, or with the answer.
+            Waits::Room | Waits::Answers | Waits::LongAnswer => {}
+            Waits::Home(home) => {
+                self.counters.held_back += 1;
+                let home = usize::from(home);
+                if topics.publishing.len() <= home {
+                    topics.publishing.resize_with(home + 1, VecDeque::new);
+                }
+                topics.publishing[home].push_back(key);
+            }
+        }
+    }
+
+    /// What a session's next command waits for, whatever it is.
+    pub(super) fn next_waits(&mut self, key: Key) -> Option<Waits> {
+        self.flush_spans();
+        let session = self.registry.get(key)?;
+        let queued = match session.dirty {
+            0 => 0,
+            place => self.turn.dirty[place as usize - 1].bytes(),
+        };
+        if session.outbox.buffered() + queued > self.plan.route(session.route).session_bytes {
+            return Some(Waits::Room);
+        }
+        let asked = self.topics.as_ref()?.member(key)?.asked.len();
+        (asked >= ASKED).then_some(Waits::Answers)
+    }
+
+    /// Goes on with a session's commands, where they wait for this; reads it again behind them.
+    pub(super) fn go_on_with(&mut self, key: Key, what: Waits) {
+        let waits = self.topics.as_ref().and_then(|topics| topics.member(key)).and_then(Member::waits);
+        if waits != Some(what) {
+            return;
+        }
+        loop {
+            let Some(member) = self.topics.as_mut().and_then(|topics| topics.member_mut(key)) else { return };
+            let Some(stopped) = member.stopped.as_deref_mut() else { return };
+            let next = stopped.held.pop_front();
+            // RFC 6455 §5.5.1: nothing follows the Close that was sent, so nothing is done for it either.
+            let is_open = |state: &State| matches!(state, State::Open(_));
+            let open = self.registry.get(key).filter(|session| is_open(&session.state));
+            let Some(session) = open.filter(|session| !session.marks.close_sent) else { return };
+            let Some(mut held) = next else {
+                member.stopped = None;
+                // What fills it while it is too long resumes it, too.
+                if !session.outbox.is_paused() {
+                    self.resume(key);
+                }
+                return;
+            };
+            if let Some((waits, done)) = self.obey(key, held.kind, &held.bytes, held.done) {
+                held.done = done;
+                let member = self.topics.as_mut().and_then(|topics| topics.member_mut(key));
+                if let Some(stopped) = member.and_then(|member| member.stopped.as_deref_mut()) {
+                    stopped.waits = waits;
+                    stopped.held.push_front(held);
+                }
+                self.await_go_on(key, waits);
+                return;
+            }
+        }
+    }
+
+    /// Goes on with the commands of those who have had answers.
+    pub(super) fn go_on_behind_answers(&mut self) {
+        let Some(topics) = &mut self.topics else { return };
+        for key in std::mem::take(&mut topics.answered) {
+            for what in [Waits::Answers, Waits::LongAnswer] {
+                self.go_on_with(key, what);
+            }
+        }
+    }
+
+    /// Goes on with publishing to topics whose homes have room now, in the order in which the publishers were stopped.
+    pub(super) fn go_on_publishing(&mut self) {
+        for home in 0..u16::MAX {
+            let Some(topics) = &self.topics else { return };
+            let Some(waiting) = topics.publishing.get(usize::from(home)).map(VecDeque::len) else { return };
+            for _ in 0..waiting {
+                let Some(topics) = &mut self.topics else { return };
+                if topics.hub.is_full(home) || planted::is(Bug::ForgetPublisher) {
+                    break;
+                }
+                let Some(key) = topics.publishing[usize::from(home)].pop_front() else { break };
+                self.go_on_with(key, Waits::Home(home));
+                // What they have published waits for the next turn's letters.
+                self.hurried = true;
+            }
+        }
+    }
+}
