@@ -160,6 +160,11 @@ impl Trace {
         if self.loops { u64::MAX } else { self.len() }
     }
 
+    /// Whether it begins again after its end.
+    pub(crate) fn loops(&self) -> bool {
+        self.loops
+    }
+
     /// Messages of the file.
     pub(crate) fn len(&self) -> u64 {
         self.rows.len() as u64

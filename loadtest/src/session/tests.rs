@@ -19,6 +19,7 @@ fn rules(sizes: Sizes, kind: Kind, messages: Option<u32>) -> Rules {
         close_timeout_ns: 100,
         close_code: CloseCode::NORMAL,
         judges: true,
+        waits_for_answers: false,
         messages,
         fanout: None,
     }

@@ -64,6 +64,7 @@ impl World {
             close_timeout_ns: 100,
             close_code: CloseCode::NORMAL,
             judges: true,
+            waits_for_answers: false,
             messages: None,
             stamps: 0,
             fanout: Some(fanout),
