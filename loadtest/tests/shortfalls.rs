@@ -141,3 +141,62 @@ fn a_storm_does_not_come_again_where_nobody_is_let_in() {
     let storms = report["storms"].as_array().unwrap();
     assert_eq!((storms.len(), &storms[0]["up"], &storms[1]["up"]), (2, &5.into(), &0.into()), "{report:#}");
 }
+
+#[test]
+fn more_than_can_be_sent_is_counted_and_the_run_ends_in_time() {
+    let server = Server::honest();
+    let run =
+        run(&format!("echo {} -c 2 -R 100M -d 1s --warmup 0 --timeout 500ms --quiet --json -", server.url()));
+    let report = run.json();
+    let answered = report["messages"]["answered"].as_u64().unwrap();
+    let accounted = answered + run.errors("unanswered") + run.errors("unsent");
+    assert!(accounted.abs_diff(100_000_000) <= 2, "{accounted}: {report:#}");
+    assert!(run.took < Duration::from_secs(10), "{:?}", run.took);
+}
+
+#[test]
+fn a_loop_has_a_highest_rate_and_states_the_one_it_has() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("trace.csv");
+    fs::write(&path, "0.001,10\n").unwrap();
+    let refused = run(&format!("replay {} ws://127.0.0.1:9/ -c 2 --loop", path.display()));
+    assert_eq!(refused.code(), 2, "{}", refused.stderr);
+    assert!(
+        refused.stderr.contains("2,000,000,000 messages/s over 2 sessions, but 100M"),
+        "{}",
+        refused.stderr
+    );
+    fs::write(&path, "1000,10\n").unwrap();
+    let server = Server::honest();
+    let run =
+        run(&format!("replay {} {} -c 2 --loop -d 200ms --quiet --json -", path.display(), server.url()));
+    assert_eq!(run.json()["settings"]["rate_per_s"].as_f64(), Some(2000.0));
+}
+
+#[test]
+fn numbers_below_nothing_are_told_to_be_that() {
+    for (arguments, reason) in [
+        ("echo ws://127.0.0.1:9/ -R -5", "\"-5\" is no number"),
+        ("churn ws://127.0.0.1:9/ -R -5k", "\"-5k\" is no number"),
+        ("echo ws://127.0.0.1:9/ -R 1G", "is not a rate from 0.001 to 100M"),
+        ("echo ws://127.0.0.1:9/ -c -1", "-1 is not in 1..=4000000"),
+    ] {
+        let run = run(arguments);
+        assert_eq!(run.code(), 2, "{}", run.stderr);
+        assert!(run.stderr.contains(reason), "{arguments}: {}", run.stderr);
+    }
+}
+
+#[test]
+fn a_run_in_which_nothing_is_due_passes_nothing() {
+    let server = Server::honest();
+    let arguments = format!("echo {} -c 1 -R 0.001 -d 200ms --warmup 0 --seed 3 --quiet", server.url());
+    let run = |more: &str| run(&format!("{arguments} {more}"));
+    let told = run("--json - --assert rate<1 --assert errors=0 --assert lost=0");
+    let report = told.json();
+    assert_eq!((told.code(), &report["nothing_was_due"]), (99, &true.into()), "{report:#}");
+    let assertions = report["assertions"].as_array().unwrap();
+    assert!(assertions.iter().all(|checked| checked["shown"] == "not measured"), "{report:#}");
+    let table = run("").stdout;
+    assert!(table.contains("no message was due in the measured time"), "{table}");
+}

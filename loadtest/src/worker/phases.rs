@@ -123,6 +123,7 @@ impl<B: Backend<Waker = Waker>> Worker<B> {
         }
         self.schedule.end(self.end_ns);
         self.playback.end(self.end_ns);
+        self.owe_the_rest();
         self.tally.counts.faults.add(Fault::NotUp, self.origin.backlog(self.end_ns));
         self.origin.stop();
         if let Some(fan) = &mut self.fan {
