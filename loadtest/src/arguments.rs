@@ -66,7 +66,7 @@ struct EchoArguments {
     #[command(flatten)]
     timing: Timing,
     /// Messages for each second over all sessions, whether answers come or not (open loop)
-    #[arg(short = 'R', long, value_name = "RATE", value_parser = units::rate, conflicts_with = "depth")]
+    #[arg(short = 'R', long, value_name = "RATE", allow_hyphen_values = true, value_parser = units::rate, conflicts_with = "depth")]
     rate: Option<f64>,
 }
 
@@ -100,7 +100,7 @@ struct ChurnArguments {
     #[command(flatten)]
     timing: Timing,
     /// Sessions that begin for each second, at most -c at once [default: as soon as one ends]
-    #[arg(short = 'R', long, value_name = "RATE", value_parser = units::rate)]
+    #[arg(short = 'R', long, value_name = "RATE", allow_hyphen_values = true, value_parser = units::rate)]
     rate: Option<f64>,
     /// Messages of a session
     #[arg(long = "messages", id = "count", value_name = "N", default_value_t = 3)]

@@ -120,12 +120,20 @@ impl<'a> Page<'a> {
     /// What must not be overlooked.
     fn notices(&mut self) {
         let ended_threads = self.number("/server/ended_threads_cpu_s");
+        let (early, asked) = (self.number("/ended_early_s"), self.number("/settings/duration_s"));
         let mut notice = |kind: &str, text: &str| {
             let _ = writeln!(self.out, "<p class=\"notice {kind}\">{}</p>", escape(text));
         };
         let is = |pointer: &str| self.report.pointer(pointer).and_then(Value::as_bool).unwrap_or(false);
         if is("/interrupted") {
             notice("warning", "The run was interrupted: these are the results until then.");
+        }
+        if let (Some(early), Some(asked)) = (early, asked) {
+            let (early, asked) = (show_ns(early * 1e9), show_ns(asked * 1e9));
+            notice("warning", &format!("The run ended early: no session was left after {early} of {asked}."));
+        }
+        if is("/nothing_was_due") {
+            notice("warning", "Nothing was due in the measured time, so that nothing was measured.");
         }
         if is("/generator/was_the_limit") {
             notice(

@@ -181,6 +181,12 @@ impl Plan {
         }
     }
 
+    /// Whether the measured time goes on until all is answered or given up: a file that is played once has no time of
+    /// its own.
+    pub(crate) fn waits_for_answers(&self) -> bool {
+        self.trace.as_ref().is_some_and(|trace| !trace.loops())
+    }
+
     /// The workers of a process.
     pub(crate) fn workers_of(&self, process: u32) -> Range<usize> {
         let each = self.threads.div_ceil(self.processes);

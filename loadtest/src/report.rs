@@ -30,6 +30,10 @@ pub(crate) struct Report {
     pub(crate) settings: Settings,
     /// Length of the measured time.
     pub(crate) measured_s: f64,
+    /// After how much of it no session was left, where that was before its end.
+    pub(crate) ended_early_s: Option<f64>,
+    /// The clock had nothing sent in it.
+    pub(crate) nothing_was_due: bool,
     pub(crate) sessions: Sessions,
     pub(crate) messages: Option<Messages>,
     pub(crate) latency: Option<Spread>,
@@ -397,6 +401,11 @@ impl Report {
     /// The value of a metric; `None` where it was not measured.
     pub(crate) fn value(&self, metric: Metric) -> Option<f64> {
         match metric {
+            // Nobody was there to be sent to for all of the time, or nothing was sent.
+            Metric::Rate | Metric::DeliveriesRate if self.ended_early_s.is_some() || self.nothing_was_due => {
+                None
+            }
+            Metric::Errors | Metric::Kind(_) if self.nothing_was_due => None,
             Metric::Latency(percentile) => self.exact.latency.percentile_ns(percentile),
             Metric::LatencyMean => self.exact.latency.mean_ns(),
             Metric::Fan(reach, percentile) => {

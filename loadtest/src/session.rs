@@ -71,6 +71,8 @@ pub(crate) struct Rules {
     pub(crate) close_code: CloseCode,
     /// Whether what comes is judged as echoes.
     pub(crate) judges: bool,
+    /// Whether answers count that come after the time of messages.
+    pub(crate) waits_for_answers: bool,
     /// Messages after which a session closes.
     pub(crate) messages: Option<u32>,
     /// Places for the times of messages that do not tell them.
@@ -411,6 +413,9 @@ impl Session {
         if let Some(mut seat) = self.seat.take() {
             cx.tally.counts.faults.add(Fault::Unsent, seat.unsent());
             seat.handle_end(cx);
+        }
+        if self.awaited() > 0 || self.owed > 0 {
+            cx.tally.counts.settled_ns = cx.tally.counts.settled_ns.max(cx.now_ns);
         }
         let faults = &mut cx.tally.counts.faults;
         faults.add(Fault::Lost, u64::from(self.answers.missing()));

@@ -48,6 +48,8 @@ pub(crate) struct Counts {
     pub(crate) bytes_in_window: u64,
     /// Messages that were due in the measured time and were answered.
     pub(crate) answered: u64,
+    /// Where answers are waited for: when the last one came, or a session ended that had none. 0: never.
+    pub(crate) settled_ns: u64,
     /// Sessions that came up.
     pub(crate) opened: u64,
     /// Of them, in the measured time.
@@ -84,6 +86,7 @@ impl Counts {
         self.in_window += other.in_window;
         self.bytes_in_window += other.bytes_in_window;
         self.answered += other.answered;
+        self.settled_ns = self.settled_ns.max(other.settled_ns);
         self.opened += other.opened;
         self.opened_in_window += other.opened_in_window;
         self.closed += other.closed;

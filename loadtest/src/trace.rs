@@ -12,7 +12,11 @@ use std::{cmp::Reverse, collections::BinaryHeap, fmt, sync::Arc};
 
 use tidegate_wire::message::Kind;
 
-use crate::{payload::Sizes, random::of_message, schedule::Key};
+use crate::{
+    payload::Sizes,
+    random::of_message,
+    schedule::{Key, count_due},
+};
 
 /// The longest gap: a day.
 const MOST_GAP_US: f64 = 86_400e6;
@@ -160,6 +164,11 @@ impl Trace {
         if self.loops { u64::MAX } else { self.len() }
     }
 
+    /// Whether it begins again after its end.
+    pub(crate) fn loops(&self) -> bool {
+        self.loops
+    }
+
     /// Messages of the file.
     pub(crate) fn len(&self) -> u64 {
         self.rows.len() as u64
@@ -263,6 +272,20 @@ impl Playback {
         Some(Key { index, serial })
     }
 
+    /// What is due before the end and was not told: whose, and how many. Nothing is due after that.
+    pub(crate) fn take_rest(&mut self) -> Vec<(Key, u64)> {
+        let Some(trace) = &self.trace else { return Vec::new() };
+        let (start_ns, end_ns) = (self.start_ns, self.end_ns);
+        // Each round is played once for its length, and wherever a session begins, one round more than that is too much.
+        let rounds = end_ns.saturating_sub(start_ns) / trace.length_ns().max(1) + 2;
+        let most = trace.messages().min(rounds.saturating_mul(trace.len()));
+        let rest = std::mem::take(&mut self.next).into_iter().map(|Reverse((_, index, serial, told))| {
+            let is_due = |number: u64| start_ns + trace.due_ns(serial, number) < end_ns;
+            (Key { index, serial }, count_due(told, most, is_due))
+        });
+        rest.filter(|(_, count)| *count > 0).collect()
+    }
+
     /// Nothing is due from `end_ns` on.
     pub(crate) fn end(&mut self, end_ns: u64) {
         self.end_ns = self.end_ns.min(end_ns);
@@ -336,6 +359,33 @@ mod tests {
             }
             assert!(times.is_sorted());
             assert_eq!(times.len(), expected);
+        }
+    }
+
+    #[test]
+    fn the_rest_is_what_would_have_been_told() {
+        let keys: Vec<Key> = (0..5).map(|index| Key { index, serial: index }).collect();
+        for (start, loops) in
+            [(Start::First, false), (Start::Anywhere, false), (Start::First, true), (Start::Anywhere, true)]
+        {
+            for told in [0, 1, 4, 9] {
+                let trace = Arc::new(trace("5,1\n0,2\n10,2\n20,3", start, loops).unwrap());
+                let new = || Playback::new(Arc::clone(&trace), &keys, 1000, 1000 + 75_001);
+                let (mut playback, mut walked) = (new(), new());
+                for _ in 0..told {
+                    assert_eq!(playback.poll_due(u64::MAX), walked.poll_due(u64::MAX));
+                }
+                let mut counts = [0; 5];
+                while let Some(key) = walked.poll_due(u64::MAX) {
+                    counts[key.index as usize] += 1;
+                }
+                let mut rest = [0; 5];
+                for (key, count) in playback.take_rest() {
+                    rest[key.index as usize] = count;
+                }
+                assert_eq!(rest, counts, "{start:?} {loops} {told}");
+                assert!(playback.next_ns().is_none() && playback.take_rest().is_empty());
+            }
         }
     }
 }

@@ -36,7 +36,7 @@ pub(super) struct Common {
     #[arg(value_name = "URL", value_parser = Target::parse)]
     pub(super) url: Target,
     /// Sessions
-    #[arg(short, long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=4_000_000))]
+    #[arg(short, long, value_name = "N", default_value_t = 100, allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(1..=4_000_000))]
     pub(super) connections: u32,
     /// Threads, with a part of the sessions each
     #[arg(short, long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=255))]

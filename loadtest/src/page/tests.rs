@@ -26,8 +26,8 @@ fn report(seconds: u32) -> Value {
     json!({
         "format": 1, "tool": "tidegate-loadtest", "version": "1.2.3", "scenario": "echo", "unit": "message", "url": "ws://h/",
         "address": "127.0.0.1:9", "interrupted": true,
-        "settings": {"connections": 100, "rate_per_s": 5000.0, "depth": null, "kind": "binary", "seed": 18_446_744_073_709_551_615_u64},
-        "measured_s": 5.0,
+        "settings": {"connections": 100, "duration_s": 20.0, "rate_per_s": 5000.0, "depth": null, "kind": "binary", "seed": 18_446_744_073_709_551_615_u64},
+        "measured_s": 5.0, "ended_early_s": 4.5,
         "sessions": {"opened": 100},
         "messages": {"answered": 5000, "received": 5000, "rate_per_s": 5000.0, "payload_bytes_per_s": 320_000.0},
         "latency": spread(),
@@ -74,6 +74,7 @@ fn plots_and_tables_show_what_was_measured() {
     for text in [
         "interrupted",
         "not the server, was the limit",
+        "no session was left after 4.50 s of 20.0 s",
         "Does not hold: p99&lt;5ms",
         "200 µs</td><td class=\"bad\">no",
         "no answer, though later messages were answered",

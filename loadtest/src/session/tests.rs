@@ -19,6 +19,7 @@ fn rules(sizes: Sizes, kind: Kind, messages: Option<u32>) -> Rules {
         close_timeout_ns: 100,
         close_code: CloseCode::NORMAL,
         judges: true,
+        waits_for_answers: false,
         messages,
         fanout: None,
     }
@@ -179,7 +180,7 @@ fn an_open_loop_counts_from_when_a_message_was_due() {
     let mut pair = Pair::new(Sizes { min: 8, max: 64 }, traffic, None);
     pair.now_ns = 5000;
     for _ in 0..3 {
-        pair.act(|session, cx| assert!(session.owe(cx.now_ns)));
+        pair.act(|session, cx| assert!(session.owe(1, cx.now_ns)));
     }
     pair.transmit(1000, 1000);
     pair.serve();
