@@ -10,6 +10,7 @@
 //! what the machine does besides falls on all servers alike.
 
 mod bar;
+pub(crate) mod bound;
 mod installed;
 mod load;
 mod measure;

@@ -99,6 +99,10 @@ fn main() -> ExitCode {
             Verdict::Fault
         }),
         Ok(Job::Compare(comparison)) => compare::run(&comparison),
+        Ok(Job::Bound(bound)) => {
+            complain(&compare::bound::run(&bound).to_string());
+            Verdict::Fault
+        }
         Err(NoPlan::Usage(error)) => {
             // Where standard error is gone, there is nobody to tell.
             let _ = error.print();

@@ -454,7 +454,7 @@ fn ctrl_c_ends_it_with_the_results_so_far() {
         "echo -c 1 -d 10m",
         "",
     );
-    for (signal, code) in [(Signal::INT, 130), (Signal::TERM, 143)] {
+    for (signal, code) in [(Signal::INT, 130), (Signal::TERM, 143), (Signal::HUP, 129)] {
         let child = bench.start("--rounds 1 --json -");
         let own = Pid::from_child(&child);
         let began = Instant::now();
@@ -470,6 +470,22 @@ fn ctrl_c_ends_it_with_the_results_so_far() {
         assert_eq!(report["scenarios"][0]["servers"][0]["runs"].as_array().unwrap().len(), 1);
         assert_eq!(report["scenarios"][1]["servers"][0]["runs"].as_array().unwrap().len(), 0);
         bench.assert_nothing_is_left();
+    }
+}
+
+#[test]
+fn where_it_is_killed_its_server_and_its_load_end() {
+    let bench = Bench::new("").server("plain", "plain").scenario("s", "echo -c 1 -d 10m", "");
+    let mut child = bench.start("--rounds 1");
+    bench.load();
+    assert!(bench.processes(|_| true).len() >= 2, "the server and the load");
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let began = Instant::now();
+    // The kernel asks them to end, which they may take their time for.
+    while !bench.processes(|_| true).is_empty() {
+        assert!(began.elapsed() < LONG, "{:?}", bench.processes(|_| true));
+        thread::sleep(Duration::from_millis(5));
     }
 }
 

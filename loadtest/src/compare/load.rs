@@ -19,6 +19,7 @@ use super::{
     template::Unknown,
 };
 
+const THIS_PROGRAM: &str = "/proc/self/exe";
 /// Between two looks at a load that runs: seldom, as this shares a processor with it.
 const RUNNING: Duration = Duration::from_millis(50);
 
@@ -34,7 +35,7 @@ impl Bench<'_> {
         let names = self.names(running.port, upstream_port, running.folder.path());
         let server = running.server;
         // This very program, even where its file was replaced meanwhile.
-        let mut words = vec!["/proc/self/exe".to_owned()];
+        let mut words = vec![THIS_PROGRAM.to_owned()];
         words.extend(scenario.words.iter().cloned());
         words.extend(server.arguments.iter().map(|text| text_of(text, &names, Unknown::Refuse)));
         words.push(text_of(&server.url, &names, Unknown::Refuse));
