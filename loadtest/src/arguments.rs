@@ -258,6 +258,12 @@ mod tests {
     }
 
     #[test]
+    fn a_process_that_is_named_twice_counts_once() {
+        let pids = plan(&["echo", "ws://127.0.0.1:9", "--pid", "7", "--pid", "8", "--pid", "7"]).pids;
+        assert_eq!(pids.iter().map(|pid| pid.as_raw_pid()).collect::<Vec<_>>(), [7, 8]);
+    }
+
+    #[test]
     fn sizes_come_in_shares() {
         let plan = plan(&["echo", "ws://127.0.0.1:9", "-s", "64:70%,1KiB..2KiB:25%,16KiB:5%"]);
         assert_eq!(plan.sizes, Sizes { min: 64, max: 16_384 });

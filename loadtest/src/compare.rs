@@ -141,8 +141,10 @@ impl CompareArguments {
         ];
         for (key, pins) in pins {
             if let Some(cpu) = affinity.lacks(pins).first() {
+                let place = suite.pin_places.iter().find(|(other, _)| other == cpu);
+                let place = place.map_or_else(String::new, |(_, place)| format!("{place}: "));
                 return Err(io::Error::other(format!(
-                    "[pin] {key}: this process may not use processor {cpu}"
+                    "{place}[pin] {key}: this process may not use processor {cpu}"
                 )));
             }
         }

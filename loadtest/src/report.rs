@@ -258,8 +258,10 @@ pub(crate) struct FanoutReport {
 #[derive(Debug, Serialize)]
 pub(crate) struct Errors {
     pub(crate) total: u64,
-    /// Kinds that were met.
+    /// All kinds.
     pub(crate) by_kind: BTreeMap<&'static str, u64>,
+    /// The first reason of each kind of which there is one.
+    pub(crate) reasons: BTreeMap<&'static str, String>,
     /// Refused upgrades by their status.
     pub(crate) statuses: BTreeMap<u16, u64>,
     /// The server's own Closes by their code, 1005 where there was none.

@@ -177,6 +177,7 @@ impl Table {
         let kinds: Vec<String> = errors
             .by_kind
             .iter()
+            .filter(|(_, count)| **count > 0)
             .map(|(kind, count)| format!("{kind} {}", show_count(*count as f64)))
             .collect();
         let _ = write!(text, ": {}", kinds.join(", "));
@@ -186,6 +187,9 @@ impl Table {
             }
         }
         self.row("errors", &text);
+        for (kind, why) in &errors.reasons {
+            self.row("", &format!("{kind}: {why}"));
+        }
     }
 
     fn server(&mut self, report: &Report) {

@@ -319,7 +319,11 @@ fn where_no_run_counts_it_is_a_fault() {
     let bench = Bench::new("[pin]\nserver = [1000]").server("plain", "plain").scenario("s", SHORT, "");
     let run = bench.run("");
     assert_eq!(run.code(), 1, "{}", run.stderr);
-    assert!(run.stderr.contains("may not use processor 1000"), "{}", run.stderr);
+    assert!(
+        run.stderr.contains("suite.toml:2:11: [pin] server: this process may not use processor 1000"),
+        "{}",
+        run.stderr
+    );
 }
 
 #[test]

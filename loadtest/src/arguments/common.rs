@@ -244,7 +244,7 @@ impl Common {
             headers: headers.collect(),
             subprotocols: self.subprotocols,
             sources: self.sources,
-            pids: self.pids,
+            pids: each_once(self.pids),
             assertions: self.assertions,
             json: self
                 .json
@@ -259,6 +259,17 @@ impl Common {
             },
         })
     }
+}
+
+/// A process that is named twice does not take twice as much.
+fn each_once(pids: Vec<Pid>) -> Vec<Pid> {
+    let mut once = Vec::new();
+    for pid in pids {
+        if !once.contains(&pid) {
+            once.push(pid);
+        }
+    }
+    once
 }
 
 impl Common {

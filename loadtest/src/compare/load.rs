@@ -102,8 +102,10 @@ fn errors(report: &Value) -> Option<String> {
     let kinds = report.pointer("/errors/by_kind")?.as_object()?;
     let is_churn = report.get("scenario").is_some_and(|scenario| scenario == "churn");
     let comes_behind = |kind: &str| ["close_timeout", "close_cut"].contains(&kind);
-    let kinds = kinds.iter().filter(|(kind, _)| is_churn || !comes_behind(kind));
-    let met: Vec<String> = kinds.map(|(kind, count)| format!("{kind} {count}")).collect();
+    let kinds = kinds.iter().filter(|(kind, count)| **count != 0 && (is_churn || !comes_behind(kind)));
+    let why = |kind: &str| report["errors"]["reasons"][kind].as_str().map(|why| format!(" ({why})"));
+    let met: Vec<String> =
+        kinds.map(|(kind, count)| format!("{kind} {count}{}", why(kind).unwrap_or_default())).collect();
     (!met.is_empty()).then(|| met.join(", "))
 }
 
@@ -119,6 +121,7 @@ mod tests {
             errors(&json!({"scenario": scenario, "errors": {"by_kind": kinds}}))
         };
         assert_eq!(of("echo", json!({})), None);
+        assert_eq!(of("echo", json!({"lost": 0, "garbage": 0})), None);
         assert_eq!(of("echo", json!({"close_timeout": 2, "close_cut": 1})), None);
         assert_eq!(of("churn", json!({"close_cut": 2})).as_deref(), Some("close_cut 2"));
         assert_eq!(of("churn", json!({"close_timeout": 2})).as_deref(), Some("close_timeout 2"));
