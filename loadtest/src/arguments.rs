@@ -345,6 +345,8 @@ mod tests {
             &["echo", "ws://127.0.0.1:9", "--source", "::1"],
             &["echo", "ws://127.0.0.1:9", "--timeout", "0"],
             &["echo", "ws://127.0.0.1:9", "-k"],
+            &["echo", "ws://127.0.0.1:9", "--json", "x", "--html", "./x"],
+            &["echo", "ws://127.0.0.1:9", "--json", "-", "--html", "-"],
             &["echo", "wss://127.0.0.1:9", "--ca", "/nowhere"],
         ] {
             let parsed = Arguments::try_parse_from([&["tidegate-loadtest"], arguments].concat()).unwrap();

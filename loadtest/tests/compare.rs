@@ -518,6 +518,7 @@ fn mistakes_are_matters_of_usage() {
         ("--set x=1", "--set x"),
         ("--rounds 0", "--rounds"),
         ("--check", "--check: there is no bar"),
+        ("--json x --markdown x", "--json and --markdown are one file"),
     ] {
         let run = bench.run(arguments);
         assert_eq!(run.code(), 2, "{arguments}");
