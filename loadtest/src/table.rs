@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use crate::{
-    report::{FanoutReport, Report, Spread},
+    report::{FanoutReport, LEAST_SESSIONS, Report, Spread},
     tone::Tone,
     units::{show_bytes, show_count, show_ns},
 };
@@ -235,6 +235,14 @@ impl Table {
             }
             if let Some(bytes) = memory.kernel_bytes {
                 parts.push(format!("{} in this machine's kernel (both ends)", show_bytes(bytes)));
+            }
+            let most = memory.points.iter().map(|point| point.sessions).max().unwrap_or(0);
+            if most < LEAST_SESSIONS {
+                parts.push(format!("not measurable with fewer than {LEAST_SESSIONS} sessions"));
+            } else if memory.kernel_bytes.is_none()
+                && memory.points.iter().any(|point| point.kernel_bytes.is_some())
+            {
+                parts.push("what it takes in the kernel is within the noise".to_owned());
             }
             if !parts.is_empty() {
                 self.row("a session", &parts.join(", "));

@@ -51,6 +51,10 @@ fn serve() {
         "never" => loop {
             thread::park();
         },
+        "garish" => {
+            writeln!(io::stderr(), "\u{1b}[2J\u{7}red | wine").unwrap();
+            process::exit(3);
+        }
         _ => {}
     }
     let port: u16 = env::var(PORT).unwrap().parse().unwrap();
@@ -251,8 +255,10 @@ fn growth_is_measured_with_scenarios_in_turns() {
 
 #[test]
 fn the_cheaper_one_that_is_slower_is_told_to_be() {
+    // So long that the lazy one has several answers, and so figures, where the machine has other work for most of it.
+    let load = "echo -c 2 -d 1s --warmup 0";
     let bench =
-        Bench::new("title = \"T\"").server("lazy", "lazy").server("busy", "busy").scenario("s", SHORT, "");
+        Bench::new("title = \"T\"").server("lazy", "lazy").server("busy", "busy").scenario("s", load, "");
     let run = bench.run("--quiet");
     assert_eq!((run.code(), &*run.stderr), (0, ""), "{}", run.stderr);
     let line = run.stdout.lines().find(|line| line.contains("lazy is cheaper than busy")).expect(&run.stdout);
@@ -304,6 +310,27 @@ fn a_server_that_fails_is_named_and_not_counted() {
         "{warnings:?}"
     );
     assert_eq!(scenario["servers"][0]["runs"].as_array().unwrap().len(), 3);
+}
+
+#[test]
+fn what_a_server_says_is_shown_plain() {
+    let mut bench = Bench::new("rounds = 1").server("plain", "plain").server("a|b", "garish");
+    bench.suite += "version = [\"printf\", 'v\\033[31m1 | 2\\007\\n']\n";
+    let bench = bench.scenario("s", SHORT, "");
+    let markdown = bench.folder.path().join("out.md");
+    let run = bench.run(&format!("--markdown {}", markdown.display()));
+    assert_eq!(run.code(), 0, "{}", run.stderr);
+    let markdown = fs::read_to_string(markdown).unwrap();
+    for told in [&run.stdout, &run.stderr, &markdown] {
+        assert!(!told.contains(['\u{1b}', '\u{7}']), "{told:?}");
+    }
+    for told in [&run.stdout, &markdown] {
+        assert!(
+            told.contains("v\\u{1b}[31m1 | 2\\u{7}") && told.contains("\\u{1b}[2J\\u{7}red | wine"),
+            "{told}"
+        );
+    }
+    assert!(markdown.contains("| a\\|b |"), "{markdown}");
 }
 
 #[test]

@@ -15,6 +15,7 @@ use super::{
     measure::{Bench, Failure, Running, Sample, read_end, text_of},
     metric::Metric,
     process::{Folder, Launch, Process, show_status},
+    show::plain,
     suite::Scenario,
     template::Unknown,
 };
@@ -76,8 +77,8 @@ impl Bench<'_> {
         load.stop(self.interrupts);
         if !status.success() {
             let text = read_end(&complaints)?;
-            let said =
-                text.lines().last().unwrap_or("it said nothing").trim_start_matches("tidegate-loadtest: ");
+            let said = text.lines().last().unwrap_or("it said nothing");
+            let said = plain(said.trim_start_matches("tidegate-loadtest: "));
             return Err(running.failed(format!("the load ended {}: {said}", show_status(status))));
         }
         let text = fs::read_to_string(&report)?;
