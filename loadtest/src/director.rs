@@ -25,6 +25,7 @@ use self::{
     seconds::Seconds,
 };
 use crate::{
+    fault::Fault,
     link::{Command, Failure, Note},
     live::Live,
     part::Parts,
@@ -69,7 +70,7 @@ pub(crate) struct Director {
     sender: Sender<Note>,
     servers: Servers,
     /// Reasons that were told.
-    reasons: Vec<String>,
+    reasons: Vec<(Fault, String)>,
     live: Live,
     seconds: Seconds,
     tally: Tally,

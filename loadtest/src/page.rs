@@ -266,7 +266,14 @@ impl<'a> Page<'a> {
 
     fn errors(&mut self) {
         let counts = |pointer: &str| {
-            self.report.pointer(pointer).and_then(Value::as_object).filter(|counts| !counts.is_empty())
+            self.report
+                .pointer(pointer)
+                .and_then(Value::as_object)
+                .filter(|counts| counts.values().any(|count| *count != 0))
+        };
+        let why = |kind: &str| {
+            let why = self.report["errors"]["reasons"][kind].as_str()?;
+            Some(format!("<br>{}", escape(why)))
         };
         let mut out = String::from("<section><h2>Errors</h2>");
         match counts("/errors/by_kind") {
@@ -274,13 +281,14 @@ impl<'a> Page<'a> {
             Some(kinds) => {
                 out += "<div class=\"wide\"><table class=\"errors\"><tr><th scope=\"col\">kind</th><th scope=\"col\">count</th>\
                         <th scope=\"col\">what it is</th></tr>";
-                for (kind, count) in kinds {
+                for (kind, count) in kinds.iter().filter(|(_, count)| **count != 0) {
                     let _ = write!(
                         out,
-                        "<tr><th scope=\"row\"><code>{}</code></th><td>{}</td><td>{}</td></tr>",
+                        "<tr><th scope=\"row\"><code>{}</code></th><td>{}</td><td>{}{}</td></tr>",
                         escape(kind),
                         show_count(count.as_f64().unwrap_or(0.0)),
-                        meaning(kind).unwrap_or_default()
+                        meaning(kind).unwrap_or_default(),
+                        why(kind).unwrap_or_default()
                     );
                 }
                 out += "</table></div>";

@@ -20,7 +20,7 @@ use tidegate_wire::{
     deflate::{Codecs, Compression},
     extension::DeflateOffer,
     frame::ControlFrame,
-    message::{Cursor, DecodeContext, Decoder, Event, Spares},
+    message::{Cursor, DecodeContext, Decoder, Event, Kind, Spares, Violation},
 };
 
 use self::{handshake::Handshake, sending::Control};
@@ -362,12 +362,24 @@ impl Session {
                 Ok(Some(Event::Pong(_))) => {}
                 Ok(Some(Event::Close(close))) => self.closed_by_peer(&close, cx),
                 Ok(None) => return,
-                Err(_) => {
-                    self.end(Some(Fault::Garbage), cx);
+                Err(violation) => {
+                    let fault = self.judge(violation, cx);
+                    self.end(Some(fault), cx);
                     return;
                 }
             }
         }
+    }
+
+    /// What it is that the server broke RFC 6455 in this way, which ends the session in any case.
+    fn judge(&self, violation: Violation, cx: &mut Context<'_>) -> Fault {
+        let payloads = &cx.rules.payloads;
+        let awaits_binary = cx.rules.judges && self.awaited() > 0 && payloads.awaits_only(Kind::Binary);
+        // Binary that comes back as text is seldom UTF-8: it is told by what the server did, not by what comes of it.
+        let is_of_wrong_kind = awaits_binary && violation == Violation::TextNotUtf8;
+        let fault = if is_of_wrong_kind { Fault::WrongKind } else { Fault::Garbage };
+        cx.tally.give_reason(fault, violation.text().as_bytes());
+        fault
     }
 
     fn closed_by_peer(&mut self, close: &CloseFrame, cx: &mut Context<'_>) {

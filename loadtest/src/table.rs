@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use crate::{
-    report::{FanoutReport, Report, Spread},
+    report::{FanoutReport, LEAST_SESSIONS, Report, Spread},
     tone::Tone,
     units::{show_bytes, show_count, show_ns},
 };
@@ -178,6 +178,7 @@ impl Table {
         let kinds: Vec<String> = errors
             .by_kind
             .iter()
+            .filter(|(_, count)| **count > 0)
             .map(|(kind, count)| format!("{kind} {}", show_count(*count as f64)))
             .collect();
         let _ = write!(text, ": {}", kinds.join(", "));
@@ -187,6 +188,9 @@ impl Table {
             }
         }
         self.row("errors", &text);
+        for (kind, why) in &errors.reasons {
+            self.row("", &format!("{kind}: {why}"));
+        }
     }
 
     /// Why the figures are not what was asked for.
@@ -253,6 +257,14 @@ impl Table {
             }
             if let Some(bytes) = memory.kernel_bytes {
                 parts.push(format!("{} in this machine's kernel (both ends)", show_bytes(bytes)));
+            }
+            let most = memory.points.iter().map(|point| point.sessions).max().unwrap_or(0);
+            if most < LEAST_SESSIONS {
+                parts.push(format!("not measurable with fewer than {LEAST_SESSIONS} sessions"));
+            } else if memory.kernel_bytes.is_none()
+                && memory.points.iter().any(|point| point.kernel_bytes.is_some())
+            {
+                parts.push("what it takes in the kernel is within the noise".to_owned());
             }
             if !parts.is_empty() {
                 self.row("a session", &parts.join(", "));

@@ -73,6 +73,8 @@ struct Columns {
     gap: usize,
     size: usize,
     kind: Option<usize>,
+    /// Cells that a line may have.
+    count: usize,
 }
 
 impl Trace {
@@ -87,6 +89,8 @@ impl Trace {
         start: Start,
         loops: bool,
     ) -> Result<Self, BadTrace> {
+        // Some spreadsheets begin UTF-8 with a byte order mark.
+        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         let mut columns = None;
         let mut rows = Vec::new();
         let mut at_ns = 0;
@@ -99,7 +103,7 @@ impl Trace {
             if columns.is_none() {
                 let starts_with_number = cells[0].1.starts_with(|c: char| c.is_ascii_digit() || c == '.');
                 let found = if starts_with_number {
-                    Ok(Columns { gap: 0, size: 1, kind: Some(2) })
+                    Ok(Columns { gap: 0, size: 1, kind: Some(2), count: 3 })
                 } else {
                     header(&cells)
                 };
@@ -108,7 +112,10 @@ impl Trace {
                     continue;
                 }
             }
-            let Some(Columns { gap, size, kind: kind_at }) = &columns else { continue };
+            let Some(Columns { gap, size, kind: kind_at, count }) = &columns else { continue };
+            if let Some((column, _)) = cells.get(*count) {
+                return Err(bad(*column, "there are more cells than columns: gap_us,size,kind"));
+            }
             let end = line.chars().count() + 1;
             let cell = |at: usize, what| cells.get(at).copied().ok_or_else(|| bad(end, what));
             let (column, text) = cell(*gap, "the gap is missing: gap_us,size")?;
@@ -226,7 +233,7 @@ fn header(cells: &[(usize, &str)]) -> Result<Columns, (usize, &'static str)> {
     }
     let gap = place("gap_us").ok_or((1, "there is no column gap_us"))?;
     let size = place("size").ok_or((1, "there is no column size"))?;
-    Ok(Columns { gap, size, kind: place("kind") })
+    Ok(Columns { gap, size, kind: place("kind"), count: cells.len() })
 }
 
 /// Whose next message is due when.
@@ -304,7 +311,9 @@ mod tests {
     fn columns_come_in_any_order_with_a_header_and_without() {
         let plain = trace("0,5\r\n10.5, 7 ,text\n\n# a word\n2,9,binary\n", Start::First, false).unwrap();
         let named = trace("kind,size,gap_us\n,5,0\ntext,7,10.5\nbinary,9,2", Start::First, false).unwrap();
-        assert_eq!(plain, named);
+        let marked = trace("\u{feff}gap_us,size,kind\n0,5\n10.5,7,text\n2,9,binary", Start::First, false);
+        assert_eq!((&plain, Ok(&plain)), (&named, marked.as_ref()));
+        assert!(trace("\u{feff}0,5", Start::First, false).is_ok());
         assert_eq!(
             (plain.bounds(), plain.kind(), plain.length_ns()),
             (Sizes { min: 5, max: 9 }, None, 12_500)
@@ -321,6 +330,8 @@ mod tests {
             ("0,1\n-1,2", "line 2, column 1: the gap is not"),
             ("0,1\nNaN,2", "line 2, column 1: the gap is not"),
             ("1,1001", "line 1, column 3: the size is more"),
+            ("0,1\n0,1,text,9", "line 2, column 10: there are more cells than columns"),
+            ("gap_us,size\n0,1\n0,1,text", "line 3, column 5: there are more cells than columns"),
             ("gap,size", "line 1, column 1: columns are"),
             ("size,kind", "line 1, column 1: there is no column gap_us"),
             ("", "there is no message"),

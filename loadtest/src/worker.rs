@@ -364,8 +364,8 @@ impl<B: Backend<Waker = Waker>> Worker<B> {
 
     fn parcel(&mut self) -> Box<crate::tally::Parcel> {
         self.lost += self.tally.counts.lost;
-        for reason in std::mem::take(&mut self.tally.reasons) {
-            self.tell(What::Reason(format!("the server says: {reason}")));
+        for (fault, why) in std::mem::take(&mut self.tally.reasons) {
+            self.tell(What::Reason { fault, why });
         }
         let mut parcel = self.tally.take();
         parcel.fan = self.fan.as_mut().map(|fan| Box::new(fan.parcel()));

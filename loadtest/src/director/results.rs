@@ -93,7 +93,9 @@ impl Director {
             fanout: plan.scenario.fanout().map(|fanout| super::fanout::report(&fanout, &self.tally, each_s)),
             errors: Errors {
                 total: counts.faults.total(),
-                by_kind: counts.faults.met().map(|(fault, count)| (fault.name(), count)).collect(),
+                by_kind: counts.faults.all().map(|(fault, count)| (fault.name(), count)).collect(),
+                // The first of each kind stays.
+                reasons: self.reasons.into_iter().rev().map(|(fault, why)| (fault.name(), why)).collect(),
                 statuses: counts.statuses.clone(),
                 close_codes: counts.close_codes.clone(),
             },

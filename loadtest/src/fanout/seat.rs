@@ -171,7 +171,7 @@ impl Seat {
             Incoming::Gap { from, to } => self.skipped(from, to, rules, cx),
             Incoming::Rejected { why } => {
                 cx.tally.fault(Fault::Rejected);
-                cx.tally.give_reason(why);
+                cx.tally.give_reason(Fault::Rejected, why);
                 if self.subscription == Subscription::Awaited {
                     self.subscription = Subscription::Rejected;
                 }

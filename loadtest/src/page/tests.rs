@@ -33,7 +33,7 @@ fn report(seconds: u32) -> Value {
         "latency": spread(),
         "handshake": spread(),
         "storms": [{"up": 10, "until_up_s": 0.5, "handshakes_per_s": 20.0}],
-        "errors": {"total": 1, "by_kind": {"lost": 1}, "statuses": {"503": 2}, "close_codes": {"1011": 3}},
+        "errors": {"total": 1, "by_kind": {"lost": 1, "garbage": 0}, "reasons": {"lost": "<why>"}, "statuses": {"503": 2}, "close_codes": {"1011": 3}},
         "server": {"cpu_ns_per_message": 1234.0, "memory_most_bytes": 1 << 24},
         "session_memory": {"user_bytes": 400.0, "points": [{"sessions": 25, "user_bytes": 4096, "kernel_bytes": null},
                                                            {"sessions": 50, "user_bytes": 16_384, "kernel_bytes": null}]},

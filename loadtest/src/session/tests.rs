@@ -291,6 +291,22 @@ fn what_is_no_good_answer_is_not_counted_as_one() {
 }
 
 #[test]
+fn binary_that_comes_back_as_text_is_of_the_wrong_kind_though_it_is_not_utf8() {
+    for (kind, first, fault) in [
+        (Kind::Binary, 0x81, Fault::WrongKind),
+        (Kind::Text, 0x81, Fault::Garbage),
+        (Kind::Binary, 0xc2, Fault::Garbage),
+    ] {
+        let mut pair = Pair::of(kind, Sizes { min: 64, max: 64 }, Traffic::Closed { depth: 1 }, None);
+        pair.transmit(1000, 1000);
+        pair.receive(&[&[first, 64][..], &[0xff; 64]].concat());
+        assert_eq!((pair.count(fault), pair.session.stage()), (1, Stage::Ended));
+        assert_eq!(pair.tally.counts.faults.total(), 2, "and what was unanswered");
+        assert_eq!(pair.tally.reasons.len(), 1, "{:?}", pair.tally.reasons);
+    }
+}
+
+#[test]
 fn a_late_answer_has_no_time_where_that_is_another_messages_by_now() {
     let mut pair = Pair::new(Sizes { min: 8, max: 8 }, Traffic::Closed { depth: 8 }, None);
     pair.transmit(10_000, 10_000);

@@ -186,7 +186,10 @@ fn a_subscription_that_is_refused_is_told_with_its_reason() {
     // It does not come up after that.
     seat.handle_message(Kind::Text, b"ok", &mut cx);
     assert!(seat.is_rejected());
-    assert_eq!((world.faults(), &*world.tally.reasons), (vec![(Fault::Rejected, 1)], &["no".to_owned()][..]));
+    assert_eq!(
+        (world.faults(), &*world.tally.reasons),
+        (vec![(Fault::Rejected, 1)], &[(Fault::Rejected, "no".to_owned())][..])
+    );
     // A publication that is refused ends nothing.
     let mut seat = world.seat(Role::Publisher(0));
     seat.handle_message(Kind::Text, b"no", &mut world.cx());
