@@ -41,6 +41,7 @@ fn each_planted_bug_is_found() {
             Bug::OffByOneAtEpoch => &[Violation::Hole, Violation::WrongGap],
             Bug::OffByOneInRecovery => &[Violation::FalseRecovery, Violation::NotConverged],
             Bug::CrossDeliver => &[
+                Violation::Repeated,
                 Violation::WrongEpoch,
                 Violation::CrossDelivery,
                 Violation::NotSubscribed,
