@@ -374,7 +374,10 @@ fn a_poll_waits_for_what_is_new() {
         let bare = body(&client.response().expect("at once"));
         let position = bare["position"].as_str().expect("a position");
         client.send(&get(&format!("/poll?topic=live/x&position={position}"), ""));
-        assert!(!client.end_or_data_within(Duration::from_millis(100)));
+        harness::eventually("it waits", || {
+            let state = body(&ask(gateway, &get("/topics/live/x", "")));
+            (state["subscribers"] == 1).then_some(())
+        });
         ask(gateway, &post("/publish/live/x", AS_JSON, b"7"));
         assert_eq!(body(&client.response().expect("an answer"))["messages"][0]["data"], 7);
         let begun = Instant::now();
