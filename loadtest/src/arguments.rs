@@ -16,7 +16,7 @@ use self::{
     values::{close_code, share, some_duration},
 };
 use crate::{
-    compare::CompareArguments,
+    compare::{CompareArguments, bound::BoundArguments},
     plan::{Load, Plan, Scenario},
     units,
 };
@@ -30,7 +30,7 @@ use crate::{
     version,
     args_override_self = true,
     after_help = "Exit codes: 0; 1 a fault, or no session came up; 2 usage; 99 an assertion does not hold; 130 ended \
-                  by Ctrl-C, 143 by TERM (with the results so far)."
+                  by Ctrl-C, 143 by TERM, 129 by HUP (with the results so far)."
 )]
 pub(crate) struct Arguments {
     #[command(subcommand)]
@@ -53,6 +53,9 @@ enum Command {
     Replay(ReplayArguments),
     /// Start servers in turn under the same loads, and compare what they cost
     Compare(CompareArguments),
+    /// Become another program, which ends with who started it
+    #[command(hide = true)]
+    Bound(BoundArguments),
     /// Publish to many: when each message reached the first, the median and the last of its subscribers
     Fanout(FanoutArguments),
 }
@@ -66,7 +69,7 @@ struct EchoArguments {
     #[command(flatten)]
     timing: Timing,
     /// Messages for each second over all sessions, whether answers come or not (open loop)
-    #[arg(short = 'R', long, value_name = "RATE", value_parser = units::rate, conflicts_with = "depth")]
+    #[arg(short = 'R', long, value_name = "RATE", allow_hyphen_values = true, value_parser = units::rate, conflicts_with = "depth")]
     rate: Option<f64>,
 }
 
@@ -100,7 +103,7 @@ struct ChurnArguments {
     #[command(flatten)]
     timing: Timing,
     /// Sessions that begin for each second, at most -c at once [default: as soon as one ends]
-    #[arg(short = 'R', long, value_name = "RATE", value_parser = units::rate)]
+    #[arg(short = 'R', long, value_name = "RATE", allow_hyphen_values = true, value_parser = units::rate)]
     rate: Option<f64>,
     /// Messages of a session
     #[arg(long = "messages", id = "count", value_name = "N", default_value_t = 3)]
@@ -126,6 +129,8 @@ pub(crate) enum Job {
     Run(Box<Plan>),
     /// Runs against several servers, each with a plan of its own.
     Compare(CompareArguments),
+    /// Another program, started by a comparison.
+    Bound(BoundArguments),
 }
 
 /// Why there is no plan.
@@ -150,6 +155,7 @@ impl Arguments {
     pub(crate) fn job(self) -> Result<Job, NoPlan> {
         let plan = match self.command {
             Command::Compare(compare) => return Ok(Job::Compare(compare)),
+            Command::Bound(bound) => return Ok(Job::Bound(bound)),
             Command::Echo(echo) => echo.plan(Scenario::Echo),
             Command::Replay(replay) => replay.plan(),
             Command::Slow(slow) => slow.echo.plan(Scenario::Slow { share: slow.share }),
@@ -180,7 +186,7 @@ pub(crate) fn accepts<'a>(words: impl IntoIterator<Item = &'a str>) -> Result<()
     let parsed = Arguments::try_parse_from(["tidegate-loadtest"].into_iter().chain(words));
     let error = match parsed.map(Arguments::job) {
         Ok(Ok(Job::Run(_))) => return Ok(()),
-        Ok(Ok(Job::Compare(_))) => return Err("a comparison is no load".to_owned()),
+        Ok(Ok(Job::Compare(_) | Job::Bound(_))) => return Err("a comparison is no load".to_owned()),
         Ok(Err(NoPlan::Fault(message))) => return Err(message),
         Ok(Err(NoPlan::Usage(error))) | Err(error) => error.to_string(),
     };
@@ -212,7 +218,7 @@ mod tests {
         let all = [&["tidegate-loadtest"], arguments].concat();
         match Arguments::try_parse_from(all).unwrap().job().unwrap() {
             Job::Run(plan) => *plan,
-            Job::Compare(_) => panic!("one run was asked for"),
+            Job::Compare(_) | Job::Bound(_) => panic!("one run was asked for"),
         }
     }
 
@@ -249,6 +255,12 @@ mod tests {
         assert_eq!((plan.connections, plan.threads, plan.load), (7, 7, Load::Open { rate: 1000.0 }));
         assert_eq!((plan.sizes, plan.kind), (Sizes { min: 10, max: 1024 }, Kind::Text));
         assert_eq!((&*plan.host, plan.headers.len(), plan.sources.len()), ("other", 1, 2));
+    }
+
+    #[test]
+    fn a_process_that_is_named_twice_counts_once() {
+        let pids = plan(&["echo", "ws://127.0.0.1:9", "--pid", "7", "--pid", "8", "--pid", "7"]).pids;
+        assert_eq!(pids.iter().map(|pid| pid.as_raw_pid()).collect::<Vec<_>>(), [7, 8]);
     }
 
     #[test]
@@ -333,6 +345,8 @@ mod tests {
             &["echo", "ws://127.0.0.1:9", "--source", "::1"],
             &["echo", "ws://127.0.0.1:9", "--timeout", "0"],
             &["echo", "ws://127.0.0.1:9", "-k"],
+            &["echo", "ws://127.0.0.1:9", "--json", "x", "--html", "./x"],
+            &["echo", "ws://127.0.0.1:9", "--json", "-", "--html", "-"],
             &["echo", "wss://127.0.0.1:9", "--ca", "/nowhere"],
         ] {
             let parsed = Arguments::try_parse_from([&["tidegate-loadtest"], arguments].concat()).unwrap();

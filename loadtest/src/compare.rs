@@ -10,6 +10,7 @@
 //! what the machine does besides falls on all servers alike.
 
 mod bar;
+pub(crate) mod bound;
 mod installed;
 mod load;
 mod measure;
@@ -26,7 +27,7 @@ mod verdict;
 
 use std::{
     io::{self, Write},
-    path::{Path, PathBuf},
+    path::PathBuf,
 };
 
 use clap::Args;
@@ -38,7 +39,11 @@ use self::{
     signals::Interrupts,
     suite::{Interleave, Server, Suite},
 };
-use crate::{Verdict, limits, terminal};
+use crate::{
+    Verdict, limits,
+    output::{self, Sink},
+    terminal,
+};
 
 /// Failures of a server in a row after which it is not started again in a scenario.
 const MOST_FAILURES: usize = 2;
@@ -102,6 +107,11 @@ pub(crate) fn run(arguments: &CompareArguments) -> Verdict {
 impl CompareArguments {
     /// The suite, with what these arguments say.
     fn narrow(&self, mut suite: Suite) -> Result<Suite, String> {
+        if let (Some(json), Some(markdown)) = (&self.json, &self.markdown)
+            && Sink::of(json.clone()).is_same(&Sink::of(markdown.clone()))
+        {
+            return Err("--json and --markdown are one file: each has one of its own".to_owned());
+        }
         let unknown = |what: &str, wanted: &[String], known: &[String]| {
             wanted.iter().find(|name| !known.contains(name)).map_or(Ok(()), |name| {
                 Err(format!("there is no {what} {name:?} in this suite: {}", known.join(", ")))
@@ -128,9 +138,9 @@ impl CompareArguments {
     }
 
     fn compare(&self, suite: &Suite) -> io::Result<Verdict> {
-        for path in self.files() {
+        for sink in self.sinks() {
             // Better now than after an hour.
-            crate::try_file(path)?;
+            sink.check()?;
         }
         let affinity = Affinity::of_this_process()?;
         let pins = [
@@ -140,8 +150,10 @@ impl CompareArguments {
         ];
         for (key, pins) in pins {
             if let Some(cpu) = affinity.lacks(pins).first() {
+                let place = suite.pin_places.iter().find(|(other, _)| other == cpu);
+                let place = place.map_or_else(String::new, |(_, place)| format!("{place}: "));
                 return Err(io::Error::other(format!(
-                    "[pin] {key}: this process may not use processor {cpu}"
+                    "{place}[pin] {key}: this process may not use processor {cpu}"
                 )));
             }
         }
@@ -236,30 +248,24 @@ impl CompareArguments {
         }
     }
 
-    /// The files that results go to.
-    fn files(&self) -> impl Iterator<Item = &Path> {
-        let paths = [&self.json, &self.markdown].into_iter().flatten();
-        paths.map(PathBuf::as_path).filter(|path| !is_standard_output(path))
+    /// Where results go.
+    fn sinks(&self) -> impl Iterator<Item = Sink> {
+        [&self.json, &self.markdown].into_iter().flatten().cloned().map(Sink::of)
     }
 
     /// Writes the results to where they are wanted: to all of these places, and then tells of the first that failed.
     fn publish(&self, table: &Table<'_>) -> io::Result<()> {
-        let mut texts = Vec::new();
+        let mut written = Vec::new();
+        if !self.sinks().any(|sink| sink == Sink::StandardOutput) {
+            written.push(output::print(&show::text(table, terminal::output_has_colours())));
+        }
         if let Some(path) = &self.json {
-            texts.push((path, serde_json::to_string_pretty(&table.json())? + "\n"));
+            let text = serde_json::to_string_pretty(&table.json()).map_err(io::Error::from);
+            written.push(text.and_then(|text| Sink::of(path.clone()).write(&(text + "\n"))));
         }
         if let Some(path) = &self.markdown {
-            texts.push((path, show::markdown(table)));
+            written.push(Sink::of(path.clone()).write(&show::markdown(table)));
         }
-        let (to_output, to_files): (Vec<_>, Vec<_>) =
-            texts.into_iter().partition(|(path, _)| is_standard_output(path));
-        let mut out = io::stdout().lock();
-        let mut written: Vec<io::Result<()>> =
-            to_output.iter().map(|(_, text)| out.write_all(text.as_bytes())).collect();
-        if written.is_empty() {
-            written.push(out.write_all(show::text(table, terminal::output_has_colours()).as_bytes()));
-        }
-        written.extend(to_files.iter().map(|(path, text)| crate::write_file(path, text)));
         written.into_iter().collect()
     }
 }
@@ -275,8 +281,4 @@ fn turns(suite: &Suite) -> Vec<(usize, u32)> {
             rounds.flat_map(|round| places.clone().map(move |place| (place, round))).collect()
         }
     }
-}
-
-fn is_standard_output(path: &Path) -> bool {
-    path.as_os_str() == "-"
 }

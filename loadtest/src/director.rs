@@ -25,6 +25,7 @@ use self::{
     seconds::Seconds,
 };
 use crate::{
+    fault::Fault,
     link::{Command, Failure, Note},
     live::Live,
     part::Parts,
@@ -33,7 +34,7 @@ use crate::{
     report::{Point, Report, Storm},
     signals,
     switchboard::Switchboard,
-    tally::Tally,
+    tally::{Tally, Window},
     worker::{choose_backend, failed, start_worker},
 };
 
@@ -69,7 +70,7 @@ pub(crate) struct Director {
     sender: Sender<Note>,
     servers: Servers,
     /// Reasons that were told.
-    reasons: Vec<String>,
+    reasons: Vec<(Fault, String)>,
     live: Live,
     seconds: Seconds,
     tally: Tally,
@@ -79,8 +80,10 @@ pub(crate) struct Director {
     before: Look,
     start: Sample,
     end: Sample,
-    /// The length of the measured time, where it was as long as planned.
-    window_ns: Option<u64>,
+    /// The measured time of messages, as it was asked for; up to the interruption, where there was one.
+    window: Option<Window>,
+    /// How long it had lasted when no session was left, where that was before its end.
+    deserted_ns: Option<u64>,
     /// When all were up.
     up: Look,
     at_start: u32,
@@ -126,7 +129,8 @@ impl Director {
             signal: None,
             start: Sample::default(),
             end: Sample::default(),
-            window_ns: None,
+            window: None,
+            deserted_ns: None,
             at_start: 0,
             storms: Vec::new(),
             points: Vec::new(),

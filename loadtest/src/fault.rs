@@ -1,7 +1,7 @@
 //! What can go wrong, one kind each.
 
 /// A kind of error. Each is counted for itself.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
 #[repr(u8)]
 pub(crate) enum Fault {
     /// Nobody listens there.
@@ -144,6 +144,44 @@ impl Fault {
     }
 }
 
+impl Fault {
+    /// Why it came to that, for people.
+    pub(crate) fn because(self, why: &str) -> String {
+        match self {
+            Self::TlsHandshake | Self::TlsBroken => format!("TLS: {why}"),
+            Self::Rejected => format!("the server says: {why}"),
+            Self::ConnectRefused
+            | Self::ConnectTimeout
+            | Self::ConnectFailed
+            | Self::NoPorts
+            | Self::NoDescriptors
+            | Self::Refused
+            | Self::HandshakeInvalid
+            | Self::HandshakeTimeout
+            | Self::HandshakeClosed
+            | Self::NotUp
+            | Self::Closed
+            | Self::Eof
+            | Self::Reset
+            | Self::Garbage
+            | Self::Corrupt
+            | Self::WrongKind
+            | Self::Misdelivered
+            | Self::Duplicate
+            | Self::Reordered
+            | Self::Lost
+            | Self::Gap
+            | Self::Misnumbered
+            | Self::Unexpected
+            | Self::Stalled
+            | Self::Unanswered
+            | Self::Unsent
+            | Self::CloseTimeout
+            | Self::CloseCut => format!("{}: {why}", self.name()),
+        }
+    }
+}
+
 /// How often each kind was met.
 #[derive(Clone, Debug, Default, serde::Deserialize, serde::Serialize)]
 pub(crate) struct Faults([u64; Fault::ALL.len()]);
@@ -165,9 +203,14 @@ impl Faults {
         self.0.iter().sum()
     }
 
+    /// All kinds, and how often each was met.
+    pub(crate) fn all(&self) -> impl Iterator<Item = (Fault, u64)> {
+        Fault::ALL.into_iter().map(|fault| (fault, self.count(fault)))
+    }
+
     /// The kinds that were met.
     pub(crate) fn met(&self) -> impl Iterator<Item = (Fault, u64)> {
-        Fault::ALL.into_iter().map(|fault| (fault, self.count(fault))).filter(|(_, count)| *count > 0)
+        self.all().filter(|(_, count)| *count > 0)
     }
 }
 

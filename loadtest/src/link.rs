@@ -11,6 +11,7 @@ use tidegate_io::{Wake, Waker};
 
 use crate::{
     fanout::Letter,
+    fault::Fault,
     tally::{Parcel, Window},
 };
 
@@ -83,8 +84,8 @@ pub(crate) enum What {
     Empty,
     /// The last of its tally.
     Ended { parcel: Box<Parcel> },
-    /// Why some session failed, in words, where its kind of error does not say it.
-    Reason(String),
+    /// Why there was such a fault, in words, where its kind does not say it.
+    Reason { fault: Fault, why: String },
     /// It cannot go on.
     Failed(Failure),
     /// Its process has ended; the last that is told of it.

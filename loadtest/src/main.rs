@@ -21,6 +21,7 @@ mod limits;
 mod link;
 mod live;
 mod machine;
+mod output;
 mod page;
 mod part;
 mod payload;
@@ -47,9 +48,7 @@ mod visits;
 mod worker;
 
 use std::{
-    fs,
     io::{self, Write},
-    path::Path,
     process::ExitCode,
 };
 
@@ -57,8 +56,9 @@ use crate::{
     arguments::{Arguments, Job, NoPlan},
     director::{Director, Outcome},
     link::Failure,
+    output::Sink,
     page::{About, Page},
-    plan::{Json, Plan},
+    plan::Plan,
     report::Report,
     table::Table,
 };
@@ -99,6 +99,10 @@ fn main() -> ExitCode {
             Verdict::Fault
         }),
         Ok(Job::Compare(comparison)) => compare::run(&comparison),
+        Ok(Job::Bound(bound)) => {
+            complain(&compare::bound::run(&bound).to_string());
+            Verdict::Fault
+        }
         Err(NoPlan::Usage(error)) => {
             // Where standard error is gone, there is nobody to tell.
             let _ = error.print();
@@ -118,12 +122,12 @@ fn run(plan: Plan) -> Result<Verdict, Failure> {
     }
     limits::check(&plan).map_err(|too_few| Failure(too_few.to_string()))?;
     let (json, html) = (plan.json.clone(), plan.html.clone());
-    for path in [json.as_ref().and_then(Json::path), html.as_deref()].into_iter().flatten() {
+    for sink in [&json, &html].into_iter().flatten() {
         // Better now than after the run.
-        try_file(path).map_err(|error| Failure(format!("cannot write the results to {error}")))?;
+        sink.check().map_err(|error| Failure(format!("cannot write the results to {error}")))?;
     }
     let Outcome { report, signal, death } = Director::new(plan)?.run()?;
-    publish(&report, json.as_ref(), html.as_deref())
+    publish(&report, json.as_ref(), html.as_ref())
         .map_err(|error| Failure(format!("cannot write the results to {error}")))?;
     if let Some(death) = death {
         complain(&death);
@@ -154,37 +158,20 @@ fn run(plan: Plan) -> Result<Verdict, Failure> {
 }
 
 /// Writes the results to where they are wanted: to all of these places, and then tells of the first that failed.
-fn publish(report: &Report, json: Option<&Json>, html: Option<&Path>) -> io::Result<()> {
-    let text = |report| serde_json::to_string_pretty(report).map(|text| text + "\n").map_err(io::Error::from);
-    let mut out = io::stdout().lock();
+fn publish(report: &Report, json: Option<&Sink>, html: Option<&Sink>) -> io::Result<()> {
     let mut written = Vec::new();
-    written.push(match json {
-        Some(Json::StandardOutput) => text(report).and_then(|text| out.write_all(text.as_bytes())),
-        Some(Json::File(_)) | None => {
-            out.write_all(Table::of(report, terminal::output_has_colours()).as_bytes())
-        }
-    });
-    if let Some(Json::File(path)) = json {
-        written.push(text(report).and_then(|text| write_file(path, &text)));
+    if ![json, html].contains(&Some(&Sink::StandardOutput)) {
+        written.push(output::print(&Table::of(report, terminal::output_has_colours())));
     }
-    if let Some(path) = html {
+    if let Some(sink) = json {
+        let text = serde_json::to_string_pretty(report).map_err(io::Error::from);
+        written.push(text.and_then(|text| sink.write(&(text + "\n"))));
+    }
+    if let Some(sink) = html {
         let value = serde_json::to_value(report).map_err(io::Error::from);
-        written.push(value.and_then(|value| write_file(path, &Page::of(&value, &About::now()))));
+        written.push(value.and_then(|value| sink.write(&Page::of(&value, &About::now()))));
     }
     written.into_iter().collect()
-}
-
-/// Sees that a file can be written before what it is to hold is there.
-fn try_file(path: &Path) -> io::Result<()> {
-    named(path, fs::OpenOptions::new().append(true).create(true).open(path)).map(drop)
-}
-
-fn write_file(path: &Path, text: &str) -> io::Result<()> {
-    named(path, fs::write(path, text))
-}
-
-fn named<T>(path: &Path, result: io::Result<T>) -> io::Result<T> {
-    result.map_err(|error| io::Error::other(format!("{}: {error}", path.display())))
 }
 
 fn complain(message: &str) {

@@ -120,12 +120,20 @@ impl<'a> Page<'a> {
     /// What must not be overlooked.
     fn notices(&mut self) {
         let ended_threads = self.number("/server/ended_threads_cpu_s");
+        let (early, asked) = (self.number("/ended_early_s"), self.number("/settings/duration_s"));
         let mut notice = |kind: &str, text: &str| {
             let _ = writeln!(self.out, "<p class=\"notice {kind}\">{}</p>", escape(text));
         };
         let is = |pointer: &str| self.report.pointer(pointer).and_then(Value::as_bool).unwrap_or(false);
         if is("/interrupted") {
             notice("warning", "The run was interrupted: these are the results until then.");
+        }
+        if let (Some(early), Some(asked)) = (early, asked) {
+            let (early, asked) = (show_ns(early * 1e9), show_ns(asked * 1e9));
+            notice("warning", &format!("The run ended early: no session was left after {early} of {asked}."));
+        }
+        if is("/nothing_was_due") {
+            notice("warning", "Nothing was due in the measured time, so that nothing was measured.");
         }
         if is("/generator/was_the_limit") {
             notice(
@@ -258,7 +266,14 @@ impl<'a> Page<'a> {
 
     fn errors(&mut self) {
         let counts = |pointer: &str| {
-            self.report.pointer(pointer).and_then(Value::as_object).filter(|counts| !counts.is_empty())
+            self.report
+                .pointer(pointer)
+                .and_then(Value::as_object)
+                .filter(|counts| counts.values().any(|count| *count != 0))
+        };
+        let why = |kind: &str| {
+            let why = self.report["errors"]["reasons"][kind].as_str()?;
+            Some(format!("<br>{}", escape(why)))
         };
         let mut out = String::from("<section><h2>Errors</h2>");
         match counts("/errors/by_kind") {
@@ -266,13 +281,14 @@ impl<'a> Page<'a> {
             Some(kinds) => {
                 out += "<div class=\"wide\"><table class=\"errors\"><tr><th scope=\"col\">kind</th><th scope=\"col\">count</th>\
                         <th scope=\"col\">what it is</th></tr>";
-                for (kind, count) in kinds {
+                for (kind, count) in kinds.iter().filter(|(_, count)| **count != 0) {
                     let _ = write!(
                         out,
-                        "<tr><th scope=\"row\"><code>{}</code></th><td>{}</td><td>{}</td></tr>",
+                        "<tr><th scope=\"row\"><code>{}</code></th><td>{}</td><td>{}{}</td></tr>",
                         escape(kind),
                         show_count(count.as_f64().unwrap_or(0.0)),
-                        meaning(kind).unwrap_or_default()
+                        meaning(kind).unwrap_or_default(),
+                        why(kind).unwrap_or_default()
                     );
                 }
                 out += "</table></div>";

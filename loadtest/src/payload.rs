@@ -130,6 +130,11 @@ impl Payloads {
         self.kind
     }
 
+    /// Whether all messages are of this kind.
+    pub(crate) fn awaits_only(&self, kind: Kind) -> bool {
+        !self.is_mixed && self.kind == kind
+    }
+
     /// Whether there are messages of each kind.
     pub(crate) fn is_mixed(&self) -> bool {
         self.is_mixed

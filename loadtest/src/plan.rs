@@ -3,7 +3,6 @@
 use std::{
     net::{IpAddr, SocketAddr},
     ops::Range,
-    path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
@@ -16,6 +15,7 @@ use tidegate_wire::{extension::DeflateOffer, message::Kind};
 use crate::{
     assertion::Assertion,
     fanout::Fanout,
+    output::Sink,
     part::Part,
     payload::{Fill, Share, Sizes},
     target::Target,
@@ -103,22 +103,6 @@ impl Load {
     }
 }
 
-/// Where the JSON goes.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Json {
-    StandardOutput,
-    File(PathBuf),
-}
-
-impl Json {
-    pub(crate) fn path(&self) -> Option<&Path> {
-        match self {
-            Self::StandardOutput => None,
-            Self::File(path) => Some(path),
-        }
-    }
-}
-
 /// A whole run.
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
@@ -158,9 +142,10 @@ pub(crate) struct Plan {
     pub(crate) sources: Vec<IpAddr>,
     pub(crate) pids: Vec<Pid>,
     pub(crate) assertions: Vec<Assertion>,
-    pub(crate) json: Option<Json>,
+    /// Where the JSON goes.
+    pub(crate) json: Option<Sink>,
     /// Where the page goes.
-    pub(crate) html: Option<PathBuf>,
+    pub(crate) html: Option<Sink>,
     pub(crate) quiet: bool,
     pub(crate) seed: u64,
     pub(crate) io: Choice,
@@ -179,6 +164,12 @@ impl Plan {
             | Scenario::Slow { .. }
             | Scenario::Replay => self.part(total, index),
         }
+    }
+
+    /// Whether the measured time goes on until all is answered or given up: a file that is played once has no time of
+    /// its own.
+    pub(crate) fn waits_for_answers(&self) -> bool {
+        self.trace.as_ref().is_some_and(|trace| !trace.loops())
     }
 
     /// The workers of a process.

@@ -30,6 +30,10 @@ pub(crate) struct Report {
     pub(crate) settings: Settings,
     /// Length of the measured time.
     pub(crate) measured_s: f64,
+    /// After how much of it no session was left, where that was before its end.
+    pub(crate) ended_early_s: Option<f64>,
+    /// The clock had nothing sent in it.
+    pub(crate) nothing_was_due: bool,
     pub(crate) sessions: Sessions,
     pub(crate) messages: Option<Messages>,
     pub(crate) latency: Option<Spread>,
@@ -258,8 +262,10 @@ pub(crate) struct FanoutReport {
 #[derive(Debug, Serialize)]
 pub(crate) struct Errors {
     pub(crate) total: u64,
-    /// Kinds that were met.
+    /// All kinds.
     pub(crate) by_kind: BTreeMap<&'static str, u64>,
+    /// The first reason of each kind of which there is one.
+    pub(crate) reasons: BTreeMap<&'static str, String>,
     /// Refused upgrades by their status.
     pub(crate) statuses: BTreeMap<u16, u64>,
     /// The server's own Closes by their code, 1005 where there was none.
@@ -372,31 +378,65 @@ impl Spread {
     }
 }
 
+/// Of fewer sessions none can be told apart from what a page more or less makes.
+pub(crate) const LEAST_SESSIONS: u32 = 100;
+
 impl SessionMemory {
     pub(crate) fn of(points: Vec<Point>) -> Option<Self> {
         let line = |value: fn(&Point) -> Option<u64>| {
             let pairs = points.iter().filter_map(|point| Some((point.sessions, value(point)?)));
-            slope(&pairs.map(|(x, y)| (f64::from(x), y as f64)).collect::<Vec<_>>())
+            Line::through(&pairs.map(|(x, y)| (f64::from(x), y as f64)).collect::<Vec<_>>())
         };
-        let (user_bytes, kernel_bytes) = (line(|point| point.user_bytes), line(|point| point.kernel_bytes));
+        let most = points.iter().map(|point| point.sessions).max().unwrap_or(0);
+        let is_enough = most >= LEAST_SESSIONS;
+        let user_bytes = line(|point| point.user_bytes).filter(|_| is_enough).map(|line| line.slope);
+        // Whatever else this machine does is in it.
+        let kernel_bytes = line(|point| point.kernel_bytes).filter(|line| is_enough && !line.is_noise());
+        let kernel_bytes = kernel_bytes.map(|line| line.slope);
         (!points.is_empty()).then_some(Self { user_bytes, kernel_bytes, points })
     }
 }
 
-/// The slope of the line that lies closest to the points (least squares).
-fn slope(points: &[(f64, f64)]) -> Option<f64> {
-    let count = points.len() as f64;
-    let (sum_x, sum_y) = points.iter().fold((0.0, 0.0), |(x, y), point| (x + point.0, y + point.1));
-    let (mean_x, mean_y) = (sum_x / count, sum_y / count);
-    let spread: f64 = points.iter().map(|(x, _)| (x - mean_x).powi(2)).sum();
-    let common: f64 = points.iter().map(|(x, y)| (x - mean_x) * (y - mean_y)).sum();
-    (spread > 0.0).then(|| common / spread)
+/// The line that lies closest to some points (least squares).
+#[derive(Debug, PartialEq)]
+struct Line {
+    slope: f64,
+    /// The standard error of the slope.
+    error: f64,
+}
+
+impl Line {
+    fn through(points: &[(f64, f64)]) -> Option<Self> {
+        let count = points.len() as f64;
+        let (sum_x, sum_y) = points.iter().fold((0.0, 0.0), |(x, y), point| (x + point.0, y + point.1));
+        let (mean_x, mean_y) = (sum_x / count, sum_y / count);
+        let spread: f64 = points.iter().map(|(x, _)| (x - mean_x).powi(2)).sum();
+        let common: f64 = points.iter().map(|(x, y)| (x - mean_x) * (y - mean_y)).sum();
+        if spread <= 0.0 {
+            return None;
+        }
+        let slope = common / spread;
+        let beside: f64 = points.iter().map(|(x, y)| (y - mean_y - slope * (x - mean_x)).powi(2)).sum();
+        // Through two points it goes exactly, whatever they are.
+        let error = if count > 2.0 { (beside / (count - 2.0) / spread).sqrt() } else { 0.0 };
+        Some(Self { slope, error })
+    }
+
+    /// Whether it may as well be level: less than twice its standard error from that.
+    fn is_noise(&self) -> bool {
+        self.slope.abs() < 2.0 * self.error
+    }
 }
 
 impl Report {
     /// The value of a metric; `None` where it was not measured.
     pub(crate) fn value(&self, metric: Metric) -> Option<f64> {
         match metric {
+            // Nobody was there to be sent to for all of the time, or nothing was sent.
+            Metric::Rate | Metric::DeliveriesRate if self.ended_early_s.is_some() || self.nothing_was_due => {
+                None
+            }
+            Metric::Errors | Metric::Kind(_) if self.nothing_was_due => None,
             Metric::Latency(percentile) => self.exact.latency.percentile_ns(percentile),
             Metric::LatencyMean => self.exact.latency.mean_ns(),
             Metric::Fan(reach, percentile) => {
@@ -445,11 +485,32 @@ mod tests {
 
     #[test]
     fn a_slope_is_what_one_more_costs() {
+        let slope = |points: &[(f64, f64)]| Line::through(points).map(|line| line.slope);
         assert_eq!(slope(&[(1.0, 10.0), (2.0, 12.0), (3.0, 14.0)]), Some(2.0));
         assert_eq!((slope(&[(1.0, 10.0)]), slope(&[])), (None, None));
         let point = |sessions, bytes| Point { sessions, user_bytes: Some(bytes), kernel_bytes: None };
-        let memory = SessionMemory::of(vec![point(25, 1000), point(50, 2000)]).unwrap();
+        let memory = SessionMemory::of(vec![point(250, 1000), point(500, 11_000)]).unwrap();
         assert_eq!((memory.user_bytes, memory.kernel_bytes), (Some(40.0), None));
         assert!(SessionMemory::of(Vec::new()).is_none());
+    }
+
+    #[test]
+    fn what_is_within_the_noise_or_of_few_sessions_is_not_measured() {
+        let memory = |sessions: u32, kernel: [i64; 4]| {
+            let points = (1..=4).zip(kernel).map(|(quarter, more)| {
+                let sessions = sessions / 4 * quarter;
+                let bytes = u64::from(sessions) * 1000 + 10_000_000;
+                let kernel_bytes = Some(bytes.saturating_add_signed(more));
+                Point { sessions, user_bytes: Some(bytes), kernel_bytes }
+            });
+            let memory = SessionMemory::of(points.collect()).unwrap();
+            assert_eq!(memory.points.len(), 4);
+            (memory.user_bytes, memory.kernel_bytes)
+        };
+        assert_eq!(memory(20, [0; 4]), (None, None));
+        assert_eq!(memory(400, [0; 4]), (Some(1000.0), Some(1000.0)));
+        assert_eq!(memory(400, [900_000, -900_000, 900_000, -900_000]), (Some(1000.0), None));
+        // So many that it matters no more.
+        assert!(memory(16_000, [90_000, -90_000, 90_000, -90_000]).1.is_some());
     }
 }

@@ -70,10 +70,37 @@ impl Schedule {
         Some(key)
     }
 
+    /// What is due before the end and was not told: whose, and how many. Nothing is due after that.
+    pub(crate) fn take_rest(&mut self) -> Vec<(Key, u64)> {
+        let (next, round, interval_ns, end_ns) = (self.next, self.round, self.interval_ns, self.end_ns);
+        let sessions = std::mem::take(&mut self.sessions).into_iter().enumerate();
+        let rest = sessions.map(|(place, (key, first_ns))| {
+            let told = round + u64::from(place < next);
+            let most = (end_ns.saturating_sub(first_ns) as f64 / interval_ns) as u64 + 2;
+            let is_due = |number: u64| first_ns + ((number as f64 * interval_ns) as u64) < end_ns;
+            (key, count_due(told, most, is_due))
+        });
+        rest.filter(|(_, count)| *count > 0).collect()
+    }
+
     /// Nothing is due from `end_ns` on.
     pub(crate) fn end(&mut self, end_ns: u64) {
         self.end_ns = self.end_ns.min(end_ns);
     }
+}
+
+/// How many messages from `told` on, and before `most`, are due. They are due in their order, so none is looked at twice.
+pub(crate) fn count_due(told: u64, most: u64, is_due: impl Fn(u64) -> bool) -> u64 {
+    let (mut due, mut not_due) = (told, most.max(told));
+    while due < not_due {
+        let middle = due + (not_due - due) / 2;
+        if is_due(middle) {
+            due = middle + 1;
+        } else {
+            not_due = middle;
+        }
+    }
+    due - told
 }
 
 #[cfg(test)]
@@ -97,6 +124,31 @@ mod tests {
         assert!((699..=700).contains(&times.len()), "{}", times.len());
         let gaps = times.windows(2).map(|pair| pair[1] - pair[0]);
         assert!(gaps.max().unwrap() <= 2 * 1_000_000 / 7 + 2);
+    }
+
+    #[test]
+    fn the_rest_is_what_would_have_been_told() {
+        for told in [0, 1, 6, 7, 8, 350, 699] {
+            let new = || Schedule::new(&keys(7), 1_000_000.0, 5_000, 100_005_000, &mut Random::new(1));
+            let (mut schedule, mut walked) = (new(), new());
+            for _ in 0..told {
+                assert_eq!(schedule.poll_due(u64::MAX), walked.poll_due(u64::MAX));
+            }
+            let mut counts = [0; 7];
+            while let Some(key) = walked.poll_due(u64::MAX) {
+                counts[key.index as usize] += 1;
+            }
+            let mut rest = [0; 7];
+            for (key, count) in schedule.take_rest() {
+                rest[key.index as usize] = count;
+            }
+            assert_eq!(rest, counts, "{told}");
+            assert!(schedule.next_ns().is_none() && schedule.take_rest().is_empty());
+        }
+        // As much as a year at the highest rate is found at once.
+        let year_ns = 31_536_000_000_000_000;
+        let mut schedule = Schedule::new(&keys(1), 10.0, 0, year_ns, &mut Random::new(1));
+        assert!(schedule.take_rest()[0].1.abs_diff(year_ns / 10) <= 2);
     }
 
     #[test]

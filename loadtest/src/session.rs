@@ -20,7 +20,7 @@ use tidegate_wire::{
     deflate::{Codecs, Compression},
     extension::DeflateOffer,
     frame::ControlFrame,
-    message::{Cursor, DecodeContext, Decoder, Event, Spares},
+    message::{Cursor, DecodeContext, Decoder, Event, Kind, Spares, Violation},
 };
 
 use self::{handshake::Handshake, sending::Control};
@@ -71,6 +71,8 @@ pub(crate) struct Rules {
     pub(crate) close_code: CloseCode,
     /// Whether what comes is judged as echoes.
     pub(crate) judges: bool,
+    /// Whether answers count that come after the time of messages.
+    pub(crate) waits_for_answers: bool,
     /// Messages after which a session closes.
     pub(crate) messages: Option<u32>,
     /// Places for the times of messages that do not tell them.
@@ -360,12 +362,24 @@ impl Session {
                 Ok(Some(Event::Pong(_))) => {}
                 Ok(Some(Event::Close(close))) => self.closed_by_peer(&close, cx),
                 Ok(None) => return,
-                Err(_) => {
-                    self.end(Some(Fault::Garbage), cx);
+                Err(violation) => {
+                    let fault = self.judge(violation, cx);
+                    self.end(Some(fault), cx);
                     return;
                 }
             }
         }
+    }
+
+    /// What it is that the server broke RFC 6455 in this way, which ends the session in any case.
+    fn judge(&self, violation: Violation, cx: &mut Context<'_>) -> Fault {
+        let payloads = &cx.rules.payloads;
+        let awaits_binary = cx.rules.judges && self.awaited() > 0 && payloads.awaits_only(Kind::Binary);
+        // Binary that comes back as text is seldom UTF-8: it is told by what the server did, not by what comes of it.
+        let is_of_wrong_kind = awaits_binary && violation == Violation::TextNotUtf8;
+        let fault = if is_of_wrong_kind { Fault::WrongKind } else { Fault::Garbage };
+        cx.tally.give_reason(fault, violation.text().as_bytes());
+        fault
     }
 
     fn closed_by_peer(&mut self, close: &CloseFrame, cx: &mut Context<'_>) {
@@ -411,6 +425,9 @@ impl Session {
         if let Some(mut seat) = self.seat.take() {
             cx.tally.counts.faults.add(Fault::Unsent, seat.unsent());
             seat.handle_end(cx);
+        }
+        if self.awaited() > 0 || self.owed > 0 {
+            cx.tally.counts.settled_ns = cx.tally.counts.settled_ns.max(cx.now_ns);
         }
         let faults = &mut cx.tally.counts.faults;
         faults.add(Fault::Lost, u64::from(self.answers.missing()));

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use crate::{
-    report::{FanoutReport, Report, Spread},
+    report::{FanoutReport, LEAST_SESSIONS, Report, Spread},
     tone::Tone,
     units::{show_bytes, show_count, show_ns},
 };
@@ -23,6 +23,7 @@ impl Table {
         table.sessions(report);
         table.messages(report);
         table.errors(report);
+        table.shortfall(report);
         table.server(report);
         table.generator(report);
         table.assertions(report);
@@ -93,11 +94,10 @@ impl Table {
             self.row("storm", &text);
         }
         if let Some(churn) = &report.churn {
-            let rate = churn.rate_per_s.unwrap_or(0.0);
-            self.row(
-                "churn",
-                &format!("{} sessions/s, {} closed", show_count(rate), show_count(churn.closed as f64)),
-            );
+            let rate = churn
+                .rate_per_s
+                .map_or("rate not measured".into(), |rate| format!("{} sessions/s", show_count(rate)));
+            self.row("churn", &format!("{rate}, {} closed", show_count(churn.closed as f64)));
         }
         self.spread("handshake", report.handshake.as_ref());
         if let Some(deflate) = &report.deflate {
@@ -132,12 +132,13 @@ impl Table {
 
     fn messages(&mut self, report: &Report) {
         if let Some(messages) = &report.messages {
-            let text = format!(
-                "{}/s, {} in all, {}/s of payload",
-                show_count(messages.rate_per_s.unwrap_or(0.0)),
-                show_count(messages.received as f64),
-                show_bytes(messages.payload_bytes_per_s.unwrap_or(0.0))
-            );
+            let received = show_count(messages.received as f64);
+            let text = match (messages.rate_per_s, messages.payload_bytes_per_s) {
+                (Some(rate), Some(bytes)) => {
+                    format!("{}/s, {received} in all, {}/s of payload", show_count(rate), show_bytes(bytes))
+                }
+                (None, _) | (_, None) => format!("rate not measured, {received} in all"),
+            };
             self.row("messages", &text);
         }
         self.spread("latency", report.latency.as_ref());
@@ -177,6 +178,7 @@ impl Table {
         let kinds: Vec<String> = errors
             .by_kind
             .iter()
+            .filter(|(_, count)| **count > 0)
             .map(|(kind, count)| format!("{kind} {}", show_count(*count as f64)))
             .collect();
         let _ = write!(text, ": {}", kinds.join(", "));
@@ -186,6 +188,30 @@ impl Table {
             }
         }
         self.row("errors", &text);
+        for (kind, why) in &errors.reasons {
+            self.row("", &format!("{kind}: {why}"));
+        }
+    }
+
+    /// Why the figures are not what was asked for.
+    fn shortfall(&mut self, report: &Report) {
+        let asked_s = report.settings.duration_s;
+        let mut text = if let Some(early_s) = report.ended_early_s {
+            format!(
+                "ended early: no session was left after {} of {}",
+                show_ns(early_s * 1e9),
+                show_ns(asked_s * 1e9)
+            )
+        } else if report.nothing_was_due {
+            let what = if report.churn.is_some() { "session" } else { "message" };
+            format!("no {what} was due in the measured time: take a higher rate, or more time (-d)")
+        } else if report.interrupted && report.measured_s == 0.0 {
+            "interrupted before there was anything to measure".to_owned()
+        } else {
+            return;
+        };
+        self.tone(Tone::Warning, &mut text);
+        self.row("warning", &text);
     }
 
     fn server(&mut self, report: &Report) {
@@ -231,6 +257,14 @@ impl Table {
             }
             if let Some(bytes) = memory.kernel_bytes {
                 parts.push(format!("{} in this machine's kernel (both ends)", show_bytes(bytes)));
+            }
+            let most = memory.points.iter().map(|point| point.sessions).max().unwrap_or(0);
+            if most < LEAST_SESSIONS {
+                parts.push(format!("not measurable with fewer than {LEAST_SESSIONS} sessions"));
+            } else if memory.kernel_bytes.is_none()
+                && memory.points.iter().any(|point| point.kernel_bytes.is_some())
+            {
+                parts.push("what it takes in the kernel is within the noise".to_owned());
             }
             if !parts.is_empty() {
                 self.row("a session", &parts.join(", "));

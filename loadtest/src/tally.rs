@@ -48,6 +48,8 @@ pub(crate) struct Counts {
     pub(crate) bytes_in_window: u64,
     /// Messages that were due in the measured time and were answered.
     pub(crate) answered: u64,
+    /// Where answers are waited for: when the last one came, or a session ended that had none. 0: never.
+    pub(crate) settled_ns: u64,
     /// Sessions that came up.
     pub(crate) opened: u64,
     /// Of them, in the measured time.
@@ -84,6 +86,7 @@ impl Counts {
         self.in_window += other.in_window;
         self.bytes_in_window += other.bytes_in_window;
         self.answered += other.answered;
+        self.settled_ns = self.settled_ns.max(other.settled_ns);
         self.opened += other.opened;
         self.opened_in_window += other.opened_in_window;
         self.closed += other.closed;
@@ -232,8 +235,8 @@ pub(crate) struct Tally {
     pub(crate) lag: Times,
     /// Of `fanout`; a worker keeps its own in its [`Fan`](crate::fanout::Fan).
     pub(crate) fan: FanParcel,
-    /// Why the server does not do what it was asked for, in its own words.
-    pub(crate) reasons: Vec<String>,
+    /// Why there were such faults, in words, until it is told.
+    pub(crate) reasons: Vec<(Fault, String)>,
 }
 
 /// A tally on its way: histograms without an entry stay at home.
@@ -259,12 +262,13 @@ impl Tally {
         }
     }
 
-    /// The server says why it does not do something.
-    pub(crate) fn give_reason(&mut self, why: &[u8]) {
+    /// Why there was such a fault.
+    pub(crate) fn give_reason(&mut self, fault: Fault, why: &[u8]) {
         let told = &why[..why.len().min(REASON_BYTES)];
         // It is shown on a terminal.
         let plain = |c: char| if c.is_control() { ' ' } else { c };
         let reason: String = String::from_utf8_lossy(told).chars().map(plain).collect();
+        let reason = (fault, reason);
         if self.reasons.len() < REASONS && !self.reasons.contains(&reason) {
             self.reasons.push(reason);
         }
@@ -314,14 +318,15 @@ mod tests {
     fn a_servers_reasons_are_few_short_and_plain() {
         let mut tally = Tally::new();
         for why in ["a\u{1b}[2J\u{9b}b", "a\u{1b}[2J\u{9b}b", "c"] {
-            tally.give_reason(why.as_bytes());
+            tally.give_reason(Fault::Rejected, why.as_bytes());
         }
-        assert_eq!(tally.reasons, ["a [2J b", "c"]);
+        let reasons = ["a [2J b", "c"].map(|why| (Fault::Rejected, why.to_owned()));
+        assert_eq!(tally.reasons, reasons);
         for number in 0..10 {
-            tally.give_reason(format!("{number}{}", "é".repeat(1000)).as_bytes());
+            tally.give_reason(Fault::Rejected, format!("{number}{}", "é".repeat(1000)).as_bytes());
         }
         assert_eq!(tally.reasons.len(), REASONS);
-        assert!(tally.reasons.iter().all(|reason| reason.chars().count() <= REASON_BYTES));
+        assert!(tally.reasons.iter().all(|(_, reason)| reason.chars().count() <= REASON_BYTES));
     }
 
     #[test]

@@ -12,7 +12,11 @@ use std::{cmp::Reverse, collections::BinaryHeap, fmt, sync::Arc};
 
 use tidegate_wire::message::Kind;
 
-use crate::{payload::Sizes, random::of_message, schedule::Key};
+use crate::{
+    payload::Sizes,
+    random::of_message,
+    schedule::{Key, count_due},
+};
 
 /// The longest gap: a day.
 const MOST_GAP_US: f64 = 86_400e6;
@@ -69,6 +73,8 @@ struct Columns {
     gap: usize,
     size: usize,
     kind: Option<usize>,
+    /// Cells that a line may have.
+    count: usize,
 }
 
 impl Trace {
@@ -83,6 +89,8 @@ impl Trace {
         start: Start,
         loops: bool,
     ) -> Result<Self, BadTrace> {
+        // Some spreadsheets begin UTF-8 with a byte order mark.
+        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         let mut columns = None;
         let mut rows = Vec::new();
         let mut at_ns = 0;
@@ -95,7 +103,7 @@ impl Trace {
             if columns.is_none() {
                 let starts_with_number = cells[0].1.starts_with(|c: char| c.is_ascii_digit() || c == '.');
                 let found = if starts_with_number {
-                    Ok(Columns { gap: 0, size: 1, kind: Some(2) })
+                    Ok(Columns { gap: 0, size: 1, kind: Some(2), count: 3 })
                 } else {
                     header(&cells)
                 };
@@ -104,7 +112,10 @@ impl Trace {
                     continue;
                 }
             }
-            let Some(Columns { gap, size, kind: kind_at }) = &columns else { continue };
+            let Some(Columns { gap, size, kind: kind_at, count }) = &columns else { continue };
+            if let Some((column, _)) = cells.get(*count) {
+                return Err(bad(*column, "there are more cells than columns: gap_us,size,kind"));
+            }
             let end = line.chars().count() + 1;
             let cell = |at: usize, what| cells.get(at).copied().ok_or_else(|| bad(end, what));
             let (column, text) = cell(*gap, "the gap is missing: gap_us,size")?;
@@ -158,6 +169,11 @@ impl Trace {
     /// Messages of a session.
     pub(crate) fn messages(&self) -> u64 {
         if self.loops { u64::MAX } else { self.len() }
+    }
+
+    /// Whether it begins again after its end.
+    pub(crate) fn loops(&self) -> bool {
+        self.loops
     }
 
     /// Messages of the file.
@@ -217,7 +233,7 @@ fn header(cells: &[(usize, &str)]) -> Result<Columns, (usize, &'static str)> {
     }
     let gap = place("gap_us").ok_or((1, "there is no column gap_us"))?;
     let size = place("size").ok_or((1, "there is no column size"))?;
-    Ok(Columns { gap, size, kind: place("kind") })
+    Ok(Columns { gap, size, kind: place("kind"), count: cells.len() })
 }
 
 /// Whose next message is due when.
@@ -263,6 +279,20 @@ impl Playback {
         Some(Key { index, serial })
     }
 
+    /// What is due before the end and was not told: whose, and how many. Nothing is due after that.
+    pub(crate) fn take_rest(&mut self) -> Vec<(Key, u64)> {
+        let Some(trace) = &self.trace else { return Vec::new() };
+        let (start_ns, end_ns) = (self.start_ns, self.end_ns);
+        // Each round is played once for its length, and wherever a session begins, one round more than that is too much.
+        let rounds = end_ns.saturating_sub(start_ns) / trace.length_ns().max(1) + 2;
+        let most = trace.messages().min(rounds.saturating_mul(trace.len()));
+        let rest = std::mem::take(&mut self.next).into_iter().map(|Reverse((_, index, serial, told))| {
+            let is_due = |number: u64| start_ns + trace.due_ns(serial, number) < end_ns;
+            (Key { index, serial }, count_due(told, most, is_due))
+        });
+        rest.filter(|(_, count)| *count > 0).collect()
+    }
+
     /// Nothing is due from `end_ns` on.
     pub(crate) fn end(&mut self, end_ns: u64) {
         self.end_ns = self.end_ns.min(end_ns);
@@ -281,7 +311,9 @@ mod tests {
     fn columns_come_in_any_order_with_a_header_and_without() {
         let plain = trace("0,5\r\n10.5, 7 ,text\n\n# a word\n2,9,binary\n", Start::First, false).unwrap();
         let named = trace("kind,size,gap_us\n,5,0\ntext,7,10.5\nbinary,9,2", Start::First, false).unwrap();
-        assert_eq!(plain, named);
+        let marked = trace("\u{feff}gap_us,size,kind\n0,5\n10.5,7,text\n2,9,binary", Start::First, false);
+        assert_eq!((&plain, Ok(&plain)), (&named, marked.as_ref()));
+        assert!(trace("\u{feff}0,5", Start::First, false).is_ok());
         assert_eq!(
             (plain.bounds(), plain.kind(), plain.length_ns()),
             (Sizes { min: 5, max: 9 }, None, 12_500)
@@ -298,6 +330,8 @@ mod tests {
             ("0,1\n-1,2", "line 2, column 1: the gap is not"),
             ("0,1\nNaN,2", "line 2, column 1: the gap is not"),
             ("1,1001", "line 1, column 3: the size is more"),
+            ("0,1\n0,1,text,9", "line 2, column 10: there are more cells than columns"),
+            ("gap_us,size\n0,1\n0,1,text", "line 3, column 5: there are more cells than columns"),
             ("gap,size", "line 1, column 1: columns are"),
             ("size,kind", "line 1, column 1: there is no column gap_us"),
             ("", "there is no message"),
@@ -336,6 +370,33 @@ mod tests {
             }
             assert!(times.is_sorted());
             assert_eq!(times.len(), expected);
+        }
+    }
+
+    #[test]
+    fn the_rest_is_what_would_have_been_told() {
+        let keys: Vec<Key> = (0..5).map(|index| Key { index, serial: index }).collect();
+        for (start, loops) in
+            [(Start::First, false), (Start::Anywhere, false), (Start::First, true), (Start::Anywhere, true)]
+        {
+            for told in [0, 1, 4, 9] {
+                let trace = Arc::new(trace("5,1\n0,2\n10,2\n20,3", start, loops).unwrap());
+                let new = || Playback::new(Arc::clone(&trace), &keys, 1000, 1000 + 75_001);
+                let (mut playback, mut walked) = (new(), new());
+                for _ in 0..told {
+                    assert_eq!(playback.poll_due(u64::MAX), walked.poll_due(u64::MAX));
+                }
+                let mut counts = [0; 5];
+                while let Some(key) = walked.poll_due(u64::MAX) {
+                    counts[key.index as usize] += 1;
+                }
+                let mut rest = [0; 5];
+                for (key, count) in playback.take_rest() {
+                    rest[key.index as usize] = count;
+                }
+                assert_eq!(rest, counts, "{start:?} {loops} {told}");
+                assert!(playback.next_ns().is_none() && playback.take_rest().is_empty());
+            }
         }
     }
 }

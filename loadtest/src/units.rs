@@ -43,13 +43,20 @@ pub(crate) fn count(text: &str) -> Result<f64, String> {
     Ok(number.parse::<f64>().map_err(|_| format!("{text:?} is no number: 100, 50k, 1M"))? * factor)
 }
 
+/// The highest rate for each second: more than any machine sends.
+pub(crate) const MOST_RATE: f64 = 1e8;
+
 /// A rate for each second: `100`, `2.5`, `50k`, `1M`.
 ///
 /// # Errors
 /// What is wrong with it.
 pub(crate) fn rate(text: &str) -> Result<f64, String> {
     let rate = count(text)?;
-    if (0.001..=1e8).contains(&rate) { Ok(rate) } else { Err(format!("{text:?} is not a rate above 0")) }
+    if (0.001..=MOST_RATE).contains(&rate) {
+        Ok(rate)
+    } else {
+        Err(format!("{text:?} is not a rate from 0.001 to 100M"))
+    }
 }
 
 /// Bytes: `64`, `64B`, `16KiB`, `1MiB`, `1GiB`.

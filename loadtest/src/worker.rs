@@ -25,7 +25,7 @@ use tidegate_wire::{
 pub(crate) use self::start::{choose_backend, failed, start_worker};
 use self::{origin::Origin, rules::rules};
 use crate::{
-    fanout::{Fan, Seat},
+    fanout::Fan,
     fault::Fault,
     link::{Command, Note, Orders, What},
     plan::Plan,
@@ -41,6 +41,8 @@ use crate::{
 /// How often sessions are looked at for time-outs.
 const SWEEP_NS: u64 = 100_000_000;
 const SECOND_NS: u64 = 1_000_000_000;
+/// Messages that become due in one turn: where more are, the turn goes on first, so that orders are always heard.
+const MOST_DUE: usize = 1 << 16;
 /// Buffers kept for messages that do not lie in one receive buffer.
 const SPARE_BYTES: usize = 4 << 20;
 /// For sessions that look back at earlier messages, over all threads. Those beyond deflate each message for itself.
@@ -226,28 +228,43 @@ impl<B: Backend<Waker = Waker>> Worker<B> {
 
     /// Whatever the clock says is to be done.
     fn start_what_is_due(&mut self) {
-        while let Some(key) =
-            self.schedule.poll_due(self.now_ns).or_else(|| self.playback.poll_due(self.now_ns))
-        {
-            let is_owed = if self.fan.is_some() {
-                self.publish(key, Seat::owe)
-            } else if self.is_current(key) {
-                let mut is_owed = false;
-                self.touch(key.index as usize, |session, cx| is_owed = session.owe(cx.now_ns));
-                is_owed
-            } else {
-                // Of those that do not read no errors are counted.
-                self.is_of_the_slow(key.serial)
-            };
-            // Its session was lost.
-            if !is_owed {
-                self.tally.fault(Fault::Unsent);
-            }
+        for _ in 0..MOST_DUE {
+            let next = self.schedule.poll_due(self.now_ns).or_else(|| self.playback.poll_due(self.now_ns));
+            let Some(key) = next else { break };
+            self.owe(key, 1);
         }
         // Those that were due before the end first.
         self.connect_what_is_due();
         if self.awaiting == Awaiting::Drained && self.now_ns >= self.end_ns && !self.is_over {
             self.stop();
+        }
+    }
+
+    /// So many messages of a session are due.
+    fn owe(&mut self, key: Key, count: u64) {
+        // A session remembers as many; it never sends them all.
+        let owed = u32::try_from(count).unwrap_or(u32::MAX);
+        let is_owed = if self.fan.is_some() {
+            self.publish(key, |seat, cx| seat.owe(owed, cx))
+        } else if self.is_current(key) {
+            let mut is_owed = false;
+            self.touch(key.index as usize, |session, cx| is_owed = session.owe(owed, cx.now_ns));
+            is_owed
+        } else {
+            // Of those that do not read no errors are counted.
+            self.is_of_the_slow(key.serial)
+        };
+        // Its session was lost.
+        if !is_owed {
+            self.tally.counts.faults.add(Fault::Unsent, count);
+        }
+    }
+
+    /// What was due before the end and has not been looked at yet, however much it is.
+    fn owe_the_rest(&mut self) {
+        let (schedule, playback) = (self.schedule.take_rest(), self.playback.take_rest());
+        for (key, count) in schedule.into_iter().chain(playback) {
+            self.owe(key, count);
         }
     }
 
@@ -347,8 +364,8 @@ impl<B: Backend<Waker = Waker>> Worker<B> {
 
     fn parcel(&mut self) -> Box<crate::tally::Parcel> {
         self.lost += self.tally.counts.lost;
-        for reason in std::mem::take(&mut self.tally.reasons) {
-            self.tell(What::Reason(format!("the server says: {reason}")));
+        for (fault, why) in std::mem::take(&mut self.tally.reasons) {
+            self.tell(What::Reason { fault, why });
         }
         let mut parcel = self.tally.take();
         parcel.fan = self.fan.as_mut().map(|fan| Box::new(fan.parcel()));

@@ -51,6 +51,10 @@ fn serve() {
         "never" => loop {
             thread::park();
         },
+        "garish" => {
+            writeln!(io::stderr(), "\u{1b}[2J\u{7}red | wine").unwrap();
+            process::exit(3);
+        }
         _ => {}
     }
     let port: u16 = env::var(PORT).unwrap().parse().unwrap();
@@ -251,8 +255,10 @@ fn growth_is_measured_with_scenarios_in_turns() {
 
 #[test]
 fn the_cheaper_one_that_is_slower_is_told_to_be() {
+    // So long that the lazy one has several answers, and so figures, where the machine has other work for most of it.
+    let load = "echo -c 2 -d 1s --warmup 0";
     let bench =
-        Bench::new("title = \"T\"").server("lazy", "lazy").server("busy", "busy").scenario("s", SHORT, "");
+        Bench::new("title = \"T\"").server("lazy", "lazy").server("busy", "busy").scenario("s", load, "");
     let run = bench.run("--quiet");
     assert_eq!((run.code(), &*run.stderr), (0, ""), "{}", run.stderr);
     let line = run.stdout.lines().find(|line| line.contains("lazy is cheaper than busy")).expect(&run.stdout);
@@ -307,6 +313,27 @@ fn a_server_that_fails_is_named_and_not_counted() {
 }
 
 #[test]
+fn what_a_server_says_is_shown_plain() {
+    let mut bench = Bench::new("rounds = 1").server("plain", "plain").server("a|b", "garish");
+    bench.suite += "version = [\"printf\", 'v\\033[31m1 | 2\\007\\n']\n";
+    let bench = bench.scenario("s", SHORT, "");
+    let markdown = bench.folder.path().join("out.md");
+    let run = bench.run(&format!("--markdown {}", markdown.display()));
+    assert_eq!(run.code(), 0, "{}", run.stderr);
+    let markdown = fs::read_to_string(markdown).unwrap();
+    for told in [&run.stdout, &run.stderr, &markdown] {
+        assert!(!told.contains(['\u{1b}', '\u{7}']), "{told:?}");
+    }
+    for told in [&run.stdout, &markdown] {
+        assert!(
+            told.contains("v\\u{1b}[31m1 | 2\\u{7}") && told.contains("\\u{1b}[2J\\u{7}red | wine"),
+            "{told}"
+        );
+    }
+    assert!(markdown.contains("| a\\|b |"), "{markdown}");
+}
+
+#[test]
 fn where_no_run_counts_it_is_a_fault() {
     let bench = Bench::new("rounds = 1").server("ends", "ends").scenario("s", SHORT, "");
     let run = bench.run("");
@@ -319,7 +346,11 @@ fn where_no_run_counts_it_is_a_fault() {
     let bench = Bench::new("[pin]\nserver = [1000]").server("plain", "plain").scenario("s", SHORT, "");
     let run = bench.run("");
     assert_eq!(run.code(), 1, "{}", run.stderr);
-    assert!(run.stderr.contains("may not use processor 1000"), "{}", run.stderr);
+    assert!(
+        run.stderr.contains("suite.toml:2:11: [pin] server: this process may not use processor 1000"),
+        "{}",
+        run.stderr
+    );
 }
 
 #[test]
@@ -454,7 +485,7 @@ fn ctrl_c_ends_it_with_the_results_so_far() {
         "echo -c 1 -d 10m",
         "",
     );
-    for (signal, code) in [(Signal::INT, 130), (Signal::TERM, 143)] {
+    for (signal, code) in [(Signal::INT, 130), (Signal::TERM, 143), (Signal::HUP, 129)] {
         let child = bench.start("--rounds 1 --json -");
         let own = Pid::from_child(&child);
         let began = Instant::now();
@@ -470,6 +501,22 @@ fn ctrl_c_ends_it_with_the_results_so_far() {
         assert_eq!(report["scenarios"][0]["servers"][0]["runs"].as_array().unwrap().len(), 1);
         assert_eq!(report["scenarios"][1]["servers"][0]["runs"].as_array().unwrap().len(), 0);
         bench.assert_nothing_is_left();
+    }
+}
+
+#[test]
+fn where_it_is_killed_its_server_and_its_load_end() {
+    let bench = Bench::new("").server("plain", "plain").scenario("s", "echo -c 1 -d 10m", "");
+    let mut child = bench.start("--rounds 1");
+    bench.load();
+    assert!(bench.processes(|_| true).len() >= 2, "the server and the load");
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let began = Instant::now();
+    // The kernel asks them to end, which they may take their time for.
+    while !bench.processes(|_| true).is_empty() {
+        assert!(began.elapsed() < LONG, "{:?}", bench.processes(|_| true));
+        thread::sleep(Duration::from_millis(5));
     }
 }
 
@@ -498,6 +545,7 @@ fn mistakes_are_matters_of_usage() {
         ("--set x=1", "--set x"),
         ("--rounds 0", "--rounds"),
         ("--check", "--check: there is no bar"),
+        ("--json x --markdown x", "--json and --markdown are one file"),
     ] {
         let run = bench.run(arguments);
         assert_eq!(run.code(), 2, "{arguments}");

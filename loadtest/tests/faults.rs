@@ -216,6 +216,14 @@ fn garbage_ends_a_session() {
     let run = short(&server, "");
     assert_eq!((run.code(), run.errors("garbage")), (0, 4), "{}", run.stdout);
     assert_eq!(run.json()["sessions"]["lost"], 4);
+    assert_eq!(run.json()["errors"]["reasons"]["garbage"], "reserved opcode");
+    // Kinds that were not met are there.
+    assert_eq!(run.json()["errors"]["by_kind"]["corrupt"], 0);
+    assert!(run.stderr.contains("garbage: reserved opcode"), "{}", run.stderr);
+    let table = harness::run(&format!("echo {} -c 1 -d 400ms --warmup 0 --quiet", server.url())).stdout;
+    let lines: Vec<&str> = table.lines().filter(|line| line.contains("garbage")).map(str::trim).collect();
+    assert!(lines[0].contains("garbage 1") && !lines[0].contains("corrupt"), "{table}");
+    assert_eq!(lines[1], "garbage: reserved opcode", "{table}");
 }
 
 #[test]
@@ -364,8 +372,12 @@ fn refused_upgrades_are_counted_by_status() {
 #[test]
 fn wrong_answers_to_the_upgrade_are_told() {
     let other = |key: &str| switching(key).replace("Accept: ", "Accept: x");
-    for server in [handshakes(other), handshakes(|_| "SSH-2.0-x\r\n".into())] {
+    for (server, why) in
+        [(handshakes(other), "does not answer the key"), (handshakes(|_| "SSH-2.0-x\r\n".into()), "")]
+    {
         let run = short(&server, "");
+        let told = run.json()["errors"]["reasons"]["handshake_invalid"].clone();
+        assert!(told.as_str().is_some_and(|told| told.contains(why)), "{told}");
         assert_eq!((run.code(), run.errors("handshake_invalid")), (1, 4), "{}", run.stdout);
     }
     let server = handshakes(|key| switching(key)[..40].to_owned());

@@ -54,7 +54,7 @@ fn a_signal_ends_a_run_with_its_results() {
     for (scenario, signal, code) in [
         ("echo", Signal::INT, 130),
         ("idle", Signal::TERM, 143),
-        ("churn", Signal::INT, 130),
+        ("churn", Signal::HUP, 129),
         ("slow", Signal::INT, 130),
     ] {
         let began = Instant::now();
@@ -111,7 +111,7 @@ fn collect(value: &Value, found: &mut impl FnMut(&str)) {
         Value::Object(fields) => {
             for (name, value) in fields {
                 found(name);
-                if !["by_kind", "statuses", "close_codes"].contains(&name.as_str()) {
+                if !["by_kind", "reasons", "statuses", "close_codes"].contains(&name.as_str()) {
                     collect(value, found);
                 }
             }
@@ -160,6 +160,33 @@ fn results_are_told_though_a_file_cannot_be_written() {
         let told = String::from_utf8(output.stdout).unwrap();
         assert!(told.contains("latency"), "{told}");
     }
+}
+
+#[test]
+fn a_run_that_does_not_start_leaves_what_was_there_and_nothing_new() {
+    let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let (old, new) = (folder.path().join("old.json"), folder.path().join("new.html"));
+    std::fs::write(&old, "old").unwrap();
+    let files = format!("--json {} --html {}", old.display(), new.display());
+    let run = run(&format!("echo ws://{closed} -c 1 --pid 2147483647 {files}"));
+    assert_eq!(run.code(), 1, "{}", run.stderr);
+    assert_eq!(std::fs::read_to_string(&old).unwrap(), "old");
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+}
+
+#[test]
+fn a_page_goes_to_standard_output_and_what_that_refuses_is_named() {
+    let server = Server::honest();
+    let arguments = format!("echo {} -c 1 -d 100ms --warmup 0 --quiet", server.url());
+    let page = run(&format!("{arguments} --html -"));
+    assert!(page.stdout.starts_with("<!doctype html>"), "{}", page.stdout);
+    let mut command = command(&arguments);
+    command.stdout(std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap());
+    let output = command.stderr(Stdio::piped()).spawn().unwrap().wait_with_output().unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{stderr}");
+    assert!(stderr.contains("cannot write the results to standard output: No space"), "{stderr}");
 }
 
 #[test]
@@ -375,7 +402,7 @@ fn slow_readers_that_the_server_ends_are_counted_apart() {
         run(&format!("slow {} -c 4 --share 25% -d 3s --warmup 0 -s 60000 --quiet --json -", server.url()));
     let report = run.json();
     assert_eq!(report["sessions"]["slow_ended"], 1, "{report:#}");
-    assert_eq!(report["errors"]["by_kind"]["reset"], Value::Null, "{report:#}");
+    assert_eq!(report["errors"]["by_kind"]["reset"], 0, "{report:#}");
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::harness::{
-    BACKENDS,
+    BACKENDS, PATIENCE,
     client::{Client, Response},
     frame::{BINARY, TEXT},
     gateway::Gateway,
@@ -209,9 +209,16 @@ fn a_route_takes_so_many_messages_in_a_second() {
     let gateway = Gateway::start(CONFIG, "epoll");
     let ten = format!("[{}]", [r#"{"topic":"kept/1","data":1}"#; 10].join(","));
     assert_eq!(ask(&gateway, &post("/paced", AS_JSON, ten.as_bytes())).status, 200);
-    let refused = ask(&gateway, &post("/paced", AS_JSON, ten.as_bytes()));
+    let until = Instant::now() + PATIENCE;
+    // On a slow machine the second may be over before the next one comes.
+    let refused = loop {
+        let answer = ask(&gateway, &post("/paced", AS_JSON, ten.as_bytes()));
+        if answer.status != 200 {
+            break answer;
+        }
+        assert!(Instant::now() < until, "it takes all");
+    };
     assert_eq!((refused.status, refused.field("retry-after")), (429, Some("1")));
-    let until = Instant::now() + Duration::from_secs(10);
     while ask(&gateway, &post("/paced", AS_JSON, ten.as_bytes())).status != 200 {
         assert!(Instant::now() < until, "it takes more in the next second");
         std::thread::sleep(Duration::from_millis(50));
@@ -367,7 +374,10 @@ fn a_poll_waits_for_what_is_new() {
         let bare = body(&client.response().expect("at once"));
         let position = bare["position"].as_str().expect("a position");
         client.send(&get(&format!("/poll?topic=live/x&position={position}"), ""));
-        assert!(!client.end_or_data_within(Duration::from_millis(100)));
+        harness::eventually("it waits", || {
+            let state = body(&ask(gateway, &get("/topics/live/x", "")));
+            (state["subscribers"] == 1).then_some(())
+        });
         ask(gateway, &post("/publish/live/x", AS_JSON, b"7"));
         assert_eq!(body(&client.response().expect("an answer"))["messages"][0]["data"], 7);
         let begun = Instant::now();

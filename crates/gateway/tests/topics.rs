@@ -668,7 +668,7 @@ fn beyond_the_memory_of_topics_the_worst_subscribers_end_and_the_others_go_on() 
         }
         let closed = slow.iter_mut().filter_map(|(_, talker)| {
             loop {
-                match talker.client.next_within(Duration::from_millis(200)) {
+                match talker.client.next() {
                     Received::Frame(frame) if frame.opcode == CLOSE => break Some(frame.close_code()),
                     Received::Frame(_) => {}
                     Received::End(_) => break Some(0),

@@ -65,6 +65,8 @@ pub(crate) struct HomeTopic<H> {
     pub(crate) returns: bool,
     /// Until when it is remembered though nobody is subscribed.
     remembered_ms: u64,
+    /// It was remembered again since it has its place among the remembered.
+    remembered_again: bool,
 }
 
 impl<H: History> HomeTopic<H> {
@@ -279,15 +281,27 @@ impl<S: Store> Homes<S> {
     /// not remembered any more instead, where there are too many of them.
     pub(crate) fn remember(&mut self, id: u32, now_ms: u64) -> Option<u32> {
         let topic = &mut self.topics[id as usize];
+        // Each has one place.
+        let has_place = topic.remembered_ms != 0;
         topic.remembered_ms = now_ms.saturating_add(REMEMBERED_MS);
-        self.remembered.push_back((id, topic.position.epoch));
-        if self.remembered.len() <= REMEMBERED {
+        if has_place {
+            topic.remembered_again = true;
             return None;
         }
-        let (oldest, epoch) = self.remembered.pop_front()?;
-        let topic = self.topics.get_mut(oldest as usize).filter(|topic| topic.position.epoch == epoch)?;
-        topic.remembered_ms = 0;
-        Some(oldest)
+        self.remembered.push_back((id, topic.position.epoch));
+        while self.remembered.len() > REMEMBERED {
+            let (oldest, epoch) = self.remembered.pop_front()?;
+            let topic = self.topics.get_mut(oldest as usize).filter(|topic| topic.position.epoch == epoch);
+            let Some(topic) = topic else { continue };
+            // One place further for each time that it was asked for: on the whole one step for each.
+            if std::mem::take(&mut topic.remembered_again) {
+                self.remembered.push_back((oldest, epoch));
+                continue;
+            }
+            topic.remembered_ms = 0;
+            return (oldest != id).then_some(oldest);
+        }
+        None
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -348,6 +362,7 @@ impl<S: Store> Homes<S> {
             published_ms: 0,
             returns: false,
             remembered_ms: 0,
+            remembered_again: false,
         };
         // The process's limit of topics is far below 2³¹.
         let id = self.topics.insert(topic) as u32;

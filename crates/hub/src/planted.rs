@@ -80,6 +80,12 @@ mod switch {
         MET.set(0);
     }
 
+    /// The bug that is planted on this thread.
+    #[must_use]
+    pub fn planted() -> Option<Bug> {
+        PLANTED.get()
+    }
+
     /// How often the planted bug's hook was passed on this thread since [`set`]. 0 after many seeds: there is no hook.
     #[must_use]
     pub fn met() -> u64 {
@@ -107,7 +113,7 @@ mod switch {
 }
 
 #[cfg(feature = "planted-bugs")]
-pub use switch::{VARIABLE, met, set};
+pub use switch::{VARIABLE, met, planted, set};
 #[cfg(feature = "planted-bugs")]
 pub(crate) use switch::{is, one_in, one_in_many};
 

@@ -81,6 +81,37 @@ fn a_million_subscribe_and_unsubscribe_pairs_leave_nothing() {
 }
 
 #[test]
+fn one_topic_may_come_and_go_as_often_as_it_likes() {
+    let mut hub = hub(TopicSettings { history: 10, ..TopicSettings::default() }, Limits::default());
+    let member = enter(&mut hub, 1);
+    let come_and_go = |hub: &mut Hub, topic: &TopicName, recover: Option<Position>| {
+        let reply = subscribe(hub, member, topic, Ask { recover, ..Ask::default() });
+        hub.unsubscribe(member, &Filter::Topic(topic.clone())).unwrap();
+        let Reply::Subscribed { position, recovered, .. } = reply else { panic!("{reply:?}") };
+        (position, recovered)
+    };
+    let (busy, quiet) = (name("busy"), name("quiet"));
+    let (position, _) = come_and_go(&mut hub, &busy, None);
+    let (other, _) = come_and_go(&mut hub, &quiet, None);
+    for _ in 0..20_000 {
+        assert_eq!(come_and_go(&mut hub, &busy, Some(position)), (position, Some(true)));
+    }
+    // It is remembered once, and has pushed nobody out.
+    assert_eq!(come_and_go(&mut hub, &quiet, Some(other)), (other, Some(true)));
+    assert_eq!(hub.topics(), 2);
+    // Who was there lately is not pushed out by those who came later and went.
+    for n in 0..4_000 {
+        come_and_go(&mut hub, &name(&format!("t/{n}")), None);
+    }
+    come_and_go(&mut hub, &busy, None);
+    for n in 4_000..8_000 {
+        come_and_go(&mut hub, &name(&format!("t/{n}")), None);
+    }
+    assert_eq!(come_and_go(&mut hub, &busy, Some(position)), (position, Some(true)));
+    assert_eq!(hub.topics(), 4_096);
+}
+
+#[test]
 fn a_topic_with_an_empty_history_is_remembered_for_a_minute_and_not_more_of_them_than_some_thousand() {
     let mut hub = hub(TopicSettings { history: 10, ..TopicSettings::default() }, Limits::default());
     let member = enter(&mut hub, 1);

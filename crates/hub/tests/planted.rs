@@ -38,9 +38,10 @@ fn each_planted_bug_is_found() {
             Bug::SwapTwo => &[Violation::Hole, Violation::Repeated, Violation::FalseRecovery],
             Bug::DeliverTwice | Bug::ForgetSkip => &[Violation::Repeated],
             Bug::ClaimRecovery => &[Violation::FalseRecovery, Violation::Hole],
-            Bug::OffByOneAtEpoch => &[Violation::Hole],
+            Bug::OffByOneAtEpoch => &[Violation::Hole, Violation::WrongGap],
             Bug::OffByOneInRecovery => &[Violation::FalseRecovery, Violation::NotConverged],
             Bug::CrossDeliver => &[
+                Violation::Repeated,
                 Violation::WrongEpoch,
                 Violation::CrossDelivery,
                 Violation::NotSubscribed,

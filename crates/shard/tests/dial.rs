@@ -16,7 +16,7 @@ mod running;
 
 use crate::running::Running;
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A shard in front of one upstream whose name has these addresses.
 fn start<B: Backend<Listener = OwnedFd> + 'static>(

@@ -18,9 +18,10 @@ use super::{
 };
 use crate::{
     assertion::Assertion,
+    output::Sink,
     part::Part,
     payload::{Fill, Sizes},
-    plan::{Json, Load, Plan, Scenario},
+    plan::{Load, Plan, Scenario},
     target::{Scheme, Target},
     units,
 };
@@ -36,7 +37,7 @@ pub(super) struct Common {
     #[arg(value_name = "URL", value_parser = Target::parse)]
     pub(super) url: Target,
     /// Sessions
-    #[arg(short, long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=4_000_000))]
+    #[arg(short, long, value_name = "N", default_value_t = 100, allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(1..=4_000_000))]
     pub(super) connections: u32,
     /// Threads, with a part of the sessions each
     #[arg(short, long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=255))]
@@ -89,7 +90,7 @@ pub(super) struct Common {
     /// Write the results as JSON; `-`: to standard output, in place of the table
     #[arg(long, value_name = "FILE")]
     pub(super) json: Option<PathBuf>,
-    /// Write the results as one HTML page with plots, for a browser without network
+    /// Write the results as one HTML page with plots, for a browser without network; `-`: to standard output, in place of the table
     #[arg(long, value_name = "FILE")]
     pub(super) html: Option<PathBuf>,
     /// No line each second, and no progress
@@ -171,6 +172,12 @@ impl Common {
         if self.timeout.is_zero() {
             return Err(usage("--timeout must be more than 0"));
         }
+        let (json, html) = (self.json.clone().map(Sink::of), self.html.clone().map(Sink::of));
+        if let (Some(json), Some(html)) = (&json, &html)
+            && json.is_same(html)
+        {
+            return Err(usage("--json and --html are one file: each has one of its own"));
+        }
         let tls = self.tls()?;
         let host = self.headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("host"));
         let host = host.map_or_else(|| self.url.authority.clone(), |(_, value)| value.clone());
@@ -244,12 +251,10 @@ impl Common {
             headers: headers.collect(),
             subprotocols: self.subprotocols,
             sources: self.sources,
-            pids: self.pids,
+            pids: each_once(self.pids),
             assertions: self.assertions,
-            json: self
-                .json
-                .map(|path| if path.as_os_str() == "-" { Json::StandardOutput } else { Json::File(path) }),
-            html: self.html,
+            json,
+            html,
             quiet: self.quiet,
             seed,
             io: match self.io {
@@ -259,6 +264,17 @@ impl Common {
             },
         })
     }
+}
+
+/// A process that is named twice does not take twice as much.
+fn each_once(pids: Vec<Pid>) -> Vec<Pid> {
+    let mut once = Vec::new();
+    for pid in pids {
+        if !once.contains(&pid) {
+            once.push(pid);
+        }
+    }
+    once
 }
 
 impl Common {

@@ -36,7 +36,7 @@ pub(super) struct FanoutArguments {
     #[command(flatten)]
     timing: Timing,
     /// Messages published for each second over all publishers, whether deliveries come or not (open loop)
-    #[arg(short = 'R', long, value_name = "RATE", value_parser = units::rate, conflicts_with = "depth")]
+    #[arg(short = 'R', long, value_name = "RATE", allow_hyphen_values = true, value_parser = units::rate, conflicts_with = "depth")]
     rate: Option<f64>,
 }
 

@@ -15,6 +15,7 @@ use crate::{
     payload::Fill,
     plan::{Load, Plan, Scenario},
     trace::{Start, Trace},
+    units::{MOST_RATE, show_count},
 };
 
 #[derive(Args, Debug)]
@@ -57,7 +58,16 @@ impl ReplayArguments {
             None if self.loops => Duration::from_secs(10),
             None => once,
         };
-        let rate = trace.len() as f64 * f64::from(self.common.connections) / once.as_secs_f64();
+        let round = if self.loops { Duration::from_nanos(trace.length_ns()) } else { once };
+        let rate = trace.len() as f64 * f64::from(self.common.connections) / round.as_secs_f64();
+        if self.loops && rate > MOST_RATE {
+            return Err(usage(&format!(
+                "{name}: in a loop that is {} messages/s over {} sessions, but 100M at most: make its gaps longer, or \
+                 take fewer sessions (-c)",
+                show_count(rate),
+                self.common.connections
+            )));
+        }
         let size = Mix { sizes: trace.bounds(), shares: Vec::new() };
         let messages = Messages { depth: 1, size, fill: self.fill, text: self.text, binary: false };
         let load = Load::Open { rate };

@@ -13,6 +13,7 @@ use super::{
     measure::{Bench, read_end},
     process::{Folder, Launch, Process, find_program},
     ready::STARTING,
+    show::plain,
     suite::Server,
     template::{Unknown, expand},
 };
@@ -72,6 +73,6 @@ impl Bench<'_> {
         }
         process.stop(self.interrupts);
         let text = read_end(&path)?;
-        Ok(text.lines().map(str::trim).find(|line| !line.is_empty()).map(str::to_owned))
+        Ok(text.lines().map(str::trim).find(|line| !line.is_empty()).map(plain))
     }
 }

@@ -15,10 +15,12 @@ use super::{
     measure::{Bench, Failure, Running, Sample, read_end, text_of},
     metric::Metric,
     process::{Folder, Launch, Process, show_status},
+    show::plain,
     suite::Scenario,
     template::Unknown,
 };
 
+const THIS_PROGRAM: &str = "/proc/self/exe";
 /// Between two looks at a load that runs: seldom, as this shares a processor with it.
 const RUNNING: Duration = Duration::from_millis(50);
 
@@ -34,7 +36,7 @@ impl Bench<'_> {
         let names = self.names(running.port, upstream_port, running.folder.path());
         let server = running.server;
         // This very program, even where its file was replaced meanwhile.
-        let mut words = vec!["/proc/self/exe".to_owned()];
+        let mut words = vec![THIS_PROGRAM.to_owned()];
         words.extend(scenario.words.iter().cloned());
         words.extend(server.arguments.iter().map(|text| text_of(text, &names, Unknown::Refuse)));
         words.push(text_of(&server.url, &names, Unknown::Refuse));
@@ -75,8 +77,8 @@ impl Bench<'_> {
         load.stop(self.interrupts);
         if !status.success() {
             let text = read_end(&complaints)?;
-            let said =
-                text.lines().last().unwrap_or("it said nothing").trim_start_matches("tidegate-loadtest: ");
+            let said = text.lines().last().unwrap_or("it said nothing");
+            let said = plain(said.trim_start_matches("tidegate-loadtest: "));
             return Err(running.failed(format!("the load ended {}: {said}", show_status(status))));
         }
         let text = fs::read_to_string(&report)?;
@@ -101,8 +103,10 @@ fn errors(report: &Value) -> Option<String> {
     let kinds = report.pointer("/errors/by_kind")?.as_object()?;
     let is_churn = report.get("scenario").is_some_and(|scenario| scenario == "churn");
     let comes_behind = |kind: &str| ["close_timeout", "close_cut"].contains(&kind);
-    let kinds = kinds.iter().filter(|(kind, _)| is_churn || !comes_behind(kind));
-    let met: Vec<String> = kinds.map(|(kind, count)| format!("{kind} {count}")).collect();
+    let kinds = kinds.iter().filter(|(kind, count)| **count != 0 && (is_churn || !comes_behind(kind)));
+    let why = |kind: &str| report["errors"]["reasons"][kind].as_str().map(|why| format!(" ({why})"));
+    let met: Vec<String> =
+        kinds.map(|(kind, count)| format!("{kind} {count}{}", why(kind).unwrap_or_default())).collect();
     (!met.is_empty()).then(|| met.join(", "))
 }
 
@@ -118,6 +122,7 @@ mod tests {
             errors(&json!({"scenario": scenario, "errors": {"by_kind": kinds}}))
         };
         assert_eq!(of("echo", json!({})), None);
+        assert_eq!(of("echo", json!({"lost": 0, "garbage": 0})), None);
         assert_eq!(of("echo", json!({"close_timeout": 2, "close_cut": 1})), None);
         assert_eq!(of("churn", json!({"close_cut": 2})).as_deref(), Some("close_cut 2"));
         assert_eq!(of("churn", json!({"close_timeout": 2})).as_deref(), Some("close_timeout 2"));

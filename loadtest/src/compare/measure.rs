@@ -12,6 +12,7 @@ use std::{
 use super::{
     metric::Metric,
     process::{Affinity, Folder, Launch, Process, show_status, sweep},
+    show::plain,
     signals::Interrupts,
     suite::{Scenario, Server, Suite},
     template::{Names, Unknown, expand},
@@ -214,7 +215,10 @@ impl Running<'_> {
         let text = read_end(&self.folder.path().join(LOG)).unwrap_or_default();
         let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
         let last = lines.iter().skip(lines.len().saturating_sub(LAST_LINES));
-        Failure::Server { what, last_lines: last.map(|line| line.chars().take(200).collect()).collect() }
+        Failure::Server {
+            what,
+            last_lines: last.map(|line| plain(&line.chars().take(200).collect::<String>())).collect(),
+        }
     }
 }
 

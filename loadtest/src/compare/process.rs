@@ -1,7 +1,7 @@
 //! Processes that a comparison starts, pinned and in groups of their own, and their end.
 //!
 //! Nothing that was started outlives [`sweep`]: what a process leaves behind becomes a child of this one (it is a
-//! "subreaper"), wherever it put itself.
+//! "subreaper"), wherever it put itself. Where this one is killed, what it started is ended by the kernel ([`bound`]).
 
 use std::{
     collections::BTreeMap,
@@ -13,7 +13,7 @@ use std::{
         process::{CommandExt, ExitStatusExt},
     },
     path::{Path, PathBuf},
-    process::{Child, Command, ExitStatus, Stdio},
+    process::{Child, ExitStatus, Stdio},
     thread,
     time::{Duration, Instant},
 };
@@ -25,7 +25,7 @@ use rustix::{
     thread::{CpuSet, sched_getaffinity, sched_setaffinity},
 };
 
-use super::signals::Interrupts;
+use super::{bound, signals::Interrupts};
 
 /// How long a process may take to end by itself.
 const GRACE: Duration = Duration::from_secs(3);
@@ -99,7 +99,7 @@ impl Process {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "the command is empty"));
         };
         let found = find_program(program).unwrap_or_else(|| program.into());
-        let mut command = Command::new(found);
+        let mut command = bound::command(&found);
         command.args(arguments).envs(launch.environment).current_dir(launch.folder);
         command.stdin(Stdio::null()).stdout(launch.stdout).stderr(launch.stderr).process_group(0);
         // Inherited by the child.

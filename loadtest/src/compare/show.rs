@@ -11,6 +11,12 @@ use super::{
 };
 use crate::tone::Tone;
 
+/// What others wrote, with what a terminal would act upon shown in its place.
+pub(crate) fn plain(text: &str) -> String {
+    let show = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
+    text.chars().map(show).collect()
+}
+
 /// One run, on one line.
 pub(crate) fn sample(sample: &Sample) -> String {
     let shown = [Metric::Cpu, Metric::Throughput, Metric::P99, Metric::SessionMemory];
@@ -78,7 +84,8 @@ pub(crate) fn markdown(table: &Table<'_>) -> String {
     for part in &table.scenarios {
         let _ = writeln!(out, "\n### {}\n\n`{}`\n", part.scenario.title, part.scenario.load.join(" "));
         for (place, row) in grid(table, part).iter().enumerate() {
-            let _ = writeln!(out, "| {} |", row.join(" | "));
+            let cells: Vec<String> = row.iter().map(|cell| cell.replace('|', "\\|")).collect();
+            let _ = writeln!(out, "| {} |", cells.join(" | "));
             if place == 0 {
                 let _ = writeln!(out, "|---{}", "|---:".repeat(row.len() - 1) + "|");
             }

@@ -1,11 +1,10 @@
-//! Ctrl-C and TERM, looked at between the steps of a comparison.
+//! Ctrl-C, TERM and HUP, looked at between the steps of a comparison.
 
 use std::{cell::RefCell, io};
 
-use signal_hook::{
-    consts::{SIGINT, SIGTERM},
-    iterator::Signals,
-};
+use signal_hook::iterator::Signals;
+
+use crate::signals::{is_echo, watched};
 
 /// Signals that have come.
 pub(crate) struct Interrupts {
@@ -17,7 +16,7 @@ impl Interrupts {
     /// # Errors
     /// Where the system refuses.
     pub(crate) fn watch() -> io::Result<Self> {
-        let signals = Signals::new([SIGINT, SIGTERM])?;
+        let signals = Signals::new(watched())?;
         Ok(Self { signals: RefCell::new(signals), came: RefCell::default() })
     }
 
@@ -34,6 +33,11 @@ impl Interrupts {
     }
 
     fn look(&self) {
-        self.came.borrow_mut().extend(self.signals.borrow_mut().pending());
+        let mut came = self.came.borrow_mut();
+        for signal in self.signals.borrow_mut().pending() {
+            if came.is_empty() || !is_echo(signal) {
+                came.push(signal);
+            }
+        }
     }
 }

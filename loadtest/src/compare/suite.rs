@@ -15,7 +15,7 @@ use toml::Spanned;
 
 use self::{
     included::{Included, Source},
-    raw::{RawScenario, RawServer, RawSuite, Words},
+    raw::{RawPins, RawScenario, RawServer, RawSuite, Words},
 };
 use super::{
     bar::Bar,
@@ -27,6 +27,8 @@ use crate::{arguments, units};
 pub(crate) const ROUNDS: u32 = 5;
 const READY_TIMEOUT: Duration = Duration::from_secs(10);
 const RUN_TIMEOUT: Duration = Duration::from_secs(120);
+/// Flags of a load that a comparison gives it.
+const OWN_FLAGS: [&str; 5] = ["--pid", "--json", "--html", "--quiet", "--part"];
 /// Names that have a value only when a server is started.
 const AT_START: [&str; 3] = ["port", "upstream_port", "dir"];
 
@@ -40,6 +42,8 @@ pub(crate) struct Suite {
     pub(crate) interleave: Interleave,
     pub(crate) ready_timeout: Duration,
     pub(crate) pins: Pins,
+    /// Each of these processors, with its place in the file, for people.
+    pub(crate) pin_places: Vec<(usize, String)>,
     /// Those that do not depend on a start: folders and variables.
     pub(crate) names: Names,
     pub(crate) servers: Vec<Server>,
@@ -136,13 +140,7 @@ impl Mistake {
     fn at(&self, file: &str, text: &str) -> SuiteError {
         let own = self.source.as_deref().map(|source| (&*source.file, &*source.text));
         let (file, text) = own.unwrap_or((file, text));
-        let place = self.span.as_ref().map(|span| {
-            let before = &text.as_bytes()[..span.start.min(text.len())];
-            let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;
-            let start = before.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
-            let column = String::from_utf8_lossy(&before[start..]).chars().count() + 1;
-            format!(":{line}:{column}")
-        });
+        let place = self.span.as_ref().map(|span| place(text, span));
         SuiteError(format!("{file}{}: {}", place.unwrap_or_default(), self.message))
     }
 }
@@ -157,7 +155,9 @@ impl Suite {
         let text = fs::read_to_string(path).map_err(|error| SuiteError(format!("{file}: {error}")))?;
         let folder = path.canonicalize().ok().and_then(|path| path.parent().map(Path::to_path_buf));
         let folder = folder.unwrap_or_else(|| PathBuf::from("."));
-        Self::parse(&text, &folder, set).map_err(|mistake| mistake.at(&file, &text))
+        let mut suite = Self::parse(&text, &folder, set).map_err(|mistake| mistake.at(&file, &text))?;
+        suite.pin_places.iter_mut().for_each(|(_, place)| place.insert_str(0, &file));
+        Ok(suite)
     }
 
     /// By whose name a scenario's ratios are: where the suite's reference does not run it, its first server's.
@@ -285,7 +285,11 @@ impl Suite {
             }
             scenarios.push(Scenario::new(scenario, &servers, &names, run_timeout)?);
         }
-        let pins = Pins { server: raw.pin.server, upstream: raw.pin.upstream, generator: raw.pin.generator };
+        let RawPins { server, upstream, generator } = &raw.pin;
+        let pinned = [server, upstream, generator].into_iter().flatten();
+        let pin_places = pinned.map(|cpu| (*cpu.get_ref(), place(text, &cpu.span()))).collect();
+        let list = |cpus: &[Spanned<usize>]| cpus.iter().map(|cpu| *cpu.get_ref()).collect();
+        let pins = Pins { server: list(server), upstream: list(upstream), generator: list(generator) };
         let ready_timeout = duration(raw.ready_timeout.as_ref(), READY_TIMEOUT)?;
         let title = raw.title.unwrap_or_default();
         let suite = Self {
@@ -295,6 +299,7 @@ impl Suite {
             interleave,
             ready_timeout,
             pins,
+            pin_places,
             names,
             servers,
             upstreams,
@@ -321,6 +326,7 @@ impl Scenario {
         let words: Vec<String> = words
             .collect::<Result<_, _>>()
             .map_err(|word| Mistake::new(format!("there is no {{{word}}} here"), raw.load.span()))?;
+        no_own_flag(&words).map_err(|message| Mistake::new(message, raw.load.span()))?;
         // With some URL, as all servers' are alike to it.
         let whole = words.iter().map(String::as_str).chain(["ws://127.0.0.1:9/"]);
         arguments::accepts(whole).map_err(|message| Mistake::new(message, raw.load.span()))?;
@@ -351,6 +357,24 @@ impl Scenario {
             run_timeout: duration(raw.run_timeout.as_ref(), run_timeout)?,
             bars,
         })
+    }
+}
+
+/// Line and column of what begins there, behind the file's name.
+fn place(text: &str, span: &Range<usize>) -> String {
+    let before = &text.as_bytes()[..span.start.min(text.len())];
+    let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;
+    let start = before.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+    let column = String::from_utf8_lossy(&before[start..]).chars().count() + 1;
+    format!(":{line}:{column}")
+}
+
+/// Sees that the words of a load leave to a comparison what is its own.
+fn no_own_flag(words: &[String]) -> Result<(), String> {
+    let flags = words.iter().map(|word| word.split_once('=').map_or(&**word, |(flag, _)| flag));
+    match flags.into_iter().find(|flag| OWN_FLAGS.contains(flag)) {
+        None => Ok(()),
+        Some(flag) => Err(format!("{flag} is given by the comparison: leave it out")),
     }
 }
 
@@ -459,6 +483,9 @@ fn servers(raw: &[RawServer], names: &Names, upstreams: &[Server]) -> Result<Vec
         all.extend(["port", "dir"].map(|name| (name.to_owned(), String::new())));
         if raw.upstream.is_some() {
             all.insert("upstream_port".to_owned(), String::new());
+        }
+        for text in &raw.arguments {
+            no_own_flag(&[text.get_ref().clone()]).map_err(|message| Mistake::new(message, text.span()))?;
         }
         let environment = raw.environment.values();
         let texts = [&raw.command, &raw.version, &raw.requires, &raw.arguments].into_iter().flatten();

@@ -8,11 +8,12 @@ use std::{
 
 use super::{Director, now_ns};
 use crate::{
+    fault::Fault,
     link::{Command, Failure, Note, What},
     tally::Parcel,
 };
 
-/// Reasons that are told.
+/// Reasons that are told, unless they are the first of their kind.
 const MOST_REASONS: usize = 8;
 
 /// What the workers are waited for.
@@ -145,7 +146,7 @@ impl Director {
             What::Second { second, open, pending, parcel } => {
                 self.second(note.worker, second, open, pending, &parcel);
             }
-            What::Reason(reason) => self.tell_reason(reason),
+            What::Reason { fault, why } => self.tell_reason(fault, why),
             What::Failed(failure) => return Err(failure),
             What::Interrupted(signal) => self.signal = Some(signal),
             What::Gone => {
@@ -155,12 +156,14 @@ impl Director {
         Ok(())
     }
 
-    /// Tells a reason once.
-    pub(super) fn tell_reason(&mut self, reason: String) {
-        if self.reasons.len() < MOST_REASONS && !self.reasons.contains(&reason) {
+    /// Tells a reason once, and keeps the first of each kind for the results.
+    pub(super) fn tell_reason(&mut self, fault: Fault, why: String) {
+        let is_first = self.reasons.iter().all(|(other, _)| *other != fault);
+        let reason = (fault, why);
+        if is_first || (self.reasons.len() < MOST_REASONS && !self.reasons.contains(&reason)) {
             self.live.end();
             // Where nobody reads, there is nobody to be told.
-            let _ = writeln!(io::stderr(), "tidegate-loadtest: {reason}");
+            let _ = writeln!(io::stderr(), "tidegate-loadtest: {}", fault.because(&reason.1));
             self.reasons.push(reason);
         }
     }

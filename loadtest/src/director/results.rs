@@ -14,6 +14,8 @@ use crate::{
 
 /// A thread that runs, or would run had it a processor of its own, for at least this much of the time is at its limit.
 const BUSY: f64 = 0.9;
+/// Of a run that was interrupted, the shortest time that tells a rate.
+const LEAST_NS: f64 = 10e6;
 
 impl Director {
     pub(super) fn report(mut self) -> Report {
@@ -22,7 +24,7 @@ impl Director {
         let counts = &self.tally.counts;
         // Messages count by the clock of the workers, CPU time and memory when the director came to look.
         let sampled_ns = self.end.at_ns.saturating_sub(self.start.at_ns) as f64;
-        let measured_ns = self.window_ns.map_or(sampled_ns, |ns| ns as f64);
+        let measured_ns = self.measured_ns(sampled_ns);
         let each_s = |count: u64| (measured_ns > 0.0).then(|| count as f64 / measured_ns * 1e9);
         let has_messages = !matches!(plan.scenario, Scenario::Idle | Scenario::Storm { .. });
         let messages = has_messages.then(|| Messages {
@@ -44,8 +46,10 @@ impl Director {
             Scenario::Storm { .. } => self.storms.iter().map(|storm| u64::from(storm.up)).sum(),
             Scenario::Idle => 0,
         };
-        let per_unit = |ns: f64| (units > 0).then(|| ns / units as f64);
-        let scale = if sampled_ns > 0.0 { measured_ns / sampled_ns } else { 1.0 };
+        let per_unit = |ns: f64| (units > 0 && measured_ns > 0.0).then(|| ns / units as f64);
+        // All that was sampled is of these messages where answers are waited for, or nothing came behind it.
+        let is_all = plan.waits_for_answers() || self.deserted_ns.is_some();
+        let scale = if sampled_ns > 0.0 && !is_all { measured_ns / sampled_ns } else { 1.0 };
         let generator = self.generator(measured_ns, scale, per_unit);
         let server = self.server(measured_ns, scale, per_unit);
         let is_slow = plan.scenario.has_slow();
@@ -72,6 +76,8 @@ impl Director {
             interrupted: self.is_cut_short(),
             settings: settings(plan, self.kind),
             measured_s: measured_ns / 1e9,
+            ended_early_s: self.deserted_ns.map(|ns| ns as f64 / 1e9),
+            nothing_was_due: self.was_nothing_due(),
             sessions,
             messages,
             latency: Spread::of(&self.tally.latency),
@@ -87,7 +93,9 @@ impl Director {
             fanout: plan.scenario.fanout().map(|fanout| super::fanout::report(&fanout, &self.tally, each_s)),
             errors: Errors {
                 total: counts.faults.total(),
-                by_kind: counts.faults.met().map(|(fault, count)| (fault.name(), count)).collect(),
+                by_kind: counts.faults.all().map(|(fault, count)| (fault.name(), count)).collect(),
+                // The first of each kind stays.
+                reasons: self.reasons.into_iter().rev().map(|(fault, why)| (fault.name(), why)).collect(),
                 statuses: counts.statuses.clone(),
                 close_codes: counts.close_codes.clone(),
             },
@@ -122,6 +130,33 @@ impl Director {
             })
             .collect();
         report
+    }
+
+    /// The length of the measured time; 0 where it is too short to tell anything.
+    fn measured_ns(&self, sampled_ns: f64) -> f64 {
+        let Some(window) = self.window else { return sampled_ns };
+        let until_ns = match self.plan.waits_for_answers() {
+            true => window.until_ns.max(self.tally.counts.settled_ns),
+            false => window.until_ns,
+        };
+        let measured_ns = until_ns.saturating_sub(window.from_ns) as f64;
+        if self.is_cut_short() && measured_ns < LEAST_NS { 0.0 } else { measured_ns }
+    }
+
+    /// Whether the clock had nothing sent in the measured time: what is sent is answered, or an error.
+    fn was_nothing_due(&self) -> bool {
+        let counts = &self.tally.counts;
+        if self.plan.load == Load::Closed || self.is_cut_short() || counts.faults.total() > 0 {
+            return false;
+        }
+        match self.plan.scenario {
+            Scenario::Echo | Scenario::Slow { .. } | Scenario::Replay => {
+                counts.answered == 0 && counts.in_window == 0
+            }
+            Scenario::Churn { .. } => counts.opened_in_window == 0 && counts.closed_in_window == 0,
+            Scenario::Fanout(_) => self.tally.fan.counts.published_in_window == 0,
+            Scenario::Idle | Scenario::Storm { .. } => false,
+        }
     }
 
     /// `scale`: by what CPU time that was sampled is that of the measured time.
@@ -160,7 +195,8 @@ impl Director {
             cpu_ns_per_message: per_unit(scaled(cpu.all_ns)),
             busiest_thread: is_measured.then(|| share(cpu.busiest_ns)),
             busiest_thread_with_waits: is_measured.then(|| share(cpu.keenest_ns)),
-            was_the_limit: share(cpu.keenest_ns) >= BUSY && !server_is_busy,
+            // Of a run without sessions it was not.
+            was_the_limit: share(cpu.keenest_ns) >= BUSY && !server_is_busy && self.deserted_ns.is_none(),
             system_calls_per_message: per_unit(calls as f64).filter(|_| calls > 0),
             lag: Spread::of(&self.tally.lag),
             memory_bytes: self.memory_bytes,

@@ -8,6 +8,7 @@ use crate::{
     plan::{Load, Scenario},
     processes::slab_bytes,
     report::{Point, Storm},
+    tally::Window,
 };
 
 /// How long the server is given to come to rest before its memory is looked at.
@@ -61,8 +62,9 @@ impl Director {
             goes_on = !self.wait(Goal::Drained, Some(end_ns))?;
         }
         self.end = self.sample();
-        let is_whole = !self.is_cut_short() && self.end.at_ns >= end_ns;
-        self.window_ns = is_whole.then(|| end_ns - measured_ns);
+        let until_ns = if self.is_cut_short() { end_ns.min(self.end.at_ns) } else { end_ns };
+        self.window = Some(Window { from_ns: measured_ns, until_ns });
+        self.note_deserted(measured_ns, end_ns);
         if self.is_cut_short() {
             self.order(|_| Command::Stop);
         }
@@ -70,8 +72,17 @@ impl Director {
             self.live.phase("draining");
             let until_ns = self.is_cut_short().then(|| now_ns() + PATIENCE.as_nanos() as u64);
             self.wait(Goal::Drained, until_ns)?;
+            if self.plan.waits_for_answers() {
+                self.end = self.sample();
+            }
         }
         Ok(())
+    }
+
+    /// The time that was to last until `end_ns` is over: where it was before that, no session was left.
+    fn note_deserted(&mut self, start_ns: u64, end_ns: u64) {
+        let at_ns = self.end.at_ns;
+        self.deserted_ns = (!self.is_cut_short() && at_ns < end_ns).then(|| at_ns.saturating_sub(start_ns));
     }
 
     /// Sessions that come up in quarters, and are held.
@@ -110,6 +121,7 @@ impl Director {
         self.live.expect("holding", start_ns, end_ns);
         self.wait(Goal::Drained, Some(end_ns))?;
         self.end = self.sample();
+        self.note_deserted(start_ns, end_ns);
         Ok(())
     }
 
@@ -140,6 +152,10 @@ impl Director {
             let until_up_s = last_ns.saturating_sub(start_ns) as f64 / 1e9;
             let handshakes_per_s = if until_up_s > 0.0 { f64::from(up) / until_up_s } else { 0.0 };
             self.storms.push(Storm { up, failed: self.plan.connections - up, until_up_s, handshakes_per_s });
+            if up == 0 {
+                // A server that lets nobody in is not there for the next one.
+                break;
+            }
         }
         self.end = self.sample();
         self.up = self.end.server.clone();

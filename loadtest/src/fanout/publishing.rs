@@ -49,9 +49,9 @@ impl Publishing {
         matches!(self.pacing, Pacing::Open { .. })
     }
 
-    /// One more message is due.
-    pub(super) fn owe(&mut self) {
-        self.owed = self.owed.saturating_add(1);
+    /// So many more messages are due.
+    pub(super) fn owe(&mut self, count: u32) {
+        self.owed = self.owed.saturating_add(count);
     }
 
     /// A stream of it may have room for one more message under way.
@@ -111,7 +111,7 @@ mod tests {
         publishing.begin(1_000, 10.0);
         assert_eq!(publishing.poll_next(&rules, &fan, 0), None);
         for _ in 0..5 {
-            publishing.owe();
+            publishing.owe(1);
         }
         let all = std::iter::from_fn(|| publishing.poll_next(&rules, &fan, 0));
         let all: Vec<_> = all.map(|message| (message.serial, message.number, message.due_ns)).collect();

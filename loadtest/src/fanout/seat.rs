@@ -171,7 +171,7 @@ impl Seat {
             Incoming::Gap { from, to } => self.skipped(from, to, rules, cx),
             Incoming::Rejected { why } => {
                 cx.tally.fault(Fault::Rejected);
-                cx.tally.give_reason(why);
+                cx.tally.give_reason(Fault::Rejected, why);
                 if self.subscription == Subscription::Awaited {
                     self.subscription = Subscription::Rejected;
                 }
@@ -323,10 +323,10 @@ impl Seat {
         }
     }
 
-    /// One more message is due.
-    pub(crate) fn owe(&mut self, cx: &mut Context<'_>) {
+    /// So many more messages are due.
+    pub(crate) fn owe(&mut self, count: u32, cx: &mut Context<'_>) {
         if let Some(publishing) = &mut self.publishing {
-            publishing.owe();
+            publishing.owe(count);
         }
         self.refill(cx);
     }

@@ -66,7 +66,8 @@ impl Session {
     /// Counts an answer that is what it must be and had not come before, and takes its time.
     #[inline]
     fn accept(&mut self, Answer { number, due_ns: told_ns }: Answer, bytes: usize, cx: &mut Context<'_>) {
-        if cx.window.contains(cx.now_ns) {
+        let is_late = cx.now_ns >= cx.window.until_ns && cx.rules.waits_for_answers;
+        if is_late || cx.window.contains(cx.now_ns) {
             cx.tally.counts.in_window += 1;
             cx.tally.counts.bytes_in_window += bytes as u64;
         }
@@ -93,6 +94,7 @@ impl Session {
     /// Message `number` is answered; whether it was not before.
     #[inline]
     fn take(&mut self, number: u64, cx: &mut Context<'_>) -> bool {
+        cx.tally.counts.settled_ns = cx.tally.counts.settled_ns.max(cx.now_ns);
         match self.answers.take(number) {
             Receipt::First { lost } => {
                 if lost > 0 {

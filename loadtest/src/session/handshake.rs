@@ -75,7 +75,8 @@ impl Session {
                 self.end(Some(Fault::Refused), cx);
                 None
             }
-            Err(_) => {
+            Err(reason) => {
+                cx.tally.give_reason(Fault::HandshakeInvalid, reason.to_string().as_bytes());
                 self.end(Some(Fault::HandshakeInvalid), cx);
                 None
             }

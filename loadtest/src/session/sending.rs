@@ -99,16 +99,16 @@ impl Session {
         self.quota = messages;
     }
 
-    /// One more message is due; whether there is still somebody to send it, or to count that it was not sent.
+    /// So many more messages are due; whether there is still somebody to send them, or to count that they were not sent.
     #[inline]
-    pub(crate) fn owe(&mut self, now_ns: u64) -> bool {
+    pub(crate) fn owe(&mut self, count: u32, now_ns: u64) -> bool {
         if matches!(self.state, State::Ended) {
             return self.is_slow;
         }
         if self.owed == 0 && self.awaited() == 0 {
             self.progress_ns = now_ns;
         }
-        self.owed = self.owed.saturating_add(1);
+        self.owed = self.owed.saturating_add(count);
         true
     }
 

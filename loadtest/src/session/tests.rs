@@ -19,6 +19,7 @@ fn rules(sizes: Sizes, kind: Kind, messages: Option<u32>) -> Rules {
         close_timeout_ns: 100,
         close_code: CloseCode::NORMAL,
         judges: true,
+        waits_for_answers: false,
         messages,
         fanout: None,
     }
@@ -179,7 +180,7 @@ fn an_open_loop_counts_from_when_a_message_was_due() {
     let mut pair = Pair::new(Sizes { min: 8, max: 64 }, traffic, None);
     pair.now_ns = 5000;
     for _ in 0..3 {
-        pair.act(|session, cx| assert!(session.owe(cx.now_ns)));
+        pair.act(|session, cx| assert!(session.owe(1, cx.now_ns)));
     }
     pair.transmit(1000, 1000);
     pair.serve();
@@ -287,6 +288,22 @@ fn what_is_no_good_answer_is_not_counted_as_one() {
     // The first and the last of the four.
     assert_eq!((counts.received, counts.in_window, counts.bytes_in_window), (7, 2, 128));
     assert_eq!((counts.answered, pair.tally.latency.count()), (2, 2));
+}
+
+#[test]
+fn binary_that_comes_back_as_text_is_of_the_wrong_kind_though_it_is_not_utf8() {
+    for (kind, first, fault) in [
+        (Kind::Binary, 0x81, Fault::WrongKind),
+        (Kind::Text, 0x81, Fault::Garbage),
+        (Kind::Binary, 0xc2, Fault::Garbage),
+    ] {
+        let mut pair = Pair::of(kind, Sizes { min: 64, max: 64 }, Traffic::Closed { depth: 1 }, None);
+        pair.transmit(1000, 1000);
+        pair.receive(&[&[first, 64][..], &[0xff; 64]].concat());
+        assert_eq!((pair.count(fault), pair.session.stage()), (1, Stage::Ended));
+        assert_eq!(pair.tally.counts.faults.total(), 2, "and what was unanswered");
+        assert_eq!(pair.tally.reasons.len(), 1, "{:?}", pair.tally.reasons);
+    }
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! What the kernel reports, and what the sessions' sockets do.
 
+use std::io;
+
 use rustix::io::Errno;
 use tidegate_io::{Address, Backend, Buffer, ConnectOptions, Event, ReceiveEnd, Token, Waker};
 use tidegate_wire::handshake::{Offer, client_request};
@@ -9,6 +11,7 @@ use crate::{
     fault::Fault,
     schedule::Key,
     session::{Session, Stage},
+    tally::Tally,
     transport::Transport,
     visits::Slot,
 };
@@ -26,6 +29,13 @@ fn connect_fault(errno: i32) -> Fault {
         Errno::ADDRNOTAVAIL | Errno::ADDRINUSE => Fault::NoPorts,
         Errno::MFILE | Errno::NFILE | Errno::NOMEM | Errno::NOBUFS => Fault::NoDescriptors,
         _ => Fault::ConnectFailed,
+    }
+}
+
+/// Tells why a connection could not be made, where the kind of fault leaves that open.
+fn give_connect_reason(tally: &mut Tally, fault: Fault, error: &io::Error) {
+    if matches!(fault, Fault::ConnectFailed | Fault::NoPorts | Fault::NoDescriptors) {
+        tally.give_reason(fault, error.to_string().as_bytes());
     }
 }
 
@@ -84,7 +94,9 @@ impl<B: Backend<Waker = Waker>> Worker<B> {
                 self.pending += 1;
             }
             Err(error) => {
-                self.tally.fault(connect_fault(error.raw_os_error().unwrap_or(0)));
+                let fault = connect_fault(error.raw_os_error().unwrap_or(0));
+                self.tally.fault(fault);
+                give_connect_reason(&mut self.tally, fault, &error);
                 self.origin.came_up(false, self.now_ns);
             }
         }
@@ -101,6 +113,7 @@ impl<B: Backend<Waker = Waker>> Worker<B> {
         }
         if errno != 0 {
             let fault = connect_fault(errno);
+            give_connect_reason(&mut self.tally, fault, &io::Error::from_raw_os_error(errno));
             self.touch(index, |session, cx| session.fail(fault, cx));
             return;
         }

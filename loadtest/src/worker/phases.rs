@@ -22,7 +22,8 @@ impl<B: Backend<Waker = Waker>> Worker<B> {
         self.mark_ns = match self.calls_before.take() {
             None => {
                 self.calls_before = Some(calls);
-                self.window.until_ns
+                // Where answers are waited for it ends with these.
+                if self.rules.waits_for_answers { u64::MAX } else { self.window.until_ns }
             }
             Some(before) => {
                 self.tally.counts.system_calls += calls - before;
@@ -115,13 +116,14 @@ impl<B: Backend<Waker = Waker>> Worker<B> {
         self.is_over = true;
         self.end_ns = self.end_ns.min(self.now_ns);
         self.window.until_ns = self.window.until_ns.min(self.end_ns);
-        if self.calls_before.is_some() {
-            self.mark();
-        } else {
+        if self.calls_before.is_none() {
             self.mark_ns = u64::MAX;
+        } else if !self.rules.waits_for_answers {
+            self.mark();
         }
         self.schedule.end(self.end_ns);
         self.playback.end(self.end_ns);
+        self.owe_the_rest();
         self.tally.counts.faults.add(Fault::NotUp, self.origin.backlog(self.end_ns));
         self.origin.stop();
         if let Some(fan) = &mut self.fan {
@@ -189,7 +191,7 @@ impl<B: Backend<Waker = Waker>> Worker<B> {
                 What::Drained
             }
         };
-        if self.awaiting == Awaiting::Settled && self.calls_before.is_some() {
+        if matches!(self.awaiting, Awaiting::Settled | Awaiting::Drained) && self.calls_before.is_some() {
             self.mark();
         }
         self.awaiting = Awaiting::Nothing;

@@ -38,6 +38,7 @@ pub(super) fn rules(plan: &Plan) -> Rules {
         close_timeout_ns: timeout_ns.min(CLOSE_TIMEOUT_NS),
         close_code: CloseCode::new(code).unwrap_or(CloseCode::NORMAL),
         judges: !matches!(plan.scenario, Scenario::Idle | Scenario::Storm { .. }),
+        waits_for_answers: plan.waits_for_answers(),
         messages,
         fanout: plan.scenario.fanout().map(|fanout| {
             let depth = (plan.load == Load::Closed).then_some(plan.depth);

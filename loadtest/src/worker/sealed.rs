@@ -47,7 +47,7 @@ impl<B: Backend<Waker = Waker>> Worker<B> {
         let Some(slot) = self.slots.get_mut(index) else { return };
         slot.queued = false;
         if let Err(error) = verdict {
-            self.tell_reason(&error);
+            self.tell_reason(Fault::TlsBroken, &error);
             return;
         }
         if let Transport::Sealed(sealed) = &slot.transport {
@@ -86,8 +86,9 @@ impl<B: Backend<Waker = Waker>> Worker<B> {
                 slot.session.handle_bytes(&mut plaintext, cx);
             }
             if let Err(error) = verdict {
-                slot.session.fail(if was_open { Fault::TlsBroken } else { Fault::TlsHandshake }, cx);
-                failed = Some(error);
+                let fault = if was_open { Fault::TlsBroken } else { Fault::TlsHandshake };
+                slot.session.fail(fault, cx);
+                failed = Some((fault, error));
             } else if tls.peer_has_closed() {
                 // RFC 8446 §6.1: nothing more will come. A session that is closing says so as well, and waits for the FIN.
                 if slot.session.stage() != Stage::Closing || tls.close().is_err() {
@@ -96,13 +97,13 @@ impl<B: Backend<Waker = Waker>> Worker<B> {
             }
         });
         self.plaintext = plaintext;
-        if let Some(error) = failed {
-            self.tell_reason(&error);
+        if let Some((fault, error)) = failed {
+            self.tell_reason(fault, &error);
         }
     }
 
     /// Tells why a session failed; the director shows each reason once.
-    fn tell_reason(&self, error: &Error) {
-        self.tell(What::Reason(format!("TLS: {error}")));
+    fn tell_reason(&self, fault: Fault, error: &Error) {
+        self.tell(What::Reason { fault, why: error.to_string() });
     }
 }

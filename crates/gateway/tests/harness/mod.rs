@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 pub(crate) const BACKENDS: [&str; 2] = ["uring", "epoll"];
 
 /// How long anything that should happen "at once" may take on a loaded machine.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Waits until `ready` gives something, at most [`PATIENCE`].
 pub(crate) fn eventually<T>(what: &str, mut ready: impl FnMut() -> Option<T>) -> T {

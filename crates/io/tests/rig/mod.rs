@@ -14,7 +14,7 @@ use tidegate_io::{
 };
 
 /// Long enough that only a fault reaches it.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Instantiates generic test bodies for both backends.
 #[macro_export]

@@ -44,9 +44,9 @@ pub(super) struct RawIncluded {
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct RawPins {
-    pub(super) server: Vec<usize>,
-    pub(super) upstream: Vec<usize>,
-    pub(super) generator: Vec<usize>,
+    pub(super) server: Vec<Spanned<usize>>,
+    pub(super) upstream: Vec<Spanned<usize>>,
+    pub(super) generator: Vec<Spanned<usize>>,
 }
 
 #[derive(Debug, Deserialize)]

@@ -64,6 +64,7 @@ impl World {
             close_timeout_ns: 100,
             close_code: CloseCode::NORMAL,
             judges: true,
+            waits_for_answers: false,
             messages: None,
             stamps: 0,
             fanout: Some(fanout),
@@ -167,7 +168,7 @@ fn a_protocol_can_ask_by_messages_and_have_envelopes() {
     // Until 6,500 the server took nothing: what was due by then did not wait for this program.
     for (due_ns, lags) in [(6_400, 0), (6_600, 1)] {
         publisher.begin(due_ns, 0.0);
-        publisher.owe(&mut cx);
+        publisher.owe(1, &mut cx);
         let len = publisher.outgoing().len();
         assert_eq!(publisher.handle_sent(len, 7_000, 6_500, &mut cx), 0);
         assert_eq!(cx.tally.lag.count(), lags);
@@ -185,7 +186,10 @@ fn a_subscription_that_is_refused_is_told_with_its_reason() {
     // It does not come up after that.
     seat.handle_message(Kind::Text, b"ok", &mut cx);
     assert!(seat.is_rejected());
-    assert_eq!((world.faults(), &*world.tally.reasons), (vec![(Fault::Rejected, 1)], &["no".to_owned()][..]));
+    assert_eq!(
+        (world.faults(), &*world.tally.reasons),
+        (vec![(Fault::Rejected, 1)], &[(Fault::Rejected, "no".to_owned())][..])
+    );
     // A publication that is refused ends nothing.
     let mut seat = world.seat(Role::Publisher(0));
     seat.handle_message(Kind::Text, b"no", &mut world.cx());
