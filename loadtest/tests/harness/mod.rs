@@ -1,6 +1,8 @@
 //! Servers of the tests' own, on threads, and runs of the binary against them.
 #![allow(dead_code, reason = "each test file uses a part")]
 
+pub(crate) mod gateway;
+
 use std::{
     io::{self, BufRead, BufReader, Read, Write},
     net::{Shutdown, SocketAddr, TcpListener, TcpStream},
