@@ -7,17 +7,19 @@ use std::{
     collections::BTreeMap,
     fs,
     io::{self, Write},
-    net::{TcpListener, TcpStream},
-    process::{Child, Command, Stdio},
+    net::TcpStream,
     sync::{
         Arc, Mutex,
         atomic::{AtomicU64, Ordering},
     },
-    thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-use harness::{Peer, Run, Server, encode, run};
+use harness::{
+    Peer, Run, Server, encode,
+    gateway::{Gateway, free_port},
+    run,
+};
 use serde_json::{Value, json};
 
 #[derive(Default)]
@@ -429,38 +431,19 @@ fn what_the_server_refuses_is_told_with_its_words() {
     assert_eq!(run.json()["errors"]["total"], 9 * deeds, "{}", run.stdout);
 }
 
-/// A gateway that goes with its test.
-struct Gateway(Child);
-
-impl Drop for Gateway {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
 #[test]
 #[ignore = "needs the gateway: TIDEGATE_BIN names it"]
 fn the_gateway_itself_loses_nothing() {
-    let binary = std::env::var("TIDEGATE_BIN").expect("TIDEGATE_BIN names the gateway");
     let folder = tempfile::tempdir().unwrap();
     for shards in [1, 3] {
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = free_port();
         let file = folder.path().join("tidegate.toml");
         let text = format!(
             "version = 1\nshards = {shards}\n[[listener]]\nbind = \"127.0.0.1:{port}\"\n[[route]]\npath = \"/topics/*\"\n\
              topics = {{ subscribe = [\"**\"], publish = [\"**\"] }}\n"
         );
         fs::write(&file, text).unwrap();
-        let mut gateway = Command::new(&binary);
-        gateway.args(["run", "-c"]).arg(&file).stdout(Stdio::null()).stderr(Stdio::null());
-        let mut gateway = Gateway(gateway.spawn().unwrap());
-        let began = Instant::now();
-        while TcpStream::connect(("127.0.0.1", port)).is_err() {
-            assert!(gateway.0.try_wait().unwrap().is_none(), "the gateway does not start");
-            assert!(began.elapsed() < Duration::from_secs(30), "the gateway does not listen");
-            thread::sleep(Duration::from_millis(10));
-        }
+        let _gateway = Gateway::start(port, &["run".as_ref(), "-c".as_ref(), file.as_ref()]);
         let load = |more: &str| {
             run(&format!(
                 "fanout ws://127.0.0.1:{port}/topics --adapter tidegate -c 8 -d 500ms --warmup 0 --timeout 30s --quiet \

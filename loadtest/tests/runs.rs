@@ -4,14 +4,18 @@ mod harness;
 
 use std::{
     io::{self, BufReader, Write},
-    net::{TcpListener, TcpStream},
+    net::TcpListener,
     process::{Command, Stdio},
     sync::{Barrier, atomic::Ordering},
     thread,
     time::{Duration, Instant},
 };
 
-use harness::{Server, command, encode, finish, memory_of_a_session, run, start};
+use harness::{
+    Server, command, encode, finish,
+    gateway::{Gateway, free_port},
+    memory_of_a_session, run, start,
+};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
@@ -57,6 +61,9 @@ fn a_signal_ends_a_run_with_its_results() {
         ("churn", Signal::HUP, 129),
         ("slow", Signal::INT, 130),
     ] {
+        if !harness::is_heeded(signal) {
+            continue;
+        }
         let began = Instant::now();
         let child = start(command(&format!("{scenario} {} -c 4 -d 10m --json -", server.url())));
         // Told each second; by the second line it is well under way.
@@ -413,30 +420,14 @@ fn a_session_takes_at_most_a_kibibyte() {
     assert!(each <= 1024, "{each} bytes");
 }
 
-/// A gateway that goes with its test.
-struct Gateway(std::process::Child);
-
-impl Drop for Gateway {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
 #[test]
 #[ignore = "needs the gateway: TIDEGATE_BIN names it"]
 fn the_gateway_itself_has_no_errors() {
-    let binary = std::env::var("TIDEGATE_BIN").expect("TIDEGATE_BIN names the gateway");
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let mut gateway = Command::new(binary);
-    gateway.args(["--shards", "1", "--bind", &format!("127.0.0.1:{port}")]);
-    let gateway = Gateway(gateway.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
-    let began = Instant::now();
-    while TcpStream::connect(("127.0.0.1", port)).is_err() {
-        assert!(began.elapsed() < Duration::from_secs(20), "the gateway does not listen");
-        thread::sleep(Duration::from_millis(10));
-    }
-    let pid = gateway.0.id();
+    let port = free_port();
+    let bind = format!("127.0.0.1:{port}");
+    let gateway =
+        Gateway::start(port, &["--shards".as_ref(), "1".as_ref(), "--bind".as_ref(), bind.as_ref()]);
+    let pid = gateway.pid();
     let runs = [
         "echo -d 1s -c 50 --depth 8 -s 10..20000 --text",
         "echo -d 1s -c 50 -R 2000",

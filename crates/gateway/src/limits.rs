@@ -145,12 +145,6 @@ pub(crate) struct Lockable {
 /// A quarter of the completion queue's entries, where nothing is scarce.
 const MOST_ENTRIES: u32 = 4096;
 
-/// The submission queue has no more entries than this, so that a turn's sends are submitted in batches: the kernel takes a
-/// request's memory for each entry and has it back at the end of a batch, so what one has left in the cache the next one
-/// takes. In batches of 4,096 a delivery to 8,000 subscribers took 1.2 times as much CPU time; with 1,000 no size was
-/// better.
-const MOST_SUBMISSIONS: u32 = 512;
-
 /// Below this a turn would need several system calls for ordinary loads.
 const LEAST_ENTRIES: u32 = 256;
 
@@ -193,11 +187,8 @@ pub(crate) fn fewer_entries(entries: u32) -> Option<u32> {
 
 /// How a shard's ring is set up.
 pub(crate) fn ring(config: &Config, entries: u32) -> UringOptions {
-    UringOptions {
-        buffers: config.limits.receive_buffers,
-        sq_entries: entries.min(MOST_SUBMISSIONS),
-        cq_entries: entries * 4,
-    }
+    let sq_entries = entries.min(UringOptions::default().sq_entries);
+    UringOptions { buffers: config.limits.receive_buffers, sq_entries, cq_entries: entries * 4 }
 }
 
 /// Bytes of locked memory that the rings of so many shards are charged for (measured on Linux 6.18; from 6.14 on): 64

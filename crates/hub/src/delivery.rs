@@ -13,11 +13,14 @@
 //! - *A new epoch after a restart*: no epoch from before comes again.
 //! - *Convergence*: in the end each subscription is where its topic is ([`Checker::finish`]).
 
+mod story;
+
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     fmt,
 };
 
+pub use self::story::story;
 use crate::topic::{Epoch, Position};
 
 /// Something that was seen.

@@ -214,7 +214,12 @@ impl TopicRules {
     }
 
     pub(crate) fn is_over_memory(&self) -> bool {
-        self.held.bytes() > self.limits.memory_bytes
+        !self.has_room_for(0)
+    }
+
+    /// Whether so many bytes more may be held.
+    pub(crate) fn has_room_for(&self, bytes: usize) -> bool {
+        self.held.bytes() + bytes <= self.limits.memory_bytes
     }
 
     /// How often, on all shards, there was no memory for a publication though its home had nothing more to give up: the
@@ -228,7 +233,7 @@ impl TopicRules {
     /// only while it is judged, so what is held alone does not tell that nothing more fits.
     #[must_use]
     pub fn has_room_again(&self) -> bool {
-        self.held.bytes() + self.wanted_bytes.load(Relaxed) <= self.limits.memory_bytes
+        self.has_room_for(self.wanted_bytes.load(Relaxed))
     }
 
     pub(crate) fn note_shortage(&self, bytes: usize) {

@@ -80,16 +80,24 @@ fn a_million_subscribe_and_unsubscribe_pairs_leave_nothing() {
     assert!(hub.is_empty());
 }
 
+/// Subscribes to a topic and leaves it: where it was, and whether that was where it was said to have been.
+fn come_and_go(
+    hub: &mut Hub,
+    member: MemberId,
+    topic: &TopicName,
+    recover: Option<Position>,
+) -> (Position, Option<bool>) {
+    let reply = subscribe(hub, member, topic, Ask { recover, ..Ask::default() });
+    hub.unsubscribe(member, &Filter::Topic(topic.clone())).unwrap();
+    let Reply::Subscribed { position, recovered, .. } = reply else { panic!("{reply:?}") };
+    (position, recovered)
+}
+
 #[test]
 fn one_topic_may_come_and_go_as_often_as_it_likes() {
     let mut hub = hub(TopicSettings { history: 10, ..TopicSettings::default() }, Limits::default());
     let member = enter(&mut hub, 1);
-    let come_and_go = |hub: &mut Hub, topic: &TopicName, recover: Option<Position>| {
-        let reply = subscribe(hub, member, topic, Ask { recover, ..Ask::default() });
-        hub.unsubscribe(member, &Filter::Topic(topic.clone())).unwrap();
-        let Reply::Subscribed { position, recovered, .. } = reply else { panic!("{reply:?}") };
-        (position, recovered)
-    };
+    let come_and_go = |hub: &mut _, topic: &_, recover| come_and_go(hub, member, topic, recover);
     let (busy, quiet) = (name("busy"), name("quiet"));
     let (position, _) = come_and_go(&mut hub, &busy, None);
     let (other, _) = come_and_go(&mut hub, &quiet, None);
@@ -115,12 +123,7 @@ fn one_topic_may_come_and_go_as_often_as_it_likes() {
 fn a_topic_with_an_empty_history_is_remembered_for_a_minute_and_not_more_of_them_than_some_thousand() {
     let mut hub = hub(TopicSettings { history: 10, ..TopicSettings::default() }, Limits::default());
     let member = enter(&mut hub, 1);
-    let come_and_go = |hub: &mut Hub, topic: &TopicName, recover: Option<Position>| {
-        let reply = subscribe(hub, member, topic, Ask { recover, ..Ask::default() });
-        hub.unsubscribe(member, &Filter::Topic(topic.clone())).unwrap();
-        let Reply::Subscribed { position, recovered, .. } = reply else { panic!("{reply:?}") };
-        (position, recovered)
-    };
+    let come_and_go = |hub: &mut _, topic: &_, recover| come_and_go(hub, member, topic, recover);
     let first = name("first");
     let (position, _) = come_and_go(&mut hub, &first, None);
     assert_eq!(come_and_go(&mut hub, &first, Some(position)), (position, Some(true)));

@@ -1,6 +1,8 @@
 //! Servers of the tests' own, on threads, and runs of the binary against them.
 #![allow(dead_code, reason = "each test file uses a part")]
 
+pub(crate) mod gateway;
+
 use std::{
     io::{self, BufRead, BufReader, Read, Write},
     net::{Shutdown, SocketAddr, TcpListener, TcpStream},
@@ -13,6 +15,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use rustix::process::Signal;
 use serde_json::Value;
 use tidegate_wire::handshake::accept_key;
 
@@ -250,6 +253,15 @@ pub(crate) fn command(arguments: &str) -> Command {
 /// Starts a command, with what it writes for us to read.
 pub(crate) fn start(mut command: Command) -> Child {
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+}
+
+/// Whether what is started here ends by this signal: not where these tests were started with it ignored, as by `nohup`,
+/// which what they start inherits.
+pub(crate) fn is_heeded(signal: Signal) -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).unwrap();
+    let mask = u64::from_str_radix(mask.trim(), 16).unwrap();
+    mask & 1 << (signal.as_raw() - 1) == 0
 }
 
 /// Waits for the end of a run; no run may go on for ever.

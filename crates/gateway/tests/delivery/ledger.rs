@@ -2,13 +2,12 @@
 
 use std::collections::{HashMap, HashSet};
 
+use fastrand::Rng;
 use sha2::{Digest, Sha256};
 use tidegate_hub::{
     Epoch, Position,
-    delivery::{Broken, Checker, Event, Summary},
+    delivery::{Broken, Checker, Event, Summary, story},
 };
-
-use crate::random::Random;
 
 /// What is wrong.
 #[derive(Debug)]
@@ -88,7 +87,7 @@ impl Ledger {
         Ledger {
             checker: Checker::new(conflates),
             story: Vec::new(),
-            secret: Random::new(!seed).next().to_le_bytes(),
+            secret: Rng::with_seed(!seed).u64(..).to_le_bytes(),
             last_number: 0,
             posted: HashMap::new(),
             places: HashMap::new(),
@@ -116,7 +115,7 @@ impl Ledger {
 
     pub(crate) fn observe(&mut self, event: Event) -> Checked {
         let result = self.checker.observe(&event);
-        let story = result.as_ref().err().map(|_| self.story_of(&event));
+        let story = result.as_ref().err().map(|_| story(&self.story, &event, 12));
         self.story.push(event);
         match result {
             Ok(()) => Ok(()),
@@ -306,29 +305,5 @@ impl Ledger {
         hash.update([0]);
         hash.update(pad);
         hash.finalize()[..8].iter().map(|byte| format!("{byte:02x}")).collect()
-    }
-
-    /// What those concerned by an event have seen before it.
-    fn story_of(&self, last: &Event) -> String {
-        let (Some(session), topic) = concerned(last) else { return String::new() };
-        let told = self.story.iter().filter(|event| {
-            let (other, other_topic) = concerned(event);
-            other == Some(session) && (topic.is_none() || other_topic.is_none() || other_topic == topic)
-        });
-        let told: Vec<String> = told.map(|event| format!("{event:?}")).collect();
-        told[told.len().saturating_sub(12)..].join("\n")
-    }
-}
-
-/// The session and the topic of an event.
-fn concerned(event: &Event) -> (Option<u64>, Option<&str>) {
-    match event {
-        Event::Subscribed { session, topic, .. }
-        | Event::Unsubscribed { session, topic }
-        | Event::Receipt { session, topic, .. }
-        | Event::Gap { session, topic, .. } => (Some(*session), Some(topic)),
-        Event::Pattern { session } | Event::Ended { session } => (Some(*session), None),
-        Event::Publish { topic, .. } => (None, Some(topic)),
-        Event::Published { .. } | Event::Refused { .. } | Event::Restart => (None, None),
     }
 }

@@ -15,7 +15,6 @@ mod person;
 #[cfg(feature = "planted-bugs")]
 mod planted;
 mod poster;
-mod random;
 mod raw;
 mod stream;
 mod talker;

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use serde_json::{Value, json};
-use tidegate_hub::{Epoch, Position, delivery::Event};
+use tidegate_hub::{Epoch, Filter, Position, TopicName, delivery::Event};
 
 use crate::{
     harness::{client, frame::TEXT},
@@ -303,18 +303,10 @@ pub(crate) fn remember(memory: &mut HashMap<String, Position>, topic: &str, now:
     }
 }
 
-/// Whether a pattern has a topic.
-pub(crate) fn matches(pattern: &str, topic: &str) -> bool {
-    let (mut wanted, mut given) = (pattern.split('/'), topic.split('/'));
-    loop {
-        match (wanted.next(), given.next()) {
-            (Some("**"), Some(_)) => return true,
-            (Some("*"), Some(_)) => {}
-            (Some(wanted), Some(given)) if wanted == given => {}
-            (None, None) => return true,
-            _ => return false,
-        }
-    }
+/// Whether a name or a pattern has a topic.
+pub(crate) fn matches(filter: &str, topic: &str) -> bool {
+    let filter = Filter::parse(filter).expect("what is subscribed to is valid");
+    TopicName::parse(topic).is_ok_and(|topic| filter.matches(&topic))
 }
 
 pub(crate) fn text_of<'t>(told: &'t Value, field: &str) -> &'t str {

@@ -8,6 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use fastrand::Rng;
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     process::Signal,
@@ -20,7 +21,6 @@ use crate::{
     ledger::{Checked, Format, Ledger, wrong},
     person::{Pace, Person, Role},
     poster::Poster,
-    random::Random,
     raw::Raw,
     stream::Stream,
     talker::{Talker, position_of},
@@ -106,7 +106,7 @@ pub(crate) struct World<'s> {
     setup: Setup<'s>,
     start: &'s dyn Fn(&str, &[&str]) -> Gateway,
     gateway: Gateway,
-    random: Random,
+    random: Rng,
     people: Vec<Person>,
     pub(crate) ledger: Ledger,
 }
@@ -146,7 +146,7 @@ impl<'s> World<'s> {
     pub(crate) fn new(setup: Setup<'s>, start: &'s dyn Fn(&str, &[&str]) -> Gateway) -> World<'s> {
         let gateway = start(CONFIG, &["--io", setup.io, "--shards", setup.shards]);
         let ledger = Ledger::new(setup.seed, |topic| topic.starts_with("conf/"));
-        World { setup, start, gateway, random: Random::new(setup.seed), people: people(), ledger }
+        World { setup, start, gateway, random: Rng::with_seed(setup.seed), people: people(), ledger }
     }
 
     /// All lives of the gateway; what was checked.
@@ -157,7 +157,7 @@ impl<'s> World<'s> {
                 break;
             }
             // Some end in the calm, some in the middle of it all; some are killed.
-            if self.random.below(2) == 0 {
+            if self.random.usize(..2) == 0 {
                 self.settle()?;
             }
             self.restart()?;
@@ -192,7 +192,7 @@ impl<'s> World<'s> {
 
     /// One thing that somebody does.
     fn act(&mut self) -> Checked {
-        let place = self.random.below(self.people.len());
+        let place = self.random.usize(..self.people.len());
         let published = self.ledger.published;
         let person = &mut self.people[place];
         if person.wire.is_none() {
@@ -204,11 +204,11 @@ impl<'s> World<'s> {
             }
             return Ok(());
         }
-        if person.publishes && self.random.below(8) > 0 {
-            let many = 1 + self.random.below(64);
+        if person.publishes && self.random.usize(..8) > 0 {
+            let many = 1 + self.random.usize(..64);
             return self.publish(place, many, &TOPICS, 120);
         }
-        let what = self.random.below(16);
+        let what = self.random.usize(..16);
         match &mut person.role {
             Role::Talker(talker) if what < 3 && place != WITNESS && talker.is_idle() => {
                 if let Some(wire) = &mut person.wire {
@@ -217,7 +217,7 @@ impl<'s> World<'s> {
             }
             _ if what == 3 && person.roams => self.cut(place)?,
             _ if what == 4 && person.pace == Pace::Slow => {
-                person.halt(published + self.random.below(500) as u64);
+                person.halt(published + self.random.usize(..500) as u64);
             }
             _ => {}
         }
@@ -229,9 +229,9 @@ impl<'s> World<'s> {
         let person = &mut self.people[place];
         if let Some(wire) = person.leave(&mut self.ledger)? {
             self.ledger.counts.cuts += 1;
-            person.back_at = self.ledger.published + self.random.below(300) as u64;
+            person.back_at = self.ledger.published + self.random.usize(..300) as u64;
             // Else it is closed: with a reset too, where something is unread.
-            if self.random.below(2) == 0 {
+            if self.random.usize(..2) == 0 {
                 wire.reset();
             }
         }
@@ -247,9 +247,9 @@ impl<'s> World<'s> {
         }
         let formats = [Format::Json, Format::Json, Format::Text, Format::Binary];
         if let Role::Raw(raw) = &mut person.role {
-            let format = formats[2 + self.random.below(2)];
-            let pad_len = self.random.below(pad_most);
-            let pad = self.random.text(pad_len);
+            let format = formats[2 + self.random.usize(..2)];
+            let pad_len = self.random.usize(..pad_most);
+            let pad = text(&mut self.random, pad_len);
             if let Some(wire) = &mut person.wire {
                 raw.publish(wire, format, &pad, &mut self.ledger)?;
             }
@@ -257,11 +257,11 @@ impl<'s> World<'s> {
         }
         let mut drafts = Vec::with_capacity(many);
         for _ in 0..many {
-            let topic = self.random.pick(topics);
-            let key = topic.starts_with("conf/").then(|| format!("k{}", self.random.below(5)));
-            let format = formats[self.random.below(4)];
-            let pad_len = self.random.below(pad_most);
-            let pad = self.random.text(pad_len);
+            let topic = topics[self.random.usize(..topics.len())];
+            let key = topic.starts_with("conf/").then(|| format!("k{}", self.random.usize(..5)));
+            let format = formats[self.random.usize(..4)];
+            let pad_len = self.random.usize(..pad_most);
+            let pad = text(&mut self.random, pad_len);
             drafts.push((topic, self.ledger.draft(person.session, topic, format, key, &pad)?));
         }
         person.publish(&drafts);
@@ -276,7 +276,7 @@ impl<'s> World<'s> {
         for topics in [&PATIENT[..], &["plain/a", "plain/b"]] {
             let until = self.ledger.published_bytes + FLOOD_BYTES;
             while self.ledger.published_bytes < until {
-                let publisher = 1 + self.random.below(3);
+                let publisher = 1 + self.random.usize(..3);
                 if self.people[publisher].wire.is_none() {
                     self.people[publisher].connect(self.gateway.address(), &mut self.ledger);
                 }
@@ -377,7 +377,7 @@ impl<'s> World<'s> {
 
     /// The gateway ends, by its own will or not, and another one begins where nothing is known.
     fn restart(&mut self) -> Checked {
-        if self.random.below(2) == 0 {
+        if self.random.usize(..2) == 0 {
             for person in &mut self.people {
                 person.halted_until = 0;
             }
@@ -425,4 +425,8 @@ impl<'s> World<'s> {
         }
         Ok(())
     }
+}
+
+fn text(random: &mut Rng, len: usize) -> String {
+    (0..len).map(|_| random.lowercase()).collect()
 }

@@ -341,7 +341,7 @@ impl<S: Store> Hub<S> {
         let bytes = |id: &u32| self.locals.topic(*id).backlog.as_ref().map_or(0, |backlog| backlog.bytes());
         topics.sort_by_cached_key(|id| std::cmp::Reverse(bytes(id)));
         for id in topics {
-            if self.rules.held_bytes() + wanted <= self.rules.limits().memory_bytes {
+            if self.rules.has_room_for(wanted) {
                 return;
             }
             if let Some(backlog) = &mut self.locals.topic_mut(id).backlog {

@@ -14,7 +14,7 @@ use tidegate_hub::{
     Ask, CatchUp, Fate, Filter, Format, Hub, Kind, Letter, Limits, PUBLICATION_COST, Pattern, Position,
     Publication, Publish, Refused, Reply, Rule, Slow, SubscriptionId, Ticket, TopicName, TopicRules,
     TopicSettings,
-    delivery::{Broken, Checker, Event, Summary},
+    delivery::{Broken, Checker, Event, Summary, story},
 };
 use tidegate_registry::{Key, Total};
 
@@ -205,22 +205,7 @@ impl World {
 
     /// What the last session of the log saw of the last topic, for a broken promise's report.
     pub(crate) fn story(&self) -> String {
-        let about = |event: &Event| match event {
-            Event::Subscribed { session, topic, .. }
-            | Event::Unsubscribed { session, topic }
-            | Event::Receipt { session, topic, .. }
-            | Event::Gap { session, topic, .. } => (Some(*session), Some(topic.clone())),
-            Event::Pattern { session } | Event::Ended { session } => (Some(*session), None),
-            Event::Publish { topic, .. } => (None, Some(topic.clone())),
-            Event::Published { .. } | Event::Refused { .. } | Event::Restart => (None, None),
-        };
-        let Some((session, topic)) = self.log.last().map(about) else { return String::new() };
-        let told = self.log.iter().filter(|event| {
-            let (own_session, own_topic) = about(event);
-            (own_session.is_some() && own_session == session) && (own_topic.is_none() || own_topic == topic)
-        });
-        let told: Vec<String> = told.map(|event| format!("{event:?}")).collect();
-        told[told.len().saturating_sub(20)..].join("\n")
+        self.log.last().map_or_else(String::new, |last| story(&self.log, last, 20))
     }
 
     fn read_answers(&mut self, shard: usize) -> Result<(), Broken> {

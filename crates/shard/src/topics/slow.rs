@@ -237,17 +237,19 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         let Some(topics) = &mut self.topics else { return };
         let rules = topics.hub.rules();
         let shortages = rules.shortages();
-        let (waits, due) = (topics.relief_ms != 0, now_ms >= topics.relief_ms);
-        if waits && !due || !waits && shortages == topics.shortages_seen {
-            return;
-        }
-        let still = shortages != topics.shortages_seen && !rules.has_room_again();
-        if waits {
+        let is_short = shortages != topics.shortages_seen;
+        let has_said = topics.relief_ms != 0;
+        if has_said {
+            if now_ms < topics.relief_ms {
+                return;
+            }
             topics.shortages_seen = shortages;
-        }
-        if waits && !still {
-            topics.relief_ms = 0;
-            self.plan.is_worst(id, 0);
+            if !is_short || rules.has_room_again() {
+                topics.relief_ms = 0;
+                self.plan.is_worst(id, 0);
+                return;
+            }
+        } else if !is_short {
             return;
         }
         topics.relief_ms = now_ms + RELIEF_MS;
@@ -271,7 +273,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         // Said also where nobody is left: others would wait for one that has ended.
         let is_worst = self.plan.is_worst(id, worst.map_or(0, |(bytes, _)| bytes));
         if let Some((bytes, key)) = worst
-            && waits
+            && has_said
             && is_worst
             && bytes > 0
         {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use tidegate_hub::{
     Epoch, Position,
-    delivery::{Checker, Event, Summary},
+    delivery::{Checker, Event, Summary, story},
 };
 
 use super::{
@@ -92,20 +92,7 @@ impl Judge {
         let summary = self.checker.finish(|topic| newest.get(topic).copied());
         summary.unwrap_or_else(|broken| {
             let session = broken.detail.strip_prefix("session ").map_or(0, |rest| number(rest.as_bytes()));
-            let own = |event: &&Event| match event {
-                Event::Subscribed { session: other, .. }
-                | Event::Unsubscribed { session: other, .. }
-                | Event::Receipt { session: other, .. }
-                | Event::Gap { session: other, .. }
-                | Event::Pattern { session: other }
-                | Event::Ended { session: other } => *other == session,
-                Event::Publish { .. } | Event::Published { .. } | Event::Refused { .. } | Event::Restart => {
-                    false
-                }
-            };
-            let story: Vec<String> =
-                self.story.iter().filter(own).map(|event| format!("{event:?}")).collect();
-            panic!("{broken}\n{}", story[story.len().saturating_sub(30)..].join("\n"))
+            panic!("{broken}\n{}", story(&self.story, &Event::Ended { session }, 30))
         })
     }
 
@@ -227,22 +214,7 @@ impl Judge {
 
     /// What those concerned by the last event have seen.
     fn story(&self) -> String {
-        let about = |event: &Event| match event {
-            Event::Subscribed { session, topic, .. }
-            | Event::Unsubscribed { session, topic }
-            | Event::Receipt { session, topic, .. }
-            | Event::Gap { session, topic, .. } => (Some(*session), Some(topic.clone())),
-            Event::Pattern { session } | Event::Ended { session } => (Some(*session), None),
-            Event::Publish { topic, .. } => (None, Some(topic.clone())),
-            Event::Published { .. } | Event::Refused { .. } | Event::Restart => (None, None),
-        };
-        let Some((session, topic)) = self.story.last().map(about) else { return String::new() };
-        let told = self.story.iter().filter(|event| {
-            let (own_session, own_topic) = about(event);
-            (own_session.is_some() && own_session == session) && (own_topic.is_none() || own_topic == topic)
-        });
-        let told: Vec<String> = told.map(|event| format!("{event:?}")).collect();
-        told[told.len().saturating_sub(12)..].join("\n")
+        self.story.last().map_or_else(String::new, |last| story(&self.story, last, 12))
     }
 }
 

@@ -21,7 +21,6 @@ pub(crate) struct Listener {
     topics: Vec<(String, Option<Position>)>,
     asked: Vec<Option<Position>>,
     answers: Answers,
-    dialed: bool,
     begun: bool,
     chunked: bool,
     /// When it goes, if ever; what it does until then.
@@ -49,7 +48,6 @@ impl Listener {
             topics,
             asked: Vec::new(),
             answers: Answers::default(),
-            dialed: false,
             begun: false,
             chunked,
             goes: goes.map(|time| start + time),
@@ -96,9 +94,7 @@ impl Listener {
 
     fn may_be_slow(&self) -> bool {
         let disconnects = |filter: &str| {
-            setup::TOPICS
-                .iter()
-                .any(|topic| (filter == *topic || setup::matches(filter, topic)) && setup::disconnects(topic))
+            setup::TOPICS.iter().any(|topic| setup::matches(filter, topic) && setup::disconnects(topic))
         };
         self.topics.iter().any(|(filter, _)| disconnects(filter))
     }
@@ -296,11 +292,10 @@ impl Actor for Listener {
         if net.now < self.visit.start {
             return net.wake_at(me, self.visit.start);
         }
-        if !self.dialed {
+        if !self.visit.has_dialed() {
             if self.visit.stage() != Stage::Busy {
                 return self.leave(net, false);
             }
-            self.dialed = true;
             self.visit.dial(net, me);
             let request = self.request();
             self.visit.send(&request);
@@ -321,9 +316,7 @@ impl Actor for Listener {
     }
 
     fn excuse(&mut self, why: Excuse) {
-        if self.dialed || matches!(why, Excuse::Drain | Excuse::Stop) {
-            self.visit.excused.get_or_insert(why);
-        }
+        self.visit.excuse(why);
     }
 
     fn is_done(&self) -> bool {

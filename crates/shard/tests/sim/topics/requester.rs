@@ -35,7 +35,6 @@ pub(crate) struct Requester {
     next_topic: usize,
     asked: Option<Asked>,
     answers: Answers,
-    dialed: bool,
     pause: u64,
 }
 
@@ -49,7 +48,6 @@ impl Requester {
             next_topic: 0,
             asked: None,
             answers: Answers::default(),
-            dialed: false,
             pause: 0,
         }
     }
@@ -302,11 +300,10 @@ impl Actor for Requester {
         if net.now < self.visit.start {
             return net.wake_at(me, self.visit.start);
         }
-        if !self.dialed {
+        if !self.visit.has_dialed() {
             if self.visit.stage() != Stage::Busy && !self.probe {
                 return self.leave(net);
             }
-            self.dialed = true;
             self.visit.dial(net, me);
         }
         let (plain, end) = self.visit.receive(net, me);
@@ -335,9 +332,7 @@ impl Actor for Requester {
     }
 
     fn excuse(&mut self, why: Excuse) {
-        if self.dialed || matches!(why, Excuse::Drain | Excuse::Stop) {
-            self.visit.excused.get_or_insert(why);
-        }
+        self.visit.excuse(why);
     }
 
     fn is_done(&self) -> bool {

@@ -1,5 +1,7 @@
 //! What a seed configures: topics by policy, routes for every way to them, limits small enough to be met.
 
+use tidegate_hub::{Filter, TopicName};
+
 use super::super::{
     net::{MILLIS, SECONDS},
     random::Random,
@@ -20,18 +22,10 @@ pub(crate) const SECRET: &str = "secret/x";
 pub(crate) const MOST_SUBSCRIPTIONS: usize = 8;
 pub(crate) const MOST_PATTERNS: usize = 2;
 
-/// Whether a pattern has a topic.
-pub(crate) fn matches(pattern: &str, topic: &str) -> bool {
-    let (mut wanted, mut given) = (pattern.split('/'), topic.split('/'));
-    loop {
-        match (wanted.next(), given.next()) {
-            (Some("**"), Some(_)) => return true,
-            (Some("*"), Some(_)) => {}
-            (Some(wanted), Some(given)) if wanted == given => {}
-            (None, None) => return true,
-            _ => return false,
-        }
-    }
+/// Whether a name or a pattern has a topic.
+pub(crate) fn matches(filter: &str, topic: &str) -> bool {
+    let filter = Filter::parse(filter).expect("what is subscribed to is valid");
+    TopicName::parse(topic).is_ok_and(|topic| filter.matches(&topic))
 }
 
 fn family(topic: &str) -> &str {

@@ -177,6 +177,17 @@ impl Visit {
         self.society.judge.borrow_mut().observe(event);
     }
 
+    pub(crate) fn has_dialed(&self) -> bool {
+        self.link.is_some()
+    }
+
+    /// Who comes later is not concerned, unless the gateway is to end.
+    pub(crate) fn excuse(&mut self, why: Excuse) {
+        if self.has_dialed() || matches!(why, Excuse::Drain | Excuse::Stop) {
+            self.excused.get_or_insert(why);
+        }
+    }
+
     pub(crate) fn stage(&self) -> Stage {
         self.society.stage.get()
     }

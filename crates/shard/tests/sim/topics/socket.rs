@@ -341,9 +341,7 @@ impl Actor for Socket {
     }
 
     fn excuse(&mut self, why: Excuse) {
-        if self.phase != Phase::Waiting || matches!(why, Excuse::Drain | Excuse::Stop) {
-            self.visit.excused.get_or_insert(why);
-        }
+        self.visit.excuse(why);
     }
 
     fn is_done(&self) -> bool {
