@@ -82,9 +82,9 @@ fn parse((mut echo, mut stream): (Echo, Vec<u8>)) -> (Echo, Vec<u8>) {
 }
 
 #[library_benchmark]
-#[bench::one_of_64(args = (1, 64), setup = frames, config = about(488))]
-#[bench::many_of_64(args = (32, 64), setup = frames, config = about(8_765))]
-#[bench::one_of_16_kib(args = (1, 16 * 1024), setup = frames, config = about(2_812))]
+#[bench::one_of_64(args = (1, 64), setup = frames, config = about(388))]
+#[bench::many_of_64(args = (32, 64), setup = frames, config = about(4_170))]
+#[bench::one_of_16_kib(args = (1, 16 * 1024), setup = frames, config = about(2_905))]
 fn answer((mut echo, mut stream): (Echo, Vec<u8>)) -> (Echo, Vec<u8>) {
     echo.answer(black_box(&mut stream), |piece| _ = black_box(piece));
     (echo, stream)

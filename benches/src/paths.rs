@@ -90,7 +90,9 @@ impl Echo {
         // The answers since the last one sent.
         let mut start = 0;
         let mut cx = DecodeContext { limits: &LIMITS, compression: None, codecs, spares };
-        while let Some(event) = decoder.next(input, &mut cursor, &mut cx).expect("a good stream") {
+        loop {
+            decoder.answer_short(input, &mut cursor, &LIMITS, usize::MAX);
+            let Some(event) = decoder.next(input, &mut cursor, &mut cx).expect("a good stream") else { break };
             let Event::Message { kind, payload, .. } = event else { panic!("only messages were sent") };
             let opcode = Opcode::from(kind);
             let head = Head { fin: true, rsv1: false, opcode, len: payload.len() as u64, mask: None };

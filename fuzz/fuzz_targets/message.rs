@@ -9,7 +9,7 @@ use libfuzzer_sys::fuzz_target;
 use tidegate_fuzz::model::{self, End, Reading, Said};
 use tidegate_fuzz::{Rules, Source, assert_returned, frames, pieces};
 use tidegate_wire::frame::{MAX_HEADER, header_len};
-use tidegate_wire::message::{Cursor, DecodeContext, Decoder, Event, Payload, Spares};
+use tidegate_wire::message::{Cursor, DecodeContext, Decoder, Event, Kind, Payload, Spares};
 
 #[global_allocator]
 static HEAP: Cap<System> = Cap::new(System, usize::MAX);
@@ -29,15 +29,16 @@ fuzz_target!(|data: &[u8]| {
     let expected = model::read(stream, &rules);
     let spares = if how & 2 == 0 { 0 } else { 1 << 16 };
     let compact = how & 4 == 0;
-    assert_eq!(decode(stream, 0, &rules, spares, compact), expected, "whole");
-    assert_eq!(decode(stream, cuts, &rules, spares, compact), expected, "cut by {cuts}");
+    let short = how & 8 == 0;
+    assert_eq!(decode(stream, 0, &rules, spares, compact, short), expected, "whole");
+    assert_eq!(decode(stream, cuts, &rules, spares, compact, short), expected, "cut by {cuts}");
     if stream.len() < 2048 {
-        assert_eq!(decode(stream, 1, &rules, spares, compact), expected, "byte by byte");
+        assert_eq!(decode(stream, 1, &rules, spares, compact, short), expected, "byte by byte");
     }
     weigh(stream, cuts, &rules);
 });
 
-fn decode(stream: &[u8], cuts: u16, rules: &Rules, spares: usize, compact: bool) -> Reading {
+fn decode(stream: &[u8], cuts: u16, rules: &Rules, spares: usize, compact: bool, short: bool) -> Reading {
     let mut codecs = rules.codecs();
     let mut compression = rules.compression(&mut codecs);
     let mut spares = Spares::new(spares);
@@ -48,6 +49,11 @@ fn decode(stream: &[u8], cuts: u16, rules: &Rules, spares: usize, compact: bool)
         let mut input = stream[piece].to_vec();
         let mut cursor = Cursor { compact, ..Cursor::default() };
         loop {
+            if short && end == End::Open {
+                let before = cursor.write;
+                decoder.answer_short(&mut input, &mut cursor, &rules.limits, usize::MAX);
+                read_answers(&input[before..cursor.write], &mut said);
+            }
             let mut cx = DecodeContext {
                 limits: &rules.limits,
                 compression: compression.as_mut(),
@@ -89,6 +95,16 @@ fn decode(stream: &[u8], cuts: u16, rules: &Rules, spares: usize, compact: bool)
     }
     assert_returned(&codecs);
     Reading { said, end }
+}
+
+/// What was answered at once, read off its answers.
+fn read_answers(mut answers: &[u8], said: &mut Vec<Said>) {
+    while let [b0, len, behind @ ..] = answers {
+        let (bytes, next) = behind.split_at(usize::from(*len));
+        let kind = if *b0 == 0x81 { Kind::Text } else { Kind::Binary };
+        said.push(Said::Message { kind, compressed: false, payload: bytes.to_vec() });
+        answers = next;
+    }
 }
 
 fn say(event: Event, input: &[u8], spares: &mut Spares) -> Said {

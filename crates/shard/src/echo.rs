@@ -63,7 +63,17 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         let mut cursor = Cursor { read: 0, write: 0, compact: true };
         // The answers since the last span lie in bytes[start..cursor.write].
         let mut start = 0;
+        // The longest message that is answered as it came; a session that has agreed on it gets others deflated.
+        let plain = if open.compression.is_some() { DEFLATE_FROM - 1 } else { usize::MAX };
         let stop = loop {
+            if !closing {
+                let answered = open.decoder.answer_short(bytes, &mut cursor, &route.messages, plain);
+                if answered > 0 {
+                    counters.messages += answered;
+                    reading.completed = true;
+                    session.spoke = session.seen;
+                }
+            }
             let mut context = DecodeContext {
                 limits: &route.messages,
                 compression: open.compression.as_mut(),

@@ -100,8 +100,8 @@ fn every_split(setup: Setup, stream: &[u8], offsets: impl Iterator<Item = usize>
 #[test]
 fn f22_every_split_of_every_length_encoding_in_both_roles() {
     for role in ROLES {
-        for compact in [true, false] {
-            let setup = Setup { compact, ..Setup::new(role) };
+        for (compact, short) in [(true, None), (true, Some(usize::MAX)), (false, None)] {
+            let setup = Setup { compact, short, ..Setup::new(role) };
             for len in [0, 1, 5, 125, 126, 127, 300] {
                 for ascii in [true, false] {
                     let text = frames_support::text_of(len, 7, ascii);

@@ -8,8 +8,13 @@ use std::{ops::Range, sync::Arc};
 
 use tidegate_hub::{Class, Envelope, Publication};
 
-/// An arena that grew beyond this gives its memory back.
-const KEPT_BYTES: usize = 1 << 20;
+/// What all arenas of a shard keep of their memory for the next turn: where turns are large, to grow it anew in each of them
+/// took a fortieth of a delivery.
+const KEPT_BYTES: usize = 8 << 20;
+
+/// An arena of more bytes gives them back when so many turns in a row have filled less than an eighth of it.
+const SMALL_BYTES: usize = 64 << 10;
+const IDLE_TURNS: u8 = 64;
 
 /// A class of subscribers, with or without those events that only some of them want.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +41,8 @@ impl Lane {
 pub(crate) struct Arena {
     bytes: Vec<u8>,
     laid: Vec<Laid>,
+    /// Turns in a row that had little use for its memory.
+    idle: u8,
 }
 
 struct Laid {
@@ -74,25 +81,32 @@ impl Arena {
         })
     }
 
-    fn clear(&mut self) {
+    /// Gives memory back for which there was little use lately, or of which more than `room` bytes would be kept. Gives what
+    /// it keeps.
+    fn clear(&mut self, room: usize) -> usize {
+        let (filled, capacity) = (self.bytes.len(), self.bytes.capacity());
         self.laid.clear();
         self.bytes.clear();
-        if self.bytes.capacity() > KEPT_BYTES {
-            self.bytes = Vec::new();
+        if capacity > SMALL_BYTES {
+            self.idle = if filled < capacity / 8 { self.idle.saturating_add(1) } else { 0 };
+            if self.idle >= IDLE_TURNS || capacity > room {
+                *self = Self::default();
+            }
         }
+        self.bytes.capacity()
     }
 }
 
 /// The arenas of all lanes.
 pub(crate) struct Arenas {
     lanes: [Arena; Lane::COUNT],
-    /// Those that are not empty.
-    used: Vec<u8>,
+    /// One of them is not empty.
+    used: bool,
 }
 
 impl Default for Arenas {
     fn default() -> Self {
-        Self { lanes: std::array::from_fn(|_| Arena::default()), used: Vec::new() }
+        Self { lanes: std::array::from_fn(|_| Arena::default()), used: false }
     }
 }
 
@@ -103,17 +117,19 @@ impl Arenas {
 
     /// An arena to lay frames in.
     pub(crate) fn of_mut(&mut self, lane: Lane) -> &mut Arena {
-        let arena = &mut self.lanes[lane.index()];
-        if arena.bytes.is_empty() {
-            self.used.push(lane.index() as u8);
-        }
-        arena
+        self.used = true;
+        &mut self.lanes[lane.index()]
     }
 
     /// After the turn.
     pub(crate) fn clear(&mut self) {
-        for lane in self.used.drain(..) {
-            self.lanes[usize::from(lane)].clear();
+        if !std::mem::take(&mut self.used) {
+            return;
+        }
+        let mut room = KEPT_BYTES;
+        // Also those that it has not used, so that none keeps for good what it had in one turn.
+        for lane in &mut self.lanes {
+            room = room.saturating_sub(lane.clear(room));
         }
     }
 }
@@ -176,5 +192,60 @@ impl Layout {
             }
         }
         starts.push(arena.end());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RAW: Lane = Lane { class: Class::plain(Envelope::Raw), presence: false };
+    const PROTOCOL: Lane = Lane { class: Class::plain(Envelope::Protocol), presence: true };
+
+    /// A turn that fills lanes with so many bytes.
+    fn turn(arenas: &mut Arenas, fills: &[(Lane, usize)]) {
+        for &(lane, bytes) in fills {
+            arenas.of_mut(lane).bytes.resize(bytes, 0);
+        }
+        arenas.clear();
+        assert!(arenas.lanes.iter().all(|arena| arena.bytes.is_empty()));
+    }
+
+    fn kept(arenas: &Arenas) -> usize {
+        arenas.lanes.iter().map(|arena| arena.bytes.capacity()).sum()
+    }
+
+    #[test]
+    fn large_turns_find_the_memory_of_the_last_one() {
+        let mut arenas = Arenas::default();
+        turn(&mut arenas, &[(RAW, 3 << 20)]);
+        let memory = arenas.of(RAW).bytes.as_ptr();
+        // Now and then comes one for others.
+        for _ in 0..1_000 {
+            turn(&mut arenas, &[(PROTOCOL, 100)]);
+            turn(&mut arenas, &[(RAW, 3 << 20)]);
+            assert_eq!(arenas.of(RAW).bytes.as_ptr(), memory);
+        }
+    }
+
+    #[test]
+    fn one_large_turn_is_not_paid_for_ever_after() {
+        let mut arenas = Arenas::default();
+        turn(&mut arenas, &[(RAW, 3 << 20)]);
+        assert!(kept(&arenas) >= 3 << 20);
+        for _ in 0..u32::from(IDLE_TURNS) {
+            turn(&mut arenas, &[(PROTOCOL, 100)]);
+        }
+        assert!(kept(&arenas) <= SMALL_BYTES, "{}", kept(&arenas));
+    }
+
+    #[test]
+    fn what_is_kept_has_a_limit_for_all_lanes_together() {
+        let mut arenas = Arenas::default();
+        let lanes = [RAW, PROTOCOL, Lane { presence: true, ..RAW }, Lane { presence: false, ..PROTOCOL }];
+        turn(&mut arenas, &lanes.map(|lane| (lane, 3 << 20)));
+        assert!(kept(&arenas) <= KEPT_BYTES && kept(&arenas) >= 3 << 20, "{}", kept(&arenas));
+        turn(&mut arenas, &[(RAW, KEPT_BYTES + 1)]);
+        assert!(arenas.of(RAW).bytes.capacity() == 0);
     }
 }

@@ -76,13 +76,15 @@ pub struct Setup {
     /// Inflaters to lend.
     pub inflaters: u32,
     pub compact: bool,
+    /// Short messages of up to so many bytes are answered before the decoder is asked for what comes next.
+    pub short: Option<usize>,
     /// Bytes of spare buffers.
     pub spares: usize,
 }
 
 impl Setup {
     pub fn new(role: Role) -> Self {
-        Self { role, limits: LIMITS, takeover: None, inflaters: 2, compact: true, spares: 1 << 20 }
+        Self { role, limits: LIMITS, takeover: None, inflaters: 2, compact: true, short: None, spares: 1 << 20 }
     }
 
     pub fn deflate(self, takeover: bool) -> Self {
@@ -187,6 +189,7 @@ impl End {
         let mut start = 0;
         self.answer_pieces = 0;
         loop {
+            self.answer_short(&mut input, &mut cursor);
             let before = cursor;
             let answered = input[..cursor.write].to_vec();
             let mut cx = DecodeContext {
@@ -268,6 +271,29 @@ impl End {
                 Event::Close(close) => Seen::Close(close.code.map(u16::from), close.reason.to_string()),
             };
             self.seen.push(seen);
+        }
+    }
+
+    /// What is answered at once was seen, too: it is read off its answers.
+    fn answer_short(&mut self, input: &mut [u8], cursor: &mut Cursor) {
+        let Some(longest) = self.setup.short else { return };
+        let (before, rest) = (*cursor, input[cursor.write..].to_vec());
+        let below = input[..cursor.write].to_vec();
+        let answered = self.decoder.answer_short(input, cursor, &self.setup.limits, longest);
+        assert_eq!(below, input[..before.write], "nothing below `write` is touched");
+        assert!(cursor.write <= cursor.read && cursor.read <= input.len());
+        let seen = self.seen.len();
+        let mut answers = &input[before.write..cursor.write];
+        while let [b0, len, behind @ ..] = answers {
+            let (bytes, next) = behind.split_at(usize::from(*len));
+            assert!(bytes.len() <= longest, "a longer one is not answered");
+            let kind = if *b0 == 0x81 { Kind::Text } else { Kind::Binary };
+            self.seen.push(Seen::Message { kind, compressed: false, bytes: bytes.to_vec() });
+            answers = next;
+        }
+        assert_eq!((self.seen.len() - seen) as u64, answered);
+        if before.read == cursor.read {
+            assert_eq!(rest, input[before.write..], "nothing is written where nothing is answered");
         }
     }
 
@@ -519,11 +545,13 @@ pub fn sizes() -> impl Strategy<Value = Vec<usize>> {
 
 /// Ends of both roles, with and without deflate, takeover, compacting, inflaters and spares.
 pub fn setups() -> impl Strategy<Value = Setup> {
-    (any::<(bool, bool, bool)>(), prop::option::of(any::<bool>()), 0..3u32).prop_map(
-        |((server, compact, spares), takeover, inflaters)| Setup {
+    let short = prop::option::of(prop_oneof![0..130usize, Just(usize::MAX)]);
+    (any::<(bool, bool, bool)>(), prop::option::of(any::<bool>()), 0..3u32, short).prop_map(
+        |((server, compact, spares), takeover, inflaters, short)| Setup {
             takeover,
             inflaters,
             compact,
+            short,
             spares: if spares { 1 << 20 } else { 0 },
             ..Setup::new(if server { Role::Server } else { Role::Client })
         },
