@@ -18,9 +18,6 @@ use crate::{
     topic::{Pattern, Position, TopicName},
 };
 
-/// After nothing was left to give up, this long nothing is looked for.
-const TRIM_PAUSE_MS: u64 = 10;
-
 impl<S: Store> Hub<S> {
     /// Gives a publication its place, keeps it and hands it on. Its position, and whether its key was used before.
     pub(super) fn publish_here(
@@ -287,66 +284,10 @@ impl<S: Store> Hub<S> {
     }
 
     /// Forgets a topic that nothing needs any more, or sees to it that it is looked at in time.
-    fn settle(&mut self, id: u32) {
+    pub(super) fn settle(&mut self, id: u32) {
         let settings = self.rules.settings(self.homes.topic(id).rule);
         if self.homes.forget_if_idle(id, settings, self.now_ms) {
             self.rules.give_topics(1);
-        }
-    }
-
-    /// The process is over its memory with a publication of so many bytes: gives up what is kept here, and asks the others to
-    /// where that was not enough.
-    fn make_room(&mut self, bytes: usize) {
-        if self.now_ms < self.trim_after_ms {
-            return;
-        }
-        self.trim(0);
-        if self.rules.is_over_memory() {
-            self.rules.note_shortage(bytes);
-            self.trim_after_ms = self.now_ms + TRIM_PAUSE_MS;
-            let limits = self.rules.limits();
-            for shard in (0..self.shards).filter(|&shard| shard != self.shard) {
-                if self.post.has_room(shard, limits) {
-                    self.post.write(shard, Note::Trim(bytes));
-                }
-            }
-        }
-    }
-
-    /// Gives up the oldest that histories and states keep, and where that is not enough what waits for slow subscribers, the
-    /// largest first, until there is memory for so many bytes more.
-    pub(super) fn trim(&mut self, bytes: usize) {
-        let most = self.rules.limits().memory_bytes;
-        let over = (self.rules.held_bytes() + bytes).saturating_sub(most);
-        if over == 0 {
-            return;
-        }
-        // Some more, so that not each publication has to.
-        let mut idle = Vec::new();
-        let enough = self.homes.trim(over + most / 64, &mut self.counts.trimmed, &mut idle);
-        for id in idle {
-            if self.homes.contains(id) {
-                self.settle(id);
-            }
-        }
-        if !enough {
-            self.clear_backlogs(bytes);
-        }
-    }
-
-    fn clear_backlogs(&mut self, wanted: usize) {
-        let mut topics: Vec<u32> = self.lags.iter().map(|lag| lag.topic).collect();
-        topics.sort_unstable();
-        topics.dedup();
-        let bytes = |id: &u32| self.locals.topic(*id).backlog.as_ref().map_or(0, |backlog| backlog.bytes());
-        topics.sort_by_cached_key(|id| std::cmp::Reverse(bytes(id)));
-        for id in topics {
-            if self.rules.has_room_for(wanted) {
-                return;
-            }
-            if let Some(backlog) = &mut self.locals.topic_mut(id).backlog {
-                backlog.clear();
-            }
         }
     }
 }
