@@ -20,13 +20,15 @@ use crate::{
     publication::{Ledger, Publication},
     rules::{RuleId, Slow, TopicSettings},
     store::{History, Store},
-    topic::{Epoch, Position, TopicName},
+    topic::{Epoch, Pattern, Position, TopicName},
 };
 
 /// How long a topic goes on behind its last publication where only patterns stand for it: so its offsets go on, too.
 pub(crate) const PATTERN_LINGER_MS: u64 = 5 * 60 * 1_000;
 /// How long a topic that has a history, though an empty one, is remembered behind its last subscriber.
 const REMEMBERED_MS: u64 = 60 * 1_000;
+/// Changes of patterns of which a topic looks whether they concern it: about as long as it takes to search for all that do.
+const CHANGED: usize = 8;
 /// How many such topics a shard remembers.
 const REMEMBERED: usize = 4_096;
 
@@ -259,7 +261,11 @@ pub(crate) struct Homes<S: Store> {
     /// The shards that want what patterns match.
     pub(crate) patterns: PatternIndex<Vec<u16>>,
     /// Grows when `patterns` changes.
-    pub(crate) patterns_version: u64,
+    patterns_version: u64,
+    /// The patterns that have changed last, by version.
+    changed: VecDeque<(u64, Pattern)>,
+    /// The version of the last change that does not stand there any more.
+    forgotten: u64,
     wheel: Wheel,
     journal: Journal,
     /// References that histories and states hold.
@@ -278,6 +284,8 @@ impl<S: Store> Homes<S> {
             table: HashTable::new(),
             patterns: PatternIndex::default(),
             patterns_version: 0,
+            changed: VecDeque::new(),
+            forgotten: 0,
             wheel: Wheel::new(0, 0),
             journal: Journal::default(),
             kept: 0,
@@ -391,13 +399,32 @@ impl<S: Store> Homes<S> {
         }
     }
 
+    /// Another shard wants what a pattern stands for, or does so no more.
+    pub(crate) fn pattern_changed(&mut self, pattern: Pattern) {
+        self.patterns_version += 1;
+        self.changed.retain(|(_, other)| *other != pattern);
+        self.changed.push_back((self.patterns_version, pattern));
+        if self.changed.len() > CHANGED
+            && let Some((version, _)) = self.changed.pop_front()
+        {
+            self.forgotten = version;
+        }
+    }
+
     /// Brings the shards that patterns add to a topic up to date.
     pub(crate) fn match_patterns(&mut self, id: u32) {
         let topic = &mut self.topics[id as usize];
         if topic.patterns_version == self.patterns_version {
             return;
         }
-        topic.patterns_version = self.patterns_version;
+        let before = std::mem::replace(&mut topic.patterns_version, self.patterns_version);
+        // Most changes are none of this topic's business: whoever comes and goes is not to have all topics search anew.
+        if (self.forgotten..self.patterns_version).contains(&before) {
+            let mut since = self.changed.iter().rev().take_while(|(version, _)| *version > before);
+            if !since.any(|(_, pattern)| pattern.matches(&topic.name)) {
+                return;
+            }
+        }
         topic.pattern_shards.clear();
         self.found.clear();
         self.patterns.matches(&topic.name, &mut self.found);

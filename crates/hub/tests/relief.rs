@@ -219,3 +219,17 @@ fn a_small_refusal_does_not_hide_a_large_one() {
     outbox.truncate(95);
     assert!(rules.has_room_again());
 }
+
+#[test]
+fn for_what_never_fits_nobody_gives_anything_up() {
+    let settings = TopicSettings { history: 100, ..TopicSettings::default() };
+    let rules = rules(settings, 20 * COST);
+    let [mut hub] = hubs::<1>(&rules);
+    let topic = topic(0, 1);
+    for _ in 0..10 {
+        publish(&mut hub, &topic, 0).unwrap();
+    }
+    let large = Publish::new(Format::Text, vec![0; 20 * COST]);
+    assert_eq!(hub.publish(None, &topic, large, 0), Err(Refused::TooLarge));
+    assert_eq!((kept(&mut hub, &topic), rules.shortages()), (10, 0));
+}

@@ -26,7 +26,12 @@ impl<S: Store> Hub<S> {
         once: Option<Box<str>>,
     ) -> Result<(Position, bool), Refused> {
         if self.rules.is_over_memory() {
-            self.make_room(PUBLICATION_COST + publication.bytes());
+            let bytes = PUBLICATION_COST + publication.bytes();
+            if bytes > self.rules.limits().memory_bytes {
+                // Whatever anybody gives up.
+                return Err(Refused::TooLarge);
+            }
+            self.make_room(bytes);
             if self.rules.is_over_memory() {
                 self.counts.refused_busy += 1;
                 return Err(Refused::Busy);
@@ -166,7 +171,7 @@ impl<S: Store> Hub<S> {
         let shards = self.homes.patterns.get_mut(place);
         debug_assert!(!shards.contains(&from), "a shard says once what it wants");
         shards.push(from);
-        self.homes.patterns_version += 1;
+        self.homes.pattern_changed(pattern.clone());
         self.send(from, Note::Interested { pattern, number });
     }
 
@@ -180,7 +185,7 @@ impl<S: Store> Hub<S> {
         if shards.is_empty() {
             self.homes.patterns.remove(place);
         }
-        self.homes.patterns_version += 1;
+        self.homes.pattern_changed(pattern.clone());
     }
 
     pub(super) fn attend_here(&mut self, note: &AttendNote) {
@@ -289,5 +294,69 @@ impl<S: Store> Hub<S> {
         if self.homes.forget_if_idle(id, settings, self.now_ms) {
             self.rules.give_topics(1);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use tidegate_registry::{Key, Total};
+
+    use super::*;
+    use crate::{Class, ClientId, Envelope, Filter, Format, MemberRules, Publish, TopicRules};
+
+    #[test]
+    fn a_pattern_that_comes_and_goes_does_not_have_other_topics_search_anew() {
+        let mut hub = Hub::new(0, 1, Arc::new(TopicRules::default()), 1, &Total::default());
+        let rules = MemberRules { subscriptions: 100, patterns: 100 };
+        let class = Class::plain(Envelope::Protocol);
+        let enter = |hub: &mut Hub, number: u64| {
+            hub.enter(Key::from_bits(1 << 32 | number), class, ClientId::from_bits(number), rules)
+        };
+        let (stays, fickle) = (enter(&mut hub, 1), enter(&mut hub, 2));
+        let pattern = |text: &str| Pattern::parse(text).unwrap();
+        hub.subscribe_pattern(stays, &pattern("room/**")).unwrap();
+        let name = TopicName::parse("room/a").unwrap();
+        let publish = |hub: &mut Hub| {
+            let before = hub.homes.patterns.steps();
+            hub.publish(None, &name, Publish::new(Format::Text, Vec::new()), 0).unwrap();
+            let mut audience = 0;
+            while let Some(batch) = hub.poll_batch() {
+                audience += hub.audience(batch).len();
+                hub.finish_batch(batch);
+            }
+            (audience, hub.homes.patterns.steps() - before)
+        };
+        let come = |hub: &mut Hub, text: &str| hub.subscribe_pattern(fickle, &pattern(text)).unwrap();
+        let go =
+            |hub: &mut Hub, text: &str| hub.unsubscribe(fickle, &Filter::Pattern(pattern(text))).unwrap();
+        assert!(publish(&mut hub).1 > 0, "the first time");
+        for _ in 0..1_000 {
+            come(&mut hub, "other/*");
+            assert_eq!(publish(&mut hub), (1, 0));
+            go(&mut hub, "other/*");
+            assert_eq!(publish(&mut hub), (1, 0));
+        }
+        // Many at once, of the same few.
+        for n in 0..1_000 {
+            come(&mut hub, &format!("other/{}/*", n % 4));
+            go(&mut hub, &format!("other/{}/*", n % 4));
+        }
+        assert_eq!(publish(&mut hub), (1, 0));
+        // What matches is found, and gone when it is; also behind more changes than are known.
+        come(&mut hub, "*/a");
+        let (audience, steps) = publish(&mut hub);
+        assert!(audience == 2 && steps > 0, "{audience}, {steps}");
+        go(&mut hub, "*/a");
+        assert_eq!(publish(&mut hub).0, 1);
+        come(&mut hub, "*/a");
+        for n in 0..20 {
+            come(&mut hub, &format!("other/{n}/*"));
+        }
+        assert_eq!(publish(&mut hub).0, 2);
+        hub.leave(stays);
+        hub.leave(fickle);
+        assert_eq!(publish(&mut hub).0, 0);
     }
 }
