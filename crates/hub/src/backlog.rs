@@ -47,8 +47,9 @@ impl Backlog {
         }
     }
 
+    /// What [`Backlog::clear`] gives up.
     pub(crate) fn bytes(&self) -> usize {
-        self.kept.bytes() + self.events.items.len() * PUBLICATION_COST
+        self.kept.bytes()
     }
 
     /// Gives all publications up. Joins and leaves are few.
@@ -275,10 +276,6 @@ pub(crate) struct Lags {
 impl Lags {
     pub(crate) fn is_empty(&self) -> bool {
         self.lags.is_empty()
-    }
-
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &Lag> {
-        self.lags.iter().map(|(_, lag)| lag)
     }
 
     /// # Panics

@@ -12,20 +12,23 @@ use tidegate_registry::Wheel;
 
 use crate::{
     history::{Latest, Once},
+    journal::{Entry, Journal},
     letter::{Ask, SubscribedNote},
     pattern_index::PatternIndex,
     planted::{self, Bug},
     presence::Presence,
-    publication::{Ledger, PUBLICATION_COST, Publication},
+    publication::{Ledger, Publication},
     rules::{RuleId, Slow, TopicSettings},
     store::{History, Store},
-    topic::{Epoch, Position, TopicName},
+    topic::{Epoch, Pattern, Position, TopicName},
 };
 
 /// How long a topic goes on behind its last publication where only patterns stand for it: so its offsets go on, too.
 pub(crate) const PATTERN_LINGER_MS: u64 = 5 * 60 * 1_000;
 /// How long a topic that has a history, though an empty one, is remembered behind its last subscriber.
 const REMEMBERED_MS: u64 = 60 * 1_000;
+/// Changes of patterns of which a topic looks whether they concern it: about as long as it takes to search for all that do.
+const CHANGED: usize = 8;
 /// How many such topics a shard remembers.
 const REMEMBERED: usize = 4_096;
 
@@ -158,13 +161,12 @@ impl<H: History> HomeTopic<H> {
         first
     }
 
-    /// Gives up what was published at or before this offset; gives bytes and references.
-    fn trim(&mut self, offset: u64) -> (usize, usize) {
-        let (mut bytes, mut references) = (0, 0);
+    /// Gives up what was published at or before this offset; gives how many references that were.
+    fn trim(&mut self, offset: u64) -> usize {
+        let mut references = 0;
         while self.history.oldest().is_some_and(|oldest| oldest.offset() <= offset)
-            && let Some(oldest) = self.history.pop()
+            && self.history.pop().is_some()
         {
-            bytes += PUBLICATION_COST + oldest.bytes();
             references += 1;
         }
         let kept = match &mut self.kept {
@@ -173,12 +175,7 @@ impl<H: History> HomeTopic<H> {
             Kept::Last(last) if last.as_ref().is_some_and(|last| last.offset() == offset) => last.take(),
             Kept::Last(_) => None,
         };
-        if let Some(kept) = kept {
-            // Where both held it, it counts once more than it is freed: an estimate on the safe side of trimming less.
-            bytes += PUBLICATION_COST + kept.bytes();
-            references += 1;
-        }
-        (bytes, references)
+        references + usize::from(kept.is_some())
     }
 
     fn holds(&self, offset: u64) -> bool {
@@ -238,6 +235,22 @@ impl<H: History> HomeTopic<H> {
     }
 }
 
+/// What a step of [`Homes::trim`] has given up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Trimmed {
+    /// Nothing is kept any more.
+    Nothing,
+    /// So many references to a publication: the publication itself goes with the last one that anybody has.
+    References(usize),
+    /// The same, and the topic's history is empty now: perhaps nothing needs it any more.
+    Emptied {
+        /// Which topic.
+        topic: u32,
+        /// How many.
+        references: usize,
+    },
+}
+
 /// All topics at home on a shard.
 #[derive(Debug)]
 pub(crate) struct Homes<S: Store> {
@@ -248,10 +261,13 @@ pub(crate) struct Homes<S: Store> {
     /// The shards that want what patterns match.
     pub(crate) patterns: PatternIndex<Vec<u16>>,
     /// Grows when `patterns` changes.
-    pub(crate) patterns_version: u64,
+    patterns_version: u64,
+    /// The patterns that have changed last, by version.
+    changed: VecDeque<(u64, Pattern)>,
+    /// The version of the last change that does not stand there any more.
+    forgotten: u64,
     wheel: Wheel,
-    /// What is kept, in order of its publication; of what was given up meanwhile too.
-    journal: VecDeque<(u32, Epoch, u64)>,
+    journal: Journal,
     /// References that histories and states hold.
     kept: usize,
     random: u64,
@@ -268,8 +284,10 @@ impl<S: Store> Homes<S> {
             table: HashTable::new(),
             patterns: PatternIndex::default(),
             patterns_version: 0,
+            changed: VecDeque::new(),
+            forgotten: 0,
             wheel: Wheel::new(0, 0),
-            journal: VecDeque::new(),
+            journal: Journal::default(),
             kept: 0,
             random: seed,
             found: Vec::new(),
@@ -314,10 +332,6 @@ impl<S: Store> Homes<S> {
 
     pub(crate) fn find(&self, name: &TopicName) -> Option<u32> {
         self.table.find(name.hash(), |&other| self.topics[other as usize].name == *name).copied()
-    }
-
-    pub(crate) fn contains(&self, id: u32) -> bool {
-        self.topics.contains(id as usize)
     }
 
     /// # Panics
@@ -385,13 +399,32 @@ impl<S: Store> Homes<S> {
         }
     }
 
+    /// Another shard wants what a pattern stands for, or does so no more.
+    pub(crate) fn pattern_changed(&mut self, pattern: Pattern) {
+        self.patterns_version += 1;
+        self.changed.retain(|(_, other)| *other != pattern);
+        self.changed.push_back((self.patterns_version, pattern));
+        if self.changed.len() > CHANGED
+            && let Some((version, _)) = self.changed.pop_front()
+        {
+            self.forgotten = version;
+        }
+    }
+
     /// Brings the shards that patterns add to a topic up to date.
     pub(crate) fn match_patterns(&mut self, id: u32) {
         let topic = &mut self.topics[id as usize];
         if topic.patterns_version == self.patterns_version {
             return;
         }
-        topic.patterns_version = self.patterns_version;
+        let before = std::mem::replace(&mut topic.patterns_version, self.patterns_version);
+        // Most changes are none of this topic's business: whoever comes and goes is not to have all topics search anew.
+        if (self.forgotten..self.patterns_version).contains(&before) {
+            let mut since = self.changed.iter().rev().take_while(|(version, _)| *version > before);
+            if !since.any(|(_, pattern)| pattern.matches(&topic.name)) {
+                return;
+            }
+        }
         topic.pattern_shards.clear();
         self.found.clear();
         self.patterns.matches(&topic.name, &mut self.found);
@@ -410,37 +443,26 @@ impl<S: Store> Homes<S> {
         if settings.history == 0 && matches!(topic.kept, Kept::Nothing) {
             return;
         }
-        self.journal.push_back((id, topic.position.epoch, publication.offset()));
-        if self.journal.len() > 2 * self.kept + 1024 {
-            let topics = &self.topics;
-            self.journal.retain(|&(id, epoch, offset)| {
-                topics
-                    .get(id as usize)
-                    .is_some_and(|topic| topic.position.epoch == epoch && topic.holds(offset))
-            });
-            self.journal.shrink_to(2 * self.journal.len());
-        }
+        let entry = Entry { topic: id, epoch: topic.position.epoch, offset: publication.offset() };
+        let topics = &self.topics;
+        self.journal.push(entry, self.kept, |&Entry { topic, epoch, offset }| {
+            let topic = topics.get(topic as usize).filter(|topic| topic.position.epoch == epoch);
+            topic.is_some_and(|topic| topic.holds(offset))
+        });
     }
 
-    /// Gives up the oldest that is kept until about so many bytes are free; whether there was enough of it. Topics that are
-    /// idle now are appended to `idle`.
-    pub(crate) fn trim(&mut self, bytes: usize, trimmed: &mut u64, idle: &mut Vec<u32>) -> bool {
-        let mut freed = 0;
-        while freed < bytes {
-            let Some((id, epoch, offset)) = self.journal.pop_front() else { return false };
-            let Some(topic) = self.topics.get_mut(id as usize) else { continue };
-            if topic.position.epoch != epoch {
-                continue;
-            }
-            let (bytes, references) = topic.trim(offset);
-            freed += bytes;
-            self.kept -= references;
-            *trimmed += references as u64;
-            if references > 0 && topic.history.is_empty() {
-                idle.push(id);
-            }
+    /// Gives up the oldest that is kept. One step: what it finds may have been given up before.
+    pub(crate) fn trim(&mut self) -> Trimmed {
+        let Some(Entry { topic: id, epoch, offset }) = self.journal.pop() else { return Trimmed::Nothing };
+        let topic = self.topics.get_mut(id as usize).filter(|topic| topic.position.epoch == epoch);
+        let Some(topic) = topic else { return Trimmed::References(0) };
+        let references = topic.trim(offset);
+        self.kept -= references;
+        if references > 0 && topic.history.is_empty() {
+            Trimmed::Emptied { topic: id, references }
+        } else {
+            Trimmed::References(references)
         }
-        true
     }
 
     /// Forgets a topic that nothing needs any more; whether it did. Else sees to it that it is looked at in time.
@@ -464,7 +486,7 @@ impl<S: Store> Homes<S> {
             self.topics = Slab::new();
         }
         if self.topics.is_empty() {
-            self.journal = VecDeque::new();
+            self.journal = Journal::default();
         }
         true
     }

@@ -1,21 +1,28 @@
 //! One shard's part of all topics: what it is made of, and what its shard asks of it.
 //!
 //! The other files of this folder have the rest: `home` what is done where a topic lives, `subscribe` how subscriptions begin
-//! and end, `fanout` batches and slow subscribers.
+//! and end, `fanout` batches and slow subscribers, `relief` what is given up for want of memory.
 
 mod fanout;
 mod home;
+mod relief;
 mod subscribe;
 
-use std::{collections::VecDeque, fmt, sync::Arc};
+use std::{
+    collections::{BTreeSet, VecDeque},
+    fmt,
+    sync::Arc,
+};
 
 use slab::Slab;
 use tidegate_registry::{Frame, Key, Total};
 
 pub use self::fanout::{BatchId, CatchUp, Fate};
+use self::relief::Relief;
 use crate::{
     backlog::Lags,
     home::Homes,
+    late::Late,
     letter::{AskNote, AttendNote, Letter, Note, PublishNote, Question, Refused, Reply, Stay, Ticket},
     local::Locals,
     member::{ClientId, MemberId, MemberRules, Subscriber},
@@ -72,7 +79,8 @@ impl fmt::Debug for Counts {
 
 /// The topics of one shard: those with subscribers here, and those at home here.
 ///
-/// No I/O, clock, thread or random source: time (milliseconds of one monotonic clock for all shards) and seeds are arguments.
+/// No I/O, clock, thread or random source: time (milliseconds of one monotonic clock for all shards) and seeds are arguments,
+/// but for the seed of tables' hashes, which the process draws once and which changes nothing that is said.
 ///
 /// In each turn of its shard, in this order:
 /// - [`Hub::receive`] what other shards' hubs wrote, and commands: members ([`Hub::enter`], [`Hub::leave`]), subscriptions,
@@ -122,21 +130,21 @@ pub struct Hub<S: Store = Memory> {
     members: Members,
     locals: Locals,
     lags: Lags,
+    /// Local topics with a backlog.
+    backlogged: BTreeSet<u32>,
     /// The subscriptions by pattern.
     patterns: PatternIndex<Followed>,
     /// The number of the last interest in a pattern.
     interests: u64,
-    /// Patterns that began in the middle of a topic's batch: topic, pattern, and how much of the batch was before. Empty outside
-    /// of a turn.
-    late: Vec<(u32, u32, u16)>,
+    /// Patterns that homes have noted in this turn, of whose batches some items may have come before.
+    late: Late,
     /// Subscriptions that homes have not answered yet.
     asked: Slab<Asked>,
     replies: VecDeque<(Ticket, Reply)>,
 
     homes: Homes<S>,
     post: Post,
-    /// Nothing was left to give up: not tried again before.
-    trim_after_ms: u64,
+    relief: Relief,
 
     batch: Option<fanout::Open>,
     /// The audience of the batch that is out, where patterns add to it.
@@ -208,14 +216,15 @@ impl<S: Store> Hub<S> {
             members: Members::default(),
             locals: Locals::default(),
             lags: Lags::default(),
+            backlogged: BTreeSet::new(),
             patterns: PatternIndex::default(),
             interests: 0,
-            late: Vec::new(),
+            late: Late::default(),
             asked: Slab::new(),
             replies: VecDeque::new(),
             homes: Homes::new(seed, store),
             post: Post::new(shards),
-            trim_after_ms: 0,
+            relief: Relief::default(),
             batch: None,
             audience: Vec::new(),
             mark: 0,
@@ -248,6 +257,7 @@ impl<S: Store> Hub<S> {
             && self.homes.is_empty()
             && self.homes.patterns.is_empty()
             && self.post.is_empty()
+            && !self.relief.goes_on()
     }
 
     /// Those who may subscribe here.
@@ -436,7 +446,11 @@ impl<S: Store> Hub<S> {
     /// after `None`, which ends the turn's round.
     #[must_use]
     pub fn poll_letters(&mut self) -> Option<(u16, Vec<Letter>)> {
-        self.post.poll(&self.ledger)
+        let letters = self.post.poll(&self.ledger);
+        if letters.is_none() {
+            self.relief.turn_ends();
+        }
+        letters
     }
 
     /// The shard's queue was full.
@@ -453,7 +467,7 @@ impl<S: Store> Hub<S> {
     /// When the shard's next turn has to be at the latest: the time may lie in the past.
     #[must_use]
     pub fn next_deadline_ms(&self) -> Option<u64> {
-        if !self.replies.is_empty() || self.locals.has_due() {
+        if !self.replies.is_empty() || self.locals.has_due() || self.relief.goes_on() {
             return Some(self.now_ms);
         }
         // A full queue is tried again soon; nothing wakes us when there is room in it.
@@ -461,9 +475,10 @@ impl<S: Store> Hub<S> {
         [self.homes.next_deadline_ms(), retry].into_iter().flatten().min()
     }
 
-    /// Does what is due: ages histories, ends pollers' presence, forgets topics.
+    /// Does what is due: ages histories, ends pollers' presence, forgets topics, goes on giving up what there is no memory for.
     pub fn expire(&mut self, now_ms: u64) {
         self.advance(now_ms);
+        self.go_on_giving_up();
         self.expire_homes();
     }
 
@@ -503,7 +518,9 @@ impl<S: Store> Hub<S> {
             }
             Note::Attend(note) => self.attend_here(&note),
             Note::Ask(note) => self.answer_here(from, *note),
-            Note::Trim(bytes) => self.trim(bytes),
+            Note::GiveUp(request) => self.give_up_for(request),
+            // The shard's turn, which it brings, is what it is for.
+            Note::Shortage => {}
             Note::Subscribed(note) => self.subscribed(*note),
             Note::NotSubscribed { request, why } => self.not_subscribed(request, why),
             Note::Interested { pattern, number } => self.interested(from, &pattern, number),

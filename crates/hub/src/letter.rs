@@ -189,8 +189,10 @@ pub(crate) enum Note {
     Publish(Box<PublishNote>),
     Attend(Box<AttendNote>),
     Ask(Box<AskNote>),
-    /// There was no memory for so many bytes more, and who writes has nothing more to give up.
-    Trim(usize),
+    /// Asks to give up what is kept, or says that all were asked.
+    GiveUp(GiveUpNote),
+    /// No shard has anything more to give up, and there is no memory.
+    Shortage,
 
     Subscribed(Box<SubscribedNote>),
     NotSubscribed {
@@ -203,6 +205,15 @@ pub(crate) enum Note {
     },
     Deliver(Arc<Publication>),
     Reply(Box<(Ticket, Reply)>),
+}
+
+/// There was no memory. It goes from shard to shard, and back to the first of them.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct GiveUpNote {
+    /// The shard that had none.
+    pub(crate) origin: u16,
+    /// For so many bytes more.
+    pub(crate) bytes: usize,
 }
 
 #[derive(Debug)]
@@ -273,7 +284,8 @@ impl Note {
             | Self::Disinterest(_)
             | Self::Attend(_)
             | Self::Ask(_)
-            | Self::Trim(_)
+            | Self::GiveUp(_)
+            | Self::Shortage
             | Self::Subscribed(_)
             | Self::NotSubscribed { .. }
             | Self::Interested { .. }

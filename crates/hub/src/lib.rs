@@ -39,6 +39,8 @@ pub mod delivery;
 mod history;
 mod home;
 mod hub;
+mod journal;
+mod late;
 mod letter;
 mod local;
 mod member;

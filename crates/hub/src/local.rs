@@ -23,12 +23,20 @@ pub(crate) const BATCH_ITEMS: usize = u16::MAX as usize - 1;
 /// Emptied batches kept for the next ones.
 const SPARES: usize = 64;
 
+/// Passes where a pattern begins: what came before is not for it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Time(u64);
+
 #[derive(Debug)]
 pub(crate) struct LocalTopic {
     pub(crate) name: TopicName,
     pub(crate) audience: Vec<Subscriber>,
     /// What came since the last fan-out.
     pub(crate) batch: Vec<Arc<Publication>>,
+    /// The time of the batch's first item.
+    since: Time,
+    /// Where the batch's later times begin, in order. Empty unless patterns began meanwhile.
+    times: Vec<(Time, u16)>,
     /// Behind the last item that came, also those of the batch.
     pub(crate) position: Position,
     /// Behind the last item that was fanned out.
@@ -82,6 +90,16 @@ impl LocalTopic {
         }
     }
 
+    /// How much of the batch came before this time. The gap at the end of a full batch may yet grow: it comes to everybody.
+    pub(crate) fn count_before(&self, time: Time) -> u16 {
+        if time <= self.since {
+            return 0;
+        }
+        let place = self.times.partition_point(|(begun, _)| *begun < time);
+        // A batch's items are below 2¹⁶.
+        self.times.get(place).map_or(self.batch.len().min(BATCH_ITEMS) as u16, |(_, count)| *count)
+    }
+
     pub(crate) fn forget_skips(&mut self) {
         if let Some(late) = self.audience.get_mut(self.skips_from as usize..) {
             late.iter_mut().for_each(|subscriber| subscriber.skip = 0);
@@ -104,6 +122,7 @@ pub(crate) struct Locals {
     /// Those with a batch, in order of its first item.
     due: VecDeque<u32>,
     spares: Vec<Vec<Arc<Publication>>>,
+    now: Time,
 }
 
 impl Locals {
@@ -133,6 +152,8 @@ impl Locals {
             name: name.clone(),
             audience: Vec::new(),
             batch: Vec::new(),
+            since: Time::default(),
+            times: Vec::new(),
             position: Position::NOWHERE,
             finished: Position::NOWHERE,
             previous: Position::NOWHERE,
@@ -174,6 +195,10 @@ impl Locals {
         let topic = &mut self.topics[id as usize];
         if topic.batch.is_empty() {
             topic.batch = self.spares.pop().unwrap_or_default();
+            topic.since = self.now;
+        } else if topic.times.last().map_or(topic.since, |(time, _)| *time) != self.now {
+            // Nothing is pushed to a batch that is full.
+            topic.times.push((self.now, topic.batch.len() as u16));
         }
         topic.batch.push(item);
         if !topic.due {
@@ -186,9 +211,10 @@ impl Locals {
         !self.due.is_empty()
     }
 
-    /// Those with a batch.
-    pub(crate) fn due(&self) -> impl Iterator<Item = &u32> {
-        self.due.iter()
+    /// A pattern begins: what comes from now on is behind this time.
+    pub(crate) fn tick(&mut self) -> Time {
+        self.now.0 += 1;
+        self.now
     }
 
     /// Another topic than this one, for a planted bug.
@@ -225,6 +251,7 @@ impl Locals {
         let topic = &mut self.topics[id as usize];
         topic.due = false;
         topic.finished = topic.position;
+        topic.times = Vec::new();
         topic.forget_skips();
         let mut batch = std::mem::take(&mut topic.batch);
         batch.clear();

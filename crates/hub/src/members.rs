@@ -216,7 +216,7 @@ impl Members {
     }
 }
 
-fn pair_hash(member: u32, target: u32) -> u64 {
+pub(crate) fn pair_hash(member: u32, target: u32) -> u64 {
     // The finisher of MurmurHash3 (Appleby): neither number is the peer's choice.
     let mut mixed = u64::from(member) << 32 | u64::from(target);
     mixed = (mixed ^ (mixed >> 33)).wrapping_mul(0xff51_afd7_ed55_8ccd);

@@ -63,6 +63,12 @@ impl<T> PatternIndex<T> {
         self.patterns == 0
     }
 
+    /// Nodes that were looked at for names.
+    #[cfg(test)]
+    pub(crate) fn steps(&self) -> usize {
+        self.steps.get()
+    }
+
     /// How many patterns have a value.
     #[cfg(test)]
     pub(crate) fn len(&self) -> usize {

@@ -131,7 +131,10 @@ impl Post {
                 return Some((self.cursor as u16, std::mem::replace(&mut to.letters, spare)));
             }
             if !to.blocked && !to.gaps.is_empty() {
-                let letters = to.gaps.drain().map(|gap| gap.letter(ledger)).collect();
+                let mut gaps: Vec<Gap> = to.gaps.drain().collect();
+                // Not in the order of a table, which each process has for itself.
+                gaps.sort_unstable_by(|a, b| a.topic.as_str().cmp(b.topic.as_str()));
+                let letters = gaps.into_iter().map(|gap| gap.letter(ledger)).collect();
                 return Some((self.cursor as u16, letters));
             }
             to.blocked = false;

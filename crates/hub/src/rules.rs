@@ -94,7 +94,8 @@ const KEYS_PART: usize = 4;
 /// Limits of the process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Bytes of publications that histories, states and waiting subscribers hold.
+    /// Bytes of publications and of their frames, whoever holds them (histories, states, backlogs, letters, outboxes), of the
+    /// tables of states, and of idempotency keys.
     pub memory_bytes: usize,
     /// Topics that exist at one time.
     pub topics: usize,
@@ -134,6 +135,7 @@ pub struct TopicRules {
     topics: AtomicUsize,
     subscriptions: AtomicUsize,
     shortages: AtomicUsize,
+    /// The most that was refused since there was room for it.
     wanted_bytes: AtomicUsize,
 }
 
@@ -222,22 +224,28 @@ impl TopicRules {
         self.held.bytes() + bytes <= self.limits.memory_bytes
     }
 
-    /// How often, on all shards, there was no memory for a publication though its home had nothing more to give up: the
-    /// number changes with each time.
+    /// How often there was no memory for a publication though no shard had anything more to give up: the number changes with
+    /// each time.
     #[must_use]
     pub fn shortages(&self) -> usize {
         self.shortages.load(Relaxed)
     }
 
-    /// Whether there would be memory now for what was last refused for want of it. A publication that is refused counts
-    /// only while it is judged, so what is held alone does not tell that nothing more fits.
+    /// Whether there would be memory now for the largest of what was refused for want of it since there was. A publication that
+    /// is refused counts only while it is judged, so what is held alone does not tell that nothing more fits.
     #[must_use]
     pub fn has_room_again(&self) -> bool {
-        self.has_room_for(self.wanted_bytes.load(Relaxed))
+        let wanted = self.wanted_bytes.load(Relaxed);
+        let has_room = self.has_room_for(wanted);
+        if has_room {
+            // Where another shard has noted more meanwhile, that stays.
+            let _ = self.wanted_bytes.compare_exchange(wanted, 0, Relaxed, Relaxed);
+        }
+        has_room
     }
 
     pub(crate) fn note_shortage(&self, bytes: usize) {
-        self.wanted_bytes.store(bytes, Relaxed);
+        self.wanted_bytes.fetch_max(bytes, Relaxed);
         self.shortages.fetch_add(1, Relaxed);
     }
 

@@ -2,7 +2,17 @@
 //!
 //! Invariant: a [`TopicName`] and a [`Pattern`] are valid from their making on; nothing else checks them again.
 
-use std::{fmt, hash::BuildHasher, str::FromStr, sync::Arc};
+use std::{
+    fmt,
+    hash::{BuildHasher, RandomState},
+    str::FromStr,
+    sync::{Arc, LazyLock},
+};
+
+use foldhash::{
+    SharedSeed,
+    fast::{FixedState, FoldHasher},
+};
 
 /// The most bytes of a name or a pattern.
 pub const NAME_BYTES: usize = 256;
@@ -13,16 +23,46 @@ pub const NAME_SEGMENTS: usize = 16;
 /// most, however many patterns there are, is in the tests of the index of patterns: 9,401 steps, not 131,071.
 pub const PATTERN_STARS: usize = 4;
 
-/// The hash of a name: the same in each shard, for it says where a topic lives.
+/// What says where a topic lives: the same in each shard and each process.
+fn home_hash(text: &str) -> u64 {
+    FixedState::with_seed(0x7469_6465_6761_7465).hash_one(text)
+}
+
+/// The hash for tables of what peers name: whoever could tell it would choose names that all have the same.
 pub(crate) fn hash(text: &str) -> u64 {
-    foldhash::fast::FixedState::with_seed(0x7469_6465_6761_7465).hash_one(text)
+    static SEED: LazyLock<Seed> = LazyLock::new(Seed::draw);
+    SEED.hash(text)
+}
+
+/// What hashes depend on that nobody outside of the process knows. Nothing that is said or sent depends on it: tables that
+/// have it are searched, or their entries sorted.
+struct Seed {
+    own: u64,
+    shared: SharedSeed,
+}
+
+impl Seed {
+    fn draw() -> Self {
+        // The standard library has it from the system.
+        let random = RandomState::new();
+        Self { own: random.hash_one(0), shared: SharedSeed::from_u64(random.hash_one(1)) }
+    }
+
+    fn hash(&self, text: &str) -> u64 {
+        use std::hash::{Hash, Hasher};
+        let mut hasher = FoldHasher::with_seed(self.own, &self.shared);
+        text.hash(&mut hasher);
+        hasher.finish()
+    }
 }
 
 /// The name of a topic: segments between `/`. Cloning makes another reference.
 #[derive(Clone)]
 pub struct TopicName {
     text: Arc<str>,
-    hash: u64,
+    /// The upper half of what says where it lives.
+    home: u32,
+    hash: u32,
 }
 
 impl TopicName {
@@ -35,7 +75,9 @@ impl TopicName {
         if let Some(at) = text.find('*') {
             return Err(NameError::Pattern { at });
         }
-        Ok(Self { hash: hash(text), text: text.into() })
+        let hash = hash(text);
+        // Half of each is enough, and names stay as small as they were.
+        Ok(Self { home: (home_hash(text) >> 25) as u32, hash: (hash ^ hash >> 32) as u32, text: text.into() })
     }
 
     /// As it was given.
@@ -50,20 +92,21 @@ impl TopicName {
     /// If there are no shards.
     #[must_use]
     pub fn home(&self, shards: u16) -> u16 {
-        // The upper bits by multiplication: the tables of a shard use the lower ones and the topmost seven.
-        let upper = u64::from((self.hash >> 25) as u32);
         assert!(shards > 0, "a topic lives somewhere");
-        ((upper * u64::from(shards)) >> 32) as u16
+        // By multiplication.
+        ((u64::from(self.home) * u64::from(shards)) >> 32) as u16
     }
 
     pub(crate) fn hash(&self) -> u64 {
-        self.hash
+        // Tables use the lower bits and the topmost seven.
+        u64::from(self.hash) << 32 | u64::from(self.hash)
     }
 }
 
 impl PartialEq for TopicName {
     fn eq(&self, other: &Self) -> bool {
-        self.hash == other.hash && (Arc::ptr_eq(&self.text, &other.text) || self.text == other.text)
+        (self.hash, self.home) == (other.hash, other.home)
+            && (Arc::ptr_eq(&self.text, &other.text) || self.text == other.text)
     }
 }
 
@@ -71,7 +114,7 @@ impl Eq for TopicName {}
 
 impl std::hash::Hash for TopicName {
     fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
-        state.write_u64(self.hash);
+        state.write_u64(self.hash());
     }
 }
 
@@ -415,6 +458,36 @@ mod tests {
         for text in ["", "9f86d08", "9F86D081", "+f86d081", "9f86d0811", "9f86d08é"] {
             assert_eq!(text.parse::<Epoch>(), Err(NotAnEpoch), "{text}");
         }
+    }
+
+    #[test]
+    fn a_topic_lives_where_every_process_says() {
+        let homes = ["a", "chat/lobby", "scores/football/42", "é/Zürich"]
+            .map(|name| TopicName::parse(name).unwrap().home(1_000));
+        assert_eq!(homes, [850, 495, 37, 188]);
+    }
+
+    /// Names that meet by one seed do not by another, and so by none that a process may have drawn.
+    #[test]
+    fn who_knows_one_seed_cannot_aim_at_another() {
+        let names: Vec<String> = (0..200_000).map(|n| format!("room/{n}")).collect();
+        let upper = |seed: &Seed, name: &str| (seed.hash(name) >> 32) as u32;
+        let (one, other) = (Seed::draw(), Seed::draw());
+        let mut by_hash = std::collections::HashMap::new();
+        let mut met = Vec::new();
+        for name in &names {
+            if let Some(before) = by_hash.insert(upper(&one, name), name) {
+                met.push((before, name));
+            }
+        }
+        // 200,000² / 2 / 2³² of them.
+        assert!(!met.is_empty(), "nobody met");
+        let again = met.iter().filter(|(a, b)| upper(&other, a) == upper(&other, b)).count();
+        assert_eq!(again, 0, "of {}", met.len());
+        // Those of one hash by the fixed seed are found before the process is started.
+        let same = names[..1_000].iter().filter(|name| hash(name) == home_hash(name)).count();
+        assert_eq!(same, 0, "tables have a seed of their own");
+        assert!(names[..1_000].iter().all(|name| hash(name) == hash(&name.clone())), "one for all");
     }
 
     #[test]

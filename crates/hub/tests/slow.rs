@@ -248,34 +248,6 @@ fn a_full_queue_between_shards_refuses_or_tells_a_gap() {
 }
 
 #[test]
-fn histories_at_other_homes_give_way_too() {
-    let settings = TopicSettings { history: 1_000, ..TopicSettings::default() };
-    let rules = rules(settings, Limits { memory_bytes: 20 * (PUBLICATION_COST + 10), ..Limits::default() });
-    let new = |shard| Hub::new(shard, 2, Arc::clone(&rules), u64::from(shard), &Total::default());
-    let mut hubs = [new(0), new(1)];
-    let topic = |home| {
-        let mut names = (0..).map(|n| TopicName::parse(&format!("t/{n}")).unwrap());
-        names.find(|name| name.home(2) == home).unwrap()
-    };
-    // One home's history takes all that there is, to the last byte.
-    publish(&mut hubs[0], &topic(0), &[""]);
-    let rest = rules.limits().memory_bytes - rules.held_bytes() - PUBLICATION_COST;
-    hubs[0].publish(None, &topic(0), Publish::new(Format::Text, vec![0; rest]), 0).unwrap();
-    assert_eq!(rules.held_bytes(), rules.limits().memory_bytes);
-    let one = || Publish::new(Format::Text, vec![0; 10]);
-    assert_eq!(hubs[1].publish(None, &topic(1), one(), 0), Err(Refused::Busy));
-    assert_eq!(rules.shortages(), 1);
-    assert!(rules.held_bytes() <= rules.limits().memory_bytes, "what was refused is gone");
-    assert!(!rules.has_room_again());
-    let [home, other] = &mut hubs;
-    while let Some((_, letters)) = other.poll_letters() {
-        home.receive(1, letters, 0);
-    }
-    assert!(rules.has_room_again());
-    assert_eq!(hubs[1].publish(None, &topic(1), one(), 20), Ok(()));
-}
-
-#[test]
 fn a_batch_that_is_too_long_ends_with_a_gap() {
     let topic = TopicName::parse("a").unwrap();
     let mut hub = Hub::new(0, 1, Arc::default(), 1, &Total::default());

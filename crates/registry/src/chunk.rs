@@ -60,6 +60,12 @@ impl Frame {
         let (charge, part) = (Charge::new(total, bytes.capacity()), Charge::new(part, bytes.capacity()));
         Self(Arc::new(Counted { bytes, _charge: charge, _part: Some(part) }))
     }
+
+    /// How many references there are to it.
+    #[must_use]
+    pub fn holders(&self) -> usize {
+        Arc::strong_count(&self.0)
+    }
 }
 
 impl Deref for Frame {

@@ -173,6 +173,17 @@ impl Outbox {
         }
     }
 
+    /// Its part of what waits and is shared: of each frame as much as each of its holders has of it. A look at each piece.
+    #[must_use]
+    pub fn shared_bytes(&self) -> usize {
+        let part = |frame: &Frame, sent: usize| (frame.len() - sent).div_ceil(frame.holders());
+        match &self.held {
+            Held::Nothing => 0,
+            Held::One { frame, sent, .. } => part(frame, *sent as usize),
+            Held::Many(queue) => queue.shared().map(|(frame, sent)| part(frame, sent)).sum(),
+        }
+    }
+
     /// Whether a producer was told to pause and has not been told to go on.
     #[must_use]
     pub fn is_paused(&self) -> bool {

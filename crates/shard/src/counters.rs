@@ -29,6 +29,8 @@ pub struct Counters {
     pub delivered: u64,
     /// Times that a subscriber of a topic was behind by more than may wait for it.
     pub fell_behind: u64,
+    /// Sessions ended because topics held more memory than they may, and they the most of it.
+    pub relieved: u64,
     /// Times that a publisher's commands waited for the queue to its topic's home.
     pub held_back: u64,
     /// Pieces or messages carried between the legs of pairs.

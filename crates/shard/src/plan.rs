@@ -1,6 +1,7 @@
 //! The configuration as the shards use it: made once, shared by all.
 
 use std::{
+    cmp,
     net::IpAddr,
     sync::{Arc, atomic::AtomicUsize, atomic::Ordering},
 };
@@ -97,12 +98,16 @@ impl Plan {
     /// # Panics
     /// Where `config` was not validated by `tidegate-config`.
     pub fn new(config: Config, shards: usize) -> Arc<Plan> {
-        Plan::with_letters(config, shards, tidegate_hub::Limits::default().letters)
+        Plan::with_limits(config, shards, |_| {})
     }
 
-    /// The same where a shard keeps so many letters for another one whose queue is full, for tests.
+    /// The same where hubs have limits that no configuration can ask for, for tests.
     #[doc(hidden)]
-    pub fn with_letters(config: Config, shards: usize, letters: usize) -> Arc<Plan> {
+    pub fn with_limits(
+        config: Config,
+        shards: usize,
+        change: impl FnOnce(&mut tidegate_hub::Limits),
+    ) -> Arc<Plan> {
         let limits = &config.limits;
         let head = HeadLimits {
             head_bytes: limits.head_bytes,
@@ -115,7 +120,7 @@ impl Plan {
             .routes
             .iter()
             .any(|route| has_topics(&route.action))
-            .then(|| topic_rules(&config.topics, letters));
+            .then(|| topic_rules(&config.topics, change));
         let shards = shards.max(1);
         let worst = (0..shards).map(|_| AtomicUsize::new(0)).collect();
         Arc::new(Plan { routes, plans, head, topics, total: Total::default(), worst, shards, config })
@@ -136,10 +141,20 @@ impl Plan {
         Charge::new(&self.total, bytes)
     }
 
-    /// Says what waits for a shard's worst subscriber. Gives whether no other shard has a worse one.
-    pub(crate) fn is_worst(&self, shard: u16, bytes: usize) -> bool {
+    /// Says how much of the topics' memory a shard's worst subscriber has.
+    pub(crate) fn say_worst(&self, shard: u16, bytes: usize) {
         self.worst[usize::from(shard)].store(bytes, Ordering::Relaxed);
-        self.worst.iter().all(|other| other.load(Ordering::Relaxed) <= bytes)
+    }
+
+    /// Whether that is the worst of all, as far as the others have said theirs. Of those with equal bytes it is the first.
+    pub(crate) fn has_worst(&self, shard: u16) -> bool {
+        let bytes = |shard: usize| self.worst[shard].load(Ordering::Relaxed);
+        let own = usize::from(shard);
+        (0..self.worst.len()).all(|other| match other.cmp(&own) {
+            cmp::Ordering::Less => bytes(other) < bytes(own),
+            cmp::Ordering::Equal => true,
+            cmp::Ordering::Greater => bytes(other) <= bytes(own),
+        })
     }
 
     /// What all topics hold: their number, that of subscriptions, and the bytes of publications.
@@ -291,18 +306,21 @@ fn has_topics(action: &Action) -> bool {
 }
 
 /// The configuration's rules as the hubs take them, shared by all of these.
-fn topic_rules(topics: &tidegate_config::Topics, letters: usize) -> Arc<TopicRules> {
+fn topic_rules(
+    topics: &tidegate_config::Topics,
+    change: impl FnOnce(&mut tidegate_hub::Limits),
+) -> Arc<TopicRules> {
     let rules = topics.rules.iter().map(|rule| Rule {
         filter: Filter::parse(rule.name.as_str()).expect("validated"),
         settings: topic_settings(&rule.settings),
     });
-    let limits = tidegate_hub::Limits {
+    let mut limits = tidegate_hub::Limits {
         memory_bytes: topics.memory_bytes,
         topics: topics.max_topics as usize,
         subscriptions: topics.max_subscriptions as usize,
-        letters,
         ..tidegate_hub::Limits::default()
     };
+    change(&mut limits);
     TopicRules::new(rules.collect(), topic_settings(&tidegate_config::TopicSettings::default()), limits)
         .into()
 }
@@ -367,5 +385,29 @@ impl UpstreamPlan {
     /// Whose turn it is among its addresses.
     pub(crate) fn address_turn(&self) -> usize {
         self.turns.fetch_add(1, Ordering::Relaxed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_shard_alone_has_the_worst_subscriber() {
+        let config =
+            tidegate_config::parse("version = 1\n[[listener]]\nbind = \"127.0.0.1:0\"\n", "test.toml");
+        let plan = Plan::new(config.expect("a valid configuration"), 3);
+        let worst = |plan: &Plan| [0, 1, 2].map(|shard| plan.has_worst(shard));
+        for (said, has) in [
+            ([0, 7, 3], [false, true, false]),
+            ([7, 7, 7], [true, false, false]),
+            ([1, 7, 7], [false, true, false]),
+            ([7, 3, 8], [false, false, true]),
+        ] {
+            for (shard, bytes) in said.into_iter().enumerate() {
+                plan.say_worst(shard as u16, bytes);
+            }
+            assert_eq!(worst(&plan), has, "{said:?}");
+        }
     }
 }

@@ -83,6 +83,8 @@ pub enum Bug {
     ShortFirst,
     /// Where a queue to another shard has room again: those who wait to publish there are not gone on with.
     ForgetPublisher,
+    /// Where topics hold more memory than they may, and a subscriber has the most of it: it does not end.
+    SpareTheWorst,
 }
 
 impl Bug {
@@ -130,6 +132,7 @@ impl Bug {
         Bug::PassOverGap,
         Bug::ShortFirst,
         Bug::ForgetPublisher,
+        Bug::SpareTheWorst,
     ];
 }
 

@@ -23,6 +23,17 @@ fn topics_keep_their_promises() {
         // What never happened was not checked.
         let held_back = summary.covered.get("shard: publisher held back").copied().unwrap_or_default();
         assert!(summary.seeds < SEEDS || held_back > 0, "no publisher has waited for a full queue");
+        let relieved = summary.covered.get("shard: ended for memory").copied().unwrap_or_default();
+        assert!(summary.seeds < SEEDS || relieved > 0, "nobody has ended for want of memory");
+    }
+}
+
+#[test]
+fn of_eight_that_do_not_read_the_one_that_holds_most_ends_for_want_of_memory() {
+    for shards in [1, 3] {
+        for worst in [0, 5] {
+            topics::relief::run(shards, worst);
+        }
     }
 }
 

@@ -135,6 +135,8 @@ impl<S: Store> Hub<S> {
             }
             self.finish_batch(BatchId(topic));
         }
+        // What comes from now on is behind all of them.
+        self.late.clear();
         None
     }
 
@@ -154,7 +156,9 @@ impl<S: Store> Hub<S> {
             self.audience.extend_from_slice(&own.audience);
         }
         // A member of several patterns gets what the earliest of them does.
-        found.sort_by_key(|&pattern| self.begin_of(topic, pattern));
+        if !self.late.is_empty() {
+            found.sort_by_cached_key(|&pattern| self.begin_of(topic, pattern));
+        }
         for &pattern in &found {
             for &id in &self.patterns.get(pattern).subscriptions {
                 let member = self.members.subscription(id).member;
@@ -205,9 +209,6 @@ impl<S: Store> Hub<S> {
     pub fn finish_batch(&mut self, batch: BatchId) {
         let Open { topic: id, .. } = self.open(batch);
         self.batch = None;
-        if !self.late.is_empty() {
-            self.late.retain(|late| late.0 != id);
-        }
         let topic = self.locals.topic_mut(id);
         if let Some(backlog) = &mut topic.backlog {
             let settings = self.rules.settings(topic.rule);
@@ -245,7 +246,10 @@ impl<S: Store> Hub<S> {
         if fate == Fate::Waits {
             let topic = self.locals.topic_mut(id);
             let cursor = cursor(&topic.batch, taken, topic.position);
-            let backlog = topic.backlog.get_or_insert_with(|| Box::new(Backlog::new(slow, &self.ledger)));
+            let backlog = topic.backlog.get_or_insert_with(|| {
+                self.backlogged.insert(id);
+                Box::new(Backlog::new(slow, &self.ledger))
+            });
             // The backlog takes the whole batch when that is over.
             let events = topic.batch.iter().take(taken).filter(|item| item.is_presence()).count();
             let events_from = backlog.next_event() + events as u64;
@@ -315,6 +319,7 @@ impl<S: Store> Hub<S> {
         topic.laggards -= 1;
         if topic.laggards == 0 {
             topic.backlog = None;
+            self.backlogged.remove(&lag.topic);
         }
         self.locals.forget_if_idle(lag.topic);
     }

@@ -18,9 +18,6 @@ use crate::{
     topic::{Pattern, Position, TopicName},
 };
 
-/// After nothing was left to give up, this long nothing is looked for.
-const TRIM_PAUSE_MS: u64 = 10;
-
 impl<S: Store> Hub<S> {
     /// Gives a publication its place, keeps it and hands it on. Its position, and whether its key was used before.
     pub(super) fn publish_here(
@@ -29,7 +26,12 @@ impl<S: Store> Hub<S> {
         once: Option<Box<str>>,
     ) -> Result<(Position, bool), Refused> {
         if self.rules.is_over_memory() {
-            self.make_room(PUBLICATION_COST + publication.bytes());
+            let bytes = PUBLICATION_COST + publication.bytes();
+            if bytes > self.rules.limits().memory_bytes {
+                // Whatever anybody gives up.
+                return Err(Refused::TooLarge);
+            }
+            self.make_room(bytes);
             if self.rules.is_over_memory() {
                 self.counts.refused_busy += 1;
                 return Err(Refused::Busy);
@@ -169,7 +171,7 @@ impl<S: Store> Hub<S> {
         let shards = self.homes.patterns.get_mut(place);
         debug_assert!(!shards.contains(&from), "a shard says once what it wants");
         shards.push(from);
-        self.homes.patterns_version += 1;
+        self.homes.pattern_changed(pattern.clone());
         self.send(from, Note::Interested { pattern, number });
     }
 
@@ -183,7 +185,7 @@ impl<S: Store> Hub<S> {
         if shards.is_empty() {
             self.homes.patterns.remove(place);
         }
-        self.homes.patterns_version += 1;
+        self.homes.pattern_changed(pattern.clone());
     }
 
     pub(super) fn attend_here(&mut self, note: &AttendNote) {
@@ -287,66 +289,74 @@ impl<S: Store> Hub<S> {
     }
 
     /// Forgets a topic that nothing needs any more, or sees to it that it is looked at in time.
-    fn settle(&mut self, id: u32) {
+    pub(super) fn settle(&mut self, id: u32) {
         let settings = self.rules.settings(self.homes.topic(id).rule);
         if self.homes.forget_if_idle(id, settings, self.now_ms) {
             self.rules.give_topics(1);
         }
     }
+}
 
-    /// The process is over its memory with a publication of so many bytes: gives up what is kept here, and asks the others to
-    /// where that was not enough.
-    fn make_room(&mut self, bytes: usize) {
-        if self.now_ms < self.trim_after_ms {
-            return;
-        }
-        self.trim(0);
-        if self.rules.is_over_memory() {
-            self.rules.note_shortage(bytes);
-            self.trim_after_ms = self.now_ms + TRIM_PAUSE_MS;
-            let limits = self.rules.limits();
-            for shard in (0..self.shards).filter(|&shard| shard != self.shard) {
-                if self.post.has_room(shard, limits) {
-                    self.post.write(shard, Note::Trim(bytes));
-                }
-            }
-        }
-    }
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
 
-    /// Gives up the oldest that histories and states keep, and where that is not enough what waits for slow subscribers, the
-    /// largest first, until there is memory for so many bytes more.
-    pub(super) fn trim(&mut self, bytes: usize) {
-        let most = self.rules.limits().memory_bytes;
-        let over = (self.rules.held_bytes() + bytes).saturating_sub(most);
-        if over == 0 {
-            return;
-        }
-        // Some more, so that not each publication has to.
-        let mut idle = Vec::new();
-        let enough = self.homes.trim(over + most / 64, &mut self.counts.trimmed, &mut idle);
-        for id in idle {
-            if self.homes.contains(id) {
-                self.settle(id);
-            }
-        }
-        if !enough {
-            self.clear_backlogs(bytes);
-        }
-    }
+    use tidegate_registry::{Key, Total};
 
-    fn clear_backlogs(&mut self, wanted: usize) {
-        let mut topics: Vec<u32> = self.lags.iter().map(|lag| lag.topic).collect();
-        topics.sort_unstable();
-        topics.dedup();
-        let bytes = |id: &u32| self.locals.topic(*id).backlog.as_ref().map_or(0, |backlog| backlog.bytes());
-        topics.sort_by_cached_key(|id| std::cmp::Reverse(bytes(id)));
-        for id in topics {
-            if self.rules.has_room_for(wanted) {
-                return;
+    use super::*;
+    use crate::{Class, ClientId, Envelope, Filter, Format, MemberRules, Publish, TopicRules};
+
+    #[test]
+    fn a_pattern_that_comes_and_goes_does_not_have_other_topics_search_anew() {
+        let mut hub = Hub::new(0, 1, Arc::new(TopicRules::default()), 1, &Total::default());
+        let rules = MemberRules { subscriptions: 100, patterns: 100 };
+        let class = Class::plain(Envelope::Protocol);
+        let enter = |hub: &mut Hub, number: u64| {
+            hub.enter(Key::from_bits(1 << 32 | number), class, ClientId::from_bits(number), rules)
+        };
+        let (stays, fickle) = (enter(&mut hub, 1), enter(&mut hub, 2));
+        let pattern = |text: &str| Pattern::parse(text).unwrap();
+        hub.subscribe_pattern(stays, &pattern("room/**")).unwrap();
+        let name = TopicName::parse("room/a").unwrap();
+        let publish = |hub: &mut Hub| {
+            let before = hub.homes.patterns.steps();
+            hub.publish(None, &name, Publish::new(Format::Text, Vec::new()), 0).unwrap();
+            let mut audience = 0;
+            while let Some(batch) = hub.poll_batch() {
+                audience += hub.audience(batch).len();
+                hub.finish_batch(batch);
             }
-            if let Some(backlog) = &mut self.locals.topic_mut(id).backlog {
-                backlog.clear();
-            }
+            (audience, hub.homes.patterns.steps() - before)
+        };
+        let come = |hub: &mut Hub, text: &str| hub.subscribe_pattern(fickle, &pattern(text)).unwrap();
+        let go =
+            |hub: &mut Hub, text: &str| hub.unsubscribe(fickle, &Filter::Pattern(pattern(text))).unwrap();
+        assert!(publish(&mut hub).1 > 0, "the first time");
+        for _ in 0..1_000 {
+            come(&mut hub, "other/*");
+            assert_eq!(publish(&mut hub), (1, 0));
+            go(&mut hub, "other/*");
+            assert_eq!(publish(&mut hub), (1, 0));
         }
+        // Many at once, of the same few.
+        for n in 0..1_000 {
+            come(&mut hub, &format!("other/{}/*", n % 4));
+            go(&mut hub, &format!("other/{}/*", n % 4));
+        }
+        assert_eq!(publish(&mut hub), (1, 0));
+        // What matches is found, and gone when it is; also behind more changes than are known.
+        come(&mut hub, "*/a");
+        let (audience, steps) = publish(&mut hub);
+        assert!(audience == 2 && steps > 0, "{audience}, {steps}");
+        go(&mut hub, "*/a");
+        assert_eq!(publish(&mut hub).0, 1);
+        come(&mut hub, "*/a");
+        for n in 0..20 {
+            come(&mut hub, &format!("other/{n}/*"));
+        }
+        assert_eq!(publish(&mut hub).0, 2);
+        hub.leave(stays);
+        hub.leave(fickle);
+        assert_eq!(publish(&mut hub).0, 0);
     }
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::{Asked, Followed, Hub};
 use crate::{
     letter::{Ask, Note, Refused, Reply, SubscribeNote, SubscribedNote, Ticket},
-    local::{BATCH_ITEMS, subscriber},
+    local::subscriber,
     member::{MemberId, Subscriber},
     members::State,
     planted::{self, Bug},
@@ -206,7 +206,6 @@ impl<S: Store> Hub<S> {
         }
         if subscriptions.is_empty() {
             self.patterns.remove(own.target);
-            self.late.retain(|(_, pattern, _)| *pattern != own.target);
             for shard in 0..self.shards {
                 self.send(shard, Note::Disinterest(pattern.clone()));
             }
@@ -259,8 +258,12 @@ impl<S: Store> Hub<S> {
 
     /// How much of a topic's batch was before a pattern began.
     pub(super) fn begin_of(&self, topic: u32, pattern: u32) -> u16 {
-        let late = self.late.iter().find(|late| late.0 == topic && late.1 == pattern);
-        late.map_or(0, |late| late.2)
+        if self.late.is_empty() {
+            return 0;
+        }
+        let topic = self.locals.topic(topic);
+        let since = self.late.find(topic.name.home(self.shards), pattern);
+        since.map_or(0, |since| topic.count_before(since))
     }
 
     /// A home has noted a pattern: what comes from it now is for the pattern's subscribers.
@@ -272,12 +275,7 @@ impl<S: Store> Hub<S> {
             return;
         }
         followed.waits_for.retain(|&other| other != home);
-        for &topic in self.locals.due() {
-            let own = self.locals.topic(topic);
-            if own.name.home(self.shards) == home && pattern.matches(&own.name) {
-                self.late.push((topic, place, own.batch.len().min(BATCH_ITEMS) as u16));
-            }
-        }
+        self.late.note(home, place, self.locals.tick());
     }
 
     /// A home has answered.
@@ -384,5 +382,125 @@ impl<S: Store> Hub<S> {
             first.append(&mut owed);
             first.sort_by_key(|item| item.offset());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Class, ClientId, Envelope, Format, MemberRules, Publish, TopicRules};
+    use tidegate_registry::{Key, Total};
+
+    /// `a/…/a/**`, with up to four of its segments as stars.
+    fn patterns(depth: u32) -> Vec<Pattern> {
+        let text = |bits: u32| {
+            let segment = |place| if bits >> place & 1 == 1 { "*" } else { "a" };
+            let segments: Vec<&str> = (0..depth).map(segment).chain(["**"]).collect();
+            segments.join("/")
+        };
+        let all = (0..1_u32 << depth).filter(|bits| bits.count_ones() <= 4);
+        all.map(|bits| Pattern::parse(&text(bits)).unwrap()).collect()
+    }
+
+    /// Patterns that begin in a turn in which many topics have news cost as much as they match, not the square of it.
+    #[test]
+    fn patterns_that_begin_in_a_busy_turn_cost_one_look_for_each_topic_that_they_match() {
+        const TOPICS: usize = 300;
+        let mut hub = Hub::new(0, 1, Arc::new(TopicRules::default()), 1, &Total::default());
+        let rules = MemberRules { subscriptions: u32::MAX, patterns: u32::MAX };
+        let enter = |hub: &mut Hub, number: u64| {
+            let class = Class::plain(Envelope::Protocol);
+            hub.enter(Key::from_bits(1 << 32 | number), class, ClientId::from_bits(number), rules)
+        };
+        let (first, late) = (enter(&mut hub, 1), enter(&mut hub, 2));
+        let topics: Vec<TopicName> =
+            (0..TOPICS).map(|n| TopicName::parse(&format!("a/a/a/a/a/a/{n}")).unwrap()).collect();
+        hub.subscribe_pattern(first, &Pattern::parse("a/**").unwrap()).unwrap();
+        while hub.poll_batch().is_some() {}
+        let publish = |hub: &mut Hub| {
+            for topic in &topics {
+                hub.publish(None, topic, Publish::new(Format::Text, Vec::new()), 0).unwrap();
+            }
+        };
+        publish(&mut hub);
+        let patterns = patterns(6);
+        assert!(patterns.len() > 50, "{}", patterns.len());
+        for pattern in &patterns {
+            hub.subscribe_pattern(late, pattern).unwrap();
+        }
+        publish(&mut hub);
+        let mut batches = 0;
+        while let Some(batch) = hub.poll_batch() {
+            batches += 1;
+            assert_eq!(hub.publications(batch).len(), 2);
+            let mut skips: Vec<_> =
+                hub.audience(batch).iter().map(|one| (one.key.index(), one.skip)).collect();
+            skips.sort_unstable();
+            assert_eq!(skips, [(1, 0), (2, 1)], "who came in the middle gets what came behind");
+            hub.finish_batch(batch);
+        }
+        assert_eq!(batches, TOPICS);
+        let steps = hub.late.steps.get();
+        // One for the order, one for each of those who are new.
+        let most = TOPICS * (patterns.len() + 1) * 2;
+        assert!(steps > TOPICS && steps <= most + most / 4, "{steps}, {most}");
+        assert!(hub.late.is_empty(), "nothing of it is left behind the turn");
+        hub.leave(first);
+        hub.leave(late);
+    }
+
+    /// Each home notes a pattern in its own time, and a place that one has left is another's.
+    #[test]
+    fn each_home_begins_a_pattern_for_itself() {
+        let rules = Arc::new(TopicRules::default());
+        let new = |shard| Hub::new(shard, 2, Arc::clone(&rules), u64::from(shard), &Total::default());
+        let mut hubs = [new(0), new(1)];
+        let topic = |home| {
+            let mut names = (0..).map(|n| TopicName::parse(&format!("t/{n}")).unwrap());
+            names.find(|name| name.home(2) == home).unwrap()
+        };
+        let class = Class::plain(Envelope::Protocol);
+        let rules = MemberRules { subscriptions: 10, patterns: 10 };
+        let [here, there] = &mut hubs;
+        let member = here.enter(Key::from_bits(1 << 32 | 1), class, ClientId::from_bits(1), rules);
+        let other = here.enter(Key::from_bits(1 << 32 | 2), class, ClientId::from_bits(2), rules);
+        let pass = |from: &mut Hub, number, to: &mut Hub| {
+            while let Some((_, letters)) = from.poll_letters() {
+                to.receive(number, letters, 0);
+            }
+        };
+        let publish = |hub: &mut Hub, home| {
+            hub.publish(None, &topic(home), Publish::new(Format::Text, Vec::new()), 0).unwrap();
+        };
+        let skips = |hub: &mut Hub| {
+            let mut all = Vec::new();
+            while let Some(batch) = hub.poll_batch() {
+                let own = hub.audience(batch).iter().map(|one| (one.key.index(), one.skip));
+                all.push((hub.publications(batch).len(), own.collect::<Vec<_>>()));
+                hub.finish_batch(batch);
+            }
+            all
+        };
+        here.subscribe_pattern(other, &Pattern::parse("**").unwrap()).unwrap();
+        pass(here, 0, there);
+        pass(there, 1, here);
+        publish(here, 0);
+        publish(there, 1);
+        pass(there, 1, here);
+        // One that ends at once leaves its place to the next.
+        let gone = Pattern::parse("*/x").unwrap();
+        here.subscribe_pattern(member, &gone).unwrap();
+        here.unsubscribe(member, &Filter::Pattern(gone)).unwrap();
+        here.subscribe_pattern(member, &Pattern::parse("t/*").unwrap()).unwrap();
+        publish(here, 0);
+        pass(here, 0, there);
+        publish(there, 1);
+        // The home there has noted it before its second message.
+        pass(there, 1, here);
+        assert_eq!(skips(here), [(2, vec![(2, 0), (1, 1)]), (2, vec![(2, 0), (1, 1)])]);
+        publish(here, 0);
+        assert_eq!(skips(here), [(1, vec![(2, 0), (1, 0)])]);
+        here.leave(member);
+        here.leave(other);
     }
 }

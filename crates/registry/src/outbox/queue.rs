@@ -75,6 +75,14 @@ impl Queue {
         size_of::<Self>() + self.pieces.capacity() * size_of::<Piece>() + self.owned
     }
 
+    /// The shared frames, and where what is left of each begins.
+    pub(super) fn shared(&self) -> impl Iterator<Item = (&Frame, usize)> {
+        self.pieces.iter().filter_map(|piece| match &piece.bytes {
+            Bytes::Shared(frame) => Some((frame, piece.at)),
+            Bytes::Owned(_) | Bytes::Static(_) | Bytes::Waiting(_) => None,
+        })
+    }
+
     pub(super) fn at_boundary(&self) -> bool {
         self.pieces.back().is_none_or(|piece| piece.kind != Kind::Stream(End::Inside))
     }

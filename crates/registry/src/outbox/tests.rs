@@ -442,6 +442,31 @@ fn a_shared_frame_is_counted_once_and_until_its_last_reference_is_gone() {
 }
 
 #[test]
+fn what_an_outbox_has_of_shared_frames_is_its_part_of_each() {
+    let (mut outbox, mut retained) = fixture();
+    let (mut other, _) = fixture();
+    let total = retained.total().clone();
+    let limits = OutboxLimits::new(100_000, 1_000, 100_000);
+    let policy = FullPolicy::Disconnect;
+    let alone = Frame::new(vec![1; 1_000], &total);
+    let _ = outbox.push(Chunk::Shared(alone), &limits, policy, &mut retained);
+    assert_eq!(outbox.shared_bytes(), 1_000);
+    let both = Frame::new(vec![2; 1_000], &total);
+    let _ = outbox.push(Chunk::Shared(both.clone()), &limits, policy, &mut retained);
+    let _ = other.push(Chunk::Shared(both), &limits, policy, &mut retained);
+    assert_eq!((outbox.shared_bytes(), other.shared_bytes()), (1_500, 500));
+    // Its own bytes are none of that.
+    let own = Chunk::Owned { bytes: vec![3; 5_000], start: 0 };
+    let _ = outbox.push(own, &limits, policy, &mut retained);
+    assert_eq!((outbox.shared_bytes(), outbox.buffered()), (1_500, 7_000));
+    let _ = outbox.consume(600, &limits, &mut retained);
+    assert_eq!(outbox.shared_bytes(), 900);
+    outbox.clear(&mut retained);
+    assert_eq!((outbox.shared_bytes(), other.shared_bytes()), (0, 1_000));
+    other.clear(&mut retained);
+}
+
+#[test]
 fn a_shard_that_ends_takes_its_bytes_out_of_the_total() {
     let total = Total::default();
     let mut retained = Retained::new(&total);

@@ -103,6 +103,11 @@ impl Feed {
         self.first_bytes
     }
 
+    /// Its part of that: of each publication as much as each of its holders has of it. A look at each.
+    pub(super) fn own_bytes(&self) -> usize {
+        self.first.iter().map(|kept| kept.bytes().div_ceil(Arc::strong_count(kept))).sum()
+    }
+
     /// A message, or a gap, is told.
     pub(super) fn tell(&mut self, publication: &Publication) {
         let topic = self

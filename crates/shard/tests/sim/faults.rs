@@ -118,6 +118,11 @@ impl Swarm {
         Swarm { rates }
     }
 
+    /// Nothing goes wrong.
+    pub(crate) fn none() -> Swarm {
+        Swarm { rates: [0; Fault::ALL.len()] }
+    }
+
     pub(crate) fn rate(&self, fault: Fault) -> u16 {
         self.rates[fault as usize]
     }

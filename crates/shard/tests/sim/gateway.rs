@@ -121,6 +121,7 @@ impl Subject for Gateway {
             ("kept for a later turn", counters.kept),
             ("reader paused", counters.pauses),
             ("publisher held back", counters.held_back),
+            ("ended for memory", counters.relieved),
         ] {
             if count > 0 {
                 *covered.entry(format!("shard: {what}")).or_default() += count;

@@ -116,7 +116,7 @@ impl Listener {
             None => {}
         }
         if let Some(end) = end {
-            let fit = self.visit.excused.is_some() || self.may_be_slow();
+            let fit = self.visit.excused.is_some() || self.may_be_slow() || self.visit.society.is_short();
             if !fit {
                 self.fail(&format!("the stream ended: {end:?}"));
             }

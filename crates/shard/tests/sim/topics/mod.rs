@@ -8,6 +8,7 @@ mod body;
 mod cluster;
 mod judge;
 mod listener;
+pub(crate) mod relief;
 mod requester;
 mod setup;
 mod society;
@@ -81,6 +82,7 @@ pub(crate) fn run(seed: u64, trace: Trace) -> Outcome {
         raw: RefCell::default(),
         newest: RefCell::default(),
         present: RefCell::default(),
+        refusals: Cell::default(),
         setup,
     });
     let mut outcome = Outcome::default();
@@ -135,7 +137,10 @@ impl Life {
             let problems: Vec<String> = problems.iter().map(ToString::to_string).collect();
             panic!("{}\n{text}", problems.join("\n"))
         });
-        let plan = Plan::with_letters(config, setup.shards, setup.letters);
+        let plan = Plan::with_limits(config, setup.shards, |limits| {
+            limits.letters = setup.letters;
+            limits.memory_bytes = setup.memory.unwrap_or(limits.memory_bytes);
+        });
         let worlds: Vec<World> = (0..setup.shards as u64)
             .map(|shard| {
                 let world = World::new(seed ^ shard << 56, trace);

@@ -71,12 +71,14 @@ pub(crate) struct Setup {
     pub(crate) few_topics: bool,
     pub(crate) history: u32,
     pub(crate) message_most: usize,
+    /// What topics may hold, where that is so little that it is not enough now and then.
+    pub(crate) memory: Option<usize>,
 }
 
 impl Setup {
     pub(crate) fn draw(random: &mut Random) -> Setup {
         let people = *random.pick(&[3, 8, 20, 40]);
-        Setup {
+        let mut setup = Setup {
             shards: random.size(1..=3),
             people: random.range(2..=people),
             span: *random.pick(&[SECONDS, 5 * SECONDS, 30 * SECONDS]),
@@ -89,7 +91,14 @@ impl Setup {
             few_topics: random.below(8) == 0,
             history: *random.pick(&[3, 12, 200]),
             message_most: *random.pick(&[60, 600, 4_000]),
+            memory: (random.below(4) == 0).then(|| *random.pick(&[24 << 10, 48 << 10, 200 << 10])),
+        };
+        if setup.memory.is_some() {
+            // Sessions may hold more than all topics.
+            setup.session_bytes = 256 << 10;
+            setup.message_most = 4_000;
         }
+        setup
     }
 
     pub(crate) fn text(&self) -> String {

@@ -71,6 +71,9 @@ pub(crate) struct Society {
     pub(crate) raw: RefCell<BTreeMap<u64, (String, Option<u64>)>>,
     /// What the probe was told of each topic.
     pub(crate) newest: RefCell<BTreeMap<String, Option<Position>>>,
+    /// For how long publications were refused for want of memory while nobody was taken one from and nobody has ended, and
+    /// when the last one was.
+    pub(crate) refusals: Cell<(u64, u64)>,
     /// Who is present, by topic and session.
     pub(crate) present: RefCell<BTreeMap<(String, u64), u64>>,
 }
@@ -116,6 +119,34 @@ impl Person {
         if known.epoch != at.epoch || known.offset < at.offset {
             *known = at;
         }
+    }
+}
+
+/// While publications are refused for want of memory somebody ends, or there is room.
+const RELIEVED_WITHIN: u64 = 3 * SECONDS;
+/// Between two that were refused nothing else counts.
+const TRIED_WITHIN: u64 = 300 * MILLIS;
+
+impl Society {
+    /// Whether there may be no memory.
+    pub(crate) fn is_short(&self) -> bool {
+        self.setup.memory.is_some()
+    }
+
+    /// A publication was refused for want of memory.
+    ///
+    /// # Panics
+    /// Where that goes on for too long.
+    pub(crate) fn has_refused(&self, now: u64) {
+        let (span, last) = self.refusals.get();
+        let more = if last == 0 { 0 } else { (now - last).min(TRIED_WITHIN) };
+        self.refusals.set((span + more, now));
+        assert!(span <= RELIEVED_WITHIN, "there is no memory, and nobody ends for it");
+    }
+
+    /// A publication was taken, or somebody has ended: it goes on.
+    pub(crate) fn has_gone_on(&self) {
+        self.refusals.set((0, 0));
     }
 }
 
@@ -249,6 +280,7 @@ impl Visit {
             return;
         }
         self.done = true;
+        self.society.has_gone_on();
         if let Some(link) = &self.link {
             net.close_peer(link.conn, reset);
         }

@@ -126,7 +126,7 @@ impl Socket {
         let mut nonce = [0; 16];
         random.fill(&mut nonce);
         let offer = (random.below(3) == 0).then(|| *random.pick(&OFFERS));
-        let acts = acting::draw(&mut person, raw.is_some());
+        let acts = acting::draw(&mut person, raw.is_some(), society.is_short());
         Socket {
             visit: Visit::new(society, person, start),
             phase: Phase::Waiting,
@@ -237,7 +237,7 @@ impl Socket {
         if self.phase == Phase::Open {
             while let Some(item) = self.inbox.next() {
                 match item {
-                    Item::Message { opcode, payload } => self.message(opcode, &payload),
+                    Item::Message { opcode, payload } => self.message(net, opcode, &payload),
                     Item::Ping(payload) if !self.close_sent => self.frame(PONG, &payload),
                     Item::Ping(_) | Item::Pong(_) => {}
                     Item::Close(code) => self.closed(code),
@@ -251,7 +251,9 @@ impl Socket {
 
     fn closed(&mut self, code: Option<u16>) {
         self.close_got = Some(code);
-        let slow = code == Some(1013) && self.may_be_slow;
+        // Where there is no memory everybody may be too slow.
+        let short = self.visit.society.is_short();
+        let slow = code == Some(1013) && (self.may_be_slow || short);
         // A raw one has no other way to be told that there may be no more topics. Of a full queue it is not told: it waits.
         let refused = code == Some(1013) && self.raw.is_some() && self.visit.society.setup.few_topics;
         if !(slow || refused || self.close_sent || self.visit.excused.is_some()) {
@@ -272,7 +274,9 @@ impl Socket {
         let fit = match end {
             End::Eof => self.close_got.is_some(),
             // Its Close may have been lost with what lay before it.
-            End::Reset | End::Truncated => self.may_be_slow || self.close_sent || self.raw.is_some(),
+            End::Reset | End::Truncated => {
+                self.may_be_slow || self.close_sent || self.raw.is_some() || self.visit.society.is_short()
+            }
         };
         if !fit && self.visit.excused.is_none() {
             self.fail(&format!("the connection ended: {end:?}"));

@@ -20,10 +20,16 @@ const WRONG: [(&str, &str); 12] = [
 ];
 
 /// What a visit consists of.
-pub(super) fn draw(person: &mut Person, raw: bool) -> Vec<Act> {
+pub(super) fn draw(person: &mut Person, raw: bool, insists: bool) -> Vec<Act> {
     let known = person.memory.len();
     let random = &mut person.random;
     let mut acts = Vec::new();
+    if insists && !raw && random.below(3) == 0 {
+        // Whoever goes on publishing learns whether it does any good.
+        acts.extend((0..150).flat_map(|_| [Act::Publish(1), Act::Await, Act::Pause(50 * MILLIS)]));
+        acts.push(Act::Stay);
+        return acts;
+    }
     if !raw {
         let first = known.clamp(1, 5) + random.size(0..=1);
         acts.extend((0..first).map(|_| Act::Subscribe));

@@ -3,7 +3,7 @@
 use super::*;
 
 impl Socket {
-    pub(super) fn message(&mut self, opcode: u8, payload: &[u8]) {
+    pub(super) fn message(&mut self, net: &Net, opcode: u8, payload: &[u8]) {
         if let Some(topic) = self.raw.clone() {
             return self.raw_message(&topic, opcode, payload);
         }
@@ -30,8 +30,8 @@ impl Socket {
                     self.fail(&format!("who comes and goes is not for it: {told:?}"));
                 }
             }
-            "error" if told.id.is_none() => self.loose_error(&told),
-            _ => self.answer(&told),
+            "error" if told.id.is_none() => self.loose_error(net, &told),
+            _ => self.answer(net, &told),
         }
     }
 
@@ -97,9 +97,13 @@ impl Socket {
         }
     }
 
-    fn loose_error(&mut self, told: &Told<'_>) {
+    fn loose_error(&mut self, net: &Net, told: &Told<'_>) {
         let few = self.visit.society.setup.few_topics;
-        let refused = told.code == "too_many" && few && self.unacknowledged;
+        let short = told.code == "busy" && self.visit.society.is_short();
+        if short {
+            self.visit.society.has_refused(net.now);
+        }
+        let refused = (told.code == "too_many" && few || short) && self.unacknowledged;
         let place = self.loose.iter().position(|code| *code == told.code);
         match place {
             Some(place) => drop(self.loose.remove(place)),
@@ -108,7 +112,7 @@ impl Socket {
         }
     }
 
-    fn answer(&mut self, told: &Told<'_>) {
+    fn answer(&mut self, net: &Net, told: &Told<'_>) {
         let asked = told.id.and_then(|id| self.asked.remove(&id));
         let Some(asked) = asked else { self.fail(&format!("an answer to nothing: {told:?}")) };
         let few = self.visit.society.setup.few_topics;
@@ -152,10 +156,17 @@ impl Socket {
             }
             (Asked::Publish { id, once }, "published") => {
                 assert_eq!(told.level, "accepted");
+                self.visit.society.has_gone_on();
                 let mut judge = self.visit.society.judge.borrow_mut();
                 judge.accepted(id, once.as_deref(), told.at(), told.duplicate);
             }
-            // A full queue is waited for, and there is memory enough: nothing else is refused.
+            (Asked::Publish { id, .. }, "error") if told.code == "busy" && self.visit.society.is_short() => {
+                self.visit.society.has_refused(net.now);
+                let mut judge = self.visit.society.judge.borrow_mut();
+                *judge.gaps.entry("publication refused for want of memory").or_default() += 1;
+                judge.refused(id);
+            }
+            // A full queue is waited for, and where there is memory enough nothing else is refused.
             (Asked::Publish { id, .. }, "error") if told.code == "too_many" && few => {
                 let mut judge = self.visit.society.judge.borrow_mut();
                 *judge.gaps.entry("publication refused").or_default() += 1;
