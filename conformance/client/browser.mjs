@@ -144,6 +144,9 @@ await check("WebSockets blocked: the chat goes on by events, then by polls, then
   await ada.click("#join button");
   const state = text => ada.until(text, `document.querySelector("#state").innerText === ${JSON.stringify(text)}`);
   await state("connected by events");
+  // Each is there for the other, and learns of it by asking.
+  const bob = await enter("Bob", "blocked");
+  await present(bob, "Ada", "Bob");
   await say(ada, "by POST");
   await heard(ada, "by POST");
   await world.publish("chat/blocked", { from: "Bob", text: "by events" });

@@ -45,6 +45,8 @@ export class FakeGateway {
   /** kept: messages a topic keeps; ping: seconds; the rest are faults. */
   kept = 100;
   ping = 25;
+  /** Whether topics know who is there. */
+  presence = true;
   faults = { upgrade: null, events: null, poll: null, publish: null, silent: false, command: null, version: 1, hello: true };
 
   async start(port = 0) {
@@ -101,7 +103,7 @@ export class FakeGateway {
   }
 
   /** Answers a subscription; what follows first comes with it. */
-  subscribe(session, { topic: name, recover, history, presence, info }) {
+  subscribe(session, { topic: name, recover, history, presence, info, attends = true }) {
     session.subscriptions.set(name, { presence });
     if (/\*/.test(name)) return { answer: { topic: name }, first: [] };
     const topic = this.topic(name);
@@ -112,15 +114,20 @@ export class FakeGateway {
       answer.recovered = recover.epoch === topic.epoch && recover.offset >= oldest && recover.offset <= topic.offset;
       if (answer.recovered) first = topic.kept.filter(message => message.offset > recover.offset);
     }
-    topic.present.set(session.client, info);
-    for (const other of this.sessions) if (other !== session && other.subscriptions.get(name)?.presence) other.send({ op: "join", topic: name, client: session.client, info });
+    if (!attends) return { answer, first };
+    this.#join(session.client, name, info);
     return { answer, first };
+  }
+
+  #join(client, name, info) {
+    const { present } = this.topic(name), known = present.has(client);
+    present.set(client, info);
+    if (!known) for (const other of this.sessions) if (other.client !== client && other.subscriptions.get(name)?.presence) other.send({ op: "join", topic: name, client, info });
   }
 
   leave(session, name) {
     if (!session.subscriptions.delete(name)) return false;
-    this.topics.get(name)?.present.delete(session.client);
-    for (const other of this.sessions) if (other.subscriptions.get(name)?.presence) other.send({ op: "leave", topic: name, client: session.client });
+    if (this.topics.get(name)?.present.delete(session.client)) for (const other of this.sessions) if (other.subscriptions.get(name)?.presence) other.send({ op: "leave", topic: name, client: session.client });
     return true;
   }
 
@@ -229,6 +236,12 @@ export class FakeGateway {
     }
     const denied = names.find(name => name.startsWith("secret/"));
     if (denied) return answer(403, { error: { code: "not_allowed", message: `not ${denied}` } });
+    if (kind === "topics") {
+      const name = decodeURIComponent(pathname.slice("/topics/".length)), { epoch, offset, kept, present } = this.topic(name);
+      const listed = Array.from(present, ([client, info]) => ({ client, info })).slice(0, Number(searchParams.get("clients") ?? 0));
+      const count = this.presence ? { present: present.size } : {};
+      return answer(200, { topic: name, epoch, offset, subscribers: 0, history: kept.length, ...count, ...(this.presence && listed.length ? { clients: listed } : {}) });
+    }
     if (kind === "events") return this.#events(names, searchParams, response);
     if (kind === "poll") return this.#poll(names, searchParams, request, response, answer);
     if (kind === "publish") return this.#post(request, answer, decodeURIComponent(pathname.slice("/publish/".length)));
@@ -248,11 +261,15 @@ export class FakeGateway {
       if (this.faults.silent) return;
       response.write((type === "message" ? "" : `event: ${type}\n`) + `id: ${position()}\ndata: ${JSON.stringify(data)}\n\n`);
     };
+    const client = search.get("client"), attended = search.getAll("attend");
+    const info = search.has("info") ? JSON.parse(search.get("info")) : undefined;
+    const attends = topic => client !== null && (attended.length === 0 || attended.includes(topic));
     session.stream = response;
+    session.client = client ?? session.client;
     this.sessions.add(session);
     response.on("close", () => this.#end(session));
     const positions = search.get("last-event-id")?.split(",") ?? [];
-    const done = names.map((topic, index) => this.subscribe(session, { topic, history: Number(search.get("history") ?? 0), recover: this.#recover(positions[index]) }));
+    const done = names.map((topic, index) => this.subscribe(session, { topic, info, attends: attends(topic), history: Number(search.get("history") ?? 0), recover: this.#recover(positions[index]) }));
     write("subscribed", { topics: done.map(({ answer }) => answer) });
     for (const { first } of done) for (const message of first) write("message", message);
   }
@@ -260,10 +277,12 @@ export class FakeGateway {
   #poll(names, search, request, response, answer) {
     const positions = search.get("position")?.split(",") ?? [];
     const client = search.get("client");
-    if (client) for (const name of names) this.topic(name).present.set(client, search.has("info") ? JSON.parse(search.get("info")) : undefined);
+    const attended = search.getAll("attend");
+    const info = search.has("info") ? JSON.parse(search.get("info")) : undefined;
+    if (client) for (const name of attended.length ? attended : names) this.#join(client, name, info);
     const probe = () => {
       const session = new Session(this, () => {});
-      const done = names.map((topic, index) => this.subscribe(session, { topic, history: Number(search.get("history") ?? 0), recover: this.#recover(positions[index]) }));
+      const done = names.map((topic, index) => this.subscribe(session, { topic, attends: false, history: Number(search.get("history") ?? 0), recover: this.#recover(positions[index]) }));
       for (const name of [...session.subscriptions.keys()]) this.leave(session, name);
       return { topics: done.map(each => each.answer), messages: done.flatMap(each => each.first), position: done.map(each => `${each.answer.epoch}-${each.answer.offset}`).join(",") };
     };

@@ -137,12 +137,42 @@ test("over polls: several topics, a cut, a restart, and what only WebSockets can
   gateway.publish("a", { data: "new" });
   await until("the new one", () => data(events).includes("new"));
   assert.deepEqual(data(events), [1, 2, "new"]);
-  await refused(client.presence("a"), "unsupported");
+  assert.deepEqual((await client.presence("a")).clients, [{ client: client.id, info: { name: "Ada" } }]);
+  await until("the poll that waits", () => gateway.sessions.size === 1);
   assert.deepEqual((await client.history("a")).messages.map(message => message.data), ["new"]);
   await refused(client.history("a", { before: 1 }), "unsupported");
   const pattern = client.subscribe("c/*");
   assert.equal((await next(pattern, "error")).code, "unsupported");
   assert.equal(pattern.state, "pending");
+});
+
+test("over events: present in the topics that ask for it, by one name through cuts; who is there is listed", async t => {
+  const gateway = await gatewayFor(t);
+  const { client, clock } = open(t, gateway, { transports: ["events"] });
+  const room = client.subscribe("room", { presence: true, info: { name: "Ada" } }), other = client.subscribe("other"), pattern = client.subscribe("b/*");
+  await Promise.all([room.ready, other.ready, pattern.ready]);
+  const { id } = client;
+  assert.match(id, /^[a-z0-9]{9,64}$/);
+  assert.deepEqual([...gateway.topic("room").present], [[id, { name: "Ada" }]]);
+  assert.deepEqual([...gateway.topic("other").present], []);
+  assert.deepEqual(await client.presence("room"), { topic: "room", count: 1, clients: [{ client: id, info: { name: "Ada" } }] });
+  assert.deepEqual(await client.presence("other"), { topic: "other", count: 0, clients: [] });
+  gateway.cut();
+  await stateOf(client, "waiting");
+  await clock.advance(500);
+  await until("it is back", () => gateway.topic("room").present.has(id));
+  gateway.presence = false;
+  await refused(client.presence("room"), "no_presence");
+});
+
+test("over polls: present in the topics that ask for it alone", async t => {
+  const gateway = await gatewayFor(t);
+  const { client } = open(t, gateway, { transports: ["poll"] });
+  const other = client.subscribe("other"), room = client.subscribe("room", { info: { name: "Ada" } });
+  await Promise.all([room.ready, other.ready]);
+  await until("the poll for both", () => gateway.commands.some(command => command.search?.position?.includes(",")));
+  assert.deepEqual([...gateway.topic("room").present], [[client.id, { name: "Ada" }]]);
+  assert.deepEqual([...gateway.topic("other").present], []);
 });
 
 test("over polls: one topic that may not be had leaves the others", async t => {

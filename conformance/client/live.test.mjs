@@ -119,6 +119,23 @@ test("presence: who is there, joins, leaves, and a client that vanishes", async 
   assert.equal((await ada.presence(topic)).count, 1);
 });
 
+for (const transport of ["events", "poll"]) {
+  test(`${transport}: others see it come, and it asks who is there`, async t => {
+    const ada = open(t), bob = open(t, { transports: [transport] }), topic = fresh();
+    const room = ada.subscribe(topic, { presence: true, info: { name: "Ada" } });
+    await room.ready;
+    const joined = next(room, "join", event => event.info?.name === "Bob");
+    const quiet = bob.subscribe(fresh());
+    const place = bob.subscribe(topic, { presence: true, info: { name: "Bob" } });
+    await Promise.all([quiet.ready, place.ready]);
+    assert.equal((await joined).client, bob.id);
+    const { count, clients } = await bob.presence(topic);
+    assert.equal(count, 2);
+    assert.deepEqual(clients.map(({ info }) => info.name).sort(), ["Ada", "Bob"]);
+    assert.deepEqual(await bob.presence(quiet.topic), { topic: quiet.topic, count: 0, clients: [] });
+  });
+}
+
 test("patterns, and refusals with their codes", async t => {
   const client = open(t), topic = fresh();
   const pattern = client.subscribe("chat/*");

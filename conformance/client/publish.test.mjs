@@ -226,3 +226,26 @@ test("a subscriber gets its own publication, before or after the answer", async 
   await coming;
   assert.deepEqual(events.map(event => event.offset), [offset]);
 });
+
+test("a publication that is too large is refused alone, and the client comes back", async t => {
+  const gateway = await gatewayFor(t);
+  const { client, clock } = open(t, gateway, { transports: ["websocket"] });
+  const topic = client.subscribe("p");
+  await topic.ready;
+  gateway.faults.command = ({ op, text }, session, socket) => {
+    if (op !== "publish" || text.length < 100) return op === "publish" && gateway.held ? "lost" : undefined;
+    socket.close(1009);
+    return "lost";
+  };
+  gateway.held = true;
+  const large = refused(client.publish("p", "x".repeat(100), { text: true, once: true }), "too_large");
+  const safe = client.publish("p", "after", { text: true, once: true });
+  await large;
+  gateway.held = false;
+  await stateOf(client, "waiting");
+  await clock.advance(500);
+  await next(topic, "subscribed");
+  assert.equal((await safe).level, "accepted");
+  assert.equal(client.state, "open");
+  assert.deepEqual(gateway.topic("p").kept.map(({ text }) => text), ["after"]);
+});

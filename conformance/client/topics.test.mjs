@@ -279,6 +279,16 @@ test("joins and leaves come to whoever wants them; presence lists who is there",
   assert.equal((await left).client, bob.id);
 });
 
+test("joins and leaves that were left out are told", async t => {
+  const gateway = await gatewayFor(t);
+  const { client } = open(t, gateway);
+  const room = client.subscribe("room", { presence: true });
+  await room.ready;
+  const missed = next(room, "presencegap");
+  for (const session of gateway.sessions) session.send({ op: "presence_gap", topic: "room" });
+  assert.equal((await missed).topic, "room");
+});
+
 test("history by question, older ones too", async t => {
   const gateway = await gatewayFor(t);
   publish(gateway, "h", 1, 2, 3);

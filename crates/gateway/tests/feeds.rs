@@ -205,6 +205,26 @@ fn a_body_that_does_not_come_is_not_waited_for_and_one_that_was_announced_is_ask
 }
 
 #[test]
+fn who_holds_a_key_has_idempotency_keys_of_its_own() {
+    let gateway = Gateway::start_with(CONFIG, &["--shards", "3"]);
+    let publish = |path: &str, holder: &str| {
+        let bearer = format!("Authorization: Bearer {holder}\r\n");
+        let fields =
+            format!("{AS_JSON}Idempotency-Key: order-7\r\n{}", if holder.is_empty() { "" } else { &bearer });
+        let answer = body(&ask(&gateway, &post(&format!("{path}/kept/1"), &fields, b"1")));
+        let result = &answer["results"][0];
+        (result["offset"].as_u64(), result.get("duplicate").is_some())
+    };
+    let (one, all) = ("0123456789abcdef", "fedcba9876543210");
+    assert_eq!(publish("/publish", ""), (Some(1), false));
+    assert_eq!(publish("/publish", ""), (Some(1), true), "over another connection");
+    assert_eq!(publish("/keyed", one), (Some(2), false), "somebody's guess is not its own");
+    assert_eq!(publish("/keyed", all), (Some(3), false));
+    assert_eq!(publish("/keyed", one), (Some(2), true));
+    gateway.stop();
+}
+
+#[test]
 fn a_route_takes_so_many_messages_in_a_second() {
     let gateway = Gateway::start(CONFIG, "epoll");
     let ten = format!("[{}]", [r#"{"topic":"kept/1","data":1}"#; 10].join(","));
@@ -646,6 +666,12 @@ fn who_reads_a_stream_by_a_name_is_present() {
             there.as_array().is_some_and(|all| all.iter().any(|one| one["client"] == "reader-1")),
             "{there}"
         );
+        let state = body(&ask(&gateway, &get("/topics/large/p?clients=10", "")));
+        assert_eq!((&state["present"], &state["clients"]), (&json!(2), &there), "{state}");
+        let state = body(&ask(&gateway, &get("/topics/large/p", "")));
+        assert_eq!((&state["present"], state.get("clients")), (&json!(2), None), "{state}");
+        let state = body(&ask(&gateway, &get("/topics/other?clients=10", "")));
+        assert_eq!((state.get("present"), state.get("clients")), (None, None), "{state}");
         // It comes back in time: nobody is told that it was away.
         drop(stream);
         let again = Stream::open(&gateway, path, "");
@@ -655,7 +681,12 @@ fn who_reads_a_stream_by_a_name_is_present() {
             "{there}"
         );
         drop(again);
-        let wrong = ask(&gateway, &get("/events?topic=large/p&client=x", ""));
+        // Nobody is as short as that, and nobody goes by a connection's name.
+        for client in ["x", "pX3v9aK2"] {
+            let wrong = ask(&gateway, &get(&format!("/events?topic=large/p&client={client}"), ""));
+            assert_eq!((wrong.status, &body(&wrong)["error"]["code"]), (400, &json!("invalid_request")));
+        }
+        let wrong = ask(&gateway, &get("/topics/large/p?clients=x", ""));
         assert_eq!((wrong.status, &body(&wrong)["error"]["code"]), (400, &json!("invalid_request")));
         drop(gateway);
     }

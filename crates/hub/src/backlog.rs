@@ -24,7 +24,7 @@ use crate::{
 pub(crate) const LAGS: u16 = 4_096;
 
 /// Clients of which the last join or leave is kept for those that lag: what happened to more of them, the oldest first, is
-/// left out.
+/// left out, and told.
 const EVENTS: usize = 1_000;
 
 /// What waits.
@@ -43,6 +43,7 @@ impl Backlog {
     pub(crate) fn absorb(&mut self, item: &Arc<Publication>, settings: &TopicSettings) {
         match item.kind() {
             Kind::Join { client, .. } | Kind::Leave { client } => self.events.insert(client, item),
+            Kind::PresenceGap => self.events.lose(),
             Kind::Message { .. } | Kind::Gap { .. } => self.kept.absorb(item, settings),
         }
     }
@@ -74,8 +75,11 @@ impl Backlog {
         self.kept.catch_up(topic, cursor, end, out)
     }
 
-    /// The joins and leaves that a member missed, of each client the last one.
-    pub(crate) fn catch_up_on_events(&self, from: u64, out: &mut Outlet<'_>) {
+    /// The joins and leaves that a member missed, of each client the last one, behind a gap where that is not all.
+    pub(crate) fn catch_up_on_events(&self, topic: &TopicName, from: u64, out: &mut Outlet<'_>) {
+        if from < self.events.lost_to {
+            out.push(&Publication::presence_gap(topic, out.ledger));
+        }
         for item in self.events.items.range(from..).map(|(_, item)| item) {
             out.push(item);
         }
@@ -88,6 +92,8 @@ struct Events {
     items: BTreeMap<u64, Arc<Publication>>,
     clients: BTreeMap<Box<str>, u64>,
     next: u64,
+    /// Of those before this number some are left out that nothing newer stands for.
+    lost_to: u64,
 }
 
 impl Events {
@@ -99,11 +105,18 @@ impl Events {
         }
         self.items.insert(number, Arc::clone(item));
         if self.items.len() > EVENTS
-            && let Some((_, oldest)) = self.items.pop_first()
+            && let Some((number, oldest)) = self.items.pop_first()
             && let Kind::Join { client, .. } | Kind::Leave { client } = oldest.kind()
         {
             self.clients.remove(client);
+            self.lost_to = self.lost_to.max(number + 1);
         }
+    }
+
+    /// Some are missing.
+    fn lose(&mut self) {
+        self.next += 1;
+        self.lost_to = self.next;
     }
 }
 

@@ -12,7 +12,7 @@ use std::{
 use hashbrown::HashTable;
 
 use crate::{
-    publication::{Ledger, PUBLICATION_COST, Publication},
+    publication::{Ledger, PUBLICATION_COST, Publication, Publisher},
     rules::TopicSettings,
     store::History,
     topic::hash,
@@ -20,10 +20,11 @@ use crate::{
 
 /// How long an idempotency key is known.
 pub(crate) const ONCE_MS: u64 = 5 * 60 * 1_000;
-/// How many of them a topic knows.
+/// How many of them a topic knows of each publisher.
 const ONCE_KEYS: usize = 1_024;
-/// What one takes beside its bytes: its use, its place in the table, and the allocator's share. Measured by `tests/memory.rs`.
-const ONCE_COST: usize = 128;
+/// What one takes beside its bytes: its use, its places in the tables, and the allocator's share. Measured by
+/// `tests/memory.rs`.
+const ONCE_COST: usize = 224;
 /// What a publication takes that is the newest of its key, in the tables of [`Latest`]. Measured by `tests/memory.rs`.
 const LATEST_COST: usize = 96;
 
@@ -218,79 +219,171 @@ impl Drop for Latest {
     }
 }
 
+/// An idempotency key, and whose it is.
+#[derive(Debug)]
+pub(crate) struct OnceKey {
+    pub(crate) text: Box<str>,
+    pub(crate) owner: Owner,
+}
+
+/// A publisher, and where a session is one the shard that it is on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Owner(Publisher, u16);
+
+impl Owner {
+    pub(crate) fn new(publisher: Publisher, shard: u16) -> Self {
+        match publisher {
+            Publisher::Session(_) => Self(publisher, shard),
+            Publisher::Anybody | Publisher::Holder(_) => Self(publisher, 0),
+        }
+    }
+
+    /// How much of what is left for others it may have: one part of so many. Connections cost little, so that each gets less
+    /// than who is known.
+    pub(crate) fn part(self) -> usize {
+        match self.0 {
+            Publisher::Holder(_) => 1,
+            Publisher::Anybody | Publisher::Session(_) => 4,
+        }
+    }
+
+    /// In which name space its keys are: whoever holds a key of a route has one of its own.
+    fn space(self) -> Option<u32> {
+        match self.0 {
+            Publisher::Holder(holder) => Some(holder),
+            Publisher::Anybody | Publisher::Session(_) => None,
+        }
+    }
+}
+
+/// What the idempotency keys of each publisher take in all topics at home on a shard.
+#[derive(Debug, Default)]
+pub(crate) struct Shares(BTreeMap<Owner, usize>);
+
+impl Shares {
+    /// In bytes.
+    pub(crate) fn of(&self, owner: Owner) -> usize {
+        self.0.get(&owner).copied().unwrap_or_default()
+    }
+
+    fn add(&mut self, owner: Owner, bytes: usize) {
+        *self.0.entry(owner).or_default() += bytes;
+    }
+
+    fn subtract(&mut self, owner: Owner, bytes: usize) {
+        let Some(share) = self.0.get_mut(&owner) else { return };
+        *share -= bytes;
+        if *share == 0 {
+            self.0.remove(&owner);
+        }
+    }
+}
+
 /// The idempotency keys of a topic.
+///
+/// Invariant: a publisher's uses leave in the order in which they came, so that the one that leaves is its queue's first.
 #[derive(Debug)]
 pub(crate) struct Once {
     ledger: Arc<Ledger>,
-    /// In order of time.
-    uses: VecDeque<Use>,
+    /// By number, in order of time.
+    uses: BTreeMap<u64, Use>,
     /// Numbers of uses by key.
     table: HashTable<u64>,
-    /// The number of the first use.
-    first: u64,
+    /// Numbers of uses by publisher, oldest first.
+    publishers: BTreeMap<Owner, VecDeque<u64>>,
+    next: u64,
 }
 
 #[derive(Debug)]
 struct Use {
-    key: Box<str>,
+    key: OnceKey,
     offset: u64,
     until_ms: u64,
 }
 
+impl Use {
+    fn bytes(&self) -> usize {
+        ONCE_COST + self.key.text.len()
+    }
+}
+
 impl Once {
     pub(crate) fn new(ledger: &Arc<Ledger>) -> Self {
-        Self { ledger: Arc::clone(ledger), uses: VecDeque::new(), table: HashTable::new(), first: 0 }
+        Self {
+            ledger: Arc::clone(ledger),
+            uses: BTreeMap::new(),
+            table: HashTable::new(),
+            publishers: BTreeMap::new(),
+            next: 0,
+        }
     }
 
     /// The offset that a key was used for.
-    pub(crate) fn find(&self, key: &str, now_ms: u64) -> Option<u64> {
-        let is = |number: &u64| &*self.uses[(number - self.first) as usize].key == key;
-        let number = *self.table.find(hash(key), is)?;
-        let used = &self.uses[(number - self.first) as usize];
+    pub(crate) fn find(&self, key: &OnceKey, now_ms: u64) -> Option<u64> {
+        let is = |number: &u64| {
+            let known = &self.uses[number].key;
+            known.text == key.text && known.owner.space() == key.owner.space()
+        };
+        let used = &self.uses[self.table.find(hash(&key.text), is)?];
         (used.until_ms > now_ms).then_some(used.offset)
     }
 
-    /// Knows one more, and forgets the oldest past the bound.
-    pub(crate) fn insert(&mut self, key: Box<str>, offset: u64, now_ms: u64) {
-        self.expire(now_ms);
-        if self.uses.len() == ONCE_KEYS {
-            self.pop();
+    /// Knows one more, and forgets its publisher's oldest past the bound.
+    pub(crate) fn insert(&mut self, key: OnceKey, offset: u64, now_ms: u64, shares: &mut Shares) {
+        self.expire(now_ms, shares);
+        let owner = key.owner;
+        if let Some(own) = self.publishers.get(&owner).filter(|own| own.len() >= ONCE_KEYS)
+            && let Some(&oldest) = own.front()
+        {
+            self.remove(oldest, shares);
         }
-        let number = self.first + self.uses.len() as u64;
-        let key_hash = hash(&key);
-        self.ledger.hold_keys(ONCE_COST + key.len());
-        self.uses.push_back(Use { key, offset, until_ms: now_ms + ONCE_MS });
-        let (uses, first) = (&self.uses, self.first);
-        self.table.insert_unique(key_hash, number, |number| hash(&uses[(number - first) as usize].key));
+        let number = self.next;
+        self.next += 1;
+        let key_hash = hash(&key.text);
+        let used = Use { key, offset, until_ms: now_ms + ONCE_MS };
+        self.ledger.hold_keys(used.bytes());
+        shares.add(owner, used.bytes());
+        self.uses.insert(number, used);
+        let uses = &self.uses;
+        self.table.insert_unique(key_hash, number, |number| hash(&uses[number].key.text));
+        self.publishers.entry(owner).or_default().push_back(number);
     }
 
     /// Forgets what is too old.
-    pub(crate) fn expire(&mut self, now_ms: u64) {
-        while self.uses.front().is_some_and(|oldest| oldest.until_ms <= now_ms) {
-            self.pop();
+    pub(crate) fn expire(&mut self, now_ms: u64, shares: &mut Shares) {
+        while let Some((&number, oldest)) = self.uses.first_key_value()
+            && oldest.until_ms <= now_ms
+        {
+            self.remove(number, shares);
         }
     }
 
     pub(crate) fn next_deadline_ms(&self) -> Option<u64> {
-        self.uses.front().map(|oldest| oldest.until_ms)
+        self.uses.first_key_value().map(|(_, oldest)| oldest.until_ms)
     }
 
-    fn pop(&mut self) {
-        let Some(oldest) = self.uses.front() else { return };
-        let first = self.first;
-        if let Ok(entry) = self.table.find_entry(hash(&oldest.key), |&number| number == first) {
+    /// Forgets the oldest of a publisher.
+    fn remove(&mut self, number: u64, shares: &mut Shares) {
+        let Some(used) = self.uses.remove(&number) else { return };
+        if let Ok(entry) = self.table.find_entry(hash(&used.key.text), |&other| other == number) {
             entry.remove();
         }
-        self.ledger.release_keys(ONCE_COST + oldest.key.len());
-        self.uses.pop_front();
-        self.first += 1;
+        let owner = used.key.owner;
+        if let Some(own) = self.publishers.get_mut(&owner) {
+            debug_assert_eq!(own.front(), Some(&number), "each leaves as the oldest of its publisher");
+            own.pop_front();
+            if own.is_empty() {
+                self.publishers.remove(&owner);
+            }
+        }
+        self.ledger.release_keys(used.bytes());
+        shares.subtract(owner, used.bytes());
     }
 }
 
 impl Drop for Once {
     fn drop(&mut self) {
-        let bytes = self.uses.iter().map(|used| ONCE_COST + used.key.len()).sum();
-        self.ledger.release_keys(bytes);
+        self.ledger.release_keys(self.uses.values().map(Use::bytes).sum());
     }
 }
 

@@ -11,7 +11,7 @@ use slab::Slab;
 use tidegate_registry::Wheel;
 
 use crate::{
-    history::{Latest, Once},
+    history::{Latest, Once, Shares},
     journal::{Entry, Journal},
     letter::{Ask, SubscribedNote},
     pattern_index::PatternIndex,
@@ -272,6 +272,8 @@ pub(crate) struct Homes<S: Store> {
     kept: usize,
     random: u64,
     found: Vec<u32>,
+    /// What publishers' idempotency keys take.
+    shares: Shares,
     /// Topics that are remembered, and others that were.
     remembered: VecDeque<(u32, Epoch)>,
 }
@@ -291,6 +293,7 @@ impl<S: Store> Homes<S> {
             kept: 0,
             random: seed,
             found: Vec::new(),
+            shares: Shares::default(),
             remembered: VecDeque::new(),
         }
     }
@@ -338,6 +341,14 @@ impl<S: Store> Homes<S> {
     /// If there is no such topic.
     pub(crate) fn topic(&self, id: u32) -> &HomeTopic<S::History> {
         &self.topics[id as usize]
+    }
+
+    /// With what idempotency keys take.
+    ///
+    /// # Panics
+    /// If there is no such topic.
+    pub(crate) fn topic_with_shares(&mut self, id: u32) -> (&mut HomeTopic<S::History>, &mut Shares) {
+        (&mut self.topics[id as usize], &mut self.shares)
     }
 
     /// # Panics
@@ -516,7 +527,7 @@ impl<S: Store> Homes<S> {
             self.kept -= topic.history.expire(before_ms);
         }
         if let Some(once) = &mut topic.once {
-            once.expire(now_ms);
+            once.expire(now_ms, &mut self.shares);
             if once.next_deadline_ms().is_none() {
                 topic.once = None;
             }

@@ -21,9 +21,10 @@ pub use self::fanout::{BatchId, CatchUp, Fate};
 use self::relief::Relief;
 use crate::{
     backlog::Lags,
+    history::{OnceKey, Owner},
     home::Homes,
     late::Late,
-    letter::{AskNote, AttendNote, Letter, Note, PublishNote, Question, Refused, Reply, Stay, Ticket},
+    letter::{AskNote, DepartNote, Letter, Note, PublishNote, Question, Refused, Reply, Ticket},
     local::Locals,
     member::{ClientId, MemberId, MemberRules, Subscriber},
     members::Members,
@@ -360,7 +361,8 @@ impl<S: Store> Hub<S> {
             self.counts.refused_busy += 1;
             return Err(Refused::Busy);
         }
-        let Publish { format, payload, key, once } = publish;
+        let Publish { format, payload, key, once, publisher } = publish;
+        let once = once.map(|text| OnceKey { text, owner: Owner::new(publisher, self.shard) });
         let publication =
             Publication::new(topic.clone(), Kind::Message { format, payload, key }, &self.ledger);
         if !here {
@@ -391,9 +393,10 @@ impl<S: Store> Hub<S> {
         self.ask(ticket, topic, Question::Presence, now_ms);
     }
 
-    /// What a topic is like.
-    pub fn state(&mut self, ticket: Ticket, topic: &TopicName, now_ms: u64) {
-        self.ask(ticket, topic, Question::State, now_ms);
+    /// What a topic is like; where `presence` stands, also who is there, and so many of them by name, at most
+    /// [`PRESENCE_LISTED`](crate::PRESENCE_LISTED).
+    pub fn state(&mut self, ticket: Ticket, topic: &TopicName, presence: Option<u32>, now_ms: u64) {
+        self.ask(ticket, topic, Question::State { presence }, now_ms);
     }
 
     fn ask(&mut self, ticket: Ticket, topic: &TopicName, question: Question, now_ms: u64) {
@@ -402,35 +405,11 @@ impl<S: Store> Hub<S> {
         self.send(topic.home(self.shards), Note::Ask(Box::new(note)));
     }
 
-    /// A poller is present in a topic until then. Where the topic has no presence, nothing happens.
-    pub fn attend(
-        &mut self,
-        topic: &TopicName,
-        client: &str,
-        info: Option<&str>,
-        until_ms: u64,
-        now_ms: u64,
-    ) {
+    /// Who [stays](crate::Ask::stay) in a topic under a name does so until then, or no more where that is over.
+    pub fn depart(&mut self, topic: &TopicName, client: &str, key: Key, until_ms: u64, now_ms: u64) {
         self.advance(now_ms);
-        self.stay(topic, client, info, Stay::Until(until_ms));
-    }
-
-    /// Somebody who goes by a name is present in a topic until it departs. Where the topic has no presence, nothing happens.
-    pub fn arrive(&mut self, topic: &TopicName, client: &str, info: Option<&str>, now_ms: u64) {
-        self.advance(now_ms);
-        self.stay(topic, client, info, Stay::Arrives);
-    }
-
-    /// Who has arrived is present until then, unless it has arrived once more.
-    pub fn depart(&mut self, topic: &TopicName, client: &str, until_ms: u64, now_ms: u64) {
-        self.advance(now_ms);
-        self.stay(topic, client, None, Stay::Departs { until_ms });
-    }
-
-    fn stay(&mut self, topic: &TopicName, client: &str, info: Option<&str>, stay: Stay) {
-        let info = info.map(Into::into);
-        let note = AttendNote { topic: topic.clone(), client: client.into(), info, stay };
-        self.send(topic.home(self.shards), Note::Attend(Box::new(note)));
+        let note = DepartNote { topic: topic.clone(), client: client.into(), key, until_ms };
+        self.send(topic.home(self.shards), Note::Depart(Box::new(note)));
     }
 
     /// What another shard's hub wrote, in the order in which it wrote it.
@@ -516,7 +495,7 @@ impl<S: Store> Hub<S> {
                     self.reply(from, ticket, reply);
                 }
             }
-            Note::Attend(note) => self.attend_here(&note),
+            Note::Depart(note) => self.depart_here(from, &note),
             Note::Ask(note) => self.answer_here(from, *note),
             Note::GiveUp(request) => self.give_up_for(request),
             // The shard's turn, which it brings, is what it is for.

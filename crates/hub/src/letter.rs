@@ -7,6 +7,7 @@ use std::{fmt, sync::Arc};
 use tidegate_registry::Key;
 
 use crate::{
+    history::OnceKey,
     member::{ClientId, MemberId},
     publication::Publication,
     topic::{Pattern, Position, TopicName},
@@ -30,12 +31,33 @@ pub struct Ask {
     pub history: u32,
     /// Joins and leaves are to come, too.
     pub watches: bool,
-    /// The member is to be present in the topic, where that has presence.
+    /// The member is to be present in the topic under its connection's name, where the topic has presence.
     pub attends: bool,
+    /// Somebody is to be present there under another name, where the topic has presence.
+    pub stay: Option<Stay>,
     /// What others see of it: JSON.
     pub info: Option<Box<str>>,
     /// The topic is to be remembered for a while behind its last subscriber, whatever it keeps: who asks comes and goes.
     pub returns: bool,
+}
+
+impl Ask {
+    /// What it says of who is there.
+    fn bytes(&self) -> usize {
+        let name = self.stay.as_ref().map_or(0, |stay| stay.client.len());
+        name + self.info.as_ref().map_or(0, |info| info.len())
+    }
+}
+
+/// A name that who asks has given itself, as the connection does not last, and how long it is there by that.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stay {
+    /// No connection's name: see [`ClientId::is_one`].
+    pub client: Box<str>,
+    /// The session whose request it is: [`Hub::depart`](crate::Hub::depart) names it, too.
+    pub key: Key,
+    /// In milliseconds; [`u64::MAX`]: until it departs.
+    pub until_ms: u64,
 }
 
 /// Why something was not done.
@@ -157,6 +179,8 @@ pub enum Reply {
         subscribers: u64,
         /// Publications in its history.
         history: u64,
+        /// Who is there, where that was asked for and the topic knows it: how many, and where names were wanted those.
+        present: Option<(u64, Option<Vec<Present>>)>,
     },
     /// It was not done.
     Refused {
@@ -187,7 +211,7 @@ pub(crate) enum Note {
     },
     Disinterest(Pattern),
     Publish(Box<PublishNote>),
-    Attend(Box<AttendNote>),
+    Depart(Box<DepartNote>),
     Ask(Box<AskNote>),
     /// Asks to give up what is kept, or says that all were asked.
     GiveUp(GiveUpNote),
@@ -228,26 +252,15 @@ pub(crate) struct SubscribeNote {
 pub(crate) struct PublishNote {
     pub(crate) ticket: Option<Ticket>,
     pub(crate) publication: Arc<Publication>,
-    pub(crate) once: Option<Box<str>>,
+    pub(crate) once: Option<OnceKey>,
 }
 
 #[derive(Debug)]
-pub(crate) struct AttendNote {
+pub(crate) struct DepartNote {
     pub(crate) topic: TopicName,
     pub(crate) client: Box<str>,
-    pub(crate) info: Option<Box<str>>,
-    pub(crate) stay: Stay,
-}
-
-/// How long somebody is present that has no subscription to say so.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Stay {
-    /// Until then, in milliseconds, unless it says so again.
-    Until(u64),
-    /// Until it departs.
-    Arrives,
-    /// It has arrived before, and is there until then.
-    Departs { until_ms: u64 },
+    pub(crate) key: Key,
+    pub(crate) until_ms: u64,
 }
 
 #[derive(Debug)]
@@ -259,9 +272,15 @@ pub(crate) struct AskNote {
 
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Question {
-    History { limit: u32, before: Option<u64> },
+    History {
+        limit: u32,
+        before: Option<u64>,
+    },
     Presence,
-    State,
+    /// Where `presence` stands, also who is there, and so many of them by name.
+    State {
+        presence: Option<u32>,
+    },
 }
 
 #[derive(Debug)]
@@ -278,11 +297,11 @@ impl Note {
         match self {
             Self::Deliver(publication) => publication.bytes(),
             Self::Publish(note) => note.publication.bytes(),
-            Self::Subscribe(_)
-            | Self::Unsubscribe { .. }
+            Self::Subscribe(note) => note.ask.bytes(),
+            Self::Depart(note) => note.client.len(),
+            Self::Unsubscribe { .. }
             | Self::Interest { .. }
             | Self::Disinterest(_)
-            | Self::Attend(_)
             | Self::Ask(_)
             | Self::GiveUp(_)
             | Self::Shortage

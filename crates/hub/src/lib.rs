@@ -59,9 +59,11 @@ mod topic;
 pub use self::{
     history::Recent,
     hub::{BatchId, CatchUp, Counts, Fate, Hub},
-    letter::{Ask, Letter, Present, Refused, Reply, Ticket},
+    letter::{Ask, Letter, Present, Refused, Reply, Stay, Ticket},
     member::{ClientId, MemberId, MemberRules, Subscriber, SubscriptionId},
-    publication::{Class, Envelope, Format, GapReason, Kind, PUBLICATION_COST, Publication, Publish},
+    publication::{
+        Class, Envelope, Format, GapReason, Kind, PUBLICATION_COST, Publication, Publish, Publisher,
+    },
     routes::{MAX_OFFERS, RouteId, Routes},
     rules::{Limits, Rule, RuleId, Slow, TopicRules, TopicSettings},
     store::{History, Memory, Store},

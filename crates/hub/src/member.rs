@@ -29,6 +29,12 @@ impl ClientId {
         Self(std::array::from_fn(|place| DIGITS[(bits >> (place * 6)) as usize & 63]))
     }
 
+    /// Whether a text looks like the name of a connection: no client may give itself such a one.
+    #[must_use]
+    pub fn is_one(text: &str) -> bool {
+        text.len() == 8 && text.bytes().all(|byte| byte.is_ascii_alphanumeric())
+    }
+
     /// As text.
     #[must_use]
     pub fn as_str(&self) -> &str {
@@ -108,7 +114,7 @@ mod tests {
         for bits in [0, u64::MAX, 0x0123_4567_89ab_cdef] {
             let client = ClientId::from_bits(bits);
             assert_eq!(client.as_str().len(), 8);
-            assert!(client.as_str().bytes().all(|b| b.is_ascii_alphanumeric()));
+            assert!(ClientId::is_one(client.as_str()));
         }
         assert_ne!(ClientId::from_bits(1), ClientId::from_bits(2));
     }

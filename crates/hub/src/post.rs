@@ -37,6 +37,8 @@ struct Outgoing {
     blocked: bool,
     /// What was left out and not told yet, by topic.
     gaps: HashTable<Gap>,
+    /// Topics whose joins or leaves were left out, which was not told yet.
+    presence_gaps: HashTable<TopicName>,
 }
 
 #[derive(Debug)]
@@ -61,7 +63,7 @@ impl Post {
 
     /// Whether letters wait, or gaps.
     pub(crate) fn is_empty(&self) -> bool {
-        self.outgoing.iter().all(|to| to.letters.is_empty() && to.gaps.is_empty())
+        self.outgoing.iter().all(|to| to.letters.is_empty() && !to.has_gaps())
     }
 
     /// Writes a letter that is never left out.
@@ -113,6 +115,35 @@ impl Post {
         false
     }
 
+    /// Sends a join or a leave, or leaves it out and notes that. Whether it was sent.
+    pub(crate) fn announce(
+        &mut self,
+        to: u16,
+        item: &Arc<Publication>,
+        limits: &Limits,
+        ledger: &Arc<Ledger>,
+    ) -> bool {
+        let to = &mut self.outgoing[usize::from(to)];
+        let (name, has_room) = (item.topic(), to.has_room(limits));
+        let known = to.presence_gaps.find_entry(name.hash(), |other| other == name);
+        match (known, has_room) {
+            (Ok(gap), true) => {
+                gap.remove();
+                let gap = Publication::presence_gap(name, ledger);
+                to.letters.push(Letter(Note::Deliver(gap)));
+            }
+            (Err(_), false) => {
+                to.presence_gaps.insert_unique(name.hash(), name.clone(), TopicName::hash);
+            }
+            (Ok(_), false) | (Err(_), true) => {}
+        }
+        if has_room {
+            to.bytes += item.bytes();
+            to.letters.push(Letter(Note::Deliver(Arc::clone(item))));
+        }
+        has_room
+    }
+
     /// Before an answer about a topic: what was left out of it so far is told first.
     pub(crate) fn tell_gap(&mut self, to: u16, topic: &TopicName, ledger: &Arc<Ledger>) {
         let to = &mut self.outgoing[usize::from(to)];
@@ -130,11 +161,15 @@ impl Post {
                 // The number of shards is a `u16`.
                 return Some((self.cursor as u16, std::mem::replace(&mut to.letters, spare)));
             }
-            if !to.blocked && !to.gaps.is_empty() {
+            if !to.blocked && to.has_gaps() {
                 let mut gaps: Vec<Gap> = to.gaps.drain().collect();
                 // Not in the order of a table, which each process has for itself.
                 gaps.sort_unstable_by(|a, b| a.topic.as_str().cmp(b.topic.as_str()));
-                let letters = gaps.into_iter().map(|gap| gap.letter(ledger)).collect();
+                let gaps = gaps.into_iter().map(|gap| gap.letter(ledger));
+                let mut of_presence: Vec<TopicName> = to.presence_gaps.drain().collect();
+                of_presence.sort_unstable_by(|a, b| a.as_str().cmp(b.as_str()));
+                let of_presence = of_presence.iter().map(|topic| Publication::presence_gap(topic, ledger));
+                let letters = gaps.chain(of_presence.map(|gap| Letter(Note::Deliver(gap)))).collect();
                 return Some((self.cursor as u16, letters));
             }
             to.blocked = false;
@@ -162,6 +197,10 @@ impl Post {
 }
 
 impl Outgoing {
+    fn has_gaps(&self) -> bool {
+        !self.gaps.is_empty() || !self.presence_gaps.is_empty()
+    }
+
     fn has_room(&self, limits: &Limits) -> bool {
         self.letters.len() < limits.letters && self.bytes < limits.letter_bytes
     }
@@ -193,9 +232,10 @@ mod tests {
         let read = |letter: &Letter| match &letter.0 {
             Note::Deliver(item) => match item.kind() {
                 Kind::Gap { from, .. } => format!("{} {from}-{}", item.topic(), item.offset()),
-                Kind::Message { .. } | Kind::Join { .. } | Kind::Leave { .. } => {
-                    format!("{} {}", item.topic(), item.offset())
-                }
+                Kind::Join { client, .. } => format!("{} +{client}", item.topic()),
+                Kind::Leave { client } => format!("{} -{client}", item.topic()),
+                Kind::PresenceGap => format!("{} ?", item.topic()),
+                Kind::Message { .. } => format!("{} {}", item.topic(), item.offset()),
             },
             other => format!("{other:?}"),
         };
@@ -225,6 +265,29 @@ mod tests {
         assert_eq!(read(&letters), ["a 2-3", "a 4"]);
         let (_, letters) = post.poll(&ledger).unwrap();
         assert_eq!(read(&letters), ["b 2-2"]);
+        assert!(post.poll(&ledger).is_none() && post.is_empty());
+    }
+
+    #[test]
+    fn joins_and_leaves_that_are_left_out_are_told_before_the_next_one() {
+        let ledger = Ledger::new(&Total::default(), &Total::default(), &Total::default());
+        let limits = Limits { letters: 2, ..Limits::default() };
+        let mut post = Post::new(2);
+        let announce = |post: &mut Post, topic, client: &str| {
+            let kind = Kind::Join { client: client.into(), info: None };
+            let item = Publication::new(TopicName::parse(topic).unwrap(), kind, &ledger);
+            post.announce(1, &item, &limits, &ledger)
+        };
+        let sent = [("a", "1"), ("b", "2"), ("a", "3"), ("a", "4"), ("b", "5")]
+            .map(|(topic, client)| announce(&mut post, topic, client));
+        assert_eq!(sent, [true, true, false, false, false]);
+        let (_, letters) = post.poll(&ledger).unwrap();
+        assert_eq!(read(&letters), ["a +1", "b +2"]);
+        assert!(announce(&mut post, "a", "6"), "there is room again");
+        let (_, letters) = post.poll(&ledger).unwrap();
+        assert_eq!(read(&letters), ["a ?", "a +6"]);
+        let (_, letters) = post.poll(&ledger).unwrap();
+        assert_eq!(read(&letters), ["b ?"]);
         assert!(post.poll(&ledger).is_none() && post.is_empty());
     }
 

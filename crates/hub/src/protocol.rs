@@ -10,7 +10,7 @@
 //! | server-sent events | [`EventsQuery`] | [`events`] |
 //! | long-polling | [`PollQuery`] | [`push_poll`] |
 //! | publishing over HTTP | [`publications`], [`publication`] | [`Results`], [`push_error`] |
-//! | a topic's state | [`topic_of_path`] | [`push_state`] |
+//! | a topic's state | [`topic_of_path`], [`StateQuery`] | [`push_state`] |
 //!
 //! ```
 //! use tidegate_hub::protocol::{Command, Id, Kind, Scratch, parse, write};
@@ -58,7 +58,7 @@ pub use self::command::{Command, Commands, Payload, Publish, Request, Subscribe,
 pub use self::content::{Content, Kind};
 pub use self::id::{Id, KeptId};
 pub use self::position::{Position, Positions, Recover, push_positions};
-pub use self::query::{EventsQuery, PollQuery, topic_of_path};
+pub use self::query::{EventsQuery, PollQuery, StateQuery, topic_of_path};
 pub use self::structure::Scratch;
 pub use self::write::{Acceptance, Gap, GapReason, Present, Standing};
 
@@ -89,6 +89,8 @@ pub const MAX_KEY_BYTES: usize = 256;
 pub const MAX_ONCE_BYTES: usize = 128;
 /// Most messages that can be asked for at once.
 pub const MAX_HISTORY: u32 = 1000;
+/// Most clients that can be asked for by name.
+pub const MAX_CLIENTS: u32 = crate::PRESENCE_LISTED as u32;
 /// Most topics of an event stream or a poll.
 pub const MAX_TOPICS: usize = 16;
 /// Longest time in which a poll is not answered.

@@ -11,7 +11,7 @@ use std::{
     },
 };
 
-use tidegate_registry::{Charge, Frame, Total};
+use tidegate_registry::{Charge, Frame, Key, Total};
 
 use crate::topic::{Position, TopicName};
 
@@ -106,13 +106,28 @@ pub struct Publish {
     pub key: Option<Box<str>>,
     /// The idempotency key.
     pub once: Option<Box<str>>,
+    /// Whose it is.
+    pub publisher: Publisher,
+}
+
+/// Who publishes: what is known of it, for its idempotency keys.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Publisher {
+    /// Nobody in particular.
+    #[default]
+    Anybody,
+    /// A session of the hub's shard. Its keys are in the name space of all, as it may come back as another one; what they take
+    /// is counted apart.
+    Session(Key),
+    /// Who holds this key of the configuration: its idempotency keys are known to be its own, wherever it comes from.
+    Holder(u32),
 }
 
 impl Publish {
     /// Bytes without keys.
     #[must_use]
     pub fn new(format: Format, payload: Vec<u8>) -> Self {
-        Self { format, payload, key: None, once: None }
+        Self { format, payload, key: None, once: None, publisher: Publisher::Anybody }
     }
 }
 
@@ -160,6 +175,8 @@ pub enum Kind {
         /// Who.
         client: Box<str>,
     },
+    /// Joins and leaves will not come: who is there is to be asked anew. As [`Kind::Join`].
+    PresenceGap,
     /// Offsets up to the publication's own will not come.
     Gap {
         /// The first of them.
@@ -279,6 +296,11 @@ impl Publication {
         gap
     }
 
+    /// Joins and leaves that will not come.
+    pub(crate) fn presence_gap(topic: &TopicName, ledger: &Arc<Ledger>) -> Arc<Self> {
+        Self::new(topic.clone(), Kind::PresenceGap, ledger)
+    }
+
     /// Makes a gap longer that nobody else has yet; whether it is one.
     pub(crate) fn extend_gap(this: &mut Arc<Self>, to: Position) -> bool {
         let own = Arc::get_mut(this);
@@ -320,10 +342,10 @@ impl Publication {
         &self.kind
     }
 
-    /// Whether it is a join or a leave.
+    /// Whether it is a join or a leave, or says that some are missing.
     #[must_use]
     pub fn is_presence(&self) -> bool {
-        matches!(self.kind, Kind::Join { .. } | Kind::Leave { .. })
+        matches!(self.kind, Kind::Join { .. } | Kind::Leave { .. } | Kind::PresenceGap)
     }
 
     /// Whether it has an offset of its own.
@@ -336,7 +358,11 @@ impl Publication {
     pub(crate) fn key(&self) -> &str {
         match &self.kind {
             Kind::Message { key: Some(key), .. } => key,
-            Kind::Message { key: None, .. } | Kind::Join { .. } | Kind::Leave { .. } | Kind::Gap { .. } => "",
+            Kind::Message { key: None, .. }
+            | Kind::Join { .. }
+            | Kind::Leave { .. }
+            | Kind::PresenceGap
+            | Kind::Gap { .. } => "",
         }
     }
 
@@ -344,7 +370,9 @@ impl Publication {
     pub(crate) fn first_offset(&self) -> u64 {
         match self.kind {
             Kind::Gap { from, .. } => from,
-            Kind::Message { .. } | Kind::Join { .. } | Kind::Leave { .. } => self.offset(),
+            Kind::Message { .. } | Kind::Join { .. } | Kind::Leave { .. } | Kind::PresenceGap => {
+                self.offset()
+            }
         }
     }
 
@@ -386,7 +414,7 @@ fn kind_bytes(kind: &Kind) -> usize {
         Kind::Message { payload, key, .. } => payload.capacity() + text(key),
         Kind::Join { client, info } => client.len() + text(info),
         Kind::Leave { client } => client.len(),
-        Kind::Gap { .. } => 0,
+        Kind::PresenceGap | Kind::Gap { .. } => 0,
     }
 }
 

@@ -88,6 +88,12 @@ pub struct Rule {
     pub settings: TopicSettings,
 }
 
+/// Who is there takes at most this part of [`Limits::memory_bytes`], for the same reason.
+const PRESENCE_PART: usize = 4;
+/// Who goes by a name of its own comes only while presence as a whole takes no more than this part: such names cost no
+/// connection that lasts, and leave room for those that have one.
+const STAYS_PART: usize = 8;
+
 /// Idempotency keys hold at most this part of [`Limits::memory_bytes`]: unlike histories they are not given up for others.
 const KEYS_PART: usize = 4;
 
@@ -132,6 +138,8 @@ pub struct TopicRules {
     held: Total,
     /// What of that idempotency keys are.
     keys: Total,
+    /// And what presence is.
+    presence: Total,
     topics: AtomicUsize,
     subscriptions: AtomicUsize,
     shortages: AtomicUsize,
@@ -157,6 +165,7 @@ impl TopicRules {
             limits,
             held: Total::default(),
             keys: Total::default(),
+            presence: Total::default(),
             topics: AtomicUsize::new(0),
             subscriptions: AtomicUsize::new(0),
             shortages: AtomicUsize::new(0),
@@ -210,9 +219,23 @@ impl TopicRules {
         &self.keys
     }
 
-    /// Whether one more idempotency key may be known.
-    pub(crate) fn has_room_for_keys(&self) -> bool {
-        self.keys.bytes() < self.limits.memory_bytes / KEYS_PART
+    /// What is left for more idempotency keys, in bytes.
+    pub(crate) fn room_for_keys(&self) -> usize {
+        (self.limits.memory_bytes / KEYS_PART).saturating_sub(self.keys.bytes())
+    }
+
+    pub(crate) fn presence(&self) -> &Total {
+        &self.presence
+    }
+
+    /// Whether one more session may be present in a topic.
+    pub(crate) fn has_room_for_presence(&self) -> bool {
+        self.presence.bytes() < self.limits.memory_bytes / PRESENCE_PART
+    }
+
+    /// Whether somebody more may be, under a name of its own.
+    pub(crate) fn has_room_for_stays(&self) -> bool {
+        self.presence.bytes() < self.limits.memory_bytes / STAYS_PART
     }
 
     pub(crate) fn is_over_memory(&self) -> bool {

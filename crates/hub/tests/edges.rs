@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use tidegate_hub::{
     Ask, Class, ClientId, Envelope, Epoch, Filter, Format, Hub, Kind, Limits, MemberId, MemberRules,
-    PUBLICATION_COST, Pattern, Position, Present, Publish, Refused, Reply, Rule, Slow, Ticket, TopicName,
-    TopicRules, TopicSettings,
+    PUBLICATION_COST, Pattern, Position, Present, Publish, Publisher, Refused, Reply, Rule, Slow, Stay,
+    Ticket, TopicName, TopicRules, TopicSettings,
 };
 use tidegate_registry::{Key, Total};
 
@@ -30,6 +30,21 @@ const TICKET: Ticket = Ticket { key: Key::from_bits(1 << 32), request: 1 };
 fn subscribe(hub: &mut Hub, member: MemberId, topic: &TopicName, ask: Ask) -> Reply {
     hub.subscribe(member, TICKET, topic, ask, 0).unwrap();
     hub.poll_reply().expect("its home is here").1
+}
+
+/// Asks for a topic under a name, as a poll does; of which connection, and until when it is present by that. What the hub says.
+fn stay(hub: &mut Hub, topic: &TopicName, client: &str, info: Option<&str>, by: u64, until_ms: u64) -> Reply {
+    let key = Key::from_bits(1 << 32 | by);
+    let member =
+        hub.enter(key, Class::plain(Envelope::Poll), ClientId::from_bits(by), MemberRules::default());
+    let stay = Some(Stay { client: client.into(), key, until_ms });
+    let reply = subscribe(hub, member, topic, Ask { stay, info: info.map(Into::into), ..Ask::default() });
+    hub.leave(member);
+    reply
+}
+
+fn is_busy(reply: &Reply) -> bool {
+    matches!(reply, Reply::Refused { why: Refused::Busy, .. })
 }
 
 fn publish(hub: &mut Hub, topic: &TopicName, payload: &[u8], now_ms: u64) -> Position {
@@ -261,7 +276,7 @@ fn history_ages_and_its_topic_goes_with_it() {
     publish(&mut hub, &name("a"), b"1", 10_000);
     publish(&mut hub, &name("a"), b"2", 10_500);
     hub.expire(11_100);
-    hub.state(TICKET, &name("a"), 11_100);
+    hub.state(TICKET, &name("a"), None, 11_100);
     assert!(matches!(hub.poll_reply(), Some((_, Reply::State { history: 1, .. }))));
     let deadline = hub.next_deadline_ms().expect("the other ages too");
     assert!((11_500..11_600).contains(&deadline), "{deadline}");
@@ -342,8 +357,8 @@ fn who_is_there_is_told_to_those_who_watch() {
     subscribe(&mut hub, first, &topic, watches);
     assert_eq!(fan_out(&mut hub), (0, 0), "nobody is told of itself");
     subscribe(&mut hub, second, &topic, Ask { attends: true, ..Ask::default() });
-    hub.attend(&topic, "poller-1", Some("3"), 5_000, 100);
-    hub.attend(&topic, "poller-1", None, 6_000, 200);
+    stay(&mut hub, &topic, "poller-1", Some("3"), 8, 5_000);
+    stay(&mut hub, &topic, "poller-1", None, 9, 6_000);
     let events = |hub: &mut Hub| {
         let mut events = Vec::new();
         while let Some(batch) = hub.poll_batch() {
@@ -420,26 +435,94 @@ fn who_goes_by_a_name_is_there_until_its_last_stream_has_been_gone_for_a_while()
             other => panic!("{other:?}"),
         }
     };
-    hub.arrive(&topic, "reader-1", Some("1"), 0);
-    hub.arrive(&topic, "reader-1", None, 10);
+    let open = u64::MAX;
+    let key = |by: u64| Key::from_bits(1 << 32 | by);
+    stay(&mut hub, &topic, "reader-1", Some("1"), 1, open);
+    stay(&mut hub, &topic, "reader-1", None, 2, open);
     assert_eq!(present(&mut hub, 10), [Present { client: "reader-1".into(), info: Some("1".into()) }]);
-    hub.depart(&topic, "reader-1", 30_020, 20);
+    hub.depart(&topic, "reader-1", key(1), 30_020, 20);
     assert_eq!(present(&mut hub, 90_000).len(), 1, "its other stream is open");
-    hub.depart(&topic, "reader-1", 130_000, 100_000);
+    // Who has not come, or has gone, takes nobody with it.
+    hub.depart(&topic, "reader-1", key(1), 90_000, 90_000);
+    hub.depart(&topic, "reader-1", key(7), 90_000, 90_000);
+    assert_eq!(present(&mut hub, 90_000).len(), 1);
+    hub.depart(&topic, "reader-1", key(2), 130_000, 100_000);
     assert_eq!(present(&mut hub, 129_999).len(), 1, "a browser comes back");
     assert_eq!(present(&mut hub, 130_000), []);
     // Who was not there is not there afterwards.
-    hub.depart(&topic, "reader-2", 200_000, 150_000);
+    hub.depart(&topic, "reader-2", key(3), 200_000, 150_000);
     assert_eq!(present(&mut hub, 150_000), []);
-    // Who comes back in time, by whatever way, does not leave.
-    hub.arrive(&topic, "reader-3", None, 160_000);
-    hub.depart(&topic, "reader-3", 190_000, 160_000);
-    hub.arrive(&topic, "reader-3", None, 180_000);
-    assert_eq!(present(&mut hub, 500_000).len(), 1);
-    hub.depart(&topic, "reader-3", 500_000, 500_000);
+    // Who comes back in time, by whatever way, does not leave, and may say something else.
+    stay(&mut hub, &topic, "reader-3", Some("1"), 4, open);
+    hub.depart(&topic, "reader-3", key(4), 190_000, 160_000);
+    stay(&mut hub, &topic, "reader-3", Some("2"), 5, open);
+    assert_eq!(present(&mut hub, 500_000), [Present { client: "reader-3".into(), info: Some("2".into()) }]);
+    hub.depart(&topic, "reader-3", key(5), 500_000, 500_000);
     assert_eq!(present(&mut hub, 500_000), []);
     hub.expire(5_000_000);
     assert!(hub.is_empty());
+    assert_eq!(hub.rules().held_bytes(), 0);
+}
+
+#[test]
+fn nobody_comes_or_goes_as_somebodys_connection() {
+    let mut hub = hub(TopicSettings { presence: true, ..TopicSettings::default() }, Limits::default());
+    let topic = name("a");
+    let victim = enter(&mut hub, 1);
+    let client = ClientId::from_bits(1);
+    subscribe(&mut hub, victim, &topic, Ask { attends: true, info: Some("1".into()), ..Ask::default() });
+    stay(&mut hub, &topic, client.as_str(), Some("2"), 9, 60_000);
+    hub.depart(&topic, client.as_str(), Key::from_bits(1 << 32 | 9), 0, 10);
+    let there = |hub: &mut Hub| {
+        hub.presence(TICKET, &topic, 10);
+        match hub.poll_reply() {
+            Some((_, Reply::Presence { clients, .. })) => clients,
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(there(&mut hub), [Present { client: client.as_str().into(), info: Some("1".into()) }]);
+    stay(&mut hub, &topic, client.as_str(), Some("2"), 9, 60_000);
+    hub.leave(victim);
+    assert_eq!(there(&mut hub), []);
+    assert!(hub.is_empty());
+}
+
+#[test]
+fn presence_counts_as_memory_and_takes_a_part_of_it_at_most() {
+    let memory = 1 << 20;
+    let settings = TopicSettings { presence: true, ..TopicSettings::default() };
+    let mut hub = hub(settings, Limits { memory_bytes: memory, ..Limits::default() });
+    let rules = Arc::clone(hub.rules());
+    let (topic, info) = (name("a"), "1".repeat(1_000));
+    let by_name = |hub: &mut Hub, n: u64| {
+        let topic = name(&format!("t/{}", n % 16));
+        stay(hub, &topic, &format!("poller-{n}"), Some(&info), n, 60_000)
+    };
+    let taken = (0..5_000).take_while(|&n| !is_busy(&by_name(&mut hub, n))).count() as u64;
+    assert!((50..200).contains(&taken), "{taken}");
+    assert!((memory / 8..memory / 4).contains(&rules.held_bytes()), "{}", rules.held_bytes());
+    // Who is there may stay.
+    assert!(!is_busy(&by_name(&mut hub, 0)));
+    // What names that cost nothing leave free is for those with a connection.
+    let attends = || Ask { attends: true, info: Some(info.as_str().into()), ..Ask::default() };
+    let mut members: Vec<MemberId> = Vec::new();
+    for n in 0..5_000 {
+        members.push(enter(&mut hub, 10_000 + n));
+        if is_busy(&subscribe(&mut hub, members[n as usize], &topic, attends())) {
+            break;
+        }
+    }
+    assert!((50..200).contains(&members.len()), "{}", members.len());
+    assert!((memory / 4..memory / 2).contains(&rules.held_bytes()), "{}", rules.held_bytes());
+    // Who is not to be present finds room.
+    let last = *members.last().unwrap();
+    assert!(!is_busy(&subscribe(&mut hub, last, &topic, Ask::default())));
+    hub.expire(60_001);
+    for member in members {
+        hub.leave(member);
+    }
+    assert!(hub.is_empty());
+    assert_eq!((rules.held_bytes(), rules.topics(), rules.subscriptions()), (0, 0, 0));
 }
 
 #[test]
@@ -456,10 +539,24 @@ fn idempotency_keys_count_as_memory_and_take_a_part_of_it_at_most() {
         published
     };
     let taken = (0..10_000).take_while(|&n| once(&mut hub, n, 0).is_ok()).count();
-    assert!((500..2_500).contains(&taken), "{taken}");
-    assert!((memory / 4..memory / 2).contains(&rules.held_bytes()), "{}", rules.held_bytes());
+    assert!((100..500).contains(&taken), "{taken}");
+    assert!((memory / 21..memory / 16).contains(&rules.held_bytes()), "{}", rules.held_bytes());
     assert_eq!(once(&mut hub, taken, 0), Err(Refused::Busy));
     assert_eq!(once(&mut hub, taken - 1, 0), Ok(()), "it is known: nothing is published");
+    // Others find room, each of them, and less and less; all of them together take no more than the part.
+    let mut others = Vec::new();
+    for session in 1..=12 {
+        let key = Publisher::Session(Key::from_bits(1 << 32 | session));
+        let publisher = if session == 12 { Publisher::Holder(7) } else { key };
+        let once = |hub: &mut Hub, n: usize| {
+            let once = Some(format!("{session:0>64}{n:0>64}").into());
+            let publish = Publish { once, publisher, ..Publish::new(Format::Text, Vec::new()) };
+            hub.publish(None, &name(&format!("t/{}", n / 1_000)), publish, 0)
+        };
+        others.push((0..10_000).take_while(|&n| once(&mut hub, n).is_ok()).count());
+    }
+    assert!(others.iter().all(|&count| count > 0) && others[0] > 50 && others[11] > others[10], "{others:?}");
+    assert!(rules.held_bytes() < memory / 4 + memory / 16, "{}", rules.held_bytes());
     // Without a key there is room.
     hub.publish(None, &name("t/0"), Publish::new(Format::Text, Vec::new()), 0).unwrap();
     // Five minutes later nothing of them is known.

@@ -9,7 +9,7 @@ use std::{alloc::System, sync::Arc};
 use cap::Cap;
 use tidegate_hub::{
     Ask, Class, ClientId, Envelope, Filter, Format, Hub, Limits, MemberId, MemberRules, Pattern, Publish,
-    Rule, Slow, Ticket, TopicName, TopicRules, TopicSettings,
+    Reply, Rule, Slow, Stay, Ticket, TopicName, TopicRules, TopicSettings,
 };
 use tidegate_registry::{Key, Total};
 
@@ -112,6 +112,7 @@ fn a_subscription_takes_at_most_128_bytes() {
     drop(empty);
 
     what_is_kept_counts_as_what_it_takes();
+    who_is_there_counts_as_what_it_takes();
 }
 
 /// The setting `memory` bounds what is counted, so that must not be less than what is taken.
@@ -141,5 +142,46 @@ fn what_is_kept_counts_as_what_it_takes() {
         let (heap, counted) = (HEAP.allocated() - heap, rules.held_bytes() - counted);
         println!("{what}: {} bytes, counted as {}", heap / COUNT, counted / COUNT);
         assert!(heap <= counted, "{what}: {heap} bytes, counted as {counted}");
+    }
+}
+
+/// The same for who is there.
+fn who_is_there_counts_as_what_it_takes() {
+    let filter = Filter::Pattern(Pattern::parse("**").expect("a pattern"));
+    let settings = TopicSettings { presence: true, ..TopicSettings::default() };
+    let limits = Limits { memory_bytes: 1 << 30, ..Limits::default() };
+    let rules = Arc::new(TopicRules::new(vec![Rule { filter, settings }], TopicSettings::default(), limits));
+    let mut hub = Hub::new(0, 1, Arc::clone(&rules), 1, &Total::default());
+    let topic = TopicName::parse("a").expect("a name");
+    let members: Vec<MemberId> = (0..COUNT as u64).map(|number| enter(&mut hub, number)).collect();
+    let come = |hub: &mut Hub, ask: &dyn Fn(usize) -> Ask| {
+        for (number, &member) in members.iter().enumerate() {
+            hub.subscribe(member, TICKET, &topic, ask(number), 0).expect("it is not subscribed");
+            assert!(matches!(hub.poll_reply(), Some((_, Reply::Subscribed { .. }))));
+        }
+    };
+    let go = |hub: &mut Hub| {
+        for &member in &members {
+            hub.unsubscribe(member, &Filter::Topic(topic.clone())).expect("it is subscribed");
+        }
+    };
+    let info = || Some("1".repeat(40).into());
+    let stay = |number: usize| {
+        let key = Key::from_bits(1 << 32 | number as u64);
+        Some(Stay { client: format!("{number:0>20}").into(), key, until_ms: 1_000_000 + number as u64 })
+    };
+    for (what, ask) in [
+        ("a session", &(|_| Ask { attends: true, info: info(), ..Ask::default() }) as &dyn Fn(usize) -> Ask),
+        ("who goes by a name", &|number| Ask { stay: stay(number), info: info(), ..Ask::default() }),
+    ] {
+        // All but presence has its memory then.
+        come(&mut hub, &|_| Ask::default());
+        let (heap, counted) = (HEAP.allocated(), rules.held_bytes());
+        go(&mut hub);
+        come(&mut hub, ask);
+        let (heap, counted) = (HEAP.allocated() - heap, rules.held_bytes() - counted);
+        println!("{what} that is there: {} bytes, counted as {}", heap / COUNT, counted / COUNT);
+        assert!(heap <= counted, "{what}: {heap} bytes, counted as {counted}");
+        go(&mut hub);
     }
 }

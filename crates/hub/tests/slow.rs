@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tidegate_hub::{
     Ask, CatchUp, Class, ClientId, Envelope, Fate, Filter, Format, Hub, Kind, Limits, MemberId, MemberRules,
-    PUBLICATION_COST, Pattern, Publication, Publish, Refused, Reply, Rule, Slow, Ticket, TopicName,
+    PUBLICATION_COST, Pattern, Publication, Publish, Refused, Reply, Rule, Slow, Stay, Ticket, TopicName,
     TopicRules, TopicSettings,
 };
 use tidegate_registry::{Key, Total};
@@ -36,6 +36,7 @@ fn read(items: &[Arc<Publication>]) -> String {
         Kind::Gap { from, .. } => format!("{from}-{}", item.offset()),
         Kind::Join { client, .. } => format!("+{client}"),
         Kind::Leave { client } => format!("-{client}"),
+        Kind::PresenceGap => "?".to_owned(),
     };
     items.iter().map(read).collect::<Vec<_>>().join(" ")
 }
@@ -180,6 +181,18 @@ fn by_a_pattern_a_member_lags_in_each_topic_for_itself() {
     hub.leave(member);
 }
 
+/// Somebody comes under a name, as with a poll, and is there until then.
+fn stay(hub: &mut Hub, topic: &TopicName, client: &str, until_ms: u64) {
+    let key = Key::from_bits(1 << 32 | 1_000_000);
+    let member = hub.enter(key, Class::plain(Envelope::Poll), ClientId::from_bits(0), MemberRules::default());
+    let stay = Some(Stay { client: client.into(), key, until_ms });
+    hub.subscribe(member, TICKET, topic, Ask { stay, ..Ask::default() }, 0).unwrap();
+    hub.leave(member);
+    while let Some((_, reply)) = hub.poll_reply() {
+        assert!(matches!(reply, Reply::Subscribed { .. }), "{reply:?}");
+    }
+}
+
 #[test]
 fn joins_and_leaves_that_were_missed_come_once_for_each_client() {
     let topic = TopicName::parse("a").unwrap();
@@ -187,16 +200,58 @@ fn joins_and_leaves_that_were_missed_come_once_for_each_client() {
     let mut hub = Hub::new(0, 1, rules(settings, Limits::default()), 1, &Total::default());
     let watcher = enter(&mut hub, 1);
     hub.subscribe(watcher, TICKET, &topic, Ask { watches: true, ..Ask::default() }, 0).unwrap();
-    hub.attend(&topic, "first", None, 1_000, 0);
+    stay(&mut hub, &topic, "first", 1_000);
     publish(&mut hub, &topic, &["x"]);
     assert_eq!(fan_out(&mut hub, |_| 1), [(1, "+first".to_owned())]);
-    hub.attend(&topic, "second", None, 2_000, 0);
-    hub.attend(&topic, "third", None, 90_000, 0);
+    stay(&mut hub, &topic, "second", 2_000);
+    stay(&mut hub, &topic, "third", 90_000);
     hub.expire(3_000);
     assert_eq!(fan_out(&mut hub, |_| 99), []);
     let mut missed: Vec<String> = catch_up(&mut hub, watcher).split(' ').map(str::to_owned).collect();
     missed[1..].sort();
     assert_eq!(missed, ["1", "+third", "-first", "-second"]);
+}
+
+#[test]
+fn joins_and_leaves_that_a_slow_one_misses_are_told() {
+    let topic = TopicName::parse("a").unwrap();
+    let settings = TopicSettings { slow: Slow::DropNew, presence: true, ..TopicSettings::default() };
+    let limits = Limits { memory_bytes: 1 << 30, ..Limits::default() };
+    let mut hub = Hub::new(0, 1, rules(settings, limits), 1, &Total::default());
+    let watcher = enter(&mut hub, 1);
+    hub.subscribe(watcher, TICKET, &topic, Ask { watches: true, ..Ask::default() }, 0).unwrap();
+    stay(&mut hub, &topic, "first", 900_000);
+    assert_eq!(fan_out(&mut hub, |_| 0), [(1, String::new())]);
+    for n in 0..999 {
+        stay(&mut hub, &topic, &format!("client-{n}"), 900_000);
+    }
+    fan_out(&mut hub, |_| 99);
+    let missed = catch_up(&mut hub, watcher);
+    assert!(missed.starts_with("+first +client-0 ") && missed.ends_with(" +client-998"), "all: {missed}");
+
+    stay(&mut hub, &topic, "second", 900_000);
+    assert_eq!(fan_out(&mut hub, |_| 0), [(1, String::new())]);
+    for n in 1_000..2_001 {
+        stay(&mut hub, &topic, &format!("client-{n}"), 900_000);
+    }
+    fan_out(&mut hub, |_| 99);
+    let missed = catch_up(&mut hub, watcher);
+    assert!(missed.starts_with("? +client-1001 ") && missed.ends_with(" +client-2000"), "{missed}");
+    assert!(!hub.lags(watcher));
+
+    // More than a batch has, beside messages.
+    for n in 3_000..69_000 {
+        stay(&mut hub, &topic, &format!("client-{n}"), 900_000);
+    }
+    publish(&mut hub, &topic, &["x"; 2]);
+    let batch = hub.poll_batch().unwrap();
+    let items = hub.publications(batch);
+    let last: Vec<String> =
+        items[items.len() - 2..].iter().map(|item| read(std::slice::from_ref(item))).collect();
+    assert_eq!(last, ["?", "1-2"]);
+    let joins = items.iter().filter(|item| matches!(item.kind(), Kind::Join { .. })).count();
+    assert_eq!(joins, items.len() - 2);
+    hub.finish_batch(batch);
 }
 
 #[test]
@@ -245,6 +300,32 @@ fn a_full_queue_between_shards_refuses_or_tells_a_gap() {
     pass(&mut home, 0, &mut other);
     assert_eq!(fan_out(&mut other, |_| 99), []);
     assert!(home.is_empty() && other.is_empty());
+}
+
+#[test]
+fn joins_and_leaves_for_which_a_queue_has_no_room_are_told() {
+    let settings = TopicSettings { presence: true, ..TopicSettings::default() };
+    let rules = rules(settings, Limits { letters: 4, ..Limits::default() });
+    let new = |shard| Hub::new(shard, 2, Arc::clone(&rules), u64::from(shard), &Total::default());
+    let (mut home, mut other) = (new(0), new(1));
+    let topic =
+        (0..).map(|n| TopicName::parse(&format!("t/{n}")).unwrap()).find(|name| name.home(2) == 0).unwrap();
+    let watcher = enter(&mut other, 1);
+    other.subscribe(watcher, TICKET, &topic, Ask { watches: true, ..Ask::default() }, 0).unwrap();
+    let pass = |from: &mut Hub, number, to: &mut Hub| {
+        while let Some((_, letters)) = from.poll_letters() {
+            to.receive(number, letters, 0);
+        }
+    };
+    pass(&mut other, 1, &mut home);
+    pass(&mut home, 0, &mut other);
+    assert!(matches!(other.poll_reply(), Some((_, Reply::Subscribed { .. }))));
+    for n in 1..=9 {
+        stay(&mut home, &topic, &format!("client-{n}"), 900_000);
+    }
+    pass(&mut home, 0, &mut other);
+    let told = "+client-1 +client-2 +client-3 +client-4 ?";
+    assert_eq!(fan_out(&mut other, |_| 99), [(1, told.to_owned())]);
 }
 
 #[test]

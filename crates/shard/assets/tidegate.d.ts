@@ -168,21 +168,27 @@ export interface PresenceEvent extends Event {
   readonly info?: any;
 }
 
+/** Joins and leaves are missing: who wants to know who is there asks anew, with `client.presence(topic)`. */
+export interface PresenceGapEvent extends Event {
+  readonly topic: string;
+}
+
 export interface SubscriptionEvents {
   subscribed: SubscribedEvent;
   message: TopicMessageEvent;
   gap: GapEvent;
   join: PresenceEvent;
   leave: PresenceEvent;
+  presencegap: PresenceGapEvent;
   error: FailureEvent;
 }
 
 export interface SubscribeOptions {
   /** So many of the last messages come first. */
   history?: number;
-  /** Joins and leaves come too. Over a WebSocket. */
+  /** Joins and leaves come too, over a WebSocket. Over HTTP this or `info` makes the client present in the topic. */
   presence?: boolean;
-  /** What the others see of this client: JSON of up to 1 KiB. */
+  /** What the others see of this client: JSON of up to 1 KiB. Over HTTP that of one topic stands for all that share a stream or a poll. */
   info?: Json;
   /** The position of an earlier subscription, to go on from there. */
   recover?: Position;
@@ -194,6 +200,7 @@ export interface SubscribeOptions {
   ongap?: (event: GapEvent) => void;
   onjoin?: (event: PresenceEvent) => void;
   onleave?: (event: PresenceEvent) => void;
+  onpresencegap?: (event: PresenceGapEvent) => void;
   onerror?: (event: FailureEvent) => void;
 }
 
@@ -272,7 +279,7 @@ export class Client extends Emitter<ClientEvents> {
   private constructor();
   readonly state: State;
   readonly transport: TransportName | null;
-  /** This connection's name in presence; another one after each reconnect. */
+  /** Its name in presence: the connection's, another one after each reconnect; over HTTP always the same. */
   readonly id: string | null;
   /** About how many bytes are given to `publish` and not yet to the network. */
   readonly bufferedAmount: number;
@@ -284,7 +291,7 @@ export class Client extends Emitter<ClientEvents> {
   unsubscribe(subscription: Subscription | string): void;
   /** Rejected with the gateway's code, or `not_sent`, `unknown`, `backlog`, `closed`. */
   publish(topic: string, data: Json | ArrayBuffer | ArrayBufferView | Blob | object, options?: PublishOptions): Promise<Published>;
-  /** Who is there. Over a WebSocket. */
+  /** Who is there. */
   presence(topic: string): Promise<Presence>;
   /** The newest messages (100 unless told), or those before an offset; the latter over a WebSocket. */
   history(topic: string, options?: { limit?: number; before?: number }): Promise<History>;

@@ -24,6 +24,8 @@ const BATCH_COMMANDS = 64, BATCH_CHARACTERS = 32_768;
 const POST_COMMANDS = 100, POST_CHARACTERS = 262_144;
 /** Topics of one stream or one poll. */
 const STREAM_TOPICS = 16;
+/** The gateway lists so many of those who are there. */
+const LISTED_CLIENTS = 1000;
 /** How long the gateway knows an idempotency key is five minutes; a minute is left for the way there. */
 const ONCE_MS = 240_000;
 /** The gateway answers a poll within 25 seconds. */
@@ -121,6 +123,8 @@ function surroundings(options) {
   };
 }
 
+const below = (path, topic) => path.replace(/\/?$/, "/") + topic.split("/").map(encodeURIComponent).join("/");
+
 /** The gateway's addresses: the WebSocket's, and beside it those over HTTP. */
 function addresses(url, paths) {
   const socket = new URL(url, globalThis.location?.href);
@@ -133,7 +137,15 @@ function addresses(url, paths) {
     address.pathname = paths[name] ?? socket.pathname.replace(/[^/]*\/?$/, name);
     return address;
   };
-  return { socket, events: beside("events"), poll: beside("poll"), publish: beside("publish") };
+  /** What a topic is like now: below the WebSocket's own path. */
+  const state = topic => {
+    const address = new URL(socket);
+    address.protocol = socket.protocol === "wss:" ? "https:" : "http:";
+    address.search = "";
+    address.pathname = below(address.pathname, topic);
+    return address;
+  };
+  return { socket, state, events: beside("events"), poll: beside("poll"), publish: beside("publish") };
 }
 
 const isPattern = topic => topic.split("/").some(segment => segment === "*" || segment === "**");
@@ -182,7 +194,7 @@ function advice(code, reason) {
     const told = JSON.parse(reason)?.retry_ms;
     if (Number.isFinite(told) && told >= 0) return { retryMs: Math.min(told, ADVISED_MS) };
   } catch { /* an ordinary reason */ }
-  // RFC 6455 §7.4: done, a policy, a message that would be too large again, a missing extension, and what applications
+  // RFC 6455 §7.4: done, a policy, a message that is too large though none is known to be, a missing extension, and what applications
   // say among themselves. To come back would only repeat it.
   if ([1000, 1008, 1009, 1010].includes(code) || (code >= 4000 && code <= 4999)) return { stay: true };
   // Going away, restart, try again later: all are told at the same moment, so they come back spread over some time.
@@ -224,7 +236,7 @@ function watchPage(page, wake, doubt) {
 
 // ---------------------------------------------------------------------------------------------------- subscriptions
 
-const MESSAGE_TYPES = ["subscribed", "message", "gap", "join", "leave", "error"];
+const MESSAGE_TYPES = ["subscribed", "message", "gap", "join", "leave", "presencegap", "error"];
 
 /** What the client knows about one subscription; the `Subscription` is its public face. */
 class Track {
@@ -249,6 +261,9 @@ class Track {
     this.face = new Subscription(this);
     listen(this.face, options, MESSAGE_TYPES);
   }
+
+  /** Whether it is to be present over HTTP, where that does not come with a connection. */
+  get attends() { return !this.pattern && (this.options.presence === true || this.options.info !== undefined); }
 
   /** Up to where everything came: from here on the gateway is asked to recover. */
   position() {
@@ -425,6 +440,8 @@ export class Client extends Emitter {
   #timers = {};
   #unwatch;
   #id = null;
+  /** Its name in presence over HTTP: the same from one transport to the next, so that who comes back has not been away. */
+  #present = null;
   #number = 0;
   /** By topic, and those of patterns once more. */
   #tracks = new Map();
@@ -459,7 +476,7 @@ export class Client extends Emitter {
   get state() { return this.#state; }
   /** "websocket", "events" or "poll"; null while there is none. */
   get transport() { return this.#state === "open" ? this.#transport.name : null; }
-  /** This connection's name in presence; another one after each reconnect. */
+  /** Its name in presence: the connection's, another one after each reconnect; over HTTP always the same. */
   get id() { return this.#id; }
   /** About how many bytes are given to `publish` and not yet to the network. */
   get bufferedAmount() { return this.#waitingBytes + (this.#state === "open" ? this.#transport.buffered() : 0); }
@@ -530,7 +547,7 @@ export class Client extends Emitter {
   /** A topic without the protocol: what is sent is published as it is, what is published comes as it is. */
   raw(topic, options = {}) {
     const address = new URL(this.#addresses.socket);
-    address.pathname = address.pathname.replace(/\/?$/, "/") + topic.split("/").map(encodeURIComponent).join("/");
+    address.pathname = below(address.pathname, topic);
     return new RawTopic(topic, address, { ...this.#options, binaryType: options.binaryType ?? this.#options.binaryType }, this.#environment, options);
   }
 
@@ -570,6 +587,7 @@ export class Client extends Emitter {
       environment: this.#environment,
       addresses: this.#addresses,
       track: topic => this.#tracks.get(topic),
+      present: () => this.#present ??= randomName(this.#environment),
       ask: () => Array.from(this.#tracks.values(), track => this.#ask(track)),
       opened: (transport, hello) => this.#opened(transport, hello),
       received: (transport, object) => this.#received(transport, object),
@@ -633,9 +651,11 @@ export class Client extends Emitter {
     if (transport !== this.#transport) return;
     const wasOpen = this.#state === "open";
     const { code = 1006, reason = "", status, cause } = why;
+    const refused = code === 1009 ? this.#tooLarge(transport) : undefined;
     this.#drop(1000, "");
     if (wasOpen && this.#environment.now() - this.#openedAt >= this.#options.livedMs) this.#waits.tries = 0;
-    const told = why.retryMs !== undefined ? { retryMs: why.retryMs } : advice(code, reason);
+    // Without the one that was too large there is no reason not to come back.
+    const told = why.retryMs !== undefined ? { retryMs: why.retryMs } : advice(refused ? 1006 : code, reason);
     if (told.stay) return this.#end({ code, reason, cause: "told" });
     const moved = !wasOpen && this.#fallBack(transport.name);
     const waitMs = this.#waits.next(told);
@@ -645,6 +665,20 @@ export class Client extends Emitter {
     this.#toldToWait = told.rest === true || told.retryMs !== undefined;
     this.#timer("retry", ms, () => this.#retry());
     this.#become("waiting", { waitMs: ms, tries: this.#waits.tries, code, reason, status, cause });
+  }
+
+  /**
+   * RFC 6455 §7.4.1: a message was too large. Which one, nobody says: but if any of those without an answer was, then the
+   * largest. It is refused, so that it does not end the next connection as well.
+   */
+  #tooLarge(transport) {
+    const bytes = request => new TextEncoder().encode(request.command.body).length;
+    const asked = [...this.#asked.values()].filter(({ resolve, command, transport: of }) => resolve && of === transport && command.op === "publish");
+    if (asked.length === 0) return undefined;
+    const largest = asked.reduce((one, other) => bytes(other) > bytes(one) ? other : one);
+    this.#asked.delete(largest.id);
+    this.#settle(largest, null, new TidegateError("too_large", "the gateway takes no messages of this size", largest.command.topic));
+    return largest;
   }
 
   #retry() {
@@ -867,6 +901,7 @@ export class Client extends Emitter {
       case "unsubscribed": this.#asked.delete(object.id); return;
       case "published": case "presence": case "history": return this.#answered(request, object);
       case "join": case "leave": return this.#move(object);
+      case "presence_gap": return this.#lostSight(object);
       case "gap": return this.#gap(object);
       case "pong": return this.#alive(object);
       case "error": return this.#failed(request, object);
@@ -903,6 +938,12 @@ export class Client extends Emitter {
   #move({ op, topic, client, info }) {
     const track = this.#tracks.get(topic);
     if (track?.state === "subscribed") emit(track.face, op, { topic, client, info });
+  }
+
+  /** Joins and leaves are missing. */
+  #lostSight({ topic }) {
+    const track = this.#tracks.get(topic);
+    if (track?.state === "subscribed") emit(track.face, "presencegap", { topic });
   }
 
   #gap(gap) {
@@ -1096,7 +1137,7 @@ class HttpTransport {
   confirm() {
     if (this.confirmed || this.closed) return;
     this.confirmed = true;
-    this.client.opened(this, { client: this.present });
+    this.client.opened(this, { client: this.client.present() });
   }
 
   add({ id, topic }) {
@@ -1114,6 +1155,7 @@ class HttpTransport {
       else if (op === "unsubscribe") { changed = this.topics.delete(topic) || changed; this.answer({ op: "unsubscribed", id, topic }); }
       else if (op === "publish") this.post(command);
       else if (op === "history" && command.before === undefined) this.history(command);
+      else if (op === "presence") this.presence(command);
       else this.refuse(command, `${op} needs a WebSocket`);
     }
     if (changed) this.changed();
@@ -1212,8 +1254,37 @@ class HttpTransport {
       const [{ epoch, offset }] = answer.topics;
       this.client.received(this, { op: "history", id, topic, epoch, offset, messages: answer.messages });
     } catch (error) {
-      this.client.received(this, { op: "error", id, code: error.code ?? STATUS_CODES[error.status] ?? "unsupported", message: error.message });
+      this.fail(id, error);
     }
+  }
+
+  async presence({ id, topic }) {
+    try {
+      const address = this.client.addresses.state(topic);
+      address.searchParams.set("clients", LISTED_CLIENTS);
+      const { present: count, clients = [] } = await this.ask(address, POLL_MS);
+      if (count === undefined) throw Object.assign(new Error("this topic has no presence, or the route does not show it"), { code: "no_presence" });
+      this.client.received(this, { op: "presence", id, topic, count, clients });
+    } catch (error) {
+      this.fail(id, error);
+    }
+  }
+
+  /** What went wrong with a question. An aborted request has a code of its own, a number. */
+  fail(id, error) {
+    const told = typeof error.code === "string" ? error.code : undefined;
+    this.client.received(this, { op: "error", id, code: told ?? STATUS_CODES[error.status] ?? "unsupported", message: error.message });
+  }
+
+  /** Says in a request as whom its client is present, in those of its topics that ask for it. */
+  attend(address, topics) {
+    const attending = topics.map(topic => this.client.track(topic)).filter(track => track?.attends);
+    if (attending.length === 0) return;
+    address.searchParams.set("client", this.client.present());
+    // A request says one thing of its client.
+    const says = attending.find(({ options }) => options.info !== undefined);
+    if (says) address.searchParams.set("info", JSON.stringify(says.options.info));
+    if (attending.length < topics.length) for (const { topic } of attending) address.searchParams.append("attend", topic);
   }
 
   pollAddress(topics, positions, history) {
@@ -1224,8 +1295,15 @@ class HttpTransport {
     return address;
   }
 
-  /** A poll's answer, within a time. @throws {Error & {status?: number, code?: string, retryMs?: number, late?: boolean}} */
-  async get(address, timeoutMs, flight = new AbortController()) {
+  /** A poll's answer. @throws as `ask` does */
+  async get(address, timeoutMs, flight) {
+    const answer = await this.ask(address, timeoutMs, flight);
+    if (!Array.isArray(answer?.topics) || !Array.isArray(answer.messages)) throw new Error("not a poll's answer");
+    return answer;
+  }
+
+  /** An answer in JSON, within a time. @throws {Error & {status?: number, code?: string, retryMs?: number, late?: boolean}} */
+  async ask(address, timeoutMs, flight = new AbortController()) {
     const { fetch, setTimeout, clearTimeout } = this.client.environment;
     let late = false;
     const timer = setTimeout(() => { late = true; flight.abort(); }, timeoutMs);
@@ -1240,7 +1318,7 @@ class HttpTransport {
         if (status === 429 || status === 503) error.retryMs = retryAfter(response);
         throw error;
       }
-      if (!Array.isArray(answer?.topics) || !Array.isArray(answer.messages)) throw new Error("not a poll's answer");
+      if (answer === null || typeof answer !== "object") throw new Error("not an answer of a gateway");
       return answer;
     } catch (error) {
       throw late ? Object.assign(new Error("timeout"), { late }) : error;
@@ -1293,6 +1371,7 @@ class EventsTransport extends HttpTransport {
     const positions = this.positions(topics), history = this.wanted(topics);
     if (positions.some(position => position !== "-")) address.searchParams.set("last-event-id", positions.join(","));
     if (history) address.searchParams.set("history", history);
+    this.attend(address, topics);
     const source = this.source = new environment.EventSource(address.href);
     const hear = (type, handle) => source.addEventListener(type, event => {
       if (source !== this.source) return;
@@ -1399,12 +1478,7 @@ class PollTransport extends HttpTransport {
     const topics = fresh === undefined ? all : [fresh];
     const history = this.wanted(topics);
     const address = this.pollAddress(topics, fresh === undefined ? this.positions(topics) : null, history);
-    const attending = tracks.find(track => track?.options.presence || track?.options.info !== undefined);
-    if (attending) {
-      this.present ??= randomName(this.client.environment);
-      address.searchParams.set("client", this.present);
-      if (attending.options.info !== undefined) address.searchParams.set("info", JSON.stringify(attending.options.info));
-    }
+    this.attend(address, topics);
     // The first answer says that polling works here, and that is not to wait for a message.
     const first = !this.confirmed;
     if (first) address.searchParams.set("wait", "0");
@@ -1413,7 +1487,7 @@ class PollTransport extends HttpTransport {
       answer = await this.get(address, POLL_MS + this.client.options.connectTimeoutMs, round);
     } catch (error) {
       // A gateway's word on this one topic; anything else is about the transport.
-      if (fresh === undefined || !error.code || error.code === "busy") throw error;
+      if (fresh === undefined || typeof error.code !== "string" || error.code === "busy") throw error;
       this.confirm();
       const id = this.topics.get(fresh);
       this.topics.delete(fresh);

@@ -662,6 +662,9 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             }
             let session = self.registry.remove(key).expect("it was there");
             self.sessions -= usize::from(!session.marks.upstream);
+            if let Some(topics) = &mut self.topics {
+                topics.forget_pollers(key);
+            }
             self.backend.close(session.socket);
         }
     }

@@ -922,3 +922,111 @@ fn requests_that_are_sent_ahead_wait_for_their_reader() {
     stage.pass(2);
     assert_eq!(stage.down(client), Some(false));
 }
+
+/// Topics at `/r`, `/events` and `/poll` that know who is there.
+const PRESENT: &str = "topics = { subscribe = [\"**\"], presence = [\"**\"] }\n\
+    [[route]]\npath = \"/events\"\nevents = { subscribe = [\"**\"], presence = [\"**\"] }\n\
+    [[route]]\npath = \"/poll\"\npoll = { subscribe = [\"**\"], presence = [\"**\"] }\n\
+    [[topic]]\nname = \"**\"\npresence = true\n";
+
+impl Stage {
+    /// A stage with somebody who watches who is in a topic.
+    fn watched() -> (Stage, Socket) {
+        let mut stage = Stage::new("ping_interval = \"0s\"", PRESENT);
+        let watcher = stage.open();
+        stage.send(watcher, &frame(0x81, br#"{"op":"subscribe","id":1,"topic":"a","presence":true}"#, true));
+        assert_eq!(stage.moves(watcher), [""; 0]);
+        (stage, watcher)
+    }
+
+    fn get(&mut self, socket: Socket, target: &str) {
+        self.send(socket, format!("GET {target} HTTP/1.1\r\nHost: gw.test\r\n\r\n").as_bytes());
+        let sent = self.socket(socket, |kernel| std::mem::take(&mut kernel.sent));
+        assert!(sent.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&sent));
+    }
+
+    fn reset(&mut self, socket: Socket) {
+        let token = self.socket(socket, |kernel| kernel.receive.take()).expect("it is read");
+        self.world.borrow_mut().complete(Event::ReceiveEnded { token, end: ReceiveEnd::Error(104) });
+        self.turns(3);
+    }
+
+    /// Who has come (`+`) and gone (`-`) since the last time, as a watcher was told.
+    fn moves(&self, watcher: Socket) -> Vec<String> {
+        let sent = self.socket(watcher, |kernel| std::mem::take(&mut kernel.sent));
+        let told = String::from_utf8_lossy(&sent);
+        let moves = told.split(r#"{"op":""#).filter_map(|told| {
+            let sign = match told.split('"').next()? {
+                "join" => '+',
+                "leave" => '-',
+                _ => return None,
+            };
+            let (_, client) = told.split_once(r#""client":""#)?;
+            Some(format!("{sign}{}", client.split('"').next()?))
+        });
+        moves.collect()
+    }
+}
+
+#[test]
+fn the_reader_of_a_stream_leaves_half_a_minute_behind_its_end() {
+    let (mut stage, watcher) = Stage::watched();
+    let stream = stage.accept();
+    stage.get(stream, "/events?topic=a&client=reader-1");
+    assert_eq!(stage.moves(watcher), ["+reader-1"]);
+    stage.pass(60);
+    stage.reset(stream);
+    stage.pass(20);
+    assert_eq!(stage.moves(watcher), [""; 0], "a browser comes back");
+    let again = stage.accept();
+    stage.get(again, "/events?topic=a&client=reader-1&info=2");
+    assert_eq!(stage.moves(watcher), ["+reader-1"], "what it says of itself now");
+    stage.pass(60);
+    assert_eq!(stage.moves(watcher), [""; 0]);
+    stage.reset(again);
+    stage.pass(29);
+    assert_eq!(stage.moves(watcher), [""; 0]);
+    stage.pass(2);
+    assert_eq!(stage.moves(watcher), ["-reader-1"]);
+}
+
+#[test]
+fn a_poller_leaves_half_a_minute_behind_its_last_request() {
+    let (mut stage, watcher) = Stage::watched();
+    for round in 0..3 {
+        let poll = stage.accept();
+        stage.get(poll, "/poll?topic=a&client=poller-1&wait=0");
+        assert_eq!(stage.moves(watcher), if round == 0 { vec!["+poller-1"] } else { vec![] });
+        stage.pass(29);
+        assert_eq!(stage.moves(watcher), [""; 0]);
+    }
+    stage.pass(2);
+    assert_eq!(stage.moves(watcher), ["-poller-1"]);
+    // Where it is not to be it is not.
+    let poll = stage.accept();
+    stage.get(poll, "/poll?topic=a&topic=b&client=poller-1&wait=0&attend=b");
+    assert_eq!(stage.moves(watcher), [""; 0]);
+}
+
+#[test]
+fn a_connection_that_polls_under_many_names_keeps_sixteen_of_them_present() {
+    let (mut stage, watcher) = Stage::watched();
+    let (one, other) = (stage.accept(), stage.accept());
+    let poll = |stage: &mut Stage, socket, n| {
+        stage.get(socket, &format!("/poll?topic=a&client=poller-{n}&wait=0"));
+    };
+    for n in 0..16 {
+        poll(&mut stage, one, n);
+    }
+    assert_eq!(stage.moves(watcher).len(), 16);
+    // As behind a proxy: this one comes over another connection now, and is that one's.
+    poll(&mut stage, other, 1);
+    for n in 16..19 {
+        poll(&mut stage, one, n);
+    }
+    assert_eq!(stage.moves(watcher), ["-poller-0", "+poller-16", "+poller-17", "-poller-2", "+poller-18"]);
+    // Who is asked for again is the last to go.
+    poll(&mut stage, one, 3);
+    poll(&mut stage, one, 19);
+    assert_eq!(stage.moves(watcher), ["-poller-4", "+poller-19"]);
+}

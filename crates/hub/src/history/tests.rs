@@ -1,7 +1,7 @@
 //! Against what they say they keep, kept naively.
 
 use proptest::prelude::*;
-use tidegate_registry::Total;
+use tidegate_registry::{Key, Total};
 
 use super::*;
 use crate::{
@@ -58,22 +58,47 @@ fn a_history_keeps_the_newest_by_count_by_bytes_and_by_age() {
     assert!(history.behind(9, 10).is_none());
 }
 
+fn key(text: &str, publisher: Publisher) -> OnceKey {
+    OnceKey { text: text.into(), owner: Owner::new(publisher, 0) }
+}
+
 #[test]
 fn an_idempotency_key_is_known_for_five_minutes_and_for_1024_others() {
-    let mut once = Once::new(&ledger());
-    once.insert("a".into(), 1, 1_000);
-    assert_eq!(once.find("a", 1_000 + ONCE_MS - 1), Some(1));
-    assert_eq!(once.find("a", 1_000 + ONCE_MS), None);
-    assert_eq!(once.find("b", 1_000), None);
+    let (mut once, mut shares) = (Once::new(&ledger()), Shares::default());
+    let named = |text: &str| key(text, Publisher::Anybody);
+    once.insert(named("a"), 1, 1_000, &mut shares);
+    assert_eq!(once.find(&named("a"), 1_000 + ONCE_MS - 1), Some(1));
+    assert_eq!(once.find(&named("a"), 1_000 + ONCE_MS), None);
+    assert_eq!(once.find(&named("b"), 1_000), None);
     for n in 0..ONCE_KEYS as u64 - 1 {
-        once.insert(n.to_string().into(), n + 2, 2_000);
+        once.insert(named(&n.to_string()), n + 2, 2_000, &mut shares);
     }
-    assert_eq!(once.find("a", 2_000), Some(1));
-    once.insert("last".into(), 5_000, 2_000);
-    assert_eq!(once.find("a", 2_000), None);
-    assert_eq!(once.find("0", 2_000), Some(2));
-    once.expire(2_000 + ONCE_MS);
+    assert_eq!(once.find(&named("a"), 2_000), Some(1));
+    once.insert(named("last"), 5_000, 2_000, &mut shares);
+    assert_eq!(once.find(&named("a"), 2_000), None);
+    assert_eq!(once.find(&named("0"), 2_000), Some(2));
+    assert!(shares.of(named("a").owner) > ONCE_KEYS * ONCE_COST);
+    once.expire(2_000 + ONCE_MS, &mut shares);
     assert_eq!((once.uses.len(), once.table.len(), once.next_deadline_ms()), (0, 0, None));
+    assert!(once.publishers.is_empty() && shares.0.is_empty());
+}
+
+#[test]
+fn a_publisher_pushes_out_its_own_idempotency_keys_alone() {
+    let (mut once, mut shares) = (Once::new(&ledger()), Shares::default());
+    let session = |number: u64| Publisher::Session(Key::from_bits(1 << 32 | number));
+    once.insert(key("order", session(1)), 1, 0, &mut shares);
+    once.insert(key("order", Publisher::Holder(7)), 2, 0, &mut shares);
+    for n in 0..3 * ONCE_KEYS as u64 {
+        once.insert(key(&n.to_string(), session(2)), n + 3, 0, &mut shares);
+    }
+    // A session may come back as another one; who holds a key of a route has a name space of its own.
+    assert_eq!(once.find(&key("order", session(3)), 1), Some(1));
+    assert_eq!(once.find(&key("order", Publisher::Anybody), 1), Some(1));
+    assert_eq!(once.find(&key("order", Publisher::Holder(7)), 1), Some(2));
+    assert_eq!(once.find(&key("order", Publisher::Holder(8)), 1), None);
+    assert_eq!(once.find(&key("0", session(2)), 1), None);
+    assert_eq!(once.uses.len(), ONCE_KEYS + 2);
 }
 
 proptest! {

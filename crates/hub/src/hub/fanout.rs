@@ -99,14 +99,20 @@ impl<S: Store> Hub<S> {
 
     /// More than one turn's batch can hold is left out, and told.
     fn overflow(&mut self, local: u32, item: &Arc<Publication>) {
-        if item.is_presence() {
-            return;
-        }
         self.counts.left_out += 1;
         let batch = &mut self.locals.topic_mut(local).batch;
-        let extended = batch.len() > BATCH_ITEMS
-            && batch.last_mut().is_some_and(|last| Publication::extend_gap(last, item.position()));
-        if !extended && batch.len() == BATCH_ITEMS {
+        let tells = |is_presence| batch[BATCH_ITEMS..].iter().any(|gap| gap.is_presence() == is_presence);
+        if item.is_presence() {
+            // Before the gap of messages, which may yet grow.
+            if !tells(true) {
+                batch.insert(BATCH_ITEMS, Publication::presence_gap(item.topic(), &self.ledger));
+            }
+            return;
+        }
+        let has_gap = tells(false);
+        let extended =
+            has_gap && batch.last_mut().is_some_and(|last| Publication::extend_gap(last, item.position()));
+        if !extended && !has_gap {
             let (from, to) = (item.first_offset(), item.position());
             batch.push(Publication::gap(item.topic(), from, to, GapReason::Busy, &self.ledger));
         }
@@ -295,7 +301,7 @@ impl<S: Store> Hub<S> {
             let by_name = self.members.find_topic(member, lag.topic);
             let by_name = by_name.map(|id| self.members.subscription(id));
             if done && by_name.is_some_and(|own| own.watches && own.state == State::Live) {
-                backlog.catch_up_on_events(lag.events_from, &mut out);
+                backlog.catch_up_on_events(&topic.name, lag.events_from, &mut out);
             }
             self.counts.gaps[slow] += out.gaps;
             Outlet { items, room, .. } = out;

@@ -8,11 +8,12 @@ use std::sync::Arc;
 use super::Hub;
 use crate::{
     HISTORY_LISTED, HISTORY_LISTED_BYTES, PRESENCE_LISTED,
-    history::Once,
+    history::{Once, OnceKey},
     home::HomeTopic,
-    letter::{AskNote, AttendNote, Note, Question, Refused, Reply, Stay, SubscribeNote},
+    letter::{Ask, AskNote, DepartNote, Note, Present, Question, Refused, Reply, SubscribeNote},
     member::ClientId,
     planted::{self, Bug},
+    presence::{Presence, Stayer},
     publication::{Kind, PUBLICATION_COST, Publication},
     store::{History, Store},
     topic::{Pattern, Position, TopicName},
@@ -23,7 +24,7 @@ impl<S: Store> Hub<S> {
     pub(super) fn publish_here(
         &mut self,
         mut publication: Arc<Publication>,
-        once: Option<Box<str>>,
+        once: Option<OnceKey>,
     ) -> Result<(Position, bool), Refused> {
         if self.rules.is_over_memory() {
             let bytes = PUBLICATION_COST + publication.bytes();
@@ -39,11 +40,11 @@ impl<S: Store> Hub<S> {
         }
         let id = self.find_or_create(publication.topic())?;
         let now_ms = self.now_ms;
-        let topic = self.homes.topic_mut(id);
+        let (topic, shares) = self.homes.topic_with_shares(id);
         let settings = self.rules.settings(topic.rule);
         let size = match publication.kind() {
             Kind::Message { payload, .. } => payload.len(),
-            Kind::Join { .. } | Kind::Leave { .. } | Kind::Gap { .. } => 0,
+            Kind::Join { .. } | Kind::Leave { .. } | Kind::PresenceGap | Kind::Gap { .. } => 0,
         };
         if size > settings.message_bytes {
             self.settle(id);
@@ -54,13 +55,14 @@ impl<S: Store> Hub<S> {
             if let Some(offset) = known.find(&once, now_ms) {
                 return Ok((Position { offset, ..topic.position }, true));
             }
-            known.expire(now_ms);
-            if !self.rules.has_room_for_keys() {
+            known.expire(now_ms, shares);
+            // None takes all: what each may have is a part of what is left.
+            if shares.of(once.owner) >= self.rules.room_for_keys() / once.owner.part() {
                 self.counts.refused_busy += 1;
                 self.settle(id);
                 return Err(Refused::Busy);
             }
-            known.insert(once, topic.position.offset + 1, now_ms);
+            known.insert(once, topic.position.offset + 1, now_ms, shares);
         }
         topic.position.offset += 1;
         if topic.position.offset == 1 && planted::is(Bug::OffByOneAtEpoch) {
@@ -107,8 +109,49 @@ impl<S: Store> Hub<S> {
         let mut publication = Publication::new(topic.name.clone(), kind, &self.ledger);
         Publication::place(&mut publication, &topic.name, topic.position, self.now_ms);
         for shard in shards {
-            self.send(shard, Note::Deliver(Arc::clone(&publication)));
+            if shard == self.shard {
+                self.take(Arc::clone(&publication));
+            } else if !self.post.announce(shard, &publication, self.rules.limits(), &self.ledger) {
+                self.counts.left_out += 1;
+            }
         }
+    }
+
+    /// Who subscribes is present, where it is to be.
+    fn come(&mut self, id: u32, from: u16, client: ClientId, ask: &Ask) -> Result<(), Refused> {
+        let topic = self.homes.topic_mut(id);
+        let has_presence = self.rules.settings(topic.rule).presence;
+        let stay = ask.stay.as_ref().filter(|stay| has_presence && !ClientId::is_one(&stay.client));
+        if stay.is_none() && !ask.attends {
+            return Ok(());
+        }
+        let new = || Box::new(Presence::new(&self.ledger, self.rules.presence()));
+        let presence = topic.presence.get_or_insert_with(new);
+        let (info, has_room) = (ask.info.as_deref(), self.rules.has_room_for_presence());
+        let mut joins = Vec::new();
+        if ask.attends {
+            if !has_room {
+                return Err(Refused::Busy);
+            }
+            if presence.join(client.as_str(), info) {
+                joins.push(client.as_str().into());
+            }
+        }
+        if let Some(stay) = stay {
+            let has_room = has_room && self.rules.has_room_for_stays();
+            // Who is there may stay, if it says nothing new.
+            if !has_room && !presence.contains(&stay.client) {
+                return Err(Refused::Busy);
+            }
+            let by = Stayer { shard: from, key: stay.key };
+            if presence.stay(&stay.client, info.filter(|_| has_room), by, stay.until_ms) {
+                joins.push(stay.client.clone());
+            }
+        }
+        for client in joins {
+            self.announce(id, Kind::Join { client, info: ask.info.clone() });
+        }
+        Ok(())
     }
 
     pub(super) fn subscribe_here(&mut self, from: u16, note: SubscribeNote) {
@@ -119,16 +162,9 @@ impl<S: Store> Hub<S> {
         };
         self.post.tell_gap(from, &name, &self.ledger);
         // The join comes before its subscription, so that nobody gets its own.
-        if ask.attends
-            && self
-                .homes
-                .topic_mut(id)
-                .presence
-                .get_or_insert_default()
-                .join(client.as_str(), ask.info.as_deref())
-        {
-            let kind = Kind::Join { client: client.as_str().into(), info: ask.info.clone() };
-            self.announce(id, kind);
+        if let Err(why) = self.come(id, from, client, &ask) {
+            self.settle(id);
+            return self.send(from, Note::NotSubscribed { request, why });
         }
         let topic = self.homes.topic_mut(id);
         topic.add_interest(from, ask.watches);
@@ -188,35 +224,12 @@ impl<S: Store> Hub<S> {
         self.homes.pattern_changed(pattern.clone());
     }
 
-    pub(super) fn attend_here(&mut self, note: &AttendNote) {
-        let rule = self.rules.rule_for(&note.topic);
-        if !self.rules.settings(rule).presence {
-            return;
-        }
-        let now_ms = self.now_ms;
-        let id = match note.stay {
-            Stay::Until(until_ms) if until_ms <= now_ms => return,
-            // Who finds no place is not present: it has nobody to be told.
-            Stay::Until(_) | Stay::Arrives => self.find_or_create(&note.topic).ok(),
-            Stay::Departs { .. } => self.homes.find(&note.topic),
-        };
-        let Some(id) = id else { return };
-        let presence = self.homes.topic_mut(id).presence.get_or_insert_default();
-        let (client, info) = (&note.client, note.info.as_deref());
-        let (joins, leaves) = match note.stay {
-            Stay::Until(until_ms) => (presence.attend(client, info, until_ms), false),
-            Stay::Arrives => (presence.join(client, info), false),
-            Stay::Departs { until_ms } => {
-                if until_ms > now_ms && presence.contains(client) {
-                    presence.attend(client, None, until_ms);
-                }
-                (false, presence.leave(client))
-            }
-        };
-        if joins {
-            self.announce(id, Kind::Join { client: note.client.clone(), info: note.info.clone() });
-        }
-        if leaves {
+    pub(super) fn depart_here(&mut self, from: u16, note: &DepartNote) {
+        let Some(id) = self.homes.find(&note.topic) else { return };
+        let by = Stayer { shard: from, key: note.key };
+        if let Some(presence) = &mut self.homes.topic_mut(id).presence
+            && presence.depart(&note.client, by, note.until_ms, self.now_ms)
+        {
             self.announce(id, Kind::Leave { client: note.client.clone() });
         }
         self.settle(id);
@@ -242,16 +255,18 @@ impl<S: Store> Hub<S> {
                 Reply::Refused { topic: name, why: Refused::NoPresence }
             }
             Question::Presence => {
-                let presence = topic.and_then(|topic| topic.presence.as_deref());
-                let count = presence.map_or(0, |presence| presence.len() as u64);
-                let clients = presence.map_or_else(Vec::new, |presence| presence.list(PRESENCE_LISTED));
+                let (count, clients) = who_is_there(topic, PRESENCE_LISTED);
                 Reply::Presence { topic: name, count, clients }
             }
-            Question::State => Reply::State {
+            Question::State { presence } => Reply::State {
                 topic: name,
                 position,
                 subscribers: topic.map_or(0, HomeTopic::subscribers),
                 history: topic.map_or(0, |topic| topic.history.len() as u64),
+                present: presence.filter(|_| settings.presence).map(|most| {
+                    let (count, clients) = who_is_there(topic, PRESENCE_LISTED.min(most as usize));
+                    (count, (most > 0).then_some(clients))
+                }),
             },
         };
         self.reply(from, ticket, reply);
@@ -359,4 +374,10 @@ mod tests {
         hub.leave(fickle);
         assert_eq!(publish(&mut hub).0, 0);
     }
+}
+
+/// How many are there, and as many of them as are wanted.
+fn who_is_there<H: History>(topic: Option<&HomeTopic<H>>, most: usize) -> (u64, Vec<Present>) {
+    let presence = topic.and_then(|topic| topic.presence.as_deref());
+    presence.map_or((0, Vec::new()), |presence| (presence.len() as u64, presence.list(most)))
 }

@@ -3,8 +3,8 @@
 use super::content::push_message;
 use super::events::push_standings;
 use super::text::{push_string, push_whole};
-use super::write::{push_acceptance, push_code, push_position};
-use super::{Acceptance, Code, Content, Position, Standing, push_positions};
+use super::write::{push_acceptance, push_clients, push_code, push_position};
+use super::{Acceptance, Code, Content, Position, Present, Standing, push_positions};
 
 /// The answer to publications over HTTP, in the order in which they were asked for.
 #[derive(Debug)]
@@ -103,7 +103,7 @@ pub fn push_poll<'p, M: AsRef<[u8]>>(
 }
 
 /// What a topic is like.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct State<'t> {
     /// The name.
     pub topic: &'t str,
@@ -113,6 +113,10 @@ pub struct State<'t> {
     pub subscribers: u64,
     /// How many messages its history has.
     pub history: u64,
+    /// How many clients are there, where that may be known.
+    pub present: Option<u64>,
+    /// Those of them that are listed, where some were asked for.
+    pub clients: Option<Vec<Present<'t>>>,
 }
 
 /// Appends the answer to `GET /topics/NAME`.
@@ -124,6 +128,13 @@ pub fn push_state(out: &mut Vec<u8>, state: &State<'_>) {
     push_whole(out, state.subscribers);
     out.extend_from_slice(br#","history":"#);
     push_whole(out, state.history);
+    if let Some(present) = state.present {
+        out.extend_from_slice(br#","present":"#);
+        push_whole(out, present);
+    }
+    if let Some(clients) = &state.clients {
+        push_clients(out, clients.iter().copied());
+    }
     out.push(b'}');
 }
 

@@ -4,7 +4,8 @@ use std::borrow::Cow;
 
 use super::body::json;
 use super::text::whole;
-use super::{MAX_HISTORY, MAX_INFO_BYTES, MAX_TOPICS, MAX_WAIT_SECONDS, Positions, Problem};
+use super::{MAX_CLIENTS, MAX_HISTORY, MAX_INFO_BYTES, MAX_TOPICS, MAX_WAIT_SECONDS, Positions, Problem};
+use crate::ClientId;
 
 /// What a request for an event stream wants. Topics are texts that nobody has looked at yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,10 +16,12 @@ pub struct EventsQuery<'q> {
     pub positions: Option<Positions>,
     /// Messages that are wanted first where nothing is recovered: at most [`MAX_HISTORY`].
     pub history: u32,
-    /// As whom the reader is present: 8 to 64 letters, digits, `-` and `_`.
+    /// As whom the reader is present: 8 to 64 letters, digits, `-` and `_`, and no connection's name.
     pub client: Option<Cow<'q, str>>,
     /// What others see of it: JSON of at most [`MAX_INFO_BYTES`].
     pub info: Option<String>,
+    /// In which of its topics; none: in all.
+    pub attend: Vec<Cow<'q, str>>,
 }
 
 /// What a poll wants. Topics are texts that nobody has looked at yet.
@@ -32,10 +35,32 @@ pub struct PollQuery<'q> {
     pub history: u32,
     /// How long the answer may wait: at most [`MAX_WAIT_SECONDS`].
     pub wait_seconds: u32,
-    /// As whom the poller is present: 8 to 64 letters, digits, `-` and `_`.
+    /// As whom the poller is present: 8 to 64 letters, digits, `-` and `_`, and no connection's name.
     pub client: Option<Cow<'q, str>>,
     /// What others see of it: JSON of at most [`MAX_INFO_BYTES`].
     pub info: Option<String>,
+    /// In which of its topics; none: in all.
+    pub attend: Vec<Cow<'q, str>>,
+}
+
+/// What somebody wants to know of a topic's state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StateQuery {
+    /// So many of those who are there by name, at most [`MAX_CLIENTS`].
+    pub clients: u32,
+}
+
+impl StateQuery {
+    /// Reads the query behind the `?`, undecoded.
+    ///
+    /// # Errors
+    /// A parameter stands twice, or is not as it should be.
+    pub fn parse(query: &str) -> Result<Self, Problem> {
+        const WRONG: Problem = Problem::request("`clients` is not a whole number");
+        let text = Parameters::read(query)?.clients;
+        let clients = text.map(|text| whole(&text).ok_or(WRONG)).transpose()?;
+        Ok(Self { clients: clients.map_or(0, |clients| bounded(clients, MAX_CLIENTS)) })
+    }
 }
 
 impl<'q> EventsQuery<'q> {
@@ -51,6 +76,7 @@ impl<'q> EventsQuery<'q> {
         Ok(Self {
             positions: parameters.positions(positions),
             history: parameters.history()?,
+            attend: std::mem::take(&mut parameters.attend),
             topics: parameters.topics()?,
             client,
             info,
@@ -74,6 +100,7 @@ impl<'q> PollQuery<'q> {
             wait_seconds: wait.map_or(MAX_WAIT_SECONDS, |wait| bounded(wait, MAX_WAIT_SECONDS)),
             client,
             info,
+            attend: std::mem::take(&mut parameters.attend),
             topics: parameters.topics()?,
         })
     }
@@ -83,12 +110,14 @@ impl<'q> PollQuery<'q> {
 #[derive(Default)]
 struct Parameters<'q> {
     topics: Vec<Cow<'q, str>>,
+    attend: Vec<Cow<'q, str>>,
     position: Option<Cow<'q, str>>,
     last_event_id: Option<Cow<'q, str>>,
     history: Option<Cow<'q, str>>,
     wait: Option<Cow<'q, str>>,
     client: Option<Cow<'q, str>>,
     info: Option<Cow<'q, str>>,
+    clients: Option<Cow<'q, str>>,
 }
 
 impl<'q> Parameters<'q> {
@@ -96,20 +125,23 @@ impl<'q> Parameters<'q> {
         let mut parameters = Self::default();
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-            let place = match &*decode(name, Plus::Space)? {
-                "topic" => {
-                    if parameters.topics.len() == MAX_TOPICS {
-                        return Err(Problem::request("there are more than 16 topics"));
-                    }
-                    parameters.topics.push(decode(value, Plus::Space)?);
-                    continue;
+            let name = decode(name, Plus::Space)?;
+            if let "topic" | "attend" = &*name {
+                let topics = if name == "topic" { &mut parameters.topics } else { &mut parameters.attend };
+                if topics.len() == MAX_TOPICS {
+                    return Err(Problem::request("there are more than 16 topics"));
                 }
+                topics.push(decode(value, Plus::Space)?);
+                continue;
+            }
+            let place = match &*name {
                 "position" => &mut parameters.position,
                 "last-event-id" => &mut parameters.last_event_id,
                 "history" => &mut parameters.history,
                 "wait" => &mut parameters.wait,
                 "client" => &mut parameters.client,
                 "info" => &mut parameters.info,
+                "clients" => &mut parameters.clients,
                 _ => continue,
             };
             if place.replace(decode(value, Plus::Space)?).is_some() {
@@ -149,10 +181,12 @@ fn bounded(number: u64, most: u32) -> u32 {
 
 fn check_client(client: Cow<'_, str>) -> Result<Cow<'_, str>, Problem> {
     let plain = client.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_');
-    if plain && (8..=64).contains(&client.len()) {
-        Ok(client)
-    } else {
+    if !plain || !(8..=64).contains(&client.len()) {
         Err(Problem::request("`client` is not 8 to 64 letters, digits, `-` and `_`"))
+    } else if ClientId::is_one(&client) {
+        Err(Problem::request("`client` is eight letters and digits, as the names of connections are"))
+    } else {
+        Ok(client)
     }
 }
 
@@ -249,10 +283,12 @@ mod tests {
                 history: 5,
                 client: None,
                 info: None,
+                attend: Vec::new(),
             }
         );
-        let query = EventsQuery::parse("topic=a&client=reader-1&info=1", None).unwrap();
+        let query = EventsQuery::parse("topic=a&client=reader-1&info=1&attend=a", None).unwrap();
         assert_eq!((query.client.as_deref(), query.info.as_deref()), (Some("reader-1"), Some("1")));
+        assert_eq!(query.attend, ["a"]);
 
         let both = "topic=a&topic=b/*&last-event-id=00000001-2%2C-";
         let from = |epoch, offset| Some(Recover::From(Position { epoch: Epoch(epoch), offset }));
@@ -303,12 +339,19 @@ mod tests {
             ("topic=a&%=1", Code::InvalidRequest),
             ("topic=a&client=short", Code::InvalidRequest),
             ("topic=a&client=has%20space", Code::InvalidRequest),
+            ("topic=a&client=pX3v9aK2", Code::InvalidRequest),
             ("topic=a&info={", Code::InvalidJson),
             ("topic=a&info=", Code::InvalidJson),
             (&format!("topic=a&info={deep}"), Code::InvalidJson),
             (&format!("topic=a&info={long}"), Code::TooLarge),
         ] {
             assert_eq!(PollQuery::parse(query).unwrap_err().code, code, "{query}");
+        }
+        assert_eq!(StateQuery::parse("").unwrap().clients, 0);
+        assert_eq!(StateQuery::parse("clients=5&x=1").unwrap().clients, 5);
+        assert_eq!(StateQuery::parse("clients=99999").unwrap().clients, MAX_CLIENTS);
+        for query in ["clients=", "clients=-1", "clients=1&clients=1", "clients=%"] {
+            assert_eq!(StateQuery::parse(query).unwrap_err().code, Code::InvalidRequest, "{query}");
         }
         // What belongs to polls is not known to streams, so it is ignored; it is decoded all the same.
         assert!(EventsQuery::parse("topic=a&wait=x", None).is_ok());

@@ -125,13 +125,8 @@ pub fn presence<'p>(
     push_topic(out, topic);
     out.extend_from_slice(br#","count":"#);
     push_whole(out, count);
-    out.extend_from_slice(br#","clients":["#);
-    for (index, present) in clients.into_iter().enumerate() {
-        out.extend_from_slice(if index == 0 { b"{" } else { b",{" });
-        push_present(out, &present);
-        out.push(b'}');
-    }
-    out.extend_from_slice(b"]}");
+    push_clients(out, clients);
+    out.push(b'}');
 }
 
 /// The answer to `history`: the topic's position, and offset and content of each message.
@@ -168,6 +163,13 @@ pub fn leave(out: &mut Vec<u8>, topic: &str, client: &str) {
     push_topic(out, topic);
     out.push(b',');
     push_present(out, &Present { client, info: None });
+    out.push(b'}');
+}
+
+/// Joins and leaves will not come.
+pub fn presence_gap(out: &mut Vec<u8>, topic: &str) {
+    open(out, "presence_gap", None);
+    push_topic(out, topic);
     out.push(b'}');
 }
 
@@ -269,6 +271,17 @@ pub(super) fn push_code(out: &mut Vec<u8>, code: Code, message: &str) {
     out.extend_from_slice(code.name().as_bytes());
     out.extend_from_slice(br#"","message":"#);
     push_string(out, message.as_bytes());
+}
+
+/// Appends `,"clients":[…]`.
+pub(super) fn push_clients<'p>(out: &mut Vec<u8>, clients: impl IntoIterator<Item = Present<'p>>) {
+    out.extend_from_slice(br#","clients":["#);
+    for (index, present) in clients.into_iter().enumerate() {
+        out.extend_from_slice(if index == 0 { b"{" } else { b",{" });
+        push_present(out, &present);
+        out.push(b'}');
+    }
+    out.push(b']');
 }
 
 /// Appends `"client":…,"info":…`.

@@ -6,8 +6,8 @@ use serde_json::Value;
 use tidegate_hub::Epoch;
 use tidegate_hub::protocol::{
     Acceptance, Code, Content, EventsQuery, Gap, GapReason, Id, Kind, PollQuery, Position, Present, Problem,
-    PublishFields, Recover, Results, Scratch, Standing, State, events, publication, publications, push_error,
-    push_poll, push_poll_message, push_state, topic_of_path, write,
+    PublishFields, Recover, Results, Scratch, Standing, State, StateQuery, events, publication, publications,
+    push_error, push_poll, push_poll_message, push_state, topic_of_path, write,
 };
 
 use crate::oracle::{check, parse, told_publish};
@@ -77,6 +77,7 @@ fn each_message_is_written() {
         "message",
         "pong",
         "presence",
+        "presence_gap",
         "published",
         "subscribed",
         "unsubscribed",
@@ -172,7 +173,10 @@ fn get(target: &str) -> Result<(), Problem> {
                 );
             }
         }
-        Some(_) => panic!("{target}"),
+        Some((path, query)) => {
+            assert_eq!(topic_of_path(path.strip_prefix("/topics/").expect("a topic"))?, "chat/lobby");
+            assert_eq!(StateQuery::parse(query)?.clients, 10);
+        }
         None => assert_eq!(topic_of_path(target.strip_prefix("/topics/").expect("a topic"))?, "chat/lobby"),
     }
     Ok(())
@@ -294,6 +298,7 @@ fn write_message(out: &mut Vec<u8>, value: &Value) {
         "join" => write::join(out, topic(), &present(name(&value["client"]), 0)),
         "leave" => write::leave(out, topic(), name(&value["client"])),
         "gap" => write::gap(out, &gap(value)),
+        "presence_gap" => write::presence_gap(out, topic()),
         "error" => {
             let id = value.get("id").map(|id| Id::Number(number(id)));
             write::error(out, id, code(value), text(&value["message"]));
@@ -331,10 +336,22 @@ fn answer(value: &Value) -> (u16, String) {
         200
     } else {
         let (subscribers, history) = (number(&value["subscribers"]), number(&value["history"]));
-        push_state(
-            &mut out,
-            &State { topic: text(&value["topic"]), position: position(value), subscribers, history },
-        );
+        let listed: Vec<(&str, Option<String>)> = value["clients"].as_array().map_or_else(Vec::new, |all| {
+            all.iter().map(|one| (text(&one["client"]), one.get("info").map(Value::to_string))).collect()
+        });
+        let listed = listed
+            .iter()
+            .map(|(client, info)| Present { client, info: info.as_ref().map(String::as_bytes) })
+            .collect();
+        let state = State {
+            topic: text(&value["topic"]),
+            position: position(value),
+            subscribers,
+            history,
+            present: value.get("present").map(number),
+            clients: value.get("clients").map(|_| listed),
+        };
+        push_state(&mut out, &state);
         200
     };
     (status, String::from_utf8(out).expect("UTF-8"))

@@ -226,11 +226,19 @@ proptest! {
                 json!({"op": "gap", "topic": topic, "from": 1, "to": offset, "reason": reason.name()})
             );
         }
-        let state = State { topic: &topic, position, subscribers: 7, history: offset };
+        let clients = Some(vec![present, alone]);
+        let state = State { topic: &topic, position, subscribers: 7, history: offset, present: Some(2), clients };
+        prop_assert_eq!(
+            written(&|out| push_state(out, &state)),
+            json!({"topic": topic, "epoch": epoch_text, "offset": offset, "subscribers": 7, "history": offset,
+                "present": 2, "clients": [{"client": client, "info": {"name": info}}, {"client": topic}]})
+        );
+        let state = State { present: None, clients: None, ..state };
         prop_assert_eq!(
             written(&|out| push_state(out, &state)),
             json!({"topic": topic, "epoch": epoch_text, "offset": offset, "subscribers": 7, "history": offset})
         );
+        prop_assert_eq!(written(&|out| write::presence_gap(out, &topic)), json!({"op": "presence_gap", "topic": topic}));
         let mut results = Results::new();
         results.accepted(&Acceptance { topic: &topic, position, duplicate: false });
         results.refused(Code::Busy, &text);

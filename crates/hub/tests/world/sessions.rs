@@ -124,6 +124,7 @@ impl World {
             watches: has_presence && self.random.one_in(2),
             attends,
             info: None,
+            stay: None,
         };
         let asked = Asked::Subscribe { session: id, topic: topic.to_string(), recover };
         let ticket = self.ticket(asked);
@@ -174,7 +175,8 @@ impl World {
             // It was ended before its answer, and perhaps begun again.
             Reply::Refused { why: Refused::NotSubscribed, .. } => self.withdrawn += 1,
             Reply::Refused { why, .. } => {
-                assert_eq!(why, Refused::TooManyTopics);
+                // Busy: there is no memory for who is there.
+                assert!(matches!(why, Refused::TooManyTopics | Refused::Busy), "{why:?}");
                 session.topics.remove(topic);
                 session.attends.remove(topic);
             }
@@ -287,6 +289,10 @@ impl World {
                 let joined = matches!(item.kind(), Kind::Join { .. });
                 let before = session.seen.insert((topic, client.to_string()), joined);
                 assert!(session.caught_up || before != Some(joined), "joins and leaves alternate");
+                return Ok(());
+            }
+            Kind::PresenceGap => {
+                session.seen.retain(|(name, _), _| *name != topic);
                 return Ok(());
             }
         };

@@ -2,7 +2,7 @@
 
 use tidegate_config::{TopicPattern, TopicPatterns};
 use tidegate_hub::{
-    Ask, Filter, Format, Pattern, Position, Publish, Refused, Ticket,
+    Ask, Filter, Format, Pattern, Position, Publish, Publisher, Refused, Ticket,
     protocol::{self, Code, Command, Id, Recover, Standing},
 };
 use tidegate_io::Backend;
@@ -238,7 +238,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                             watches: subscribe.presence,
                             attends: sees_presence,
                             info: subscribe.info.map(Into::into),
-                            returns: false,
+                            ..Ask::default()
                         };
                         let answer =
                             match ask.recover.is_some() || ask.history > 0 || topics.hub.keeps_keys(&topic) {
@@ -271,7 +271,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                 if topics.hub.is_busy(&topic) {
                     return Ok(Step::Waits(Waits::Home(topics.hub.home_of(&topic))));
                 }
-                let publish = publication(publish);
+                let publish = publication(publish, Publisher::Session(key));
                 // Without an id only a refusal is told, and of a topic at home elsewhere not even that.
                 let Some(kept) = kept else {
                     topics.hub.publish(None, &topic, publish, now_ms)?;
@@ -355,7 +355,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
 }
 
 /// What a client wants to publish, as the hub takes it.
-pub(super) fn publication(publish: protocol::Publish<'_>) -> Publish {
+pub(super) fn publication(publish: protocol::Publish<'_>, publisher: Publisher) -> Publish {
     Publish {
         format: match publish.payload.kind {
             protocol::Kind::Json => Format::Json,
@@ -365,6 +365,7 @@ pub(super) fn publication(publish: protocol::Publish<'_>) -> Publish {
         payload: publish.payload.bytes.into_owned(),
         key: publish.key.map(|key| key.into_owned().into()),
         once: publish.once.map(|once| once.into_owned().into()),
+        publisher,
     }
 }
 

@@ -4,7 +4,7 @@ use std::{borrow::Cow, collections::VecDeque, sync::Arc};
 
 use tidegate_config::TopicPatterns;
 use tidegate_hub::{
-    Ask, Class, ClientId, Envelope, Filter, MemberRules, Position, Publication, Refused, Ticket,
+    Ask, Class, ClientId, Envelope, Filter, MemberRules, Position, Publication, Refused, Stay, Ticket,
     protocol::{Code, Positions, Standing},
 };
 use tidegate_io::Backend;
@@ -141,6 +141,47 @@ pub(super) struct Wanted<'q> {
     pub(super) history: u32,
     pub(super) patterns: bool,
     pub(super) envelope: Envelope,
+    pub(super) presence: Option<Presence<'q>>,
+}
+
+/// As whom a request is to be present.
+pub(super) struct Presence<'q> {
+    pub(super) client: &'q str,
+    pub(super) info: Option<&'q str>,
+    /// In these of its topics it may be.
+    pub(super) allowed: &'q TopicPatterns,
+    /// In these it wants to be; none: in all.
+    pub(super) only: &'q [Cow<'q, str>],
+    /// `u64::MAX`: as long as it lasts.
+    pub(super) until_ms: u64,
+}
+
+impl Presence<'_> {
+    /// Whether it is to be in this topic.
+    pub(super) fn is_in(&self, name: &str) -> bool {
+        (self.only.is_empty() || self.only.iter().any(|only| only == name)) && self.allowed.matches(name)
+    }
+}
+
+impl Wanted<'_> {
+    /// What the hub is asked for one of the topics.
+    fn ask(&self, key: Key, place: usize, name: &str) -> Ask {
+        let recover = self.positions.and_then(|positions| positions.of(place)).map(recovery);
+        let present = self.presence.as_ref().filter(|presence| presence.is_in(name));
+        let stay = |presence: &Presence<'_>| Stay {
+            client: presence.client.into(),
+            key,
+            until_ms: presence.until_ms,
+        };
+        Ask {
+            recover,
+            history: self.history,
+            returns: true,
+            info: present.and_then(|presence| presence.info).map(Into::into),
+            stay: present.map(stay),
+            ..Ask::default()
+        }
+    }
 }
 
 impl<B: Backend, E: Environment> Shard<B, E> {
@@ -177,12 +218,12 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         let class = Class::plain(wanted.envelope);
         let member = topics.hub.enter(key, class, client, rules);
         topics.put(Member::new(key, member, class, Way::Feed));
+        topics.attend(key, wanted, now_ms);
         for (place, topic) in feed.topics.iter().enumerate() {
             let done = match &topic.filter {
                 Filter::Pattern(pattern) => topics.hub.subscribe_pattern(member, pattern),
                 Filter::Topic(name) => {
-                    let recover = wanted.positions.and_then(|positions| positions.of(place)).map(recovery);
-                    let ask = Ask { recover, history: wanted.history, returns: true, ..Ask::default() };
+                    let ask = wanted.ask(key, place, name.as_str());
                     feed.waiting += 1;
                     topics.hub.subscribe(member, Ticket { key, request: place as u64 }, name, ask, now_ms)
                 }

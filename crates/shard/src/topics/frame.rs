@@ -69,7 +69,7 @@ impl Frames {
             Envelope::Raw => match publication.kind() {
                 Kind::Message { format: Format::Binary, payload, .. } => (Opcode::Binary, payload),
                 Kind::Message { payload, .. } => (Opcode::Text, payload),
-                Kind::Join { .. } | Kind::Leave { .. } | Kind::Gap { .. } => return,
+                Kind::Join { .. } | Kind::Leave { .. } | Kind::PresenceGap | Kind::Gap { .. } => return,
             },
             Envelope::Events | Envelope::Poll => return,
         };
@@ -131,6 +131,7 @@ fn write_json(publication: &Publication, out: &mut Vec<u8>) {
             protocol::write::join(out, topic, &protocol::Present { client, info });
         }
         Kind::Leave { client } => protocol::write::leave(out, topic, client),
+        Kind::PresenceGap => protocol::write::presence_gap(out, topic),
         Kind::Gap { from, reason } => protocol::write::gap(out, &gap(publication, *from, *reason)),
     }
 }

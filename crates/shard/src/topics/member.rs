@@ -75,6 +75,7 @@ pub(crate) struct Held {
 
 /// A name that a stream of events goes by, and where.
 pub(crate) struct Attendance {
+    pub(crate) key: Key,
     pub(crate) client: Box<str>,
     pub(crate) topics: Vec<TopicName>,
 }

@@ -5,6 +5,7 @@
 //! letters to other shards.
 
 mod arena;
+mod attend;
 mod commands;
 mod exchange;
 mod fanout;
@@ -33,6 +34,7 @@ use tidegate_registry::Key;
 use self::open::{get_only, no_body};
 use self::{
     arena::Layout,
+    attend::Pollers,
     frame::Frames,
     member::{Answer, Attendance, Member, Waits},
     poll::Polled,
@@ -71,6 +73,8 @@ pub(crate) struct Topics {
     publishing: Vec<VecDeque<Key>>,
     /// Streams that have ended whose clients are present yet for a while.
     departed: Vec<Attendance>,
+    /// Whom connections that poll have made present.
+    pollers: Pollers,
     /// The turn's last answer to a poll.
     polled: Option<Polled>,
     /// Members that are too slow for a topic, and end behind its batch.
@@ -100,6 +104,7 @@ impl Topics {
             answered: Vec::new(),
             publishing: Vec::new(),
             departed: Vec::new(),
+            pollers: Pollers::default(),
             polled: None,
             ending: Vec::new(),
             told: Vec::new(),
@@ -200,17 +205,6 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             topics.polled = None;
             // Commands that went on here were answered here.
             self.hurried |= !topics.answered.is_empty();
-        }
-    }
-
-    /// Who goes by a name is present for a while behind the end of its stream: a browser comes back.
-    fn tell_departures(&mut self) {
-        let now_ms = self.now_ms;
-        let Some(topics) = &mut self.topics else { return };
-        for Attendance { client, topics: names } in topics.departed.drain(..) {
-            for topic in &names {
-                topics.hub.depart(topic, &client, now_ms + poll::PRESENT_MS, now_ms);
-            }
         }
     }
 

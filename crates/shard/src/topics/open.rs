@@ -1,7 +1,10 @@
 //! Requests to routes with topics: sessions that open, and questions.
 
 use tidegate_config::TopicsAction;
-use tidegate_hub::{Class, ClientId, Envelope, MemberRules, RouteId, Ticket, TopicName, protocol};
+use tidegate_hub::{
+    Class, ClientId, Envelope, MemberRules, RouteId, Ticket, TopicName,
+    protocol::{self, StateQuery},
+};
 use tidegate_io::Backend;
 use tidegate_registry::Key;
 use tidegate_wire::{
@@ -112,6 +115,13 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             return Ok(());
         }
         get_only(request)?;
+        let query = match StateQuery::parse(request.target.query.unwrap_or_default()) {
+            Ok(query) => query,
+            Err(problem) => {
+                self.answer_fault(key, manner, &problem.into());
+                return Ok(());
+            }
+        };
         let topic = protocol::topic_of_path(below)
             .map_err(Fault::from)
             .and_then(|text| TopicName::parse(&text).map_err(Fault::from))
@@ -122,9 +132,10 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         let now_ms = self.now_ms;
         match topic {
             Ok(topic) => {
+                let presence = action.presence.matches(topic.as_str()).then_some(query.clients);
                 self.begin_exchange(key, Exchange::new(Stage::Asking, manner.clone(), now_ms + ANSWER_MS));
                 if let Some(topics) = &mut self.topics {
-                    topics.hub.state(Ticket { key, request: 0 }, &topic, now_ms);
+                    topics.hub.state(Ticket { key, request: 0 }, &topic, presence, now_ms);
                 }
             }
             Err(problem) => self.answer_fault(key, manner, &problem),

@@ -13,8 +13,9 @@ use tidegate_registry::{Frame, Key};
 use tidegate_wire::http::{Refusal, Request};
 
 use super::{
+    attend::PRESENT_MS,
     exchange::{ANSWER_MS, Answer, Exchange, JSON, Manner, Stage},
-    feed::{Feed, Wanted},
+    feed::{Feed, Presence, Wanted},
     frame::content,
 };
 use crate::{
@@ -22,9 +23,6 @@ use crate::{
     planted::{self, Bug},
     shard::Shard,
 };
-
-/// How long a poller is present after its answer.
-pub(super) const PRESENT_MS: u64 = 30_000;
 
 /// A poll under way.
 pub(crate) struct Polling {
@@ -80,12 +78,21 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                 return Ok(());
             }
         };
+        let wait_ms = u64::from(query.wait_seconds) * 1_000;
+        let presence = query.client.as_deref().map(|client| Presence {
+            client,
+            info: query.info.as_deref(),
+            allowed: &action.presence,
+            only: &query.attend,
+            until_ms: now_ms + wait_ms + PRESENT_MS,
+        });
         let wanted = Wanted {
             topics: &query.topics,
             positions: query.positions.as_ref(),
             history: query.history,
             patterns: false,
             envelope: Envelope::Poll,
+            presence,
         };
         let feed = match self.begin_feed(key, &wanted, &action.subscribe) {
             Ok(feed) => feed,
@@ -94,17 +101,6 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                 return Ok(());
             }
         };
-        let wait_ms = u64::from(query.wait_seconds) * 1_000;
-        if let (Some(client), Some(topics)) = (&query.client, &mut self.topics) {
-            for text in &query.topics {
-                if let Ok(topic) = TopicName::parse(text)
-                    && action.presence.matches(text)
-                {
-                    let until_ms = now_ms + wait_ms + PRESENT_MS;
-                    topics.hub.attend(&topic, client, query.info.as_deref(), until_ms, now_ms);
-                }
-            }
-        }
         let at_once = query.positions.is_none() || wait_ms == 0;
         let until_ms = now_ms + wait_ms;
         // Where the topics do not answer at once it waits for that, too.

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use tidegate_config::PublishAction;
 use tidegate_hub::{
-    Position, Refused, RouteId, Ticket, TopicName,
+    Position, Publisher, Refused, RouteId, Ticket, TopicName,
     protocol::{self, Acceptance, Code, PublishFields, Results},
 };
 use tidegate_io::Backend;
@@ -174,10 +174,10 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             return;
         }
         let mut publishing = Publishing::default();
-        let most = plan
-            .route(self.registry.get(key).map_or(RouteId(0), |session| session.route))
-            .messages
-            .message_bytes;
+        let route = self.registry.get(key).map_or(RouteId(0), |session| session.route);
+        let most = plan.route(route).messages.message_bytes;
+        let holder = |place: u16| Publisher::Holder(u32::from(route.0) << 16 | u32::from(place));
+        let publisher = body.publish_key.map_or(Publisher::Session(key), holder);
         for (place, request) in requests.into_iter().enumerate() {
             let done = request.map_err(Fault::from).and_then(|publish| {
                 let Some(topics) = &mut self.topics else { return Err(Fault::from(Refused::Busy)) };
@@ -192,7 +192,8 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                     return Err(Fault::from(Refused::TooLarge));
                 }
                 let ticket = Ticket { key, request: place as u64 };
-                topics.hub.publish(Some(ticket), &topic, publication(publish), now_ms).map_err(Fault::from)
+                let publish = publication(publish, publisher);
+                topics.hub.publish(Some(ticket), &topic, publish, now_ms).map_err(Fault::from)
             });
             let outcome = done.err().map(Outcome::Refused);
             publishing.missing += u32::from(outcome.is_none());

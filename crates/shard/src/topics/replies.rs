@@ -66,10 +66,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             }
             Reply::Presence { topic, count, clients } => {
                 let Some(id) = id else { return };
-                let clients = clients.iter().map(|Present { client, info }| protocol::Present {
-                    client,
-                    info: info.as_deref().map(str::as_bytes),
-                });
+                let clients = clients.iter().map(listed);
                 self.tell_long(key, |out| protocol::write::presence(out, id, topic.as_str(), count, clients));
             }
             Reply::History { topic, position: at, messages } => {
@@ -97,9 +94,18 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         let Some(exchange) = self.exchange_mut(key) else { return };
         match (&mut exchange.stage, reply) {
             (Stage::Publishing(_), reply) => self.published(key, request, reply),
-            (Stage::Asking, Reply::State { topic, position: at, subscribers, history }) => {
+            (Stage::Asking, Reply::State { topic, position, subscribers, history, present }) => {
                 let mut body = Vec::new();
-                let state = protocol::State { topic: topic.as_str(), position: at, subscribers, history };
+                let (count, clients) =
+                    present.map_or((None, None), |(count, clients)| (Some(count), clients));
+                let state = protocol::State {
+                    topic: topic.as_str(),
+                    position,
+                    subscribers,
+                    history,
+                    present: count,
+                    clients: clients.as_ref().map(|clients| clients.iter().map(listed).collect()),
+                };
                 protocol::push_state(&mut body, &state);
                 self.answer_exchange(key, 200, JSON, &body);
             }
@@ -142,4 +148,9 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             self.emit(key, source, Content::Judged);
         }
     }
+}
+
+/// One who is there, in the protocol's terms.
+fn listed(Present { client, info }: &Present) -> protocol::Present<'_> {
+    protocol::Present { client, info: info.as_deref().map(str::as_bytes) }
 }

@@ -1,10 +1,10 @@
 //! Topics as server-sent events (HTML Standard §9.2).
 
-use std::{borrow::Cow, sync::Arc};
+use std::sync::Arc;
 
-use tidegate_config::{EventsAction, TopicPatterns};
+use tidegate_config::EventsAction;
 use tidegate_hub::{
-    Class, Envelope, Kind, Publication, TopicName,
+    Class, Envelope, Kind, Publication,
     protocol::{EventsQuery, events},
 };
 use tidegate_io::Backend;
@@ -13,9 +13,8 @@ use tidegate_wire::http::{self, Refusal, Request};
 
 use super::{
     exchange::{ANSWER_MS, Exchange, Manner, Stage},
-    feed::{Feed, Wanted},
+    feed::{Feed, Presence, Wanted},
     frame::{content, gap},
-    member::Attendance,
 };
 use crate::{environment::Environment, output::Content, shard::Shard, stamp::Stamp, turn::Source};
 
@@ -62,18 +61,23 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                 return Ok(());
             }
         };
+        let presence = query.client.as_deref().map(|client| Presence {
+            client,
+            info: query.info.as_deref(),
+            allowed: &action.presence,
+            only: &query.attend,
+            until_ms: u64::MAX,
+        });
         let wanted = Wanted {
             topics: &query.topics,
             positions: query.positions.as_ref(),
             history: query.history,
             patterns: true,
             envelope: Envelope::Events,
+            presence,
         };
         match self.begin_feed(key, &wanted, &action.subscribe) {
             Ok(feed) => {
-                if let Some(client) = &query.client {
-                    self.arrive(key, client, query.info.as_deref(), &query.topics, &action.presence);
-                }
                 let manner = Manner { keep_alive: false, ..manner.clone() };
                 let stage = Stage::Streaming(Streaming { feed, begun: false, late_bytes: 0 });
                 self.begin_exchange(key, Exchange::new(stage, manner, self.now_ms + ANSWER_MS));
@@ -82,27 +86,6 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             Err(problem) => self.answer_fault(key, manner, &problem),
         }
         Ok(())
-    }
-
-    /// The client of a stream is present by its name, in those of its topics where it may be.
-    fn arrive(
-        &mut self,
-        key: Key,
-        client: &str,
-        info: Option<&str>,
-        topics: &[Cow<'_, str>],
-        allowed: &TopicPatterns,
-    ) {
-        let now_ms = self.now_ms;
-        let Some(own) = &mut self.topics else { return };
-        let allowed = topics.iter().filter(|text| allowed.matches(text));
-        let topics: Vec<TopicName> = allowed.filter_map(|text| TopicName::parse(text).ok()).collect();
-        for topic in &topics {
-            own.hub.arrive(topic, client, info, now_ms);
-        }
-        if let Some(member) = own.member_mut(key) {
-            member.attends = Some(Box::new(Attendance { client: client.into(), topics }));
-        }
     }
 
     /// Once all topics have answered: the head, and where each topic is. What comes first follows as there is room for it.
@@ -293,6 +276,6 @@ fn write_body(out: &mut Vec<u8>, publication: &Publication) {
             }
         }
         Kind::Gap { from, reason } => events::gap(out, &gap(publication, *from, *reason)),
-        Kind::Join { .. } | Kind::Leave { .. } => {}
+        Kind::Join { .. } | Kind::Leave { .. } | Kind::PresenceGap => {}
     }
 }
