@@ -299,16 +299,19 @@ impl Stage {
 
     /// Bytes from the peer that all have arrived when they are first looked at.
     pub(crate) fn send_at_once(&mut self, socket: Socket, bytes: &[u8]) {
-        {
-            let world = &mut *self.world.borrow_mut();
-            let token = world.sockets[socket].receive.expect("a receive is armed");
-            for part in bytes.chunks(BUFFER_BYTES) {
-                let mut buffer = world.pool.take().expect("there are enough");
-                buffer.fill(part);
-                world.complete(Event::Received { token, buffer });
-            }
-        }
+        self.arrive(socket, bytes);
         self.turn();
+    }
+
+    /// Bytes from the peer that the next turn reads.
+    pub(crate) fn arrive(&mut self, socket: Socket, bytes: &[u8]) {
+        let world = &mut *self.world.borrow_mut();
+        let token = world.sockets[socket].receive.expect("a receive is armed");
+        for part in bytes.chunks(BUFFER_BYTES) {
+            let mut buffer = world.pool.take().expect("there are enough");
+            buffer.fill(part);
+            world.complete(Event::Received { token, buffer });
+        }
     }
 
     /// The kernel has room for so many bytes again.
