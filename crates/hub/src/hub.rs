@@ -309,10 +309,13 @@ impl<S: Store> Hub<S> {
         home != self.shard && !self.post.has_room(home, self.rules.limits())
     }
 
-    /// Whether a new subscriber of a topic first gets the newest message of each key, whatever it asks for.
+    /// Whether a new subscriber of a topic first gets the newest message, or that of each key, whatever it asks for.
     #[must_use]
-    pub fn keeps_keys(&self, topic: &TopicName) -> bool {
-        self.rules.settings(self.rules.rule_for(topic)).slow == Slow::Conflate
+    pub fn keeps_state(&self, topic: &TopicName) -> bool {
+        match self.rules.settings(self.rules.rule_for(topic)).slow {
+            Slow::Conflate | Slow::Resync => true,
+            Slow::Disconnect | Slow::DropOld | Slow::DropNew => false,
+        }
     }
 
     /// Bytes that several members are sent. They count in what topics hold.

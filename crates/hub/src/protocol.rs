@@ -54,7 +54,7 @@ pub mod write;
 pub use self::answer::{Results, State, push_error, push_poll, push_poll_message, push_state};
 pub use self::body::{PublishFields, publication, publications};
 pub use self::code::{Code, Problem};
-pub use self::command::{Command, Commands, Payload, Publish, Request, Subscribe, parse};
+pub use self::command::{Command, Commands, Payload, Publish, Request, Subscribe, parse, places};
 pub use self::content::{Content, Kind};
 pub use self::id::{Id, KeptId};
 pub use self::position::{Position, Positions, Recover, push_positions};

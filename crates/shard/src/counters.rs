@@ -33,6 +33,8 @@ pub struct Counters {
     pub relieved: u64,
     /// Times that a publisher's commands waited for the queue to its topic's home.
     pub held_back: u64,
+    /// Bytes of messages of the topics' protocol that were parsed, those twice that were parsed again.
+    pub parsed_bytes: u64,
     /// Pieces or messages carried between the legs of pairs.
     pub relayed: u64,
     /// Bytes received, of all kinds.

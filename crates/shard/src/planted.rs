@@ -81,6 +81,8 @@ pub enum Bug {
     PassOverGap,
     /// Where what comes first goes to a new subscriber: the newest of it is left out.
     ShortFirst,
+    /// Where something is newer than what comes first to a subscriber, and not all of that was sent: it goes past it.
+    PassFirst,
     /// Where a queue to another shard has room again: those who wait to publish there are not gone on with.
     ForgetPublisher,
     /// Where topics hold more memory than they may, and a subscriber has the most of it: it does not end.
@@ -131,6 +133,7 @@ impl Bug {
         Bug::SkipBehind,
         Bug::PassOverGap,
         Bug::ShortFirst,
+        Bug::PassFirst,
         Bug::ForgetPublisher,
         Bug::SpareTheWorst,
     ];

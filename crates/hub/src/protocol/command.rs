@@ -1,6 +1,8 @@
 //! What a WebSocket client asks for.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, ops::Range};
+
+use memchr::memchr2;
 
 use super::json::string;
 use super::object::{Field, Fields, Objects, objects};
@@ -135,6 +137,48 @@ pub fn parse<'b>(bytes: &'b [u8], scratch: &mut Scratch) -> Commands<'b> {
         Ok(Objects::Many(requests)) => Rest::Many(requests.into_iter()),
         Err(problem) => Rest::One(Some(Request { id: None, command: Err(problem) })),
     })
+}
+
+/// Where the objects of a message lie that [`parse`] has read: each of them is a message of its own, and parsed alone it is
+/// the same command. Of bytes that are no such message it says nothing.
+#[must_use]
+pub fn places(bytes: &[u8]) -> Vec<Range<usize>> {
+    let mut places = Vec::new();
+    let outer = u32::from(bytes.trim_ascii_start().first() == Some(&b'['));
+    let (mut depth, mut begin, mut at) = (0_u32, 0, 0);
+    while let Some(byte) = bytes.get(at) {
+        match byte {
+            b'"' => at = end_of_string(bytes, at),
+            b'[' | b'{' => {
+                if depth == outer {
+                    begin = at;
+                }
+                depth += 1;
+            }
+            b']' | b'}' => {
+                depth = depth.saturating_sub(1);
+                if depth == outer && *byte == b'}' {
+                    places.push(begin..at + 1);
+                }
+            }
+            _ => {}
+        }
+        at += 1;
+    }
+    places
+}
+
+/// Where the quote is that ends a string which begins at `at`.
+fn end_of_string(bytes: &[u8], at: usize) -> usize {
+    let mut at = at + 1;
+    while let Some(found) = bytes.get(at..).and_then(|rest| memchr2(b'"', b'\\', rest)) {
+        at += found;
+        if bytes[at] == b'"' {
+            return at;
+        }
+        at += 2;
+    }
+    bytes.len()
 }
 
 fn request<'b>(fields: &Fields<'b>) -> Request<'b> {

@@ -316,6 +316,7 @@ pub(crate) fn check(bytes: &[u8]) {
         let moved = [&vec![b' '; space], bytes, &vec![b' '; 64 - space % 64]].concat();
         assert!(parse_with_vectors(&moved).eq(without.iter().cloned()), "{}", bytes.escape_ascii());
     }
+    let places = protocol::places(bytes);
     let whole = match &requests[..] {
         [Request { id: None, command: Err(problem) }] => Some(problem.code),
         _ => None,
@@ -346,4 +347,7 @@ pub(crate) fn check(bytes: &[u8]) {
         assert_eq!(requests.len(), 1);
         check_request(raw.get(), &requests[0]);
     }
+    // Each is the same where it is a message of its own.
+    let alone = places.into_iter().flat_map(|place| parse(&bytes[place]));
+    assert!(alone.eq(requests.iter().cloned()), "{}", bytes.escape_ascii());
 }

@@ -16,7 +16,7 @@ use tidegate_wire::{
 
 use super::{
     fault::Fault,
-    member::{Answer, Waits, Way},
+    member::{Answer, Left, Waits, Way},
     stopped::LONG_ANSWERS,
 };
 use crate::{
@@ -39,8 +39,8 @@ enum Step {
     Waits(Waits),
 }
 
-/// What a message was: bytes of a receive buffer or of their own.
-enum Told {
+/// What a session has said: a message, in a receive buffer or in bytes of its own, or something of the connection.
+enum Said {
     Message(Kind, Payload),
     Other,
 }
@@ -76,12 +76,12 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                 turn.has_worked(codecs.worked_bytes());
             }
             session.marks.pinged = false;
-            let told = match event {
+            let said = match event {
                 Ok(Some(Event::Message { kind, payload, .. })) => {
                     counters.messages += 1;
                     reading.completed = true;
                     session.spoke = session.seen;
-                    Told::Message(kind, payload)
+                    Said::Message(kind, payload)
                 }
                 Ok(Some(Event::Ping(payload))) => {
                     if !open.budget.spend(*now_ms, &route.control) {
@@ -92,19 +92,19 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                         let source = turn.keep_small(pong.as_ref());
                         spans.push(Span { key, source, content: Content::Control(Control::Pong) });
                     }
-                    Told::Other
+                    Said::Other
                 }
                 Ok(Some(Event::Pong(_))) => {
                     if !open.budget.spend(*now_ms, &route.control) {
                         break Stop::Flood;
                     }
-                    Told::Other
+                    Said::Other
                 }
                 Ok(Some(Event::Close(close))) => break Stop::Close(close),
                 Ok(None) => break Stop::Used,
                 Err(violation) => break Stop::Violation(violation),
             };
-            if let Told::Message(kind, payload) = told {
+            if let Said::Message(kind, payload) = said {
                 // RFC 6455 §5.5.1: nothing follows the Close that was sent, so nothing is done for it either.
                 match payload {
                     Payload::InPlace(range) if !closing => self.obey_in_order(key, kind, &bytes[range]),
@@ -124,8 +124,8 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         self.finish_reading(key, stop, reading, cursor.read, bytes.len())
     }
 
-    /// Does what a message says, all but its first `done` commands. Where one has to wait: for what, and how many are done.
-    pub(super) fn obey(&mut self, key: Key, kind: Kind, bytes: &[u8], done: usize) -> Option<(Waits, usize)> {
+    /// Does what a message says. Where a command has to wait: for what, and what is left.
+    pub(super) fn obey(&mut self, key: Key, kind: Kind, bytes: &[u8]) -> Option<(Waits, Left)> {
         let now_ms = self.now_ms;
         let topics = self.topics.as_mut()?;
         let member = topics.member(key)?;
@@ -142,7 +142,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                 };
                 let topic = topic.clone();
                 if topics.hub.is_busy(&topic) {
-                    return Some((Waits::Home(topics.hub.home_of(&topic)), 0));
+                    return Some((Waits::Home(topics.hub.home_of(&topic)), Left::All));
                 }
                 let published =
                     topics.hub.publish(None, &topic, Publish::new(format, bytes.to_vec()), now_ms);
@@ -159,10 +159,18 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                 self.tell_error(key, None, Code::Binary, "binary messages have no meaning here");
             }
             Way::Protocol => {
+                // Whatever it says, it waits.
+                if let Some(waits) = self.next_waits(key) {
+                    return Some((waits, Left::All));
+                }
+                let topics = self.topics.as_mut()?;
+                self.counters.parsed_bytes += bytes.len() as u64;
                 let requests = protocol::parse(bytes, &mut topics.scratch);
-                for (place, request) in requests.enumerate().skip(done) {
-                    if let Some(waits) = self.next_waits(key) {
-                        return Some((waits, place));
+                for (place, request) in requests.enumerate() {
+                    if place > 0
+                        && let Some(waits) = self.next_waits(key)
+                    {
+                        return Some((waits, Left::From(place)));
                     }
                     let id = request.id;
                     let done = request
@@ -171,7 +179,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                         .and_then(|command| self.command(key, id, command));
                     match done {
                         Ok(Step::Done) => {}
-                        Ok(Step::Waits(waits)) => return Some((waits, place)),
+                        Ok(Step::Waits(waits)) => return Some((waits, Left::From(place))),
                         Err(fault) => self.tell_error(key, id, fault.code, &fault.message),
                     }
                     // Answers come in the order of the commands, as far as they are known here.
@@ -240,11 +248,11 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                             info: subscribe.info.map(Into::into),
                             ..Ask::default()
                         };
-                        let answer =
-                            match ask.recover.is_some() || ask.history > 0 || topics.hub.keeps_keys(&topic) {
-                                true => Answer::Long,
-                                false => Answer::Short,
-                            };
+                        let asks = ask.recover.is_some() || ask.history > 0;
+                        let answer = match asks || topics.hub.keeps_state(&topic) {
+                            true => Answer::Long,
+                            false => Answer::Short,
+                        };
                         if answer == Answer::Long && long_answers >= LONG_ANSWERS {
                             return Ok(Step::Waits(Waits::LongAnswer));
                         }

@@ -100,8 +100,8 @@ impl Exchange {
     /// What is kept for it of its topics' publications.
     pub(crate) fn kept_bytes(&self) -> usize {
         match &self.stage {
-            Stage::Streaming(stream) => stream.feed.kept_bytes(),
-            Stage::Polling(poll) => poll.feed.kept_bytes(),
+            Stage::Streaming(stream) => stream.feed.kept.bytes(),
+            Stage::Polling(poll) => poll.feed.kept.bytes(),
             Stage::Body(_) | Stage::Publishing(_) | Stage::Asking => 0,
         }
     }

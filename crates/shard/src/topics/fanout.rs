@@ -49,7 +49,8 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                 }
                 let lane = Lane { class: subscriber.class, presence: subscriber.watches() };
                 let skip = if planted::is(Bug::IgnoreSkip) { 0 } else { usize::from(subscriber.skip) };
-                if !session.outbox.is_empty() {
+                let keeps = topics.firsts.has(subscriber.key) && !planted::is(Bug::PassFirst);
+                if keeps || !session.outbox.is_empty() {
                     let (key, subscription) = (subscriber.key, subscriber.subscription);
                     behind.push(Behind { key, subscription, lane, skip });
                     continue;

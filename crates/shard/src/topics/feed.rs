@@ -20,16 +20,71 @@ use crate::{environment::Environment, shard::Shard};
 /// The topics of one request, in its order.
 #[derive(Default)]
 pub(crate) struct Feed {
-    topics: Vec<Told>,
+    topics: Vec<FeedTopic>,
     /// Subscriptions that were not answered yet.
     waiting: u32,
     /// What came first, or while others were waited for, and was not told yet.
-    first: VecDeque<Arc<Publication>>,
-    first_bytes: usize,
+    pub(super) kept: Kept,
+}
+
+/// What is written around a message, about: what is kept of many short ones counts, too.
+const AROUND_BYTES: usize = 64;
+
+/// Publications that somebody gets before all others, by reference, as there is room for them.
+#[derive(Default)]
+pub(crate) struct Kept {
+    publications: VecDeque<Arc<Publication>>,
+    /// Of all that is kept, about as they will be written: others may keep the same.
+    bytes: usize,
+    /// Of what has come since behind what comes first.
+    late_bytes: usize,
+}
+
+impl Kept {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.publications.is_empty()
+    }
+
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    pub(crate) fn late_bytes(&self) -> usize {
+        self.late_bytes
+    }
+
+    /// Its part of that: of each publication as much as each of its holders has of it. A look at each.
+    pub(super) fn own_bytes(&self) -> usize {
+        self.publications.iter().map(|kept| kept.bytes().div_ceil(Arc::strong_count(kept))).sum()
+    }
+
+    pub(super) fn push(&mut self, publication: Arc<Publication>) {
+        self.bytes += written_bytes(&publication);
+        self.publications.push_back(publication);
+    }
+
+    /// Something newer than what comes first.
+    pub(super) fn push_late(&mut self, publication: Arc<Publication>) {
+        self.late_bytes += written_bytes(&publication);
+        self.push(publication);
+    }
+
+    pub(super) fn pop(&mut self) -> Option<Arc<Publication>> {
+        let next = self.publications.pop_front()?;
+        self.bytes -= written_bytes(&next);
+        if self.publications.is_empty() {
+            *self = Self::default();
+        }
+        Some(next)
+    }
+}
+
+fn written_bytes(publication: &Publication) -> usize {
+    publication.bytes() + publication.topic().as_str().len() + AROUND_BYTES
 }
 
 /// One of them.
-struct Told {
+struct FeedTopic {
     filter: Filter,
     /// How far it was told; a pattern has no position.
     position: Option<Position>,
@@ -38,7 +93,7 @@ struct Told {
     recovered: Option<bool>,
 }
 
-impl Told {
+impl FeedTopic {
     fn standing(&self, at: Option<Position>) -> Standing<'_> {
         Standing { topic: self.filter.as_str(), position: at, recovered: self.recovered }
     }
@@ -55,13 +110,14 @@ impl Feed {
         self.topics.iter().any(|topic| topic.recovered == Some(false))
     }
 
-    /// A topic's subscription was answered.
+    /// A topic's subscription was answered. Where so many bytes are kept already nothing more is: the topic stands before it.
     pub(super) fn subscribed(
         &mut self,
         request: u64,
         position: Position,
         recovered: Option<bool>,
         first: Vec<Arc<Publication>>,
+        most: usize,
     ) {
         let place = usize::try_from(request).ok().and_then(|place| self.topics.get_mut(place));
         let Some(topic) = place else { return };
@@ -73,39 +129,15 @@ impl Feed {
         topic.position = Some(Position { offset: before.unwrap_or(position.offset), ..position });
         self.waiting = self.waiting.saturating_sub(1);
         for publication in first {
-            self.keep(publication);
+            self.keep_within(publication, most);
         }
     }
 
-    /// Keeps what is told later.
-    pub(super) fn keep(&mut self, publication: Arc<Publication>) {
-        self.first_bytes += publication.bytes();
-        self.first.push_back(publication);
-    }
-
-    /// The next of what was kept.
-    pub(super) fn next(&mut self) -> Option<Arc<Publication>> {
-        let next = self.first.pop_front();
-        match &next {
-            Some(next) => self.first_bytes -= next.bytes(),
-            None => self.first = VecDeque::new(),
+    /// Keeps what is told later, unless so many bytes are kept already: nothing behind what was left out is kept either.
+    pub(super) fn keep_within(&mut self, publication: Arc<Publication>, most: usize) {
+        if self.kept.bytes() < most {
+            self.kept.push(publication);
         }
-        next
-    }
-
-    /// Whether something is kept.
-    pub(super) fn has_kept(&self) -> bool {
-        !self.first.is_empty()
-    }
-
-    /// The bytes of what is kept: others may keep the same.
-    pub(super) fn kept_bytes(&self) -> usize {
-        self.first_bytes
-    }
-
-    /// Its part of that: of each publication as much as each of its holders has of it. A look at each.
-    pub(super) fn own_bytes(&self) -> usize {
-        self.first.iter().map(|kept| kept.bytes().div_ceil(Arc::strong_count(kept))).sum()
     }
 
     /// A message, or a gap, is told.
@@ -209,7 +241,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             if feed.topics.iter().any(|topic| topic.filter == filter) {
                 return Err(Fault::new(Code::InvalidRequest, "a topic stands twice"));
             }
-            feed.topics.push(Told { filter, position: None, begin: None, recovered: None });
+            feed.topics.push(FeedTopic { filter, position: None, begin: None, recovered: None });
         }
         let client = ClientId::from_bits(self.environment.draw_seed());
         let Some(topics) = &mut self.topics else { return Err(Fault::from(Refused::Busy)) };

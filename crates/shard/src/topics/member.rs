@@ -1,10 +1,12 @@
 //! A session that subscribes.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, ops::Range};
 
 use tidegate_hub::{Class, MemberId, TopicName, protocol::KeptId};
 use tidegate_registry::{Charge, Key};
 use tidegate_wire::{budget::ControlBudget, message::Kind};
+
+use super::feed::Kept;
 
 /// A session of this shard that takes part in topics.
 pub(crate) struct Member {
@@ -16,6 +18,8 @@ pub(crate) struct Member {
     pub(crate) way: Way,
     /// Something waits for it in the hub until its outbox is empty.
     pub(crate) lags: bool,
+    /// What comes before all that is newer, and what is newer behind it: it waits here. Never empty; a stream has its own.
+    pub(crate) first: Option<Box<Kept>>,
     /// What it gets wrong, as a count in time.
     pub(crate) errors: ControlBudget,
     /// What it has asked and was not answered yet.
@@ -25,6 +29,29 @@ pub(crate) struct Member {
     pub(crate) stopped: Option<Box<Stopped>>,
     /// Where a stream's client is present by its name.
     pub(crate) attends: Option<Box<Attendance>>,
+}
+
+/// Which slots' sessions keep what comes first: whoever delivers asks without a look at the member.
+pub(crate) struct Firsts {
+    slots: Vec<bool>,
+    count: u32,
+}
+
+impl Firsts {
+    pub(crate) fn new(slots: u32) -> Self {
+        Self { slots: vec![false; slots as usize], count: 0 }
+    }
+
+    #[inline]
+    pub(crate) fn has(&self, key: Key) -> bool {
+        self.count > 0 && self.slots[key.index() as usize]
+    }
+
+    pub(crate) fn set(&mut self, key: Key, keeps: bool) {
+        let slot = &mut self.slots[key.index() as usize];
+        self.count = self.count + u32::from(keeps) - u32::from(*slot);
+        *slot = keeps;
+    }
 }
 
 /// A question that was not answered yet.
@@ -68,9 +95,18 @@ pub(crate) struct Stopped {
 pub(crate) struct Held {
     pub(crate) kind: Kind,
     pub(crate) bytes: Vec<u8>,
-    /// So many of its commands were done.
-    pub(crate) done: usize,
+    /// Where in it the commands lie that are left; empty: nobody has looked at it yet.
+    pub(crate) left: VecDeque<Range<usize>>,
     pub(crate) _retained: Charge,
+}
+
+/// What of a message was not done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Left {
+    /// Nobody has looked at it yet.
+    All,
+    /// Its commands from this one on.
+    From(usize),
 }
 
 /// A name that a stream of events goes by, and where.
@@ -98,6 +134,7 @@ impl Member {
             class,
             way,
             lags: false,
+            first: None,
             errors: ControlBudget::default(),
             asked: Vec::new(),
             next_request: 0,
@@ -126,6 +163,16 @@ impl Member {
     /// Long answers that are still to come.
     pub(crate) fn long_answers(&self) -> usize {
         self.asked.iter().filter(|asked| asked.answer == Answer::Long).count()
+    }
+
+    /// What is kept for it of its topics' publications, beside what a request keeps itself.
+    pub(crate) fn kept_bytes(&self) -> usize {
+        self.first.as_ref().map_or(0, |first| first.bytes())
+    }
+
+    /// Its part of that.
+    pub(crate) fn own_bytes(&self) -> usize {
+        self.first.as_ref().map_or(0, |first| first.own_bytes())
     }
 
     /// What its commands wait for.

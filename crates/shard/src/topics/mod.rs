@@ -7,6 +7,7 @@
 mod arena;
 mod attend;
 mod commands;
+mod due;
 mod exchange;
 mod fanout;
 mod fault;
@@ -22,10 +23,10 @@ mod slow;
 mod stopped;
 mod stream;
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, sync::Arc};
 
 use tidegate_hub::{
-    Hub, Letter,
+    Hub, Letter, Publication,
     protocol::{KeptId, Scratch},
 };
 use tidegate_io::Backend;
@@ -35,8 +36,9 @@ use self::open::{get_only, no_body};
 use self::{
     arena::Layout,
     attend::Pollers,
+    due::Due,
     frame::Frames,
-    member::{Answer, Attendance, Member, Waits},
+    member::{Answer, Attendance, Firsts, Member, Waits},
     poll::Polled,
     rate::Rates,
 };
@@ -59,6 +61,8 @@ pub(crate) struct Topics {
     pub(crate) hub: Hub,
     /// By slot: the subscriber that its session is.
     members: Vec<Option<Box<Member>>>,
+    /// Those that keep what comes first.
+    firsts: Firsts,
     layout: Layout,
     frames: Frames,
     /// Memory for reading JSON.
@@ -66,7 +70,7 @@ pub(crate) struct Topics {
     /// What was published over HTTP in this second.
     rates: Rates,
     /// Sessions whose outbox has emptied while something waits for that.
-    emptied: Vec<Key>,
+    emptied: Due,
     /// Sessions whose commands have waited for answers that have come.
     answered: Vec<Key>,
     /// By shard: sessions that publish to topics there, and wait until its queue has room.
@@ -80,7 +84,7 @@ pub(crate) struct Topics {
     /// Members that are too slow for a topic, and end behind its batch.
     ending: Vec<Key>,
     /// Polls that have something now.
-    told: Vec<Key>,
+    polls_due: Due,
     /// When it is looked who is to end, where there was no memory for a publication; 0: there was.
     relief_ms: u64,
     /// How many of the hub's shortages have been seen to.
@@ -96,18 +100,19 @@ impl Topics {
         Self {
             hub,
             members,
+            firsts: Firsts::new(slots),
             layout: Layout::default(),
             frames: Frames::default(),
             scratch: Scratch::default(),
             rates: Rates::default(),
-            emptied: Vec::new(),
+            emptied: Due::default(),
             answered: Vec::new(),
             publishing: Vec::new(),
             departed: Vec::new(),
             pollers: Pollers::default(),
             polled: None,
             ending: Vec::new(),
-            told: Vec::new(),
+            polls_due: Due::default(),
             relief_ms: 0,
             shortages_seen: 0,
             retry_ms: 0,
@@ -135,12 +140,29 @@ impl Topics {
     /// A session subscribes no more.
     pub(crate) fn leave(&mut self, key: Key) {
         let Some(place) = self.members.get_mut(key.index() as usize) else { return };
-        if let Some(member) = place.take_if(|member| member.key == key)
-            && !planted::is(Bug::LeaveMember)
-        {
+        let Some(member) = place.take_if(|member| member.key == key) else { return };
+        self.firsts.set(key, false);
+        if !planted::is(Bug::LeaveMember) {
             self.hub.leave(member.id);
             self.departed.extend(member.attends.map(|attends| *attends));
         }
+    }
+
+    /// Keeps what comes first, behind all that is kept already. Whether there is such a member.
+    fn keep_first(&mut self, key: Key, first: Vec<Arc<Publication>>) -> bool {
+        let Some(member) = self.member_mut(key) else { return false };
+        let kept = member.first.get_or_insert_default();
+        first.into_iter().for_each(|publication| kept.push(publication));
+        self.firsts.set(key, true);
+        true
+    }
+
+    /// All of it was sent.
+    fn end_first(&mut self, key: Key) {
+        if let Some(member) = self.member_mut(key) {
+            member.first = None;
+        }
+        self.firsts.set(key, false);
     }
 
     /// How many sessions and requests take part.
@@ -150,7 +172,9 @@ impl Topics {
 
     /// Whether something waits for a session until its outbox is empty.
     pub(crate) fn lags(&self, key: Key) -> bool {
-        self.member(key).is_some_and(|member| member.lags || member.waits() == Some(Waits::Room))
+        self.member(key).is_some_and(|member| {
+            member.lags || member.first.is_some() || member.waits() == Some(Waits::Room)
+        })
     }
 
     /// The outbox of a session has emptied.
@@ -190,6 +214,8 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         if topics.hub.next_deadline_ms().is_some_and(|deadline_ms| deadline_ms <= now_ms) {
             topics.hub.expire(now_ms);
         }
+        topics.emptied.begin_turn();
+        topics.polls_due.begin_turn();
         self.answer_tickets();
         self.go_on_behind_answers();
         self.catch_up();

@@ -35,7 +35,7 @@ pub(crate) struct Polling {
 /// An answer, for whoever is told the same in the same turn: most who poll a topic wait for the same message.
 pub(super) struct Polled {
     standings: Vec<Stood>,
-    told: Vec<Arc<Publication>>,
+    messages: Vec<Arc<Publication>>,
     body: Frame,
 }
 
@@ -44,12 +44,12 @@ type Stood = (Box<str>, Option<Position>, Option<bool>);
 
 impl Polled {
     /// Whether it says that these topics stand there, and just this.
-    fn is(&self, feed: &Feed, told: &[Arc<Publication>]) -> bool {
+    fn is(&self, feed: &Feed, messages: &[Arc<Publication>]) -> bool {
         let stands = |(stood, now): (&Stood, Standing<'_>)| {
             (&*stood.0, stood.1, stood.2) == (now.topic, now.position, now.recovered)
         };
-        self.told.len() == told.len()
-            && self.told.iter().zip(told).all(|(one, other)| Arc::ptr_eq(one, other))
+        self.messages.len() == messages.len()
+            && self.messages.iter().zip(messages).all(|(one, other)| Arc::ptr_eq(one, other))
             && self.standings.len() == feed.standings().count()
             && self.standings.iter().zip(feed.standings()).all(stands)
     }
@@ -119,7 +119,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         if !poll.feed.is_ready() {
             return;
         }
-        if poll.at_once || poll.feed.has_lost() || poll.feed.has_kept() || poll.until_ms <= now_ms {
+        if poll.at_once || poll.feed.has_lost() || !poll.feed.kept.is_empty() || poll.until_ms <= now_ms {
             self.answer_poll(key);
             return;
         }
@@ -131,15 +131,17 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         }
     }
 
-    /// A message, or a gap, for a poll; who comes and goes does not end it.
+    /// A message, or a gap, for a poll; who comes and goes does not end it. What its answer has no room for is not kept: the
+    /// next poll asks from where this one ends.
     pub(super) fn poll_gets(&mut self, key: Key, publication: &Arc<Publication>) {
         if publication.is_presence() {
             return;
         }
+        let most = self.session_bytes(key);
         if let Some(exchange) = self.exchange_mut(key)
             && let Stage::Polling(poll) = &mut exchange.stage
         {
-            poll.feed.keep(Arc::clone(publication));
+            poll.feed.keep_within(Arc::clone(publication), most);
         }
     }
 
@@ -150,10 +152,10 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         let Stage::Polling(poll) = &mut exchange.stage else { return };
         let mut feed = std::mem::take(&mut poll.feed);
         let manner = exchange.manner.clone();
-        let mut told = Vec::new();
+        let mut messages = Vec::new();
         let mut bytes = 0;
         let mut broken: Vec<TopicName> = Vec::new();
-        while let Some(publication) = feed.next() {
+        while let Some(publication) = feed.kept.pop() {
             // What was left out on its way here the topic may keep: the next poll asks for all from there on.
             if matches!(publication.kind(), Kind::Gap { .. }) {
                 broken.push(publication.topic().clone());
@@ -167,16 +169,16 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             }
             bytes += publication.bytes();
             feed.tell(&publication);
-            told.push(publication);
+            messages.push(publication);
         }
         let Some(topics) = &mut self.topics else { return };
         let body = match &topics.polled {
-            Some(polled) if polled.is(&feed, &told) => polled.body.clone(),
+            Some(polled) if polled.is(&feed, &messages) => polled.body.clone(),
             Some(_) | None => {
-                let body = topics.hub.share(encoded(&feed, &told, bytes));
+                let body = topics.hub.share(encoded(&feed, &messages, bytes));
                 let stood = |now: Standing<'_>| (now.topic.into(), now.position, now.recovered);
                 let standings = feed.standings().map(stood).collect();
-                topics.polled = Some(Polled { standings, told, body: body.clone() });
+                topics.polled = Some(Polled { standings, messages, body: body.clone() });
                 body
             }
         };
@@ -186,8 +188,8 @@ impl<B: Backend, E: Environment> Shard<B, E> {
 }
 
 /// The answer's body; `bytes`: of its messages, about.
-fn encoded(feed: &Feed, told: &[Arc<Publication>], bytes: usize) -> Vec<u8> {
-    let messages = told.iter().filter_map(|message| {
+fn encoded(feed: &Feed, messages: &[Arc<Publication>], bytes: usize) -> Vec<u8> {
+    let messages = messages.iter().filter_map(|message| {
         let mut out = Vec::new();
         protocol::push_poll_message(&mut out, message.topic().as_str(), message.offset(), content(message)?);
         Some(out)

@@ -56,7 +56,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                     let standing = Standing { topic: topic.as_str(), position: Some(at), recovered };
                     self.tell_json(key, |out| protocol::write::subscribed(out, id, &standing));
                 }
-                self.deliver_first(key, &first);
+                self.deliver_first(key, first);
             }
             Reply::Published { topic, position: at, duplicate } => {
                 if let Some(id) = id {
@@ -91,6 +91,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
 
     /// The same for a request of HTTP.
     fn answer_to_exchange(&mut self, key: Key, request: u64, reply: Reply) {
+        let bound = self.session_bytes(key);
         let Some(exchange) = self.exchange_mut(key) else { return };
         match (&mut exchange.stage, reply) {
             (Stage::Publishing(_), reply) => self.published(key, request, reply),
@@ -110,11 +111,12 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                 self.answer_exchange(key, 200, JSON, &body);
             }
             (Stage::Streaming(stream), Reply::Subscribed { position, recovered, first, .. }) => {
-                stream.feed.subscribed(request, position, recovered, first);
+                // What it keeps refers to what topics keep, and is written as there is room.
+                stream.feed.subscribed(request, position, recovered, first, usize::MAX);
                 self.begin_stream(key);
             }
             (Stage::Polling(poll), Reply::Subscribed { position, recovered, first, .. }) => {
-                poll.feed.subscribed(request, position, recovered, first);
+                poll.feed.subscribed(request, position, recovered, first, bound);
                 self.look_at_poll(key);
             }
             (_, Reply::Refused { why, .. }) => {
@@ -125,28 +127,54 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         }
     }
 
-    /// What comes first, behind the answer to a subscription.
-    fn deliver_first(&mut self, key: Key, first: &[Arc<Publication>]) {
-        if first.is_empty() {
-            return;
+    /// What comes first, behind the answer to a subscription: as much as there is room for, and the rest as the outbox empties.
+    fn deliver_first(&mut self, key: Key, mut first: Vec<Arc<Publication>>) {
+        if planted::is(Bug::ShortFirst) {
+            first.pop();
         }
-        let Some(class) =
-            self.topics.as_ref().and_then(|topics| topics.member(key)).map(|member| member.class)
-        else {
-            return;
-        };
+        let Some(topics) = &mut self.topics else { return };
+        if !first.is_empty() && topics.keep_first(key, first) {
+            self.send_first(key);
+        }
+    }
+
+    /// Sends a session of what comes first as much as there is room for, but one in any case where nothing else waits. Whether
+    /// that was all.
+    pub(super) fn send_first(&mut self, key: Key) -> bool {
+        if !self.topics.as_ref().is_some_and(|topics| topics.firsts.has(key)) {
+            return true;
+        }
+        self.flush_spans();
+        let room = self.session_bytes(key).saturating_sub(self.waiting_bytes(key));
         let Self { topics, codecs, spares, .. } = self;
-        let Some(topics) = topics else { return };
-        let mut out = Vec::new();
-        let mut tools = Tools { codecs, spares };
-        let first = if planted::is(Bug::ShortFirst) { &first[..first.len() - 1] } else { first };
-        for publication in first {
-            topics.frames.write(publication, class, &mut tools, &mut out);
+        let Some(topics) = topics else { return true };
+        let Some(member) = topics.members.get_mut(key.index() as usize).and_then(Option::as_deref_mut) else {
+            return true;
+        };
+        let class = member.class;
+        let Some(kept) = &mut member.first else { return true };
+        let (mut out, mut count) = (Vec::new(), 0);
+        while out.len() < room
+            && let Some(publication) = kept.pop()
+        {
+            topics.frames.write(&publication, class, &mut Tools { codecs, spares }, &mut out);
+            count += u64::from(publication.is_message());
         }
+        let all = kept.is_empty();
+        if all {
+            topics.end_first(key);
+        }
+        self.counters.delivered += count;
         if !out.is_empty() {
             let source = self.turn.keep(out, 0);
             self.emit(key, source, Content::Judged);
+            self.flush_spans();
         }
+        // What went past the outbox may be taken whole, which nobody reports: it is looked again in the next turn.
+        if !all && self.registry.get(key).is_some_and(|session| session.outbox.is_empty()) {
+            self.list_emptied(key);
+        }
+        all
     }
 }
 

@@ -1,7 +1,8 @@
 //! Subscribers that do not keep up.
 //!
 //! What waits for one is a reference to each publication's own frame, which all of them share, until `session_bytes` wait.
-//! From then on nothing is queued for it: the hub keeps a cursor, and says what comes once the outbox has emptied.
+//! From then on nothing is queued for it: the hub keeps a cursor, and says what comes once the outbox has emptied. What comes
+//! first is kept as references to publications, and what is newer behind it, where as much again may wait.
 
 use std::sync::Arc;
 
@@ -9,14 +10,13 @@ use tidegate_hub::{BatchId, CatchUp, Envelope, Fate, Publication, SubscriptionId
 use tidegate_io::Backend;
 use tidegate_registry::{Chunk, End, FullPolicy, Key, OutboxLimits};
 
-use super::{Lane, Stage, fanout::takes_messages, frame::Tools, member::Waits};
+use super::{Lane, Stage, fanout::takes_messages, frame::Tools, member::{Member, Waits}};
 use crate::{
     environment::Environment,
     planted::{self, Bug},
     session::{Session, State},
     shard::Shard,
     stamp::Stamp,
-    turn::TURN_BYTES,
 };
 
 /// A subscriber whose outbox was not empty when its topic had news.
@@ -44,10 +44,19 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             let Some(publication) = topics.hub.publications(batch).get(taken).cloned() else { return };
             if lane.presence || !publication.is_presence() {
                 let Some(session) = self.registry.get(key) else { return };
-                if session.outbox.buffered() >= bound {
+                let first = match topics.firsts.has(key) {
+                    true => topics.member(key).and_then(|member| member.first.as_ref()),
+                    false => None,
+                };
+                let waits = first.map_or_else(|| session.outbox.buffered(), |first| first.late_bytes());
+                if waits >= bound {
                     break;
                 }
-                self.queue(key, lane, &publication);
+                if first.is_some() {
+                    self.keep_late(key, publication);
+                } else {
+                    self.queue(key, lane, &publication);
+                }
             }
             taken += 1;
         }
@@ -73,7 +82,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                 Stage::Polling(_) => self.poll_gets(key, &publication),
                 Stage::Streaming(ref stream) => {
                     let waits = match stream.keeps() {
-                        true => stream.late_bytes(),
+                        true => stream.feed.kept.late_bytes(),
                         false => session.outbox.buffered(),
                     };
                     if waits >= bound {
@@ -87,26 +96,23 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             taken += 1;
         }
         if let Some(topics) = &mut self.topics {
-            topics.told.push(key);
+            topics.polls_due.push(key);
+        }
+    }
+
+    /// Behind what comes first, where something of that is kept yet.
+    fn keep_late(&mut self, key: Key, publication: Arc<Publication>) {
+        let member = self.topics.as_mut().and_then(|topics| topics.member_mut(key));
+        if let Some(first) = member.and_then(|member| member.first.as_mut()) {
+            first.push_late(publication);
         }
     }
 
     /// Behind all batches: polls that have something are answered, and those who are too slow for their topic end.
     pub(super) fn end_batches(&mut self) {
+        self.serve(|topics| &mut topics.polls_due, Self::look_at_poll);
         let Some(topics) = &mut self.topics else { return };
-        let (told, ending) = (std::mem::take(&mut topics.told), std::mem::take(&mut topics.ending));
-        for (place, key) in told.iter().enumerate() {
-            // Each answer is the poll's own: no turn holds more of them than it may.
-            if self.turn.owned_bytes() > TURN_BYTES {
-                if let Some(topics) = &mut self.topics {
-                    topics.told.extend_from_slice(&told[place..]);
-                }
-                self.hurried = true;
-                break;
-            }
-            self.look_at_poll(*key);
-            self.flush_spans();
-        }
+        let ending = std::mem::take(&mut topics.ending);
         for key in ending {
             self.slow_consumer(key);
         }
@@ -129,18 +135,14 @@ impl<B: Backend, E: Environment> Shard<B, E> {
 
     /// Goes on with those whose outboxes have emptied: their commands, and what waits for them.
     pub(super) fn catch_up(&mut self) {
-        let Some(topics) = &mut self.topics else { return };
-        let emptied = std::mem::take(&mut topics.emptied);
-        for (place, &key) in emptied.iter().enumerate() {
-            // What each gets is its own: no turn holds more of that than it may.
-            if self.turn.owned_bytes() > TURN_BYTES {
-                if let Some(topics) = &mut self.topics {
-                    topics.emptied.extend_from_slice(&emptied[place..]);
-                }
-                self.hurried = true;
-                return;
-            }
-            self.catch_up_one(key);
+        self.serve(|topics| &mut topics.emptied, Self::catch_up_one);
+    }
+
+    /// Goes on with a session that waits for nothing else, in the next turn at the latest.
+    pub(super) fn list_emptied(&mut self, key: Key) {
+        if let Some(topics) = &mut self.topics {
+            topics.emptied.push(key);
+            self.hurried = true;
         }
     }
 
@@ -150,11 +152,19 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         if !self.registry.get(key).is_some_and(is_empty) {
             return;
         }
+        // Commands and all that is newer come behind it.
+        if !self.send_first(key) {
+            return;
+        }
         self.go_on_with(key, Waits::Room);
         let bound = self.session_bytes(key);
         let Some(member) = self.topics.as_ref().and_then(|topics| topics.member(key)) else { return };
         let (id, class) = (member.id, member.class);
         if !member.lags || !self.registry.get(key).is_some_and(is_empty) {
+            return;
+        }
+        // A command that went on has brought what comes first of another topic.
+        if self.topics.as_ref().is_some_and(|topics| topics.firsts.has(key)) {
             return;
         }
         if !self.has_begun(key) {
@@ -182,8 +192,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         }
         // What went past the outbox may be taken whole, which nobody reports: it is looked again in the next turn.
         if !done && self.registry.get(key).is_some_and(is_empty) && !planted::is(Bug::ForgetLaggard) {
-            topics.emptied.push(key);
-            self.hurried = true;
+            self.list_emptied(key);
         }
     }
 
@@ -257,8 +266,8 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         for member in topics.members.iter().flatten() {
             let Some(session) = self.registry.get(member.key) else { continue };
             // Most have nothing that could be more: those are not looked into.
-            if waiting_bytes(session) > worst.0 {
-                let bytes = topic_bytes(session);
+            if waiting_bytes(session, member) > worst.0 {
+                let bytes = topic_bytes(session, member);
                 if bytes > worst.0 {
                     worst = (bytes, Some(member.key));
                 }
@@ -285,7 +294,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
 }
 
 /// At least as much as [`topic_bytes`], without a look at each piece.
-fn waiting_bytes<S>(session: &Session<S>) -> usize {
+fn waiting_bytes<S>(session: &Session<S>, member: &Member) -> usize {
     let kept = match &session.state {
         State::Exchange(exchange) => exchange.kept_bytes(),
         State::Head(_)
@@ -296,16 +305,16 @@ fn waiting_bytes<S>(session: &Session<S>) -> usize {
         | State::Lingering { .. }
         | State::Dead => 0,
     };
-    session.outbox.buffered() + kept
+    session.outbox.buffered() + member.kept_bytes() + kept
 }
 
 /// What goes of the topics' memory with a session: its part of the frames that wait for it, and of what is kept for it. What is
 /// its own (answers to what it has asked for, and what was sealed for it) is none of that.
-fn topic_bytes<S>(session: &Session<S>) -> usize {
+fn topic_bytes<S>(session: &Session<S>, member: &Member) -> usize {
     let kept = match &session.state {
         State::Exchange(exchange) => match &exchange.stage {
-            Stage::Streaming(stream) => stream.feed.own_bytes(),
-            Stage::Polling(poll) => poll.feed.own_bytes(),
+            Stage::Streaming(stream) => stream.feed.kept.own_bytes(),
+            Stage::Polling(poll) => poll.feed.kept.own_bytes(),
             Stage::Body(_) | Stage::Publishing(_) | Stage::Asking => 0,
         },
         State::Head(_)
@@ -316,5 +325,5 @@ fn topic_bytes<S>(session: &Session<S>) -> usize {
         | State::Lingering { .. }
         | State::Dead => 0,
     };
-    session.outbox.shared_bytes() + kept
+    session.outbox.shared_bytes() + member.own_bytes() + kept
 }

@@ -1,17 +1,19 @@
 //! Commands that wait: for room in their session's outbox, for answers, or for room in the queue to a topic's home.
 //!
 //! Invariant: of a session that is stopped nothing is read, and none of its commands is done before those that came earlier. So
-//! what its answers take is its `session_bytes`, and [`LONG_ANSWERS`] of the longest beyond that, however much it asks for.
+//! what its answers take is its `session_bytes`, and [`LONG_ANSWERS`] of the longest beyond that, however much it asks for. Of a
+//! message that waits each command is parsed once more, when it can go on.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, ops::Range};
 
+use tidegate_hub::protocol;
 use tidegate_io::Backend;
 use tidegate_registry::Key;
 use tidegate_wire::message::Kind;
 
 use super::{
     Topics,
-    member::{Held, Member, Stopped, Waits},
+    member::{Held, Left, Member, Stopped, Waits},
 };
 use crate::{
     environment::Environment,
@@ -56,22 +58,29 @@ impl<B: Backend, E: Environment> Shard<B, E> {
     pub(super) fn obey_in_order(&mut self, key: Key, kind: Kind, bytes: &[u8]) {
         // Of a sealed session a whole buffer is read, also behind a command that waits.
         if self.is_stopped(key) {
-            self.hold(key, kind, bytes, 0);
-        } else if let Some((waits, done)) = self.obey(key, kind, bytes, 0) {
+            self.hold(key, kind, bytes, Left::All);
+        } else if let Some((waits, left)) = self.obey(key, kind, bytes) {
             if let Some(member) = self.topics.as_mut().and_then(|topics| topics.member_mut(key)) {
                 member.stopped = Some(Box::new(Stopped { waits, held: VecDeque::new() }));
             }
-            self.hold(key, kind, bytes, done);
+            self.hold(key, kind, bytes, left);
             self.await_go_on(key, waits);
             self.pause(key);
         }
     }
 
-    fn hold(&mut self, key: Key, kind: Kind, bytes: &[u8], done: usize) {
+    /// Holds what of a message was not done, and no more of it.
+    fn hold(&mut self, key: Key, kind: Kind, bytes: &[u8], left: Left) {
+        let mut left = places(bytes, left);
+        let begin = left.front().map_or(0, |first| first.start);
+        let bytes = &bytes[begin..];
+        for place in &mut left {
+            *place = place.start - begin..place.end - begin;
+        }
         let _retained = self.plan.charge(bytes.len());
         let member = self.topics.as_mut().and_then(|topics| topics.member_mut(key));
         if let Some(stopped) = member.and_then(|member| member.stopped.as_deref_mut()) {
-            stopped.held.push_back(Held { kind, bytes: bytes.to_vec(), done, _retained });
+            stopped.held.push_back(Held { kind, bytes: bytes.to_vec(), left, _retained });
         }
     }
 
@@ -101,15 +110,23 @@ impl<B: Backend, E: Environment> Shard<B, E> {
     pub(super) fn next_waits(&mut self, key: Key) -> Option<Waits> {
         self.flush_spans();
         let session = self.registry.get(key)?;
-        let queued = match session.dirty {
-            0 => 0,
-            place => self.turn.dirty[place as usize - 1].bytes(),
-        };
-        if session.outbox.buffered() + queued > self.plan.route(session.route).session_bytes {
+        let topics = self.topics.as_ref()?;
+        let room = self.plan.route(session.route).session_bytes;
+        if topics.firsts.has(key) || self.waiting_bytes(key) > room {
             return Some(Waits::Room);
         }
-        let asked = self.topics.as_ref()?.member(key)?.asked.len();
-        (asked >= ASKED).then_some(Waits::Answers)
+        (topics.member(key)?.asked.len() >= ASKED).then_some(Waits::Answers)
+    }
+
+    /// What waits in a session's outbox, or is to be sent past it in this turn.
+    pub(super) fn waiting_bytes(&self, key: Key) -> usize {
+        self.registry.get(key).map_or(0, |session| {
+            let queued = match session.dirty {
+                0 => 0,
+                place => self.turn.dirty[place as usize - 1].bytes(),
+            };
+            session.outbox.buffered() + queued
+        })
     }
 
     /// Goes on with a session's commands, where they wait for this; reads it again behind them.
@@ -134,13 +151,28 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                 }
                 return;
             };
-            if let Some((waits, done)) = self.obey(key, held.kind, &held.bytes, held.done) {
-                held.done = done;
-                let member = self.topics.as_mut().and_then(|topics| topics.member_mut(key));
-                if let Some(stopped) = member.and_then(|member| member.stopped.as_deref_mut()) {
-                    stopped.waits = waits;
-                    stopped.held.push_front(held);
+            let whole = 0..held.bytes.len();
+            let place = held.left.front().cloned().unwrap_or(whole);
+            let waits = self.obey(key, held.kind, &held.bytes[place]).map(|(waits, left)| {
+                if held.left.is_empty() {
+                    held.left = places(&held.bytes, left);
                 }
+                waits
+            });
+            if waits.is_none() {
+                held.left.pop_front();
+                if held.left.is_empty() {
+                    continue;
+                }
+            }
+            let member = self.topics.as_mut().and_then(|topics| topics.member_mut(key));
+            if let Some(stopped) = member.and_then(|member| member.stopped.as_deref_mut()) {
+                stopped.held.push_front(held);
+                if let Some(waits) = waits {
+                    stopped.waits = waits;
+                }
+            }
+            if let Some(waits) = waits {
                 self.await_go_on(key, waits);
                 return;
             }
@@ -173,5 +205,13 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                 self.hurried = true;
             }
         }
+    }
+}
+
+/// Where in a message the commands lie that are left; nowhere, if nobody has looked at it.
+fn places(bytes: &[u8], left: Left) -> VecDeque<Range<usize>> {
+    match left {
+        Left::All => VecDeque::new(),
+        Left::From(place) => protocol::places(bytes).into_iter().skip(place).collect(),
     }
 }

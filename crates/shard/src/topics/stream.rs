@@ -23,18 +23,12 @@ pub(crate) struct Streaming {
     pub(super) feed: Feed,
     /// Its head was sent.
     begun: bool,
-    /// What has come since its topics have answered, and is kept behind what came first.
-    late_bytes: usize,
 }
 
 impl Streaming {
     /// What comes is kept: the stream has not begun, or not all was sent that came first.
     pub(super) fn keeps(&self) -> bool {
-        !self.begun || self.feed.has_kept()
-    }
-
-    pub(super) fn late_bytes(&self) -> usize {
-        self.late_bytes
+        !self.begun || !self.feed.kept.is_empty()
     }
 }
 
@@ -79,7 +73,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         match self.begin_feed(key, &wanted, &action.subscribe) {
             Ok(feed) => {
                 let manner = Manner { keep_alive: false, ..manner.clone() };
-                let stage = Stage::Streaming(Streaming { feed, begun: false, late_bytes: 0 });
+                let stage = Stage::Streaming(Streaming { feed, begun: false });
                 self.begin_exchange(key, Exchange::new(stage, manner, self.now_ms + ANSWER_MS));
                 self.begin_stream(key);
             }
@@ -106,7 +100,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         let Stage::Streaming(stream) = &mut exchange.stage else { return };
         events::id(&mut body, stream.feed.positions());
         events::subscribed(&mut body, stream.feed.beginnings());
-        let keeps = stream.feed.has_kept();
+        let keeps = !stream.feed.kept.is_empty();
         exchange.deadline_ms = u64::MAX;
         let date = http::http_date(self.environment.unix_seconds());
         let mut fields = vec![
@@ -140,8 +134,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         let Some(member) = topics.member_mut(key) else { return };
         member.lags |= keeps;
         if member.lags {
-            topics.emptied.push(key);
-            self.hurried = true;
+            self.list_emptied(key);
         }
     }
 
@@ -154,12 +147,9 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         let mut body = Vec::new();
         let mut count = 0;
         while body.len() < room {
-            let Some(publication) = stream.feed.next() else { break };
+            let Some(publication) = stream.feed.kept.pop() else { break };
             write_event(&mut body, &mut stream.feed, &publication);
             count += u64::from(publication.is_message());
-        }
-        if !stream.feed.has_kept() {
-            stream.late_bytes = 0;
         }
         let left = room.saturating_sub(body.len());
         if body.is_empty() {
@@ -198,8 +188,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         let chunked = exchange.manner.chunked;
         let Stage::Streaming(stream) = &mut exchange.stage else { return };
         if stream.keeps() {
-            stream.late_bytes += publication.bytes();
-            stream.feed.keep(Arc::clone(publication));
+            stream.feed.kept.push_late(Arc::clone(publication));
             return;
         }
         let body = publication.frame(Class::plain(Envelope::Events), |publication| {
