@@ -132,8 +132,10 @@ impl Bug {
         Bug::PassOverGap,
         Bug::ShortFirst,
         Bug::ForgetPublisher,
-        Bug::SpareTheWorst,
     ];
+
+    /// Those of what is done where topics have no memory.
+    pub const RELIEF: &[Bug] = &[Bug::SpareTheWorst];
 }
 
 #[cfg(feature = "planted-bugs")]
