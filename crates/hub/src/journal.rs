@@ -66,7 +66,7 @@ mod tests {
         let mut journal = Journal::default();
         // Of each thousand the first is held for ever, of the others the last thousand.
         let mut newest = 0;
-        let is_held = |newest: u64, offset: u64| offset % 1_000 == 0 || offset + 1_000 > newest;
+        let is_held = |newest: u64, offset: u64| offset.is_multiple_of(1_000) || offset + 1_000 > newest;
         let held = |newest: u64| 1_000 + (newest / 1_000) as usize;
         let mut most = 0;
         for offset in 0..500_000 {

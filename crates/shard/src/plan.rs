@@ -394,8 +394,9 @@ mod tests {
 
     #[test]
     fn one_shard_alone_has_the_worst_subscriber() {
-        let config =
-            tidegate_config::parse("version = 1\n[[listener]]\nbind = \"127.0.0.1:0\"\n", "test.toml");
+        let text = "version = 1\n[[listener]]\nbind = \"127.0.0.1:9001\"\n\
+                    [[route]]\npath = \"/poll\"\npoll = { subscribe = [\"**\"] }\n";
+        let config = tidegate_config::parse(text, "test.toml");
         let plan = Plan::new(config.expect("a valid configuration"), 3);
         let worst = |plan: &Plan| [0, 1, 2].map(|shard| plan.has_worst(shard));
         for (said, has) in [

@@ -135,8 +135,10 @@ impl Bug {
         Bug::ShortFirst,
         Bug::PassFirst,
         Bug::ForgetPublisher,
-        Bug::SpareTheWorst,
     ];
+
+    /// Those of what is done where topics have no memory.
+    pub const RELIEF: &[Bug] = &[Bug::SpareTheWorst];
 }
 
 #[cfg(feature = "planted-bugs")]

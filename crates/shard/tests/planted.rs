@@ -23,6 +23,15 @@ fn each_planted_bug_of_topics_is_found() {
     find(Bug::TOPICS, topics::run);
 }
 
+/// Where eight that do not read hold all the memory.
+#[test]
+fn each_planted_bug_of_relief_is_found() {
+    find(Bug::RELIEF, |seed, _| {
+        topics::relief::run(1 + seed as usize % 3, seed as usize % 8);
+        Outcome::default()
+    });
+}
+
 fn find(bugs: &[Bug], run: fn(u64, Trace) -> Outcome) {
     let next = Mutex::new(bugs.iter());
     let missed = Mutex::new(Vec::new());

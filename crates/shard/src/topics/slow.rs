@@ -44,7 +44,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             let Some(publication) = topics.hub.publications(batch).get(taken).cloned() else { return };
             if lane.presence || !publication.is_presence() {
                 let Some(session) = self.registry.get(key) else { return };
-                let first = match topics.firsts.has(key) {
+                let first = match topics.firsts.has(key) && !planted::is(Bug::PassFirst) {
                     true => topics.member(key).and_then(|member| member.first.as_ref()),
                     false => None,
                 };

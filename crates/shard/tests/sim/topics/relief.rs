@@ -107,7 +107,7 @@ impl Raw {
         while let Some(item) = self.inbox.next() {
             match (&mut self.part, item) {
                 (Part::Sleeper(number), Item::Message { .. }) => {
-                    self.scene.heard.borrow_mut()[*number].0 += 1
+                    self.scene.heard.borrow_mut()[*number].0 += 1;
                 }
                 (Part::Sleeper(number), Item::Close(code)) => {
                     assert_eq!(code, Some(1013));
