@@ -8,7 +8,7 @@ use super::{
     super::net::{Actor, ActorId, Excuse, MILLIS, Net, SECONDS},
     body::Answers,
     judge::Format,
-    setup::TOPICS,
+    setup::{TOPICS, has_presence},
     society::{PATIENCE, Person, Role, Society, Stage, Visit},
     socket::content,
     told::{Told, position_text},
@@ -189,7 +189,7 @@ impl Requester {
             }
             Asked::State(topic) if status == 200 => {
                 let told = Told::read(body);
-                assert_eq!(told.topic, topic);
+                assert_eq!((&told.topic, told.present.is_some()), (&topic, has_presence(&topic)));
                 let newest = &mut self.visit.society.newest.borrow_mut();
                 // One that does not exist has no position.
                 newest.insert(topic, told.epoch.is_some().then(|| told.at()));

@@ -40,6 +40,7 @@ pub(crate) struct Told<'a> {
     pub(crate) error: Option<Box<Told<'a>>>,
     pub(crate) subscribers: Option<u64>,
     pub(crate) history: Option<u64>,
+    pub(crate) present: Option<u64>,
 }
 
 impl<'a> Told<'a> {

@@ -23,10 +23,10 @@ impl Socket {
         match told.op.as_str() {
             "message" => self.published_message(&told),
             "gap" => self.gap(&told),
-            "join" | "leave" => {
+            "join" | "leave" | "presence_gap" => {
                 let watches =
                     self.subs.get(&told.topic).is_some_and(|sub| sub.epoch.is_some() && sub.watches);
-                if !watches || told.client.is_none() {
+                if !watches || told.client.is_none() != (told.op == "presence_gap") {
                     self.fail(&format!("who comes and goes is not for it: {told:?}"));
                 }
             }
