@@ -21,6 +21,8 @@ use crate::{environment::Environment, shard::Shard};
 #[derive(Default)]
 pub(crate) struct Feed {
     topics: Vec<Told>,
+    /// The number of what is asked of the first of them.
+    first_request: u64,
     /// Subscriptions that were not answered yet.
     waiting: u32,
     /// What came first, or while others were waited for, and was not told yet.
@@ -45,6 +47,10 @@ impl Told {
 }
 
 impl Feed {
+    pub(super) fn first_request(&self) -> u64 {
+        self.first_request
+    }
+
     /// Whether all subscriptions were answered.
     pub(super) fn is_ready(&self) -> bool {
         self.waiting == 0
@@ -58,12 +64,12 @@ impl Feed {
     /// A topic's subscription was answered.
     pub(super) fn subscribed(
         &mut self,
-        request: u64,
+        place: u64,
         position: Position,
         recovered: Option<bool>,
         first: Vec<Arc<Publication>>,
     ) {
-        let place = usize::try_from(request).ok().and_then(|place| self.topics.get_mut(place));
+        let place = usize::try_from(place).ok().and_then(|place| self.topics.get_mut(place));
         let Some(topic) = place else { return };
         topic.recovered = recovered;
         topic.begin = Some(position);
@@ -139,7 +145,7 @@ pub(super) struct Wanted<'q> {
 }
 
 impl<B: Backend, E: Environment> Shard<B, E> {
-    /// Subscribes for a request; the answers come with tickets, whose requests are the topics' places.
+    /// Subscribes for a request; the answers come with tickets, whose numbers are in the order of the topics.
     pub(super) fn begin_feed(
         &mut self,
         key: Key,
@@ -168,6 +174,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         let client = ClientId::from_bits(self.environment.draw_seed());
         let Some(topics) = &mut self.topics else { return Err(Fault::from(Refused::Busy)) };
         let count = feed.topics.len() as u32;
+        feed.first_request = topics.number(u64::from(count));
         let rules = MemberRules { subscriptions: count, patterns: count };
         let class = Class::plain(wanted.envelope);
         let member = topics.hub.enter(key, class, client, rules);
@@ -179,7 +186,8 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                     let recover = wanted.positions.and_then(|positions| positions.of(place)).map(recovery);
                     let ask = Ask { recover, history: wanted.history, returns: true, ..Ask::default() };
                     feed.waiting += 1;
-                    topics.hub.subscribe(member, Ticket { key, request: place as u64 }, name, ask, now_ms)
+                    let ticket = Ticket { key, request: feed.first_request + place as u64 };
+                    topics.hub.subscribe(member, ticket, name, ask, now_ms)
                 }
             };
             if let Err(why) = done {

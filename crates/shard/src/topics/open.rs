@@ -123,8 +123,11 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         match topic {
             Ok(topic) => {
                 self.begin_exchange(key, Exchange::new(Stage::Asking, manner.clone(), now_ms + ANSWER_MS));
-                if let Some(topics) = &mut self.topics {
-                    topics.hub.state(Ticket { key, request: 0 }, &topic, now_ms);
+                let Some(topics) = &mut self.topics else { return Ok(()) };
+                let request = topics.number(1);
+                topics.hub.state(Ticket { key, request }, &topic, now_ms);
+                if let Some(exchange) = self.exchange_mut(key) {
+                    exchange.first_request = request;
                 }
             }
             Err(problem) => self.answer_fault(key, manner, &problem),

@@ -121,6 +121,8 @@ impl Subject for Gateway {
             ("kept for a later turn", counters.kept),
             ("reader paused", counters.pauses),
             ("publisher held back", counters.held_back),
+            ("subscriber fell behind", counters.fell_behind),
+            ("slow session ended", counters.slow),
         ] {
             if count > 0 {
                 *covered.entry(format!("shard: {what}")).or_default() += count;
