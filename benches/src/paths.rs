@@ -92,7 +92,9 @@ impl Echo {
         let mut cx = DecodeContext { limits: &LIMITS, compression: None, codecs, spares };
         loop {
             decoder.answer_short(input, &mut cursor, &LIMITS, usize::MAX);
-            let Some(event) = decoder.next(input, &mut cursor, &mut cx).expect("a good stream") else { break };
+            let Some(event) = decoder.next(input, &mut cursor, &mut cx).expect("a good stream") else {
+                break;
+            };
             let Event::Message { kind, payload, .. } = event else { panic!("only messages were sent") };
             let opcode = Opcode::from(kind);
             let head = Head { fin: true, rsv1: false, opcode, len: payload.len() as u64, mask: None };

@@ -228,6 +228,40 @@ test("a POST that breaks: unknown, but with a key it is sent again and done once
   assert.deepEqual(gateway.topic("p").kept.map(message => message.data), ["plain", "safe", "again"]);
 });
 
+test("an outcome that the gateway does not know: unknown, but with a key it is sent again and done once", async t => {
+  const gateway = await gatewayFor(t);
+  const { client, clock } = open(t, gateway, { transports: ["poll"] });
+  let posts = 0;
+  gateway.faults.publish = (request, response, answer) => {
+    posts += 1;
+    if (posts !== 2) return false;
+    let body = "";
+    request.on("data", chunk => { body += chunk; });
+    request.on("end", () => {
+      const results = JSON.parse(body).map(({ topic, once, ...content }) => gateway.publish(topic, content, { once }));
+      answer(207, { results: results.map((result, index) => index === 0 ? result : { error: { code: "unknown", message: "no answer in time" } }) });
+    });
+    return true;
+  };
+  // The first POST carries the first alone.
+  const [first, known, plain, safe] = [client.publish("p", "first"), client.publish("p", "known"), client.publish("p", "plain"), client.publish("p", "safe", { once: true })];
+  await refused(plain, "unknown");
+  assert.deepEqual([(await first).offset, (await known).offset], [1, 2]);
+  await until("it is sent again", async () => { await clock.advance(100); return posts === 3; });
+  const { offset, duplicate } = await safe;
+  assert.deepEqual([offset, duplicate], [4, true]);
+  assert.deepEqual(gateway.topic("p").kept.map(message => message.data), ["first", "known", "plain", "safe"]);
+});
+
+for (const status of [502, 504]) {
+  test(`${status} of a proxy: nobody knows`, async t => {
+    const gateway = await gatewayFor(t);
+    const { client } = open(t, gateway, { transports: ["poll"] });
+    gateway.faults.publish = status;
+    await refused(client.publish("p", 1), "unknown");
+  });
+}
+
 test("429 and 503: nothing was done, so it comes again after Retry-After", async t => {
   const gateway = await gatewayFor(t);
   const { client, clock } = open(t, gateway, { transports: ["poll"] });

@@ -201,6 +201,8 @@ struct Subscription {
     /// Until here no gap may be: recovery was claimed.
     whole_to: u64,
     by_name: bool,
+    /// What came with offset 1: by a pattern another one there is the topic's next life.
+    first: Option<u64>,
     /// Offsets passed over by conflation.
     passed: Vec<(u64, u64)>,
     /// Where the topic conflates: the newest that came, by key.
@@ -212,7 +214,7 @@ struct Subscription {
 impl Subscription {
     fn new(epoch: Option<Epoch>, begin: u64, cursor: u64, by_name: bool) -> Self {
         let (passed, newest) = (Vec::new(), HashMap::new());
-        Self { epoch, begin, cursor, whole_to: 0, by_name, passed, newest, gap_to: 0 }
+        Self { epoch, begin, cursor, whole_to: 0, by_name, first: None, passed, newest, gap_to: 0 }
     }
 }
 
@@ -414,8 +416,11 @@ impl Checker {
                     *subscription = Subscription::new(Some(epoch), offset - 1, offset - 1, false);
                 }
             }
-        } else if !subscription.by_name && offset == 1 {
+        } else if !subscription.by_name && offset == 1 && subscription.first != Some(id) {
             *subscription = fresh();
+        }
+        if offset == 1 {
+            subscription.first = Some(id);
         }
         let (cursor, begin) = (subscription.cursor, subscription.begin);
         let epoch = subscription.epoch;
@@ -480,9 +485,10 @@ impl Checker {
         self.summary.gaps += 1;
         let conflates = self.conflates(topic);
         let topics = self.sessions.entry(session).or_default();
-        let Some(subscription) = topics.get_mut(topic).filter(|subscription| subscription.by_name) else {
-            // By a pattern the first that comes may be a gap, and a topic's next life comes without a word.
-            topics.insert(topic.to_owned(), Subscription::new(None, to, to, false));
+        let known = topics.get_mut(topic);
+        // By a pattern the first that comes may be a gap, and a topic's next life comes without a word: from its first offset.
+        let Some(subscription) = known.filter(|known| known.by_name || from > 1) else {
+            topics.insert(topic.to_owned(), Subscription::new(None, from.saturating_sub(1), to, false));
             return Ok(());
         };
         let (begin, whole_to) = (subscription.begin, subscription.whole_to);

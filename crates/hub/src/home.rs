@@ -333,6 +333,12 @@ impl<S: Store> Homes<S> {
         self.topics.len()
     }
 
+    /// The name of a topic that is at home here.
+    pub(crate) fn name(&self, hash: u64, text: &str) -> Option<&TopicName> {
+        let id = self.table.find(hash, |&other| self.topics[other as usize].name.as_str() == text)?;
+        Some(&self.topics[*id as usize].name)
+    }
+
     pub(crate) fn find(&self, name: &TopicName) -> Option<u32> {
         self.table.find(name.hash(), |&other| self.topics[other as usize].name == *name).copied()
     }

@@ -24,7 +24,7 @@ use crate::{
     history::{OnceKey, Owner},
     home::Homes,
     late::Late,
-    letter::{AskNote, DepartNote, Letter, Note, PublishNote, Question, Refused, Reply, Ticket},
+    letter::{AskNote, DepartNote, Letter, Note, PublishNote, Question, Refused, Reply, Tells, Ticket},
     local::Locals,
     member::{ClientId, MemberId, MemberRules, Subscriber},
     members::Members,
@@ -33,7 +33,7 @@ use crate::{
     publication::{Class, Kind, Ledger, Publication, Publish},
     rules::{Slow, TopicRules},
     store::{Memory, Store},
-    topic::{NameError, TopicName, hash},
+    topic::{NameError, TopicName},
 };
 
 /// Names that are known without being checked again.
@@ -324,7 +324,7 @@ impl<S: Store> Hub<S> {
         self.ledger.frame(bytes)
     }
 
-    /// The name, without an allocation where it was used lately.
+    /// The name, without an allocation where its topic is known here or it was used lately.
     ///
     /// # Errors
     /// What is wrong with it.
@@ -332,8 +332,12 @@ impl<S: Store> Hub<S> {
         if text.len() > crate::NAME_BYTES {
             return TopicName::parse(text);
         }
-        let place = &mut self.names[hash(text) as usize % KNOWN_NAMES];
+        let hash = TopicName::hash_of(text);
+        let place = &mut self.names[hash as usize % KNOWN_NAMES];
         if let Some(name) = place.as_ref().filter(|name| name.as_str() == text) {
+            return Ok(name.clone());
+        }
+        if let Some(name) = self.homes.name(hash, text).or_else(|| self.locals.name(hash, text)) {
             return Ok(name.clone());
         }
         let name = TopicName::parse(text)?;
@@ -346,13 +350,39 @@ impl<S: Store> Hub<S> {
         MemberId(self.members.enter(key, class, client, rules))
     }
 
-    /// Publishes. A refusal is told where there is a ticket, or at once.
+    /// Publishes. What becomes of it is told where there is a ticket, a refusal perhaps at once.
     ///
     /// # Errors
-    /// [`Refused::Busy`] and, where the topic is at home here, all else that can be wrong.
+    /// [`Refused::Busy`], [`Refused::TooLarge`], and, where the topic is at home here, all else that can be wrong.
     pub fn publish(
         &mut self,
         ticket: Option<Ticket>,
+        topic: &TopicName,
+        publish: Publish,
+        now_ms: u64,
+    ) -> Result<(), Refused> {
+        self.publish_telling(ticket, Tells::All, topic, publish, now_ms)
+    }
+
+    /// The same for who only wants to know of a refusal: one that comes later than at once is answered with the ticket, which
+    /// stays unanswered otherwise.
+    ///
+    /// # Errors
+    /// As [`Hub::publish`].
+    pub fn publish_unacknowledged(
+        &mut self,
+        ticket: Ticket,
+        topic: &TopicName,
+        publish: Publish,
+        now_ms: u64,
+    ) -> Result<(), Refused> {
+        self.publish_telling(Some(ticket), Tells::Refusals, topic, publish, now_ms)
+    }
+
+    fn publish_telling(
+        &mut self,
+        ticket: Option<Ticket>,
+        tells: Tells,
         topic: &TopicName,
         publish: Publish,
         now_ms: u64,
@@ -364,16 +394,21 @@ impl<S: Store> Hub<S> {
             self.counts.refused_busy += 1;
             return Err(Refused::Busy);
         }
+        // The rules are the same on all shards: what is too large is not sent.
+        if !self.rules.takes(topic, publish.payload.len()) {
+            return Err(Refused::TooLarge);
+        }
         let Publish { format, payload, key, once, publisher } = publish;
         let once = once.map(|text| OnceKey { text, owner: Owner::new(publisher, self.shard) });
         let publication =
             Publication::new(topic.clone(), Kind::Message { format, payload, key }, &self.ledger);
         if !here {
-            self.post.write(home, Note::Publish(Box::new(PublishNote { ticket, publication, once })));
+            let note = PublishNote { ticket, tells, publication, once };
+            self.post.write(home, Note::Publish(Box::new(note)));
             return Ok(());
         }
         let (position, duplicate) = self.publish_here(publication, once)?;
-        if let Some(ticket) = ticket {
+        if let Some(ticket) = ticket.filter(|_| tells == Tells::All) {
             self.replies.push_back((ticket, Reply::Published { topic: topic.clone(), position, duplicate }));
         }
         Ok(())
@@ -487,16 +522,16 @@ impl<S: Store> Hub<S> {
             Note::Interest { pattern, number } => self.interest_here(from, pattern, number),
             Note::Disinterest(pattern) => self.disinterest_here(from, &pattern),
             Note::Publish(note) => {
-                let PublishNote { ticket, publication, once } = *note;
+                let PublishNote { ticket, tells, publication, once } = *note;
                 let topic = publication.topic().clone();
                 let published = self.publish_here(publication, once);
-                if let Some(ticket) = ticket {
-                    let reply = match published {
-                        Ok((position, duplicate)) => Reply::Published { topic, position, duplicate },
-                        Err(why) => Reply::Refused { topic, why },
-                    };
-                    self.reply(from, ticket, reply);
-                }
+                let Some(ticket) = ticket else { return };
+                let reply = match published {
+                    Ok(_) if tells == Tells::Refusals => return,
+                    Ok((position, duplicate)) => Reply::Published { topic, position, duplicate },
+                    Err(why) => Reply::Refused { topic, why },
+                };
+                self.reply(from, ticket, reply);
             }
             Note::Depart(note) => self.depart_here(from, &note),
             Note::Ask(note) => self.answer_here(from, *note),

@@ -248,9 +248,17 @@ pub(crate) struct SubscribeNote {
     pub(crate) ask: Ask,
 }
 
+/// What of a publication's outcome its ticket is answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Tells {
+    All,
+    Refusals,
+}
+
 #[derive(Debug)]
 pub(crate) struct PublishNote {
     pub(crate) ticket: Option<Ticket>,
+    pub(crate) tells: Tells,
     pub(crate) publication: Arc<Publication>,
     pub(crate) once: Option<OnceKey>,
 }

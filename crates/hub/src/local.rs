@@ -130,6 +130,12 @@ impl Locals {
         self.topics.is_empty() && self.table.is_empty() && self.due.is_empty()
     }
 
+    /// The name of a topic that has subscribers here.
+    pub(crate) fn name(&self, hash: u64, text: &str) -> Option<&TopicName> {
+        let id = self.table.find(hash, |&other| self.topics[other as usize].name.as_str() == text)?;
+        Some(&self.topics[*id as usize].name)
+    }
+
     pub(crate) fn find(&self, name: &TopicName) -> Option<u32> {
         self.table.find(name.hash(), |&other| self.topics[other as usize].name == *name).copied()
     }

@@ -135,6 +135,8 @@ pub struct TopicRules {
     rules: Vec<Rule>,
     defaults: TopicSettings,
     limits: Limits,
+    /// What each topic takes.
+    least_message_bytes: usize,
     held: Total,
     /// What of that idempotency keys are.
     keys: Total,
@@ -159,10 +161,14 @@ impl TopicRules {
     #[must_use]
     pub fn new(rules: Vec<Rule>, defaults: TopicSettings, limits: Limits) -> Self {
         assert!(rules.len() < usize::from(u16::MAX), "more rules than a RuleId can name");
+        let most_of = |settings: &TopicSettings| settings.message_bytes;
+        let of_rules = rules.iter().map(|rule| most_of(&rule.settings));
+        let least_message_bytes = of_rules.chain([most_of(&defaults)]).min().unwrap_or_default();
         Self {
             rules,
             defaults,
             limits,
+            least_message_bytes,
             held: Total::default(),
             keys: Total::default(),
             presence: Total::default(),
@@ -185,6 +191,12 @@ impl TopicRules {
     #[must_use]
     pub fn settings(&self, rule: RuleId) -> &TopicSettings {
         self.rules.get(usize::from(rule.0)).map_or(&self.defaults, |rule| &rule.settings)
+    }
+
+    /// Whether a topic takes a payload of so many bytes. Its rule is only looked for where some topics do not.
+    #[must_use]
+    pub fn takes(&self, name: &TopicName, bytes: usize) -> bool {
+        bytes <= self.least_message_bytes || bytes <= self.settings(self.rule_for(name)).message_bytes
     }
 
     /// The process's limits.
@@ -318,6 +330,18 @@ mod tests {
         assert_eq!([history("chat/lobby"), history("chat/a"), history("chat/a/b")], [1, 2, 3]);
         let none = TopicRules::default();
         assert_eq!(none.settings(none.rule_for(&TopicName::parse("a").unwrap())), &TopicSettings::default());
+    }
+
+    #[test]
+    fn a_topic_takes_what_its_rule_says() {
+        let limited = |most: usize| TopicSettings { message_bytes: most, ..TopicSettings::default() };
+        let rule =
+            |filter: &str, most| Rule { filter: Filter::parse(filter).unwrap(), settings: limited(most) };
+        let rules = TopicRules::new(vec![rule("a/*", 10), rule("b", 30)], limited(20), Limits::default());
+        for (name, most) in [("a/x", 10), ("b", 30), ("c", 20)] {
+            let name = TopicName::parse(name).unwrap();
+            assert!(rules.takes(&name, most) && !rules.takes(&name, most + 1), "{name}");
+        }
     }
 
     #[test]

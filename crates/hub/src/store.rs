@@ -18,8 +18,8 @@ pub trait Store: fmt::Debug {
     /// What it opens.
     type History: History;
 
-    /// A topic begins to live at this home: where it is, and its history. `fresh` is an epoch that no topic of this process has
-    /// had.
+    /// A topic begins to live at this home: where it is, and its history. `fresh` is an epoch that almost surely no
+    /// topic of this process has had: 32 random bits.
     ///
     /// Promised to subscribers, so to be kept: an offset of an epoch is one publication for ever. Who cannot go on exactly where
     /// the topic ended (offset and all) begins a life: `fresh`, offset 0, and an empty history.

@@ -75,9 +75,8 @@ impl TopicName {
         if let Some(at) = text.find('*') {
             return Err(NameError::Pattern { at });
         }
-        let hash = hash(text);
         // Half of each is enough, and names stay as small as they were.
-        Ok(Self { home: (home_hash(text) >> 25) as u32, hash: (hash ^ hash >> 32) as u32, text: text.into() })
+        Ok(Self { home: (home_hash(text) >> 25) as u32, hash: folded(hash(text)), text: text.into() })
     }
 
     /// As it was given.
@@ -98,9 +97,22 @@ impl TopicName {
     }
 
     pub(crate) fn hash(&self) -> u64 {
-        // Tables use the lower bits and the topmost seven.
-        u64::from(self.hash) << 32 | u64::from(self.hash)
+        doubled(self.hash)
     }
+
+    /// What [`TopicName::hash`] says of this name, were it one.
+    pub(crate) fn hash_of(text: &str) -> u64 {
+        doubled(folded(hash(text)))
+    }
+}
+
+fn folded(hash: u64) -> u32 {
+    (hash ^ hash >> 32) as u32
+}
+
+/// Tables use the lower bits and the topmost seven.
+fn doubled(half: u32) -> u64 {
+    u64::from(half) << 32 | u64::from(half)
 }
 
 impl PartialEq for TopicName {

@@ -49,6 +49,7 @@ fn each_planted_bug_is_found() {
                 Violation::CrossDelivery,
                 Violation::NotSubscribed,
                 Violation::Hole,
+                Violation::WrongGap,
                 Violation::NotConverged,
             ],
         };

@@ -46,7 +46,7 @@ fn pass<const SHARDS: usize>(hubs: &mut [Hub; SHARDS], now_ms: u64) -> [usize; S
 }
 
 fn kept(hub: &mut Hub, topic: &TopicName) -> u64 {
-    hub.state(TICKET, topic, 0);
+    hub.state(TICKET, topic, None, 0);
     match hub.poll_reply() {
         Some((_, Reply::State { history, .. })) => history,
         other => panic!("{other:?}"),

@@ -58,7 +58,7 @@ const DEFAULTS = Object.freeze({
 
 /**
  * What went wrong. `code` is one of the protocol's error codes, or of this library: `unknown` (it was sent, and the connection
- * ended before the answer: it may or may not have been done), `not_sent` (it was certainly not done), `timeout` (no answer to a
+ * ended before the answer, or the gateway itself does not know: it may or may not have been done), `not_sent` (it was certainly not done), `timeout` (no answer to a
  * question), `backlog` (too much is waiting to be sent), `closed` (this client is), `unsupported` (not over this transport),
  * `too_slow` (an iterator's reader).
  */
@@ -417,7 +417,7 @@ export class Subscription extends Emitter {
 
 // ------------------------------------------------------------------------------------------------------- the client
 
-const unknown = ({ command }) => new TidegateError("unknown", "the connection ended before the answer: it may or may not have been done", command.topic);
+const unknown = ({ command }) => new TidegateError("unknown", "nobody knows what became of it: it may or may not have been done", command.topic);
 
 /** One connection to a gateway, in as many lives as it takes. Made by `connect`. */
 export class Client extends Emitter {
@@ -983,7 +983,7 @@ export class Client extends Emitter {
     track.end("failed", error);
   }
 
-  /** A POST broke: nobody knows what became of it. */
+  /** A POST broke, or its answer says so: nobody knows what became of it. */
   #unanswered(request) {
     if (!request) return;
     this.#asked.delete(request.id);
@@ -1225,7 +1225,9 @@ class HttpTransport {
     this.posting = [];
     this.queuedCharacters -= characters;
     let waitMs = 0;
-    if (!response || (response.ok && !Array.isArray(answer?.results))) {
+    const results = Array.isArray(answer?.results) ? answer.results : null;
+    // A proxy that had no answer (502, 504) does not know either.
+    if (!response || (!results && (response.ok || response.status === 502 || response.status === 504))) {
       this.failures += 1;
       waitMs = random() * Math.min(maxWaitMs, baseWaitMs * 2 ** this.failures);
       for (const { id } of batch) this.client.received(this, { op: "lost", id });
@@ -1235,10 +1237,14 @@ class HttpTransport {
       this.queue.unshift(...batch);
       this.queuedCharacters += characters;
     } else {
-      this.failures = 0;
+      const isUnknown = result => result?.error?.code === "unknown";
+      this.failures = results?.some(isUnknown) ? this.failures + 1 : 0;
+      // What a gateway does not come to it does not come to any sooner.
+      if (this.failures > 0) waitMs = random() * Math.min(maxWaitMs, baseWaitMs * 2 ** this.failures);
       batch.forEach(({ id, topic }, index) => {
-        const result = answer?.results?.[index] ?? { error: answer?.error ?? {} };
+        const result = results?.[index] ?? { error: answer?.error ?? {} };
         if (!result.error) return this.client.received(this, { op: "published", id, topic, ...result });
+        if (isUnknown(result)) return this.client.received(this, { op: "lost", id });
         const { code = STATUS_CODES[response.status] ?? "refused", message = `status ${response.status}` } = result.error;
         this.client.received(this, { op: "error", id, code, message });
       });

@@ -117,3 +117,27 @@ fn by_a_pattern_the_first_that_comes_is_the_begin() {
     let missing = [&events[..], &[publish(1, "t", 4, None), receipt(1, 4, 4)]].concat();
     assert_eq!(check(&missing, false, Some(at(A, 4))), Err(Violation::Hole));
 }
+
+#[test]
+fn by_a_pattern_gaps_are_where_the_subscription_is() {
+    let got = |offset| Event::Receipt { session: 1, topic: "t".into(), epoch: None, offset, id: offset };
+    let mut begin: Vec<Event> = (1..=9).map(|id| publish(1, "t", id, None)).collect();
+    begin.push(Event::Pattern { session: 1 });
+    let judged = |more: &[Event]| {
+        let events = [&begin[..], more].concat();
+        check(&events, false, None).map(|summary| summary.gaps)
+    };
+    // The first that comes, then in the middle, then what follows.
+    assert_eq!(judged(&[gap(1, 3, 4), got(5), gap(1, 6, 7), got(8)]), Ok(2));
+    // A hole before it, one that comes again, one that was had, and what it has announced.
+    assert_eq!(judged(&[got(2), gap(1, 4, 5)]), Err(Violation::WrongGap));
+    assert_eq!(judged(&[gap(1, 3, 5), gap(1, 3, 4)]), Err(Violation::WrongGap));
+    assert_eq!(judged(&[got(2), got(3), got(4), gap(1, 3, 3)]), Err(Violation::WrongGap));
+    assert_eq!(judged(&[got(2), gap(1, 3, 5), got(4)]), Err(Violation::Repeated));
+    assert_eq!(judged(&[got(2), gap(1, 3, 5), got(7)]), Err(Violation::Hole));
+    // The first of a topic again, and the first of its next life.
+    assert_eq!(judged(&[got(1), got(2), got(1)]), Err(Violation::Repeated));
+    let other = Event::Receipt { session: 1, topic: "t".into(), epoch: None, offset: 1, id: 9 };
+    assert_eq!(judged(&[got(1), got(2), other]), Ok(0));
+    assert_eq!(judged(&[got(1), got(2), gap(1, 1, 4), got(5)]), Ok(1));
+}

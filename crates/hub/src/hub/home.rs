@@ -312,6 +312,12 @@ impl<S: Store> Hub<S> {
     }
 }
 
+/// How many are there, and as many of them as are wanted.
+fn who_is_there<H: History>(topic: Option<&HomeTopic<H>>, most: usize) -> (u64, Vec<Present>) {
+    let presence = topic.and_then(|topic| topic.presence.as_deref());
+    presence.map_or((0, Vec::new()), |presence| (presence.len() as u64, presence.list(most)))
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
@@ -374,10 +380,4 @@ mod tests {
         hub.leave(fickle);
         assert_eq!(publish(&mut hub).0, 0);
     }
-}
-
-/// How many are there, and as many of them as are wanted.
-fn who_is_there<H: History>(topic: Option<&HomeTopic<H>>, most: usize) -> (u64, Vec<Present>) {
-    let presence = topic.and_then(|topic| topic.presence.as_deref());
-    presence.map_or((0, Vec::new()), |presence| (presence.len() as u64, presence.list(most)))
 }

@@ -157,8 +157,8 @@ mod tests {
 
     #[test]
     fn the_status_says_what_all_results_have_in_common() {
-        let [denied, busy, topic, json] =
-            [Code::NotAllowed, Code::Busy, Code::InvalidTopic, Code::InvalidRequest].map(Some);
+        let [denied, busy, unknown] = [Code::NotAllowed, Code::Busy, Code::Unknown].map(Some);
+        let [topic, json] = [Code::InvalidTopic, Code::InvalidRequest].map(Some);
         for (codes, expected) in [
             (&[][..], 200),
             (&[None], 200),
@@ -166,6 +166,9 @@ mod tests {
             (&[denied], 403),
             (&[denied, denied], 403),
             (&[busy], 503),
+            (&[unknown, unknown], 504),
+            (&[unknown, busy], 207),
+            (&[None, unknown], 207),
             (&[topic, json], 400),
             (&[denied, busy], 207),
             (&[denied, busy, denied], 207),

@@ -27,6 +27,8 @@ pub enum Code {
     NoPresence,
     /// Not now: try again.
     Busy,
+    /// Over HTTP: nobody here knows whether it was done.
+    Unknown,
     /// A binary message where JSON is spoken.
     Binary,
     /// Over HTTP: a body of a type that is not read here.
@@ -35,7 +37,7 @@ pub enum Code {
 
 impl Code {
     /// All of them, in the order of the documentation.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::InvalidJson,
         Self::InvalidRequest,
         Self::UnknownOp,
@@ -48,6 +50,7 @@ impl Code {
         Self::NoHistory,
         Self::NoPresence,
         Self::Busy,
+        Self::Unknown,
         Self::Binary,
         Self::UnsupportedType,
     ];
@@ -68,6 +71,7 @@ impl Code {
             Self::NoHistory => "no_history",
             Self::NoPresence => "no_presence",
             Self::Busy => "busy",
+            Self::Unknown => "unknown",
             Self::Binary => "binary",
             Self::UnsupportedType => "unsupported_type",
         }
@@ -85,6 +89,7 @@ impl Code {
             Self::UnsupportedType | Self::Binary => 415,
             Self::TooMany => 429,
             Self::Busy => 503,
+            Self::Unknown => 504,
         }
     }
 }

@@ -15,6 +15,7 @@ use tidegate_wire::{
 };
 
 use super::{
+    UNACKNOWLEDGED,
     fault::Fault,
     member::{Answer, Left, Waits, Way},
     stopped::LONG_ANSWERS,
@@ -144,15 +145,10 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                 if topics.hub.is_busy(&topic) {
                     return Some((Waits::Home(topics.hub.home_of(&topic)), Left::All));
                 }
-                let published =
-                    topics.hub.publish(None, &topic, Publish::new(format, bytes.to_vec()), now_ms);
-                if let Err(refused) = published {
-                    // There is no other way to tell.
-                    let (code, reason) = match refused {
-                        Refused::TooLarge => (CloseCode::TOO_BIG, "larger than the topic takes"),
-                        _ => (CloseCode::TRY_AGAIN_LATER, "not published: the gateway is busy"),
-                    };
-                    self.violated(key, code, reason);
+                let ticket = Ticket { key, request: UNACKNOWLEDGED };
+                let publish = Publish::new(format, bytes.to_vec());
+                if let Err(why) = topics.hub.publish_unacknowledged(ticket, &topic, publish, now_ms) {
+                    self.not_published(key, why);
                 }
             }
             Way::Protocol if kind == Kind::Binary => {
@@ -280,9 +276,10 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                     return Ok(Step::Waits(Waits::Home(topics.hub.home_of(&topic))));
                 }
                 let publish = publication(publish, Publisher::Session(key));
-                // Without an id only a refusal is told, and of a topic at home elsewhere not even that.
+                // Without an id only a refusal is told, when its topic's home has said so.
                 let Some(kept) = kept else {
-                    topics.hub.publish(None, &topic, publish, now_ms)?;
+                    let ticket = Ticket { key, request: UNACKNOWLEDGED };
+                    topics.hub.publish_unacknowledged(ticket, &topic, publish, now_ms)?;
                     return Ok(Step::Done);
                 };
                 let request = topics.ask(key, Some(kept), Answer::Short);
@@ -326,6 +323,26 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             }
             Fault::from(why)
         })
+    }
+
+    /// What a session has published without an acknowledgement was refused, here or where its topic lives.
+    pub(super) fn not_published(&mut self, key: Key, why: Refused) {
+        let Some(member) = self.topics.as_ref().and_then(|topics| topics.member(key)) else { return };
+        match member.way {
+            // There is no other way to tell.
+            Way::Raw { .. } => {
+                let (code, reason) = match why {
+                    Refused::TooLarge => (CloseCode::TOO_BIG, "larger than the topic takes"),
+                    _ => (CloseCode::TRY_AGAIN_LATER, "not published: the gateway is busy"),
+                };
+                self.violated(key, code, reason);
+            }
+            Way::Protocol => {
+                let fault = Fault::from(why);
+                self.tell_error(key, None, fault.code, &fault.message);
+            }
+            Way::Feed => {}
+        }
     }
 
     /// Sends a message of the protocol.

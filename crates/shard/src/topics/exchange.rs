@@ -45,6 +45,9 @@ const NO_ANSWER: Refusal = Refusal {
     fields: &[("Retry-After", "1")],
 };
 
+/// They will never be read.
+const STRAY_BYTES: Refusal = Refusal::new(400, "nothing follows a request for a stream");
+
 /// RFC 9110 §15.5.9.
 const BODY_TIMEOUT: Refusal = Refusal::new(408, "the request's body did not arrive in time");
 
@@ -56,6 +59,13 @@ pub(crate) struct Exchange {
     pub(crate) deadline_ms: u64,
     /// What came behind the request.
     pub(crate) early: Vec<u8>,
+    /// The number of the first of what it asks its topics; the others follow. What was asked before on this connection, and is
+    /// answered late, has a smaller one.
+    pub(super) first_request: u64,
+    /// The client has sent its FIN.
+    pub(super) ended: bool,
+    /// Bytes that came behind the request of a stream, which has no end that they could wait for.
+    stray_bytes: usize,
 }
 
 /// How a request is to be answered.
@@ -85,7 +95,13 @@ pub(crate) enum Stage {
 
 impl Exchange {
     pub(crate) fn new(stage: Stage, manner: Manner, deadline_ms: u64) -> Self {
-        Self { stage, manner, deadline_ms, early: Vec::new() }
+        let first_request = match &stage {
+            Stage::Streaming(stream) => stream.feed.first_request(),
+            Stage::Polling(poll) => poll.feed.first_request(),
+            // Nothing is asked yet.
+            Stage::Body(_) | Stage::Publishing(_) | Stage::Asking => u64::MAX,
+        };
+        Self { stage, manner, deadline_ms, early: Vec::new(), first_request, ended: false, stray_bytes: 0 }
     }
 
     /// Bytes that it holds, for inspection.
@@ -184,9 +200,13 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                 taken
             }
             Stage::Streaming(_) => {
-                // There is nothing to say behind the request of a stream that has no end.
-                exchange.early.clear();
-                self.abort(key, false);
+                exchange.stray_bytes += bytes.len();
+                if exchange.stray_bytes > EARLY_BYTES {
+                    match self.has_begun(key) {
+                        true => self.end_stream(key),
+                        false => self.refuse_exchange(key, &STRAY_BYTES),
+                    }
+                }
                 bytes.len()
             }
             Stage::Publishing(_) | Stage::Asking | Stage::Polling(_) => {
@@ -314,7 +334,8 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         let Some(exchange) = self.exchange_mut(key) else { return };
         match exchange.stage {
             Stage::Body(_) => self.refuse_exchange(key, &BODY_TIMEOUT),
-            Stage::Publishing(_) | Stage::Asking => self.refuse_exchange(key, &NO_ANSWER),
+            Stage::Publishing(_) => self.publishing_timed_out(key),
+            Stage::Asking => self.refuse_exchange(key, &NO_ANSWER),
             Stage::Polling(ref poll) if poll.feed.is_ready() => self.answer_poll(key),
             // Its topics have not answered: where they are is not known.
             Stage::Polling(_) | Stage::Streaming(_) => self.refuse_exchange(key, &NO_ANSWER),
@@ -324,10 +345,22 @@ impl<B: Backend, E: Environment> Shard<B, E> {
     /// The client has sent its FIN.
     pub(crate) fn exchange_ended(&mut self, key: Key) {
         let Some(exchange) = self.exchange_mut(key) else { return };
-        match exchange.stage {
-            // Who has closed its side does not wait.
-            Stage::Body(_) | Stage::Polling(_) | Stage::Streaming(_) => self.abort(key, false),
-            Stage::Publishing(_) | Stage::Asking => exchange.manner.keep_alive = false,
+        exchange.manner.keep_alive = false;
+        exchange.ended = true;
+        match &mut exchange.stage {
+            // The rest of it will not come.
+            Stage::Body(_) => self.abort(key, false),
+            Stage::Publishing(_) | Stage::Asking => {}
+            // Most who close their side are gone, and some read on: all get an end in order, and nobody is waited for.
+            Stage::Polling(poll) => {
+                poll.hurry();
+                self.look_at_poll(key);
+            }
+            Stage::Streaming(_) => {
+                if self.has_begun(key) {
+                    self.end_stream(key);
+                }
+            }
         }
     }
 

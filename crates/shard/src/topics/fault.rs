@@ -17,6 +17,10 @@ pub(crate) struct Fault {
 impl Fault {
     pub(crate) const NOT_ALLOWED: Fault = Fault::new(Code::NotAllowed, "this route does not allow it");
 
+    /// What was sent to a topic's home may be done yet, or was done.
+    pub(crate) const UNKNOWN: Fault =
+        Fault::new(Code::Unknown, "the topic did not answer in time: it may or may not have been published");
+
     pub(crate) const fn new(code: Code, message: &'static str) -> Self {
         Self { code, message: Cow::Borrowed(message) }
     }

@@ -21,6 +21,8 @@ use crate::{environment::Environment, shard::Shard};
 #[derive(Default)]
 pub(crate) struct Feed {
     topics: Vec<FeedTopic>,
+    /// The number of what is asked of the first of them.
+    first_request: u64,
     /// Subscriptions that were not answered yet.
     waiting: u32,
     /// What came first, or while others were waited for, and was not told yet.
@@ -100,6 +102,10 @@ impl FeedTopic {
 }
 
 impl Feed {
+    pub(super) fn first_request(&self) -> u64 {
+        self.first_request
+    }
+
     /// Whether all subscriptions were answered.
     pub(super) fn is_ready(&self) -> bool {
         self.waiting == 0
@@ -113,13 +119,13 @@ impl Feed {
     /// A topic's subscription was answered. Where so many bytes are kept already nothing more is: the topic stands before it.
     pub(super) fn subscribed(
         &mut self,
-        request: u64,
+        place: u64,
         position: Position,
         recovered: Option<bool>,
         first: Vec<Arc<Publication>>,
         most: usize,
     ) {
-        let place = usize::try_from(request).ok().and_then(|place| self.topics.get_mut(place));
+        let place = usize::try_from(place).ok().and_then(|place| self.topics.get_mut(place));
         let Some(topic) = place else { return };
         topic.recovered = recovered;
         topic.begin = Some(position);
@@ -217,7 +223,7 @@ impl Wanted<'_> {
 }
 
 impl<B: Backend, E: Environment> Shard<B, E> {
-    /// Subscribes for a request; the answers come with tickets, whose requests are the topics' places.
+    /// Subscribes for a request; the answers come with tickets, whose numbers are in the order of the topics.
     pub(super) fn begin_feed(
         &mut self,
         key: Key,
@@ -246,6 +252,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         let client = ClientId::from_bits(self.environment.draw_seed());
         let Some(topics) = &mut self.topics else { return Err(Fault::from(Refused::Busy)) };
         let count = feed.topics.len() as u32;
+        feed.first_request = topics.number(u64::from(count));
         let rules = MemberRules { subscriptions: count, patterns: count };
         let class = Class::plain(wanted.envelope);
         let member = topics.hub.enter(key, class, client, rules);
@@ -257,7 +264,8 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                 Filter::Topic(name) => {
                     let ask = wanted.ask(key, place, name.as_str());
                     feed.waiting += 1;
-                    topics.hub.subscribe(member, Ticket { key, request: place as u64 }, name, ask, now_ms)
+                    let ticket = Ticket { key, request: feed.first_request + place as u64 };
+                    topics.hub.subscribe(member, ticket, name, ask, now_ms)
                 }
             };
             if let Err(why) = done {

@@ -24,7 +24,6 @@ pub(crate) struct Member {
     pub(crate) errors: ControlBudget,
     /// What it has asked and was not answered yet.
     pub(crate) asked: Vec<Asked>,
-    pub(crate) next_request: u64,
     /// Its commands wait.
     pub(crate) stopped: Option<Box<Stopped>>,
     /// Where a stream's client is present by its name.
@@ -137,17 +136,14 @@ impl Member {
             first: None,
             errors: ControlBudget::default(),
             asked: Vec::new(),
-            next_request: 0,
             stopped: None,
             attends: None,
         }
     }
 
-    /// Notes a question; gives its number.
-    pub(crate) fn ask(&mut self, id: Option<KeptId>, answer: Answer) -> u64 {
-        self.next_request += 1;
-        self.asked.push(Asked { request: self.next_request, id, answer });
-        self.next_request
+    /// Notes a question with its number.
+    pub(crate) fn ask(&mut self, request: u64, id: Option<KeptId>, answer: Answer) {
+        self.asked.push(Asked { request, id, answer });
     }
 
     /// The question with this number was answered: the id that the answer carries. Nothing where it was not asked.

@@ -17,13 +17,14 @@ mod member;
 mod open;
 mod poll;
 mod publish;
+mod publishers;
 mod rate;
 mod replies;
 mod slow;
 mod stopped;
 mod stream;
 
-use std::{collections::VecDeque, sync::Arc};
+use std::sync::Arc;
 
 use tidegate_hub::{
     Hub, Letter, Publication,
@@ -40,6 +41,7 @@ use self::{
     frame::Frames,
     member::{Answer, Attendance, Firsts, Member, Waits},
     poll::Polled,
+    publishers::Publishers,
     rate::Rates,
 };
 pub(crate) use self::{
@@ -56,6 +58,9 @@ use crate::{
 /// Letters that found a full mailbox are tried again after this.
 const RETRY_MS: u64 = 1;
 
+/// What a session publishes without wanting to know: only a refusal is answered, and no number tells which one it was.
+const UNACKNOWLEDGED: u64 = 0;
+
 /// What a shard has for its topics.
 pub(crate) struct Topics {
     pub(crate) hub: Hub,
@@ -67,6 +72,9 @@ pub(crate) struct Topics {
     frames: Frames,
     /// Memory for reading JSON.
     scratch: Scratch,
+    /// The number of the last question of all sessions and requests. None is used twice, so that a late answer finds nobody
+    /// that it is not for.
+    last_request: u64,
     /// What was published over HTTP in this second.
     rates: Rates,
     /// Sessions whose outbox has emptied while something waits for that.
@@ -74,7 +82,7 @@ pub(crate) struct Topics {
     /// Sessions whose commands have waited for answers that have come.
     answered: Vec<Key>,
     /// By shard: sessions that publish to topics there, and wait until its queue has room.
-    publishing: Vec<VecDeque<Key>>,
+    publishing: Publishers,
     /// Streams that have ended whose clients are present yet for a while.
     departed: Vec<Attendance>,
     /// Whom connections that poll have made present.
@@ -104,10 +112,11 @@ impl Topics {
             layout: Layout::default(),
             frames: Frames::default(),
             scratch: Scratch::default(),
+            last_request: UNACKNOWLEDGED,
             rates: Rates::default(),
             emptied: Due::default(),
             answered: Vec::new(),
-            publishing: Vec::new(),
+            publishing: Publishers::default(),
             departed: Vec::new(),
             pollers: Pollers::default(),
             polled: None,
@@ -132,9 +141,20 @@ impl Topics {
         self.members[slot] = Some(Box::new(member));
     }
 
+    /// The first of so many numbers for questions.
+    fn number(&mut self, count: u64) -> u64 {
+        let first = self.last_request + 1;
+        self.last_request += count;
+        first
+    }
+
     /// Notes a member's question; gives its number.
     fn ask(&mut self, key: Key, id: Option<KeptId>, answer: Answer) -> u64 {
-        self.member_mut(key).map_or(0, |member| member.ask(id, answer))
+        let request = self.number(1);
+        if let Some(member) = self.member_mut(key) {
+            member.ask(request, id, answer);
+        }
+        request
     }
 
     /// A session subscribes no more.

@@ -134,8 +134,11 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             Ok(topic) => {
                 let presence = action.presence.matches(topic.as_str()).then_some(query.clients);
                 self.begin_exchange(key, Exchange::new(Stage::Asking, manner.clone(), now_ms + ANSWER_MS));
-                if let Some(topics) = &mut self.topics {
-                    topics.hub.state(Ticket { key, request: 0 }, &topic, presence, now_ms);
+                let Some(topics) = &mut self.topics else { return Ok(()) };
+                let request = topics.number(1);
+                topics.hub.state(Ticket { key, request }, &topic, presence, now_ms);
+                if let Some(exchange) = self.exchange_mut(key) {
+                    exchange.first_request = request;
                 }
             }
             Err(problem) => self.answer_fault(key, manner, &problem),

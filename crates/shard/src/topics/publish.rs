@@ -40,7 +40,12 @@ pub(crate) struct Publishing {
 
 /// What became of one.
 enum Outcome {
-    Accepted { topic: TopicName, position: Position, duplicate: bool },
+    Accepted {
+        topic: TopicName,
+        position: Position,
+        duplicate: bool,
+    },
+    /// Or not known: then the fault says so.
     Refused(Fault),
 }
 
@@ -174,6 +179,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             return;
         }
         let mut publishing = Publishing::default();
+        let first_request = self.topics.as_mut().map_or(0, |topics| topics.number(u64::from(count)));
         let route = self.registry.get(key).map_or(RouteId(0), |session| session.route);
         let most = plan.route(route).messages.message_bytes;
         let holder = |place: u16| Publisher::Holder(u32::from(route.0) << 16 | u32::from(place));
@@ -191,7 +197,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                 if publish.payload.bytes.len() > most {
                     return Err(Fault::from(Refused::TooLarge));
                 }
-                let ticket = Ticket { key, request: place as u64 };
+                let ticket = Ticket { key, request: first_request + place as u64 };
                 let publish = publication(publish, publisher);
                 topics.hub.publish(Some(ticket), &topic, publish, now_ms).map_err(Fault::from)
             });
@@ -201,15 +207,16 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         }
         let Some(exchange) = self.exchange_mut(key) else { return };
         exchange.stage = Stage::Publishing(publishing);
+        exchange.first_request = first_request;
         self.ensure_deadline(key, now_ms + ANSWER_MS);
         self.finish_publishing(key);
     }
 
     /// A publication of a request is in its topic, or was refused there.
-    pub(super) fn published(&mut self, key: Key, request: u64, reply: tidegate_hub::Reply) {
+    pub(super) fn published(&mut self, key: Key, place: u64, reply: tidegate_hub::Reply) {
         let Some(exchange) = self.exchange_mut(key) else { return };
         let Stage::Publishing(publishing) = &mut exchange.stage else { return };
-        let Some(place) = usize::try_from(request).ok().and_then(|place| publishing.outcomes.get_mut(place))
+        let Some(place) = usize::try_from(place).ok().and_then(|place| publishing.outcomes.get_mut(place))
         else {
             return;
         };
@@ -223,6 +230,17 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         if place.replace(outcome).is_none() {
             publishing.missing -= 1;
         }
+        self.finish_publishing(key);
+    }
+
+    /// Not all homes have answered: what they were sent is on its way to them yet, or was done.
+    pub(super) fn publishing_timed_out(&mut self, key: Key) {
+        let Some(exchange) = self.exchange_mut(key) else { return };
+        let Stage::Publishing(publishing) = &mut exchange.stage else { return };
+        for outcome in publishing.outcomes.iter_mut().filter(|outcome| outcome.is_none()) {
+            *outcome = Some(Outcome::Refused(Fault::UNKNOWN));
+        }
+        publishing.missing = 0;
         self.finish_publishing(key);
     }
 

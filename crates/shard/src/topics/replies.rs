@@ -11,6 +11,7 @@ use tidegate_registry::Key;
 use tidegate_wire::close::CloseCode;
 
 use super::{
+    UNACKNOWLEDGED,
     exchange::{JSON, Stage},
     fanout::takes_messages,
     fault::Fault,
@@ -41,6 +42,10 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         }
         // Nothing follows a Close.
         if !self.registry.get(key).is_some_and(takes_messages) {
+            return;
+        }
+        if let (UNACKNOWLEDGED, Reply::Refused { why, .. }) = (request, &reply) {
+            self.not_published(key, *why);
             return;
         }
         let Some(member) = self.topics.as_mut().and_then(|topics| topics.member_mut(key)) else { return };
@@ -93,8 +98,10 @@ impl<B: Backend, E: Environment> Shard<B, E> {
     fn answer_to_exchange(&mut self, key: Key, request: u64, reply: Reply) {
         let bound = self.session_bytes(key);
         let Some(exchange) = self.exchange_mut(key) else { return };
+        // What an earlier request on this connection has asked is answered late.
+        let Some(place) = request.checked_sub(exchange.first_request) else { return };
         match (&mut exchange.stage, reply) {
-            (Stage::Publishing(_), reply) => self.published(key, request, reply),
+            (Stage::Publishing(_), reply) => self.published(key, place, reply),
             (Stage::Asking, Reply::State { topic, position, subscribers, history, present }) => {
                 let mut body = Vec::new();
                 let (count, clients) =
@@ -112,11 +119,11 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             }
             (Stage::Streaming(stream), Reply::Subscribed { position, recovered, first, .. }) => {
                 // What it keeps refers to what topics keep, and is written as there is room.
-                stream.feed.subscribed(request, position, recovered, first, usize::MAX);
+                stream.feed.subscribed(place, position, recovered, first, usize::MAX);
                 self.begin_stream(key);
             }
             (Stage::Polling(poll), Reply::Subscribed { position, recovered, first, .. }) => {
-                poll.feed.subscribed(request, position, recovered, first, bound);
+                poll.feed.subscribed(place, position, recovered, first, bound);
                 self.look_at_poll(key);
             }
             (_, Reply::Refused { why, .. }) => {

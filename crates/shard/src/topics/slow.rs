@@ -10,7 +10,12 @@ use tidegate_hub::{BatchId, CatchUp, Envelope, Fate, Publication, SubscriptionId
 use tidegate_io::Backend;
 use tidegate_registry::{Chunk, End, FullPolicy, Key, OutboxLimits};
 
-use super::{Lane, Stage, fanout::takes_messages, frame::Tools, member::{Member, Waits}};
+use super::{
+    Lane, Stage,
+    fanout::takes_messages,
+    frame::Tools,
+    member::{Member, Waits},
+};
 use crate::{
     environment::Environment,
     planted::{self, Bug},

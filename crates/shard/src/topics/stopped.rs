@@ -97,11 +97,12 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             Waits::Room | Waits::Answers | Waits::LongAnswer => {}
             Waits::Home(home) => {
                 self.counters.held_back += 1;
-                let home = usize::from(home);
-                if topics.publishing.len() <= home {
-                    topics.publishing.resize_with(home + 1, VecDeque::new);
-                }
-                topics.publishing[home].push_back(key);
+                let Topics { publishing, members, .. } = &mut **topics;
+                publishing.push(home, key, |key| {
+                    let member = members.get(key.index() as usize).and_then(Option::as_deref);
+                    let member = member.filter(|member| member.key == key);
+                    member.and_then(Member::waits) == Some(waits)
+                });
             }
         }
     }
@@ -193,13 +194,13 @@ impl<B: Backend, E: Environment> Shard<B, E> {
     pub(super) fn go_on_publishing(&mut self) {
         for home in 0..u16::MAX {
             let Some(topics) = &self.topics else { return };
-            let Some(waiting) = topics.publishing.get(usize::from(home)).map(VecDeque::len) else { return };
+            let Some(waiting) = topics.publishing.len(home) else { return };
             for _ in 0..waiting {
                 let Some(topics) = &mut self.topics else { return };
                 if topics.hub.is_full(home) || planted::is(Bug::ForgetPublisher) {
                     break;
                 }
-                let Some(key) = topics.publishing[usize::from(home)].pop_front() else { break };
+                let Some(key) = topics.publishing.pop(home) else { break };
                 self.go_on_with(key, Waits::Home(home));
                 // What they have published waits for the next turn's letters.
                 self.hurried = true;

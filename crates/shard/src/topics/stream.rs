@@ -130,6 +130,9 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         if let Some(session) = self.registry.get_mut(key) {
             session.pinged = Stamp::at(now_ms);
         }
+        if self.exchange_mut(key).is_some_and(|exchange| exchange.ended) {
+            self.end_stream(key);
+        }
         let Some(topics) = &mut self.topics else { return };
         let Some(member) = topics.member_mut(key) else { return };
         member.lags |= keeps;

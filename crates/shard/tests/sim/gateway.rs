@@ -122,6 +122,8 @@ impl Subject for Gateway {
             ("reader paused", counters.pauses),
             ("publisher held back", counters.held_back),
             ("ended for memory", counters.relieved),
+            ("subscriber fell behind", counters.fell_behind),
+            ("slow session ended", counters.slow),
         ] {
             if count > 0 {
                 *covered.entry(format!("shard: {what}")).or_default() += count;

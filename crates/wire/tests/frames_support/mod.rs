@@ -84,7 +84,15 @@ pub struct Setup {
 
 impl Setup {
     pub fn new(role: Role) -> Self {
-        Self { role, limits: LIMITS, takeover: None, inflaters: 2, compact: true, short: None, spares: 1 << 20 }
+        Self {
+            role,
+            limits: LIMITS,
+            takeover: None,
+            inflaters: 2,
+            compact: true,
+            short: None,
+            spares: 1 << 20,
+        }
     }
 
     pub fn deflate(self, takeover: bool) -> Self {

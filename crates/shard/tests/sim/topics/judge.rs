@@ -44,6 +44,8 @@ pub(crate) struct Judge {
     /// What is where, as far as anybody was told.
     places: HashMap<(String, u32, u64), u64>,
     once: BTreeMap<(String, String), Once>,
+    /// What sessions of raw topics got, who are told of no offset: by session, in order.
+    raw: BTreeMap<u64, (String, Vec<u64>)>,
     /// Messages and gaps that came.
     pub(crate) heard: u64,
     /// Topics of which somebody was told a gap because the gateway was busy.
@@ -60,6 +62,7 @@ impl Judge {
             next: 1,
             places: HashMap::new(),
             once: BTreeMap::new(),
+            raw: BTreeMap::new(),
             heard: 0,
             gaps: BTreeMap::new(),
         }
@@ -107,6 +110,25 @@ impl Judge {
                 );
             }
         }
+    }
+
+    /// Whether sessions of raw topics got all that was published while they were there, in order, where nothing may be left out
+    /// for the slow: what could not be told ends such a session. Gives of how many messages that was seen.
+    pub(crate) fn check_raw(&self, is_whole: impl Fn(&str) -> bool) -> u64 {
+        let offsets: HashMap<u64, (u32, u64)> =
+            self.places.iter().map(|((_, epoch, offset), id)| (*id, (*epoch, *offset))).collect();
+        let mut judged = 0;
+        for (session, (topic, ids)) in self.raw.iter().filter(|(_, (topic, _))| is_whole(topic)) {
+            for pair in ids.windows(2) {
+                // Not all publishers were told.
+                let (Some(one), Some(next)) = (offsets.get(&pair[0]), offsets.get(&pair[1])) else {
+                    continue;
+                };
+                assert_eq!((one.0, one.1 + 1), *next, "raw session {session}, {topic}: {pair:?}");
+                judged += 1;
+            }
+        }
+        judged
     }
 
     pub(crate) fn summary(&self) -> Summary {
@@ -202,6 +224,12 @@ impl Judge {
         assert_eq!(self.posted[&id].topic, topic, "message {id} is said to be in another topic");
         let before = self.places.insert((topic.to_string(), position.epoch.0, position.offset), id);
         assert!(before.is_none_or(|before| before == id), "{topic} {position:?} is {id} and {before:?}");
+    }
+
+    /// A session of a raw topic got a message.
+    pub(crate) fn raw_receipt(&mut self, session: u64, topic: &str, id: u64) {
+        self.heard += 1;
+        self.raw.entry(session).or_insert_with(|| (topic.to_string(), Vec::new())).1.push(id);
     }
 
     /// A session got a message.

@@ -104,6 +104,7 @@ pub(crate) fn run(seed: u64, trace: Trace) -> Outcome {
     }
     let judge = society.judge.borrow();
     judge.check_once();
+    let raw = judge.check_raw(setup::disconnects);
     let summary = judge.summary();
     for (what, count) in [
         ("published", summary.published),
@@ -112,6 +113,7 @@ pub(crate) fn run(seed: u64, trace: Trace) -> Outcome {
         ("recovered", summary.recovered),
         ("not recovered", summary.not_recovered),
         ("conflated", summary.conflated),
+        ("raw, one behind the other", raw),
     ] {
         *outcome.covered.entry(format!("topics: {what}")).or_default() += count;
     }

@@ -44,7 +44,7 @@ impl Socket {
             _ => Format::Text,
         };
         let id = judge.identify(format, payload);
-        judge.heard += 1;
+        judge.raw_receipt(self.visit.session, topic, id);
         if judge.topic_of(id) != topic {
             drop(judge);
             self.fail(&format!("message {id} of another topic"));

@@ -1,0 +1,115 @@
+//! What is answered to publications over HTTP whose topics live on another shard that is late, or says nothing. On a backend
+//! that a test plays by hand.
+
+mod stage;
+
+use std::sync::Arc;
+
+use tidegate_hub::{Hub, TopicName};
+use tidegate_io::Event;
+use tidegate_registry::Total;
+use tidegate_shard::{Mail, Mailbox};
+
+use stage::{Socket, Stage};
+
+/// The topics of the shard beside the one that is played.
+struct Neighbour {
+    hub: Hub,
+    inbox: Mailbox,
+}
+
+impl Neighbour {
+    fn of(stage: &mut Stage) -> Neighbour {
+        let inbox = stage.others.pop().expect("there is another shard");
+        Neighbour { hub: Hub::new(1, 2, Arc::default(), 7, &Total::default()), inbox }
+    }
+
+    /// It does what it was sent, and its answers go back.
+    fn run(&mut self, stage: &mut Stage) {
+        let now_ms = stage.world.borrow().now_ms;
+        while let Some(Mail::Topics { from, letters }) = self.inbox.take() {
+            self.hub.receive(from, letters, now_ms);
+        }
+        while let Some((_, letters)) = self.hub.poll_letters() {
+            stage.sender.send(Mail::Topics { from: 1, letters }).expect("there is room");
+        }
+        stage.world.borrow_mut().complete(Event::Woken);
+        stage.turns(3);
+    }
+}
+
+/// The names of topics that live on this shard of two.
+fn topics_at(shard: u16) -> impl Iterator<Item = String> {
+    let names = (0..).map(|n| format!("topic/{n}"));
+    names.filter(move |name| TopicName::parse(name).expect("a name").home(2) == shard)
+}
+
+fn post(topics: &[&str]) -> Vec<u8> {
+    let all: Vec<String> = topics.iter().map(|topic| format!(r#"{{"topic":"{topic}","data":1}}"#)).collect();
+    let body = format!("[{}]", all.join(","));
+    let head = "POST /r HTTP/1.1\r\nHost: gw.test\r\nContent-Type: application/json\r\n";
+    format!("{head}Content-Length: {}\r\n\r\n{body}", body.len()).into_bytes()
+}
+
+/// What was answered, which is forgotten: the status and the body.
+fn answered(stage: &mut Stage, client: Socket) -> Option<(String, String)> {
+    let sent = stage.socket(client, |kernel| std::mem::take(&mut kernel.sent));
+    let text = String::from_utf8(sent).expect("UTF-8");
+    let (head, body) = text.split_once("\r\n\r\n")?;
+    Some((head.split(' ').nth(1)?.to_owned(), body.to_owned()))
+}
+
+const PUBLISH: &str = "[[route]]\npath = \"/r\"\npublish = { publish = [\"**\"] }";
+
+#[test]
+fn an_outcome_that_nobody_knows_is_told_as_unknown() {
+    let mut stage = Stage::of(PUBLISH, 2);
+    let mut neighbour = Neighbour::of(&mut stage);
+    let (here, there) = (topics_at(0).next().expect("one"), topics_at(1).next().expect("one"));
+    let client = stage.accept();
+    stage.send(client, &post(&[&here, &there, &here]));
+    stage.pass(9);
+    assert_eq!(answered(&mut stage, client), None, "it may be answered yet");
+    stage.pass(2);
+    let (status, body) = answered(&mut stage, client).expect("what is known");
+    assert_eq!(status, "207", "{body}");
+    let results: Vec<bool> = body.split("},{").map(|result| result.contains("accepted")).collect();
+    assert_eq!(results, [true, false, true], "{body}");
+    assert_eq!(body.matches(r#""code":"unknown""#).count(), 1, "{body}");
+    // Of none of them it is known.
+    stage.send(client, &post(&[&there]));
+    stage.pass(11);
+    let (status, body) = answered(&mut stage, client).expect("that nothing is known");
+    assert!(status == "504" && body.contains(r#""code":"unknown""#), "{status} {body}");
+    // It was done all the same.
+    neighbour.run(&mut stage);
+    assert_eq!(neighbour.hub.counts().published, 2);
+    assert_eq!(answered(&mut stage, client), None, "there is one answer to each request");
+}
+
+#[test]
+fn a_late_answer_is_not_taken_for_that_of_the_next_request() {
+    let mut stage = Stage::of(PUBLISH, 2);
+    let mut neighbour = Neighbour::of(&mut stage);
+    let mut there = topics_at(1);
+    let (first, second) = (there.next().expect("one"), there.next().expect("another"));
+    let client = stage.accept();
+    stage.send(client, &post(&[&first]));
+    stage.pass(11);
+    assert_eq!(answered(&mut stage, client).expect("that nothing is known").0, "504");
+    // The neighbour comes to the first one while the second is on its way.
+    let late = neighbour.inbox.take().expect("the first");
+    let Mail::Topics { from, letters } = late else { panic!("{late:?}") };
+    let now_ms = stage.world.borrow().now_ms;
+    neighbour.hub.receive(from, letters, now_ms);
+    stage.send(client, &post(&[&second]));
+    let (_, letters) = neighbour.hub.poll_letters().expect("an answer");
+    stage.sender.send(Mail::Topics { from: 1, letters }).expect("there is room");
+    stage.world.borrow_mut().complete(Event::Woken);
+    stage.turns(3);
+    assert_eq!(answered(&mut stage, client), None, "that was not asked for any more");
+    assert!(neighbour.hub.poll_letters().is_none(), "the end of its turn");
+    neighbour.run(&mut stage);
+    let (status, body) = answered(&mut stage, client).expect("its own answer");
+    assert!(status == "200" && body.contains(&second), "{status} {body}");
+}
