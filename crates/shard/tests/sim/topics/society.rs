@@ -139,8 +139,9 @@ impl Society {
     /// Where that goes on for too long.
     pub(crate) fn has_refused(&self, now: u64) {
         let (span, last) = self.refusals.get();
-        let more = if last == 0 { 0 } else { (now - last).min(TRIED_WITHIN) };
-        self.refusals.set((span + more, now));
+        // Answers of shards that were stopped for a while are older than what others have said.
+        let more = if last == 0 { 0 } else { now.saturating_sub(last).min(TRIED_WITHIN) };
+        self.refusals.set((span + more, last.max(now)));
         assert!(span <= RELIEVED_WITHIN, "there is no memory, and nobody ends for it");
     }
 
