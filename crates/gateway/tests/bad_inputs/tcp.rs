@@ -9,7 +9,7 @@ use crate::{
     Company, Row,
     harness::{
         client::{Client, End},
-        frame::{BINARY, FIN, header, masked},
+        frame::{BINARY, FIN, PING, header, masked},
     },
     reaction::{Due, Observed, Reaction, react, read_close, read_response},
     world::{CLOSE_TIMEOUT, HEAD_TIMEOUT, Req, World},
@@ -152,12 +152,15 @@ fn t08_zero_window(world: &World) -> Vec<Observed> {
         // What had been sent may be read before the end: a Close behind whole messages, or inside one a reset. A FIN
         // there would make a message that was cut off look like the end of a session.
         let (frames, reaction) = read_close(&mut client);
-        assert!(
-            frames.iter().all(|frame| frame.payload.len() == 256 << 10),
-            "{variant}: a message was spoilt"
-        );
-        // There are several ends of messages in what waits for the proxied one.
-        if variant == "proxied" {
+        // Whoever is silent for long is asked whether it is there.
+        let messages = frames.iter().filter(|frame| frame.opcode != PING);
+        for (place, frame) in messages.enumerate() {
+            let (opcode, len) = (frame.opcode, frame.payload.len());
+            assert_eq!((opcode, len), (BINARY, 256 << 10), "{variant}: message {place} of {}", frames.len());
+        }
+        // There are several ends of messages in what waits for the proxied one. On a busy machine this side comes to them too
+        // late; that whoever reads in time gets the Close is for the tests that have a clock of their own.
+        if variant == "proxied" && reaction != Reaction::Tcp(End::Reset) {
             assert_eq!(reaction, Reaction::Close(1013), "{variant}");
             assert_eq!(client.end_within(CLOSE_TIMEOUT), Some(End::Fin), "{variant}: behind the Close");
         }

@@ -8,8 +8,8 @@ use std::{ops::Range, sync::Arc};
 
 use tidegate_hub::{Class, Envelope, Publication};
 
-/// What all arenas of a shard keep of their memory for the next turn: where turns are large, to grow it anew in each of them
-/// took a fortieth of a delivery.
+/// What all arenas of a shard keep of their memory for the next turn. To grow it anew in each took 1.4 % of a shard's time
+/// (a profile) with messages on 10,000 topics in a turn, beside the copies.
 const KEPT_BYTES: usize = 8 << 20;
 
 /// An arena of more bytes gives them back when so many turns in a row have filled less than an eighth of it.
