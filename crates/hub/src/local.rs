@@ -20,8 +20,10 @@ use crate::{
 /// Items of a batch at most: a subscriber's `skip` counts them.
 pub(crate) const BATCH_ITEMS: usize = u16::MAX as usize - 1;
 
-/// Emptied batches kept for the next ones.
-const SPARES: usize = 64;
+/// Emptied batches kept for the next ones: short ones, and a few long ones.
+const SPARES: usize = 4_096;
+const SHORT_ITEMS: usize = 4;
+const LONG_SPARES: usize = 64;
 
 /// Passes where a pattern begins: what came before is not for it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -261,7 +263,8 @@ impl Locals {
         topic.forget_skips();
         let mut batch = std::mem::take(&mut topic.batch);
         batch.clear();
-        if self.spares.len() < SPARES && batch.capacity() <= 256 {
+        let most = if batch.capacity() <= SHORT_ITEMS { SPARES } else { LONG_SPARES };
+        if self.spares.len() < most && batch.capacity() <= 256 {
             self.spares.push(batch);
         }
         self.forget_if_idle(id);
