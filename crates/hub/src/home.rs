@@ -118,14 +118,14 @@ impl<H: History> HomeTopic<H> {
     }
 
     /// The answer to a new subscription.
-    pub(crate) fn answer(&self, request: u32, ask: &Ask) -> SubscribedNote {
+    pub(crate) fn answer(&self, request: u32, ask: &Ask, attends: bool) -> SubscribedNote {
         let recovered = ask.recover.map(|from| self.recover(from));
         let (recovered, first) = match recovered {
             Some(Some(missed)) => (Some(true), missed),
             Some(None) => (Some(false), self.first(ask.history)),
             None => (None, self.first(ask.history)),
         };
-        SubscribedNote { request, position: self.position, recovered, first }
+        SubscribedNote { request, position: self.position, attends, recovered, first }
     }
 
     /// All behind a position, if nothing of it is missing.

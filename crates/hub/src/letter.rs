@@ -31,9 +31,10 @@ pub struct Ask {
     pub history: u32,
     /// Joins and leaves are to come, too.
     pub watches: bool,
-    /// The member is to be present in the topic under its connection's name, where the topic has presence.
+    /// The member is to be present in the topic under its connection's name, where the topic has presence. Where there is no
+    /// room for it, it is subscribed all the same.
     pub attends: bool,
-    /// Somebody is to be present there under another name, where the topic has presence.
+    /// Somebody is to be present there under another name, where the topic has presence, and room for it.
     pub stay: Option<Stay>,
     /// What others see of it: JSON.
     pub info: Option<Box<str>>,
@@ -295,6 +296,8 @@ pub(crate) enum Question {
 pub(crate) struct SubscribedNote {
     pub(crate) request: u32,
     pub(crate) position: Position,
+    /// The member's connection is present.
+    pub(crate) attends: bool,
     pub(crate) recovered: Option<bool>,
     pub(crate) first: Vec<Arc<Publication>>,
 }

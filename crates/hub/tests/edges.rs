@@ -43,8 +43,13 @@ fn stay(hub: &mut Hub, topic: &TopicName, client: &str, info: Option<&str>, by: 
     reply
 }
 
-fn is_busy(reply: &Reply) -> bool {
-    matches!(reply, Reply::Refused { why: Refused::Busy, .. })
+/// How many are present in a topic.
+fn present(hub: &mut Hub, topic: &TopicName) -> u64 {
+    hub.presence(TICKET, topic, 0);
+    match hub.poll_reply() {
+        Some((_, Reply::Presence { count, .. })) => count,
+        other => panic!("{other:?}"),
+    }
 }
 
 fn publish(hub: &mut Hub, topic: &TopicName, payload: &[u8], now_ms: u64) -> Position {
@@ -494,30 +499,47 @@ fn presence_counts_as_memory_and_takes_a_part_of_it_at_most() {
     let mut hub = hub(settings, Limits { memory_bytes: memory, ..Limits::default() });
     let rules = Arc::clone(hub.rules());
     let (topic, info) = (name("a"), "1".repeat(1_000));
-    let by_name = |hub: &mut Hub, n: u64| {
+    let by_name = |hub: &mut Hub, n: u64, until_ms| {
         let topic = name(&format!("t/{}", n % 16));
-        stay(hub, &topic, &format!("poller-{n}"), Some(&info), n, 60_000)
+        let before = present(hub, &topic);
+        let reply = stay(hub, &topic, &format!("poller-{n}"), Some(&info), n, until_ms);
+        assert!(matches!(reply, Reply::Subscribed { .. }), "{reply:?}");
+        present(hub, &topic) > before
     };
-    let taken = (0..5_000).take_while(|&n| !is_busy(&by_name(&mut hub, n))).count() as u64;
+    let taken = (0..5_000).take_while(|&n| by_name(&mut hub, n, 60_000)).count() as u64;
     assert!((50..200).contains(&taken), "{taken}");
     assert!((memory / 8..memory / 4).contains(&rules.held_bytes()), "{}", rules.held_bytes());
     // Who is there may stay.
-    assert!(!is_busy(&by_name(&mut hub, 0)));
+    by_name(&mut hub, 0, 90_000);
     // What names that cost nothing leave free is for those with a connection.
     let attends = || Ask { attends: true, info: Some(info.as_str().into()), ..Ask::default() };
     let mut members: Vec<MemberId> = Vec::new();
     for n in 0..5_000 {
-        members.push(enter(&mut hub, 10_000 + n));
-        if is_busy(&subscribe(&mut hub, members[n as usize], &topic, attends())) {
+        // Names apart: two of the 64 digits are there twice.
+        members.push(enter(&mut hub, 1 << 20 | n / 50 << 6 | n % 50));
+        let reply = subscribe(&mut hub, members[n as usize], &topic, attends());
+        // Those who fill presence keep nobody from the topic.
+        assert!(matches!(reply, Reply::Subscribed { .. }), "{reply:?}");
+        if present(&mut hub, &topic) <= n {
             break;
         }
     }
     assert!((50..200).contains(&members.len()), "{}", members.len());
     assert!((memory / 4..memory / 2).contains(&rules.held_bytes()), "{}", rules.held_bytes());
-    // Who is not to be present finds room.
+    publish(&mut hub, &topic, b"x", 0);
+    assert_eq!(fan_out(&mut hub), (1, members.len()), "who is not present gets what others get");
+    // Who found no room has nothing to leave.
     let last = *members.last().unwrap();
-    assert!(!is_busy(&subscribe(&mut hub, last, &topic, Ask::default())));
+    let there = present(&mut hub, &topic);
+    hub.unsubscribe(last, &Filter::Topic(topic.clone())).unwrap();
+    assert_eq!(present(&mut hub, &topic), there);
     hub.expire(60_001);
+    assert_eq!(present(&mut hub, &name("t/0")), 1, "it has stayed");
+    subscribe(&mut hub, last, &topic, attends());
+    assert_eq!(present(&mut hub, &topic), there + 1, "there is room again");
+    hub.unsubscribe(last, &Filter::Topic(topic.clone())).unwrap();
+    assert_eq!(present(&mut hub, &topic), there);
+    hub.expire(90_001);
     for member in members {
         hub.leave(member);
     }
