@@ -289,6 +289,60 @@ fn history_ages_and_its_topic_goes_with_it() {
     assert!(hub.is_empty(), "{hub:?}");
 }
 
+/// Looks at what is due whenever the hub says so, until then; how often that was.
+fn wakes(hub: &mut Hub, until_ms: u64) -> usize {
+    let (mut wakes, mut now_ms) = (0, 0);
+    while let Some(deadline_ms) = hub.next_deadline_ms().filter(|&deadline_ms| deadline_ms <= until_ms) {
+        now_ms = now_ms.max(deadline_ms);
+        hub.expire(now_ms);
+        wakes += 1;
+        assert!(wakes < 10_000, "it never sleeps, at {now_ms}");
+    }
+    wakes
+}
+
+#[test]
+fn remembered_topics_that_something_else_keeps_have_nothing_due() {
+    const HOUR_MS: u64 = 3_600_000;
+    let settings =
+        TopicSettings { history: 10, history_age_ms: HOUR_MS, presence: true, ..TopicSettings::default() };
+    let mut hub = hub(settings, Limits::default());
+    let member = enter(&mut hub, 1);
+    for n in 0..2_000 {
+        let topic = name(&format!("t/{n}"));
+        publish(&mut hub, &topic, b"x", 0);
+        come_and_go(&mut hub, member, &topic, None);
+    }
+    let polled = name("polled");
+    stay(&mut hub, &polled, "poller-1", None, 9, 90_000);
+    // The wheel turns once in 65 s, and passes each hour's slot then.
+    let woken = wakes(&mut hub, HOUR_MS / 2);
+    assert!(woken <= 40, "{woken} times in half an hour");
+    assert_eq!(present(&mut hub, &polled), 0, "its time was over after 90 s");
+    assert_eq!(hub.topics(), 2_000);
+    wakes(&mut hub, 2 * HOUR_MS);
+    hub.leave(member);
+    assert!(hub.is_empty(), "{hub:?}");
+}
+
+#[test]
+fn a_state_that_is_too_old_has_nothing_due_while_a_key_is_known() {
+    let settings = TopicSettings { slow: Slow::Conflate, history_age_ms: 1_000, ..TopicSettings::default() };
+    let mut hub = hub(settings, Limits::default());
+    for n in 0..2_000 {
+        let publish = Publish {
+            once: Some("k".into()),
+            key: Some("a".into()),
+            ..Publish::new(Format::Text, b"x".to_vec())
+        };
+        hub.publish(None, &name(&format!("t/{n}")), publish, 0).unwrap();
+    }
+    let woken = wakes(&mut hub, 299_000);
+    assert!(woken <= 10, "{woken} times in five minutes");
+    wakes(&mut hub, 400_000);
+    assert!(hub.is_empty(), "{hub:?}");
+}
+
 #[test]
 fn the_oldest_histories_give_way_when_memory_is_full_and_recovery_says_so() {
     let settings = TopicSettings { history: 1_000, ..TopicSettings::default() };
