@@ -214,7 +214,7 @@ pub(crate) enum Note {
     Publish(Box<PublishNote>),
     Depart(Box<DepartNote>),
     Ask(Box<AskNote>),
-    /// Asks to give up what is kept, or says that all were asked.
+    /// Asks to give up what is kept, or says how that went.
     GiveUp(GiveUpNote),
     /// No shard has anything more to give up, and there is no memory.
     Shortage,
@@ -239,6 +239,8 @@ pub(crate) struct GiveUpNote {
     pub(crate) origin: u16,
     /// For so many bytes more.
     pub(crate) bytes: usize,
+    /// All that were asked have given up all that they had, and none was left out: nobody had room meanwhile.
+    pub(crate) is_all: bool,
 }
 
 #[derive(Debug)]
