@@ -570,7 +570,7 @@ fn presence_counts_as_memory_and_takes_a_part_of_it_at_most() {
     let mut members: Vec<MemberId> = Vec::new();
     for n in 0..5_000 {
         // Names apart: two of the 64 digits are there twice.
-        members.push(enter(&mut hub, 1 << 20 | n / 50 << 6 | n % 50));
+        members.push(enter(&mut hub, (1 << 20) + ((n / 50) << 6) + n % 50));
         let reply = subscribe(&mut hub, members[n as usize], &topic, attends());
         // Those who fill presence keep nobody from the topic.
         assert!(matches!(reply, Reply::Subscribed { .. }), "{reply:?}");
@@ -599,6 +599,46 @@ fn presence_counts_as_memory_and_takes_a_part_of_it_at_most() {
     }
     assert!(hub.is_empty());
     assert_eq!((rules.held_bytes(), rules.topics(), rules.subscriptions()), (0, 0, 0));
+}
+
+#[test]
+fn who_found_no_room_takes_no_other_subscription_of_its_connection_with_it() {
+    let settings = TopicSettings { presence: true, ..TopicSettings::default() };
+    let limits = Limits { memory_bytes: 64 << 10, ..Limits::default() };
+    let rule = Rule { filter: Filter::Pattern(Pattern::parse("**").unwrap()), settings };
+    let rules = Arc::new(TopicRules::new(vec![rule], TopicSettings::default(), limits));
+    let [mut home, mut other] =
+        [0, 1].map(|shard| Hub::new(shard, 2, Arc::clone(&rules), 1, &Total::default()));
+    let carry = |from: &mut Hub, to: &mut Hub, shard: u16| {
+        while let Some((_, letters)) = from.poll_letters() {
+            to.receive(shard, letters, 0);
+        }
+    };
+    let topic = (0..).map(|n| name(&format!("t/{n}"))).find(|topic| topic.home(2) == 0).unwrap();
+    let crowd: Vec<MemberId> = (0..50).map(|n| enter(&mut home, n)).collect();
+    for &member in &crowd {
+        let info = Some("1".repeat(1_000).into());
+        subscribe(&mut home, member, &topic, Ask { attends: true, info, ..Ask::default() });
+    }
+    assert!((1..50).contains(&present(&mut home, &topic)));
+    // It comes where there is no room, takes that back, and comes again where there is some, before the first answer.
+    let member = enter(&mut other, 1 << 20);
+    let attends = || Ask { attends: true, ..Ask::default() };
+    other.subscribe(member, TICKET, &topic, attends(), 0).unwrap();
+    carry(&mut other, &mut home, 1);
+    other.unsubscribe(member, &Filter::Topic(topic.clone())).unwrap();
+    crowd.into_iter().for_each(|member| home.leave(member));
+    other.subscribe(member, TICKET, &topic, attends(), 0).unwrap();
+    carry(&mut other, &mut home, 1);
+    assert_eq!(present(&mut home, &topic), 1);
+    carry(&mut home, &mut other, 0);
+    carry(&mut other, &mut home, 1);
+    assert_eq!(present(&mut home, &topic), 1, "it is subscribed yet");
+    other.leave(member);
+    carry(&mut other, &mut home, 1);
+    assert_eq!(present(&mut home, &topic), 0);
+    assert!(home.is_empty());
+    assert_eq!(rules.held_bytes(), 0);
 }
 
 #[test]
