@@ -48,14 +48,20 @@ impl Backlog {
         }
     }
 
-    /// What [`Backlog::clear`] gives up.
+    /// What [`Backlog::give_up`] gives up.
     pub(crate) fn bytes(&self) -> usize {
-        self.kept.bytes()
+        self.kept.bytes() + self.events.bytes
     }
 
-    /// Gives all publications up. Joins and leaves are few.
+    /// Gives all publications up, which belong to an epoch; joins and leaves do not.
     pub(crate) fn clear(&mut self) {
         self.kept.clear();
+    }
+
+    /// Gives everything up: those that lag are told that something is missing, of publications and of joins and leaves.
+    pub(crate) fn give_up(&mut self) {
+        self.kept.clear();
+        self.events.clear();
     }
 
     /// The number of the next join or leave.
@@ -91,6 +97,7 @@ impl Backlog {
 struct Events {
     items: BTreeMap<u64, Arc<Publication>>,
     clients: BTreeMap<Box<str>, u64>,
+    bytes: usize,
     next: u64,
     /// Of those before this number some are left out that nothing newer stands for.
     lost_to: u64,
@@ -101,15 +108,24 @@ impl Events {
         let number = self.next;
         self.next += 1;
         if let Some(before) = self.clients.insert(client.into(), number) {
-            self.items.remove(&before);
+            let before = self.items.remove(&before);
+            self.bytes -= before.map_or(0, |before| PUBLICATION_COST + before.bytes());
         }
         self.items.insert(number, Arc::clone(item));
+        self.bytes += PUBLICATION_COST + item.bytes();
         if self.items.len() > EVENTS
             && let Some((number, oldest)) = self.items.pop_first()
             && let Kind::Join { client, .. } | Kind::Leave { client } = oldest.kind()
         {
+            self.bytes -= PUBLICATION_COST + oldest.bytes();
             self.clients.remove(client);
             self.lost_to = self.lost_to.max(number + 1);
+        }
+    }
+
+    fn clear(&mut self) {
+        if !self.items.is_empty() {
+            *self = Self { next: self.next, lost_to: self.next, ..Self::default() };
         }
     }
 

@@ -118,14 +118,14 @@ impl<H: History> HomeTopic<H> {
     }
 
     /// The answer to a new subscription.
-    pub(crate) fn answer(&self, request: u32, ask: &Ask) -> SubscribedNote {
+    pub(crate) fn answer(&self, request: u32, ask: &Ask, attends: bool) -> SubscribedNote {
         let recovered = ask.recover.map(|from| self.recover(from));
         let (recovered, first) = match recovered {
             Some(Some(missed)) => (Some(true), missed),
             Some(None) => (Some(false), self.first(ask.history)),
             None => (None, self.first(ask.history)),
         };
-        SubscribedNote { request, position: self.position, recovered, first }
+        SubscribedNote { request, position: self.position, attends, recovered, first }
     }
 
     /// All behind a position, if nothing of it is missing.
@@ -215,12 +215,16 @@ impl<H: History> HomeTopic<H> {
         until
     }
 
-    fn is_idle(&self, settings: &TopicSettings, now_ms: u64) -> bool {
+    /// Nothing but time keeps it.
+    fn only_lingers(&self) -> bool {
         self.interests.is_empty()
             && self.presence.as_ref().is_none_or(|presence| presence.is_empty())
             && self.history.is_empty()
             && self.once.as_ref().and_then(|once| once.next_deadline_ms()).is_none()
-            && self.lingers_until_ms(settings) <= now_ms
+    }
+
+    fn is_idle(&self, settings: &TopicSettings, now_ms: u64) -> bool {
+        self.only_lingers() && self.lingers_until_ms(settings) <= now_ms
     }
 
     /// When something of it is over.
@@ -229,8 +233,8 @@ impl<H: History> HomeTopic<H> {
             self.history.oldest().map(|oldest| oldest.at_ms().saturating_add(settings.history_age_ms));
         let presence = self.presence.as_ref().and_then(|presence| presence.next_deadline_ms());
         let once = self.once.as_ref().and_then(|once| once.next_deadline_ms());
-        let lingers = self.lingers_until_ms(settings);
-        let lingers = (self.interests.is_empty() && lingers > 0).then_some(lingers);
+        // While something else keeps it that is no date: once it lay in the past, the topic would be due for ever.
+        let lingers = self.only_lingers().then(|| self.lingers_until_ms(settings));
         [history, presence, once, lingers].into_iter().flatten().min()
     }
 }

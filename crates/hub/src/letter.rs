@@ -31,9 +31,10 @@ pub struct Ask {
     pub history: u32,
     /// Joins and leaves are to come, too.
     pub watches: bool,
-    /// The member is to be present in the topic under its connection's name, where the topic has presence.
+    /// The member is to be present in the topic under its connection's name, where the topic has presence. Where there is no
+    /// room for it, it is subscribed all the same.
     pub attends: bool,
-    /// Somebody is to be present there under another name, where the topic has presence.
+    /// Somebody is to be present there under another name, where the topic has presence, and room for it.
     pub stay: Option<Stay>,
     /// What others see of it: JSON.
     pub info: Option<Box<str>>,
@@ -213,7 +214,7 @@ pub(crate) enum Note {
     Publish(Box<PublishNote>),
     Depart(Box<DepartNote>),
     Ask(Box<AskNote>),
-    /// Asks to give up what is kept, or says that all were asked.
+    /// Asks to give up what is kept, or says how that went.
     GiveUp(GiveUpNote),
     /// No shard has anything more to give up, and there is no memory.
     Shortage,
@@ -238,6 +239,8 @@ pub(crate) struct GiveUpNote {
     pub(crate) origin: u16,
     /// For so many bytes more.
     pub(crate) bytes: usize,
+    /// All that were asked have given up all that they had, and none was left out: nobody had room meanwhile.
+    pub(crate) is_all: bool,
 }
 
 #[derive(Debug)]
@@ -295,6 +298,8 @@ pub(crate) enum Question {
 pub(crate) struct SubscribedNote {
     pub(crate) request: u32,
     pub(crate) position: Position,
+    /// The member's connection is present.
+    pub(crate) attends: bool,
     pub(crate) recovered: Option<bool>,
     pub(crate) first: Vec<Arc<Publication>>,
 }

@@ -43,8 +43,13 @@ fn stay(hub: &mut Hub, topic: &TopicName, client: &str, info: Option<&str>, by: 
     reply
 }
 
-fn is_busy(reply: &Reply) -> bool {
-    matches!(reply, Reply::Refused { why: Refused::Busy, .. })
+/// How many are present in a topic.
+fn present(hub: &mut Hub, topic: &TopicName) -> u64 {
+    hub.presence(TICKET, topic, 0);
+    match hub.poll_reply() {
+        Some((_, Reply::Presence { count, .. })) => count,
+        other => panic!("{other:?}"),
+    }
 }
 
 fn publish(hub: &mut Hub, topic: &TopicName, payload: &[u8], now_ms: u64) -> Position {
@@ -284,6 +289,60 @@ fn history_ages_and_its_topic_goes_with_it() {
     assert!(hub.is_empty(), "{hub:?}");
 }
 
+/// Looks at what is due whenever the hub says so, until then; how often that was.
+fn wakes(hub: &mut Hub, until_ms: u64) -> usize {
+    let (mut wakes, mut now_ms) = (0, 0);
+    while let Some(deadline_ms) = hub.next_deadline_ms().filter(|&deadline_ms| deadline_ms <= until_ms) {
+        now_ms = now_ms.max(deadline_ms);
+        hub.expire(now_ms);
+        wakes += 1;
+        assert!(wakes < 10_000, "it never sleeps, at {now_ms}");
+    }
+    wakes
+}
+
+#[test]
+fn remembered_topics_that_something_else_keeps_have_nothing_due() {
+    const HOUR_MS: u64 = 3_600_000;
+    let settings =
+        TopicSettings { history: 10, history_age_ms: HOUR_MS, presence: true, ..TopicSettings::default() };
+    let mut hub = hub(settings, Limits::default());
+    let member = enter(&mut hub, 1);
+    for n in 0..2_000 {
+        let topic = name(&format!("t/{n}"));
+        publish(&mut hub, &topic, b"x", 0);
+        come_and_go(&mut hub, member, &topic, None);
+    }
+    let polled = name("polled");
+    stay(&mut hub, &polled, "poller-1", None, 9, 90_000);
+    // The wheel turns once in 65 s, and passes each hour's slot then.
+    let woken = wakes(&mut hub, HOUR_MS / 2);
+    assert!(woken <= 40, "{woken} times in half an hour");
+    assert_eq!(present(&mut hub, &polled), 0, "its time was over after 90 s");
+    assert_eq!(hub.topics(), 2_000);
+    wakes(&mut hub, 2 * HOUR_MS);
+    hub.leave(member);
+    assert!(hub.is_empty(), "{hub:?}");
+}
+
+#[test]
+fn a_state_that_is_too_old_has_nothing_due_while_a_key_is_known() {
+    let settings = TopicSettings { slow: Slow::Conflate, history_age_ms: 1_000, ..TopicSettings::default() };
+    let mut hub = hub(settings, Limits::default());
+    for n in 0..2_000 {
+        let publish = Publish {
+            once: Some("k".into()),
+            key: Some("a".into()),
+            ..Publish::new(Format::Text, b"x".to_vec())
+        };
+        hub.publish(None, &name(&format!("t/{n}")), publish, 0).unwrap();
+    }
+    let woken = wakes(&mut hub, 299_000);
+    assert!(woken <= 10, "{woken} times in five minutes");
+    wakes(&mut hub, 400_000);
+    assert!(hub.is_empty(), "{hub:?}");
+}
+
 #[test]
 fn the_oldest_histories_give_way_when_memory_is_full_and_recovery_says_so() {
     let settings = TopicSettings { history: 1_000, ..TopicSettings::default() };
@@ -494,35 +553,92 @@ fn presence_counts_as_memory_and_takes_a_part_of_it_at_most() {
     let mut hub = hub(settings, Limits { memory_bytes: memory, ..Limits::default() });
     let rules = Arc::clone(hub.rules());
     let (topic, info) = (name("a"), "1".repeat(1_000));
-    let by_name = |hub: &mut Hub, n: u64| {
+    let by_name = |hub: &mut Hub, n: u64, until_ms| {
         let topic = name(&format!("t/{}", n % 16));
-        stay(hub, &topic, &format!("poller-{n}"), Some(&info), n, 60_000)
+        let before = present(hub, &topic);
+        let reply = stay(hub, &topic, &format!("poller-{n}"), Some(&info), n, until_ms);
+        assert!(matches!(reply, Reply::Subscribed { .. }), "{reply:?}");
+        present(hub, &topic) > before
     };
-    let taken = (0..5_000).take_while(|&n| !is_busy(&by_name(&mut hub, n))).count() as u64;
+    let taken = (0..5_000).take_while(|&n| by_name(&mut hub, n, 60_000)).count() as u64;
     assert!((50..200).contains(&taken), "{taken}");
     assert!((memory / 8..memory / 4).contains(&rules.held_bytes()), "{}", rules.held_bytes());
     // Who is there may stay.
-    assert!(!is_busy(&by_name(&mut hub, 0)));
+    by_name(&mut hub, 0, 90_000);
     // What names that cost nothing leave free is for those with a connection.
     let attends = || Ask { attends: true, info: Some(info.as_str().into()), ..Ask::default() };
     let mut members: Vec<MemberId> = Vec::new();
     for n in 0..5_000 {
-        members.push(enter(&mut hub, 10_000 + n));
-        if is_busy(&subscribe(&mut hub, members[n as usize], &topic, attends())) {
+        // Names apart: two of the 64 digits are there twice.
+        members.push(enter(&mut hub, (1 << 20) + ((n / 50) << 6) + n % 50));
+        let reply = subscribe(&mut hub, members[n as usize], &topic, attends());
+        // Those who fill presence keep nobody from the topic.
+        assert!(matches!(reply, Reply::Subscribed { .. }), "{reply:?}");
+        if present(&mut hub, &topic) <= n {
             break;
         }
     }
     assert!((50..200).contains(&members.len()), "{}", members.len());
     assert!((memory / 4..memory / 2).contains(&rules.held_bytes()), "{}", rules.held_bytes());
-    // Who is not to be present finds room.
+    publish(&mut hub, &topic, b"x", 0);
+    assert_eq!(fan_out(&mut hub), (1, members.len()), "who is not present gets what others get");
+    // Who found no room has nothing to leave.
     let last = *members.last().unwrap();
-    assert!(!is_busy(&subscribe(&mut hub, last, &topic, Ask::default())));
+    let there = present(&mut hub, &topic);
+    hub.unsubscribe(last, &Filter::Topic(topic.clone())).unwrap();
+    assert_eq!(present(&mut hub, &topic), there);
     hub.expire(60_001);
+    assert_eq!(present(&mut hub, &name("t/0")), 1, "it has stayed");
+    subscribe(&mut hub, last, &topic, attends());
+    assert_eq!(present(&mut hub, &topic), there + 1, "there is room again");
+    hub.unsubscribe(last, &Filter::Topic(topic.clone())).unwrap();
+    assert_eq!(present(&mut hub, &topic), there);
+    hub.expire(90_001);
     for member in members {
         hub.leave(member);
     }
     assert!(hub.is_empty());
     assert_eq!((rules.held_bytes(), rules.topics(), rules.subscriptions()), (0, 0, 0));
+}
+
+#[test]
+fn who_found_no_room_takes_no_other_subscription_of_its_connection_with_it() {
+    let settings = TopicSettings { presence: true, ..TopicSettings::default() };
+    let limits = Limits { memory_bytes: 64 << 10, ..Limits::default() };
+    let rule = Rule { filter: Filter::Pattern(Pattern::parse("**").unwrap()), settings };
+    let rules = Arc::new(TopicRules::new(vec![rule], TopicSettings::default(), limits));
+    let [mut home, mut other] =
+        [0, 1].map(|shard| Hub::new(shard, 2, Arc::clone(&rules), 1, &Total::default()));
+    let carry = |from: &mut Hub, to: &mut Hub, shard: u16| {
+        while let Some((_, letters)) = from.poll_letters() {
+            to.receive(shard, letters, 0);
+        }
+    };
+    let topic = (0..).map(|n| name(&format!("t/{n}"))).find(|topic| topic.home(2) == 0).unwrap();
+    let crowd: Vec<MemberId> = (0..50).map(|n| enter(&mut home, n)).collect();
+    for &member in &crowd {
+        let info = Some("1".repeat(1_000).into());
+        subscribe(&mut home, member, &topic, Ask { attends: true, info, ..Ask::default() });
+    }
+    assert!((1..50).contains(&present(&mut home, &topic)));
+    // It comes where there is no room, takes that back, and comes again where there is some, before the first answer.
+    let member = enter(&mut other, 1 << 20);
+    let attends = || Ask { attends: true, ..Ask::default() };
+    other.subscribe(member, TICKET, &topic, attends(), 0).unwrap();
+    carry(&mut other, &mut home, 1);
+    other.unsubscribe(member, &Filter::Topic(topic.clone())).unwrap();
+    crowd.into_iter().for_each(|member| home.leave(member));
+    other.subscribe(member, TICKET, &topic, attends(), 0).unwrap();
+    carry(&mut other, &mut home, 1);
+    assert_eq!(present(&mut home, &topic), 1);
+    carry(&mut home, &mut other, 0);
+    carry(&mut other, &mut home, 1);
+    assert_eq!(present(&mut home, &topic), 1, "it is subscribed yet");
+    other.leave(member);
+    carry(&mut other, &mut home, 1);
+    assert_eq!(present(&mut home, &topic), 0);
+    assert!(home.is_empty());
+    assert_eq!(rules.held_bytes(), 0);
 }
 
 #[test]

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use tidegate_hub::{
-    Ask, Class, ClientId, Envelope, Fate, Filter, Format, Hub, Limits, MemberRules, PUBLICATION_COST,
-    Pattern, Publication, Publish, Refused, Reply, Rule, Slow, Ticket, TopicName, TopicRules, TopicSettings,
+    Ask, CatchUp, Class, ClientId, Envelope, Fate, Filter, Format, Hub, Kind, Limits, MemberRules,
+    PUBLICATION_COST, Pattern, Publication, Publish, Refused, Reply, Rule, Slow, Ticket, TopicName,
+    TopicRules, TopicSettings,
 };
 use tidegate_registry::{Key, Total};
 
@@ -37,10 +38,18 @@ fn publish(hub: &mut Hub, topic: &TopicName, now_ms: u64) -> Result<(), Refused>
 fn pass<const SHARDS: usize>(hubs: &mut [Hub; SHARDS], now_ms: u64) -> [usize; SHARDS] {
     let mut counts = [0; SHARDS];
     for from in 0..SHARDS {
-        while let Some((to, letters)) = hubs[from].poll_letters() {
-            counts[usize::from(to)] += letters.len();
-            hubs[usize::from(to)].receive(from as u16, letters, now_ms);
-        }
+        let more = carry(hubs, from, now_ms);
+        counts.iter_mut().zip(more).for_each(|(count, more)| *count += more);
+    }
+    counts
+}
+
+/// The same of what one shard has written.
+fn carry<const SHARDS: usize>(hubs: &mut [Hub; SHARDS], from: usize, now_ms: u64) -> [usize; SHARDS] {
+    let mut counts = [0; SHARDS];
+    while let Some((to, letters)) = hubs[from].poll_letters() {
+        counts[usize::from(to)] += letters.len();
+        hubs[usize::from(to)].receive(from as u16, letters, now_ms);
     }
     counts
 }
@@ -113,6 +122,82 @@ fn shards_are_asked_one_after_the_other() {
     assert_eq!(rules.shortages(), 0);
     assert_eq!(publish(&mut hubs[0], &topic(0, 4), 0), Ok(()));
     assert_eq!(pass(&mut hubs, 0), [0; 4], "nobody is asked any more");
+}
+
+#[test]
+fn room_that_somebody_else_took_is_no_shortage() {
+    let settings = TopicSettings { history: 1_000, ..TopicSettings::default() };
+    let rules = rules(settings, 40 * COST);
+    let mut hubs = hubs::<3>(&rules);
+    for (shard, count) in [(1, 10), (2, 30)] {
+        for _ in 0..count {
+            publish(&mut hubs[usize::from(shard)], &topic(shard, 3), 0).unwrap();
+        }
+    }
+    assert_eq!(publish(&mut hubs[0], &topic(0, 3), 0), Err(Refused::Busy));
+    for _ in 0..2 {
+        assert_eq!(carry(&mut hubs, 0, 0), [0, 1, 0]);
+        assert_eq!(rules.held_bytes(), 38 * COST, "the second of three has given room");
+        for _ in 0..2 {
+            publish(&mut hubs[2], &topic(2, 3), 0).unwrap();
+        }
+        assert_eq!(carry(&mut hubs, 1, 0), [1, 0, 0], "and says so at once");
+        assert_eq!(rules.shortages(), 0, "the third has histories yet");
+        assert!(hubs[0].next_deadline_ms().is_some_and(|deadline_ms| deadline_ms == 0), "it asks again");
+        hubs[0].expire(0);
+    }
+    for _ in 0..3 {
+        pass(&mut hubs, 0);
+    }
+    assert_eq!(rules.shortages(), 0);
+    assert_eq!(publish(&mut hubs[0], &topic(0, 3), 0), Ok(()));
+    assert_eq!(pass(&mut hubs, 0), [0; 3], "nobody is asked any more");
+}
+
+#[test]
+fn joins_and_leaves_that_wait_are_given_up_before_anybody_ends() {
+    let settings = TopicSettings { slow: Slow::Conflate, presence: true, ..TopicSettings::default() };
+    let memory = 200 * PUBLICATION_COST;
+    let rules = rules(settings, memory);
+    let [mut hub] = hubs::<1>(&rules);
+    let topic = topic(0, 1);
+    let enter = |hub: &mut Hub, number: u64| {
+        let class = Class::plain(Envelope::Protocol);
+        let key = Key::from_bits(1 << 32 | number);
+        hub.enter(key, class, ClientId::from_bits(number), MemberRules::default())
+    };
+    let watcher = enter(&mut hub, 1);
+    hub.subscribe(watcher, TICKET, &topic, Ask { watches: true, ..Ask::default() }, 0).unwrap();
+    publish(&mut hub, &topic, 0).unwrap();
+    let batch = hub.poll_batch().unwrap();
+    let subscription = hub.audience(batch)[0].subscription;
+    assert_eq!(hub.fell_behind(batch, subscription, 1), Fate::Waits);
+    hub.finish_batch(batch);
+    // Others come and go meanwhile: of each the leave is kept.
+    for number in 2..152 {
+        let member = enter(&mut hub, number);
+        hub.subscribe(member, TICKET, &topic, Ask { attends: true, ..Ask::default() }, 0).unwrap();
+        hub.leave(member);
+        pinned(&mut hub);
+    }
+    assert!(rules.held_bytes() > 150 * PUBLICATION_COST, "{}", rules.held_bytes());
+    while hub.poll_reply().is_some() {}
+    let large = Publish::new(Format::Text, vec![0; memory / 2]);
+    let other = TopicName::parse("other").unwrap();
+    assert_eq!(hub.publish(None, &other, large, 0), Ok(()));
+    pinned(&mut hub);
+    assert_eq!(rules.shortages(), 0, "nobody has to end for it");
+    // Who comes later is told of, behind the gap.
+    let late = enter(&mut hub, 1_000);
+    hub.subscribe(late, TICKET, &topic, Ask { attends: true, ..Ask::default() }, 0).unwrap();
+    pinned(&mut hub);
+    let CatchUp { items, done } = hub.catch_up(watcher, usize::MAX);
+    assert!(done);
+    let kinds: Vec<&Kind> = items.iter().map(|item| item.kind()).collect();
+    assert!(matches!(kinds[..], [Kind::PresenceGap, Kind::Join { .. }]), "{kinds:?}");
+    drop(items);
+    hub.leave(watcher);
+    hub.leave(late);
 }
 
 #[test]

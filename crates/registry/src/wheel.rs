@@ -4,8 +4,9 @@
 //! away stays in its slot and is passed over once a round. Against a hierarchy this never moves an entry, so
 //! there is no moment when a second's worth of a million deadlines cascades at once.
 //!
-//! Invariant: an entry lies in slot `max(tick of its deadline, cursor when it was scheduled) % SLOTS`, and no tick
-//! before `cursor` has a due entry.
+//! Invariant: an entry lies in slot `max(tick of its deadline, cursor when it was scheduled) % SLOTS`, or in the one behind
+//! the cursor's where that was half done, and no tick before `cursor` has a due entry. So a slot that is half done gets no
+//! more due entries, and is done some time, whatever is scheduled meanwhile.
 
 /// The wheel's resolution in milliseconds: a deadline is due up to this much late, and never early.
 pub const TICK_MS: u64 = 16;
@@ -49,6 +50,8 @@ pub struct Wheel {
     summary: u64,
     /// The next tick to be looked at.
     cursor: u64,
+    /// It was looked at in part: the rest did not fit into a batch.
+    is_half_done: bool,
     len: usize,
 }
 
@@ -62,6 +65,7 @@ impl Wheel {
             occupied: [0; WORDS],
             summary: 0,
             cursor: now_ms / TICK_MS,
+            is_half_done: false,
             len: 0,
         }
     }
@@ -103,7 +107,9 @@ impl Wheel {
         if at >= self.nodes.len() {
             self.nodes.resize(at + 1, IDLE);
         }
-        let slot = (deadline_ms.div_ceil(TICK_MS).max(self.cursor) % SLOTS) as u32;
+        // Whoever schedules what is due already, again and again, does not keep the cursor from what comes later.
+        let first = self.cursor + u64::from(self.is_half_done);
+        let slot = (deadline_ms.div_ceil(TICK_MS).max(first) % SLOTS) as u32;
         let next = self.heads[slot as usize];
         self.nodes[at] = Node { deadline_ms, next, prev: FIRST | slot };
         if next == NONE {
@@ -148,6 +154,7 @@ impl Wheel {
         // One round passes every slot; a longer stall needs no second one.
         let last = today.min(self.cursor.saturating_add(SLOTS - 1));
         let mut room = BATCH;
+        self.is_half_done = false;
         while self.cursor <= today {
             let Some(tick) = self.next_occupied().filter(|&tick| tick <= last) else {
                 self.cursor = today.saturating_add(1);
@@ -159,6 +166,7 @@ impl Wheel {
                 let Node { deadline_ms, next, .. } = self.nodes[entry as usize];
                 if deadline_ms.div_ceil(TICK_MS) <= today {
                     if room == 0 {
+                        self.is_half_done = true;
                         return;
                     }
                     room -= 1;

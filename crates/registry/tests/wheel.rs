@@ -197,3 +197,33 @@ fn a_deadline_at_the_end_of_time_waits_until_then() {
     assert!(due.is_empty());
     assert_eq!(wheel.deadline(0), Some(u64::MAX));
 }
+
+#[test]
+fn what_is_always_due_keeps_nothing_else_from_its_time() {
+    let stubborn = 2 * BATCH as u32;
+    let mut wheel = Wheel::new(0, stubborn + 1);
+    for index in 0..stubborn {
+        wheel.schedule(index, 1);
+    }
+    wheel.schedule(stubborn, 160);
+    let mut due = Vec::new();
+    let mut served = vec![0_u32; stubborn as usize];
+    let came = (0..100).find(|tick| {
+        due.clear();
+        wheel.expire(tick * TICK_MS, &mut due);
+        for &index in due.iter().filter(|&&index| index < stubborn) {
+            served[index as usize] += 1;
+            wheel.schedule(index, 1);
+        }
+        due.contains(&stubborn)
+    });
+    // Each of its ticks took two batches more than it should have.
+    assert!(came.is_some_and(|tick| (10..40).contains(&tick)), "came at tick {came:?}");
+    // Nor one of them another: at each slot each comes once, or is put into the one behind it.
+    let (least, most) = (served.iter().min().copied(), served.iter().max().copied());
+    assert!(
+        least.zip(most).is_some_and(|(least, most)| least > 0 && most <= 2 * least),
+        "{least:?} {most:?}"
+    );
+    assert_eq!(wheel.len(), stubborn as usize);
+}

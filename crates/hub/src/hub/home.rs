@@ -117,41 +117,37 @@ impl<S: Store> Hub<S> {
         }
     }
 
-    /// Who subscribes is present, where it is to be.
-    fn come(&mut self, id: u32, from: u16, client: ClientId, ask: &Ask) -> Result<(), Refused> {
+    /// Who subscribes is present, where it is to be and there is room for it: who fills presence's part keeps nobody from a
+    /// topic. Whether its connection is.
+    fn come(&mut self, id: u32, from: u16, client: ClientId, ask: &Ask) -> bool {
         let topic = self.homes.topic_mut(id);
         let has_presence = self.rules.settings(topic.rule).presence;
         let stay = ask.stay.as_ref().filter(|stay| has_presence && !ClientId::is_one(&stay.client));
-        if stay.is_none() && !ask.attends {
-            return Ok(());
+        let has_room = self.rules.has_room_for_presence();
+        if (stay.is_none() && !ask.attends) || (!has_room && topic.presence.is_none()) {
+            return false;
         }
         let new = || Box::new(Presence::new(&self.ledger, self.rules.presence()));
         let presence = topic.presence.get_or_insert_with(new);
-        let (info, has_room) = (ask.info.as_deref(), self.rules.has_room_for_presence());
+        let info = ask.info.as_deref();
+        let attends = ask.attends && has_room;
         let mut joins = Vec::new();
-        if ask.attends {
-            if !has_room {
-                return Err(Refused::Busy);
-            }
-            if presence.join(client.as_str(), info) {
-                joins.push(client.as_str().into());
-            }
+        if attends && presence.join(client.as_str(), info) {
+            joins.push(client.as_str().into());
         }
         if let Some(stay) = stay {
             let has_room = has_room && self.rules.has_room_for_stays();
             // Who is there may stay, if it says nothing new.
-            if !has_room && !presence.contains(&stay.client) {
-                return Err(Refused::Busy);
-            }
+            let may_stay = has_room || presence.contains(&stay.client);
             let by = Stayer { shard: from, key: stay.key };
-            if presence.stay(&stay.client, info.filter(|_| has_room), by, stay.until_ms) {
+            if may_stay && presence.stay(&stay.client, info.filter(|_| has_room), by, stay.until_ms) {
                 joins.push(stay.client.clone());
             }
         }
         for client in joins {
             self.announce(id, Kind::Join { client, info: ask.info.clone() });
         }
-        Ok(())
+        attends
     }
 
     pub(super) fn subscribe_here(&mut self, from: u16, note: SubscribeNote) {
@@ -162,14 +158,11 @@ impl<S: Store> Hub<S> {
         };
         self.post.tell_gap(from, &name, &self.ledger);
         // The join comes before its subscription, so that nobody gets its own.
-        if let Err(why) = self.come(id, from, client, &ask) {
-            self.settle(id);
-            return self.send(from, Note::NotSubscribed { request, why });
-        }
+        let attends = self.come(id, from, client, &ask);
         let topic = self.homes.topic_mut(id);
         topic.add_interest(from, ask.watches);
         topic.returns |= ask.returns;
-        let answer = topic.answer(request, &ask);
+        let answer = topic.answer(request, &ask, attends);
         self.send(from, Note::Subscribed(Box::new(answer)));
     }
 

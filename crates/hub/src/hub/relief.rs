@@ -1,8 +1,9 @@
 //! What is given up where there is no memory for a publication, by whom, and in which order.
 //!
 //! First its home gives up the oldest of its histories and states, then its backlogs, the largest first. Then the other shards
-//! are asked to do the same, one after the other, until there is room. Where the request comes back and there is none, a
-//! shortage is noted: what is held then is what sessions hold, and the shards end the worst of them.
+//! are asked to do the same, one after the other, until there is room. Where the request comes back from all of them and there
+//! is none, a shortage is noted: what is held then is what sessions hold, and the shards end the worst of them. Where one had
+//! room and somebody else took it meanwhile, the request goes round again.
 //!
 //! Invariant: a shortage is noted only after each shard had nothing more to give up. Each shard has at most one request on its
 //! way.
@@ -85,7 +86,7 @@ impl<S: Store> Hub<S> {
             return;
         }
         self.relief.has_asked = true;
-        let note = GiveUpNote { origin: self.shard, bytes };
+        let note = GiveUpNote { origin: self.shard, bytes, is_all: true };
         if given == Given::Some {
             self.relief.requests.push_back(Request { note, backlogs_from });
         } else {
@@ -97,8 +98,16 @@ impl<S: Store> Hub<S> {
     pub(super) fn give_up_for(&mut self, note: GiveUpNote) {
         if note.origin == self.shard {
             self.relief.has_asked = false;
-            if !self.rules.has_room_for(note.bytes) {
+            if self.rules.has_room_for(note.bytes) {
+                return;
+            }
+            if note.is_all {
                 self.note_shortage(note.bytes);
+            } else {
+                // In the next turn: what is kept here may have grown, too.
+                self.relief.has_asked = true;
+                let note = GiveUpNote { is_all: true, ..note };
+                self.relief.requests.push_back(Request { note, backlogs_from: 0 });
             }
             return;
         }
@@ -116,18 +125,23 @@ impl<S: Store> Hub<S> {
 
     fn give_up_in_turn(&mut self) {
         while let Some(mut request) = self.relief.requests.pop_front() {
-            if self.give_up(request.note.bytes, &mut request.backlogs_from) == Given::Some {
-                self.relief.requests.push_front(request);
-                return;
+            match self.give_up(request.note.bytes, &mut request.backlogs_from) {
+                Given::Some => {
+                    self.relief.requests.push_front(request);
+                    return;
+                }
+                Given::Enough => request.note.is_all = false,
+                Given::All => {}
             }
             self.pass_on(request.note);
         }
     }
 
     /// To the next shard, or back where there is room.
-    fn pass_on(&mut self, note: GiveUpNote) {
+    fn pass_on(&mut self, mut note: GiveUpNote) {
         let next = (self.shard + 1) % self.shards;
         let has_room = self.rules.has_room_for(note.bytes);
+        note.is_all &= !has_room;
         self.send(if has_room { note.origin } else { next }, Note::GiveUp(note));
     }
 
@@ -186,7 +200,7 @@ impl<S: Store> Hub<S> {
                     return Given::Enough;
                 }
                 if let Some(backlog) = &mut self.locals.topic_mut(topic).backlog {
-                    backlog.clear();
+                    backlog.give_up();
                 }
             }
             *from = last + 1;

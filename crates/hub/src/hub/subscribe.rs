@@ -280,9 +280,11 @@ impl<S: Store> Hub<S> {
 
     /// A home has answered.
     pub(super) fn subscribed(&mut self, note: SubscribedNote) {
-        let SubscribedNote { request, position, recovered, mut first } = note;
+        let SubscribedNote { request, position, attends: is_there, recovered, mut first } = note;
         let asked = self.asked.remove(request as usize);
         let Asked { subscription, ticket, topic, watches, attends, withdrawn } = asked;
+        // Who found no room has nothing to leave: another subscription of the same connection may have found some.
+        let attends = attends.filter(|_| is_there);
         let Some(id) = subscription else {
             let home = topic.home(self.shards);
             let name = topic.clone();
@@ -309,6 +311,7 @@ impl<S: Store> Hub<S> {
         let own = self.members.subscription_mut(id);
         own.state = State::Live;
         own.place = place;
+        own.attends = attends.is_some();
         let member = MemberId(member);
         self.replies.push_back((ticket, Reply::Subscribed { member, topic, position, recovered, first }));
     }

@@ -106,9 +106,7 @@ impl Listener {
             Some(200) => self.events(),
             Some(status) => {
                 let few = status == 429 && self.visit.society.setup.few_topics;
-                // Where there is no memory nobody else may be present.
-                let excused =
-                    status == 503 && (self.visit.excused.is_some() || self.visit.society.is_short());
+                let excused = status == 503 && self.visit.excused.is_some();
                 if !few && !excused {
                     self.fail(&format!("an answer of {status}"));
                 }

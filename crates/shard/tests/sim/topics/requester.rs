@@ -183,8 +183,6 @@ impl Requester {
             // In time, or not: the clock has jumped, or it drains.
             asked if status == 503 && self.visit.excused.is_some() => drop(asked),
             Asked::Poll { .. } if status == 429 && few => {}
-            // Where there is no memory nobody else may be present.
-            Asked::Poll { .. } if status == 503 && self.visit.society.is_short() => {}
             Asked::Poll { session, topics, .. } if status == 200 => self.polled(session, &topics, body),
             Asked::Post(posted) if matches!(status, 200 | 207 | 429 | 503 | 504) => {
                 self.posted(&posted, status, body);

@@ -136,13 +136,6 @@ impl Socket {
                 let memory = &mut self.visit.person().memory;
                 memory.insert(topic, from);
             }
-            // Where there is no memory nobody else may be present.
-            (Asked::Subscribe { topic, .. }, "error")
-                if told.code == "busy" && self.visit.society.is_short() && setup::has_presence(&topic) =>
-            {
-                self.subs.remove(&topic);
-                self.wanted -= 1;
-            }
             (Asked::Subscribe { topic, .. }, "error") if told.code == "too_many" && few => {
                 self.subs.remove(&topic);
                 self.wanted -= 1;
