@@ -127,10 +127,13 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         if handshakes {
             self.has_shaken(key);
         }
-        match behind {
-            Behind::End if plain.is_empty() => self.sealed_ended(key),
-            Behind::More | Behind::Fault(_) if plain.is_empty() => self.spares.give(plain),
-            Behind::More | Behind::End | Behind::Fault(_) => self.opened_input(key, plain, 0, behind),
+        if plain.is_empty() {
+            self.spares.give(plain);
+            if behind == Behind::End {
+                self.sealed_ended(key);
+            }
+        } else {
+            self.opened_input(key, plain, 0, behind);
         }
         // At once, whatever waits before it: no answer to that can be sealed any more.
         if let Behind::Fault(reason) = behind {

@@ -32,7 +32,8 @@ const LENT_PART: u32 = 2;
 pub(crate) enum Kept {
     /// Bytes in their receive buffer, of which those before `at` were read.
     Lent { key: Key, buffer: Buffer, at: usize },
-    /// The same in memory of their own. Where they are plain whatever the session's transport: `opened`, and what is behind them.
+    /// The same in memory of their own; `opened` where they are plain whatever the session's transport, with what is behind
+    /// them.
     Owned { key: Key, bytes: Vec<u8>, at: usize, opened: Option<Behind> },
     /// The end behind them: the peer's FIN or an error.
     Ended { key: Key, end: ReceiveEnd },
