@@ -108,7 +108,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                         }
                         start = cursor.read;
                         cursor.write = cursor.read;
-                        if place.may_wait && turn.is_full() {
+                        if turn.is_full() {
                             break Stop::Full;
                         }
                         continue;
@@ -129,7 +129,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                             spans.push(Span { key, source: turn.keep(buffer, begin), content: messages });
                             start = cursor.read;
                             cursor.write = cursor.read;
-                            if place.may_wait && turn.is_full() {
+                            if turn.is_full() {
                                 break Stop::Full;
                             }
                         }

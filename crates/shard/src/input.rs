@@ -14,8 +14,8 @@ use crate::{
     session::State,
     shard::Shard,
     stamp::Stamp,
-    transport::{Behind, Opened, Transport},
-    turn::Source,
+    transport::{Behind, Transport},
+    turn::{Source, Unread},
 };
 
 /// What the bytes at hand are part of until the turn's system call has returned.
@@ -32,17 +32,11 @@ pub(crate) enum Home {
 pub(crate) struct Place {
     home: Home,
     offset: u32,
-    /// Where the turn is full, what is left may wait for the next one.
-    pub(crate) may_wait: bool,
 }
 
 impl Place {
     fn new(home: Home, offset: usize) -> Place {
-        Place { home, offset: offset as u32, may_wait: false }
-    }
-
-    fn may_wait(self) -> Place {
-        Place { may_wait: true, ..self }
+        Place { home, offset: offset as u32 }
     }
 
     fn behind(self, used: usize) -> Place {
@@ -71,20 +65,29 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         if at == 0 {
             self.counters.bytes_received += buffer.len() as u64;
         }
-        let home = Home::Lent(self.turn.buffers.len() as u32);
-        self.read(key, &mut buffer, at, home, sealed);
+        if sealed {
+            debug_assert_eq!(at, 0, "sealed bytes are opened whole");
+            self.sealed_input(key, &mut buffer);
+        } else {
+            let home = Home::Lent(self.turn.buffers.len() as u32);
+            self.read(key, &mut buffer, at, home, Behind::More);
+        }
         if planted::is(Bug::ReturnBufferEarly) {
             buffer[..].fill(0);
         }
         self.turn.buffers.push(buffer);
     }
 
-    /// The same for bytes that were moved out of their receive buffer.
-    pub(crate) fn received_owned(&mut self, key: Key, mut bytes: Vec<u8>, at: usize, opened: bool) {
-        let Some(sealed) = self.hears(key).map(|seals| seals && !opened) else { return };
-        let index = self.turn.reserve_carried(bytes.len() - at);
-        self.read(key, &mut bytes, at, Home::Owned(index as u32), sealed);
-        self.turn.owned[index] = bytes;
+    /// The same for bytes that were moved out of their receive buffer, or that were opened: then with what is behind them.
+    pub(crate) fn received_owned(&mut self, key: Key, mut bytes: Vec<u8>, at: usize, opened: Option<Behind>) {
+        match (self.hears(key), opened) {
+            (None, _) => {}
+            (Some(true), None) => {
+                self.sealed_input(key, &mut bytes);
+                self.spares.give(bytes);
+            }
+            (Some(_), opened) => self.opened_input(key, bytes, at, opened.unwrap_or(Behind::More)),
+        }
     }
 
     /// Notes that the peer was heard, and gives whether what it sends is sealed; nothing where the session is gone.
@@ -97,62 +100,54 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         Some(session.transport.seals())
     }
 
-    /// Reads bytes from `at` on, and notes what has to wait.
-    fn read(&mut self, key: Key, bytes: &mut [u8], at: usize, home: Home, sealed: bool) {
-        if sealed {
-            debug_assert_eq!(at, 0, "sealed bytes are read whole");
-            self.sealed_input(key, bytes, home);
+    /// Reads plain bytes from `at` on, and notes what has to wait; whether nothing has.
+    fn read(&mut self, key: Key, bytes: &mut [u8], at: usize, home: Home, behind: Behind) -> bool {
+        let read = at + self.input(key, &mut bytes[at..], Place::new(home, at));
+        if read == bytes.len() {
+            return true;
+        }
+        self.turn.unread.push(Unread { home, key, at: read, behind });
+        if let Some(session) = self.registry.get_mut(key) {
+            session.marks.held = true;
+        }
+        false
+    }
+
+    /// Opens records, all that came, and reads what was in them.
+    fn sealed_input(&mut self, key: Key, bytes: &mut [u8]) {
+        let Some(session) = self.registry.get_mut(key) else { return };
+        if session.transport.is_tls() && matches!(session.state, State::Lingering { .. } | State::Dead) {
+            // Nobody reads it: what is discarded need not be opened.
+            self.discard(key, bytes.len());
             return;
         }
-        let read = at + self.input(key, &mut bytes[at..], Place::new(home, at).may_wait());
-        if read < bytes.len() {
-            self.turn.unread.push((home, key, read));
-            if let Some(session) = self.registry.get_mut(key) {
-                session.marks.held = true;
+        let handshakes = session.transport.is_handshaking();
+        let (plain, behind) = session.transport.open(bytes, self.spares.take_large(bytes.len()));
+        self.say_sealed(key);
+        if handshakes {
+            self.has_shaken(key);
+        }
+        if plain.is_empty() {
+            self.spares.give(plain);
+            if behind == Behind::End {
+                self.sealed_ended(key);
             }
+        } else {
+            self.opened_input(key, plain, 0, behind);
+        }
+        // At once, whatever waits before it: no answer to that can be sealed any more.
+        if let Behind::Fault(reason) = behind {
+            self.sealed_failed(key, reason);
         }
     }
 
-    /// Opens records and reads what was in them.
-    fn sealed_input(&mut self, key: Key, bytes: &mut [u8], home: Home) {
-        let mut at = 0;
-        while at < bytes.len() {
-            let Some(session) = self.registry.get_mut(key) else { return };
-            if session.transport.is_tls() && matches!(session.state, State::Lingering { .. } | State::Dead) {
-                // Nobody reads it: what is discarded need not be opened.
-                self.discard(key, bytes.len());
-                return;
-            }
-            let (handshakes, spares) = (session.transport.is_handshaking(), &mut self.spares);
-            let len = bytes.len();
-            match session.transport.open(bytes, &mut at, || spares.take_large(len)) {
-                Opened::InPlace(range) => {
-                    let place = Place::new(home, range.start);
-                    self.input(key, &mut bytes[range], place);
-                }
-                Opened::Apart(plain, behind) => {
-                    self.say_sealed(key);
-                    if handshakes {
-                        self.has_shaken(key);
-                    }
-                    if plain.is_empty() {
-                        self.spares.give(plain);
-                    } else {
-                        self.carried_input(key, plain);
-                    }
-                    match behind {
-                        Behind::More => {}
-                        Behind::End => self.sealed_ended(key),
-                        Behind::Fault(reason) => self.tls_failed(key, reason),
-                    }
-                }
-                Opened::Partial => {}
-                Opened::End => at = bytes.len(),
-                Opened::Broken => {
-                    self.peer_broke(key, 0);
-                    return;
-                }
-            }
+    /// Reads plain bytes that lie in memory of their own, and deals with their end behind the last of them.
+    fn opened_input(&mut self, key: Key, mut bytes: Vec<u8>, at: usize, behind: Behind) {
+        let index = self.turn.reserve_carried(bytes.len() - at);
+        let is_read = self.read(key, &mut bytes, at, Home::Owned(index as u32), behind);
+        self.turn.owned[index] = bytes;
+        if is_read && behind == Behind::End {
+            self.sealed_ended(key);
         }
     }
 
@@ -196,6 +191,14 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         }
     }
 
+    /// What came is not what the peer can have sealed.
+    fn sealed_failed(&mut self, key: Key, reason: &'static str) {
+        match self.registry.get(key).is_some_and(|session| session.transport.is_tls()) {
+            true => self.tls_failed(key, reason),
+            false => self.peer_broke(key, 0),
+        }
+    }
+
     /// The peer has said that it sends nothing more, as its FIN does.
     fn sealed_ended(&mut self, key: Key) {
         let Some(session) = self.registry.get_mut(key) else { return };
@@ -206,13 +209,6 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         self.peer_ended(key);
     }
 
-    /// Reads bytes that lie in memory of their own, all of them.
-    pub(crate) fn carried_input(&mut self, key: Key, mut bytes: Vec<u8>) {
-        let index = self.turn.reserve_carried(bytes.len());
-        self.input(key, &mut bytes, Place::new(Home::Owned(index as u32), 0));
-        self.turn.owned[index] = bytes;
-    }
-
     /// Reads bytes, all of them unless the turn is full; gives how many.
     fn input(&mut self, key: Key, mut bytes: &mut [u8], mut place: Place) -> usize {
         let len = bytes.len();
@@ -221,7 +217,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             let was_head = matches!(session.state, State::Head(_));
             let used = match &mut session.state {
                 State::Open(_) if self.plan.route(session.route).topics.is_some() => {
-                    self.read_topic_messages(key, bytes, place)
+                    self.read_topic_messages(key, bytes)
                 }
                 State::Open(_) => self.read_messages(key, bytes, place),
                 State::Paired(_) => self.relay(key, bytes, place),
@@ -241,7 +237,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             // buffer asks for hundreds.
             let asks_more =
                 was_head && self.registry.get(key).is_some_and(|session| !session.outbox.is_empty());
-            if place.may_wait && (self.turn.is_full() || asks_more || self.is_stopped(key)) {
+            if self.turn.is_full() || asks_more || self.is_stopped(key) {
                 break;
             }
         }

@@ -6,6 +6,7 @@
 //! Invariants: of one session nothing is read before what is kept of it (`Marks::held`). Receive buffers wait only for the
 //! next turns, never for a peer: what a paused session sent is copied out of them, and so is what is kept when half of
 //! them are. A session whose bytes were copied is not read until those were, so each has only what had arrived by then.
+//! Sealed bytes are opened when their turn comes, a buffer at a time: of each session only the rest of one is kept opened.
 //!
 //! [`Turn::is_full`]: crate::turn::Turn::is_full
 
@@ -20,7 +21,8 @@ use crate::{
     planted::{self, Bug},
     session::{Session, State},
     shard::Shard,
-    turn::TURN_HANDSHAKES,
+    transport::Behind,
+    turn::{TURN_HANDSHAKES, Unread},
 };
 
 /// What waits for the next turns may hold this part of the receive buffers.
@@ -30,8 +32,9 @@ const LENT_PART: u32 = 2;
 pub(crate) enum Kept {
     /// Bytes in their receive buffer, of which those before `at` were read.
     Lent { key: Key, buffer: Buffer, at: usize },
-    /// The same in memory of their own, `opened` where they are plain whatever the session's transport.
-    Owned { key: Key, bytes: Vec<u8>, at: usize, opened: bool },
+    /// The same in memory of their own; `opened` where they are plain whatever the session's transport, with what is behind
+    /// them.
+    Owned { key: Key, bytes: Vec<u8>, at: usize, opened: Option<Behind> },
     /// The end behind them: the peer's FIN or an error.
     Ended { key: Key, end: ReceiveEnd },
 }
@@ -212,7 +215,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             }
             self.flush_spans();
             // Of one that was not read to its end nothing may go before the rest.
-            if self.turn.unread.last().is_none_or(|(_, unread, _)| *unread != key) {
+            if self.turn.unread.last().is_none_or(|unread| unread.key != key) {
                 self.backlog.line_up(key);
             }
         }
@@ -222,17 +225,21 @@ impl<B: Backend, E: Environment> Shard<B, E> {
     /// What filled the turn, as far as it was not read, waits before all else that is kept of its session.
     pub(crate) fn keep_rest_of_input(&mut self) {
         // From the last one on, as taking a buffer out moves those behind it.
-        while let Some((home, key, at)) = self.turn.unread.pop() {
+        while let Some(Unread { home, key, at, behind }) = self.turn.unread.pop() {
             self.counters.kept += 1;
             let rest = match home {
                 Home::Lent(index) => {
                     Kept::Lent { key, buffer: self.turn.buffers.swap_remove(index as usize), at }
                 }
                 Home::Owned(index) => {
-                    let bytes = std::mem::take(&mut self.turn.owned[index as usize]);
+                    let owned = &mut self.turn.owned[index as usize];
+                    // A few bytes may lie in the memory of a large message.
+                    let (bytes, at) = match owned.len() - at < owned.capacity() / 2 {
+                        true => (owned[at..].to_vec(), 0),
+                        false => (std::mem::take(owned), at),
+                    };
                     self.retained.hold(bytes.capacity());
-                    // Sealed bytes are read whole.
-                    Kept::Owned { key, bytes, at, opened: true }
+                    Kept::Owned { key, bytes, at, opened: Some(behind) }
                 }
             };
             self.put_back(key, rest, true);
@@ -244,7 +251,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
     pub(crate) fn keep_early(&mut self, key: Key, bytes: Vec<u8>) {
         if !bytes.is_empty() {
             self.retained.hold(bytes.capacity());
-            self.put_back(key, Kept::Owned { key, bytes, at: 0, opened: true }, true);
+            self.put_back(key, Kept::Owned { key, bytes, at: 0, opened: Some(Behind::More) }, true);
             self.shelter_session(key);
         }
         self.unpark(key);
@@ -330,7 +337,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                 self.backend.recycle(buffer);
                 self.retained.hold(bytes.capacity());
                 self.shelter_session(key);
-                Kept::Owned { key, bytes, at: 0, opened: false }
+                Kept::Owned { key, bytes, at: 0, opened: None }
             }
             kept => kept,
         }

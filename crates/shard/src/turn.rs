@@ -11,6 +11,7 @@ use crate::{
     planted::{self, Bug},
     session::Session,
     topics::{Arenas, Lane},
+    transport::Behind,
 };
 
 /// Where the bytes of a piece lie.
@@ -78,6 +79,16 @@ impl Dirty {
     }
 }
 
+/// Plain bytes that were not read to their end.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Unread {
+    pub(crate) home: Home,
+    pub(crate) key: Key,
+    /// Where to go on.
+    pub(crate) at: usize,
+    pub(crate) behind: Behind,
+}
+
 /// The sends of the turn that is being prepared, and what they borrow from.
 pub(crate) struct Turn {
     pub(crate) buffers: Vec<Buffer>,
@@ -90,8 +101,8 @@ pub(crate) struct Turn {
     granted: (usize, usize, u64),
     /// A session has been answered as much as it may be in one turn.
     sated: bool,
-    /// What was not read to its end, whose it is, and where to go on.
-    pub(crate) unread: Vec<(Home, Key, usize)>,
+    /// What was not read to its end.
+    pub(crate) unread: Vec<Unread>,
     pub(crate) bytes_most: usize,
     pub(crate) buffers_most: usize,
     arena: Vec<u8>,

@@ -1,6 +1,9 @@
 //! What sessions of topics are owed: what comes first, the answers to their commands, and their turn where others fill it. On
 //! a backend that a test plays by hand.
 
+#[cfg(feature = "record-transport")]
+#[path = "answers/sealed.rs"]
+mod sealed;
 mod stage;
 
 use serde_json::{Value, json};

@@ -147,7 +147,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                 }
             };
             spans.push(Span { key: *far_key, source, content: Content::WHOLE });
-            if place.may_wait && turn.is_full() {
+            if turn.is_full() {
                 return Stop::Full(cursor.read);
             }
         }

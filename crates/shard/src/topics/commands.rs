@@ -23,7 +23,6 @@ use super::{
 use crate::{
     echo::{Reading, Stop},
     environment::Environment,
-    input::Place,
     output::{Content, Span},
     session::State,
     shard::Shard,
@@ -48,8 +47,8 @@ enum Said {
 
 impl<B: Backend, E: Environment> Shard<B, E> {
     /// Does what the messages in `bytes` say; uses all of them, unless the turn is full: then gives how many it has used.
-    pub(crate) fn read_topic_messages(&mut self, key: Key, bytes: &mut [u8], place: Place) -> usize {
-        if place.may_wait && self.is_stopped(key) {
+    pub(crate) fn read_topic_messages(&mut self, key: Key, bytes: &mut [u8]) -> usize {
+        if self.is_stopped(key) {
             // Its outbox has room for what it is read for elsewhere.
             self.pause(key);
             return 0;
@@ -117,7 +116,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                         self.spares.give(owned.buffer);
                     }
                 }
-                if place.may_wait && (self.turn.is_full() || self.is_stopped(key)) {
+                if self.turn.is_full() || self.is_stopped(key) {
                     break Stop::Full;
                 }
             }

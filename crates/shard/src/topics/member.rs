@@ -86,8 +86,8 @@ pub(crate) enum Waits {
 /// Commands that wait, and what for. Meanwhile the session is not read.
 pub(crate) struct Stopped {
     pub(crate) waits: Waits,
-    /// In order: the rest of the message whose command has stopped, and what was read with it.
-    pub(crate) held: VecDeque<Held>,
+    /// The message whose command has stopped; nothing while that is tried again.
+    pub(crate) held: Option<Held>,
 }
 
 /// A message of which not all was done.

@@ -54,34 +54,27 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         self.topics.as_ref().is_some_and(|topics| topics.is_stopped(key))
     }
 
-    /// Does what a message says, behind those that wait.
+    /// Does what a message says, and stops its session where a command has to wait.
     pub(super) fn obey_in_order(&mut self, key: Key, kind: Kind, bytes: &[u8]) {
-        // Of a sealed session a whole buffer is read, also behind a command that waits.
-        if self.is_stopped(key) {
-            self.hold(key, kind, bytes, Left::All);
-        } else if let Some((waits, left)) = self.obey(key, kind, bytes) {
-            if let Some(member) = self.topics.as_mut().and_then(|topics| topics.member_mut(key)) {
-                member.stopped = Some(Box::new(Stopped { waits, held: VecDeque::new() }));
-            }
-            self.hold(key, kind, bytes, left);
-            self.await_go_on(key, waits);
-            self.pause(key);
+        debug_assert!(!self.is_stopped(key), "nothing is read of a session that is stopped");
+        let Some((waits, left)) = self.obey(key, kind, bytes) else { return };
+        let held = self.hold(kind, bytes, left);
+        if let Some(member) = self.topics.as_mut().and_then(|topics| topics.member_mut(key)) {
+            member.stopped = Some(Box::new(Stopped { waits, held: Some(held) }));
         }
+        self.await_go_on(key, waits);
+        self.pause(key);
     }
 
-    /// Holds what of a message was not done, and no more of it.
-    fn hold(&mut self, key: Key, kind: Kind, bytes: &[u8], left: Left) {
+    /// What of a message was not done, and no more of it.
+    fn hold(&self, kind: Kind, bytes: &[u8], left: Left) -> Held {
         let mut left = places(bytes, left);
         let begin = left.front().map_or(0, |first| first.start);
         let bytes = &bytes[begin..];
         for place in &mut left {
             *place = place.start - begin..place.end - begin;
         }
-        let _retained = self.plan.charge(bytes.len());
-        let member = self.topics.as_mut().and_then(|topics| topics.member_mut(key));
-        if let Some(stopped) = member.and_then(|member| member.stopped.as_deref_mut()) {
-            stopped.held.push_back(Held { kind, bytes: bytes.to_vec(), left, _retained });
-        }
+        Held { kind, bytes: bytes.to_vec(), left, _retained: self.plan.charge(bytes.len()) }
     }
 
     /// Sees to it that commands go on when what they wait for is there.
@@ -139,7 +132,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         loop {
             let Some(member) = self.topics.as_mut().and_then(|topics| topics.member_mut(key)) else { return };
             let Some(stopped) = member.stopped.as_deref_mut() else { return };
-            let next = stopped.held.pop_front();
+            let next = stopped.held.take();
             // RFC 6455 §5.5.1: nothing follows the Close that was sent, so nothing is done for it either.
             let is_open = |state: &State| matches!(state, State::Open(_));
             let open = self.registry.get(key).filter(|session| is_open(&session.state));
@@ -168,7 +161,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             }
             let member = self.topics.as_mut().and_then(|topics| topics.member_mut(key));
             if let Some(stopped) = member.and_then(|member| member.stopped.as_deref_mut()) {
-                stopped.held.push_front(held);
+                stopped.held = Some(held);
                 if let Some(waits) = waits {
                     stopped.waits = waits;
                 }

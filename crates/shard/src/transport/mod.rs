@@ -5,8 +5,6 @@
 //! the turn's system call, as many messages in one as fit. What waits in an outbox is sealed already, and never again, so a
 //! remainder is kept as it is.
 
-use std::ops::Range;
-
 #[cfg(feature = "record-transport")]
 pub(crate) mod record;
 pub(crate) mod tls;
@@ -22,27 +20,6 @@ pub(crate) enum Transport {
     /// Test-only records: proof of the seam.
     #[cfg(feature = "record-transport")]
     Record(Box<record::Record>),
-}
-
-/// What opening has found.
-pub(crate) enum Opened {
-    /// Plain bytes at this range of the input.
-    #[cfg_attr(
-        not(feature = "record-transport"),
-        expect(dead_code, reason = "TLS opens into memory of its own")
-    )]
-    InPlace(Range<usize>),
-    /// Plain bytes in memory of their own, and what is behind them.
-    Apart(Vec<u8>, Behind),
-    /// The rest of the input is the beginning of a record; it was taken over.
-    #[cfg_attr(not(feature = "record-transport"), expect(dead_code, reason = "TLS tells what it has opened"))]
-    Partial,
-    /// The peer will seal nothing more, and says so before its FIN.
-    #[cfg_attr(not(feature = "record-transport"), expect(dead_code, reason = "TLS tells what it has opened"))]
-    End,
-    /// Not what the peer can have sealed.
-    #[cfg_attr(not(feature = "record-transport"), expect(dead_code, reason = "TLS tells what it has opened"))]
-    Broken,
 }
 
 /// What is behind opened bytes.
@@ -84,27 +61,18 @@ impl Transport {
         matches!(self, Transport::Tls(_))
     }
 
-    /// Opens what lies at `input[*at..]`; `at` moves past what was opened. `room`: memory, where it needs some.
-    pub(crate) fn open(
-        &mut self,
-        input: &mut [u8],
-        at: &mut usize,
-        room: impl FnOnce() -> Vec<u8>,
-    ) -> Opened {
-        match self {
+    /// Opens all that came, into `plain`; gives it with what is behind it.
+    pub(crate) fn open(&mut self, input: &mut [u8], mut plain: Vec<u8>) -> (Vec<u8>, Behind) {
+        let behind = match self {
             Transport::Plain => {
-                let range = *at..input.len();
-                *at = input.len();
-                Opened::Apart(input[range].to_vec(), Behind::More)
+                plain.extend_from_slice(input);
+                Behind::More
             }
-            Transport::Tls(tls) => {
-                let (plain, behind) = tls.open(&mut input[*at..], room());
-                *at = input.len();
-                Opened::Apart(plain, behind)
-            }
+            Transport::Tls(tls) => tls.open(input, &mut plain),
             #[cfg(feature = "record-transport")]
-            Transport::Record(record) => record.open(input, at),
-        }
+            Transport::Record(record) => record.open(input, &mut plain),
+        };
+        (plain, behind)
     }
 
     /// Gives memory for what is sealed next, whatever it holds.

@@ -3,11 +3,13 @@
 //! Six bytes (payload length, 16 bits; check, 32 bits; both big-endian), then the payload. Length 0 ends the direction.
 //! The scrambling and the check depend on the record's number, so that one lost, doubled or swapped is found.
 
-use super::{Behind, Opened};
+use super::Behind;
 
 /// The largest payload of a record.
 const MOST: usize = 16_384;
 const HEADER: usize = 6;
+/// What is said of records that the peer cannot have sealed.
+const BROKEN: Behind = Behind::Fault("records: a wrong one");
 const FROM_CLIENT: u64 = 0x7469_6465_6331_0001;
 const FROM_SERVER: u64 = 0x7469_6465_7332_0002;
 
@@ -29,53 +31,42 @@ impl Record {
         Record { opened: 0, sealed: 0, carry: Vec::new(), out: Vec::new(), ended: false, own_ended: false }
     }
 
-    pub(super) fn open(&mut self, input: &mut [u8], at: &mut usize) -> Opened {
+    pub(super) fn open(&mut self, mut input: &[u8], plain: &mut Vec<u8>) -> Behind {
         if self.ended {
-            return Opened::Broken;
+            return BROKEN;
         }
-        if self.carry.is_empty() && input.len() - *at >= HEADER {
-            let len = length(&input[*at..]);
-            let (start, end) = (*at + HEADER, *at + HEADER + len);
-            if len > MOST {
-                return Opened::Broken;
-            }
-            if end <= input.len() {
-                let check = check_field(&input[*at..]);
-                *at = end;
-                return match self.unscramble(&mut input[start..end], check) {
-                    false => Opened::Broken,
-                    true if len == 0 => self.end(),
-                    true => Opened::InPlace(start..end),
-                };
-            }
-        }
-        // Part of a record, or the rest of one: it is put together in memory of its own.
-        while *at < input.len() {
-            self.carry.push(input[*at]);
-            *at += 1;
+        while !input.is_empty() {
+            let missing = match self.carry.len() {
+                short @ 0..HEADER => HEADER - short,
+                len => HEADER + length(&self.carry) - len,
+            };
+            let (part, rest) = input.split_at(missing.min(input.len()));
+            self.carry.extend_from_slice(part);
+            input = rest;
             if self.carry.len() < HEADER {
                 continue;
             }
             let len = length(&self.carry);
             if len > MOST {
-                return Opened::Broken;
+                return BROKEN;
             }
-            let missing = HEADER + len - self.carry.len();
-            let taken = missing.min(input.len() - *at);
-            self.carry.extend_from_slice(&input[*at..*at + taken]);
-            *at += taken;
-            if self.carry.len() == HEADER + len {
-                let mut record = std::mem::take(&mut self.carry);
-                let check = check_field(&record);
-                let mut plain = record.split_off(HEADER);
-                return match self.unscramble(&mut plain, check) {
-                    false => Opened::Broken,
-                    true if len == 0 => self.end(),
-                    true => Opened::Apart(plain, Behind::More),
-                };
+            if self.carry.len() < HEADER + len {
+                continue;
+            }
+            let start = plain.len();
+            plain.extend_from_slice(&self.carry[HEADER..]);
+            let check = check_field(&self.carry);
+            self.carry.clear();
+            if !self.unscramble(&mut plain[start..], check) {
+                plain.truncate(start);
+                return BROKEN;
+            }
+            if len == 0 {
+                self.ended = true;
+                return Behind::End;
             }
         }
-        Opened::Partial
+        Behind::More
     }
 
     pub(super) fn give_room(&mut self, mut room: Vec<u8>) {
@@ -120,11 +111,6 @@ impl Record {
         out.extend_from_slice(part);
         scramble(FROM_SERVER, self.sealed, &mut out[start..]);
         self.sealed += 1;
-    }
-
-    fn end(&mut self) -> Opened {
-        self.ended = true;
-        Opened::End
     }
 
     fn unscramble(&mut self, payload: &mut [u8], expected: u32) -> bool {

@@ -34,16 +34,15 @@ impl Tls {
         self.session.is_resumed() == Some(true)
     }
 
-    pub(super) fn open(&mut self, input: &mut [u8], mut plain: Vec<u8>) -> (Vec<u8>, Behind) {
-        let behind = match self.session.handle_ciphertext(input, &mut plain) {
+    pub(super) fn open(&mut self, input: &mut [u8], plain: &mut Vec<u8>) -> Behind {
+        match self.session.handle_ciphertext(input, plain) {
             Ok(()) if self.session.peer_has_closed() => Behind::End,
             Ok(()) => Behind::More,
             Err(error) if matches!(error.cause(), Cause::System | Cause::Caller) => {
                 Behind::Fault("TLS: a fault on this side")
             }
             Err(error) => Behind::Fault(error.reason()),
-        };
-        (plain, behind)
+        }
     }
 
     pub(super) fn give_room(&mut self, room: Vec<u8>) {

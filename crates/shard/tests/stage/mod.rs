@@ -22,6 +22,9 @@ use tidegate_wire::close::CloseCode;
 /// A socket's number: those that were accepted and those that were made to connect, in one row.
 pub(crate) type Socket = usize;
 
+/// Where connections speak records, with the feature for that.
+pub(crate) const RECORDS: ListenerId = ListenerId(1);
+
 /// Linux's `EAGAIN`.
 const EAGAIN: i32 = 11;
 
@@ -226,6 +229,8 @@ impl Stage {
         let surroundings = Surroundings(Rc::clone(&log));
         let mut shard = Shard::new(0, Manual(Rc::clone(&world)), surroundings, Arc::clone(&plan), inbox, 100);
         shard.listen(ListenerId(0), ()).expect("it takes all");
+        #[cfg(feature = "record-transport")]
+        shard.listen_records(RECORDS, ()).expect("it takes all");
         let (peers, others): (Vec<_>, Vec<_>) = (0..shards).map(|_| mailbox(Waker)).unzip();
         shard.meet(peers);
         Stage { world, shard, plan, others, sender, log, tokens: BTreeMap::new() }
@@ -268,11 +273,15 @@ impl Stage {
     }
 
     pub(crate) fn accept(&mut self) -> Socket {
+        self.accept_at(ListenerId(0))
+    }
+
+    pub(crate) fn accept_at(&mut self, listener: ListenerId) -> Socket {
         let socket = {
             let world = &mut *self.world.borrow_mut();
             world.sockets.push(Kernel { room: usize::MAX, ..Kernel::default() });
             let socket = world.sockets.len() - 1;
-            world.complete(Event::Accepted { listener: ListenerId(0), socket, peer: None });
+            world.complete(Event::Accepted { listener, socket, peer: None });
             socket
         };
         self.turns(2);
