@@ -9,7 +9,8 @@
 //! - *No duplicate* within a subscription: offsets only grow.
 //! - *No hole*: each offset behind a subscription's position comes, or a gap announces that it will not. A topic that conflates
 //!   may pass over what has a newer one of its key.
-//! - *Recovered only when complete*: then all behind the position that the session had comes, and no gap among it.
+//! - *Recovered only when complete*: then all behind the position that the session had comes, and no gap among it. Where the
+//!   topic conflates, that is the newest of each key.
 //! - *A new epoch after a restart*: no epoch from before comes again.
 //! - *Convergence*: in the end each subscription is where its topic is ([`Checker::finish`]).
 
@@ -432,18 +433,31 @@ impl Checker {
         if conflates {
             subscription.newest.insert(key, offset);
         }
-        let whole = subscription.whole_to >= offset;
+        let whole_to = subscription.whole_to;
         if let Some(epoch) = epoch {
             self.place(topic, Position { epoch, offset }, id)?;
         }
         // What comes before the subscription's position is what history and state have.
         let first_owed = cursor.max(begin) + 1;
         if offset > first_owed {
-            if whole {
+            let is_false = match conflates {
+                // The last of what is recovered is the newest of its key.
+                true => (first_owed..offset).contains(&whole_to),
+                false => whole_to >= offset,
+            };
+            if is_false {
                 let detail = format!("{first_owed} to {} are missing", offset - 1);
                 return self.broken(Violation::FalseRecovery, &detail);
             }
             self.pass_over(session, topic, first_owed, offset - 1)?;
+        }
+        // Here all that was recovered has come.
+        if conflates
+            && whole_to == offset
+            && let Some(subscription) = self.sessions.get(&session).and_then(|topics| topics.get(topic))
+            && let Err(broken) = self.check_passed(topic, subscription)
+        {
+            return Err(Broken { violation: Violation::FalseRecovery, ..broken });
         }
         Ok(())
     }

@@ -125,6 +125,13 @@ impl Latest {
         }
     }
 
+    /// Of what was published up to an offset it has nothing.
+    pub(crate) fn behind_all(offset: u64, ledger: &Arc<Ledger>) -> Self {
+        let mut latest = Self::new(ledger);
+        latest.dropped_to = offset;
+        latest
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.items.len()
     }

@@ -128,7 +128,7 @@ impl<H: History> HomeTopic<H> {
         SubscribedNote { request, position: self.position, attends, recovered, first }
     }
 
-    /// All behind a position, if nothing of it is missing.
+    /// All behind a position, if nothing of it is missing but what something newer of its key stands for.
     fn recover(&self, from: Position) -> Option<Vec<Arc<Publication>>> {
         if planted::is(Bug::ClaimRecovery) {
             let behind = |offset| self.history.behind(offset, self.position.offset);
@@ -139,11 +139,23 @@ impl<H: History> HomeTopic<H> {
         if from.epoch != self.position.epoch {
             return None;
         }
-        let mut missed = self.history.behind(from.offset, self.position.offset)?;
+        let missed = self.history.behind(from.offset, self.position.offset);
+        let mut missed = missed.or_else(|| self.missed_of_state(from.offset))?;
         if planted::is(Bug::OffByOneInRecovery) && !missed.is_empty() {
             missed.remove(0);
         }
         Some(missed)
+    }
+
+    /// The same of a topic that conflates: of each key the newest behind an offset, if none of these was given up. Who has a part
+    /// of the state, as far as there was room for it, goes on from there.
+    fn missed_of_state(&self, offset: u64) -> Option<Vec<Arc<Publication>>> {
+        match &self.kept {
+            Kept::Latest(latest) if (latest.dropped_to()..=self.position.offset).contains(&offset) => {
+                Some(latest.behind(offset).cloned().collect())
+            }
+            Kept::Nothing | Kept::Latest(_) | Kept::Last(_) => None,
+        }
     }
 
     /// What a subscriber gets first that has nothing: the history that it asks for, and what is kept of each key before that.
@@ -375,13 +387,13 @@ impl<S: Store> Homes<S> {
         settings: &TopicSettings,
         ledger: &Arc<Ledger>,
     ) -> u32 {
+        let fresh = self.draw_epoch();
+        let (position, history) = self.store.open(name, fresh);
         let kept = match settings.slow {
-            Slow::Conflate => Kept::Latest(Box::new(Latest::new(ledger))),
+            Slow::Conflate => Kept::Latest(Box::new(Latest::behind_all(position.offset, ledger))),
             Slow::Resync => Kept::Last(None),
             Slow::Disconnect | Slow::DropOld | Slow::DropNew => Kept::Nothing,
         };
-        let fresh = self.draw_epoch();
-        let (position, history) = self.store.open(name, fresh);
         self.kept += history.len();
         let topic = HomeTopic {
             name: name.clone(),

@@ -318,10 +318,11 @@ impl<S: Store> Hub<S> {
         }
     }
 
-    /// Bytes that several members are sent. They count in what topics hold.
+    /// Bytes that are sent to one who has asked for them, and to others who have asked for the same. They count in the process's
+    /// total alone, and are no memory of topics: their size, and how long they wait, is up to who has asked.
     #[must_use]
     pub fn share(&self, bytes: Vec<u8>) -> Frame {
-        self.ledger.frame(bytes)
+        self.ledger.answer(bytes)
     }
 
     /// The name, without an allocation where its topic is known here or it was used lately.

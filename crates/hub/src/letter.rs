@@ -158,7 +158,8 @@ pub enum Reply {
         topic: TopicName,
         /// How many.
         count: u64,
-        /// At most [`PRESENCE_LISTED`](crate::PRESENCE_LISTED) of them.
+        /// At most [`PRESENCE_LISTED`](crate::PRESENCE_LISTED) of them, and as many bytes as
+        /// [`PRESENCE_LISTED_BYTES`](crate::PRESENCE_LISTED_BYTES) says.
         clients: Vec<Present>,
     },
     /// What the topic keeps.

@@ -73,8 +73,10 @@ pub use self::{
     },
 };
 
-/// The most clients that an answer about presence lists.
+/// The most clients, and bytes of their names and of what they say of themselves, that an answer about presence lists.
 pub const PRESENCE_LISTED: usize = 1_000;
+/// See [`PRESENCE_LISTED`].
+pub const PRESENCE_LISTED_BYTES: usize = 256 << 10;
 /// The most publications, and bytes of them, that an answer about history has.
 pub const HISTORY_LISTED: u32 = 1_000;
 /// See [`HISTORY_LISTED`].

@@ -136,13 +136,18 @@ impl Presence {
         Some(self.forget_if_gone(&name).then_some(name))
     }
 
-    /// The first so many.
-    pub(crate) fn list(&self, most: usize) -> Vec<Present> {
+    /// The first so many, up to so many bytes of what is known of them.
+    pub(crate) fn list(&self, most: usize, bytes: usize) -> Vec<Present> {
+        let mut taken = 0;
+        let fits = |(name, client): &(&Arc<str>, &Client)| {
+            taken += name.len() + client.info.as_deref().map_or(0, str::len);
+            taken <= bytes
+        };
         let present = |(name, client): (&Arc<str>, &Client)| Present {
             client: (&**name).into(),
             info: client.info.clone(),
         };
-        self.clients.iter().take(most).map(present).collect()
+        self.clients.iter().take(most).take_while(fits).map(present).collect()
     }
 
     fn find_or_insert(&mut self, client: &str) -> Arc<str> {
@@ -247,7 +252,7 @@ mod tests {
         assert!(presence.join("a", Some("1")));
         assert!(!presence.join("a", Some("2")));
         assert!(!presence.leave("a"));
-        assert_eq!(presence.list(9), [Present { client: "a".into(), info: Some("1".into()) }]);
+        assert_eq!(presence.list(9, 1_000), [Present { client: "a".into(), info: Some("1".into()) }]);
         assert!(presence.leave("a"));
         assert!(!presence.leave("a"));
         assert!(presence.is_empty());
@@ -288,7 +293,18 @@ mod tests {
         assert!(presence.stay("p", Some("2"), by(2), OPEN), "those who watch learn of it");
         assert!(!presence.stay("p", Some("2"), by(3), OPEN));
         assert!(!presence.stay("p", None, by(4), OPEN), "who says nothing takes nothing back");
-        assert_eq!(presence.list(9), [Present { client: "p".into(), info: Some("2".into()) }]);
+        assert_eq!(presence.list(9, 1_000), [Present { client: "p".into(), info: Some("2".into()) }]);
+    }
+
+    #[test]
+    fn of_many_who_say_much_as_many_are_listed_as_have_room() {
+        let (mut presence, _) = presence();
+        let info = "1".repeat(999);
+        for name in ["a", "b", "c", "d"] {
+            presence.join(name, Some(&info));
+        }
+        let listed = |most, bytes| presence.list(most, bytes).len();
+        assert_eq!((listed(9, 4_000), listed(9, 3_999), listed(9, 2_000), listed(1, 4_000)), (4, 3, 2, 1));
     }
 
     #[test]

@@ -207,6 +207,11 @@ impl Ledger {
         Frame::with_part(bytes, &self.total, &self.topics)
     }
 
+    /// Encoded bytes that somebody has asked for.
+    pub(crate) fn answer(&self, bytes: Vec<u8>) -> Frame {
+        Frame::new(bytes, &self.total)
+    }
+
     /// So many bytes more are held beside publications.
     pub(crate) fn hold(&self, bytes: usize) {
         self.total.add(bytes);

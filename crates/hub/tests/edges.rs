@@ -472,6 +472,63 @@ fn a_new_subscriber_gets_the_newest_of_each_key_and_the_history_once() {
 }
 
 #[test]
+fn who_has_a_part_of_a_state_gets_the_rest_of_it() {
+    let settings = TopicSettings { history: 2, slow: Slow::Conflate, keys: 4, ..TopicSettings::default() };
+    let mut hub = hub(settings, Limits::default());
+    let topic = name("a");
+    let publish = |hub: &mut Hub, keys: &[&str]| {
+        for &key in keys {
+            let publish = Publish { key: Some(key.into()), ..Publish::new(Format::Text, b"v".to_vec()) };
+            hub.publish(None, &topic, publish, 0).unwrap();
+        }
+    };
+    publish(&mut hub, &["w", "x", "y", "x", "z", "y"]);
+    let member = enter(&mut hub, 1);
+    let Reply::Subscribed { position: here, .. } = subscribe(&mut hub, member, &topic, Ask::default()) else {
+        panic!("it is there");
+    };
+    assert_eq!(here.offset, 6);
+    let mut number = 1;
+    let mut from = |hub: &mut Hub, position: Position| {
+        number += 1;
+        let member = enter(hub, number);
+        let reply = subscribe(hub, member, &topic, Ask { recover: Some(position), ..Ask::default() });
+        hub.leave(member);
+        let Reply::Subscribed { recovered, first, .. } = reply else { panic!("{reply:?}") };
+        (recovered == Some(true), first.iter().map(|item| item.offset()).collect::<Vec<_>>())
+    };
+    let at = |offset| Position { offset, ..here };
+    // w at 1, x at 4, z at 5, y at 6; the history has the last two.
+    for (offset, wanted) in [(0, &[1, 4, 5, 6][..]), (1, &[4, 5, 6]), (3, &[4, 5, 6]), (4, &[5, 6]), (6, &[])]
+    {
+        assert_eq!(from(&mut hub, at(offset)), (true, wanted.to_vec()), "{offset}");
+    }
+    // Not from the future, nor from elsewhere: then all from its beginning.
+    let whole = (false, vec![1, 4, 5, 6]);
+    assert_eq!(from(&mut hub, at(7)), whole);
+    assert_eq!(from(&mut hub, Position { epoch: Epoch(here.epoch.0 ^ 1), offset: 4 }), whole);
+    // A fifth key: that of w is given up, which whoever had nothing has missed.
+    publish(&mut hub, &["v"]);
+    assert_eq!(from(&mut hub, at(0)), (false, vec![4, 5, 6, 7]));
+    assert_eq!(from(&mut hub, at(1)), (true, vec![4, 5, 6, 7]));
+    hub.leave(member);
+}
+
+#[test]
+fn who_is_there_is_listed_as_far_as_an_answer_has_room() {
+    let settings = TopicSettings { presence: true, ..TopicSettings::default() };
+    let mut hub = hub(settings, Limits::default());
+    let (topic, info) = (name("a"), "1".repeat(1_000));
+    for n in 0..400 {
+        assert!(!is_busy(&stay(&mut hub, &topic, &format!("poller-{n}"), Some(&info), n, 60_000)));
+    }
+    hub.presence(TICKET, &topic, 0);
+    let Some((_, Reply::Presence { count, clients, .. })) = hub.poll_reply() else { panic!("it is here") };
+    assert_eq!(count, 400);
+    assert!((250..=262).contains(&clients.len()), "{}", clients.len());
+}
+
+#[test]
 fn names_are_checked_once_and_then_known() {
     let mut hub = hub(TopicSettings::default(), Limits::default());
     assert!(hub.topic_name("a/*").is_err());

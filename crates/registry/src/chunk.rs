@@ -42,7 +42,7 @@ struct Counted {
     bytes: Vec<u8>,
     _charge: Charge,
     /// For what they count in as well.
-    _part: Option<Charge>,
+    part: Option<Charge>,
 }
 
 impl Frame {
@@ -50,7 +50,7 @@ impl Frame {
     #[must_use]
     pub fn new(bytes: Vec<u8>, total: &Total) -> Self {
         let charge = Charge::new(total, bytes.capacity());
-        Self(Arc::new(Counted { bytes, _charge: charge, _part: None }))
+        Self(Arc::new(Counted { bytes, _charge: charge, part: None }))
     }
 
     /// The same, for bytes that count in a part of the total, too: so who has a budget for that part knows what outboxes hold
@@ -58,7 +58,13 @@ impl Frame {
     #[must_use]
     pub fn with_part(bytes: Vec<u8>, total: &Total, part: &Total) -> Self {
         let (charge, part) = (Charge::new(total, bytes.capacity()), Charge::new(part, bytes.capacity()));
-        Self(Arc::new(Counted { bytes, _charge: charge, _part: Some(part) }))
+        Self(Arc::new(Counted { bytes, _charge: charge, part: Some(part) }))
+    }
+
+    /// Whether it counts in a part of the total.
+    #[must_use]
+    pub fn has_part(&self) -> bool {
+        self.0.part.is_some()
     }
 
     /// How many references there are to it.

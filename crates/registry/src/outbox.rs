@@ -173,14 +173,28 @@ impl Outbox {
         }
     }
 
-    /// Its part of what waits and is shared: of each frame as much as each of its holders has of it. A look at each piece.
+    /// Its part of what waits and counts in a part of the total ([`Frame::with_part`]): of each frame as much as each of its
+    /// holders has of it. A look at each of its [pieces](Self::waiting_pieces).
     #[must_use]
     pub fn shared_bytes(&self) -> usize {
-        let part = |frame: &Frame, sent: usize| (frame.len() - sent).div_ceil(frame.holders());
+        let part = |frame: &Frame, sent: usize| match frame.has_part() {
+            true => (frame.len() - sent).div_ceil(frame.holders()),
+            false => 0,
+        };
         match &self.held {
             Held::Nothing => 0,
             Held::One { frame, sent, .. } => part(frame, *sent as usize),
             Held::Many(queue) => queue.shared().map(|(frame, sent)| part(frame, sent)).sum(),
+        }
+    }
+
+    /// How many pieces wait.
+    #[must_use]
+    pub fn waiting_pieces(&self) -> usize {
+        match &self.held {
+            Held::Nothing => 0,
+            Held::One { .. } => 1,
+            Held::Many(queue) => queue.pieces.len(),
         }
     }
 
@@ -460,12 +474,7 @@ impl Outbox {
 
     /// What waits, as the limits see it.
     fn cost(&self) -> usize {
-        let chunks = match &self.held {
-            Held::Nothing => 0,
-            Held::One { .. } => 1,
-            Held::Many(queue) => queue.pieces.len(),
-        };
-        self.buffered() + chunks * CHUNK_COST
+        self.buffered() + self.waiting_pieces() * CHUNK_COST
     }
 
     /// The same with one more chunk.

@@ -93,7 +93,7 @@ pub(crate) struct Unread {
 pub(crate) struct Turn {
     pub(crate) buffers: Vec<Buffer>,
     pub(crate) owned: Vec<Vec<u8>>,
-    /// Bytes in `owned`.
+    /// Bytes in `owned`, and of frames that were made for this turn.
     owned_bytes: usize,
     /// Bytes that the codecs have gone through since the shard's start.
     worked: u64,
@@ -193,6 +193,11 @@ impl Turn {
     pub(crate) fn keep_shared(&mut self, frame: &Frame) -> Source {
         self.frames.push(frame.clone());
         Source::Shared { index: self.frames.len() as u32 - 1 }
+    }
+
+    /// So many bytes of a frame were made for this turn: they count as those that it owns.
+    pub(crate) fn has_made(&mut self, bytes: usize) {
+        self.owned_bytes += bytes;
     }
 
     /// A place for bytes that several pieces will share; they are put there when they were read.

@@ -266,6 +266,102 @@ fn a_poll_keeps_no_more_than_its_answer_takes() {
     assert!(held >= SESSION_BYTES, "{held} bytes of publications: it has kept what it will tell");
 }
 
+/// The body of the last answer to a request.
+fn told(stage: &Stage, socket: Socket) -> Value {
+    let sent = String::from_utf8(stage.sent(socket)).expect("text");
+    let (_, body) = sent.rsplit_once("\r\n\r\n").expect("a head and a body");
+    serde_json::from_str(body).expect("JSON")
+}
+
+#[test]
+fn who_polls_a_state_that_is_larger_than_an_answer_gets_all_of_it_and_then_the_news() {
+    let mut stage = Stage::of(CONFIG, 1);
+    let (publisher, poller) = (talker(&mut stage), stage.accept());
+    // Each key twice: what comes has holes.
+    publish(&mut stage, publisher, "keys/a", 1..=100);
+    publish(&mut stage, publisher, "keys/a", 1..=50);
+    let poll = |stage: &mut Stage, position: &str| {
+        let request = format!("GET /poll?topic=keys/a&wait=0{position} HTTP/1.1\r\nHost: gw.test\r\n\r\n");
+        stage.send(poller, request.as_bytes());
+        let told = told(stage, poller);
+        let offsets = told["messages"].as_array().expect("a list").iter();
+        let offsets: Vec<u64> =
+            offsets.map(|message| message["offset"].as_u64().expect("a number")).collect();
+        let position = told["position"].as_str().expect("a position").to_owned();
+        (offsets, position, told["topics"][0]["recovered"].clone())
+    };
+    let (mut all, mut position, _) = poll(&mut stage, "");
+    assert!((10..20).contains(&all.len()), "{all:?}");
+    for round in 0.. {
+        let (more, then, recovered) = poll(&mut stage, &format!("&position={position}"));
+        assert_eq!(recovered, json!(true));
+        position = then;
+        if more.is_empty() {
+            break;
+        }
+        assert!(round < 10, "{all:?}, {more:?}");
+        all.extend(more);
+    }
+    assert!(all.iter().copied().eq(51..=150), "{all:?}");
+    publish(&mut stage, publisher, "keys/a", 7..=7);
+    let (news, _, recovered) = poll(&mut stage, &format!("&position={position}"));
+    assert_eq!((news, recovered), (vec![151], json!(true)));
+}
+
+#[test]
+fn what_polls_are_answered_is_no_memory_of_topics() {
+    let mut stage = Stage::of(CONFIG, 1);
+    let publisher = talker(&mut stage);
+    publish(&mut stage, publisher, "kept/a", 1..=40);
+    let (.., before) = stage.plan.topics_held();
+    for n in 0..8 {
+        let poller = stage.accept();
+        stage.socket(poller, |kernel| kernel.room = 0);
+        let poll = |limit: u64| {
+            format!("GET /poll?topic=kept/a&wait=0&history={limit} HTTP/1.1\r\nHost: gw.test\r\n\r\n")
+        };
+        // No answer is the same as that before it.
+        let polls: String = (0..100).map(|round| poll(8 + (round + n) % 7)).collect();
+        stage.send(poller, polls.as_bytes());
+        stage.turns(200);
+    }
+    let seen = stage.shard.inspect();
+    assert!(seen.outbox_bytes > 4 << 20, "{} bytes wait", seen.outbox_bytes);
+    // Above the soft mark nothing more is read.
+    assert!(seen.outbox_most < (1 << 20) + 3 * SESSION_BYTES, "{} bytes wait", seen.outbox_most);
+    let (.., held) = stage.plan.topics_held();
+    assert!(held <= before + 1_000, "{held} bytes of topics, {before} before");
+}
+
+#[test]
+fn what_polls_are_answered_counts_in_their_share_of_a_turn() {
+    let mut stage = Stage::of(CONFIG, 1);
+    let publisher = talker(&mut stage);
+    let pollers: Vec<Socket> = (0..60).map(|_| stage.accept()).collect();
+    for (n, &poller) in pollers.iter().enumerate() {
+        // No two answers are the same.
+        let request = |position: &str| {
+            format!("GET /poll?topic=kept/p&topic=kept/q{n}{position} HTTP/1.1\r\nHost: gw.test\r\n\r\n")
+        };
+        stage.send(poller, request("").as_bytes());
+        let position = told(&stage, poller)["position"].as_str().expect("a position").to_owned();
+        stage.socket(poller, |kernel| kernel.sent.clear());
+        stage.send(poller, request(&format!("&position={position}")).as_bytes());
+        assert!(stage.sent(poller).is_empty(), "it waits");
+    }
+    let publish = json!({ "op": "publish", "topic": "kept/p", "data": "x".repeat(60_000) });
+    stage.arrive(publisher, &frame(0x81, publish.to_string().as_bytes(), true));
+    let mut answered = Vec::new();
+    while answered.last() != Some(&60) {
+        stage.turn();
+        answered.push(pollers.iter().filter(|&&poller| !stage.sent(poller).is_empty()).count());
+        assert!(answered.len() < 100, "{answered:?}");
+    }
+    // A turn has about a mebibyte for them.
+    let most = answered.windows(2).map(|turns| turns[1] - turns[0]).max();
+    assert!(most.is_some_and(|most| (10..=20).contains(&most)), "{answered:?}");
+}
+
 /// Sessions whose answers, each of a quarter of a mebibyte, fill a turn together.
 fn fill_a_turn(stage: &mut Stage, greedy: &[Socket], first: &Value) {
     let history = json!({ "op": "history", "id": 1, "topic": "kept/large", "limit": 100 });

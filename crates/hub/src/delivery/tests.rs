@@ -105,6 +105,25 @@ fn what_is_passed_over_has_a_newer_one_of_its_key() {
 }
 
 #[test]
+fn of_a_topic_that_conflates_the_newest_of_each_key_is_recovered() {
+    let keys = [("a", 1), ("b", 2), ("a", 3), ("c", 4)];
+    let published = keys.map(|(key, id)| publish(1, "t", id, Some(key)));
+    let acked = [1, 2, 3, 4].map(|id| Event::Published { id, position: at(A, id) });
+    let begin = [&published[..], &acked, &[subscribed(1, at(A, 4), Some((at(A, 0), true)))]].concat();
+    let came = |ids: &[u64]| {
+        let receipts: Vec<Event> = ids.iter().map(|&id| receipt(1, id, id)).collect();
+        check(&[&begin[..], &receipts].concat(), true, Some(at(A, 4)))
+    };
+    assert_eq!(came(&[2, 3, 4]).map(|summary| (summary.recovered, summary.conflated)), Ok((1, 1)));
+    assert_eq!(came(&[3, 4]), Err(Violation::FalseRecovery), "b has nothing newer");
+    assert_eq!(came(&[2, 4]), Err(Violation::FalseRecovery), "a's newest");
+    assert_eq!(came(&[2, 3]), Err(Violation::NotConverged));
+    let live = [publish(1, "t", 5, Some("c")), receipt(1, 2, 2), receipt(1, 3, 3), receipt(1, 5, 5)];
+    let passed = check(&[&begin[..], &live].concat(), true, Some(at(A, 5)));
+    assert_eq!(passed, Err(Violation::FalseRecovery), "where it begins is the newest of its key");
+}
+
+#[test]
 fn by_a_pattern_the_first_that_comes_is_the_begin() {
     let events = [
         publish(1, "t", 1, None),

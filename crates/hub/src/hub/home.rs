@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::Hub;
 use crate::{
-    HISTORY_LISTED, HISTORY_LISTED_BYTES, PRESENCE_LISTED,
+    HISTORY_LISTED, HISTORY_LISTED_BYTES, PRESENCE_LISTED, PRESENCE_LISTED_BYTES,
     history::{Once, OnceKey},
     home::HomeTopic,
     letter::{Ask, AskNote, DepartNote, Note, Present, Question, Refused, Reply, SubscribeNote},
@@ -305,10 +305,12 @@ impl<S: Store> Hub<S> {
     }
 }
 
-/// How many are there, and as many of them as are wanted.
+/// How many are there, and as many of them as are wanted and fit into an answer.
 fn who_is_there<H: History>(topic: Option<&HomeTopic<H>>, most: usize) -> (u64, Vec<Present>) {
     let presence = topic.and_then(|topic| topic.presence.as_deref());
-    presence.map_or((0, Vec::new()), |presence| (presence.len() as u64, presence.list(most)))
+    presence.map_or((0, Vec::new()), |presence| {
+        (presence.len() as u64, presence.list(most, PRESENCE_LISTED_BYTES))
+    })
 }
 
 #[cfg(test)]

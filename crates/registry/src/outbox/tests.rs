@@ -448,10 +448,11 @@ fn what_an_outbox_has_of_shared_frames_is_its_part_of_each() {
     let total = retained.total().clone();
     let limits = OutboxLimits::new(100_000, 1_000, 100_000);
     let policy = FullPolicy::Disconnect;
-    let alone = Frame::new(vec![1; 1_000], &total);
+    let part = Total::default();
+    let alone = Frame::with_part(vec![1; 1_000], &total, &part);
     let _ = outbox.push(Chunk::Shared(alone), &limits, policy, &mut retained);
     assert_eq!(outbox.shared_bytes(), 1_000);
-    let both = Frame::new(vec![2; 1_000], &total);
+    let both = Frame::with_part(vec![2; 1_000], &total, &part);
     let _ = outbox.push(Chunk::Shared(both.clone()), &limits, policy, &mut retained);
     let _ = other.push(Chunk::Shared(both), &limits, policy, &mut retained);
     assert_eq!((outbox.shared_bytes(), other.shared_bytes()), (1_500, 500));
@@ -459,6 +460,10 @@ fn what_an_outbox_has_of_shared_frames_is_its_part_of_each() {
     let own = Chunk::Owned { bytes: vec![3; 5_000], start: 0 };
     let _ = outbox.push(own, &limits, policy, &mut retained);
     assert_eq!((outbox.shared_bytes(), outbox.buffered()), (1_500, 7_000));
+    // Nor is what counts in the total alone.
+    let answer = Frame::new(vec![4; 100], &total);
+    let _ = outbox.push(Chunk::Shared(answer), &limits, policy, &mut retained);
+    assert_eq!((outbox.shared_bytes(), outbox.buffered(), outbox.waiting_pieces()), (1_500, 7_100, 4));
     let _ = outbox.consume(600, &limits, &mut retained);
     assert_eq!(outbox.shared_bytes(), 900);
     outbox.clear(&mut retained);

@@ -15,13 +15,17 @@ use crate::{environment::Environment, shard::Shard};
 #[derive(Debug, Default)]
 pub(super) struct Due {
     keys: VecDeque<Key>,
-    /// Bytes that were made for them in this turn, which owns them until its system call.
+    /// Bytes that were made for them in this turn, and wait at least for its system call.
     made_bytes: usize,
 }
 
 impl Due {
     pub(super) fn push(&mut self, key: Key) {
         self.keys.push_back(key);
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.keys.is_empty()
     }
 
     pub(super) fn begin_turn(&mut self) {

@@ -19,6 +19,7 @@ use tidegate_wire::http::{self, Refusal, Request, Version};
 
 use super::{
     fault::Fault,
+    feed::Kept,
     poll::Polling,
     publish::{Body, Publishing},
     stream::Streaming,
@@ -114,11 +115,11 @@ impl Exchange {
     }
 
     /// What is kept for it of its topics' publications.
-    pub(crate) fn kept_bytes(&self) -> usize {
+    pub(super) fn kept(&self) -> Option<&Kept> {
         match &self.stage {
-            Stage::Streaming(stream) => stream.feed.kept.bytes(),
-            Stage::Polling(poll) => poll.feed.kept.bytes(),
-            Stage::Body(_) | Stage::Publishing(_) | Stage::Asking => 0,
+            Stage::Streaming(stream) => Some(&stream.feed.kept),
+            Stage::Polling(poll) => Some(&poll.feed.kept),
+            Stage::Body(_) | Stage::Publishing(_) | Stage::Asking => None,
         }
     }
 }

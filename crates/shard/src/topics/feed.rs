@@ -47,6 +47,11 @@ impl Kept {
         self.publications.is_empty()
     }
 
+    /// How many there are.
+    pub(super) fn len(&self) -> usize {
+        self.publications.len()
+    }
+
     pub(crate) fn bytes(&self) -> usize {
         self.bytes
     }
@@ -88,6 +93,8 @@ fn written_bytes(publication: &Publication) -> usize {
 /// One of them.
 struct FeedTopic {
     filter: Filter,
+    /// From where it was to go on.
+    asked: Option<Position>,
     /// How far it was told; a pattern has no position.
     position: Option<Position>,
     /// Where the topic was when it answered.
@@ -132,7 +139,8 @@ impl Feed {
         // What comes first is told behind it, and moves it up.
         let before =
             first.iter().find(|publication| publication.is_message()).map(|first| first.offset() - 1);
-        topic.position = Some(Position { offset: before.unwrap_or(position.offset), ..position });
+        let before = Position { offset: before.unwrap_or(position.offset), ..position };
+        topic.position = topic.asked.filter(|_| recovered == Some(true)).or(Some(before));
         self.waiting = self.waiting.saturating_sub(1);
         for publication in first {
             self.keep_within(publication, most);
@@ -247,7 +255,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             if feed.topics.iter().any(|topic| topic.filter == filter) {
                 return Err(Fault::new(Code::InvalidRequest, "a topic stands twice"));
             }
-            feed.topics.push(FeedTopic { filter, position: None, begin: None, recovered: None });
+            feed.topics.push(FeedTopic { filter, asked: None, position: None, begin: None, recovered: None });
         }
         let client = ClientId::from_bits(self.environment.draw_seed());
         let Some(topics) = &mut self.topics else { return Err(Fault::from(Refused::Busy)) };
@@ -258,11 +266,12 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         let member = topics.hub.enter(key, class, client, rules);
         topics.put(Member::new(key, member, class, Way::Feed));
         topics.attend(key, wanted, now_ms);
-        for (place, topic) in feed.topics.iter().enumerate() {
+        for (place, topic) in feed.topics.iter_mut().enumerate() {
             let done = match &topic.filter {
                 Filter::Pattern(pattern) => topics.hub.subscribe_pattern(member, pattern),
                 Filter::Topic(name) => {
                     let ask = wanted.ask(key, place, name.as_str());
+                    topic.asked = ask.recover;
                     feed.waiting += 1;
                     let ticket = Ticket { key, request: feed.first_request + place as u64 };
                     topics.hub.subscribe(member, ticket, name, ask, now_ms)

@@ -166,11 +166,6 @@ impl Member {
         self.first.as_ref().map_or(0, |first| first.bytes())
     }
 
-    /// Its part of that.
-    pub(crate) fn own_bytes(&self) -> usize {
-        self.first.as_ref().map_or(0, |first| first.own_bytes())
-    }
-
     /// What its commands wait for.
     pub(crate) fn waits(&self) -> Option<Waits> {
         self.stopped.as_ref().map(|stopped| stopped.waits)

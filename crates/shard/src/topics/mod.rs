@@ -20,6 +20,7 @@ mod publish;
 mod publishers;
 mod rate;
 mod replies;
+mod search;
 mod slow;
 mod stopped;
 mod stream;
@@ -43,6 +44,7 @@ use self::{
     poll::Polled,
     publishers::Publishers,
     rate::Rates,
+    search::Search,
 };
 pub(crate) use self::{
     arena::{Arenas, Lane},
@@ -95,6 +97,8 @@ pub(crate) struct Topics {
     polls_due: Due,
     /// When it is looked who is to end, where there was no memory for a publication; 0: there was.
     relief_ms: u64,
+    /// Who is to end is not known yet.
+    search: Option<Search>,
     /// How many of the hub's shortages have been seen to.
     shortages_seen: usize,
     /// When letters that were not taken are tried again; 0: none wait.
@@ -123,6 +127,7 @@ impl Topics {
             ending: Vec::new(),
             polls_due: Due::default(),
             relief_ms: 0,
+            search: None,
             shortages_seen: 0,
             retry_ms: 0,
         }
@@ -249,8 +254,8 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         self.flush_spans();
         if let Some(topics) = &mut self.topics {
             topics.polled = None;
-            // Commands that went on here were answered here.
-            self.hurried |= !topics.answered.is_empty();
+            // Commands that went on here were answered here, and so may polls be.
+            self.hurried |= !topics.answered.is_empty() || !topics.polls_due.is_empty();
         }
     }
 

@@ -39,7 +39,8 @@ impl Polling {
     }
 }
 
-/// An answer, for whoever is told the same in the same turn: most who poll a topic wait for the same message.
+/// An answer, for whoever is told the same in the same turn: most who poll a topic wait for the same message. Who is told it
+/// alone has it as memory of its own: what waits for somebody that does not read is no memory of topics.
 pub(super) struct Polled {
     standings: Vec<Stood>,
     messages: Vec<Arc<Publication>>,
@@ -183,6 +184,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             Some(polled) if polled.is(&feed, &messages) => polled.body.clone(),
             Some(_) | None => {
                 let body = topics.hub.share(encoded(&feed, &messages, bytes));
+                self.turn.has_made(body.len());
                 let stood = |now: Standing<'_>| (now.topic.into(), now.position, now.recovered);
                 let standings = feed.standings().map(stood).collect();
                 topics.polled = Some(Polled { standings, messages, body: body.clone() });

@@ -124,7 +124,12 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             }
             (Stage::Polling(poll), Reply::Subscribed { position, recovered, first, .. }) => {
                 poll.feed.subscribed(place, position, recovered, first, bound);
-                self.look_at_poll(key);
+                // Its answer counts in the share that polls have of a turn.
+                if poll.feed.is_ready()
+                    && let Some(topics) = &mut self.topics
+                {
+                    topics.polls_due.push(key);
+                }
             }
             (_, Reply::Refused { why, .. }) => {
                 let manner = exchange.manner.clone();

@@ -13,8 +13,10 @@ use tidegate_registry::{Chunk, End, FullPolicy, Key, OutboxLimits};
 use super::{
     Lane, Stage,
     fanout::takes_messages,
+    feed::Kept,
     frame::Tools,
     member::{Member, Waits},
+    search::{Look, Search},
 };
 use crate::{
     environment::Environment,
@@ -34,6 +36,8 @@ pub(super) struct Behind {
 
 /// While there is no memory for publications one subscriber is ended this often.
 const RELIEF_MS: u64 = 10;
+/// How many pieces that wait a turn looks at to find out whom: less than a millisecond's work.
+const SEARCHED: usize = 1 << 16;
 
 /// The outbox takes what it is given here: how much that is was judged before.
 const TAKES_ALL: OutboxLimits = OutboxLimits::new(usize::MAX, usize::MAX, usize::MAX);
@@ -248,41 +252,54 @@ impl<B: Backend, E: Environment> Shard<B, E> {
     /// says what its worst subscriber has of the topics' memory, and a moment later the shard that has the worst of all ends it.
     pub(super) fn relieve(&mut self) {
         let (now_ms, id) = (self.now_ms, self.id);
-        let Some(topics) = &mut self.topics else { return };
+        let Self { topics, registry, plan, .. } = self;
+        let Some(topics) = topics else { return };
         let rules = topics.hub.rules();
         let shortages = rules.shortages();
         let is_short = shortages != topics.shortages_seen;
         let has_said = topics.relief_ms != 0;
-        if has_said {
-            if now_ms < topics.relief_ms {
-                return;
+        let mut search = match topics.search.take() {
+            // It goes on where the last turn has ended.
+            Some(search) => search,
+            None => {
+                if has_said {
+                    if now_ms < topics.relief_ms {
+                        return;
+                    }
+                    topics.shortages_seen = shortages;
+                    if !is_short || rules.has_room_again() {
+                        topics.relief_ms = 0;
+                        plan.say_worst(id, 0);
+                        return;
+                    }
+                } else if !is_short {
+                    return;
+                }
+                let waiting = topics.members.iter().flatten().filter_map(|member| {
+                    let waiting = waiting_bytes(registry.get(member.key)?, member);
+                    (waiting > 0).then_some((waiting, member.key))
+                });
+                Search::new(waiting.collect())
             }
-            topics.shortages_seen = shortages;
-            if !is_short || rules.has_room_again() {
-                topics.relief_ms = 0;
-                self.plan.say_worst(id, 0);
-                return;
-            }
-        } else if !is_short {
+        };
+        let is_over = search.go_on(SEARCHED, |key| {
+            let found = registry.get(key).zip(topics.member(key));
+            found.map_or(Look { bytes: 0, pieces: 0 }, |(session, member)| look(session, member))
+        });
+        let (bytes, worst) = search.worst();
+        if !is_over {
+            topics.search = Some(search);
+            self.hurried = true;
             return;
         }
         topics.relief_ms = now_ms + RELIEF_MS;
-        let mut worst = (0, None);
-        for member in topics.members.iter().flatten() {
-            let Some(session) = self.registry.get(member.key) else { continue };
-            // Most have nothing that could be more: those are not looked into.
-            if waiting_bytes(session, member) > worst.0 {
-                let bytes = topic_bytes(session, member);
-                if bytes > worst.0 {
-                    worst = (bytes, Some(member.key));
-                }
-            }
-        }
         // Said also where nobody is left: others would wait for one that has ended.
-        self.plan.say_worst(id, worst.0);
-        if let (_, Some(key)) = worst
+        plan.say_worst(id, bytes);
+        if let Some(key) = worst
             && has_said
-            && self.plan.has_worst(id)
+            && topics.member(key).is_some()
+            && !topics.hub.rules().has_room_again()
+            && plan.has_worst(id)
             && !planted::is(Bug::SpareTheWorst)
         {
             self.counters.relieved += 1;
@@ -298,37 +315,32 @@ impl<B: Backend, E: Environment> Shard<B, E> {
     }
 }
 
-/// At least as much as [`topic_bytes`], without a look at each piece.
+/// At least as much as a [`look`] finds, without a look at each piece.
 fn waiting_bytes<S>(session: &Session<S>, member: &Member) -> usize {
-    let kept = match &session.state {
-        State::Exchange(exchange) => exchange.kept_bytes(),
-        State::Head(_)
-        | State::Waiting(_)
-        | State::Dialing(_)
-        | State::Open(_)
-        | State::Paired(_)
-        | State::Lingering { .. }
-        | State::Dead => 0,
-    };
+    let kept = kept_of(&session.state).map_or(0, Kept::bytes);
     session.outbox.buffered() + member.kept_bytes() + kept
 }
 
 /// What goes of the topics' memory with a session: its part of the frames that wait for it, and of what is kept for it. What is
 /// its own (answers to what it has asked for, and what was sealed for it) is none of that.
-fn topic_bytes<S>(session: &Session<S>, member: &Member) -> usize {
-    let kept = match &session.state {
-        State::Exchange(exchange) => match &exchange.stage {
-            Stage::Streaming(stream) => stream.feed.kept.own_bytes(),
-            Stage::Polling(poll) => poll.feed.kept.own_bytes(),
-            Stage::Body(_) | Stage::Publishing(_) | Stage::Asking => 0,
-        },
+fn look<S>(session: &Session<S>, member: &Member) -> Look {
+    let kept = || [member.first.as_deref(), kept_of(&session.state)].into_iter().flatten();
+    Look {
+        bytes: session.outbox.shared_bytes() + kept().map(Kept::own_bytes).sum::<usize>(),
+        pieces: session.outbox.waiting_pieces() + kept().map(Kept::len).sum::<usize>(),
+    }
+}
+
+/// What a request keeps of its topics' publications.
+fn kept_of(state: &State) -> Option<&Kept> {
+    match state {
+        State::Exchange(exchange) => exchange.kept(),
         State::Head(_)
         | State::Waiting(_)
         | State::Dialing(_)
         | State::Open(_)
         | State::Paired(_)
         | State::Lingering { .. }
-        | State::Dead => 0,
-    };
-    session.outbox.shared_bytes() + member.own_bytes() + kept
+        | State::Dead => None,
+    }
 }

@@ -8,7 +8,7 @@ use super::{
     super::net::{Actor, ActorId, Excuse, MILLIS, Net, SECONDS},
     body::Answers,
     judge::Format,
-    setup::{TOPICS, has_presence},
+    setup::{TOPICS, conflates, has_presence},
     society::{PATIENCE, Person, Role, Society, Stage, Visit},
     socket::content,
     told::{Told, position_text},
@@ -210,7 +210,9 @@ impl Requester {
             let position = standing.at();
             assert_eq!(standing.recovered.is_some(), asked.is_some(), "{standing:?}");
             positions.push(position_text(position));
-            let recovered = asked.zip(standing.recovered);
+            // Of a state that an answer has no room for the rest comes with the next poll, and with it what is newer of a key.
+            let in_part = conflates(topic) && standing.recovered == Some(true);
+            let recovered = asked.zip(standing.recovered).filter(|_| !in_part);
             self.visit.observe(Event::Subscribed { session, topic: topic.clone(), position, recovered });
             self.visit.person().memory.insert(topic.clone(), position);
         }
