@@ -24,7 +24,8 @@ impl<B: Backend, E: Environment> Shard<B, E> {
     /// # Errors
     /// Where the backend as a whole is broken.
     pub(crate) fn seal_chains(&mut self) -> io::Result<()> {
-        if self.turn.sealed.is_empty() {
+        // Who is told to end at once sends nothing more.
+        if self.turn.sealed.is_empty() || self.stopping {
             return Ok(());
         }
         let places = std::mem::take(&mut self.turn.sealed);
@@ -89,6 +90,8 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         let part = Part { all, places: &places };
         let mut remainders = Vec::new();
         self.backend.turn(&part, Some(std::time::Duration::ZERO), &mut self.events, &mut remainders)?;
+        // What came meanwhile is handled behind the rest of the turn, which does not wait for more.
+        self.hurried |= !self.events.is_empty();
         for mut remainder in remainders {
             remainder.index = places[remainder.index as usize];
             self.settle_remainder(remainder);

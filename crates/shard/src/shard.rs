@@ -99,7 +99,7 @@ pub struct Shard<B: Backend, E: Environment> {
     pub(crate) sessions: usize,
     max_sessions: usize,
     pub(crate) draining: Option<CloseCode>,
-    stopping: bool,
+    pub(crate) stopping: bool,
     pub(crate) events: Vec<Event<B::Socket>>,
     /// What was received and waits for a later turn.
     pub(crate) backlog: Backlog,

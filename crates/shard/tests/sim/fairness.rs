@@ -62,7 +62,7 @@ impl Net {
         self.conns[conn].asked.due = None;
     }
 
-    /// After a turn's sends: none that is due may be missing among them.
+    /// After a turn: none that was due may be missing among its sends.
     ///
     /// # Panics
     /// Where somebody waits for too long.

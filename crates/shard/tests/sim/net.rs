@@ -257,6 +257,8 @@ pub(crate) struct Net {
     pub(crate) recycled: u64,
     /// The same as of the turn before.
     pub(crate) recycled_before: u64,
+    /// The shard has begun a turn of its own, and made no system call yet: it may make several.
+    pub(crate) begun: bool,
     pub(crate) operations: u64,
 }
 
@@ -310,6 +312,7 @@ impl Net {
             idle_turns: 0,
             recycled: 0,
             recycled_before: 0,
+            begun: false,
             operations: 0,
             random,
         }

@@ -267,7 +267,9 @@ impl Watch {
     /// Where anything is not as it must be behind it.
     pub(crate) fn turn<S: Subject>(&mut self, world: &World, subject: &mut S, bounds: &Bounds) -> bool {
         let (now, jumps) = (world.net.borrow().now, world.net.borrow().jumps);
+        world.net.borrow_mut().begun = true;
         let goes_on = subject.turn().expect("the simulated backend as a whole does not break");
+        world.net.borrow_mut().check_fairness();
         let seen = subject.inspect();
         // Between a last byte and its FIN a slot may be without a deadline: the next turn does not wait.
         self.untimed_turns = if seen.untimed > seen.excused_untimed { self.untimed_turns + 1 } else { 0 };
