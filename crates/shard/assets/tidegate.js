@@ -649,6 +649,8 @@ export class Client extends Emitter {
       return;
     }
     if (transport !== this.#transport) return;
+    // The network may be another one now: when it is back, whether WebSockets work is looked at soon.
+    this.#againAt = null;
     const wasOpen = this.#state === "open";
     const { code = 1006, reason = "", status, cause } = why;
     const refused = code === 1009 ? this.#tooLarge(transport) : undefined;
