@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use crate::harness::{
     BACKENDS, PATIENCE,
     client::{Client, Response},
+    everywhere,
     frame::{BINARY, TEXT},
     gateway::Gateway,
 };
@@ -53,16 +54,6 @@ path = "/paced"
 publish = { publish = ["kept/**"], rate = 10 }
 "#;
 
-fn everywhere(test: impl Fn(&Gateway)) {
-    for io in BACKENDS {
-        for shards in ["1", "3"] {
-            let gateway = Gateway::start_with(CONFIG, &["--io", io, "--shards", shards]);
-            test(&gateway);
-            gateway.stop();
-        }
-    }
-}
-
 fn post(path: &str, fields: &str, body: &[u8]) -> Vec<u8> {
     let mut request =
         format!("POST {path} HTTP/1.1\r\nHost: gw.test\r\nContent-Length: {}\r\n{fields}\r\n", body.len())
@@ -90,7 +81,7 @@ fn body(response: &Response) -> Value {
 
 #[test]
 fn what_is_posted_is_published() {
-    everywhere(|gateway| {
+    everywhere(CONFIG, |gateway| {
         let mut raw = Client::open(gateway.address(), "/topics/kept/1");
         raw.exchange(TEXT, b"here");
         // One connection for all: kept alive, and asked again before it has answered.
@@ -140,7 +131,7 @@ fn what_is_posted_is_published() {
 
 #[test]
 fn each_wrong_request_has_its_status() {
-    everywhere(|gateway| {
+    everywhere(CONFIG, |gateway| {
         let nested = [b"[".repeat(100_000), b"]".repeat(100_000)].concat();
         let bearer = |key: &str| format!("{AS_JSON}Authorization: Bearer {key}\r\n");
         let kept = |name: &str| format!(r#"{{"topic":"{name}","data":1}}"#).into_bytes();
@@ -297,7 +288,7 @@ impl Stream {
 
 #[test]
 fn events_come_with_positions_from_which_a_stream_goes_on() {
-    everywhere(|gateway| {
+    everywhere(CONFIG, |gateway| {
         let mut stream = Stream::open(gateway, "/events?topic=kept/a&topic=kept/b", "");
         let (name, id, data) = stream.event();
         assert_eq!((name.as_str(), data["topics"].as_array().map(Vec::len)), ("subscribed", Some(2)));
@@ -364,7 +355,7 @@ fn foreign_pages_may_read_where_the_route_says_so() {
 
 #[test]
 fn a_poll_waits_for_what_is_new() {
-    everywhere(|gateway| {
+    everywhere(CONFIG, |gateway| {
         let mut client = Client::connect(gateway.address());
         client.send(&get("/poll?topic=kept/p", ""));
         let first = body(&client.response().expect("at once"));
@@ -559,7 +550,7 @@ fn those_who_poll_for_the_same_get_the_same() {
 
 #[test]
 fn refusals_are_json_that_allowed_pages_may_read() {
-    everywhere(|gateway| {
+    everywhere(CONFIG, |gateway| {
         let origin = "Origin: https://page.example\r\n";
         let declared =
             |path: &str| format!("POST {path} HTTP/1.1\r\nHost: gw.test\r\n{origin}\r\n").into_bytes();
@@ -601,7 +592,7 @@ fn refusals_are_json_that_allowed_pages_may_read() {
 
 #[test]
 fn what_is_nearly_nothing_has_its_answer() {
-    everywhere(|gateway| {
+    everywhere(CONFIG, |gateway| {
         let nothing = ask(gateway, &post("/publish", AS_JSON, b"[]"));
         assert_eq!((nothing.status, body(&nothing)), (200, json!({ "results": [] })));
         let mut talker = Client::open(gateway.address(), "/topics");
