@@ -17,6 +17,7 @@ use crate::harness::{
 
 const CONFIG: &str = r#"
 version = 1
+trusted = ["127.0.0.2"]
 [limits]
 message_bytes = "64KiB"
 message_timeout = "2s"
@@ -407,6 +408,32 @@ fn a_poll_waits_for_what_is_new() {
         ));
         let there: Value = serde_json::from_slice(&talker.message(TEXT)).expect("JSON");
         assert_eq!(there["clients"], json!([{ "client": "poller-1", "info": { "n": 1 } }]), "{there}");
+    });
+}
+
+#[test]
+fn a_connection_keeps_so_many_pollers_present_and_a_proxys_more() {
+    everywhere(CONFIG, |gateway| {
+        for (from, topic, present) in [("127.0.0.1", "kept/few", 16), ("127.0.0.2", "kept/many", 40)] {
+            let mut client = Client::connect_from(from.parse().expect("an address"), gateway.address());
+            for n in 0..40 {
+                client.send(&get(&format!("/poll?topic={topic}&wait=0&client=poller-{n:02}"), ""));
+                assert_eq!(client.response().expect("an answer").status, 200);
+            }
+            let mut talker = Client::open(gateway.address(), "/topics");
+            talker.message(TEXT);
+            let ask = json!({ "op": "presence", "id": 1, "topic": topic }).to_string();
+            let there = harness::eventually("those who left have", || {
+                talker.send(&harness::frame::masked(harness::frame::FIN | TEXT, ask.as_bytes()));
+                let there: Value = serde_json::from_slice(&talker.message(TEXT)).expect("JSON");
+                let clients = there["clients"].as_array().expect("a list").clone();
+                (clients.len() <= present).then_some(clients)
+            });
+            let mut names: Vec<&str> = there.iter().filter_map(|one| one["client"].as_str()).collect();
+            names.sort_unstable();
+            let last: Vec<String> = (40 - present..40).map(|n| format!("poller-{n:02}")).collect();
+            assert_eq!(names, last);
+        }
     });
 }
 

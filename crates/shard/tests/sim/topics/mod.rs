@@ -15,11 +15,7 @@ mod society;
 mod socket;
 mod told;
 
-use std::{
-    cell::{Cell, RefCell},
-    rc::Rc,
-    sync::Arc,
-};
+use std::{rc::Rc, sync::Arc};
 
 use tidegate_hub::delivery::Event;
 use tidegate_io::{Backend, ListenerId};
@@ -28,7 +24,6 @@ use tidegate_wire::close::CloseCode;
 
 use self::{
     cluster::{Cluster, Place, Way},
-    judge::Judge,
     listener::Listener,
     requester::Requester,
     setup::{MOST_SESSIONS, Setup, TOPICS},

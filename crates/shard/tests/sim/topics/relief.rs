@@ -15,9 +15,8 @@ use super::{
         random::Random,
     },
     Ending, Life, Outcome,
-    judge::Judge,
     setup::Setup,
-    society::{Society, Stage},
+    society::Society,
 };
 
 const SLEEPERS: usize = 8;
