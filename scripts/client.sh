@@ -2,7 +2,8 @@
 # client.sh [BIN] - the client library and the pages: under Node, and in Chromium.
 #
 # The library's tests run against a gateway that fails on purpose. What is live (the library through cuts and restarts, the
-# pages in a browser) runs against BIN, a tidegate, where it is given; else against that same gateway of the tests.
+# pages in a browser) runs against BIN, a tidegate, where it is given; else against that same gateway of the tests. The live
+# cases of the library are the same ones under Node and in Chromium; one that ran on one side only is a failure.
 # Node's ws comes from npm, pinned, into conformance/client/node_modules. Without Node nothing is run, without Chromium no page:
 # a line says so, and that is a failure, as nobody has looked. Pictures of the pages: .cache/client/pictures. At last
 # "N passed, N failed"; exit code 1 if one failed, or something could not be run.
@@ -48,7 +49,7 @@ count() { # count LOG WHAT...: adds up what a run's last lines say; a run that s
 
 say "the library, under Node $(node --version)"
 timeout --kill-after=10 300 node --test --test-reporter=tap --test-timeout=60000 "$HERE"/*.test.mjs >"$WORK/node.log" 2>&1 || true
-grep -E '^not ok' -A 12 "$WORK/node.log" || true
+grep -E '^ *not ok' -A 12 "$WORK/node.log" || true
 count "$WORK/node.log" "the library's tests"
 
 if chromium=$(command -v chromium || command -v chromium-browser || command -v google-chrome); then
@@ -56,8 +57,19 @@ if chromium=$(command -v chromium || command -v chromium-browser || command -v g
   rm -rf "$WORK/pictures"
   timeout --kill-after=10 300 node "$HERE/browser.mjs" "$chromium" "$WORK/pictures" 2>&1 | tee "$WORK/browser.log" | grep -v ' passed, ' || true
   count "$WORK/browser.log" "the pages' tests"
+
+  # By their names, as both have printed them.
+  gateway=${BIN:+tidegate} gateway=${gateway:-the fake gateway}
+  sed -nE "s/^ *(not )?ok [0-9]+ - $gateway: //p" "$WORK/node.log" | sort >"$WORK/live.node"
+  sed -nE -e "s/^ok $gateway: (.*) \([0-9.]+ s\)$/\1/p" -e "s/^FAIL $gateway: (.*) -- .*/\1/p" "$WORK/browser.log" | sort >"$WORK/live.chromium"
+  if [ -s "$WORK/live.node" ] && missing=$(diff "$WORK/live.node" "$WORK/live.chromium"); then
+    passed=$((passed + 1))
+  else
+    echo "FAIL the live cases are not the same under Node (<) and in Chromium (>): ${missing:-there are none}"
+    failed=$((failed + 1))
+  fi
 else
-  echo "SKIPPED  the pages, 13 cases: there is no Chromium"
+  echo "SKIPPED  the pages, 13 cases, and the live cases in one of them: there is no Chromium"
   skipped=1
 fi
 

@@ -1,9 +1,12 @@
-// Pages and library in Chromium: browser.mjs CHROMIUM [PICTURES]. Against the gateway that TIDEGATE_BIN names, else the fake.
+// Pages and library in Chromium: browser.mjs CHROMIUM [PICTURES]. Against the gateway that TIDEGATE_BIN names, else the fake. What
+// live.test.mjs runs under Node runs here in a page; what else there is concerns the pages, or a browser alone.
 // Prints "ok NAME" or "FAIL NAME -- why" for each case, and "N passed, N failed" at the end.
 import assert from "node:assert/strict";
 import { mkdirSync } from "node:fs";
 import { join } from "node:path";
+import { names } from "./cases.mjs";
 import { Browser } from "./chromium.mjs";
+import { runInPage } from "./livepage.mjs";
 import { World } from "./world.mjs";
 
 const [chromium, pictures] = process.argv.slice(2);
@@ -20,14 +23,14 @@ async function check(name, body) {
     failed += 1;
     console.log(`FAIL ${name} -- ${String(error.message ?? error).replace(/\s+/g, " ").slice(0, 500)}`);
   }
-  Object.assign(world.door, { shut: false, blocked: { websocket: false, events: false } });
+  world.door.open();
   for (const page of everyPage.slice(opened)) await page.close().catch(() => {});
 }
 
 process.on("SIGTERM", () => process.exit(1));
 process.on("SIGINT", () => process.exit(1));
 if (pictures) mkdirSync(pictures, { recursive: true });
-const world = await new World().start();
+const world = await new World(process.env.TIDEGATE_BIN).start();
 const browser = await Browser.launch(chromium);
 
 const open = async (path, size) => {
@@ -44,6 +47,11 @@ const enter = async (name, room, size) => {
   await page.until("connection", `document.querySelector("#state").className === "open"`);
   return page;
 };
+for (const name of names()) {
+  // A page of its own: Chromium lets a page that often could not connect wait ever longer.
+  await check(`${world.name}: ${name}`, async () => runInPage(await open("/chat.html"), world, name));
+}
+
 const said = page => page.texts("#log .said:not(.pending) p");
 const heard = (page, text) => page.until(`"${text}"`, `Array.from(document.querySelectorAll("#log .said:not(.pending) p")).some(each => each.innerText === ${JSON.stringify(text)})`);
 const noted = (page, text) => page.until(`note "${text}"`, `Array.from(document.querySelectorAll("#log .note")).some(each => each.innerText.includes(${JSON.stringify(text)}))`);
@@ -121,17 +129,22 @@ await check("cut: both pages get every message of the window, once and in order"
   await present(ada, "Ada", "Bob");
 });
 
-await check("restart: both pages learn that not everything could be recovered, and go on by themselves", async () => {
+await check("restart: both pages learn that not everything could be recovered, show what is there now, and go on by themselves", async () => {
   const ada = await enter("Ada", "restart"), bob = await enter("Bob", "restart");
   await say(ada, "of the old epoch");
   // With her as well: what is not acknowledged before the restart is said again after it.
   for (const page of [ada, bob]) await heard(page, "of the old epoch");
-  await world.restart();
-  for (const page of [ada, bob]) await noted(page, "could not tell everything");
+  const state = ["state 1", "state 2"];
+  await world.restart(state.map(text => ({ topic: "chat/restart", data: { from: "Cleo", text, at: Date.now() } })));
+  for (const page of [ada, bob]) {
+    await noted(page, "could not tell everything");
+    await heard(page, "state 2");
+    assert.deepEqual(await said(page), state);
+  }
   await say(bob, "of the new one");
   for (const page of [ada, bob]) {
     await heard(page, "of the new one");
-    assert.deepEqual(await said(page), ["of the new one"]);
+    assert.deepEqual(await said(page), [...state, "of the new one"]);
   }
   await present(ada, "Ada", "Bob");
 });
@@ -201,8 +214,16 @@ await check("readyState, close(code, reason) and its events are the standard's",
   await page.type("#reason", "ebb tide");
   await page.click("#close");
   await state(page, "3 CLOSED");
-  // The code comes back (RFC 6455 §5.5.1); what reason the answer gives is the answerer's matter.
+  // The reason arrives; the code comes back (RFC 6455 §5.5.1), and the gateway's answer repeats no reason.
+  assert.ok(world.closes().some(({ code, reason }) => code === 4321 && reason === "ebb tide"), JSON.stringify(world.closes()));
   await logged(page, "close", "code 4321");
+  assert.equal(await page.run(`document.querySelector("#log li small").textContent`), "clean");
+  await page.click("#connect");
+  await state(page, "1 OPEN");
+  // What the gateway gives for a reason arrives too.
+  await world.restart([], true);
+  await state(page, "3 CLOSED");
+  await logged(page, "close", 'code 1001, reason "going away"');
   assert.equal(await page.run(`document.querySelector("#log li small").textContent`), "clean");
   await page.click("#connect");
   await state(page, "1 OPEN");

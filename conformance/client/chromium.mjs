@@ -50,7 +50,7 @@ export class Browser {
   }
 
   #handle(message) {
-    if (!message.id) return this.#pages.get(message.sessionId)?.events.push(message);
+    if (!message.id) return this.#pages.get(message.sessionId)?.take(message);
     const { resolve, reject } = this.#answers.get(message.id);
     this.#answers.delete(message.id);
     if (message.error) reject(new Error(message.error.message)); else resolve(message.result);
@@ -87,6 +87,7 @@ export class Browser {
 
 class Page {
   events = [];
+  #listeners = new Map();
 
   constructor(browser, target, session) {
     this.browser = browser;
@@ -95,6 +96,13 @@ class Page {
   }
 
   ask(method, params) { return this.browser.ask(method, params, this.session); }
+
+  on(method, listener) { this.#listeners.set(method, listener); }
+
+  take(event) {
+    this.events.push(event);
+    this.#listeners.get(event.method)?.(event.params);
+  }
 
   async go(url) {
     const { errorText } = await this.ask("Page.navigate", { url });

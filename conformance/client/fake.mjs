@@ -3,8 +3,7 @@
 import { createServer } from "node:http";
 import { randomBytes } from "node:crypto";
 import { readFileSync } from "node:fs";
-import { WebSocketServer } from "ws";
-import { matches } from "../../crates/shard/assets/tidegate.js";
+import WebSocket, { WebSocketServer } from "ws";
 
 const ASSETS = new URL("../../crates/shard/assets/", import.meta.url);
 const PAGES = {
@@ -14,10 +13,33 @@ const PAGES = {
 
 const isName = name => /^[^/*?#\p{Cc}]+(\/[^/*?#\p{Cc}]+){0,15}$/u.test(name) && Buffer.byteLength(name) <= 256;
 
+/**
+ * Whether a subscription's name or pattern means this topic, as docs/PROTOCOL.md has it. Not by the library's own `matches`: what
+ * is wrong there would be wrong here, and nobody would see it.
+ */
+function means(filter, name) {
+  if (!filter.includes("*")) return filter === name;
+  const parts = filter.split("/").map(part => part === "**" ? ".+" : part === "*" ? "[^/]+" : part.replace(/[^\w]/g, "\\$&"));
+  return new RegExp(`^${parts.join("/")}$`, "s").test(name);
+}
+
+/** `message_bytes` of the embedded configuration. */
+const MESSAGE_BYTES = 1 << 20;
+
+/** The gateway's side of a WebSocket. It answers a Close with its code alone, and says why it takes no message of such a size. */
+class Peer extends WebSocket {
+  close(code, reason) {
+    // The package hands on what came as a Buffer.
+    super.close(code, Buffer.isBuffer(reason) ? "" : reason ?? (code === 1009 ? "message is too big" : ""));
+  }
+}
+
 class Topic {
   epoch = randomBytes(4).toString("hex");
   offset = 0;
   kept = [];
+  /** In a topic that conflates: the last message of each key. */
+  newest = new Map();
   once = new Map();
   subscribers = new Set();
   present = new Map();
@@ -32,7 +54,7 @@ class Session {
     this.subscriptions = new Map();
   }
 
-  wants(topic) { return [...this.subscriptions.keys()].some(filter => filter === topic || (/\*/.test(filter) && matches(filter, topic))); }
+  wants(topic) { return [...this.subscriptions.keys()].some(filter => means(filter, topic)); }
 }
 
 export class FakeGateway {
@@ -52,7 +74,7 @@ export class FakeGateway {
   async start(port = 0) {
     this.server = createServer((request, response) => this.#http(request, response));
     this.server.on("connection", socket => { this.sockets.add(socket); socket.on("close", () => this.sockets.delete(socket)); });
-    this.upgrades = new WebSocketServer({ noServer: true, handleProtocols: offered => offered.has("tidegate.v1") && "tidegate.v1" });
+    this.upgrades = new WebSocketServer({ noServer: true, maxPayload: MESSAGE_BYTES, WebSocket: Peer, handleProtocols: offered => offered.has("tidegate.v1") && "tidegate.v1" });
     this.server.on("upgrade", (request, socket, head) => this.#upgrade(request, socket, head));
     await new Promise(resolve => this.server.listen(port, "127.0.0.1", resolve));
     this.port = this.server.address().port;
@@ -64,6 +86,14 @@ export class FakeGateway {
   async stop() {
     this.cut();
     await new Promise(resolve => this.server.close(resolve));
+  }
+
+  /** Ends as one that is told to: with a word to everybody. */
+  async end() {
+    const closed = Array.from(this.upgrades.clients, socket => new Promise(resolve => socket.once("close", resolve)));
+    for (const socket of this.upgrades.clients) socket.close(1001, "going away");
+    await Promise.all(closed);
+    await this.stop();
   }
 
   /** As when a cable is pulled and the peer learns of it. */
@@ -85,7 +115,7 @@ export class FakeGateway {
     return this.topics.get(name);
   }
 
-  publish(name, content, { once, from } = {}) {
+  publish(name, content, { once, key } = {}) {
     const topic = this.topic(name);
     const known = once !== undefined && topic.once.get(once);
     if (known) return { topic: name, epoch: topic.epoch, offset: known, level: "accepted", duplicate: true };
@@ -93,6 +123,7 @@ export class FakeGateway {
     const message = { topic: name, offset: topic.offset, ...content };
     topic.kept.push(message);
     if (topic.kept.length > this.kept) topic.kept.shift();
+    if (name.startsWith("state/") && key !== undefined) topic.newest.set(key, message);
     if (once !== undefined) topic.once.set(once, topic.offset);
     for (const session of [...this.sessions]) if (session.wants(name)) session.send({ op: "message", ...message });
     for (const socket of this.raw.get(name) ?? []) {
@@ -109,7 +140,7 @@ export class FakeGateway {
     const topic = this.topic(name);
     const answer = { topic: name, epoch: topic.epoch, offset: topic.offset };
     const oldest = topic.offset - topic.kept.length;
-    let first = history ? topic.kept.slice(-history) : [];
+    let first = history ? topic.kept.slice(-history) : [...topic.newest.values()].sort((one, other) => one.offset - other.offset);
     if (recover) {
       answer.recovered = recover.epoch === topic.epoch && recover.offset >= oldest && recover.offset <= topic.offset;
       if (answer.recovered) first = topic.kept.filter(message => message.offset > recover.offset);
@@ -311,11 +342,11 @@ export class FakeGateway {
       return answer(200, { results: [this.publish(name, content, { once: request.headers["idempotency-key"] })] });
     }
     const entries = [JSON.parse(body)].flat();
-    const results = entries.map(({ topic, data, text, base64, once, op, id }) => {
+    const results = entries.map(({ topic, data, text, base64, once, key, op, id }) => {
       if (op !== undefined || id !== undefined) return { error: { code: "invalid_request", message: "op and id are the WebSocket's" } };
       if (topic.startsWith("secret/")) return { error: { code: "not_allowed", message: `not ${topic}` } };
       this.commands.push({ op: "posted", topic, data, text, base64, once });
-      return this.publish(topic, { data, text, base64 }, { once });
+      return this.publish(topic, { data, text, base64 }, { once, key });
     });
     answer(results.every(result => !result.error) ? 200 : 207, { results });
   }

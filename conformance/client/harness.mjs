@@ -1,10 +1,9 @@
-// What the tests of the library share: a clock that stands still until it is told, a page, an EventSource, and waiting for what has to happen.
-import assert from "node:assert/strict";
+// What the tests of the library under Node share: a clock that stands still until it is told, a page, an EventSource, and waiting.
 import WebSocket from "ws";
 import { connect } from "../../crates/shard/assets/tidegate.js";
+import { turn } from "./waiting.mjs";
 
-/** A failing test ends after this; nothing that passes waits for it. */
-const LIMIT_MS = 10_000;
+export * from "./waiting.mjs";
 
 export class Clock {
   ms = 1_000_000;
@@ -46,45 +45,6 @@ export class Clock {
 
   /** In how many milliseconds the next timer runs, of those that wait at least so long. */
   next(least = 0) { return Math.min(...this.timers.map(timer => timer.at - this.ms).filter(ms => ms >= least)); }
-}
-
-export const turn = () => new Promise(resolve => setImmediate(resolve));
-
-export async function until(what, probe) {
-  const deadline = Date.now() + LIMIT_MS;
-  for (;;) {
-    const value = await probe();
-    if (value) return value;
-    if (Date.now() > deadline) assert.fail(`this did not happen: ${what}`);
-    await turn();
-  }
-}
-
-/** The next event of a kind, or the next one that fits. */
-export function next(target, type, fits = () => true) {
-  return new Promise((resolve, reject) => {
-    const guard = setTimeout(() => reject(new Error(`no ${type}`)), LIMIT_MS);
-    const listener = event => {
-      if (!fits(event)) return;
-      clearTimeout(guard);
-      target.removeEventListener(type, listener);
-      resolve(event);
-    };
-    target.addEventListener(type, listener);
-  });
-}
-
-/** The events of these kinds, from now on. */
-export function record(target, ...types) {
-  const events = [];
-  for (const type of types) target.addEventListener(type, event => events.push(event));
-  return events;
-}
-
-export const stateOf = (client, state) => client.state === state ? Promise.resolve() : next(client, "state", event => event.state === state);
-
-export async function refused(promise, code) {
-  await assert.rejects(promise, error => { assert.equal(error.code, code, String(error)); return true; });
 }
 
 export function page() {

@@ -1,53 +1,9 @@
-// A gateway behind a door: the real one (TIDEGATE_BIN) or the fake, restarted at will; the door cuts, refuses, and blocks
-// WebSockets or streams as middleboxes do.
+// A gateway behind a door: a real one or the fake, restarted at will.
 import { spawn } from "node:child_process";
-import { connect, createServer } from "node:net";
+import { Door } from "./door.mjs";
 import { FakeGateway } from "./fake.mjs";
 
 const START_MS = 20_000;
-
-/** A TCP proxy in front of a port that may change. */
-class Door {
-  target = 0;
-  shut = false;
-  blocked = { websocket: false, events: false };
-  #sockets = new Set();
-
-  async start() {
-    this.server = createServer(socket => this.#enter(socket));
-    await new Promise(resolve => this.server.listen(0, "127.0.0.1", resolve));
-    this.port = this.server.address().port;
-  }
-
-  #enter(socket) {
-    socket.on("error", () => {});
-    if (this.shut) return socket.destroy();
-    const inner = connect(this.target, "127.0.0.1");
-    for (const one of [socket, inner]) {
-      this.#sockets.add(one);
-      one.on("error", () => {});
-      one.on("close", () => { this.#sockets.delete(one); socket.destroy(); inner.destroy(); });
-    }
-    socket.on("data", data => {
-      // A head comes in one piece here: it is small and the network is the loopback.
-      const head = data.toString("latin1", 0, 8192);
-      if (this.blocked.websocket && /^GET [^]*\r\nupgrade: *websocket/i.test(head)) return socket.end("HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
-      if (this.blocked.events && /^GET \/events/.test(head)) return socket.destroy();
-      if (!inner.destroyed) inner.write(data);
-    });
-    socket.on("end", () => inner.end());
-    inner.on("data", data => socket.write(data));
-    inner.on("end", () => socket.end());
-  }
-
-  /** All connections break. */
-  cut() { for (const socket of this.#sockets) socket.resetAndDestroy(); }
-
-  async stop() {
-    this.cut();
-    await new Promise(resolve => this.server.close(resolve));
-  }
-}
 
 class Binary {
   constructor(path) { this.path = path; }
@@ -80,10 +36,22 @@ class Binary {
     this.kill();
     await this.gone;
   }
+
+  /** It says to everybody that it ends, and ends. */
+  async end() {
+    this.child.kill("SIGTERM");
+    await this.gone;
+    process.off("exit", this.kill);
+  }
 }
 
+/** What can be done to the gateway and on the way there. A page asks for the same, by messages: see `CALLS`. */
 export class World {
   door = new Door();
+  #binary;
+
+  /** @param {string} [binary] a tidegate; without one it is the fake */
+  constructor(binary) { this.#binary = binary; }
 
   async start() {
     await this.door.start();
@@ -92,33 +60,53 @@ export class World {
   }
 
   async #open() {
-    this.gateway = process.env.TIDEGATE_BIN ? new Binary(process.env.TIDEGATE_BIN) : new FakeGateway();
+    this.gateway = this.#binary ? new Binary(this.#binary) : new FakeGateway();
     await this.gateway.start();
     this.door.target = this.gateway.port;
   }
 
-  get name() { return process.env.TIDEGATE_BIN ? "tidegate" : "the fake gateway"; }
+  get name() { return this.#binary ? "tidegate" : "the fake gateway"; }
   get origin() { return `http://127.0.0.1:${this.door.port}`; }
   get url() { return `ws://127.0.0.1:${this.door.port}/topics`; }
 
+  /** Nobody comes in any more; who is in stays. */
+  shut(shut) { this.door.shut = shut; }
+  /** What the gateway says is lost. */
+  mute(mute) { this.door.mute = mute; }
+  block(websocket, events) { this.door.blocked = { websocket, events }; }
   cut() { this.door.cut(); }
+  /** With what clients ended their WebSockets so far. */
+  closes() { return this.door.closes; }
 
-  /** Killed and started again; meanwhile nobody answers. */
-  async restart() {
+  /**
+   * Killed, or told to end, and started again; meanwhile nobody answers. `entries` are published before the door opens: they
+   * are what is there for whoever comes back.
+   */
+  async restart(entries = [], gently = false) {
     this.door.shut = true;
-    await this.gateway.stop();
+    await (gently ? this.gateway.end() : this.gateway.stop());
     this.door.cut();
     await this.#open();
+    if (entries.length) await this.publishAll(entries);
     this.door.shut = false;
   }
 
   /** Publishes past the door: it may be shut. */
-  async publish(topic, ...all) {
+  publish(topic, ...all) { return this.publishAll(all.map(data => ({ topic, data }))); }
+
+  /** The same for entries of several topics, or with keys. */
+  async publishAll(entries) {
     const response = await fetch(`http://127.0.0.1:${this.gateway.port}/publish`, {
-      method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify(all.map(data => ({ topic, data }))),
+      method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify(entries),
     });
     if (response.status !== 200) throw new Error(`publish: ${response.status} ${await response.text()}`);
     return (await response.json()).results;
+  }
+
+  /** The offset of a topic's last message, past the door. */
+  async offset(topic) {
+    const response = await fetch(`http://127.0.0.1:${this.gateway.port}/topics/${topic}`);
+    return (await response.json()).offset;
   }
 
   async stop() {
@@ -126,3 +114,6 @@ export class World {
     await this.gateway.stop();
   }
 }
+
+/** What the shared cases may ask of a world; all of it may be answered later. */
+export const CALLS = ["shut", "mute", "block", "cut", "closes", "restart", "publish", "publishAll", "offset"];
