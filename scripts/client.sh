@@ -4,9 +4,9 @@
 # The library's tests run against a gateway that fails on purpose. What is live (the library through cuts and restarts, the
 # pages in a browser) runs against BIN, a tidegate, where it is given; else against that same gateway of the tests. The live
 # cases of the library are the same ones under Node and in Chromium; one that ran on one side only is a failure.
-# Node's ws comes from npm, pinned, into conformance/client/node_modules. Without Node nothing is run, without Chromium no page:
-# a line says so, and that is a failure, as nobody has looked. Pictures of the pages: .cache/client/pictures. At last
-# "N passed, N failed"; exit code 1 if one failed, or something could not be run.
+# Node's ws, and TypeScript, which checks the library's types, come from npm, pinned, into conformance/client/node_modules. Without
+# Node nothing is run, without Chromium no page: a line says so, and that is a failure, as nobody has looked. Pictures of the
+# pages: .cache/client/pictures. At last "N passed, N failed"; exit code 1 if one failed, or something could not be run.
 set -euo pipefail
 
 say() { echo "client: $*" >&2; }
@@ -26,8 +26,8 @@ fi
 mkdir -p "$WORK"
 
 pins=$({ cat "$HERE/package.json" "$HERE/package-lock.json"; node --version; } | sha256sum | cut -d' ' -f1)
-if [ "$(cat "$WORK/.installed" 2>/dev/null)" != "$pins" ] || [ ! -d "$HERE/node_modules/ws" ]; then
-  say "installing ws"
+if [ "$(cat "$WORK/.installed" 2>/dev/null)" != "$pins" ] || [ ! -d "$HERE/node_modules/ws" ] || [ ! -d "$HERE/node_modules/typescript" ] || [ ! -e "$HERE/node_modules/tidegate" ]; then
+  say "installing ws and TypeScript"
   (cd "$HERE" && npm ci --no-audit --no-fund --ignore-scripts) >"$WORK/npm.log" 2>&1 || { tail -n 20 "$WORK/npm.log" >&2; say "npm ci failed"; exit 1; }
   echo "$pins" >"$WORK/.installed"
 fi

@@ -99,11 +99,10 @@ export interface Environment {
   page: { document: EventTarget & { hidden: boolean }; window: EventTarget; navigator: { onLine: boolean } } | null;
 }
 
-export interface StateEvent extends Event {
+/** What a raw topic says of its connection. That is always a WebSocket, so no transport is named. */
+export interface RawStateEvent extends Event {
   readonly state: State;
   readonly previous: State;
-  /** With "open". */
-  readonly transport: TransportName | null;
   /** With "waiting": until the next try. */
   readonly waitMs?: number;
   /** With "waiting": which try in a row it will be. */
@@ -111,18 +110,26 @@ export interface StateEvent extends Event {
   /** With "waiting" and "closed": how the connection ended. 1006 where there was no Close. */
   readonly code?: number;
   readonly reason?: string;
-  readonly status?: number;
   /**
    * With "waiting": "timeout", "silence", "stream", …
-   * With "closed": "closed" (by `close`), "told" (the gateway said not to come back), "gave_up" (`maxTries`), "version".
+   * With "closed": "closed" (by `close`), "told" (the gateway said not to come back), "gave_up" (`maxTries`), "version" (a client's alone).
    */
   readonly cause?: string;
+}
+
+export interface StateEvent extends RawStateEvent {
+  /** With "open". */
+  readonly transport: TransportName | null;
+  /** With "waiting": of the request that failed. */
+  readonly status?: number;
 }
 
 export interface FailureEvent extends Event {
   readonly error: TidegateError;
   readonly code: ErrorCode;
   readonly message: string;
+  /** Of a client's: which command the gateway means, where it says so. */
+  readonly id?: number | null;
 }
 
 export type Content =
@@ -255,7 +262,7 @@ export interface RawMessageEvent extends Event {
 }
 
 export interface RawEvents {
-  state: StateEvent;
+  state: RawStateEvent;
   message: RawMessageEvent;
 }
 
@@ -296,7 +303,7 @@ export class Client extends Emitter<ClientEvents> {
   /** The newest messages (100 unless told), or those before an offset; the latter over a WebSocket. */
   history(topic: string, options?: { limit?: number; before?: number }): Promise<History>;
   /** A topic without the protocol. Needs WebSockets; nothing is recovered. */
-  raw(topic: string, options?: { binaryType?: BinaryType; onstate?: (event: StateEvent) => void; onmessage?: (event: RawMessageEvent) => void }): RawTopic;
+  raw(topic: string, options?: { binaryType?: BinaryType; onstate?: (event: RawStateEvent) => void; onmessage?: (event: RawMessageEvent) => void }): RawTopic;
   /** Tries at once, instead of waiting or after the gateway said not to come back. */
   reconnect(): void;
   /** For good. */
