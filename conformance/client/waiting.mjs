@@ -6,8 +6,8 @@ const LIMIT_MS = 10_000;
 // A page has no setImmediate.
 export const turn = () => new Promise(resolve => (globalThis.setImmediate ?? setTimeout)(resolve));
 
-export async function until(what, probe) {
-  const deadline = Date.now() + LIMIT_MS;
+export async function until(what, probe, limitMs = LIMIT_MS) {
+  const deadline = Date.now() + limitMs;
   for (;;) {
     const value = await probe();
     if (value) return value;

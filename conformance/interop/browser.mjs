@@ -1,89 +1,28 @@
-// Headless Chromium on the page: browser.mjs CHROMIUM HTTP_URL PROFILE SCREENSHOT.
-// Clicks as a user would, by the DevTools protocol. Prints "ok NAME" or "FAIL NAME -- why" for each case, and "done" at the end.
+// Headless Chromium on the page: browser.mjs CHROMIUM HTTP_URL SCREENSHOT.
+// Clicks as a user would. Prints "ok NAME" or "FAIL NAME -- why" for each case, and "done" at the end.
 import assert from "node:assert/strict";
-import { spawn } from "node:child_process";
-import { writeFileSync } from "node:fs";
-import WebSocket from "ws";
 import { check, verdict } from "./check.mjs";
+// The driver and the waiting of the client library's tests: run.py puts them beside this.
+import { Browser } from "./chromium.mjs";
+import { until as waitFor } from "./waiting.mjs";
 
-const [chromium, address, profile, screenshot] = process.argv.slice(2);
+const [chromium, address, screenshot] = process.argv.slice(2);
+const SIZE = { width: 1100, height: 1000 };
 const LIMIT_MS = 30_000;
-const pause = ms => new Promise(resolve => setTimeout(resolve, ms));
 
-const browser = spawn(chromium, [
-  "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-dev-shm-usage",
-  "--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-default-apps",
-  "--no-proxy-server", "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
-  "--remote-debugging-port=0", "--user-data-dir=" + profile, "--window-size=1100,1000", "about:blank",
-], { stdio: ["ignore", "ignore", "pipe"], detached: true });
-// Detached: its own process group, which ends with it.
-const end = () => { try { process.kill(-browser.pid, "SIGKILL"); } catch { /* is gone */ } };
-process.on("exit", end);
 process.on("SIGTERM", () => process.exit(1));
 setTimeout(() => { console.log("FAIL the browser -- too late"); process.exit(1); }, 75_000).unref();
 
-const devtools = await new Promise((resolve, reject) => {
-  let log = "";
-  browser.stderr.setEncoding("utf8").on("data", data => {
-    log += data;
-    const found = /DevTools listening on (ws:\S+)/.exec(log);
-    if (found) resolve(found[1]);
-  });
-  browser.on("error", reject);
-  browser.on("exit", code => reject(new Error(`ended with ${code}: ${log.slice(-300)}`)));
-}).catch(error => { console.log("FAIL the browser starts -- " + error.message.replace(/\s+/g, " ")); process.exit(1); });
-
-const connection = new WebSocket(devtools, { perMessageDeflate: false, maxPayload: 64 << 20 });
-await new Promise((resolve, reject) => { connection.on("open", resolve); connection.on("error", reject); });
-const answers = new Map(), events = [];
-let number = 0, target;
-connection.on("message", data => {
-  const message = JSON.parse(data);
-  if (message.id) {
-    const { resolve, reject } = answers.get(message.id);
-    answers.delete(message.id);
-    if (message.error) reject(new Error(message.error.message)); else resolve(message.result);
-  } else {
-    events.push(message);
-  }
+const browser = await Browser.launch(chromium).catch(error => {
+  console.log("FAIL the browser starts -- " + error.message.replace(/\s+/g, " "));
+  process.exit(1);
 });
-const ask = (method, params = {}) => new Promise((resolve, reject) => {
-  number += 1;
-  answers.set(number, { resolve, reject });
-  connection.send(JSON.stringify({ id: number, method, params, sessionId: target }));
-});
-const run = async expression => {
-  const { result, exceptionDetails } = await ask("Runtime.evaluate", { expression, returnByValue: true });
-  if (exceptionDetails) throw new Error(exceptionDetails.exception?.description ?? exceptionDetails.text);
-  return result.value;
-};
-const until = async (what, probe) => {
-  const deadline = Date.now() + LIMIT_MS;
-  for (;;) {
-    const value = await probe();
-    if (value) return value;
-    if (Date.now() > deadline) throw new Error(`no ${what}; state: ${await run("document.body.innerText")}`);
-    await pause(20);
-  }
-};
-const of = method => events.filter(event => event.method === method).map(event => event.params);
-// A click where the element is, as a mouse does it.
-const click = async id => {
-  await run(`document.getElementById(${JSON.stringify(id)}).scrollIntoView({ block: "center" })`);
-  const { x, y, over } = await run(`(() => {
-    const element = document.getElementById(${JSON.stringify(id)}), box = element.getBoundingClientRect();
-    const x = box.x + box.width / 2, y = box.y + box.height / 2;
-    return { x, y, over: document.elementFromPoint(x, y) === element && !element.disabled };
-  })()`);
-  assert.ok(over, `"${id}" cannot be clicked`);
-  for (const type of ["mousePressed", "mouseReleased"]) await ask("Input.dispatchMouseEvent", { type, x, y, button: "left", clickCount: 1 });
-};
-// Takes the place of what stands in a field.
-const type = async (id, text) => {
-  await click(id);
-  await run(`document.getElementById(${JSON.stringify(id)}).select()`);
-  await ask("Input.insertText", { text });
-};
+let page;
+const run = expression => page.run(expression);
+const click = id => page.click("#" + id);
+const type = (id, text) => page.type("#" + id, text);
+const until = (what, probe) => waitFor(what, probe, LIMIT_MS);
+const of = method => page.events.filter(event => event.method === method).map(event => event.params);
 // Newest first: class, mark, text, note.
 const log = () => run(`Array.from(document.querySelectorAll("#log li"), line => [line.className, ...Array.from(line.children).slice(1).map(part => part.textContent)])`);
 const state = () => run(`document.getElementById("state")?.textContent`);
@@ -95,10 +34,7 @@ const answer = async (kind, text, note) => until(`"${text}" in the log`, async (
 });
 
 await check("the page opens and connects", async () => {
-  const { targetId } = await ask("Target.createTarget", { url: "about:blank" });
-  target = (await ask("Target.attachToTarget", { targetId, flatten: true })).sessionId;
-  for (const domain of ["Page", "Network", "Runtime", "Log"]) await ask(domain + ".enable");
-  await ask("Page.navigate", { url: address });
+  page = await browser.open(address, SIZE);
   await until("connection", async () => await state() === "connected");
 });
 
@@ -136,10 +72,7 @@ await check("the picture of the page", async () => {
   await click("text");
   await click("binary");
   await until("both answers", async () => (await log()).length === 4);
-  const { width, wide } = await run(`({ width: innerWidth, wide: document.documentElement.scrollWidth })`);
-  assert.ok(wide <= width, `the page is ${wide} wide in a window of ${width}`);
-  const { data } = await ask("Page.captureScreenshot", { format: "png" });
-  writeFileSync(screenshot, Buffer.from(data, "base64"));
+  await page.picture(screenshot, { ...SIZE, scheme: "light" });
 });
 
 await check("closes with the code that was typed, and connects again", async () => {
@@ -162,6 +95,6 @@ await check("nothing is complained about in the console", async () => {
   assert.deepEqual(complaints, []);
 });
 
-await ask("Browser.close").catch(() => {});
+await browser.close();
 console.log("done");
 process.exit(verdict());

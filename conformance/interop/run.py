@@ -174,8 +174,7 @@ def matrix(backend, folder):
             report.case(f"{backend}, {victim.kind} killed in the middle: 1011, then 502", killed, gateway, victim)
         if CHROMIUM:
             picture = os.path.join(WORK, "page.png" if backend == "epoll" else f"page-{backend}.png")
-            profile = os.path.join(folder, "chromium")
-            command = ["node", os.path.join(SCRIPTS, "browser.mjs"), CHROMIUM, f"http://{gateway.address}/", profile, picture]
+            command = ["node", os.path.join(SCRIPTS, "browser.mjs"), CHROMIUM, f"http://{gateway.address}/", picture]
             script(f"{backend}, chromium", command, 90)
         else:
             report.line(f"{backend}, chromium", "none is installed")
@@ -257,9 +256,9 @@ def main():
     began = time.monotonic()
     os.makedirs(LOGS, exist_ok=True)
     os.makedirs(SCRIPTS, exist_ok=True)
-    for name in os.listdir(HERE):
-        if name.endswith(".mjs"):
-            shutil.copy(os.path.join(HERE, name), SCRIPTS)
+    shared = [os.path.join(HERE, "..", "client", name) for name in ("chromium.mjs", "waiting.mjs")]
+    for name in [os.path.join(HERE, name) for name in os.listdir(HERE) if name.endswith(".mjs")] + shared:
+        shutil.copy(name, SCRIPTS)
     with tempfile.TemporaryDirectory(prefix="tidegate-interop-") as folder:
         # A unix path is short; the checkout's may not be.
         # What a fresh user sees is mostly waiting: the rest goes on meanwhile.
