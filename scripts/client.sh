@@ -48,14 +48,14 @@ count() { # count LOG WHAT...: adds up what a run's last lines say; a run that s
 }
 
 say "the library, under Node $(node --version)"
-timeout --kill-after=10 300 node --test --test-reporter=tap --test-timeout=60000 "$HERE"/*.test.mjs >"$WORK/node.log" 2>&1 || true
+timeout --kill-after=10 300 node --test --test-reporter=tap --test-timeout=120000 "$HERE"/*.test.mjs >"$WORK/node.log" 2>&1 || true
 grep -E '^ *not ok' -A 12 "$WORK/node.log" || true
 count "$WORK/node.log" "the library's tests"
 
 if chromium=$(command -v chromium || command -v chromium-browser || command -v google-chrome); then
   say "the pages, in Chromium"
   rm -rf "$WORK/pictures"
-  timeout --kill-after=10 300 node "$HERE/browser.mjs" "$chromium" "$WORK/pictures" 2>&1 | tee "$WORK/browser.log" | grep -v ' passed, ' || true
+  timeout --kill-after=10 480 node "$HERE/browser.mjs" "$chromium" "$WORK/pictures" 2>&1 | tee "$WORK/browser.log" | grep -v ' passed, ' || true
   count "$WORK/browser.log" "the pages' tests"
 
   # By their names, as both have printed them.
