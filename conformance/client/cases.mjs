@@ -244,14 +244,15 @@ live("history: the newest, those before an offset, and an iterator from there on
 
 live("patterns: * is one segment, ** at the end one or more; refusals with their codes", async ({ library, assert, open, fresh, world }) => {
   const client = open(), topic = fresh();
-  const patterns = [`${topic}/*`, `${topic}/**`, `${topic}/*/b`, topic].map(pattern => client.subscribe(pattern));
+  const patterns = [`${topic}/*`, `${topic}/**`, `${topic}/*/b`, topic, "chat/**"].map(pattern => client.subscribe(pattern));
   const seen = patterns.map(pattern => record(pattern, "message"));
   await Promise.all(patterns.map(pattern => pattern.ready));
-  const names = [topic, `${topic}/a`, `${topic}/a/b`, `${topic}/a/b/c`, `${topic}x/a`, `${topic}/last`];
+  const names = [topic, `${topic}/a`, `${topic}/a/b`, `${topic}/a/b/c`, `${topic}x/a`];
   await world.publishAll(names.map(name => ({ topic: name, data: name.slice(topic.length) })));
-  await until("the last one", () => data(seen[0]).includes("/last") && data(seen[1]).includes("/last"));
-  assert.deepEqual(seen.map(events => data(events).sort()), [["/a", "/last"], ["/a", "/a/b", "/a/b/c", "/last"], ["/a/b"], [""]]);
-  assert.ok(seen.flat().every(event => event.topic === topic + event.data));
+  // Between topics there is no order; but a message comes once, for all that it fits, and the last pattern fits each.
+  await until("all", () => names.every(name => seen[4].some(event => event.topic === name)));
+  assert.deepEqual(seen.slice(0, 4).map(events => data(events).sort()), [["/a"], ["/a", "/a/b", "/a/b/c"], ["/a/b"], [""]]);
+  assert.ok(seen.slice(0, 4).flat().every(event => event.topic === topic + event.data));
   assert.ok(await refused(client.publish("a//b", 1), "invalid_topic") instanceof library.TidegateError);
   await refused(client.publish("chat/*", 1), "invalid_topic");
   await refused(client.subscribe("a//b").ready, "invalid_topic");
