@@ -157,7 +157,7 @@ fn w20_forged_addresses(world: &World) -> Vec<Observed> {
         ],
     ));
     for line in world.gateway().log() {
-        let raw = line.chars().any(|c| c.is_control());
+        let raw = line.chars().any(char::is_control);
         assert!(!raw && !line.contains("injected"), "{line:?}");
     }
     seen
