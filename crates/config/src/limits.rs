@@ -16,6 +16,8 @@ pub struct Limits {
     pub memory_bytes: Option<usize>,
     /// What each client address may have.
     pub addresses: AddressLimits,
+    /// Entries of one cause that a shard writes to the log in a second; 0: all of them.
+    pub log_entries: u32,
     /// Longest request head, from its first byte to the end of its empty line.
     pub head_bytes: usize,
     /// Longest request line; at most `head_bytes`.
@@ -113,6 +115,7 @@ impl Default for Limits {
             max_sessions: None,
             memory_bytes: None,
             addresses: AddressLimits::default(),
+            log_entries: 100,
             head_bytes: 16 << 10,
             request_line_bytes: 8 << 10,
             head_fields: 100,

@@ -52,6 +52,7 @@ pub(crate) const LIMITS: Table = Table {
         "deflaters",
         "takeover_bytes",
         "compression_level",
+        "log_entries",
     ],
 };
 

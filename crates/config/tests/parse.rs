@@ -72,6 +72,7 @@ fn every_key_arrives() {
         deflaters: 3,
         takeover_bytes: 1 << 30,
         compression_level: 6,
+        log_entries: 55,
     };
     let own = RouteLimits {
         message_bytes: 64 << 10,

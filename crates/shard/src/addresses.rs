@@ -191,7 +191,7 @@ mod tests {
     fn an_address_begins_so_many_in_a_second_also_where_they_are_over_at_once() {
         let table = AddressTable::new();
         let one = origin("192.0.2.1");
-        let mut come = |from_ms: u64, to_ms: u64| {
+        let come = |from_ms: u64, to_ms: u64| {
             let come = (from_ms..to_ms).filter(|now_ms| match table.enter(one, &LIMITS, *now_ms) {
                 Ok(counted) => {
                     assert_eq!(counted, Counted::Yes);

@@ -173,7 +173,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             topics,
             peers: Vec::new(),
             skipped: false,
-            throttle: Throttle::default(),
+            throttle: Throttle::new(plan.limits().log_entries),
             full_logged_ms: 0,
             backend,
             environment,

@@ -106,6 +106,9 @@ impl ProcessLimits {
         if let Some(value) = section.size(report, "takeover_bytes", 0..=1024 * GIB) {
             limits.takeover_bytes = size(value);
         }
+        if let Some(value) = section.integer(report, "log_entries", 0..=1_000_000_000) {
+            limits.log_entries = count(value);
+        }
         if let Some(value) = section.integer(report, "compression_level", 1..=9) {
             limits.compression_level = value.value as u8;
         }

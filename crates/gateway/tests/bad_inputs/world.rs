@@ -52,6 +52,8 @@ outbox_soft = "1MiB"
 outbox_hard = "4MiB"
 close_timeout = "1s"
 write_timeout = "2s"
+# Each of a row's thousand refusals has a line that is looked for.
+log_entries = 0
 # Those of PROXY headers: this machine's own are not counted.
 sessions_per_address = 3
 # More than any flood here: past it a reset may overtake the Close that the peer is to see.
