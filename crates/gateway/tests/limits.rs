@@ -52,7 +52,7 @@ fn a_proxy_header_comes_before_tls_and_names_the_client() {
         for header in [&b"PROXY TCP4 198.51.100.999 10.0.0.1 1 2\r\n"[..], b""] {
             let mut wrong = connect(header);
             assert!(wrong.shake().is_err());
-            assert_eq!(wrong.ended, Some(End::Fin), "{header:?}");
+            assert_eq!(wrong.inbox.ended, Some(End::Fin), "{header:?}");
         }
         first.close();
         gateway.stop();
@@ -69,7 +69,7 @@ fn over_tls_who_comes_too_fast_is_cut_off_before_the_handshake() {
         let mut third = Secure::connect(gateway.address(), &config, "localhost");
         let peer = third.stream.local_addr().expect("a connected socket");
         assert!(third.shake().is_err());
-        assert!(third.ended.is_some() && third.fault.is_none(), "no alert, not even a handshake");
+        assert!(third.inbox.ended.is_some() && third.fault.is_none(), "no alert, not even a handshake");
         gateway.wait_for_log("the refused connection", |line| {
             line.contains(&peer.to_string()) && line.contains("connection refused")
         });
