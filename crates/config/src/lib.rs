@@ -31,6 +31,7 @@ mod origin;
 mod pattern;
 mod problem;
 mod proxy;
+mod rates;
 mod reach;
 mod read;
 mod report;
@@ -48,10 +49,11 @@ pub use self::{
         Bind, Config, DEFAULT_BACKLOG, IoChoice, Listener, MAX_LISTENERS, MAX_ROUTES, MAX_SHARDS,
         MAX_UPSTREAMS,
     },
-    limits::{DEFAULT_MAX_SESSIONS, Limits, RouteLimits, SESSION_TAKEOVER_BYTES},
+    limits::{DEFAULT_MAX_SESSIONS, DEFAULT_MEMORY_BYTES, Limits, RouteLimits, SESSION_TAKEOVER_BYTES},
     pattern::{HostPattern, PathPattern, bare_host},
     problem::{Problem, printable},
     proxy::{Balance, Deflate, HashKey, Proxy, Target, Upstream, Utf8},
+    rates::{AddressLimits, Excess, SessionRates},
     reach::hiding,
     read::{load, parse},
     route::{Action, Echo, EchoDeflate, FullAction, Page, Route},
