@@ -7,7 +7,7 @@ use std::{
 
 use proptest::prelude::*;
 use tidegate_config::{
-    Action, Balance, Bind, Config, Deflate, Echo, EchoDeflate, EventsAction, FullAction, HashKey,
+    Action, Balance, Bind, Config, Deflate, Drain, Echo, EchoDeflate, EventsAction, FullAction, HashKey,
     HostPattern, IoChoice, Limits, Listener, Page, PathPattern, PemFile, PollAction, Proxy, PublishAction,
     Route, RouteLimits, SCHEMA, SlowPolicy, Target, TlsVersion, TopicPattern, TopicPatterns, TopicRule,
     TopicSettings, Topics, TopicsAction, Upstream, Utf8, embedded, parse,
@@ -57,6 +57,13 @@ fn every_key_arrives() {
         deflaters: 3,
         takeover_bytes: 1 << 30,
         compression_level: 6,
+    };
+    let drain = Drain {
+        window_ms: 20_000,
+        deadline_ms: 50_000,
+        code: 1012,
+        route_code: 1001,
+        reconnect_delay_ms: 3_000,
     };
     let own = RouteLimits {
         message_bytes: 64 << 10,
@@ -173,6 +180,7 @@ fn every_key_arrives() {
         shards: Some(3),
         io: IoChoice::Epoll,
         limits: limits.clone(),
+        drain,
         listeners: vec![
             Listener { bind: Bind::Tcp(address("0.0.0.0:8080")), backlog: 100, tls: None },
             Listener { bind: Bind::Unix(PathBuf::from("/run/tidegate.sock")), backlog: 4096, tls: None },

@@ -19,6 +19,8 @@ mod limits;
 mod lines;
 mod listeners;
 mod logs;
+mod notify;
+mod reload;
 mod resolver;
 mod secure;
 mod serve;

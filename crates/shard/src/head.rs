@@ -16,6 +16,7 @@ use tidegate_wire::{
 
 use crate::{
     environment::Environment,
+    leaving::Farewell,
     log::{Level, What},
     output::Content,
     pages,
@@ -178,7 +179,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             return Err(PAGE_BODY);
         }
         let head_only = request.is_head();
-        let keep_alive = request.keep_alive() && self.draining.is_none();
+        let keep_alive = request.keep_alive() && !self.is_ending();
         let (content_type, page) = pages::content(page);
         let date = http::http_date(self.environment.unix_seconds());
         let response = http::page_response(
@@ -249,8 +250,9 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         // The head's deadline must not stay: it would only find out that it has no meaning any more.
         self.wheel.cancel(key.index());
         self.look_again(key);
-        if let Some(code) = self.draining {
-            self.drain_session(key, code);
+        match self.draining {
+            Some(code) => self.drain_session(key, Farewell::now(code)),
+            None => self.join_departure(key),
         }
     }
 

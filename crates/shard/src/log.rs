@@ -114,6 +114,11 @@ pub enum What {
     },
     /// All session slots are taken: connections are refused.
     SessionsFull,
+    /// Connections were cut off that had not gone by the deadline of a drain.
+    CutOff {
+        /// How many.
+        connections: u64,
+    },
     /// So many entries were left out before this one.
     Omitted {
         /// How many.
@@ -150,6 +155,9 @@ impl fmt::Display for What {
                 write!(f, "accept paused error={:?}", std::io::Error::from_raw_os_error(*errno).to_string())
             }
             What::SessionsFull => f.write_str("all session slots are taken: connections are refused"),
+            What::CutOff { connections } => {
+                write!(f, "cut off at the deadline of a drain connections={connections}")
+            }
             What::Omitted { entries } => write!(f, "log entries left out entries={entries}"),
         }
     }

@@ -5,6 +5,7 @@
 
 use std::{collections::VecDeque, io, sync::Arc, time::Duration};
 
+use tidegate_hub::Letter;
 use tidegate_io::{Backend, Event, ListenerId, ReceiveEnd, Remainder, Token};
 use tidegate_registry::{Batch, Key, Registry, Retained, Wheel};
 use tidegate_tls::ServerConfig;
@@ -14,6 +15,7 @@ use crate::{
     counters::Counters,
     environment::Environment,
     kept::Backlog,
+    leaving::{Farewell, Leaving},
     log::{Entry, Level, What},
     mailbox::{Mail, Mailbox, Sender},
     output::Span,
@@ -50,13 +52,13 @@ pub enum Progress {
     Ended,
 }
 
-struct Listening {
-    id: ListenerId,
+pub(crate) struct Listening {
+    pub(crate) id: ListenerId,
     /// Its connections speak the test-only records.
     #[cfg(feature = "record-transport")]
     records: bool,
     /// Its connections speak TLS.
-    tls: Option<ServerConfig>,
+    pub(crate) tls: Option<ServerConfig>,
     /// When to arm the accept again; 0: it is armed.
     retry_ms: u64,
 }
@@ -92,13 +94,19 @@ pub struct Shard<B: Backend, E: Environment> {
     pub(crate) broken: Vec<(Key, i32)>,
     /// Slots that may be free now.
     pub(crate) freeable: Vec<Key>,
-    listening: Vec<Listening>,
+    pub(crate) listening: Vec<Listening>,
+    /// Those that are closed, and whose last connections are served.
+    pub(crate) closed: Vec<Listening>,
+    /// The backend has those connections, and has not told of them yet.
+    pub(crate) expects_last: bool,
     mailbox: Mailbox,
     pub(crate) now_ms: u64,
     pub(crate) counters: Counters,
     pub(crate) sessions: usize,
     max_sessions: usize,
     pub(crate) draining: Option<CloseCode>,
+    /// Sessions that go one after the other.
+    pub(crate) leaving: Leaving,
     pub(crate) stopping: bool,
     pub(crate) events: Vec<Event<B::Socket>>,
     /// What was received and waits for a later turn.
@@ -107,6 +115,8 @@ pub struct Shard<B: Backend, E: Environment> {
     pub(crate) batch: Batch,
     /// Where routes have topics.
     pub(crate) topics: Option<Box<Topics>>,
+    /// What other shards' topics have said before there were any here.
+    pub(crate) early_letters: Vec<(u16, Vec<Letter>)>,
     /// The other shards, by number.
     pub(crate) peers: Vec<Sender<B::Waker>>,
     /// The turn before has left its deadlines to this one.
@@ -125,7 +135,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         max_sessions: usize,
     ) -> Self {
         let now_ms = millis(backend.now());
-        let legs = if plan.has_proxy() { 2 } else { 1 };
+        let legs = if plan.has_legs() { 2 } else { 1 };
         let slots =
             u32::try_from(max_sessions * legs + SPARE_SLOTS).expect("the configuration bounds max_sessions");
         let mut environment = environment;
@@ -149,18 +159,22 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             broken: Vec::new(),
             freeable: Vec::new(),
             listening: Vec::new(),
+            closed: Vec::new(),
+            expects_last: false,
             mailbox,
             now_ms,
             counters: Counters::default(),
             sessions: 0,
             max_sessions,
             draining: None,
+            leaving: Leaving::default(),
             stopping: false,
             events: Vec::new(),
             backlog: Backlog::default(),
             remainders: Vec::new(),
             batch: Batch::new(),
             topics,
+            early_letters: Vec::new(),
             peers: Vec::new(),
             skipped: false,
             full_logged_ms: 0,
@@ -265,6 +279,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             &mut self.events,
             &mut self.remainders,
         )?;
+        self.expects_last = false;
         self.now_ms = millis(self.backend.now());
         self.settle();
         let had_events = !self.events.is_empty() || self.can_take_up();
@@ -279,6 +294,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         self.skipped = lagging && had_events && !self.skipped;
         if !self.skipped {
             self.expire();
+            self.run_departures();
         }
         Ok(Progress::Running)
     }
@@ -288,17 +304,25 @@ impl<B: Backend, E: Environment> Shard<B, E> {
     }
 
     fn is_over(&self) -> bool {
-        self.stopping || (self.draining.is_some() && self.registry.is_empty())
+        self.stopping || (self.is_ending() && self.registry.is_empty() && !self.expects_last)
+    }
+
+    /// Whether it accepts no more and waits for its last sessions.
+    pub(crate) fn is_ending(&self) -> bool {
+        self.draining.is_some() || self.leaving.is_all()
     }
 
     /// The wheel's next deadline, or now where something waits only for the next turn.
     fn next_deadline_ms(&self) -> Option<u64> {
-        if self.hurried || !self.starved.is_empty() {
+        if self.hurried || self.expects_last || !self.starved.is_empty() {
             return Some(0);
         }
         let accept = self.listening.iter().filter(|l| l.retry_ms != 0).map(|l| l.retry_ms).min();
         let topics = self.topics.as_ref().and_then(|topics| topics.next_deadline_ms());
-        [self.wheel.next_deadline(), accept, topics].into_iter().flatten().min()
+        [self.wheel.next_deadline(), accept, topics, self.leaving.next_deadline_ms()]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// Before the system call: sends FINs behind nothing, drops empty places, frees what is over.
@@ -427,7 +451,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
 
     fn accepted(&mut self, listener: ListenerId, socket: B::Socket, peer: Peer) {
         self.counters.accepted += 1;
-        let listening = self.listening.iter().find(|l| l.id == listener);
+        let listening = self.listening.iter().chain(&self.closed).find(|l| l.id == listener);
         let tls = listening.and_then(|l| l.tls.as_ref()).map(Tls::new);
         if listening.is_none() || matches!(tls, Some(None)) {
             self.backend.shutdown(&socket, false);
@@ -452,6 +476,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                 self.arm_receive(key);
                 self.ensure_deadline(key, now_ms + self.plan.limits().head_timeout_ms);
                 self.sessions += 1;
+                self.join_departure(key);
                 if full {
                     self.log_full();
                     // With TLS nothing can be said before its handshake is over.
@@ -494,6 +519,9 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         while let Some(mail) = self.mailbox.take() {
             match mail {
                 Mail::Drain(code) => self.drain(code),
+                Mail::Depart(departure) => self.depart(departure),
+                Mail::Plan(generation) => self.adopt(generation),
+                Mail::Live(answers) => answers.answer(),
                 Mail::Stop => self.stopping = !planted::is(Bug::IgnoreStop),
                 Mail::Resolved => self.resume_resolving(),
                 Mail::Topics { from, letters } => self.read_letters(from, letters),
@@ -511,7 +539,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         }
         let keys: Vec<Key> = self.registry.iter().map(|(key, _)| key).collect();
         for key in keys {
-            self.drain_session(key, code);
+            self.drain_session(key, Farewell::now(code));
             self.flush_spans();
         }
     }

@@ -38,11 +38,29 @@ struct Upstream {
 
 impl Upstreams {
     pub(crate) fn new(plan: &Plan) -> Upstreams {
-        let groups = plan.route_plans().iter().map(|route| Group {
-            states: vec![Upstream::default(); route.proxy.as_ref().map_or(0, |proxy| proxy.upstreams.len())],
-            ..Group::default()
-        });
-        Upstreams { groups: groups.collect() }
+        let mut upstreams = Upstreams { groups: Vec::new() };
+        upstreams.adopt(plan, None);
+        upstreams
+    }
+
+    /// Takes the next generation over: an upstream of a route that goes on keeps its place and what is known of it.
+    pub(crate) fn adopt(&mut self, plan: &Plan, before: Option<&Plan>) {
+        for (place, slot) in plan.slots().iter().enumerate() {
+            if self.groups.len() <= place {
+                self.groups.push(Group::default());
+            }
+            let group = &mut self.groups[place];
+            let was_retired = before
+                .and_then(|before| before.slots().get(place))
+                .is_some_and(|before| before.retired().is_some());
+            if was_retired && slot.retired().is_none() {
+                // The number is another route's now, and nobody is left of the one before.
+                debug_assert!(group.states.iter().all(|state| state.active == 0));
+                *group = Group::default();
+            }
+            let count = slot.plan().proxy.as_ref().map_or(0, |proxy| proxy.upstreams.len());
+            group.states.resize(count, Upstream::default());
+        }
     }
 
     /// The next upstream for a client, none that was tried; one that is left out only where no other is there. One whose
@@ -58,13 +76,14 @@ impl Upstreams {
     ) -> Option<u16> {
         let group = &mut self.groups[route.index()];
         let untried = |place: &usize| !tried.contains(&(*place as u16));
+        let present = |place: &usize| !proxy.gone[*place];
         let usable = |place: &usize| {
             let state = &group.states[*place];
             state.out_until_ms == 0 || (state.out_until_ms <= now_ms && state.probe.is_none())
         };
         let count = group.states.len();
         let from = group.cursor;
-        let order = || (0..count).map(move |step| (from + step) % count).filter(untried);
+        let order = || (0..count).map(move |step| (from + step) % count).filter(untried).filter(present);
         let pick = |candidates: &mut dyn Iterator<Item = usize>| match proxy.settings.balance {
             Balance::RoundRobin => candidates.next(),
             Balance::LeastSessions => candidates.min_by_key(|place| group.states[*place].active),

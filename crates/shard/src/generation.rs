@@ -1,0 +1,133 @@
+//! The next generation of the configuration takes the place of the one at hand, between two events.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use tidegate_hub::RouteId;
+use tidegate_io::Backend;
+use tidegate_registry::Key;
+use tidegate_wire::close::CloseCode;
+
+use crate::{
+    environment::Environment,
+    leaving::{Pace, Whom},
+    mailbox::{Departure, Generation},
+    plan::Plan,
+    shard::Shard,
+    topics::Topics,
+};
+
+/// What sessions of routes and upstreams that are no more are told.
+const CHANGED: &str = "the service has moved";
+
+impl<B: Backend, E: Environment> Shard<B, E> {
+    /// Takes a generation over. Sessions whose route goes on are not touched; requests under way finish as they have begun.
+    pub(crate) fn adopt(&mut self, generation: Generation) {
+        let Generation { plan, servers, answers } = generation;
+        let before = std::mem::replace(&mut self.plan, Arc::clone(&plan));
+        self.upstreams.adopt(&plan, Some(&before));
+        for listening in &mut self.listening {
+            if let Some(Some(server)) = servers.get(usize::from(listening.id.0)) {
+                listening.tls = Some(server.clone());
+            }
+        }
+        self.adopt_topics(&plan);
+        self.look_at_changed(&before);
+        self.retire_routes(&before);
+        // Those that wait for a name may have it now.
+        self.resume_resolving();
+        answers.answer();
+    }
+
+    /// Asks sessions to go.
+    pub(crate) fn depart(&mut self, departure: Departure) {
+        let Departure { whom, pace } = departure;
+        if whom == Whom::All {
+            if self.is_ending() {
+                return;
+            }
+            for listening in self.listening.drain(..) {
+                self.backend.unlisten(listening.id);
+                // What waited in its queue is served yet.
+                self.closed.push(listening);
+            }
+            self.expects_last = true;
+        }
+        let why = if whom == Whom::All { "going away" } else { CHANGED };
+        self.begin_departure(BTreeSet::from([whom]), &pace, why, Vec::new());
+    }
+
+    fn adopt_topics(&mut self, plan: &Plan) {
+        let Some(rules) = plan.topic_rules() else { return };
+        if let Some(topics) = &mut self.topics {
+            topics.hub.set_rules(Arc::clone(rules));
+            return;
+        }
+        let environment = &mut self.environment;
+        let Some(hub) = plan.hub(self.id, || environment.draw_seed()) else { return };
+        let slots = u32::try_from(self.registry.capacity()).unwrap_or(u32::MAX);
+        self.topics = Some(Box::new(Topics::new(hub, slots)));
+        // Shards that had theirs earlier may have written.
+        for (from, letters) in std::mem::take(&mut self.early_letters) {
+            self.read_letters(from, letters);
+        }
+    }
+
+    /// Sessions whose limits have changed are looked at by them.
+    fn look_at_changed(&mut self, before: &Plan) {
+        let changed: Vec<bool> = before
+            .slots()
+            .iter()
+            .zip(self.plan.slots())
+            .map(|(old, new)| !old.is(new) && old.plan().limits != new.plan().limits)
+            .collect();
+        if !changed.contains(&true) {
+            return;
+        }
+        let concerned =
+            self.registry.iter().filter(|(_, session)| changed.get(session.route.index()) == Some(&true));
+        let keys: Vec<Key> = concerned.map(|(key, _)| key).collect();
+        for key in keys {
+            self.look_again(key);
+        }
+    }
+
+    /// Sessions of routes and upstreams that are no more are asked to go.
+    fn retire_routes(&mut self, before: &Plan) {
+        let (mut whom, mut retired) = (BTreeSet::new(), Vec::new());
+        for (place, slot) in (0..=u16::MAX).zip(self.plan.slots()) {
+            let old = before.slots().get(usize::from(place));
+            let id = RouteId(place);
+            if let Some(here) = slot.retired() {
+                if old.is_some_and(|old| old.retired().is_none()) {
+                    whom.insert(Whom::Route(id));
+                    retired.push(Arc::clone(here));
+                }
+                continue;
+            }
+            let Some(proxy) = &slot.plan().proxy else { continue };
+            let old = old.filter(|old| old.retired().is_none()).and_then(|old| old.plan().proxy.as_ref());
+            for (upstream, gone) in (0..=u16::MAX).zip(&proxy.gone) {
+                let was_there =
+                    old.is_some_and(|old| old.gone.get(usize::from(upstream)).is_some_and(|gone| !gone));
+                match gone {
+                    true if was_there => {
+                        whom.insert(Whom::Upstream(id, upstream));
+                    }
+                    true => {}
+                    false => self.leaving.forget(Whom::Upstream(id, upstream)),
+                }
+            }
+        }
+        if whom.is_empty() {
+            return;
+        }
+        let drain = self.plan.drain();
+        let pace = Pace {
+            code: CloseCode::new(drain.route_code).unwrap_or(CloseCode::SERVICE_RESTART),
+            window_ms: drain.window_ms,
+            deadline_ms: drain.deadline_ms,
+            reconnect_delay_ms: drain.reconnect_delay_ms,
+        };
+        self.begin_departure(whom, &pace, CHANGED, retired);
+    }
+}
