@@ -121,12 +121,7 @@ impl Concerned {
             info!("asked to end: closing all sessions ({}); once more to end at once", u16::from(code));
             return;
         }
-        let pace = Pace {
-            code: CloseCode::new(drain.code).unwrap_or(CloseCode::GOING_AWAY),
-            window_ms: drain.window_ms,
-            deadline_ms: drain.deadline_ms,
-            reconnect_delay_ms: drain.reconnect_delay_ms,
-        };
+        let pace = Pace::of_all(drain);
         self.shards.send(|| Mail::Depart(Departure { whom: Whom::All, pace: pace.clone() }));
         info!(
             window_ms = drain.window_ms,

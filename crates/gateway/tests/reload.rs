@@ -4,7 +4,9 @@
 mod harness;
 
 use std::{
+    ffi::OsStr,
     fs,
+    os::unix::net::UnixDatagram,
     sync::atomic::{AtomicBool, AtomicUsize, Ordering},
     time::{Duration, Instant},
 };
@@ -41,8 +43,8 @@ fn close_of(client: &mut Client) -> (u16, String) {
 
 /// The delay that a reason tells, in ms.
 fn delay_ms(reason: &str) -> u64 {
-    let told = reason.strip_suffix(" ms").and_then(|reason| reason.rsplit_once("; retry in "));
-    told.and_then(|(_, ms)| ms.parse().ok()).unwrap_or_else(|| panic!("no delay in {reason:?}"))
+    let told: serde_json::Value = serde_json::from_str(reason).unwrap_or_else(|_| panic!("{reason:?}"));
+    told["retry_ms"].as_u64().unwrap_or_else(|| panic!("no delay in {reason:?}"))
 }
 
 #[test]
@@ -375,4 +377,147 @@ fn term_with_ten_thousand_sessions() {
     for io in BACKENDS {
         term(io, 10_000, Duration::from_secs(10), Duration::from_secs(15));
     }
+}
+
+/// Runs `act` again and again on a thread of its own until `over`; gives how often.
+fn again(over: &AtomicBool, mut act: impl FnMut()) -> usize {
+    let mut count = 0;
+    while !over.load(Ordering::Relaxed) {
+        act();
+        count += 1;
+    }
+    count
+}
+
+#[test]
+fn thirty_reloads_under_load_drop_and_refuse_nobody() {
+    const RELOADS: usize = 30;
+    for io in BACKENDS {
+        let authority = Authority::new();
+        let mut issued = authority.issue("localhost", &["localhost"]);
+        let upstream = Upstream::echo();
+        let file = |number: usize, setting: &str| {
+            format!(
+                "version = 1\n[drain]\nwindow = \"500ms\"\n[limits]\nhead_fields = {}\n[[listener]]\nbind = \"127.0.0.1:0\"\n\
+                 [[listener]]\nbind = \"127.0.0.1:0\"\n[listener.tls]\n{setting}{}{}\
+                 [[route]]\npath = \"/p\"\nproxy = {{ upstreams = [{:?}], retries = {} }}\n",
+                100 + number,
+                echo("/kept", ""),
+                format!(
+                    "[[route]]\npath = \"/new\"\necho = {{ deflate = \"{}\" }}\n",
+                    ["on", "off"][number % 2]
+                ),
+                upstream.url(),
+                number % 3,
+            )
+        };
+        let gateway = Gateway::start_with(&file(0, &issued.setting()), &["--io", io, "--shards", "2"]);
+        let (plain, sealed) = (gateway.addresses()[0], gateway.addresses()[1]);
+        let over = AtomicBool::new(false);
+        let moved = AtomicUsize::new(0);
+        let (over, moved) = (&over, &moved);
+        std::thread::scope(|scope| {
+            let mut threads = Vec::new();
+            for path in ["/kept", "/p"] {
+                // Sessions of routes that go on, and new ones all the time.
+                threads.push(scope.spawn(move || {
+                    let mut sessions: Vec<Client> = (0..25).map(|_| Client::open(plain, path)).collect();
+                    again(over, || sessions.iter_mut().for_each(|session| session.exchange(BINARY, b"load")))
+                }));
+                threads.push(scope.spawn(move || {
+                    again(over, || {
+                        let mut session = Client::open(plain, path);
+                        session.exchange(TEXT, b"new");
+                        session.close(1000);
+                    })
+                }));
+            }
+            let client = authority.client();
+            threads.push(scope.spawn(move || {
+                let mut session = Secure::open(sealed, &client, "localhost", "/kept");
+                again(over, || session.exchange(TEXT, b"load"))
+            }));
+            // A route that changes each time: its sessions are told so, and nothing else ends them.
+            threads.push(scope.spawn(move || {
+                again(over, || {
+                    let mut session = Client::open(plain, "/new");
+                    loop {
+                        match session.next_within(Duration::from_millis(20)) {
+                            Received::Nothing if over.load(Ordering::Relaxed) => break,
+                            Received::Nothing => session.send(&frame::masked(FIN | frame::PONG, b"")),
+                            Received::Frame(frame) => {
+                                assert_eq!((frame.opcode, frame.close_code()), (CLOSE, 1012));
+                                moved.fetch_add(1, Ordering::Relaxed);
+                                break;
+                            }
+                            other @ Received::End(_) => panic!("{other:?} without a Close"),
+                        }
+                    }
+                })
+            }));
+            let begun = Instant::now();
+            let mut generation = 1;
+            for number in 1..=RELOADS {
+                let is_bad = number % 10 == 5;
+                if number % 3 == 0 {
+                    issued = authority.issue("localhost", &["localhost"]);
+                }
+                let setting = issued.setting();
+                let asked = Instant::now();
+                let told = gateway.reload(&file(number, if is_bad { "" } else { &setting }));
+                assert_eq!(told.contains("not taken over"), is_bad, "{told}");
+                generation += usize::from(!is_bad);
+                assert!(told.contains(&format!("\"generation\":{generation}")), "{told}");
+                if !is_bad && number % 3 == 0 {
+                    let mut fresh = Secure::open(sealed, &authority.client(), "localhost", "/kept");
+                    let served = fresh.connection.peer_certificates().expect("one")[0].clone();
+                    assert_eq!(served, issued.certificate);
+                    assert!(asked.elapsed() < Duration::from_secs(1), "{:?}", asked.elapsed());
+                    fresh.exchange(TEXT, b"new");
+                }
+                let next = begun + Duration::from_millis(200) * number as u32;
+                std::thread::sleep(next.saturating_duration_since(Instant::now()));
+            }
+            over.store(true, Ordering::Relaxed);
+            for thread in threads {
+                assert!(thread.join().expect("nobody was dropped or refused") > 0);
+            }
+        });
+        assert!(moved.load(Ordering::Relaxed) >= 3, "{moved:?} were moved");
+        assert_eq!(upstream.failures(), Vec::<String>::new());
+        let log = gateway.stop();
+        assert!(!log.iter().any(|line| line.contains("cut off at the deadline")), "{}", log.join("\n"));
+    }
+}
+
+#[test]
+fn systemd_is_told_what_happens() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = folder.path().join("notify");
+    let socket = UnixDatagram::bind(&path).expect("bind it");
+    socket.set_read_timeout(Some(PATIENCE)).expect("a read time-out");
+    let heard = |wanted: &str| {
+        let mut bytes = [0; 512];
+        loop {
+            let length = socket.recv(&mut bytes).unwrap_or_else(|error| panic!("no {wanted}: {error}"));
+            let lines = String::from_utf8_lossy(&bytes[..length]).into_owned();
+            if lines.starts_with(wanted) {
+                return lines;
+            }
+            assert!(lines.starts_with("WATCHDOG=1"), "{wanted} was to be next, not {lines}");
+        }
+    };
+    let good = config("1s", &echo("/echo", ""));
+    let environment = [("NOTIFY_SOCKET", path.as_os_str()), ("WATCHDOG_USEC", OsStr::new("100000"))];
+    let gateway = Gateway::start_in(&good, &["--io", "epoll", "--shards", "2"], &environment);
+    heard("READY=1\n");
+    heard("WATCHDOG=1\n");
+    for text in [good.replace("path", "pth"), good] {
+        gateway.reload(&text);
+        assert!(heard("RELOADING=1\n").contains("\nMONOTONIC_USEC="));
+        heard("READY=1\n");
+    }
+    gateway.signal(Signal::TERM);
+    heard("STOPPING=1\n");
+    assert!(gateway.wait().0.success());
 }

@@ -5,7 +5,6 @@ use std::{collections::BTreeSet, sync::Arc};
 use tidegate_hub::RouteId;
 use tidegate_io::Backend;
 use tidegate_registry::Key;
-use tidegate_wire::close::CloseCode;
 
 use crate::{
     environment::Environment,
@@ -53,7 +52,27 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             self.expects_last = true;
         }
         let why = if whom == Whom::All { "going away" } else { CHANGED };
+        match whom {
+            Whom::All => {}
+            Whom::Route(route) => {
+                self.upstreams.drain_route(route, true);
+            }
+            Whom::Upstream(route, upstream) => {
+                self.upstreams.drain(route, upstream, true);
+            }
+        }
         self.begin_departure(BTreeSet::from([whom]), &pace, why, Vec::new());
+    }
+
+    /// New sessions of a route or an upstream that was drained are taken again; those that were not asked to go yet stay.
+    pub(crate) fn readmit(&mut self, whom: Whom) {
+        self.leaving.forget(whom);
+        match whom {
+            // The end of the gateway is not taken back.
+            Whom::All => {}
+            Whom::Route(route) => self.upstreams.drain_route(route, false),
+            Whom::Upstream(route, upstream) => self.upstreams.drain(route, upstream, false),
+        }
     }
 
     fn adopt_topics(&mut self, plan: &Plan) {
@@ -107,27 +126,20 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             let Some(proxy) = &slot.plan().proxy else { continue };
             let old = old.filter(|old| old.retired().is_none()).and_then(|old| old.plan().proxy.as_ref());
             for (upstream, gone) in (0..=u16::MAX).zip(&proxy.gone) {
-                let was_there =
-                    old.is_some_and(|old| old.gone.get(usize::from(upstream)).is_some_and(|gone| !gone));
-                match gone {
-                    true if was_there => {
+                let was_gone = old.and_then(|old| old.gone.get(usize::from(upstream)).copied());
+                match (was_gone, gone) {
+                    (Some(false), true) => {
                         whom.insert(Whom::Upstream(id, upstream));
                     }
-                    true => {}
-                    false => self.leaving.forget(Whom::Upstream(id, upstream)),
+                    (Some(true), false) => self.leaving.forget(Whom::Upstream(id, upstream)),
+                    (Some(_) | None, _) => {}
                 }
             }
         }
         if whom.is_empty() {
             return;
         }
-        let drain = self.plan.drain();
-        let pace = Pace {
-            code: CloseCode::new(drain.route_code).unwrap_or(CloseCode::SERVICE_RESTART),
-            window_ms: drain.window_ms,
-            deadline_ms: drain.deadline_ms,
-            reconnect_delay_ms: drain.reconnect_delay_ms,
-        };
+        let pace = Pace::of_some(self.plan.drain());
         self.begin_departure(whom, &pace, CHANGED, retired);
     }
 }

@@ -29,6 +29,14 @@ use crate::{
 const NOT_FOUND: Refusal =
     Refusal { status: 404, reason: "no route for this host and path", close: true, fields: &[] };
 
+/// Somebody drains the route.
+const DRAINED: Refusal = Refusal {
+    status: 503,
+    reason: "this route takes no sessions for now",
+    close: true,
+    fields: &[("Retry-After", "30")],
+};
+
 /// RFC 6455 §10.2.
 pub(crate) const FOREIGN_ORIGIN: Refusal =
     Refusal { status: 403, reason: "this origin may not open sessions here", close: true, fields: &[] };
@@ -98,6 +106,9 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         let protocols = request.fields.list("sec-websocket-protocol");
         let (id, route) =
             plan.routes().lookup(request.host, request.target.path, protocols).ok_or(NOT_FOUND)?;
+        if !self.upstreams.takes(id) {
+            return Err(DRAINED);
+        }
         match &route.action {
             Action::Page(page) => self.answer_page(key, request, *page),
             Action::Echo(echo) => {

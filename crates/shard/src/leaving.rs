@@ -10,6 +10,7 @@ use std::{
     sync::Arc,
 };
 
+use tidegate_config::Drain;
 use tidegate_hub::RouteId;
 use tidegate_io::Backend;
 use tidegate_registry::Key;
@@ -53,6 +54,29 @@ pub struct Pace {
     pub reconnect_delay_ms: u64,
 }
 
+impl Pace {
+    /// As the configuration has it for all sessions, when the gateway ends.
+    #[must_use]
+    pub fn of_all(drain: &Drain) -> Pace {
+        Pace::of(drain, drain.code, CloseCode::GOING_AWAY)
+    }
+
+    /// The same for sessions of a route or an upstream.
+    #[must_use]
+    pub fn of_some(drain: &Drain) -> Pace {
+        Pace::of(drain, drain.route_code, CloseCode::SERVICE_RESTART)
+    }
+
+    fn of(drain: &Drain, code: u16, otherwise: CloseCode) -> Pace {
+        Pace {
+            code: CloseCode::new(code).unwrap_or(otherwise),
+            window_ms: drain.window_ms,
+            deadline_ms: drain.deadline_ms,
+            reconnect_delay_ms: drain.reconnect_delay_ms,
+        }
+    }
+}
+
 /// What a session is told at its end.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Farewell {
@@ -71,7 +95,7 @@ impl Farewell {
     /// The Close's reason: at most 123 bytes (RFC 6455 §5.5), and what docs/PROTOCOL.md says.
     pub(crate) fn reason(self) -> Cow<'static, str> {
         match self.retry_ms {
-            Some(retry_ms) => format!("{}; retry in {retry_ms} ms", self.why).into(),
+            Some(retry_ms) => format!("{{\"retry_ms\":{retry_ms},\"reason\":\"{}\"}}", self.why).into(),
             None => self.why.into(),
         }
     }
@@ -150,9 +174,9 @@ impl Leaving {
         deadlines.chain(due).min()
     }
 
-    /// An upstream is there again: its sessions stay.
+    /// A route or an upstream is there again: its sessions stay.
     pub(crate) fn forget(&mut self, whom: Whom) {
-        for departure in &mut self.departures {
+        for departure in self.departures.iter_mut().filter(|departure| !departure.terms.ends) {
             departure.whom.remove(&whom);
         }
     }

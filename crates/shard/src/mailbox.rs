@@ -23,8 +23,10 @@ pub enum Mail {
     /// Accept no more, send every session a Close with this code, and end when all are gone or at the
     /// sessions' close deadlines.
     Drain(CloseCode),
-    /// Ask sessions to go, each at its own time.
+    /// Ask sessions to go, each at its own time. Meanwhile and behind it a route answers 503, and an upstream gets no sessions.
     Depart(Departure),
+    /// Take sessions of a route or an upstream again.
+    Readmit(Whom),
     /// The next generation of the configuration: all that comes from now on is judged by it.
     Plan(Generation),
     /// Say that you live.

@@ -26,7 +26,7 @@ pub(crate) use self::{
     route::{ProxyPlan, RoutePlan},
     slot::{Retired, Slot},
 };
-use crate::proxy::PING_MARK;
+use crate::{leaving::Whom, proxy::PING_MARK};
 
 /// The gateway's own ping on a client's leg: the same for all of them, sent from where it lies. FIN and opcode 9, no
 /// mask, and the payload that marks it (RFC 6455 §5.5.2).
@@ -170,6 +170,23 @@ impl Plan {
                 known: Addresses::clone(&proxy.upstreams[upstream].addresses()),
             })
         })
+    }
+
+    /// The routes and upstreams that somebody means by `name`: a route by its host and path as in the file
+    /// (`chat.example.com/app/*`, `/echo`), an upstream by its URL, on whichever routes it is.
+    pub fn named(&self, name: &str) -> Vec<Whom> {
+        let mut named = Vec::new();
+        for (id, route) in self.routes.all() {
+            let host = route.host.as_ref().map(ToString::to_string).unwrap_or_default();
+            if name == format!("{host}{}", route.path) {
+                named.push(Whom::Route(id));
+            }
+            let Some(proxy) = &self.route(id).proxy else { continue };
+            let present = (0..=u16::MAX).zip(proxy.upstreams.iter().zip(&proxy.gone));
+            let meant = present.filter(|(_, (upstream, gone))| !**gone && upstream.name == name);
+            named.extend(meant.map(|(place, _)| Whom::Upstream(id, place)));
+        }
+        named
     }
 
     /// Replaces what is known of an upstream's addresses; [`crate::Mail::Resolved`] tells the shards.

@@ -520,6 +520,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             match mail {
                 Mail::Drain(code) => self.drain(code),
                 Mail::Depart(departure) => self.depart(departure),
+                Mail::Readmit(whom) => self.readmit(whom),
                 Mail::Plan(generation) => self.adopt(generation),
                 Mail::Live(answers) => answers.answer(),
                 Mail::Stop => self.stopping = !planted::is(Bug::IgnoreStop),

@@ -45,9 +45,15 @@ impl Gateway {
 
     /// Starts the binary with `config` and arguments for `run`.
     pub(crate) fn start_with(config: &str, arguments: &[&str]) -> Gateway {
+        Gateway::start_in(config, arguments, &[])
+    }
+
+    /// The same with these variables in its environment.
+    pub(crate) fn start_in(config: &str, arguments: &[&str], environment: &[(&str, &OsStr)]) -> Gateway {
         let file = config_file(config);
         let mut command = Command::new(binary());
         command.arg("run").arg("-c").arg(file.path()).args(["--log", "json"]).args(arguments);
+        command.envs(environment.iter().copied());
         Gateway::spawn(command, config.matches("[[listener]]").count(), Some(file))
     }
 

@@ -21,6 +21,8 @@ struct Group {
     cursor: usize,
     /// Clients that wait for a name.
     resolving: Vec<Key>,
+    /// The route is to get no sessions, whatever it does with them.
+    drained: bool,
 }
 
 /// One upstream.
@@ -34,6 +36,8 @@ struct Upstream {
     out_until_ms: u64,
     /// The client whose request is finding out whether it is back.
     probe: Option<Key>,
+    /// It is to get no sessions.
+    drained: bool,
 }
 
 impl Upstreams {
@@ -76,7 +80,7 @@ impl Upstreams {
     ) -> Option<u16> {
         let group = &mut self.groups[route.index()];
         let untried = |place: &usize| !tried.contains(&(*place as u16));
-        let present = |place: &usize| !proxy.gone[*place];
+        let present = |place: &usize| !proxy.gone[*place] && !group.states[*place].drained;
         let usable = |place: &usize| {
             let state = &group.states[*place];
             state.out_until_ms == 0 || (state.out_until_ms <= now_ms && state.probe.is_none())
@@ -98,6 +102,24 @@ impl Upstreams {
         Some(place as u16)
     }
 
+    /// Whether a route takes sessions.
+    pub(crate) fn takes(&self, route: RouteId) -> bool {
+        !self.groups[route.index()].drained
+    }
+
+    pub(crate) fn drain_route(&mut self, route: RouteId, drained: bool) {
+        if let Some(group) = self.groups.get_mut(route.index()) {
+            group.drained = drained;
+        }
+    }
+
+    pub(crate) fn drain(&mut self, route: RouteId, upstream: u16, drained: bool) {
+        let group = self.groups.get_mut(route.index());
+        if let Some(state) = group.and_then(|group| group.states.get_mut(usize::from(upstream))) {
+            state.drained = drained;
+        }
+    }
+
     pub(crate) fn began(&mut self, route: RouteId, upstream: u16) {
         self.groups[route.index()].states[usize::from(upstream)].active += 1;
     }
@@ -108,7 +130,7 @@ impl Upstreams {
 
     pub(crate) fn succeeded(&mut self, route: RouteId, upstream: u16) {
         let state = &mut self.groups[route.index()].states[usize::from(upstream)];
-        *state = Upstream { active: state.active, ..Upstream::default() };
+        *state = Upstream { active: state.active, drained: state.drained, ..Upstream::default() };
     }
 
     /// The upstream is left out for a while once it has failed often enough in a row.
