@@ -399,14 +399,12 @@ fn thirty_reloads_under_load_drop_and_refuse_nobody() {
         let file = |number: usize, setting: &str| {
             format!(
                 "version = 1\n[drain]\nwindow = \"500ms\"\n[limits]\nhead_fields = {}\n[[listener]]\nbind = \"127.0.0.1:0\"\n\
-                 [[listener]]\nbind = \"127.0.0.1:0\"\n[listener.tls]\n{setting}{}{}\
+                 [[listener]]\nbind = \"127.0.0.1:0\"\n[listener.tls]\n{setting}{}\
+                 [[route]]\npath = \"/new\"\necho = {{ deflate = \"{}\" }}\n\
                  [[route]]\npath = \"/p\"\nproxy = {{ upstreams = [{:?}], retries = {} }}\n",
                 100 + number,
                 echo("/kept", ""),
-                format!(
-                    "[[route]]\npath = \"/new\"\necho = {{ deflate = \"{}\" }}\n",
-                    ["on", "off"][number % 2]
-                ),
+                ["on", "off"][number % 2],
                 upstream.url(),
                 number % 3,
             )
