@@ -11,6 +11,7 @@ use crate::{
     leaving::{Pace, Whom},
     mailbox::{Departure, Generation},
     plan::Plan,
+    planted::{self, Bug},
     shard::Shard,
     topics::Topics,
 };
@@ -122,6 +123,9 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                     retired.push(Arc::clone(here));
                 }
                 continue;
+            }
+            if planted::is(Bug::AskEverybody) {
+                whom.insert(Whom::Route(id));
             }
             let Some(proxy) = &slot.plan().proxy else { continue };
             let old = old.filter(|old| old.retired().is_none()).and_then(|old| old.plan().proxy.as_ref());
