@@ -25,6 +25,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         let Generation { plan, servers, answers } = generation;
         let before = std::mem::replace(&mut self.plan, Arc::clone(&plan));
         self.upstreams.adopt(&plan, Some(&before));
+        self.throttle.set_most(plan.limits().log_entries);
         for listening in &mut self.listening {
             if let Some(Some(server)) = servers.get(usize::from(listening.id.0)) {
                 listening.tls = Some(server.clone());
@@ -107,6 +108,11 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             self.registry.iter().filter(|(_, session)| changed.get(session.route.index()) == Some(&true));
         let keys: Vec<Key> = concerned.map(|(key, _)| key).collect();
         for key in keys {
+            let Some(session) = self.registry.get(key) else { continue };
+            let has_rates = |plan: &Plan| plan.route(session.route).rates.is_some();
+            if has_rates(&self.plan) && !has_rates(before) {
+                self.meters.begin(key);
+            }
             self.look_again(key);
         }
     }

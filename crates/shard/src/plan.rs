@@ -14,9 +14,9 @@ use std::{
     sync::{Arc, atomic::AtomicUsize, atomic::Ordering},
 };
 
-use tidegate_config::{Config, Drain, Limits};
+use tidegate_config::{Config, DEFAULT_MEMORY_BYTES, Drain, Limits};
 use tidegate_hub::{Hub, RouteId, Routes, TopicRules};
-use tidegate_io::Address;
+use tidegate_io::{Address, ListenerId};
 use tidegate_registry::{Charge, Retained, Total};
 use tidegate_wire::{deflate::CodecLimits, http::HeadLimits};
 
@@ -26,7 +26,7 @@ pub(crate) use self::{
     route::{ProxyPlan, RoutePlan},
     slot::{Retired, Slot},
 };
-use crate::{leaving::Whom, proxy::PING_MARK};
+use crate::{addresses::AddressTable, leaving::Whom, proxy::PING_MARK};
 
 /// The gateway's own ping on a client's leg: the same for all of them, sent from where it lies. FIN and opcode 9, no
 /// mask, and the payload that marks it (RFC 6455 §5.5.2).
@@ -55,6 +55,8 @@ pub struct Plan {
 /// What is the same for all generations.
 struct Shared {
     total: Total,
+    /// What client addresses have.
+    addresses: AddressTable,
     /// For each shard what waits for its worst subscriber, as far as it was looked for.
     worst: Box<[AtomicUsize]>,
     shards: usize,
@@ -106,6 +108,7 @@ impl Plan {
         let shards = shards.max(1);
         let shared = Shared {
             total: Total::default(),
+            addresses: AddressTable::new(),
             worst: (0..shards).map(|_| AtomicUsize::new(0)).collect(),
             shards,
             has_legs: slots.iter().any(|slot| slot.plan().proxy.is_some()),
@@ -127,6 +130,30 @@ impl Plan {
     /// Bytes that wait to be sent, over all shards.
     pub fn retained_bytes(&self) -> usize {
         self.shared.total.bytes()
+    }
+
+    /// Connections that are counted for their addresses now.
+    pub fn counted_connections(&self) -> usize {
+        self.shared.addresses.connections()
+    }
+
+    /// Sessions of a route now, by its number.
+    ///
+    /// # Panics
+    /// Where there is no such route.
+    pub fn route_sessions(&self, route: usize) -> usize {
+        self.slots[route].plan().sessions()
+    }
+
+    pub(crate) fn addresses(&self) -> &AddressTable {
+        &self.shared.addresses
+    }
+
+    /// Whether so much waits in memory that no session may come.
+    pub(crate) fn is_out_of_memory(&self) -> bool {
+        let most = self.config.limits.memory_bytes;
+        let most = most.unwrap_or(DEFAULT_MEMORY_BYTES + self.config.topics.memory_bytes);
+        self.shared.total.bytes() >= most
     }
 
     /// Counts bytes that wait, as long as what it gives is there.
@@ -229,6 +256,12 @@ impl Plan {
 
     pub(crate) fn trusts(&self, ip: IpAddr) -> bool {
         self.config.trusted.iter().any(|network| network.contains(&ip))
+    }
+
+    /// Whether a connection has to begin with a PROXY header. Listeners go by their place in the configuration.
+    pub(crate) fn wants_proxy_header(&self, listener: ListenerId, ip: IpAddr) -> bool {
+        let listener = self.config.listeners.get(usize::from(listener.0));
+        listener.is_some_and(|listener| listener.proxy_protocol.iter().any(|network| network.contains(&ip)))
     }
 
     pub(crate) fn retained(&self) -> Retained {

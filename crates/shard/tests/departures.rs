@@ -181,3 +181,18 @@ fn a_route_that_is_drained_takes_nobody_until_it_is_readmitted() {
     let again = stage.client("");
     assert_eq!(closes(&mut stage, &[again], 13_000), BTreeMap::new());
 }
+
+#[test]
+fn a_route_counts_its_sessions_over_generations() {
+    let limited = |most: u32| echo("/r") + &format!("[route.limits]\nmax_sessions = {most}\n");
+    let mut stage = stage(&limited(2));
+    let (_one, _two) = (stage.open(), stage.open());
+    let status = |stage: &mut Stage| {
+        let socket = stage.client("");
+        stage.socket(socket, |kernel| String::from_utf8_lossy(&kernel.sent[9..12]).into_owned())
+    };
+    assert_eq!(status(&mut stage), "503");
+    // Those that were there before count for the new limit.
+    adopt(&mut stage, &limited(3));
+    assert_eq!([status(&mut stage), status(&mut stage)], ["101", "503"]);
+}

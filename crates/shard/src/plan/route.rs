@@ -17,6 +17,8 @@ use tidegate_io::Address;
 use tidegate_registry::{FullPolicy, OutboxLimits};
 use tidegate_wire::{budget::ControlRule, close::CloseCode, extension::DeflatePolicy, handshake::OriginRule};
 
+use crate::meter::RateRule;
+
 /// A route's settings, ready for use.
 pub(crate) struct RoutePlan {
     /// As the configuration has it.
@@ -38,6 +40,10 @@ pub(crate) struct RoutePlan {
     pub(crate) publish: Option<PublishAction>,
     /// What may wait for a subscriber before it counts as slow.
     pub(crate) session_bytes: usize,
+    /// How fast its clients may speak; `None`: as fast as they can.
+    pub(crate) rates: Option<RateRule>,
+    /// Its sessions now, over all shards and generations.
+    sessions: Arc<AtomicUsize>,
 }
 
 /// A proxied route's upstreams.
@@ -138,8 +144,30 @@ impl RoutePlan {
                 Action::Poll(poll) => poll.session_bytes,
                 Action::Echo(_) | Action::Page(_) | Action::Proxy(_) | Action::Publish(_) => 0,
             },
+            rates: RateRule::new(&limits.rates),
+            sessions: before.map_or_else(Arc::default, |before| Arc::clone(&before.sessions)),
             limits,
         }
+    }
+
+    /// Its sessions now, over all shards.
+    pub(super) fn sessions(&self) -> usize {
+        self.sessions.load(Ordering::Relaxed)
+    }
+
+    /// Counts a session; false where there are as many as may be.
+    pub(crate) fn enter(&self) -> bool {
+        let before = self.sessions.fetch_add(1, Ordering::Relaxed);
+        let fits = self.limits.max_sessions.is_none_or(|most| before < most);
+        if !fits {
+            self.leave();
+        }
+        fits
+    }
+
+    /// A session that was counted has ended.
+    pub(crate) fn leave(&self) {
+        self.sessions.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
