@@ -4,7 +4,7 @@ use std::{net::SocketAddr, path::PathBuf};
 
 use ipnet::IpNet;
 
-use crate::{Limits, Problem, Route, Tls, Topics};
+use crate::{Drain, Limits, Problem, Route, Tls, Topics};
 
 /// A valid configuration: nothing in it has to be checked again.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,6 +17,8 @@ pub struct Config {
     pub io: IoChoice,
     /// The limits.
     pub limits: Limits,
+    /// How sessions are asked to go.
+    pub drain: Drain,
     /// At least one, at most 256, no two alike.
     pub listeners: Vec<Listener>,
     /// What topics may take and keep.

@@ -24,7 +24,9 @@
 #![forbid(unsafe_code)]
 
 mod address;
+mod change;
 mod config;
+mod drain;
 mod limits;
 mod name;
 mod origin;
@@ -45,10 +47,12 @@ mod topics;
 mod units;
 
 pub use self::{
+    change::Succession,
     config::{
         Bind, Config, DEFAULT_BACKLOG, IoChoice, Listener, MAX_LISTENERS, MAX_ROUTES, MAX_SHARDS,
         MAX_UPSTREAMS,
     },
+    drain::Drain,
     limits::{DEFAULT_MAX_SESSIONS, DEFAULT_MEMORY_BYTES, Limits, RouteLimits, SESSION_TAKEOVER_BYTES},
     pattern::{HostPattern, PathPattern, bare_host},
     problem::{Problem, printable},

@@ -1,6 +1,7 @@
 //! From TOML to a [`Config`]: every key read, checked and put into relation with the others, in one pass that does
 //! not stop at the first mistake.
 
+mod drain;
 mod feeds;
 mod limits;
 mod proxy;
@@ -131,6 +132,7 @@ fn config(report: &mut Report<'_>, document: &DeTable<'_>, files: Files) -> Conf
             .relation(shards.span.clone(), format!("each shard needs a session, and max_sessions is {most}"));
     }
 
+    let drain = drain::read(report, &top);
     let listeners = listeners(report, &top, files);
     let topics = topics::read(report, &top);
     if let Some(memory) = limits.limits.memory_bytes.filter(|memory| *memory < topics.memory_bytes) {
@@ -143,7 +145,7 @@ fn config(report: &mut Report<'_>, document: &DeTable<'_>, files: Files) -> Conf
     let routes = routes(report, &top, &Surroundings { limits: &limits, topics: &topics, files });
     let shards = shards.map(|shards| shards.value as usize);
     let warnings = Vec::new();
-    Config { version, shards, io, limits: limits.limits, listeners, topics, routes, trusted, warnings }
+    Config { version, shards, io, limits: limits.limits, drain, listeners, topics, routes, trusted, warnings }
 }
 
 /// A list of networks and addresses.

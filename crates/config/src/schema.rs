@@ -13,7 +13,7 @@ pub struct Table {
 /// The top of the file.
 pub(crate) const TOP: Table = Table {
     name: "",
-    keys: &["version", "shards", "io", "trusted", "limits", "listener", "topics", "topic", "route"],
+    keys: &["version", "shards", "io", "trusted", "limits", "drain", "listener", "topics", "topic", "route"],
 };
 
 pub(crate) const LIMITS: Table = Table {
@@ -55,6 +55,9 @@ pub(crate) const LIMITS: Table = Table {
         "log_entries",
     ],
 };
+
+pub(crate) const DRAIN: Table =
+    Table { name: "[drain]", keys: &["window", "deadline", "code", "route_code", "reconnect_delay"] };
 
 pub(crate) const LISTENER: Table =
     Table { name: "[[listener]]", keys: &["bind", "backlog", "tls", "proxy_protocol"] };
@@ -180,6 +183,7 @@ pub(crate) const PUBLISH_KEY: Table =
 pub const SCHEMA: &[Table] = &[
     TOP,
     LIMITS,
+    DRAIN,
     LISTENER,
     TLS,
     CERTIFICATE,

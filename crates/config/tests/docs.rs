@@ -64,7 +64,7 @@ fn config_with(table: &str, setting: &str) -> Config {
     };
     let text = format!(
         "version = 1\n{}\n[limits]\n{}\n[[listener]]\nbind = '127.0.0.1:0'\n{}\n\
-         [[listener]]\nbind = '127.0.0.1:1'\n[listener.tls]\n{tls}\n\
+         [drain]\n{}\n[[listener]]\nbind = '127.0.0.1:1'\n[listener.tls]\n{tls}\n\
          [topics]\n{}\n[[topic]]\nname = 'a/*'\n{}\n\
          [[route]]\npath = '/echo'\n{}\n[route.limits]\n{}\n[route.echo]\n{}\n\
          [[route]]\npath = '/'\n[route.page]\n{}\n\
@@ -77,6 +77,7 @@ fn config_with(table: &str, setting: &str) -> Config {
         place(""),
         place("[limits]"),
         place("[[listener]]"),
+        place("[drain]"),
         place("[topics]"),
         place("[[topic]]"),
         place("[[route]]"),
@@ -133,9 +134,9 @@ fn documented_defaults_are_the_defaults() {
         );
         tested += 1;
     }
-    // 22 limits, 1 of a listener, 1 of TLS, 3 of a route, 2 of an echo, 12 of a proxy, 2 of the top, 3 of all topics, 7 of a
+    // 22 limits, 4 of a drain, 1 of a listener, 1 of TLS, 3 of a route, 2 of an echo, 12 of a proxy, 2 of the top, 3 of all topics, 7 of a
     // topic, 1 of a page, 7 of topics over a WebSocket, 1 of events, 2 of polling, 2 of publishing.
-    assert!(tested >= 66, "{tested} defaults");
+    assert!(tested >= 70, "{tested} defaults");
 }
 
 /// The test above could not fail if keys had no effect.
@@ -144,6 +145,7 @@ fn other_values_make_another_configuration() {
     for (table, setting) in [
         ("", "io = 'epoll'"),
         ("[limits]", "ping_interval = '26s'"),
+        ("[drain]", "code = 1012"),
         ("[[listener]]", "backlog = 4097"),
         ("tls = {}", "min_version = '1.3'"),
         ("tls = {}", "client_ca_file = '/ca'"),
@@ -171,7 +173,9 @@ fn durations_and_sizes_have_their_unit() {
         let timed = key.ends_with("_timeout")
             || key.ends_with("_interval")
             || key.ends_with("_window")
-            || key.ends_with("_age");
+            || key.ends_with("_age")
+            || key.ends_with("_delay")
+            || ["window", "deadline"].contains(&key.as_str());
         assert_eq!(timed, unit == "duration", "{key}");
         let sized = key.ends_with("_bytes") || key.starts_with("outbox_") || key == "memory";
         assert_eq!(sized, unit == "size", "{key}");

@@ -7,7 +7,7 @@ use std::{
 
 use proptest::prelude::*;
 use tidegate_config::{
-    Action, AddressLimits, Balance, Bind, Config, Deflate, Echo, EchoDeflate, EventsAction, Excess,
+    Action, AddressLimits, Balance, Bind, Config, Deflate, Drain, Echo, EchoDeflate, EventsAction, Excess,
     FullAction, HashKey, HostPattern, IoChoice, Limits, Listener, Page, PathPattern, PemFile, PollAction,
     Proxy, PublishAction, Route, RouteLimits, SCHEMA, SessionRates, SlowPolicy, Target, TlsVersion,
     TopicPattern, TopicPatterns, TopicRule, TopicSettings, Topics, TopicsAction, Upstream, Utf8, embedded,
@@ -73,6 +73,13 @@ fn every_key_arrives() {
         takeover_bytes: 1 << 30,
         compression_level: 6,
         log_entries: 55,
+    };
+    let drain = Drain {
+        window_ms: 20_000,
+        deadline_ms: 50_000,
+        code: 1012,
+        route_code: 1001,
+        reconnect_delay_ms: 3_000,
     };
     let own = RouteLimits {
         message_bytes: 64 << 10,
@@ -197,6 +204,7 @@ fn every_key_arrives() {
         shards: Some(3),
         io: IoChoice::Epoll,
         limits: limits.clone(),
+        drain,
         listeners: vec![
             Listener {
                 bind: Bind::Tcp(address("0.0.0.0:8080")),

@@ -165,6 +165,11 @@ impl ConfigArguments {
         Ok(config)
     }
 
+    /// Whether there is a file to read.
+    pub(crate) fn has_file(&self) -> bool {
+        self.config.is_some()
+    }
+
     fn apply(&self, config: &mut Config) -> Result<(), String> {
         if let Some(io) = self.io {
             config.io = match io {

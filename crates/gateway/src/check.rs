@@ -13,7 +13,7 @@ use crate::{Outcome, arguments::CheckArguments, logs, secure};
 pub(crate) fn check(arguments: &CheckArguments) -> Outcome {
     let file = printable(&arguments.config.display().to_string());
     let loaded = tidegate_config::load(&arguments.config)
-        .and_then(|config| secure::servers(&config, SystemTime::now()).map(|_| config));
+        .and_then(|config| secure::servers(&config, None, SystemTime::now()).map(|_| config));
     match loaded {
         Ok(config) => {
             logs::print_warnings(&config.warnings);

@@ -20,6 +20,8 @@ mod lines;
 mod listeners;
 mod logs;
 mod manual;
+mod notify;
+mod reload;
 mod resolver;
 mod secure;
 mod serve;

@@ -12,9 +12,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tidegate_config::Action;
 use tidegate_io::Address;
-use tidegate_shard::{Mail, Plan};
+use tidegate_shard::{Addresses, Mail, NamedUpstream, Plan};
 use tracing::{info, warn};
 
 use crate::serve::Shards;
@@ -28,6 +27,7 @@ const RETRY: Duration = Duration::from_secs(1);
 /// The running resolver.
 pub(crate) struct Resolver {
     stop: Arc<Stop>,
+    names: Vec<Name>,
 }
 
 #[derive(Default)]
@@ -44,6 +44,25 @@ struct Name {
     interval: Duration,
     /// Route and upstream, as the plan counts them.
     upstreams: Vec<(usize, usize)>,
+    /// What an earlier generation has found out.
+    known: Option<Vec<Address>>,
+}
+
+impl Name {
+    /// Whether both are resolved alike, for the same upstreams.
+    fn is(&self, other: &Self) -> bool {
+        let what = |name: &Self| (name.host.clone(), name.port, name.interval, name.upstreams.clone());
+        what(self) == what(other)
+    }
+
+    /// The addresses that are known, as they are compared with new ones.
+    fn known(&self) -> Option<Vec<SocketAddr>> {
+        let tcp = |address: &Address| match address {
+            Address::Tcp(address) => Some(*address),
+            Address::Unix(_) => None,
+        };
+        self.known.as_ref().map(|known| known.iter().filter_map(tcp).collect())
+    }
 }
 
 /// What is known of a name.
@@ -79,7 +98,22 @@ impl Resolver {
             };
             thread::Builder::new().name(format!("resolver-{index}")).spawn(run)?;
         }
-        Ok(Self { stop })
+        Ok(Self { stop, names })
+    }
+
+    /// Goes on with the names of the next generation, where they are others.
+    ///
+    /// # Errors
+    /// Where no thread can be started: then the names of before are resolved on.
+    pub(crate) fn go_on(&mut self, plan: &Arc<Plan>, shards: &Arc<Shards>) -> io::Result<()> {
+        let names = names(plan);
+        let same = names.len() == self.names.len()
+            && names.iter().zip(&self.names).all(|(one, other)| one.is(other));
+        if !same {
+            let next = Self::start(plan, shards)?;
+            std::mem::replace(self, next).stop();
+        }
+        Ok(())
     }
 
     /// Ends it; look-ups that are under way are left behind.
@@ -92,27 +126,30 @@ impl Resolver {
 /// The plan's names, each once with all its upstreams and the shortest of their intervals.
 fn names(plan: &Plan) -> Vec<Name> {
     let mut names = BTreeMap::<(String, u16), Name>::new();
-    for (route, upstream, host, port) in plan.names() {
-        let interval_ms = match &plan.config().routes[route].action {
-            Action::Proxy(proxy) => proxy.resolve_interval_ms,
-            Action::Echo(_)
-            | Action::Page(_)
-            | Action::Topics(_)
-            | Action::Events(_)
-            | Action::Poll(_)
-            | Action::Publish(_) => unreachable!("only proxied routes have upstreams"),
-        };
+    for NamedUpstream { route, upstream, host, port, interval_ms, known } in plan.names() {
         let interval = Duration::from_millis(interval_ms);
-        let name = names.entry((host.to_owned(), port)).or_insert_with(|| Name {
-            host: host.to_owned(),
+        let name = names.entry((host.clone(), port)).or_insert_with(|| Name {
+            host,
             port,
             interval,
             upstreams: Vec::new(),
+            known: known_of(&known),
         });
         name.interval = name.interval.min(interval);
         name.upstreams.push((route, upstream));
+        // Where one of them does not have what the others have, all are to be told.
+        if name.known != known_of(&known) {
+            name.known = None;
+        }
     }
     names.into_values().collect()
+}
+
+fn known_of(addresses: &Addresses) -> Option<Vec<Address>> {
+    match addresses {
+        Addresses::Known(addresses) => Some(addresses.clone()),
+        Addresses::Unresolved => None,
+    }
 }
 
 /// All addresses of a name, in the order of RFC 6724.
@@ -134,7 +171,7 @@ fn resolve_all(
 ) {
     let begin = Instant::now();
     let mut states: Vec<State> =
-        names.into_iter().map(|name| State { name, known: None, failures: 0, due: begin }).collect();
+        names.into_iter().map(|name| State { known: name.known(), name, failures: 0, due: begin }).collect();
     loop {
         for state in &mut states {
             if state.due <= Instant::now() {
@@ -234,7 +271,8 @@ mod tests {
     }
 
     fn state(interval: Duration) -> State {
-        let name = Name { host: "one.test".to_owned(), port: 80, interval, upstreams: vec![(0, 0)] };
+        let name =
+            Name { host: "one.test".to_owned(), port: 80, interval, upstreams: vec![(0, 0)], known: None };
         State { name, known: None, failures: 0, due: Instant::now() }
     }
 
@@ -300,6 +338,7 @@ mod tests {
             port: 80,
             interval: Duration::from_millis(1),
             upstreams: vec![(0, 0), (1, 1)],
+            known: None,
         };
         let look_up = |_: &Name| {
             let mut answers = answers.borrow_mut();
@@ -319,7 +358,13 @@ mod tests {
 
     #[test]
     fn this_machine_knows_itself() {
-        let name = Name { host: "localhost".to_owned(), port: 9, interval: RETRY, upstreams: Vec::new() };
+        let name = Name {
+            host: "localhost".to_owned(),
+            port: 9,
+            interval: RETRY,
+            upstreams: Vec::new(),
+            known: None,
+        };
         let addresses = look_up(&name).unwrap();
         assert!(
             addresses.iter().all(|address| address.ip().is_loopback() && address.port() == 9),

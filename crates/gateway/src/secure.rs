@@ -8,22 +8,53 @@ use tidegate_tls::{Authorities, Clients, Identity, Lowest, Part, ServerConfig, S
 /// The one protocol that is spoken (RFC 7301 §6).
 const ALPN: &[u8] = b"http/1.1";
 
-/// For each listener of a configuration what its TLS needs; `None` for plain ones.
+/// What the listeners of the configuration before have.
+#[derive(Clone, Copy)]
+pub(crate) struct Before<'a> {
+    pub(crate) config: &'a Config,
+    pub(crate) servers: &'a [Option<ServerConfig>],
+}
+
+impl<'a> Before<'a> {
+    /// A listener's TLS, where the new one's is of the same trust domain: clients are let in by the same authorities, by the same
+    /// versions of the protocol.
+    fn of(self, place: usize, new: &Tls) -> Option<&'a ServerConfig> {
+        let old = self.config.listeners.get(place)?.tls.as_ref()?;
+        let authorities = |tls: &'_ Tls| tls.client_ca.as_ref().map(|file| file.bytes().to_vec());
+        let is_same = authorities(old) == authorities(new) && old.min_version == new.min_version;
+        self.servers.get(place)?.as_ref().filter(|_| is_same)
+    }
+}
+
+/// For each listener of a configuration what its TLS needs; `None` for plain ones. `before`: what they have now; clients of a trust
+/// domain that stays the same can still resume their sessions.
 ///
 /// # Errors
 /// What is wrong with the files, each told where the configuration names it.
-pub(crate) fn servers(config: &Config, now: SystemTime) -> Result<Vec<Option<ServerConfig>>, Vec<Problem>> {
+pub(crate) fn servers(
+    config: &Config,
+    before: Option<Before<'_>>,
+    now: SystemTime,
+) -> Result<Vec<Option<ServerConfig>>, Vec<Problem>> {
     let mut problems = Vec::new();
     let mut servers = Vec::with_capacity(config.listeners.len());
-    for listener in &config.listeners {
-        servers.push(listener.tls.as_ref().and_then(|tls| server(tls, now, &mut problems)));
+    for (place, listener) in config.listeners.iter().enumerate() {
+        servers.push(listener.tls.as_ref().and_then(|tls| {
+            let before = before.and_then(|before| before.of(place, tls));
+            server(tls, before, now, &mut problems)
+        }));
     }
     if problems.is_empty() { Ok(servers) } else { Err(problems) }
 }
 
 /// What a listener's TLS needs; `None` where there is a problem.
-fn server(tls: &Tls, now: SystemTime, problems: &mut Vec<Problem>) -> Option<ServerConfig> {
-    let before = problems.len();
+fn server(
+    tls: &Tls,
+    before: Option<&ServerConfig>,
+    now: SystemTime,
+    problems: &mut Vec<Problem>,
+) -> Option<ServerConfig> {
+    let told = problems.len();
     let mut identities = Vec::with_capacity(tls.certificates.len());
     for files in &tls.certificates {
         match Identity::from_pem(files.certificate.bytes(), files.key.bytes(), now) {
@@ -47,7 +78,7 @@ fn server(tls: &Tls, now: SystemTime, problems: &mut Vec<Problem>) -> Option<Ser
             }
         },
     };
-    if problems.len() > before {
+    if problems.len() > told {
         return None;
     }
     let lowest = match tls.min_version {
@@ -56,7 +87,9 @@ fn server(tls: &Tls, now: SystemTime, problems: &mut Vec<Problem>) -> Option<Ser
     };
     let options = ServerOptions { alpn: vec![ALPN.to_vec()], lowest, clients };
     let first = tls.certificates.first()?;
-    ServerConfig::new(&options, identities)
-        .map_err(|error| problems.push(first.certificate.problem(&error.to_string())))
-        .ok()
+    let made = match before {
+        Some(before) => before.succeeded_by(&options, identities),
+        None => ServerConfig::new(&options, identities),
+    };
+    made.map_err(|error| problems.push(first.certificate.problem(&error.to_string()))).ok()
 }

@@ -17,20 +17,23 @@ use std::{
 use rustix::process::Resource;
 use tidegate_config::{Action, Bind, Config, IoChoice, Page, SESSION_TAKEOVER_BYTES};
 use tidegate_io::{Backend, Choice, Epoll, EpollOptions, Kind, ListenerId, Uring, Waker, choose};
-use tidegate_shard::{self as shard, Mail, Plan, Shard, mailbox};
+use tidegate_shard::{self as shard, Mail, Plan, Shard, Undelivered, mailbox};
 use tidegate_tls::ServerConfig;
 use tracing::{debug, error, info, warn};
 
 use crate::{
     Outcome,
-    arguments::{NoConfig, RunArguments},
+    arguments::{ConfigArguments, NoConfig, RunArguments},
     cores::{self, Cores},
     journal::{Journal, Surroundings},
     limits::{self, Lockable, TooFewDescriptors},
     listeners::{BindError, Listeners},
-    logs,
+    logs::{self, Log},
+    notify::{Notify, Watchdog},
+    reload::{Current, Reload, Reloading},
     resolver::Resolver,
-    secure, signals,
+    secure,
+    signals::{self, Concerned},
 };
 
 /// How often a letter to a shard whose mailbox is full is tried again, and how long is waited in between.
@@ -62,7 +65,7 @@ pub(crate) fn run(arguments: &RunArguments) -> Outcome {
             return Outcome::Usage;
         }
     };
-    let servers = match secure::servers(&config, SystemTime::now()) {
+    let servers = match secure::servers(&config, None, SystemTime::now()) {
         Ok(servers) => servers,
         Err(problems) => {
             log.problems(&problems);
@@ -70,7 +73,8 @@ pub(crate) fn run(arguments: &RunArguments) -> Outcome {
         }
     };
     log.warnings(&config.warnings);
-    match serve(config, servers) {
+    let log = Arc::new(log);
+    match serve(config, servers, &arguments.config, &log) {
         Ok(()) => Outcome::Clean,
         Err(fault) => {
             error!("{fault}");
@@ -154,6 +158,30 @@ impl std::error::Error for Fault {
 pub(crate) struct Shards(Vec<shard::Sender<Waker>>);
 
 impl Shards {
+    /// How many there are.
+    pub(crate) fn count(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Leaves a letter with each shard that has room for one; false where one has none.
+    pub(crate) fn try_send(&self, write: impl Fn() -> Mail) -> bool {
+        self.0.iter().filter(|sender| sender.send(write()).is_err()).count() == 0
+    }
+
+    /// Leaves a letter with each shard that should not go without, as long as there is a point in it.
+    pub(crate) fn deliver(&self, write: impl Fn() -> Mail, goes_on: impl Fn() -> bool) {
+        for sender in &self.0 {
+            let mut letter = write();
+            while let Err(Undelivered(back)) = sender.send(letter) {
+                if !goes_on() {
+                    break;
+                }
+                letter = back;
+                thread::sleep(SEND_PAUSE);
+            }
+        }
+    }
+
     /// Leaves a letter with each shard. A shard that does not look at its mail for a second goes without.
     pub(crate) fn send(&self, write: impl Fn() -> Mail) {
         for sender in &self.0 {
@@ -166,9 +194,15 @@ impl Shards {
     }
 }
 
-fn serve(config: Config, servers: Vec<Option<ServerConfig>>) -> Result<(), Fault> {
+fn serve(
+    config: Config,
+    servers: Vec<Option<ServerConfig>>,
+    arguments: &ConfigArguments,
+    log: &Arc<Log>,
+) -> Result<(), Fault> {
     info!(version = env!("CARGO_PKG_VERSION"), "tidegate starts");
-    let caught = signals::catch().map_err(|error| Fault::System("signals cannot be caught", error))?;
+    let caught = signals::catch(arguments.has_file())
+        .map_err(|error| Fault::System("signals cannot be caught", error))?;
     let cores = Cores::look().map_err(|error| Fault::System("the cores are not known", error))?;
     let count = cores.shards(&config);
     let descriptors = limits::raise(Resource::Nofile);
@@ -207,8 +241,10 @@ fn serve(config: Config, servers: Vec<Option<ServerConfig>>) -> Result<(), Fault
             fault => Err(fault),
         }),
     };
-    let result =
-        started.and_then(|threads| threads.go(&mut listeners, &servers, &plan)?.supervise(&plan, caught));
+    let result = started.and_then(|threads| {
+        let running = threads.go(&mut listeners, &servers, &plan)?;
+        running.supervise(Supervision { plan: &plan, caught, arguments, log, servers })
+    });
     journal.finish();
     if result.is_ok() {
         info!("tidegate has ended");
@@ -233,6 +269,15 @@ fn warn_of_takeover(config: &Config, shards: usize) {
             each, "context takeover is never agreed to: takeover_bytes would have to be at least {needed}"
         );
     }
+}
+
+/// What is looked after while shards run.
+struct Supervision<'a> {
+    plan: &'a Arc<Plan>,
+    caught: signals::Caught,
+    arguments: &'a ConfigArguments,
+    log: &'a Arc<Log>,
+    servers: Vec<Option<ServerConfig>>,
 }
 
 /// What a shard's thread is given to begin with.
@@ -498,17 +543,15 @@ struct Running {
 }
 
 impl Running {
-    /// Resolves names and looks after signals until all shards have ended.
-    fn supervise(mut self, plan: &Arc<Plan>, caught: signals::Caught) -> Result<(), Fault> {
-        let thread = |error| Fault::System("no thread can be started", error);
-        let resolver = match Resolver::start(plan, &self.shards).map_err(thread) {
-            Ok(resolver) => resolver,
-            Err(fault) => return self.fail(fault),
+    /// Resolves names, reloads and looks after signals until all shards have ended.
+    fn supervise(mut self, supervision: Supervision<'_>) -> Result<(), Fault> {
+        let notify = Notify::from_environment();
+        let begun = self.look_after(supervision, &notify);
+        let (watch, reloading, watchdog) = match begun {
+            Ok(begun) => begun,
+            Err(error) => return self.fail(Fault::System("no thread can be started", error)),
         };
-        let watch = match caught.watch(Arc::clone(&self.shards)).map_err(thread) {
-            Ok(watch) => watch,
-            Err(fault) => return self.fail(fault),
-        };
+        notify.ready();
         while self.ended < self.threads.len() {
             match self.reports.recv() {
                 Ok(Report::Ended(_, Ok(()))) => self.ended += 1,
@@ -522,10 +565,38 @@ impl Running {
                 }
             }
         }
-        resolver.stop();
+        // With the watch goes the last who could ask for a reload.
         watch.end();
+        reloading.end();
+        if let Some(watchdog) = watchdog {
+            watchdog.end();
+        }
         self.threads.into_iter().for_each(|thread| drop(thread.join()));
         Ok(())
+    }
+
+    /// The threads beside those of shards.
+    fn look_after(
+        &self,
+        supervision: Supervision<'_>,
+        notify: &Notify,
+    ) -> io::Result<(signals::Watch, Reloading, Option<Watchdog>)> {
+        let Supervision { plan, caught, arguments, log, servers } = supervision;
+        let current = Current::new(plan);
+        let reload = Reload {
+            arguments: arguments.clone(),
+            log: Arc::clone(log),
+            notify: notify.clone(),
+            shards: Arc::clone(&self.shards),
+            current: current.clone(),
+            servers,
+            resolver: Resolver::start(plan, &self.shards)?,
+        };
+        let (reloads, reloading) = reload.start()?;
+        let watchdog = Watchdog::start(notify, &self.shards)?;
+        let shards = Arc::clone(&self.shards);
+        let watch = caught.watch(Concerned { shards, current, reloads, notify: notify.clone() })?;
+        Ok((watch, reloading, watchdog))
     }
 
     /// Ends all shards: one alone would leave its part of the connections to time out.

@@ -1,4 +1,7 @@
-//! Ctrl-C and TERM: the first asks the sessions to go (Close 1001), a later one ends at once.
+//! Signals: Ctrl-C and TERM ask the sessions to go, HUP has the configuration read again.
+//!
+//! Who presses Ctrl-C waits for the prompt: all sessions are closed at once. TERM is a service's: their Closes are spread over a
+//! while, so that what they come back to is not overrun. A later one of either ends at once.
 
 use std::{
     io,
@@ -8,14 +11,18 @@ use std::{
 };
 
 use signal_hook::{
-    consts::{SIGINT, SIGTERM},
+    consts::{SIGHUP, SIGINT, SIGTERM},
     iterator::{Handle, Signals, SignalsInfo},
 };
-use tidegate_shard::Mail;
+use tidegate_shard::{Departure, Mail, Pace, Whom};
 use tidegate_wire::close::CloseCode;
 use tracing::{info, warn};
 
-use crate::serve::Shards;
+use crate::{
+    notify::Notify,
+    reload::{Current, Reloads},
+    serve::Shards,
+};
 
 /// Signals that have been asked for, and are kept until somebody looks after them.
 pub(crate) struct Caught(SignalsInfo);
@@ -26,7 +33,15 @@ pub(crate) struct Watch {
     thread: JoinHandle<()>,
 }
 
-/// What a signal means, by the time since the first.
+/// Whom signals concern.
+pub(crate) struct Concerned {
+    pub(crate) shards: Arc<Shards>,
+    pub(crate) current: Current,
+    pub(crate) reloads: Reloads,
+    pub(crate) notify: Notify,
+}
+
+/// What a signal to end means, by the time since the first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Meaning {
     Drain,
@@ -46,12 +61,14 @@ impl Meaning {
     }
 }
 
-/// From now on the signals do not end the process by themselves.
+/// From now on the signals do not end the process by themselves. HUP is only caught where there is a file to read again: without
+/// one the gateway ends with its terminal.
 ///
 /// # Errors
 /// Where the system refuses.
-pub(crate) fn catch() -> io::Result<Caught> {
-    Ok(Caught(Signals::new([SIGINT, SIGTERM])?))
+pub(crate) fn catch(has_file: bool) -> io::Result<Caught> {
+    let hangup = has_file.then_some(SIGHUP);
+    Ok(Caught(Signals::new([SIGINT, SIGTERM].into_iter().chain(hangup))?))
 }
 
 impl Caught {
@@ -59,21 +76,27 @@ impl Caught {
     ///
     /// # Errors
     /// Where no thread can be started.
-    pub(crate) fn watch(mut self, shards: Arc<Shards>) -> io::Result<Watch> {
+    pub(crate) fn watch(mut self, concerned: Concerned) -> io::Result<Watch> {
         let handle = self.0.handle();
         let run = move || {
             let mut first = None;
-            for _ in self.0.forever() {
+            for signal in self.0.forever() {
                 let now = Instant::now();
+                if signal == SIGHUP {
+                    match first {
+                        None => concerned.reloads.ask(),
+                        Some(_) => info!("the gateway ends: its configuration is not read again"),
+                    }
+                    continue;
+                }
                 match Meaning::of(first.map(|first: Instant| now.duration_since(first))) {
                     Meaning::Drain => {
                         first = Some(now);
-                        shards.send(|| Mail::Drain(CloseCode::GOING_AWAY));
-                        info!("asked to end: closing all sessions (1001); once more to end at once");
+                        concerned.drain(signal);
                     }
                     Meaning::Repeat => {}
                     Meaning::Stop => {
-                        shards.send(|| Mail::Stop);
+                        concerned.shards.send(|| Mail::Stop);
                         warn!("asked again to end: ending at once");
                     }
                 }
@@ -81,6 +104,31 @@ impl Caught {
         };
         let thread = thread::Builder::new().name("signals".to_owned()).spawn(run)?;
         Ok(Watch { handle, thread })
+    }
+}
+
+impl Concerned {
+    /// Asks all sessions to go.
+    fn drain(&self, signal: i32) {
+        self.notify.stopping();
+        self.current.end();
+        let plan = self.current.plan();
+        let drain = &plan.config().drain;
+        if signal == SIGINT || drain.window_ms == 0 {
+            let code = if signal == SIGINT { 1001 } else { drain.code };
+            let code = CloseCode::new(code).unwrap_or(CloseCode::GOING_AWAY);
+            self.shards.send(|| Mail::Drain(code));
+            info!("asked to end: closing all sessions ({}); once more to end at once", u16::from(code));
+            return;
+        }
+        let pace = Pace::of_all(drain);
+        self.shards.send(|| Mail::Depart(Departure { whom: Whom::All, pace: pace.clone() }));
+        info!(
+            window_ms = drain.window_ms,
+            deadline_ms = drain.deadline_ms,
+            "asked to end: closing all sessions ({}), one after the other; once more to end at once",
+            drain.code
+        );
     }
 }
 

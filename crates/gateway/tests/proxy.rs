@@ -199,7 +199,7 @@ fn a_message_cut_off_is_never_completed() {
 #[test]
 fn a_drain_is_1001_for_both() {
     with_session("", |gateway, mut client, mut upstream| {
-        gateway.signal(Signal::TERM);
+        gateway.signal(Signal::INT);
         assert_eq!(close_code(client.next()), 1001);
         let (opcode, payload) = upstream_frame(&mut upstream);
         assert_eq!((opcode, &payload[..2]), (CLOSE, &1001_u16.to_be_bytes()[..]));

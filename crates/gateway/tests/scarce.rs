@@ -108,14 +108,14 @@ fn whichever_thread_cannot_be_started_it_says_so_and_ends() {
         return;
     };
     let config = nobody.config(ONE_NAME);
-    // The process itself, the threads of log, journal, shard, resolver and signals: one more each time.
-    for threads in 1..=6 {
+    // The process itself, the threads of log, journal, shard, resolver, reload and signals: one more each time.
+    for threads in 1..=7 {
         let limit = format!("--nproc={threads}");
         match nobody.run(&[&limit], &["-c", &config]) {
-            Run::Listened => assert_eq!(threads, 6, "so few were enough"),
+            Run::Listened => assert_eq!(threads, 7, "so few were enough"),
             Run::Ended(code, log) => {
                 assert_eq!(code, Some(1), "{threads}: {log}");
-                assert!(threads < 6 && log.contains("no thread can be started"), "{threads}: {log}");
+                assert!(threads < 7 && log.contains("no thread can be started"), "{threads}: {log}");
             }
         }
     }

@@ -234,7 +234,13 @@ impl<S: Store> Hub<S> {
         }
     }
 
-    /// The rules and limits that it was made with.
+    /// Goes on with other rules and limits, which have succeeded its own ([`TopicRules::succeeded_by`]). What is kept beyond them
+    /// goes with the next publication, or when it is looked at next.
+    pub fn set_rules(&mut self, rules: Arc<TopicRules>) {
+        self.rules = rules;
+    }
+
+    /// The rules and limits that it has.
     #[must_use]
     pub fn rules(&self) -> &Arc<TopicRules> {
         &self.rules

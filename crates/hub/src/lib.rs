@@ -11,7 +11,7 @@
 //! let config = tidegate_config::embedded();
 //! let routes = Routes::new(&config);
 //! let (id, route) = routes.lookup("localhost:9001", "/echo", std::iter::empty()).unwrap();
-//! assert_eq!(routes.route(id), route);
+//! assert_eq!(routes.all().nth(id.index()), Some((id, route)));
 //! assert!(routes.lookup("localhost:9001", "/other", std::iter::empty()).is_none());
 //! ```
 //!
@@ -65,7 +65,7 @@ pub use self::{
         Class, Envelope, Format, GapReason, Kind, PUBLICATION_COST, Publication, Publish, Publisher,
     },
     routes::{MAX_OFFERS, RouteId, Routes},
-    rules::{Limits, Rule, RuleId, Slow, TopicRules, TopicSettings},
+    rules::{Incompatible, Limits, Rule, RuleId, Slow, TopicRules, TopicSettings},
     store::{History, Memory, Store},
     topic::{
         Epoch, Filter, NAME_BYTES, NAME_SEGMENTS, NameError, NotAnEpoch, PATTERN_STARS, Pattern, Position,

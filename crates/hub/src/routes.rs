@@ -8,12 +8,13 @@ use std::collections::HashMap;
 
 use tidegate_config::{Config, Route, bare_host};
 
-/// A route's position in the configuration.
+/// A route's number: its place in the first configuration, and a free one where it came later. It stays the same as long as
+/// the route does, wherever it then stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RouteId(pub u16);
 
 impl RouteId {
-    /// The position as an index.
+    /// The number as an index.
     #[must_use]
     pub fn index(self) -> usize {
         usize::from(self.0)
@@ -28,25 +29,37 @@ pub const MAX_OFFERS: usize = 64;
 #[derive(Clone, Debug)]
 pub struct Routes {
     routes: Vec<Route>,
-    /// For each subprotocol of any route, those routes in ascending order.
+    /// Their numbers, in the same order.
+    ids: Vec<RouteId>,
+    /// For each subprotocol of any route, the places of those routes in ascending order.
     by_subprotocol: HashMap<String, Vec<u16>>,
 }
 
 impl Routes {
-    /// The routes of `config`.
+    /// The routes of `config`, numbered as they stand there.
     ///
     /// # Panics
     /// Where there are more than 65,536; a valid configuration has no more than [`tidegate_config::MAX_ROUTES`].
     #[must_use]
     pub fn new(config: &Config) -> Self {
+        Self::numbered(config, (0..=u16::MAX).map(RouteId).take(config.routes.len()).collect())
+    }
+
+    /// The routes of `config`, with these numbers, one for each.
+    ///
+    /// # Panics
+    /// Where there are more than 65,536, or not as many numbers as routes.
+    #[must_use]
+    pub fn numbered(config: &Config, ids: Vec<RouteId>) -> Self {
         assert!(config.routes.len() <= usize::from(u16::MAX) + 1, "more routes than a RouteId can name");
+        assert_eq!(config.routes.len(), ids.len(), "each route has a number");
         let mut by_subprotocol = HashMap::<String, Vec<u16>>::new();
-        for (id, route) in (0..=u16::MAX).zip(&config.routes) {
+        for (place, route) in (0..=u16::MAX).zip(&config.routes) {
             for subprotocol in &route.subprotocols {
-                by_subprotocol.entry(subprotocol.clone()).or_default().push(id);
+                by_subprotocol.entry(subprotocol.clone()).or_default().push(place);
             }
         }
-        Self { routes: config.routes.clone(), by_subprotocol }
+        Self { routes: config.routes.clone(), ids, by_subprotocol }
     }
 
     /// The first route for this authority (`host` or `host:port`, as received), path (without query) and list of
@@ -67,10 +80,10 @@ impl Routes {
         // The first that needs no subprotocol; only those before it are still of interest, if an offer names them.
         let mut best = None;
         let mut conditional = false;
-        for (id, route) in (0..=u16::MAX).zip(&self.routes) {
+        for (place, route) in (0..=u16::MAX).zip(&self.routes) {
             if takes(route) {
                 if route.subprotocols.is_empty() {
-                    best = Some(id);
+                    best = Some(place);
                     break;
                 }
                 conditional = true;
@@ -79,25 +92,15 @@ impl Routes {
         if conditional {
             for offer in offers.take(MAX_OFFERS) {
                 let named = self.by_subprotocol.get(offer).into_iter().flatten().copied();
-                let earlier = named.take_while(|id| best.is_none_or(|best| *id < best));
-                best = earlier.into_iter().find(|id| takes(&self.routes[usize::from(*id)])).or(best);
+                let earlier = named.take_while(|place| best.is_none_or(|best| *place < best));
+                best = earlier.into_iter().find(|place| takes(&self.routes[usize::from(*place)])).or(best);
             }
         }
-        best.map(|id| (RouteId(id), &self.routes[usize::from(id)]))
+        best.map(usize::from).map(|place| (self.ids[place], &self.routes[place]))
     }
 
-    /// The route of an id that [`Self::lookup`] gave.
-    ///
-    /// # Panics
-    /// Where the id is of another configuration and there is no such route here.
-    #[must_use]
-    pub fn route(&self, id: RouteId) -> &Route {
-        &self.routes[id.index()]
-    }
-
-    /// All routes in order.
-    #[must_use]
-    pub fn all(&self) -> &[Route] {
-        &self.routes
+    /// All routes in order, with their numbers.
+    pub fn all(&self) -> impl Iterator<Item = (RouteId, &Route)> {
+        self.ids.iter().copied().zip(&self.routes)
     }
 }

@@ -3,7 +3,10 @@
 //! Invariant: each topic has the settings of the first rule whose filter matches its name; a topic that none matches has the
 //! defaults. One [`TopicRules`] is shared by the hubs of all shards: its counters are the process's.
 
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering::Relaxed},
+};
 
 use tidegate_registry::Total;
 
@@ -137,6 +140,12 @@ pub struct TopicRules {
     limits: Limits,
     /// What each topic takes.
     least_message_bytes: usize,
+    count: Arc<Count>,
+}
+
+/// What counts against the limits: the same for all generations of rules.
+#[derive(Debug, Default)]
+struct Count {
     held: Total,
     /// What of that idempotency keys are.
     keys: Total,
@@ -147,6 +156,17 @@ pub struct TopicRules {
     shortages: AtomicUsize,
     /// The most that was refused since there was room for it.
     wanted_bytes: AtomicUsize,
+}
+
+/// Why topics that exist cannot go on with other rules: what they keep would have to become something else.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Incompatible {
+    /// Rules were added, removed, renamed or moved, so that topics would have another one.
+    Filters,
+    /// A rule's way to treat slow subscribers has changed.
+    Slow,
+    /// So has whether its topics know who is there.
+    Presence,
 }
 
 impl Default for TopicRules {
@@ -164,19 +184,27 @@ impl TopicRules {
         let most_of = |settings: &TopicSettings| settings.message_bytes;
         let of_rules = rules.iter().map(|rule| most_of(&rule.settings));
         let least_message_bytes = of_rules.chain([most_of(&defaults)]).min().unwrap_or_default();
-        Self {
-            rules,
-            defaults,
-            limits,
-            least_message_bytes,
-            held: Total::default(),
-            keys: Total::default(),
-            presence: Total::default(),
-            topics: AtomicUsize::new(0),
-            subscriptions: AtomicUsize::new(0),
-            shortages: AtomicUsize::new(0),
-            wanted_bytes: AtomicUsize::new(0),
+        Self { rules, defaults, limits, least_message_bytes, count: Arc::default() }
+    }
+
+    /// `new` in the place of these: topics go on with what they keep, and what is held is counted as before.
+    ///
+    /// # Errors
+    /// Where topics that exist could not go on.
+    pub fn succeeded_by(&self, new: Self) -> Result<Self, Incompatible> {
+        let filters = |rules: &Self| rules.rules.iter().map(|rule| rule.filter.clone()).collect::<Vec<_>>();
+        if filters(self) != filters(&new) {
+            return Err(Incompatible::Filters);
         }
+        for (old, new) in self.rules.iter().zip(&new.rules) {
+            if old.settings.slow != new.settings.slow {
+                return Err(Incompatible::Slow);
+            }
+            if old.settings.presence != new.settings.presence {
+                return Err(Incompatible::Presence);
+            }
+        }
+        Ok(Self { count: Arc::clone(&self.count), ..new })
     }
 
     /// The rule of a topic: a scan, once in a topic's life on each shard.
@@ -208,46 +236,46 @@ impl TopicRules {
     /// Bytes that publications take, to be held below [`Limits::memory_bytes`].
     #[must_use]
     pub fn held_bytes(&self) -> usize {
-        self.held.bytes()
+        self.count.held.bytes()
     }
 
     /// Topics that exist on all shards.
     #[must_use]
     pub fn topics(&self) -> usize {
-        self.topics.load(Relaxed)
+        self.count.topics.load(Relaxed)
     }
 
     /// Subscriptions on all shards.
     #[must_use]
     pub fn subscriptions(&self) -> usize {
-        self.subscriptions.load(Relaxed)
+        self.count.subscriptions.load(Relaxed)
     }
 
     pub(crate) fn held(&self) -> &Total {
-        &self.held
+        &self.count.held
     }
 
     pub(crate) fn keys(&self) -> &Total {
-        &self.keys
+        &self.count.keys
     }
 
     /// What is left for more idempotency keys, in bytes.
     pub(crate) fn room_for_keys(&self) -> usize {
-        (self.limits.memory_bytes / KEYS_PART).saturating_sub(self.keys.bytes())
+        (self.limits.memory_bytes / KEYS_PART).saturating_sub(self.count.keys.bytes())
     }
 
     pub(crate) fn presence(&self) -> &Total {
-        &self.presence
+        &self.count.presence
     }
 
     /// Whether one more session may be present in a topic.
     pub(crate) fn has_room_for_presence(&self) -> bool {
-        self.presence.bytes() < self.limits.memory_bytes / PRESENCE_PART
+        self.count.presence.bytes() < self.limits.memory_bytes / PRESENCE_PART
     }
 
     /// Whether somebody more may be, under a name of its own.
     pub(crate) fn has_room_for_stays(&self) -> bool {
-        self.presence.bytes() < self.limits.memory_bytes / STAYS_PART
+        self.count.presence.bytes() < self.limits.memory_bytes / STAYS_PART
     }
 
     pub(crate) fn is_over_memory(&self) -> bool {
@@ -256,50 +284,50 @@ impl TopicRules {
 
     /// Whether so many bytes more may be held.
     pub(crate) fn has_room_for(&self, bytes: usize) -> bool {
-        self.held.bytes() + bytes <= self.limits.memory_bytes
+        self.count.held.bytes() + bytes <= self.limits.memory_bytes
     }
 
     /// How often there was no memory for a publication though no shard had anything more to give up: the number changes with
     /// each time.
     #[must_use]
     pub fn shortages(&self) -> usize {
-        self.shortages.load(Relaxed)
+        self.count.shortages.load(Relaxed)
     }
 
     /// Whether there would be memory now for the largest of what was refused for want of it since there was. A publication that
     /// is refused counts only while it is judged, so what is held alone does not tell that nothing more fits.
     #[must_use]
     pub fn has_room_again(&self) -> bool {
-        let wanted = self.wanted_bytes.load(Relaxed);
+        let wanted = self.count.wanted_bytes.load(Relaxed);
         let has_room = self.has_room_for(wanted);
         if has_room {
             // Where another shard has noted more meanwhile, that stays.
-            let _ = self.wanted_bytes.compare_exchange(wanted, 0, Relaxed, Relaxed);
+            let _ = self.count.wanted_bytes.compare_exchange(wanted, 0, Relaxed, Relaxed);
         }
         has_room
     }
 
     pub(crate) fn note_shortage(&self, bytes: usize) {
-        self.wanted_bytes.fetch_max(bytes, Relaxed);
-        self.shortages.fetch_add(1, Relaxed);
+        self.count.wanted_bytes.fetch_max(bytes, Relaxed);
+        self.count.shortages.fetch_add(1, Relaxed);
     }
 
     /// One more topic, if there may be.
     pub(crate) fn take_topic(&self) -> bool {
-        take(&self.topics, self.limits.topics)
+        take(&self.count.topics, self.limits.topics)
     }
 
     pub(crate) fn give_topics(&self, count: usize) {
-        self.topics.fetch_sub(count, Relaxed);
+        self.count.topics.fetch_sub(count, Relaxed);
     }
 
     /// One more subscription, if there may be.
     pub(crate) fn take_subscription(&self) -> bool {
-        take(&self.subscriptions, self.limits.subscriptions)
+        take(&self.count.subscriptions, self.limits.subscriptions)
     }
 
     pub(crate) fn give_subscriptions(&self, count: usize) {
-        self.subscriptions.fetch_sub(count, Relaxed);
+        self.count.subscriptions.fetch_sub(count, Relaxed);
     }
 }
 
@@ -342,6 +370,27 @@ mod tests {
             let name = TopicName::parse(name).unwrap();
             assert!(rules.takes(&name, most) && !rules.takes(&name, most + 1), "{name}");
         }
+    }
+
+    #[test]
+    fn what_is_held_goes_on_counting_under_new_rules() {
+        let rules = |filter: &str, settings: TopicSettings| {
+            let rule = Rule { filter: Filter::parse(filter).unwrap(), settings };
+            let limits = Limits { topics: 3, ..Limits::default() };
+            TopicRules::new(vec![rule], TopicSettings::default(), limits)
+        };
+        let usual = TopicSettings::default;
+        let old = rules("a/*", usual());
+        assert!(old.take_topic() && old.take_topic());
+        let next = old.succeeded_by(rules("a/*", TopicSettings { history: 7, ..usual() })).unwrap();
+        assert_eq!((next.topics(), next.settings(RuleId(0)).history), (2, 7));
+        assert!(next.take_topic() && !next.take_topic() && old.topics() == 3);
+        let failure = |new| next.succeeded_by(new).unwrap_err();
+        assert_eq!(failure(rules("b/*", usual())), Incompatible::Filters);
+        let conflating = TopicSettings { slow: Slow::Conflate, ..usual() };
+        assert_eq!(failure(rules("a/*", conflating)), Incompatible::Slow);
+        let present = TopicSettings { presence: true, ..usual() };
+        assert_eq!(failure(rules("a/*", present)), Incompatible::Presence);
     }
 
     #[test]

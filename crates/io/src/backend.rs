@@ -156,7 +156,9 @@ pub trait Backend {
     /// Accepts connections until [`Event::AcceptEnded`].
     fn accept(&mut self, id: ListenerId);
 
-    /// Stops accepting and closes the listening socket. [`Event::AcceptEnded`] may still follow.
+    /// Stops accepting and closes the listening socket: from then on the kernel refuses connections. Those that wait in its queue
+    /// are accepted before that, as far as there are descriptors: [`Event::Accepted`] for each of them, and perhaps
+    /// [`Event::AcceptEnded`], come with the next turn.
     fn unlisten(&mut self, id: ListenerId);
 
     /// Receives until [`Event::ReceiveEnded`]. Must not be called while a receive is armed for this token.

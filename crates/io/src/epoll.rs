@@ -299,8 +299,14 @@ impl Backend for Epoll {
 
     fn unlisten(&mut self, id: ListenerId) {
         self.stop_accepting(id);
-        if let Some(listener) = self.listeners.get_mut(usize::from(id.0)) {
-            *listener = None;
+        if let Some(listener) = self.listeners.get_mut(usize::from(id.0)).and_then(Option::take) {
+            let before = self.pending.len();
+            socket::accept_rest(id, &listener.socket, &mut self.pending);
+            for event in &self.pending[before..] {
+                if let Event::Accepted { socket, .. } = event {
+                    self.interest.forget(socket.as_raw_fd());
+                }
+            }
         }
     }
 

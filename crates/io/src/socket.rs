@@ -16,7 +16,7 @@ use rustix::{
     },
 };
 
-use crate::{Address, ConnectOptions};
+use crate::{Address, ConnectOptions, Event, ListenerId};
 
 /// How far [`connect`] has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,6 +27,9 @@ pub(crate) enum Progress {
     Ended(i32),
 }
 
+/// Connections that may wait in a listening socket's queue: the largest backlog that a configuration may ask for.
+const MOST_QUEUED: usize = 65_535;
+
 /// Makes a listening socket block or not, and what it accepts have `TCP_NODELAY`: sockets inherit that.
 pub(crate) fn prepare_listener(listener: &OwnedFd, blocking: bool) -> io::Result<()> {
     rustix::io::ioctl_fionbio(listener, !blocking)?;
@@ -34,6 +37,20 @@ pub(crate) fn prepare_listener(listener: &OwnedFd, blocking: bool) -> io::Result
         // A unix socket has none.
         Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOPROTOOPT) => Ok(()),
         Err(error) => Err(error.into()),
+    }
+}
+
+/// Takes what waits in the queue of a listening socket that does not block and is about to be closed.
+pub(crate) fn accept_rest(id: ListenerId, listener: &OwnedFd, events: &mut Vec<Event<OwnedFd>>) {
+    // More cannot wait than came in while this goes on: the bound is against an endless stream of them.
+    for _ in 0..MOST_QUEUED {
+        match net::acceptfrom_with(listener, SocketFlags::CLOEXEC) {
+            Ok((socket, peer)) => {
+                events.push(Event::Accepted { listener: id, socket, peer: peer.and_then(internet) });
+            }
+            Err(error) if is_passing_accept_error(error.raw_os_error()) && error != Errno::AGAIN => {}
+            Err(_) => return,
+        }
     }
 }
 

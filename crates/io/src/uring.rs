@@ -410,10 +410,13 @@ impl Backend for Uring {
     }
 
     fn unlisten(&mut self, id: ListenerId) {
-        if let Some(listener) = self.listeners.get_mut(usize::from(id.0)).and_then(Option::take)
-            && listener.accepting
-        {
+        let Some(listener) = self.listeners.get_mut(usize::from(id.0)).and_then(Option::take) else { return };
+        if listener.accepting {
             self.cancel_accept(id, listener.generation);
+        }
+        // Until now it waited in the kernel for connections.
+        if rustix::io::ioctl_fionbio(&listener.socket, true).is_ok() {
+            socket::accept_rest(id, &listener.socket, &mut self.pending);
         }
     }
 

@@ -80,7 +80,10 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                 self.arm_receive(key);
                 self.ensure_deadline(key, self.now_ms + self.plan.limits().head_timeout_ms);
                 match refusal {
-                    None => self.sessions += 1,
+                    None => {
+                        self.sessions += 1;
+                        self.join_departure(key);
+                    }
                     Some(refusal) => {
                         self.spare += 1;
                         // With TLS nothing can be said before its handshake is over.

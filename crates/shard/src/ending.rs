@@ -13,6 +13,7 @@ use tidegate_wire::{
 
 use crate::{
     environment::Environment,
+    leaving::Farewell,
     log::{ABNORMAL, Leg, Level, NO_STATUS, What},
     output::Content,
     planted::{self, Bug},
@@ -49,7 +50,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
     pub(crate) fn linger(&mut self, key: Key) {
         let timeout_ms = self.close_timeout_ms(key);
         let look_ms = self.now_ms + timeout_ms;
-        let deadline_ms = if self.draining.is_some() { look_ms } else { u64::MAX };
+        let deadline_ms = if self.is_ending() { look_ms } else { u64::MAX };
         let timeout_ms = u32::try_from(timeout_ms).unwrap_or(u32::MAX);
         self.release_state(key, State::Lingering { discarded: 0, timeout_ms, deadline_ms });
         let Some(session) = self.registry.get_mut(key) else { return };
@@ -246,7 +247,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
     }
 
     /// Drains one session: a Close at a boundary where there is a session, the end where there is none yet.
-    pub(crate) fn drain_session(&mut self, key: Key, code: CloseCode) {
+    pub(crate) fn drain_session(&mut self, key: Key, farewell: Farewell) {
         let timeout_ms = self.close_timeout_ms(key);
         let Some(session) = self.registry.get_mut(key) else { return };
         match &mut session.state {
@@ -268,12 +269,12 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                 if !session.marks.close_sent {
                     open.close_deadline_ms = self.now_ms + timeout_ms;
                     let deadline_ms = open.close_deadline_ms;
-                    self.send_close(key, Some(code), "going away");
+                    self.send_close(key, Some(farewell.code), &farewell.reason());
                     self.ensure_deadline(key, deadline_ms);
                     self.resume(key);
                 }
             }
-            State::Paired(_) => self.drain_leg(key, code),
+            State::Paired(_) => self.drain_leg(key, farewell),
             State::Exchange(_) => self.drain_exchange(key),
             // Until now a reader that takes a byte now and then could have as long as it liked.
             State::Lingering { .. } => self.limit_linger(key),

@@ -16,6 +16,7 @@ use tidegate_wire::{
 
 use crate::{
     environment::Environment,
+    leaving::Farewell,
     log::{Level, What},
     output::Content,
     pages,
@@ -27,6 +28,14 @@ use crate::{
 /// The lookup found nothing.
 const NOT_FOUND: Refusal =
     Refusal { status: 404, reason: "no route for this host and path", close: true, fields: &[] };
+
+/// Somebody drains the route.
+const DRAINED: Refusal = Refusal {
+    status: 503,
+    reason: "this route takes no sessions for now",
+    close: true,
+    fields: &[("Retry-After", "30")],
+};
 
 /// RFC 6455 §10.2.
 pub(crate) const FOREIGN_ORIGIN: Refusal =
@@ -93,6 +102,9 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         let protocols = request.fields.list("sec-websocket-protocol");
         let (id, route) =
             plan.routes().lookup(request.host, request.target.path, protocols).ok_or(NOT_FOUND)?;
+        if !self.upstreams.takes(id) {
+            return Err(DRAINED);
+        }
         match &route.action {
             Action::Page(page) => self.answer_page(key, request, *page),
             Action::Echo(echo) => {
@@ -179,7 +191,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             return Err(PAGE_BODY);
         }
         let head_only = request.is_head();
-        let keep_alive = request.keep_alive() && self.draining.is_none();
+        let keep_alive = request.keep_alive() && !self.is_ending();
         let (content_type, page) = pages::content(page);
         let date = http::http_date(self.environment.unix_seconds());
         let response = http::page_response(
@@ -253,8 +265,9 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         // The head's deadline must not stay: it would only find out that it has no meaning any more.
         self.wheel.cancel(key.index());
         self.look_again(key);
-        if let Some(code) = self.draining {
-            self.drain_session(key, code);
+        match self.draining {
+            Some(code) => self.drain_session(key, Farewell::now(code)),
+            None => self.join_departure(key),
         }
     }
 

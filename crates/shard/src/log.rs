@@ -119,6 +119,11 @@ pub enum What {
     },
     /// All session slots are taken: connections are refused.
     SessionsFull,
+    /// Connections were cut off that had not gone by the deadline of a drain.
+    CutOff {
+        /// How many.
+        connections: u64,
+    },
     /// Of one cause more entries came in a second than are written.
     LeftOut {
         /// How many were not.
@@ -144,9 +149,11 @@ impl What {
             | What::UpstreamFailed { reason, .. }
             | What::LocalFault { reason, .. } => Some(reason),
             What::UpstreamRefused { .. } => Some("request refused by the upstream"),
-            What::AcceptPaused { .. } | What::SessionsFull | What::LeftOut { .. } | What::Omitted { .. } => {
-                None
-            }
+            What::AcceptPaused { .. }
+            | What::SessionsFull
+            | What::CutOff { .. }
+            | What::LeftOut { .. }
+            | What::Omitted { .. } => None,
         }
     }
 }
@@ -181,6 +188,9 @@ impl fmt::Display for What {
                 write!(f, "accept paused error={:?}", std::io::Error::from_raw_os_error(*errno).to_string())
             }
             What::SessionsFull => f.write_str("all session slots are taken: connections are refused"),
+            What::CutOff { connections } => {
+                write!(f, "cut off at the deadline of a drain connections={connections}")
+            }
             What::LeftOut { entries, reason } => {
                 write!(f, "log entries left out entries={entries} reason={reason:?}")
             }

@@ -1,11 +1,21 @@
 //! The one way into a shard from another thread: a bounded queue and a wake-up.
 
-use std::sync::Arc;
+use std::{
+    fmt,
+    sync::{Arc, Condvar, Mutex, PoisonError},
+    time::Duration,
+};
 
 use crossbeam_queue::ArrayQueue;
 use tidegate_hub::Letter;
 use tidegate_io::Wake;
+use tidegate_tls::ServerConfig;
 use tidegate_wire::close::CloseCode;
+
+use crate::{
+    leaving::{Pace, Whom},
+    plan::Plan,
+};
 
 /// A letter to a shard.
 #[derive(Debug)]
@@ -13,6 +23,14 @@ pub enum Mail {
     /// Accept no more, send every session a Close with this code, and end when all are gone or at the
     /// sessions' close deadlines.
     Drain(CloseCode),
+    /// Ask sessions to go, each at its own time. Meanwhile and behind it a route answers 503, and an upstream gets no sessions.
+    Depart(Departure),
+    /// Take sessions of a route or an upstream again.
+    Readmit(Whom),
+    /// The next generation of the configuration: all that comes from now on is judged by it.
+    Plan(Generation),
+    /// Say that you live.
+    Live(Answers),
     /// End now.
     Stop,
     /// Upstream names were resolved: sessions that wait for them go on.
@@ -24,6 +42,54 @@ pub enum Mail {
         /// A turn's worth.
         letters: Vec<Letter>,
     },
+}
+
+/// Whose sessions are to go, and how.
+#[derive(Clone, Debug)]
+pub struct Departure {
+    /// Whose.
+    pub whom: Whom,
+    /// How fast, and with which words.
+    pub pace: Pace,
+}
+
+/// A generation of the configuration.
+#[derive(Clone)]
+pub struct Generation {
+    /// What the shards share.
+    pub plan: Arc<Plan>,
+    /// For each listener what its TLS needs, in the configuration's order; connections that are accepted from now on get it.
+    pub servers: Arc<[Option<ServerConfig>]>,
+    /// Where each shard says that it has it.
+    pub answers: Answers,
+}
+
+impl fmt::Debug for Generation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Generation({})", self.plan.generation())
+    }
+}
+
+/// How many shards have answered. Clones are the same.
+#[derive(Clone, Debug, Default)]
+pub struct Answers(Arc<(Mutex<usize>, Condvar)>);
+
+impl Answers {
+    /// One more has.
+    pub fn answer(&self) {
+        let (count, bell) = &*self.0;
+        *count.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+        bell.notify_all();
+    }
+
+    /// Waits until so many have answered; false where they have not in that time.
+    #[must_use]
+    pub fn wait(&self, shards: usize, most: Duration) -> bool {
+        let (count, bell) = &*self.0;
+        let count = count.lock().unwrap_or_else(PoisonError::into_inner);
+        let waited = bell.wait_timeout_while(count, most, |count| *count < shards);
+        *waited.unwrap_or_else(PoisonError::into_inner).0 >= shards
+    }
 }
 
 /// How many letters may wait.

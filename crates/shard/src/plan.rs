@@ -1,4 +1,12 @@
-//! The configuration as the shards use it: made once, shared by all.
+//! The configuration as the shards use it: a generation is made once and shared by all, and the next one takes its place.
+//!
+//! Invariant: a route that sessions go on with keeps its number ([`RouteId`]) from one generation to the next, and what is counted
+//! for it. A number is given to another route only when no shard has a session of the one before any more.
+
+mod next;
+mod route;
+mod slot;
+mod topics;
 
 use std::{
     cmp,
@@ -6,20 +14,19 @@ use std::{
     sync::{Arc, atomic::AtomicUsize, atomic::Ordering},
 };
 
-use arc_swap::ArcSwap;
-use tidegate_config::{
-    Action, Config, DEFAULT_MEMORY_BYTES, Deflate, EchoDeflate, FullAction, Limits, Proxy, PublishAction,
-    RouteLimits, SlowPolicy, Target, TopicsAction, Utf8,
-};
-use tidegate_hub::{Filter, Hub, RouteId, Routes, Rule, Slow, TopicRules, TopicSettings};
+use tidegate_config::{Config, DEFAULT_MEMORY_BYTES, Drain, Limits};
+use tidegate_hub::{Hub, RouteId, Routes, TopicRules};
 use tidegate_io::{Address, ListenerId};
-use tidegate_registry::{Charge, FullPolicy, OutboxLimits, Retained, Total};
-use tidegate_wire::{
-    budget::ControlRule, close::CloseCode, deflate::CodecLimits, extension::DeflatePolicy,
-    handshake::OriginRule, http::HeadLimits,
-};
+use tidegate_registry::{Charge, Retained, Total};
+use tidegate_wire::{deflate::CodecLimits, http::HeadLimits};
 
-use crate::{addresses::AddressTable, meter::RateRule, proxy::PING_MARK};
+use self::topics::{has_topics, topic_rules};
+pub use self::{next::NoSuccessor, route::Addresses};
+pub(crate) use self::{
+    route::{ProxyPlan, RoutePlan},
+    slot::{Retired, Slot},
+};
+use crate::{addresses::AddressTable, leaving::Whom, proxy::PING_MARK};
 
 /// The gateway's own ping on a client's leg: the same for all of them, sent from where it lies. FIN and opcode 9, no
 /// mask, and the payload that marks it (RFC 6455 §5.5.2).
@@ -31,75 +38,51 @@ pub(crate) const PING: [u8; 2 + PING_MARK.len()] = {
     frame
 };
 
-/// What all shards share.
+/// What all shards share: one generation of the configuration.
 pub struct Plan {
+    /// Counts from 1.
+    generation: u64,
     config: Config,
     routes: Routes,
-    plans: Vec<RoutePlan>,
+    /// By route.
+    slots: Vec<Slot>,
     head: HeadLimits,
-    /// Where a route has topics.
+    /// Where a route has topics, or one had some.
     topics: Option<Arc<TopicRules>>,
-    /// What client addresses have: the process's, whatever becomes of the rest.
-    addresses: Arc<AddressTable>,
+    shared: Arc<Shared>,
+}
+
+/// What is the same for all generations.
+struct Shared {
     total: Total,
+    /// What client addresses have.
+    addresses: AddressTable,
     /// For each shard what waits for its worst subscriber, as far as it was looked for.
     worst: Box<[AtomicUsize]>,
     shards: usize,
+    /// Whether registries have room for upstream legs beside all sessions.
+    has_legs: bool,
 }
 
-/// A route's settings, ready for use.
-pub(crate) struct RoutePlan {
-    pub(crate) limits: RouteLimits,
-    pub(crate) messages: tidegate_wire::Limits,
-    pub(crate) control: ControlRule,
-    pub(crate) outbox: OutboxLimits,
-    pub(crate) full: FullPolicy,
-    pub(crate) origins: Vec<OriginRule>,
-    pub(crate) subprotocols: Vec<String>,
-    /// What the gateway itself may agree to with clients; `None`: nothing.
-    pub(crate) deflate: Option<DeflatePolicy>,
-    pub(crate) utf8: bool,
-    pub(crate) proxy: Option<ProxyPlan>,
-    /// Where its sessions speak of topics.
-    pub(crate) topics: Option<TopicsAction>,
-    /// Where it publishes.
-    pub(crate) publish: Option<PublishAction>,
-    /// What may wait for a subscriber before it counts as slow.
-    pub(crate) session_bytes: usize,
-    /// How fast its clients may speak; `None`: as fast as they can.
-    pub(crate) rates: Option<RateRule>,
-    /// Its sessions now, over all shards.
-    sessions: Arc<AtomicUsize>,
-}
-
-/// A proxied route's upstreams.
-pub(crate) struct ProxyPlan {
-    pub(crate) settings: Proxy,
-    pub(crate) upstreams: Vec<UpstreamPlan>,
-    pub(crate) failure_code: CloseCode,
-    /// Counts connections from `source` addresses, so that they take turns over all shards.
-    turns: AtomicUsize,
-}
-
-/// One upstream.
-pub(crate) struct UpstreamPlan {
-    pub(crate) name: String,
-    addresses: ArcSwap<Addresses>,
-    /// Counts the sessions that began with its addresses, so that these take turns over all shards.
-    turns: AtomicUsize,
-}
-
-/// What is known of an upstream's addresses.
+/// An upstream that is given by name.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Addresses {
-    /// Its name was not resolved yet.
-    Unresolved,
-    /// These; none where the name does not exist.
-    Known(Vec<Address>),
+pub struct NamedUpstream {
+    /// The route's number.
+    pub route: usize,
+    /// Its place in the route.
+    pub upstream: usize,
+    /// Its name.
+    pub host: String,
+    /// Its port.
+    pub port: u16,
+    /// How often it is resolved, in ms.
+    pub interval_ms: u64,
+    /// What is known of it already.
+    pub known: Addresses,
 }
 
 impl Plan {
-    /// The plan of a configuration for so many shards.
+    /// The first generation of a configuration for so many shards.
     ///
     /// # Panics
     /// Where `config` was not validated by `tidegate-config`.
@@ -114,33 +97,29 @@ impl Plan {
         shards: usize,
         change: impl FnOnce(&mut tidegate_hub::Limits),
     ) -> Arc<Plan> {
-        let limits = &config.limits;
-        let head = HeadLimits {
-            head_bytes: limits.head_bytes,
-            request_line_bytes: limits.request_line_bytes,
-            fields: limits.head_fields,
-        };
         let routes = Routes::new(&config);
-        let plans = config.routes.iter().map(RoutePlan::new).collect();
+        let slots = config.routes.iter().map(|route| Slot::new(RoutePlan::new(route, None, &|_| None)));
+        let slots: Vec<Slot> = slots.collect();
         let topics = config
             .routes
             .iter()
             .any(|route| has_topics(&route.action))
-            .then(|| topic_rules(&config.topics, change));
+            .then(|| topic_rules(&config.topics, change).into());
         let shards = shards.max(1);
-        let worst = (0..shards).map(|_| AtomicUsize::new(0)).collect();
-        let addresses = Arc::new(AddressTable::new());
-        Arc::new(Plan {
-            routes,
-            plans,
-            head,
-            topics,
-            addresses,
+        let shared = Shared {
             total: Total::default(),
-            worst,
+            addresses: AddressTable::new(),
+            worst: (0..shards).map(|_| AtomicUsize::new(0)).collect(),
             shards,
-            config,
-        })
+            has_legs: slots.iter().any(|slot| slot.plan().proxy.is_some()),
+        };
+        let head = head_limits(&config.limits);
+        Arc::new(Plan { generation: 1, routes, slots, head, topics, shared: Arc::new(shared), config })
+    }
+
+    /// Which generation it is, the first being 1.
+    pub fn generation(&self) -> u64 {
+        self.generation
     }
 
     /// The configuration that it was made of.
@@ -150,48 +129,48 @@ impl Plan {
 
     /// Bytes that wait to be sent, over all shards.
     pub fn retained_bytes(&self) -> usize {
-        self.total.bytes()
+        self.shared.total.bytes()
     }
 
     /// Connections that are counted for their addresses now.
     pub fn counted_connections(&self) -> usize {
-        self.addresses.connections()
+        self.shared.addresses.connections()
     }
 
-    /// Sessions of a route now, by its place in the configuration.
+    /// Sessions of a route now, by its number.
     ///
     /// # Panics
     /// Where there is no such route.
     pub fn route_sessions(&self, route: usize) -> usize {
-        self.plans[route].sessions.load(Ordering::Relaxed)
+        self.slots[route].plan().sessions()
     }
 
     pub(crate) fn addresses(&self) -> &AddressTable {
-        &self.addresses
+        &self.shared.addresses
     }
 
     /// Whether so much waits in memory that no session may come.
     pub(crate) fn is_out_of_memory(&self) -> bool {
         let most = self.config.limits.memory_bytes;
         let most = most.unwrap_or(DEFAULT_MEMORY_BYTES + self.config.topics.memory_bytes);
-        self.total.bytes() >= most
+        self.shared.total.bytes() >= most
     }
 
     /// Counts bytes that wait, as long as what it gives is there.
     pub(crate) fn charge(&self, bytes: usize) -> Charge {
-        Charge::new(&self.total, bytes)
+        Charge::new(&self.shared.total, bytes)
     }
 
     /// Says how much of the topics' memory a shard's worst subscriber has.
     pub(crate) fn say_worst(&self, shard: u16, bytes: usize) {
-        self.worst[usize::from(shard)].store(bytes, Ordering::Relaxed);
+        self.shared.worst[usize::from(shard)].store(bytes, Ordering::Relaxed);
     }
 
     /// Whether that is the worst of all, as far as the others have said theirs. Of those with equal bytes it is the first.
     pub(crate) fn has_worst(&self, shard: u16) -> bool {
-        let bytes = |shard: usize| self.worst[shard].load(Ordering::Relaxed);
+        let bytes = |shard: usize| self.shared.worst[shard].load(Ordering::Relaxed);
         let own = usize::from(shard);
-        (0..self.worst.len()).all(|other| match other.cmp(&own) {
+        (0..self.shared.worst.len()).all(|other| match other.cmp(&own) {
             cmp::Ordering::Less => bytes(other) < bytes(own),
             cmp::Ordering::Equal => true,
             cmp::Ordering::Greater => bytes(other) <= bytes(own),
@@ -205,15 +184,36 @@ impl Plan {
             .map_or((0, 0, 0), |rules| (rules.topics(), rules.subscriptions(), rules.held_bytes()))
     }
 
-    /// The upstreams that are given by name: route, upstream, name and port.
-    pub fn names(&self) -> impl Iterator<Item = (usize, usize, &str, u16)> {
-        self.plans.iter().enumerate().flat_map(|(route, plan)| {
-            let upstreams = plan.proxy.iter().flat_map(|proxy| proxy.settings.upstreams.iter().enumerate());
-            upstreams.filter_map(move |(place, upstream)| match &upstream.target {
-                Target::Name { host, port } => Some((route, place, host.as_str(), *port)),
-                Target::Address(_) | Target::Unix(_) => None,
+    /// The upstreams that are given by name.
+    pub fn names(&self) -> impl Iterator<Item = NamedUpstream> {
+        let present = self.routes.all().filter_map(|(id, _)| Some((id, self.route(id).proxy.as_deref()?)));
+        present.flat_map(|(id, proxy)| {
+            proxy.names().map(move |(upstream, host, port)| NamedUpstream {
+                route: id.index(),
+                upstream,
+                host: host.to_owned(),
+                port,
+                interval_ms: proxy.settings.resolve_interval_ms,
+                known: Addresses::clone(&proxy.upstreams[upstream].addresses()),
             })
         })
+    }
+
+    /// The routes and upstreams that somebody means by `name`: a route by its host and path as in the file
+    /// (`chat.example.com/app/*`, `/echo`), an upstream by its URL, on whichever routes it is.
+    pub fn named(&self, name: &str) -> Vec<Whom> {
+        let mut named = Vec::new();
+        for (id, route) in self.routes.all() {
+            let host = route.host.as_ref().map(ToString::to_string).unwrap_or_default();
+            if name == format!("{host}{}", route.path) {
+                named.push(Whom::Route(id));
+            }
+            let Some(proxy) = &self.route(id).proxy else { continue };
+            let present = (0..=u16::MAX).zip(proxy.upstreams.iter().zip(&proxy.gone));
+            let meant = present.filter(|(_, (upstream, gone))| !**gone && upstream.name == name);
+            named.extend(meant.map(|(place, _)| Whom::Upstream(id, place)));
+        }
+        named
     }
 
     /// Replaces what is known of an upstream's addresses; [`crate::Mail::Resolved`] tells the shards.
@@ -221,12 +221,16 @@ impl Plan {
     /// # Panics
     /// Where there is no such upstream.
     pub fn set_addresses(&self, route: usize, upstream: usize, addresses: Vec<Address>) {
-        let proxy = self.plans[route].proxy.as_ref().expect("a route with upstreams");
-        proxy.upstreams[upstream].addresses.store(Arc::new(Addresses::Known(addresses)));
+        let proxy = self.slots[route].plan().proxy.as_ref().expect("a route with upstreams");
+        proxy.upstreams[upstream].set_addresses(Addresses::Known(addresses));
     }
 
     pub(crate) fn limits(&self) -> &Limits {
         &self.config.limits
+    }
+
+    pub(crate) fn drain(&self) -> &Drain {
+        &self.config.drain
     }
 
     pub(crate) fn head_limits(&self) -> &HeadLimits {
@@ -238,15 +242,16 @@ impl Plan {
     }
 
     pub(crate) fn route(&self, id: RouteId) -> &RoutePlan {
-        &self.plans[id.index()]
+        self.slots[id.index()].plan()
     }
 
-    pub(crate) fn route_plans(&self) -> &[RoutePlan] {
-        &self.plans
+    pub(crate) fn slots(&self) -> &[Slot] {
+        &self.slots
     }
 
-    pub(crate) fn has_proxy(&self) -> bool {
-        self.plans.iter().any(|plan| plan.proxy.is_some())
+    /// Whether registries have room for upstream legs beside all sessions.
+    pub(crate) fn has_legs(&self) -> bool {
+        self.shared.has_legs
     }
 
     pub(crate) fn trusts(&self, ip: IpAddr) -> bool {
@@ -260,14 +265,18 @@ impl Plan {
     }
 
     pub(crate) fn retained(&self) -> Retained {
-        Retained::new(&self.total)
+        Retained::new(&self.shared.total)
+    }
+
+    pub(crate) fn topic_rules(&self) -> Option<&Arc<TopicRules>> {
+        self.topics.as_ref()
     }
 
     /// A shard's part of the topics, where routes have any. `seed`: random bits.
     pub(crate) fn hub(&self, shard: u16, seed: impl FnOnce() -> u64) -> Option<Hub> {
         let rules = Arc::clone(self.topics.as_ref()?);
-        let shards = u16::try_from(self.shards).expect("the configuration bounds the shards");
-        Some(Hub::new(shard, shards, rules, seed(), &self.total))
+        let shards = u16::try_from(self.shared.shards).expect("the configuration bounds the shards");
+        Some(Hub::new(shard, shards, rules, seed(), &self.shared.total))
     }
 
     pub(crate) fn codec_limits(&self) -> CodecLimits {
@@ -275,180 +284,17 @@ impl Plan {
         CodecLimits {
             inflaters: limits.inflaters,
             deflaters: limits.deflaters,
-            takeover_bytes: limits.takeover_bytes / self.shards,
+            takeover_bytes: limits.takeover_bytes / self.shared.shards,
             level: limits.compression_level,
         }
     }
 }
 
-impl RoutePlan {
-    fn new(route: &tidegate_config::Route) -> RoutePlan {
-        let limits = route.limits.clone();
-        let (deflate, takeover) = match &route.action {
-            Action::Echo(echo) => (echo.deflate == EchoDeflate::On, echo.context_takeover),
-            Action::Proxy(proxy) => (proxy.deflate == Deflate::Edge, proxy.context_takeover),
-            Action::Topics(topics) => (topics.deflate == EchoDeflate::On, false),
-            Action::Page(_) | Action::Events(_) | Action::Poll(_) | Action::Publish(_) => (false, false),
-        };
-        let proxy = match &route.action {
-            Action::Proxy(proxy) => Some(ProxyPlan::new(proxy)),
-            Action::Echo(_)
-            | Action::Page(_)
-            | Action::Topics(_)
-            | Action::Events(_)
-            | Action::Poll(_)
-            | Action::Publish(_) => None,
-        };
-        let origins = route.origins.iter().map(|origin| OriginRule::parse(origin).expect("validated"));
-        RoutePlan {
-            messages: tidegate_wire::Limits {
-                message_bytes: limits.message_bytes,
-                message_fragments: limits.message_fragments,
-            },
-            control: ControlRule {
-                count: limits.control_frames,
-                window_ms: u32::try_from(limits.control_window_ms).unwrap_or(u32::MAX),
-            },
-            outbox: OutboxLimits::new(
-                limits.outbox_soft_bytes,
-                limits.outbox_soft_bytes / 2,
-                limits.outbox_hard_bytes,
-            ),
-            full: match route.full {
-                FullAction::Pause => FullPolicy::Pause,
-                FullAction::DropNew => FullPolicy::DropNew,
-                FullAction::DropOld => FullPolicy::DropOld,
-                FullAction::Disconnect => FullPolicy::Disconnect,
-            },
-            origins: origins.collect(),
-            subprotocols: route.subprotocols.clone(),
-            deflate: deflate
-                .then(|| DeflatePolicy { context_takeover: takeover, ..DeflatePolicy::default() }),
-            utf8: !matches!(&route.action, Action::Proxy(proxy) if proxy.utf8 == Utf8::Upstream),
-            proxy,
-            topics: match &route.action {
-                Action::Topics(topics) => Some(topics.clone()),
-                _ => None,
-            },
-            publish: match &route.action {
-                Action::Publish(publish) => Some(publish.clone()),
-                _ => None,
-            },
-            session_bytes: match &route.action {
-                Action::Topics(topics) => topics.session_bytes,
-                Action::Events(events) => events.session_bytes,
-                Action::Poll(poll) => poll.session_bytes,
-                Action::Echo(_) | Action::Page(_) | Action::Proxy(_) | Action::Publish(_) => 0,
-            },
-            rates: RateRule::new(&limits.rates),
-            sessions: Arc::default(),
-            limits,
-        }
-    }
-
-    /// Counts a session; false where there are as many as may be.
-    pub(crate) fn enter(&self) -> bool {
-        let before = self.sessions.fetch_add(1, Ordering::Relaxed);
-        let fits = self.limits.max_sessions.is_none_or(|most| before < most);
-        if !fits {
-            self.leave();
-        }
-        fits
-    }
-
-    /// A session that was counted has ended.
-    pub(crate) fn leave(&self) {
-        self.sessions.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-fn has_topics(action: &Action) -> bool {
-    match action {
-        Action::Topics(_) | Action::Events(_) | Action::Poll(_) | Action::Publish(_) => true,
-        Action::Echo(_) | Action::Page(_) | Action::Proxy(_) => false,
-    }
-}
-
-/// The configuration's rules as the hubs take them, shared by all of these.
-fn topic_rules(
-    topics: &tidegate_config::Topics,
-    change: impl FnOnce(&mut tidegate_hub::Limits),
-) -> Arc<TopicRules> {
-    let rules = topics.rules.iter().map(|rule| Rule {
-        filter: Filter::parse(rule.name.as_str()).expect("validated"),
-        settings: topic_settings(&rule.settings),
-    });
-    let mut limits = tidegate_hub::Limits {
-        memory_bytes: topics.memory_bytes,
-        topics: topics.max_topics as usize,
-        subscriptions: topics.max_subscriptions as usize,
-        ..tidegate_hub::Limits::default()
-    };
-    change(&mut limits);
-    TopicRules::new(rules.collect(), topic_settings(&tidegate_config::TopicSettings::default()), limits)
-        .into()
-}
-
-fn topic_settings(settings: &tidegate_config::TopicSettings) -> TopicSettings {
-    let defaults = TopicSettings::default();
-    let (slow, keys, backlog_bytes) = match settings.slow {
-        SlowPolicy::Disconnect => (Slow::Disconnect, None, None),
-        SlowPolicy::DropNew => (Slow::DropNew, None, None),
-        SlowPolicy::DropOld { backlog_bytes } => (Slow::DropOld, None, Some(backlog_bytes)),
-        SlowPolicy::Conflate { keys } => (Slow::Conflate, Some(keys), None),
-        SlowPolicy::Resync => (Slow::Resync, None, None),
-    };
-    TopicSettings {
-        history: settings.history,
-        history_bytes: settings.history_bytes,
-        history_age_ms: settings.history_age_ms,
-        presence: settings.presence,
-        slow,
-        keys: keys.unwrap_or(defaults.keys),
-        backlog_bytes: backlog_bytes.unwrap_or(defaults.backlog_bytes),
-        message_bytes: settings.message_bytes.unwrap_or(usize::MAX),
-    }
-}
-
-impl ProxyPlan {
-    fn new(settings: &Proxy) -> ProxyPlan {
-        let upstreams = settings.upstreams.iter().map(|upstream| UpstreamPlan {
-            name: upstream.text.clone(),
-            addresses: ArcSwap::from_pointee(match &upstream.target {
-                Target::Address(address) => Addresses::Known(vec![Address::Tcp(*address)]),
-                Target::Unix(path) => Addresses::Known(vec![Address::Unix(path.clone())]),
-                Target::Name { .. } => Addresses::Unresolved,
-            }),
-            turns: AtomicUsize::new(0),
-        });
-        ProxyPlan {
-            upstreams: upstreams.collect(),
-            failure_code: CloseCode::new(settings.failure_code).expect("validated"),
-            turns: AtomicUsize::new(0),
-            settings: settings.clone(),
-        }
-    }
-
-    /// The local addresses that fit `target`; none leaves the choice to the kernel.
-    pub(crate) fn sources(&self, target: &Address) -> Vec<IpAddr> {
-        let Address::Tcp(target) = target else { return Vec::new() };
-        self.settings.source.iter().copied().filter(|ip| ip.is_ipv4() == target.is_ipv4()).collect()
-    }
-
-    /// Whose turn it is among the local addresses.
-    pub(crate) fn source_turn(&self) -> usize {
-        self.turns.fetch_add(1, Ordering::Relaxed)
-    }
-}
-
-impl UpstreamPlan {
-    pub(crate) fn addresses(&self) -> Arc<Addresses> {
-        self.addresses.load_full()
-    }
-
-    /// Whose turn it is among its addresses.
-    pub(crate) fn address_turn(&self) -> usize {
-        self.turns.fetch_add(1, Ordering::Relaxed)
+fn head_limits(limits: &Limits) -> HeadLimits {
+    HeadLimits {
+        head_bytes: limits.head_bytes,
+        request_line_bytes: limits.request_line_bytes,
+        fields: limits.head_fields,
     }
 }
 

@@ -67,6 +67,8 @@ pub enum Bug {
     LoseSharedRest,
     /// Where a socket took a part of a batch: the frames behind the one it is in are dropped.
     LoseSharedFrames,
+    /// Where a generation comes: sessions of routes that go on are asked to go, too.
+    AskEverybody,
     /// Where a batch is given to a subscriber that is behind: it gets it twice.
     BatchTwice,
     /// Where a batch is given to a subscriber that came in its middle: it gets all of it.
@@ -118,6 +120,7 @@ impl Bug {
         Bug::LeakAtEnd,
         Bug::ForgetParked,
         Bug::ForgetSheltered,
+        Bug::AskEverybody,
     ];
 
     /// Those of topics.

@@ -9,7 +9,10 @@
 //! ```
 //! Invariant: a slot is freed only when no receive, poll or connect is in flight on its socket ([`InFlight`]).
 
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::{
+    borrow::Cow,
+    net::{IpAddr, Ipv6Addr, SocketAddr},
+};
 
 use tidegate_hub::RouteId;
 use tidegate_registry::{Key, Outbox};
@@ -236,7 +239,7 @@ pub(crate) struct Ending {
     /// What this leg is told when the far side has answered, or at the deadline.
     pub(crate) answer: Option<Answer>,
     /// A Close that waits for a boundary: its code and reason.
-    pub(crate) wanted: Option<(Option<CloseCode>, &'static str)>,
+    pub(crate) wanted: Option<(Option<CloseCode>, Cow<'static, str>)>,
 }
 
 /// The Close that a client gets after its upstream's last message.

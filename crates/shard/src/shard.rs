@@ -5,6 +5,7 @@
 
 use std::{collections::VecDeque, io, net::SocketAddr, sync::Arc, time::Duration};
 
+use tidegate_hub::Letter;
 use tidegate_io::{Backend, Event, ListenerId, ReceiveEnd, Remainder, Token};
 use tidegate_registry::{Batch, Key, Registry, Retained, Wheel};
 use tidegate_tls::ServerConfig;
@@ -14,6 +15,7 @@ use crate::{
     counters::Counters,
     environment::Environment,
     kept::Backlog,
+    leaving::{Farewell, Leaving},
     log::{Entry, Level, What},
     mailbox::{Mail, Mailbox, Sender},
     meter::Meters,
@@ -52,13 +54,13 @@ pub enum Progress {
     Ended,
 }
 
-struct Listening {
-    id: ListenerId,
+pub(crate) struct Listening {
+    pub(crate) id: ListenerId,
     /// Its connections speak the test-only records.
     #[cfg(feature = "record-transport")]
     records: bool,
     /// Its connections speak TLS.
-    tls: Option<ServerConfig>,
+    pub(crate) tls: Option<ServerConfig>,
     /// When to arm the accept again; 0: it is armed.
     retry_ms: u64,
 }
@@ -94,7 +96,11 @@ pub struct Shard<B: Backend, E: Environment> {
     pub(crate) broken: Vec<(Key, i32)>,
     /// Slots that may be free now.
     pub(crate) freeable: Vec<Key>,
-    listening: Vec<Listening>,
+    pub(crate) listening: Vec<Listening>,
+    /// Those that are closed, and whose last connections are served.
+    pub(crate) closed: Vec<Listening>,
+    /// The backend has those connections, and has not told of them yet.
+    pub(crate) expects_last: bool,
     mailbox: Mailbox,
     pub(crate) now_ms: u64,
     pub(crate) counters: Counters,
@@ -104,6 +110,8 @@ pub struct Shard<B: Backend, E: Environment> {
     pub(crate) spare: usize,
     pub(crate) max_sessions: usize,
     pub(crate) draining: Option<CloseCode>,
+    /// Sessions that go one after the other.
+    pub(crate) leaving: Leaving,
     pub(crate) stopping: bool,
     pub(crate) events: Vec<Event<B::Socket>>,
     /// What was received and waits for a later turn.
@@ -114,11 +122,13 @@ pub struct Shard<B: Backend, E: Environment> {
     pub(crate) meters: Meters,
     /// Where routes have topics.
     pub(crate) topics: Option<Box<Topics>>,
+    /// What other shards' topics have said before there were any here.
+    pub(crate) early_letters: Vec<(u16, Vec<Letter>)>,
     /// The other shards, by number.
     pub(crate) peers: Vec<Sender<B::Waker>>,
     /// The turn before has left its deadlines to this one.
     skipped: bool,
-    throttle: Throttle,
+    pub(crate) throttle: Throttle,
     pub(crate) full_logged_ms: u64,
 }
 
@@ -133,7 +143,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         max_sessions: usize,
     ) -> Self {
         let now_ms = millis(backend.now());
-        let legs = if plan.has_proxy() { 2 } else { 1 };
+        let legs = if plan.has_legs() { 2 } else { 1 };
         let slots =
             u32::try_from(max_sessions * legs + SPARE_SLOTS).expect("the configuration bounds max_sessions");
         let mut environment = environment;
@@ -157,6 +167,8 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             broken: Vec::new(),
             freeable: Vec::new(),
             listening: Vec::new(),
+            closed: Vec::new(),
+            expects_last: false,
             mailbox,
             now_ms,
             counters: Counters::default(),
@@ -164,6 +176,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             spare: 0,
             max_sessions,
             draining: None,
+            leaving: Leaving::default(),
             stopping: false,
             events: Vec::new(),
             backlog: Backlog::default(),
@@ -171,6 +184,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             batch: Batch::new(),
             meters: Meters::default(),
             topics,
+            early_letters: Vec::new(),
             peers: Vec::new(),
             skipped: false,
             throttle: Throttle::new(plan.limits().log_entries),
@@ -276,6 +290,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             &mut self.events,
             &mut self.remainders,
         )?;
+        self.expects_last = false;
         self.now_ms = millis(self.backend.now());
         self.settle();
         let had_events = !self.events.is_empty() || self.can_take_up();
@@ -293,6 +308,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         self.skipped = lagging && had_events && !self.skipped;
         if !self.skipped {
             self.expire();
+            self.run_departures();
         }
         Ok(Progress::Running)
     }
@@ -302,17 +318,23 @@ impl<B: Backend, E: Environment> Shard<B, E> {
     }
 
     fn is_over(&self) -> bool {
-        self.stopping || (self.draining.is_some() && self.registry.is_empty())
+        self.stopping || (self.is_ending() && self.registry.is_empty() && !self.expects_last)
+    }
+
+    /// Whether it accepts no more and waits for its last sessions.
+    pub(crate) fn is_ending(&self) -> bool {
+        self.draining.is_some() || self.leaving.is_all()
     }
 
     /// The wheel's next deadline, or now where something waits only for the next turn.
     fn next_deadline_ms(&self) -> Option<u64> {
-        if self.hurried || !self.starved.is_empty() {
+        if self.hurried || self.expects_last || !self.starved.is_empty() {
             return Some(0);
         }
         let accept = self.listening.iter().filter(|l| l.retry_ms != 0).map(|l| l.retry_ms).min();
         let topics = self.topics.as_ref().and_then(|topics| topics.next_deadline_ms());
-        [self.wheel.next_deadline(), accept, topics, self.throttle.due_ms()].into_iter().flatten().min()
+        let (throttle, leaving) = (self.throttle.due_ms(), self.leaving.next_deadline_ms());
+        [self.wheel.next_deadline(), accept, topics, throttle, leaving].into_iter().flatten().min()
     }
 
     /// Before the system call: sends FINs behind nothing, drops empty places, frees what is over.
@@ -441,7 +463,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
 
     fn accepted(&mut self, listener: ListenerId, socket: B::Socket, peer: Peer) {
         self.counters.accepted += 1;
-        let listening = self.listening.iter().find(|l| l.id == listener);
+        let listening = self.listening.iter().chain(&self.closed).find(|l| l.id == listener);
         let tls = listening.and_then(|l| l.tls.as_ref()).map(Tls::new);
         if listening.is_none() || matches!(tls, Some(None)) {
             self.backend.shutdown(&socket, false);
@@ -481,6 +503,10 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         while let Some(mail) = self.mailbox.take() {
             match mail {
                 Mail::Drain(code) => self.drain(code),
+                Mail::Depart(departure) => self.depart(departure),
+                Mail::Readmit(whom) => self.readmit(whom),
+                Mail::Plan(generation) => self.adopt(generation),
+                Mail::Live(answers) => answers.answer(),
                 Mail::Stop => self.stopping = !planted::is(Bug::IgnoreStop),
                 Mail::Resolved => self.resume_resolving(),
                 Mail::Topics { from, letters } => self.read_letters(from, letters),
@@ -498,7 +524,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         }
         let keys: Vec<Key> = self.registry.iter().map(|(key, _)| key).collect();
         for key in keys {
-            self.drain_session(key, code);
+            self.drain_session(key, Farewell::now(code));
             self.flush_spans();
         }
     }

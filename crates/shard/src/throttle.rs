@@ -27,8 +27,14 @@ struct Count {
 impl Throttle {
     /// So many entries of one cause are written in a period; 0: all of them.
     pub(crate) fn new(most: u32) -> Throttle {
-        let most = if most == 0 { u32::MAX } else { most };
-        Throttle { causes: HashMap::new(), most, due_ms: u64::MAX }
+        let mut throttle = Throttle { causes: HashMap::new(), most: 0, due_ms: u64::MAX };
+        throttle.set_most(most);
+        throttle
+    }
+
+    /// The same from now on.
+    pub(crate) fn set_most(&mut self, most: u32) {
+        self.most = if most == 0 { u32::MAX } else { most };
     }
 
     /// When [`left_out`](Self::left_out) has something to tell.

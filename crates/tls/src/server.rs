@@ -6,7 +6,9 @@ use rustls::{
     RootCertStore,
     crypto::aws_lc_rs::Ticketer,
     pki_types::{CertificateDer, pem::PemObject},
-    server::{ClientHello, NoServerSessionStorage, ResolvesServerCert, WebPkiClientVerifier},
+    server::{
+        ClientHello, NoServerSessionStorage, ProducesTickets, ResolvesServerCert, WebPkiClientVerifier,
+    },
     sign::CertifiedKey,
     version::{TLS12, TLS13},
 };
@@ -63,6 +65,23 @@ impl ServerConfig {
     /// # Errors
     /// Where there is no identity, or the system gives no random bytes.
     pub fn new(options: &ServerOptions, identities: Vec<Identity>) -> Result<Self, Error> {
+        Self::with_tickets(options, identities, Ticketer::new()?)
+    }
+
+    /// Another server in the place of this one, in the same trust domain: what this one's clients have tickets for, they may resume
+    /// there. Whoever lets clients in by other authorities must not use it, since who resumes shows no certificate again.
+    ///
+    /// # Errors
+    /// As [`ServerConfig::new`].
+    pub fn succeeded_by(&self, options: &ServerOptions, identities: Vec<Identity>) -> Result<Self, Error> {
+        Self::with_tickets(options, identities, Arc::clone(&self.0.ticketer))
+    }
+
+    fn with_tickets(
+        options: &ServerOptions,
+        identities: Vec<Identity>,
+        tickets: Arc<dyn ProducesTickets>,
+    ) -> Result<Self, Error> {
         let versions = match options.lowest {
             Lowest::Tls12 => &[&TLS13, &TLS12][..],
             Lowest::Tls13 => &[&TLS13],
@@ -81,7 +100,7 @@ impl ServerConfig {
         config.alpn_protocols.clone_from(&options.alpn);
         // What is resumed is in the tickets, and nothing of it here.
         config.session_storage = Arc::new(NoServerSessionStorage {});
-        config.ticketer = Ticketer::new()?;
+        config.ticketer = tickets;
         Ok(Self(Arc::new(config)))
     }
 }

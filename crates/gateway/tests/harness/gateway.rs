@@ -34,7 +34,7 @@ pub(crate) struct Gateway {
     log: Arc<Mutex<Vec<String>>>,
     reader: Option<JoinHandle<()>>,
     addresses: Vec<SocketAddr>,
-    _config: Option<NamedTempFile>,
+    config: Option<NamedTempFile>,
 }
 
 impl Gateway {
@@ -45,9 +45,15 @@ impl Gateway {
 
     /// Starts the binary with `config` and arguments for `run`.
     pub(crate) fn start_with(config: &str, arguments: &[&str]) -> Gateway {
+        Gateway::start_in(config, arguments, &[])
+    }
+
+    /// The same with these variables in its environment.
+    pub(crate) fn start_in(config: &str, arguments: &[&str], environment: &[(&str, &OsStr)]) -> Gateway {
         let file = config_file(config);
         let mut command = Command::new(binary());
         command.arg("run").arg("-c").arg(file.path()).args(["--log", "json"]).args(arguments);
+        command.envs(environment.iter().copied());
         Gateway::spawn(command, config.matches("[[listener]]").count(), Some(file))
     }
 
@@ -75,8 +81,7 @@ impl Gateway {
                 }
             }
         });
-        let mut gateway =
-            Gateway { child, log, reader: Some(reader), addresses: Vec::new(), _config: config };
+        let mut gateway = Gateway { child, log, reader: Some(reader), addresses: Vec::new(), config };
         gateway.addresses = eventually("the gateway's listeners", || {
             let log = gateway.log();
             if let Ok(Some(status)) = gateway.child.try_wait() {
@@ -182,6 +187,16 @@ impl Gateway {
     /// Whether it still runs.
     pub(crate) fn runs(&mut self) -> bool {
         matches!(self.child.try_wait(), Ok(None))
+    }
+
+    /// Puts `config` in its file and has it read again; gives what the log says of that.
+    pub(crate) fn reload(&self, config: &str) -> String {
+        let file = self.config.as_ref().expect("it was started with a file");
+        std::fs::write(file.path(), config).expect("write the configuration");
+        let says = |line: &&String| line.contains("taken over");
+        let before = self.log().iter().filter(says).count();
+        self.signal(Signal::HUP);
+        eventually("the end of the reload", || self.log().iter().filter(says).nth(before).cloned())
     }
 
     /// Sends it a signal.

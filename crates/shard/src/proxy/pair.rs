@@ -16,6 +16,7 @@ use super::PING_MARK;
 use crate::{
     environment::Environment,
     input::Place,
+    leaving::Farewell,
     log::{ABNORMAL, Leg, NO_STATUS},
     meter::{Pace, TOO_FAST},
     output::{Content, Span},
@@ -309,7 +310,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             (Leg::Upstream, Some(far)) => {
                 // What the client is in the middle of goes through before the upstream's Close is answered.
                 if let Some(ending) = self.ending(key) {
-                    ending.wanted = Some((code, ""));
+                    ending.wanted = Some((code, "".into()));
                 }
                 self.set_end(key);
                 self.begin_close(far, code, &close.reason);
@@ -408,14 +409,15 @@ impl<B: Backend, E: Environment> Shard<B, E> {
     }
 
     /// Drains a pair at the boundaries of what goes to its legs, or at the deadline.
-    pub(crate) fn drain_leg(&mut self, key: Key, code: CloseCode) {
+    pub(crate) fn drain_leg(&mut self, key: Key, farewell: Farewell) {
         let Some(session) = self.registry.get(key) else { return };
-        let wanted = if session.marks.upstream { CloseCode::GOING_AWAY } else { code };
+        // Whatever becomes of the client, its upstream only loses it.
+        let farewell = if session.marks.upstream { Farewell::now(CloseCode::GOING_AWAY) } else { farewell };
         if session.marks.close_sent {
             return;
         }
         let Some(ending) = self.ending(key).filter(|ending| ending.deadline_ms == 0) else { return };
-        ending.wanted = Some((Some(wanted), "going away"));
+        ending.wanted = Some((Some(farewell.code), farewell.reason()));
         self.set_end(key);
         self.resume(key);
         self.close_at_boundary(key);
@@ -426,7 +428,9 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         let Some(session) = self.registry.get(key) else { return };
         let answers = session.marks.close_received;
         let State::Paired(paired) = &session.state else { return };
-        let Some((code, reason)) = paired.ending.as_ref().and_then(|ending| ending.wanted) else { return };
+        let Some((code, reason)) = paired.ending.as_ref().and_then(|ending| ending.wanted.clone()) else {
+            return;
+        };
         if !self.at_boundary(key) {
             return;
         }
@@ -436,7 +440,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         if let Some(ending) = self.ending(key) {
             ending.wanted = None;
         }
-        self.send_close(key, code, reason);
+        self.send_close(key, code, &reason);
         if answers {
             self.linger(key);
         }

@@ -21,6 +21,8 @@ struct Group {
     cursor: usize,
     /// Clients that wait for a name.
     resolving: Vec<Key>,
+    /// The route is to get no sessions, whatever it does with them.
+    drained: bool,
 }
 
 /// One upstream.
@@ -34,15 +36,35 @@ struct Upstream {
     out_until_ms: u64,
     /// The client whose request is finding out whether it is back.
     probe: Option<Key>,
+    /// It is to get no sessions.
+    drained: bool,
 }
 
 impl Upstreams {
     pub(crate) fn new(plan: &Plan) -> Upstreams {
-        let groups = plan.route_plans().iter().map(|route| Group {
-            states: vec![Upstream::default(); route.proxy.as_ref().map_or(0, |proxy| proxy.upstreams.len())],
-            ..Group::default()
-        });
-        Upstreams { groups: groups.collect() }
+        let mut upstreams = Upstreams { groups: Vec::new() };
+        upstreams.adopt(plan, None);
+        upstreams
+    }
+
+    /// Takes the next generation over: an upstream of a route that goes on keeps its place and what is known of it.
+    pub(crate) fn adopt(&mut self, plan: &Plan, before: Option<&Plan>) {
+        for (place, slot) in plan.slots().iter().enumerate() {
+            if self.groups.len() <= place {
+                self.groups.push(Group::default());
+            }
+            let group = &mut self.groups[place];
+            let was_retired = before
+                .and_then(|before| before.slots().get(place))
+                .is_some_and(|before| before.retired().is_some());
+            if was_retired && slot.retired().is_none() {
+                // The number is another route's now, and nobody is left of the one before.
+                debug_assert!(group.states.iter().all(|state| state.active == 0));
+                *group = Group::default();
+            }
+            let count = slot.plan().proxy.as_ref().map_or(0, |proxy| proxy.upstreams.len());
+            group.states.resize(count, Upstream::default());
+        }
     }
 
     /// The next upstream for a client, none that was tried; one that is left out only where no other is there. One whose
@@ -58,13 +80,14 @@ impl Upstreams {
     ) -> Option<u16> {
         let group = &mut self.groups[route.index()];
         let untried = |place: &usize| !tried.contains(&(*place as u16));
+        let present = |place: &usize| !proxy.gone[*place] && !group.states[*place].drained;
         let usable = |place: &usize| {
             let state = &group.states[*place];
             state.out_until_ms == 0 || (state.out_until_ms <= now_ms && state.probe.is_none())
         };
         let count = group.states.len();
         let from = group.cursor;
-        let order = || (0..count).map(move |step| (from + step) % count).filter(untried);
+        let order = || (0..count).map(move |step| (from + step) % count).filter(untried).filter(present);
         let pick = |candidates: &mut dyn Iterator<Item = usize>| match proxy.settings.balance {
             Balance::RoundRobin => candidates.next(),
             Balance::LeastSessions => candidates.min_by_key(|place| group.states[*place].active),
@@ -79,6 +102,24 @@ impl Upstreams {
         Some(place as u16)
     }
 
+    /// Whether a route takes sessions.
+    pub(crate) fn takes(&self, route: RouteId) -> bool {
+        !self.groups[route.index()].drained
+    }
+
+    pub(crate) fn drain_route(&mut self, route: RouteId, drained: bool) {
+        if let Some(group) = self.groups.get_mut(route.index()) {
+            group.drained = drained;
+        }
+    }
+
+    pub(crate) fn drain(&mut self, route: RouteId, upstream: u16, drained: bool) {
+        let group = self.groups.get_mut(route.index());
+        if let Some(state) = group.and_then(|group| group.states.get_mut(usize::from(upstream))) {
+            state.drained = drained;
+        }
+    }
+
     pub(crate) fn began(&mut self, route: RouteId, upstream: u16) {
         self.groups[route.index()].states[usize::from(upstream)].active += 1;
     }
@@ -89,7 +130,7 @@ impl Upstreams {
 
     pub(crate) fn succeeded(&mut self, route: RouteId, upstream: u16) {
         let state = &mut self.groups[route.index()].states[usize::from(upstream)];
-        *state = Upstream { active: state.active, ..Upstream::default() };
+        *state = Upstream { active: state.active, drained: state.drained, ..Upstream::default() };
     }
 
     /// The upstream is left out for a while once it has failed often enough in a row.

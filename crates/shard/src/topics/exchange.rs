@@ -150,9 +150,9 @@ impl<B: Backend, E: Environment> Shard<B, E> {
     /// pages of the origins that may come here can read.
     pub(crate) fn begin_request(&mut self, key: Key, id: RouteId, request: &Request<'_>) {
         let plan = std::sync::Arc::clone(&self.plan);
-        let route = plan.routes().route(id);
+        let route = &plan.route(id).route;
         let below = route.path.below(request.target.path);
-        let mut manner = Manner::of(request, None, self.draining.is_some());
+        let mut manner = Manner::of(request, None, self.is_ending());
         let outcome = self.cors(key, id, request).and_then(|cors| {
             manner.cors = cors.map(Into::into);
             match &route.action {
@@ -282,7 +282,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         if matches!(status, 429 | 503) {
             fields.push(("Retry-After", "1"));
         }
-        let keep_alive = manner.keep_alive && self.draining.is_none();
+        let keep_alive = manner.keep_alive && !self.is_ending();
         let (bytes, apart) = match body {
             Answer::Own(bytes) => (bytes, false),
             Answer::Shared(frame) => (&**frame, true),
@@ -365,7 +365,25 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         }
     }
 
-    /// The gateway drains.
+    /// Its route is no more, or the gateway ends: what takes as long as anybody likes ends in order, so that the client asks again.
+    /// False where it goes on: it is over soon by itself.
+    pub(crate) fn depart_exchange(&mut self, key: Key) -> bool {
+        let Some(exchange) = self.exchange_mut(key) else { return true };
+        match exchange.stage {
+            Stage::Body(_) | Stage::Publishing(_) | Stage::Asking => false,
+            Stage::Polling(ref poll) if poll.feed.is_ready() => {
+                self.answer_poll(key);
+                true
+            }
+            Stage::Polling(_) => false,
+            Stage::Streaming(_) => {
+                self.end_stream(key);
+                true
+            }
+        }
+    }
+
+    /// The gateway drains at once.
     pub(crate) fn drain_exchange(&mut self, key: Key) {
         let Some(exchange) = self.exchange_mut(key) else { return };
         exchange.manner.keep_alive = false;

@@ -229,6 +229,9 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         let now_ms = self.now_ms;
         if let Some(topics) = &mut self.topics {
             topics.hub.receive(from, letters, now_ms);
+        } else {
+            // The generation that brings topics is on its way to this shard.
+            self.early_letters.push((from, letters));
         }
     }
 

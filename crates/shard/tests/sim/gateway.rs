@@ -13,13 +13,13 @@ use tidegate_shard::{
     log::{Entry, What},
     mailbox,
 };
-use tidegate_wire::close::CloseCode;
 
 use super::{
     backend::{SimBackend, SimListener, SimWaker},
     client::Client,
     facts::{Deflate, Facts, Full, Promise, RoutePlan, Shared, Terms},
     fitting::Demands,
+    generations,
     kernel::Armed,
     net::{Connect, Destination, MILLIS, Net, SECONDS, Trace},
     random::Random,
@@ -382,10 +382,8 @@ pub(crate) fn run(seed: u64, trace: Trace) -> Outcome {
     world.plan_faults(span);
     // One seed in four is drained while sessions are open.
     let early = (world.random.below(4) == 0).then(|| world.net.borrow().now + world.random.below(2 * span));
-    let code = CloseCode::new(1001).expect("a code");
-    let drain = letters.clone();
-    let drain = Box::new(move || drain.send(Mail::Drain(code)).expect("the mailbox has room"));
-    world.net.borrow_mut().drain_at(early, drain);
+    world.net.borrow_mut().drain_at(early, generations::drain(seed, &letters));
+    generations::come(&mut world.net.borrow_mut(), seed, &plan, span, &letters);
     stop_early(&world, seed, early, span, &letters);
     resolve_names(&mut world, &setup, &plan, &facts, &letters);
     let slots = setup.max_sessions as u32 * 2 + 64;

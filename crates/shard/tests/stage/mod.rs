@@ -365,11 +365,7 @@ impl Stage {
 
     pub(crate) fn client_at(&mut self, path: &str, fields: &str) -> Socket {
         let socket = self.accept();
-        let request = format!(
-            "GET {path} HTTP/1.1\r\nHost: gw.test\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-             Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n{fields}\r\n"
-        );
-        self.send(socket, request.as_bytes());
+        self.send(socket, &request(path, fields));
         socket
     }
 
@@ -423,11 +419,24 @@ impl Stage {
     }
 
     pub(crate) fn drain(&mut self) {
-        let code = CloseCode::new(1001).expect("a code");
-        self.sender.send(Mail::Drain(code)).expect("there is room");
+        self.deliver(Mail::Drain(CloseCode::new(1001).expect("a code")));
+    }
+
+    /// A letter that the shard reads at once.
+    pub(crate) fn deliver(&mut self, mail: Mail) {
+        self.sender.send(mail).expect("there is room");
         self.world.borrow_mut().complete(Event::Woken);
         self.turns(3);
     }
+}
+
+/// A request for a session.
+pub(crate) fn request(path: &str, fields: &str) -> Vec<u8> {
+    format!(
+        "GET {path} HTTP/1.1\r\nHost: gw.test\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n{fields}\r\n"
+    )
+    .into_bytes()
 }
 
 /// A frame; `masked` by zeros, which leave the payload as it is.

@@ -1,0 +1,155 @@
+//! The next generation of the configuration takes the place of the one at hand, between two events.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use tidegate_hub::RouteId;
+use tidegate_io::Backend;
+use tidegate_registry::Key;
+
+use crate::{
+    environment::Environment,
+    leaving::{Pace, Whom},
+    mailbox::{Departure, Generation},
+    plan::Plan,
+    planted::{self, Bug},
+    shard::Shard,
+    topics::Topics,
+};
+
+/// What sessions of routes and upstreams that are no more are told.
+const CHANGED: &str = "the service has moved";
+
+impl<B: Backend, E: Environment> Shard<B, E> {
+    /// Takes a generation over. Sessions whose route goes on are not touched; requests under way finish as they have begun.
+    pub(crate) fn adopt(&mut self, generation: Generation) {
+        let Generation { plan, servers, answers } = generation;
+        let before = std::mem::replace(&mut self.plan, Arc::clone(&plan));
+        self.upstreams.adopt(&plan, Some(&before));
+        self.throttle.set_most(plan.limits().log_entries);
+        for listening in &mut self.listening {
+            if let Some(Some(server)) = servers.get(usize::from(listening.id.0)) {
+                listening.tls = Some(server.clone());
+            }
+        }
+        self.adopt_topics(&plan);
+        self.look_at_changed(&before);
+        self.retire_routes(&before);
+        // Those that wait for a name may have it now.
+        self.resume_resolving();
+        answers.answer();
+    }
+
+    /// Asks sessions to go.
+    pub(crate) fn depart(&mut self, departure: Departure) {
+        let Departure { whom, pace } = departure;
+        if whom == Whom::All {
+            if self.is_ending() {
+                return;
+            }
+            for listening in self.listening.drain(..) {
+                self.backend.unlisten(listening.id);
+                // What waited in its queue is served yet.
+                self.closed.push(listening);
+            }
+            self.expects_last = true;
+        }
+        let why = if whom == Whom::All { "going away" } else { CHANGED };
+        match whom {
+            Whom::All => {}
+            Whom::Route(route) => {
+                self.upstreams.drain_route(route, true);
+            }
+            Whom::Upstream(route, upstream) => {
+                self.upstreams.drain(route, upstream, true);
+            }
+        }
+        self.begin_departure(BTreeSet::from([whom]), &pace, why, Vec::new());
+    }
+
+    /// New sessions of a route or an upstream that was drained are taken again; those that were not asked to go yet stay.
+    pub(crate) fn readmit(&mut self, whom: Whom) {
+        self.leaving.forget(whom);
+        match whom {
+            // The end of the gateway is not taken back.
+            Whom::All => {}
+            Whom::Route(route) => self.upstreams.drain_route(route, false),
+            Whom::Upstream(route, upstream) => self.upstreams.drain(route, upstream, false),
+        }
+    }
+
+    fn adopt_topics(&mut self, plan: &Plan) {
+        let Some(rules) = plan.topic_rules() else { return };
+        if let Some(topics) = &mut self.topics {
+            topics.hub.set_rules(Arc::clone(rules));
+            return;
+        }
+        let environment = &mut self.environment;
+        let Some(hub) = plan.hub(self.id, || environment.draw_seed()) else { return };
+        let slots = u32::try_from(self.registry.capacity()).unwrap_or(u32::MAX);
+        self.topics = Some(Box::new(Topics::new(hub, slots)));
+        // Shards that had theirs earlier may have written.
+        for (from, letters) in std::mem::take(&mut self.early_letters) {
+            self.read_letters(from, letters);
+        }
+    }
+
+    /// Sessions whose limits have changed are looked at by them.
+    fn look_at_changed(&mut self, before: &Plan) {
+        let changed: Vec<bool> = before
+            .slots()
+            .iter()
+            .zip(self.plan.slots())
+            .map(|(old, new)| !old.is(new) && old.plan().limits != new.plan().limits)
+            .collect();
+        if !changed.contains(&true) {
+            return;
+        }
+        let concerned =
+            self.registry.iter().filter(|(_, session)| changed.get(session.route.index()) == Some(&true));
+        let keys: Vec<Key> = concerned.map(|(key, _)| key).collect();
+        for key in keys {
+            let Some(session) = self.registry.get(key) else { continue };
+            let has_rates = |plan: &Plan| plan.route(session.route).rates.is_some();
+            if has_rates(&self.plan) && !has_rates(before) {
+                self.meters.begin(key);
+            }
+            self.look_again(key);
+        }
+    }
+
+    /// Sessions of routes and upstreams that are no more are asked to go.
+    fn retire_routes(&mut self, before: &Plan) {
+        let (mut whom, mut retired) = (BTreeSet::new(), Vec::new());
+        for (place, slot) in (0..=u16::MAX).zip(self.plan.slots()) {
+            let old = before.slots().get(usize::from(place));
+            let id = RouteId(place);
+            if let Some(here) = slot.retired() {
+                if old.is_some_and(|old| old.retired().is_none()) {
+                    whom.insert(Whom::Route(id));
+                    retired.push(Arc::clone(here));
+                }
+                continue;
+            }
+            if planted::is(Bug::AskEverybody) {
+                whom.insert(Whom::Route(id));
+            }
+            let Some(proxy) = &slot.plan().proxy else { continue };
+            let old = old.filter(|old| old.retired().is_none()).and_then(|old| old.plan().proxy.as_ref());
+            for (upstream, gone) in (0..=u16::MAX).zip(&proxy.gone) {
+                let was_gone = old.and_then(|old| old.gone.get(usize::from(upstream)).copied());
+                match (was_gone, gone) {
+                    (Some(false), true) => {
+                        whom.insert(Whom::Upstream(id, upstream));
+                    }
+                    (Some(true), false) => self.leaving.forget(Whom::Upstream(id, upstream)),
+                    (Some(_) | None, _) => {}
+                }
+            }
+        }
+        if whom.is_empty() {
+            return;
+        }
+        let pace = Pace::of_some(self.plan.drain());
+        self.begin_departure(whom, &pace, CHANGED, retired);
+    }
+}

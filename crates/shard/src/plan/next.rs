@@ -1,0 +1,169 @@
+//! The next generation: what goes on, what goes, and what comes.
+
+use std::{collections::HashMap, fmt, sync::Arc};
+
+use tidegate_config::{Action, Config, PublishAction, Route, Target};
+use tidegate_hub::{Incompatible, RouteId, Routes};
+
+use super::{
+    Plan, RoutePlan, Slot, head_limits,
+    topics::{has_topics, topic_rules},
+};
+
+/// Why a configuration cannot take the place of another one without a restart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NoSuccessor {
+    /// Topics that exist could not go on.
+    Topics(Incompatible),
+    /// Too many routes of earlier generations still have sessions.
+    Draining,
+}
+
+impl fmt::Display for NoSuccessor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Topics(Incompatible::Filters) => {
+                "[[topic]]: names and their order cannot change without a restart, as topics that exist would have another rule"
+            }
+            Self::Topics(Incompatible::Slow) => {
+                "[[topic]] slow: it cannot change without a restart, as topics keep other things for each of its values"
+            }
+            Self::Topics(Incompatible::Presence) => {
+                "[[topic]] presence: it cannot change without a restart, as subscribers have been told otherwise"
+            }
+            Self::Draining => {
+                "routes of earlier configurations still have sessions, and there are no numbers left for more routes: try again \
+                 after the deadline of [drain]"
+            }
+        })
+    }
+}
+
+impl std::error::Error for NoSuccessor {}
+
+impl Plan {
+    /// The generation behind this one. Routes that sessions can go on with keep their numbers, the others' sessions are to go. Its
+    /// configuration must be one that [`Config::succeeded_by`] has let through.
+    ///
+    /// # Errors
+    /// Where `config` cannot take this one's place while sessions go on.
+    pub fn next(&self, config: Config) -> Result<Arc<Plan>, NoSuccessor> {
+        let topics = match &self.topics {
+            Some(rules) => {
+                let same = |limits: &mut tidegate_hub::Limits| {
+                    limits.letters = rules.limits().letters;
+                    limits.letter_bytes = rules.limits().letter_bytes;
+                };
+                let new = topic_rules(&config.topics, same);
+                Some(Arc::new(rules.succeeded_by(new).map_err(NoSuccessor::Topics)?))
+            }
+            None => config
+                .routes
+                .iter()
+                .any(|route| has_topics(&route.action))
+                .then(|| topic_rules(&config.topics, |_| {}).into()),
+        };
+        let (ids, slots) = self.next_slots(&config)?;
+        Ok(Arc::new(Plan {
+            generation: self.generation + 1,
+            routes: Routes::numbered(&config, ids),
+            slots,
+            head: head_limits(&config.limits),
+            topics,
+            shared: Arc::clone(&self.shared),
+            config,
+        }))
+    }
+
+    fn next_slots(&self, config: &Config) -> Result<(Vec<RouteId>, Vec<Slot>), NoSuccessor> {
+        let mut slots: Vec<Slot> = self.slots.iter().map(Slot::retire).collect();
+        let mut free =
+            (0..slots.len()).filter(|place| slots[*place].is_free(self.shared.shards)).collect::<Vec<_>>();
+        // The lowest first.
+        free.reverse();
+        let mut addresses = HashMap::new();
+        // What was resolved lately counts more.
+        let (gone, here): (Vec<_>, Vec<_>) = self.slots.iter().partition(|slot| slot.retired().is_some());
+        for slot in gone.into_iter().chain(here) {
+            for upstream in slot.plan().proxy.iter().flat_map(|proxy| &proxy.upstreams) {
+                addresses.insert(upstream.target(), upstream);
+            }
+        }
+        let known = |target: &Target| addresses.get(target).map(|upstream| upstream.addresses());
+        let mut present: Vec<Option<(RouteId, &Slot)>> =
+            self.routes.all().map(|(id, _)| Some((id, &self.slots[id.index()]))).collect();
+        let mut ids = Vec::with_capacity(config.routes.len());
+        let mut fresh = Vec::new();
+        // By what it takes, so that many routes are not compared with as many.
+        let mut places = HashMap::<_, Vec<usize>>::new();
+        for (place, old) in present.iter().enumerate() {
+            let Some((_, slot)) = old else { continue };
+            places.entry(taken_by(&slot.plan().route)).or_default().push(place);
+        }
+        for route in &config.routes {
+            let alike = places.get(&taken_by(route)).into_iter().flatten().copied();
+            let goes_on = alike
+                .into_iter()
+                .find(|place| present[*place].is_some_and(|(_, slot)| goes_on(slot.plan(), route)));
+            let Some((id, slot)) = goes_on.and_then(|place| present[place].take()) else {
+                fresh.push((ids.len(), route));
+                ids.push(RouteId(u16::MAX));
+                continue;
+            };
+            slots[id.index()] = if slot.plan().route == *route {
+                slot.clone()
+            } else {
+                Slot::new(RoutePlan::new(route, Some(slot.plan()), &known))
+            };
+            ids.push(id);
+        }
+        for (place, route) in fresh {
+            let slot = Slot::new(RoutePlan::new(route, None, &known));
+            let number = match free.pop() {
+                Some(number) => {
+                    slots[number] = slot;
+                    number
+                }
+                None => {
+                    slots.push(slot);
+                    slots.len() - 1
+                }
+            };
+            ids[place] = RouteId(u16::try_from(number).map_err(|_| NoSuccessor::Draining)?);
+        }
+        Ok((ids, slots))
+    }
+}
+
+/// Which requests a route takes, but for their subprotocols.
+fn taken_by(route: &Route) -> (Option<&tidegate_config::HostPattern>, &tidegate_config::PathPattern) {
+    (route.host.as_ref(), &route.path)
+}
+
+/// Whether sessions of a route may go on under new settings: those would have let them in, and what they have agreed to with their
+/// peers stays. Limits, and what happens when an outbox is full, hold from then on.
+fn goes_on(old: &RoutePlan, new: &Route) -> bool {
+    let Route { subprotocols, origins, action, .. } = &old.route;
+    let all_in = |old: &[String], new: &[String]| old.iter().all(|one| new.contains(one));
+    let takes_subprotocols =
+        subprotocols.is_empty() == new.subprotocols.is_empty() && all_in(subprotocols, &new.subprotocols);
+    let takes_origins = new.origins.is_empty() || (!origins.is_empty() && all_in(origins, &new.origins));
+    let acts_alike = match (action, &new.action) {
+        (Action::Proxy(_), Action::Proxy(new)) => {
+            old.proxy.as_ref().is_some_and(|proxy| proxy.may_become(new))
+        }
+        (Action::Publish(old), Action::Publish(new)) => keeps_publishers(old, new),
+        (old, new) => old == new,
+    };
+    takes_subprotocols && takes_origins && acts_alike
+}
+
+/// Requests under way know their key by its place, and so do idempotency keys.
+fn keeps_publishers(old: &PublishAction, new: &PublishAction) -> bool {
+    let same = |(old, new): (&tidegate_config::PublishKey, &tidegate_config::PublishKey)| {
+        old.name == new.name && old.secret == new.secret
+    };
+    old.keys.len() <= new.keys.len()
+        && old.keys.is_empty() == new.keys.is_empty()
+        && old.keys.iter().zip(&new.keys).all(same)
+}

@@ -1,0 +1,266 @@
+//! One route's settings, and its upstreams.
+
+use std::{
+    net::IpAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use arc_swap::ArcSwap;
+use tidegate_config::{
+    Action, Deflate, EchoDeflate, FullAction, MAX_UPSTREAMS, Proxy, PublishAction, Route, RouteLimits,
+    Target, TopicsAction, Upstream, Utf8,
+};
+use tidegate_io::Address;
+use tidegate_registry::{FullPolicy, OutboxLimits};
+use tidegate_wire::{budget::ControlRule, close::CloseCode, extension::DeflatePolicy, handshake::OriginRule};
+
+use crate::meter::RateRule;
+
+/// A route's settings, ready for use.
+pub(crate) struct RoutePlan {
+    /// As the configuration has it.
+    pub(crate) route: Route,
+    pub(crate) limits: RouteLimits,
+    pub(crate) messages: tidegate_wire::Limits,
+    pub(crate) control: ControlRule,
+    pub(crate) outbox: OutboxLimits,
+    pub(crate) full: FullPolicy,
+    pub(crate) origins: Vec<OriginRule>,
+    pub(crate) subprotocols: Vec<String>,
+    /// What the gateway itself may agree to with clients; `None`: nothing.
+    pub(crate) deflate: Option<DeflatePolicy>,
+    pub(crate) utf8: bool,
+    pub(crate) proxy: Option<Arc<ProxyPlan>>,
+    /// Where its sessions speak of topics.
+    pub(crate) topics: Option<TopicsAction>,
+    /// Where it publishes.
+    pub(crate) publish: Option<PublishAction>,
+    /// What may wait for a subscriber before it counts as slow.
+    pub(crate) session_bytes: usize,
+    /// How fast its clients may speak; `None`: as fast as they can.
+    pub(crate) rates: Option<RateRule>,
+    /// Its sessions now, over all shards and generations.
+    sessions: Arc<AtomicUsize>,
+}
+
+/// A proxied route's upstreams.
+pub(crate) struct ProxyPlan {
+    /// As the configuration has them; its upstreams stand in another order.
+    pub(crate) settings: Proxy,
+    /// At their places, which stay theirs from one generation to the next.
+    pub(crate) upstreams: Vec<Arc<UpstreamPlan>>,
+    /// For each of them whether it is not in the configuration any more: it gets no new session.
+    pub(crate) gone: Vec<bool>,
+    pub(crate) failure_code: CloseCode,
+    /// Counts connections from `source` addresses, so that they take turns over all shards.
+    turns: AtomicUsize,
+}
+
+/// One upstream.
+pub(crate) struct UpstreamPlan {
+    pub(crate) name: String,
+    target: Target,
+    addresses: ArcSwap<Addresses>,
+    /// Counts the sessions that began with its addresses, so that these take turns over all shards.
+    turns: AtomicUsize,
+}
+
+/// What is known of an upstream's addresses.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Addresses {
+    /// Its name was not resolved yet.
+    Unresolved,
+    /// These; none where the name does not exist.
+    Known(Vec<Address>),
+}
+
+/// What is known of a target's addresses already.
+pub(super) type Known<'a> = &'a dyn Fn(&Target) -> Option<Arc<Addresses>>;
+
+impl RoutePlan {
+    /// The plan of a route. `before`: what it was like in the generation before, where its sessions go on.
+    pub(super) fn new(route: &Route, before: Option<&RoutePlan>, known: Known<'_>) -> RoutePlan {
+        let limits = route.limits.clone();
+        let (deflate, takeover) = match &route.action {
+            Action::Echo(echo) => (echo.deflate == EchoDeflate::On, echo.context_takeover),
+            Action::Proxy(proxy) => (proxy.deflate == Deflate::Edge, proxy.context_takeover),
+            Action::Topics(topics) => (topics.deflate == EchoDeflate::On, false),
+            Action::Page(_) | Action::Events(_) | Action::Poll(_) | Action::Publish(_) => (false, false),
+        };
+        let proxy = match &route.action {
+            Action::Proxy(proxy) => {
+                let before = before.and_then(|before| before.proxy.as_deref());
+                Some(Arc::new(ProxyPlan::new(proxy, before, known)))
+            }
+            Action::Echo(_)
+            | Action::Page(_)
+            | Action::Topics(_)
+            | Action::Events(_)
+            | Action::Poll(_)
+            | Action::Publish(_) => None,
+        };
+        let origins = route.origins.iter().map(|origin| OriginRule::parse(origin).expect("validated"));
+        RoutePlan {
+            route: route.clone(),
+            messages: tidegate_wire::Limits {
+                message_bytes: limits.message_bytes,
+                message_fragments: limits.message_fragments,
+            },
+            control: ControlRule {
+                count: limits.control_frames,
+                window_ms: u32::try_from(limits.control_window_ms).unwrap_or(u32::MAX),
+            },
+            outbox: OutboxLimits::new(
+                limits.outbox_soft_bytes,
+                limits.outbox_soft_bytes / 2,
+                limits.outbox_hard_bytes,
+            ),
+            full: match route.full {
+                FullAction::Pause => FullPolicy::Pause,
+                FullAction::DropNew => FullPolicy::DropNew,
+                FullAction::DropOld => FullPolicy::DropOld,
+                FullAction::Disconnect => FullPolicy::Disconnect,
+            },
+            origins: origins.collect(),
+            subprotocols: route.subprotocols.clone(),
+            deflate: deflate
+                .then(|| DeflatePolicy { context_takeover: takeover, ..DeflatePolicy::default() }),
+            utf8: !matches!(&route.action, Action::Proxy(proxy) if proxy.utf8 == Utf8::Upstream),
+            proxy,
+            topics: match &route.action {
+                Action::Topics(topics) => Some(topics.clone()),
+                _ => None,
+            },
+            publish: match &route.action {
+                Action::Publish(publish) => Some(publish.clone()),
+                _ => None,
+            },
+            session_bytes: match &route.action {
+                Action::Topics(topics) => topics.session_bytes,
+                Action::Events(events) => events.session_bytes,
+                Action::Poll(poll) => poll.session_bytes,
+                Action::Echo(_) | Action::Page(_) | Action::Proxy(_) | Action::Publish(_) => 0,
+            },
+            rates: RateRule::new(&limits.rates),
+            sessions: before.map_or_else(Arc::default, |before| Arc::clone(&before.sessions)),
+            limits,
+        }
+    }
+
+    /// Its sessions now, over all shards.
+    pub(super) fn sessions(&self) -> usize {
+        self.sessions.load(Ordering::Relaxed)
+    }
+
+    /// Counts a session; false where there are as many as may be.
+    pub(crate) fn enter(&self) -> bool {
+        let before = self.sessions.fetch_add(1, Ordering::Relaxed);
+        let fits = self.limits.max_sessions.is_none_or(|most| before < most);
+        if !fits {
+            self.leave();
+        }
+        fits
+    }
+
+    /// A session that was counted has ended.
+    pub(crate) fn leave(&self) {
+        self.sessions.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl ProxyPlan {
+    /// Upstreams that were there before keep their places, their addresses and whose turn it is; those that are not there any more
+    /// keep their places, for their sessions.
+    fn new(settings: &Proxy, before: Option<&ProxyPlan>, known: Known<'_>) -> ProxyPlan {
+        let mut upstreams = before.map_or_else(Vec::new, |before| before.upstreams.clone());
+        let mut gone = vec![true; upstreams.len()];
+        for upstream in &settings.upstreams {
+            match upstreams.iter().position(|present| present.is(upstream)) {
+                Some(place) => gone[place] = false,
+                None => {
+                    upstreams.push(Arc::new(UpstreamPlan::new(upstream, known(&upstream.target))));
+                    gone.push(false);
+                }
+            }
+        }
+        ProxyPlan {
+            upstreams,
+            gone,
+            failure_code: CloseCode::new(settings.failure_code).expect("validated"),
+            turns: AtomicUsize::new(before.map_or(0, |before| before.turns.load(Ordering::Relaxed))),
+            settings: settings.clone(),
+        }
+    }
+
+    /// Whether sessions may go on with these settings in the place of its own: what they have agreed to with their peers stays,
+    /// and there are places for all upstreams.
+    pub(super) fn may_become(&self, new: &Proxy) -> bool {
+        let agreed = |proxy: &Proxy| (proxy.deflate, proxy.utf8, proxy.context_takeover);
+        let is_new = |upstream: &&Upstream| !self.upstreams.iter().any(|present| present.is(upstream));
+        agreed(&self.settings) == agreed(new)
+            && self.upstreams.len() + new.upstreams.iter().filter(is_new).count() <= MAX_UPSTREAMS
+    }
+
+    /// The upstreams that are given by name: place, name and port.
+    pub(super) fn names(&self) -> impl Iterator<Item = (usize, &str, u16)> {
+        let present = self.upstreams.iter().zip(&self.gone).enumerate();
+        present.filter_map(|(place, (upstream, gone))| match &upstream.target {
+            Target::Name { host, port } if !gone => Some((place, host.as_str(), *port)),
+            Target::Name { .. } | Target::Address(_) | Target::Unix(_) => None,
+        })
+    }
+
+    /// The local addresses that fit `target`; none leaves the choice to the kernel.
+    pub(crate) fn sources(&self, target: &Address) -> Vec<IpAddr> {
+        let Address::Tcp(target) = target else { return Vec::new() };
+        self.settings.source.iter().copied().filter(|ip| ip.is_ipv4() == target.is_ipv4()).collect()
+    }
+
+    /// Whose turn it is among the local addresses.
+    pub(crate) fn source_turn(&self) -> usize {
+        self.turns.fetch_add(1, Ordering::Relaxed)
+    }
+}
+
+impl UpstreamPlan {
+    fn new(upstream: &Upstream, known: Option<Arc<Addresses>>) -> UpstreamPlan {
+        let addresses = known.unwrap_or_else(|| {
+            Arc::new(match &upstream.target {
+                Target::Address(address) => Addresses::Known(vec![Address::Tcp(*address)]),
+                Target::Unix(path) => Addresses::Known(vec![Address::Unix(path.clone())]),
+                Target::Name { .. } => Addresses::Unresolved,
+            })
+        });
+        UpstreamPlan {
+            name: upstream.text.clone(),
+            target: upstream.target.clone(),
+            addresses: ArcSwap::from(addresses),
+            turns: AtomicUsize::new(0),
+        }
+    }
+
+    /// Whether it is the one that the configuration means.
+    fn is(&self, upstream: &Upstream) -> bool {
+        self.target == upstream.target && self.name == upstream.text
+    }
+
+    pub(super) fn target(&self) -> &Target {
+        &self.target
+    }
+
+    pub(super) fn set_addresses(&self, addresses: Addresses) {
+        self.addresses.store(Arc::new(addresses));
+    }
+
+    pub(crate) fn addresses(&self) -> Arc<Addresses> {
+        self.addresses.load_full()
+    }
+
+    /// Whose turn it is among its addresses.
+    pub(crate) fn address_turn(&self) -> usize {
+        self.turns.fetch_add(1, Ordering::Relaxed)
+    }
+}

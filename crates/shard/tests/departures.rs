@@ -1,0 +1,198 @@
+//! Generations of the configuration and departures, on a kernel that the test plays: who is asked to go, when, and with which words.
+
+mod stage;
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use tidegate_shard::{Answers, Departure, Generation, Mail, Pace, Plan, Progress, Whom};
+use tidegate_wire::close::CloseCode;
+
+use crate::stage::{Socket, Stage};
+
+const DRAIN: &str = "[drain]\nwindow = \"10s\"\ndeadline = \"12s\"\nreconnect_delay = \"1s\"\n";
+
+fn route(path: &str, action: &str) -> String {
+    format!("[[route]]\npath = \"{path}\"\n{action}\n")
+}
+
+fn echo(path: &str) -> String {
+    route(path, "echo = {}")
+}
+
+fn config(rest: &str) -> tidegate_config::Config {
+    let text = format!("version = 1\n{DRAIN}{rest}\n[[listener]]\nbind = \"127.0.0.1:1\"\n");
+    tidegate_config::parse(&text, "test.toml").unwrap_or_else(|problems| panic!("{problems:#?}"))
+}
+
+fn stage(rest: &str) -> Stage {
+    Stage::of(&format!("{DRAIN}{rest}"), 1)
+}
+
+/// Gives the shard the next generation, and waits until it has it.
+fn adopt(stage: &mut Stage, rest: &str) -> Arc<Plan> {
+    let plan = stage.plan.next(config(rest)).expect("a configuration that can follow");
+    let answers = Answers::default();
+    let generation = Generation { plan: Arc::clone(&plan), servers: Arc::new([]), answers: answers.clone() };
+    stage.deliver(Mail::Plan(generation));
+    assert!(answers.wait(1, std::time::Duration::ZERO), "the shard has answered");
+    stage.plan = Arc::clone(&plan);
+    plan
+}
+
+/// The Close that a socket was sent: code and reason.
+fn close_of(stage: &Stage, socket: Socket) -> Option<(u16, String)> {
+    stage.socket(socket, |kernel| {
+        let head = kernel.sent.windows(4).position(|four| four == b"\r\n\r\n")? + 4;
+        let frame = &kernel.sent[head..];
+        if frame.first() != Some(&0x88) {
+            return None;
+        }
+        let reason = String::from_utf8(frame[4..2 + usize::from(frame[1])].to_vec()).expect("text");
+        Some((u16::from_be_bytes([frame[2], frame[3]]), reason))
+    })
+}
+
+/// When each of these is sent its Close, in ms from now on, until so many have passed.
+fn closes(stage: &mut Stage, sockets: &[Socket], most_ms: u64) -> BTreeMap<Socket, u64> {
+    let begun_ms = stage.world.borrow().now_ms;
+    let mut seen = BTreeMap::new();
+    while stage.world.borrow().now_ms < begun_ms + most_ms {
+        stage.world.borrow_mut().now_ms += 20;
+        stage.turns(2);
+        let now_ms = stage.world.borrow().now_ms;
+        for socket in sockets {
+            if close_of(stage, *socket).is_some() {
+                seen.entry(*socket).or_insert(now_ms - begun_ms);
+            }
+        }
+    }
+    seen
+}
+
+#[test]
+fn a_route_that_goes_on_keeps_its_number_and_its_sessions() {
+    let mut stage = stage(&(echo("/r") + &echo("/b")));
+    let session = stage.client("");
+    let numbers = |plan: &Plan, name: &str| plan.named(name);
+    let before = numbers(&stage.plan, "/r");
+    // Elsewhere in the file, with other limits, and with a new one before it.
+    let plan =
+        adopt(&mut stage, &(echo("/a") + &echo("/b") + &echo("/r") + "[route.limits]\nmessage_bytes = 9\n"));
+    assert_eq!(plan.generation(), 2);
+    assert_eq!(numbers(&plan, "/r"), before);
+    assert_eq!(numbers(&plan, "/a").len(), 1);
+    assert_eq!(closes(&mut stage, &[session], 13_000), BTreeMap::new());
+    assert!(stage.socket(session, |kernel| kernel.down.is_none()));
+}
+
+#[test]
+fn sessions_of_a_route_that_is_gone_go_one_after_the_other_and_its_number_is_free_behind_the_deadline() {
+    let mut stage = stage(&(echo("/r") + &echo("/b")));
+    let sockets: Vec<Socket> = (0..40).map(|_| stage.client("")).collect();
+    let kept = stage.client_at("/b", "");
+    let old = stage.plan.named("/r");
+    let plan = adopt(&mut stage, &(echo("/b") + &echo("/c")));
+    assert_ne!(plan.named("/c"), old, "its sessions are still there");
+    let seen = closes(&mut stage, &[sockets.clone(), vec![kept]].concat(), 10_100);
+    assert_eq!(seen.len(), 40, "all of them and nobody else");
+    // One in each fortieth of the window.
+    for part in 0..40 {
+        let (from, to) = (part * 250, part * 250 + 270);
+        assert!(seen.values().any(|ms| (from..=to).contains(ms)), "nobody within {from}..{to}: {seen:?}");
+    }
+    assert!(seen.iter().zip(seen.iter().skip(1)).any(|((_, one), (_, next))| next < one), "in no order");
+    for socket in &sockets {
+        let (code, reason) = close_of(&stage, *socket).expect("a Close");
+        let delay =
+            reason.strip_prefix("{\"retry_ms\":").and_then(|rest| rest.split_once(',')).expect("a delay");
+        assert!(code == 1012 && delay.0.parse::<u64>().expect("a number") <= 1_000, "{code} {reason}");
+    }
+    // Nobody answers. At the deadline the rest is cut off, and the number may be another route's.
+    closes(&mut stage, &[], 3_000);
+    assert!(sockets.iter().all(|socket| stage.socket(*socket, |kernel| kernel.down.is_some())));
+    assert!(stage.socket(kept, |kernel| kernel.down.is_none()));
+    let plan = adopt(&mut stage, &(echo("/b") + &echo("/c") + &echo("/d")));
+    assert_eq!(plan.named("/d"), old);
+    let session = stage.client_at("/d", "");
+    assert_eq!(closes(&mut stage, &[session, kept], 13_000), BTreeMap::new());
+}
+
+#[test]
+fn what_sessions_have_agreed_to_is_not_changed_under_them() {
+    let origins = |list: &str| route("/r", &format!("origins = [{list}]\necho = {{}}"));
+    for (before, after, goes) in [
+        (echo("/r"), route("/r", "echo = { deflate = \"off\" }"), true),
+        (echo("/r"), route("/r", "full = \"disconnect\"\necho = {}"), false),
+        (echo("/r"), origins("\"https://a.test\""), true),
+        (origins("\"https://a.test\""), origins("\"https://b.test\", \"https://a.test\""), false),
+        (origins("\"https://a.test\", \"https://b.test\""), origins("\"https://a.test\""), true),
+        (origins("\"https://a.test\""), echo("/r"), false),
+        (echo("/r"), route("/r", "topics = { subscribe = [\"a\"] }"), true),
+    ] {
+        let mut stage = stage(&before);
+        let session = stage.client("");
+        adopt(&mut stage, &after);
+        let seen = closes(&mut stage, &[session], 10_100);
+        assert_eq!(seen.contains_key(&session), goes, "{before} {after}");
+    }
+}
+
+#[test]
+fn the_end_of_the_gateway_serves_who_had_come_and_waits_for_nobody_behind_the_deadline() {
+    let mut stage = stage(&echo("/r"));
+    let session = stage.client("");
+    let early = stage.accept();
+    let pace =
+        Pace { code: CloseCode::GOING_AWAY, window_ms: 1_000, deadline_ms: 3_000, reconnect_delay_ms: 0 };
+    stage.deliver(Mail::Depart(Departure { whom: Whom::All, pace }));
+    // Whoever was in the queue becomes a session, and goes within the window.
+    let late = stage.accept();
+    stage.send(late, &stage::request("/r", ""));
+    stage.send(early, &stage::request("/r", ""));
+    let seen = closes(&mut stage, &[session, late, early], 1_500);
+    assert_eq!(seen.len(), 3, "{seen:?}");
+    assert_eq!(close_of(&stage, late), Some((1001, "going away".to_owned())));
+    let mut progress = Progress::Running;
+    for _ in 0..200 {
+        stage.world.borrow_mut().now_ms += 20;
+        progress = stage.turn();
+        if progress == Progress::Ended {
+            break;
+        }
+    }
+    assert_eq!(progress, Progress::Ended, "nobody has answered, and it ends");
+}
+
+#[test]
+fn a_route_that_is_drained_takes_nobody_until_it_is_readmitted() {
+    let mut stage = stage(&(echo("/r") + &echo("/b")));
+    let (session, other) = (stage.client(""), stage.client_at("/b", ""));
+    let whom = stage.plan.named("/r")[0];
+    let pace = Pace::of_some(&stage.plan.config().drain);
+    stage.deliver(Mail::Depart(Departure { whom, pace }));
+    let refused = stage.accept();
+    stage.send(refused, &stage::request("/r", ""));
+    assert!(stage.socket(refused, |kernel| kernel.sent.starts_with(b"HTTP/1.1 503 ")));
+    let seen = closes(&mut stage, &[session, other], 10_100);
+    assert_eq!(seen.keys().copied().collect::<Vec<_>>(), [session]);
+    // A reload does not take it back.
+    adopt(&mut stage, &(echo("/r") + &echo("/b") + &echo("/c")));
+    stage.deliver(Mail::Readmit(whom));
+    let again = stage.client("");
+    assert_eq!(closes(&mut stage, &[again], 13_000), BTreeMap::new());
+}
+
+#[test]
+fn a_route_counts_its_sessions_over_generations() {
+    let limited = |most: u32| echo("/r") + &format!("[route.limits]\nmax_sessions = {most}\n");
+    let mut stage = stage(&limited(2));
+    let (_one, _two) = (stage.open(), stage.open());
+    let status = |stage: &mut Stage| {
+        let socket = stage.client("");
+        stage.socket(socket, |kernel| String::from_utf8_lossy(&kernel.sent[9..12]).into_owned())
+    };
+    assert_eq!(status(&mut stage), "503");
+    // Those that were there before count for the new limit.
+    adopt(&mut stage, &limited(3));
+    assert_eq!([status(&mut stage), status(&mut stage)], ["101", "503"]);
+}
