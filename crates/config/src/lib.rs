@@ -24,8 +24,10 @@
 #![forbid(unsafe_code)]
 
 mod address;
+mod admin;
 mod config;
 mod limits;
+mod log;
 mod name;
 mod origin;
 mod pattern;
@@ -44,11 +46,13 @@ mod topics;
 mod units;
 
 pub use self::{
+    admin::{Admin, DEFAULT_ADMIN_PATH},
     config::{
         Bind, Config, DEFAULT_BACKLOG, IoChoice, Listener, MAX_LISTENERS, MAX_ROUTES, MAX_SHARDS,
         MAX_UPSTREAMS,
     },
     limits::{DEFAULT_MAX_SESSIONS, Limits, RouteLimits, SESSION_TAKEOVER_BYTES},
+    log::{DEFAULT_LOG_ENTRIES, Log, LogFormat, LogLevel},
     pattern::{HostPattern, PathPattern, bare_host},
     problem::{Problem, printable},
     proxy::{Balance, Deflate, HashKey, Proxy, Target, Upstream, Utf8},

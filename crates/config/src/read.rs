@@ -1,8 +1,10 @@
 //! From TOML to a [`Config`]: every key read, checked and put into relation with the others, in one pass that does
 //! not stop at the first mistake.
 
+mod admin;
 mod feeds;
 mod limits;
+mod log;
 mod proxy;
 mod publish;
 mod route;
@@ -131,11 +133,25 @@ fn config(report: &mut Report<'_>, document: &DeTable<'_>, files: Files) -> Conf
     }
 
     let listeners = listeners(report, &top, files);
+    let admin = admin::read(report, &top, &listeners, files);
+    let log = log::read(report, &top);
     let topics = topics::read(report, &top);
     let routes = routes(report, &top, &Surroundings { limits: &limits, topics: &topics, files });
     let shards = shards.map(|shards| shards.value as usize);
     let warnings = Vec::new();
-    Config { version, shards, io, limits: limits.limits, listeners, topics, routes, trusted, warnings }
+    Config {
+        version,
+        shards,
+        io,
+        limits: limits.limits,
+        listeners,
+        topics,
+        routes,
+        admin,
+        log,
+        trusted,
+        warnings,
+    }
 }
 
 fn version(report: &mut Report<'_>, top: &Section<'_>) -> u32 {
