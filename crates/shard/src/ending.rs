@@ -13,7 +13,7 @@ use tidegate_wire::{
 
 use crate::{
     environment::Environment,
-    log::{ABNORMAL, Leg, Level, NO_STATUS, What},
+    log::{ABNORMAL, Cause, Leg, Level, NO_STATUS, What},
     output::Content,
     planted::{self, Bug},
     session::{Reading, State},
@@ -81,6 +81,9 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         match std::mem::replace(&mut session.state, state) {
             State::Open(mut open) => {
                 self.counters.ended += 1;
+                if let Some(accounts) = &mut self.accounts {
+                    accounts.ended(session);
+                }
                 if let Some(topics) = &mut self.topics {
                     topics.leave(key);
                 }
@@ -94,6 +97,9 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                     self.upstreams.ended(session.route, paired.upstream);
                 } else {
                     self.counters.ended += 1;
+                    if let Some(accounts) = &mut self.accounts {
+                        accounts.ended(session);
+                    }
                 }
                 if let Reading::Messages(mut messages) = paired.reading {
                     messages.decoder.abandon(&mut self.codecs);
@@ -104,7 +110,12 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             }
             State::Dialing(dialing) => self.upstreams.ended(session.route, dialing.upstream),
             State::Exchange(exchange) => {
-                self.counters.ended += u64::from(matches!(exchange.stage, Stage::Streaming(_)));
+                if matches!(exchange.stage, Stage::Streaming(_)) {
+                    self.counters.ended += 1;
+                    if let Some(accounts) = &mut self.accounts {
+                        accounts.ended(session);
+                    }
+                }
                 if let Some(topics) = &mut self.topics {
                     topics.leave(key);
                 }
@@ -295,6 +306,10 @@ impl<B: Backend, E: Environment> Shard<B, E> {
     }
 
     pub(crate) fn log_end(&mut self, key: Key, leg: Leg, code: u16, reason: &'static str) {
+        // Told at the session's end, with what it has done.
+        if self.note_cause(key, Cause { leg, code, reason }) {
+            return;
+        }
         let level = match code {
             1000 | 1001 | NO_STATUS => Level::Debug,
             _ => Level::Info,

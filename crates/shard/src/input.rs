@@ -56,15 +56,14 @@ impl Place {
 impl<B: Backend, E: Environment> Shard<B, E> {
     /// Reads received bytes from `at` on.
     pub(crate) fn received(&mut self, key: Key, mut buffer: Buffer, at: usize) {
-        let Some(sealed) = self.hears(key) else {
+        let fresh = if at == 0 { buffer.len() } else { 0 };
+        let Some(sealed) = self.hears(key, fresh) else {
             if !planted::is(Bug::LeakStaleBuffer) {
                 self.backend.recycle(buffer);
             }
             return;
         };
-        if at == 0 {
-            self.counters.bytes_received += buffer.len() as u64;
-        }
+        self.counters.bytes_received += fresh as u64;
         if sealed {
             debug_assert_eq!(at, 0, "sealed bytes are opened whole");
             self.sealed_input(key, &mut buffer);
@@ -80,7 +79,8 @@ impl<B: Backend, E: Environment> Shard<B, E> {
 
     /// The same for bytes that were moved out of their receive buffer, or that were opened: then with what is behind them.
     pub(crate) fn received_owned(&mut self, key: Key, mut bytes: Vec<u8>, at: usize, opened: Option<Behind>) {
-        match (self.hears(key), opened) {
+        let fresh = if at == 0 && opened.is_none() { bytes.len() } else { 0 };
+        match (self.hears(key, fresh), opened) {
             (None, _) => {}
             (Some(true), None) => {
                 self.sealed_input(key, &mut bytes);
@@ -90,13 +90,17 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         }
     }
 
-    /// Notes that the peer was heard, and gives whether what it sends is sealed; nothing where the session is gone.
-    fn hears(&mut self, key: Key) -> Option<bool> {
+    /// Notes that the peer was heard, with so many bytes that were not counted yet, and gives whether what it sends is sealed;
+    /// nothing where the session is gone.
+    fn hears(&mut self, key: Key, fresh: usize) -> Option<bool> {
         let Some(session) = self.registry.get_mut(key) else {
             self.counters.stale += 1;
             return None;
         };
         session.seen = Stamp::at(self.now_ms);
+        if let Some(accounts) = &mut self.accounts {
+            accounts.count(key, session, |flow| flow.received_bytes += fresh as u64);
+        }
         Some(session.transport.seals())
     }
 

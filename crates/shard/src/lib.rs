@@ -15,6 +15,8 @@
 //! whole shards on a simulated backend with a seed.
 #![forbid(unsafe_code)]
 
+mod accounts;
+mod census;
 mod counters;
 mod echo;
 mod ending;
@@ -30,6 +32,7 @@ mod pages;
 mod plan;
 pub mod planted;
 mod proxy;
+pub mod report;
 mod sealing;
 mod session;
 mod shard;
@@ -39,6 +42,7 @@ mod topics;
 mod transport;
 mod turn;
 
+pub use census::{CENSUS_SLOTS, Census, Counted, Ended, SessionStage, SessionState};
 pub use counters::Counters;
 pub use environment::Environment;
 pub use inspect::{Inspection, Legs};
@@ -47,4 +51,6 @@ pub use mailbox::mailbox_of;
 pub use mailbox::{Mail, Mailbox, Sender, Undelivered, mailbox};
 pub use plan::{Addresses, Plan};
 pub use shard::{Progress, SPARE_SLOTS, Shard};
+#[doc(no_inline)]
+pub use tidegate_hub::{Counts as TopicCounts, Slow};
 pub use turn::{TURN_BUFFERS, TURN_BYTES};

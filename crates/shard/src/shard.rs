@@ -11,6 +11,7 @@ use tidegate_tls::ServerConfig;
 use tidegate_wire::{close::CloseCode, deflate::Codecs, message::Spares};
 
 use crate::{
+    accounts::Accounts,
     counters::Counters,
     environment::Environment,
     kept::Backlog,
@@ -96,6 +97,10 @@ pub struct Shard<B: Backend, E: Environment> {
     mailbox: Mailbox,
     pub(crate) now_ms: u64,
     pub(crate) counters: Counters,
+    /// What is counted besides, where somebody wants to know.
+    pub(crate) accounts: Option<Box<Accounts>>,
+    /// When the turn at hand had its events.
+    pub(crate) began: Duration,
     pub(crate) sessions: usize,
     max_sessions: usize,
     pub(crate) draining: Option<CloseCode>,
@@ -125,9 +130,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         max_sessions: usize,
     ) -> Self {
         let now_ms = millis(backend.now());
-        let legs = if plan.has_proxy() { 2 } else { 1 };
-        let slots =
-            u32::try_from(max_sessions * legs + SPARE_SLOTS).expect("the configuration bounds max_sessions");
+        let slots = slots(&plan, max_sessions);
         let mut environment = environment;
         let topics = plan.hub(id, || environment.draw_seed()).map(|hub| Box::new(Topics::new(hub, slots)));
         Shard {
@@ -152,6 +155,8 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             mailbox,
             now_ms,
             counters: Counters::default(),
+            accounts: None,
+            began: Duration::ZERO,
             sessions: 0,
             max_sessions,
             draining: None,
@@ -223,6 +228,11 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         self.turn.buffers_most = buffers;
     }
 
+    /// Slots that it has room for.
+    pub(crate) fn room(&self) -> u32 {
+        slots(&self.plan, self.max_sessions)
+    }
+
     /// What was counted so far.
     pub fn counters(&self) -> Counters {
         self.counters
@@ -257,6 +267,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             self.drop_kept();
             return Ok(Progress::Ended);
         }
+        self.end_turn();
         let (deadline_ms, before_ms) = (self.next_deadline_ms(), self.now_ms);
         let sends = Outgoing { turn: &self.turn, registry: &self.registry };
         self.backend.turn(
@@ -265,7 +276,8 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             &mut self.events,
             &mut self.remainders,
         )?;
-        self.now_ms = millis(self.backend.now());
+        self.began = self.backend.now();
+        self.now_ms = millis(self.began);
         self.settle();
         let had_events = !self.events.is_empty() || self.can_take_up();
         self.take_up_kept();
@@ -380,6 +392,8 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                 self.settle_outbox(dirty.key);
             } else if self.turn.is_long(place) {
                 self.settle_long(place);
+            } else if self.accounts.is_some() && self.turn.has_pieces(place) {
+                self.count_sent(dirty.key, dirty.bytes());
             }
         }
         self.keep_rest_of_input();
@@ -449,6 +463,9 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         }
         match self.registry.insert(session) {
             Ok(key) => {
+                if let Some(accounts) = &mut self.accounts {
+                    accounts.accepted(key, now_ms);
+                }
                 self.arm_receive(key);
                 self.ensure_deadline(key, now_ms + self.plan.limits().head_timeout_ms);
                 self.sessions += 1;
@@ -496,6 +513,12 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                 Mail::Drain(code) => self.drain(code),
                 Mail::Stop => self.stopping = !planted::is(Bug::IgnoreStop),
                 Mail::Resolved => self.resume_resolving(),
+                Mail::Report(reply) => {
+                    self.report();
+                    reply.tell(());
+                }
+                Mail::Census(census) => self.take_census(census),
+                Mail::End(ended) => self.end_sessions(ended),
                 Mail::Topics { from, letters } => self.read_letters(from, letters),
             }
         }
@@ -506,6 +529,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             return;
         }
         self.draining = Some(code);
+        self.report();
         for listening in self.listening.drain(..) {
             self.backend.unlisten(listening.id);
         }
@@ -660,6 +684,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             if !matches!(session.state, State::Dead) || in_flight || session.dirty != 0 {
                 continue;
             }
+            self.close_account(key);
             let session = self.registry.remove(key).expect("it was there");
             self.sessions -= usize::from(!session.marks.upstream);
             if let Some(topics) = &mut self.topics {
@@ -673,6 +698,12 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         let peer = key.and_then(|key| self.registry.get(key)).and_then(|session| session.peer.address());
         self.environment.log(Entry { level, shard: self.id, session: key.map(Key::to_bits), peer, what });
     }
+}
+
+/// Slots for so many sessions, each with an upstream leg where there are such.
+fn slots(plan: &Plan, max_sessions: usize) -> u32 {
+    let legs = if plan.has_proxy() { 2 } else { 1 };
+    u32::try_from(max_sessions * legs + SPARE_SLOTS).expect("the configuration bounds max_sessions")
 }
 
 /// A session's name towards the backend.

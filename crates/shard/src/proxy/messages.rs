@@ -7,7 +7,10 @@ use tidegate_wire::{
     message::{Cursor, DecodeContext, Event, OwnedPayload, Payload},
 };
 
-use super::{PING_MARK, pair::Stop};
+use super::{
+    PING_MARK,
+    pair::{Heard, Stop},
+};
 use crate::{
     echo::{DEFLATE_FROM, deflated_frame},
     environment::Environment,
@@ -19,7 +22,13 @@ use crate::{
 
 impl<B: Backend, E: Environment> Shard<B, E> {
     /// Carries the messages that a leg received to its far side. Where that is gone or deaf only a Close counts.
-    pub(super) fn relay_messages(&mut self, key: Key, bytes: &mut [u8], place: Place) -> Stop {
+    pub(super) fn relay_messages(
+        &mut self,
+        key: Key,
+        bytes: &mut [u8],
+        place: Place,
+        heard: &mut Heard,
+    ) -> Stop {
         let Self { registry, turn, spans, codecs, spares, plan, counters, environment, now_ms, .. } = self;
         let Some(State::Paired(Paired { far: far_key, .. })) =
             registry.get(key).map(|session| &session.state)
@@ -83,6 +92,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                     session.spoke = session.seen;
                     session.since = session.seen;
                     counters.relayed += 1;
+                    heard.messages += 1;
                     let opcode = Opcode::from(kind);
                     let deflate = far_messages.compression.as_mut().filter(|_| payload.len() >= DEFLATE_FROM);
                     if let Some(compression) = deflate {
@@ -141,6 +151,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                         return Stop::Flood;
                     }
                     if &*payload == PING_MARK {
+                        heard.marked = true;
                         continue;
                     }
                     turn.keep_small(ControlFrame::pong(&payload, draw_mask()).as_ref())
