@@ -6,10 +6,12 @@
 //! ```text
 //! Arguments ──► Config ──► Plan ──────────────► Shard (one thread each)
 //!    main        check       │                    ▲         │ Entry
-//!                            └─► Resolver, signals ┘ Mail    └──► Journal ──► standard error
+//!                            ├─► Resolver, signals ┘ Mail    └──► Journal ──► standard error
+//!                            └─► Plane: the admin listener, beside all of it
 //! ```
 #![forbid(unsafe_code)]
 
+mod admin;
 mod arguments;
 mod check;
 mod cores;
@@ -18,7 +20,9 @@ mod journal;
 mod limits;
 mod lines;
 mod listeners;
+mod log_file;
 mod logs;
+mod plane;
 mod resolver;
 mod secure;
 mod serve;
@@ -60,6 +64,8 @@ fn main() -> ExitCode {
         Ok(Command::Run(arguments)) => serve::run(&arguments),
         Ok(Command::Check(arguments)) => check::check(&arguments),
         Ok(Command::Doctor(arguments)) => doctor::doctor(&arguments),
+        Ok(Command::Sessions(arguments)) => admin::sessions(&arguments),
+        Ok(Command::Status(arguments)) => admin::status(&arguments),
         Err(error) => {
             // Where standard error is gone, there is nobody to tell.
             let _ = error.print();

@@ -58,6 +58,9 @@ linger_bytes = "16MiB"
 [[listener]]
 bind = "127.0.0.1:0"
 
+[admin]
+bind = "127.0.0.1:0"
+
 [[route]]
 path = "/ws"
 echo = {{}}
@@ -152,6 +155,11 @@ impl World {
 
     pub(crate) fn address(&self) -> SocketAddr {
         self.gateway.address()
+    }
+
+    /// Where its admin listener is.
+    pub(crate) fn admin(&self) -> SocketAddr {
+        self.gateway.admin()
     }
 
     pub(crate) fn upstream(&self) -> &Upstream {
