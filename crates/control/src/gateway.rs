@@ -18,7 +18,7 @@ use tokio::{sync::oneshot, time::timeout_at};
 use crate::{names::Names, pulse::Pulse};
 
 /// How long is waited for shards to say how they are: what they said before has to do beyond it.
-const PATIENCE: Duration = Duration::from_millis(50);
+const PATIENCE: Duration = Duration::from_millis(500);
 
 /// The way to one shard.
 pub struct ShardWay {

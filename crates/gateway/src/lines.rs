@@ -18,8 +18,10 @@ const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Where lines go.
 pub(crate) trait Sink: Write + Send + 'static {
-    /// Whoever has taken away what was written so far wants a new beginning.
-    fn reopen(&mut self) {}
+    /// Looks after itself; how soon it wants to again, though nothing is to be written.
+    fn look(&mut self) -> Option<Duration> {
+        None
+    }
 }
 
 impl Sink for io::Stderr {}
@@ -45,8 +47,6 @@ struct Queue {
 #[derive(Default)]
 struct State {
     lines: VecDeque<Vec<u8>>,
-    /// The sink is to be opened anew before the next line.
-    reopening: bool,
     ending: bool,
     done: bool,
 }
@@ -62,12 +62,6 @@ impl Lines {
         let own = Arc::clone(&queue);
         thread::Builder::new().name("logs".to_owned()).spawn(move || own.write(out))?;
         Ok((Self(Arc::clone(&queue)), Writer(queue)))
-    }
-
-    /// Opens anew where lines go, for those that wait, too.
-    pub(crate) fn reopen(&self) {
-        self.0.lock().reopening = true;
-        self.0.bell.notify_one();
     }
 }
 
@@ -96,11 +90,7 @@ impl Queue {
     fn write(&self, mut out: impl Sink) {
         let mut state = self.lock();
         loop {
-            if std::mem::take(&mut state.reopening) {
-                drop(state);
-                out.reopen();
-                state = self.lock();
-            } else if let Some(line) = state.lines.pop_front() {
+            if let Some(line) = state.lines.pop_front() {
                 drop(state);
                 // Where nobody can read it, there is nobody to tell.
                 if out.write_all(&line).and_then(|()| out.flush()).is_err() {
@@ -112,7 +102,18 @@ impl Queue {
                 self.done.notify_all();
                 return;
             } else {
-                state = self.bell.wait(state).unwrap_or_else(PoisonError::into_inner);
+                drop(state);
+                let look = out.look();
+                state = self.lock();
+                // What came meanwhile has rung already.
+                if state.lines.is_empty() && !state.ending {
+                    state = match look {
+                        None => self.bell.wait(state).unwrap_or_else(PoisonError::into_inner),
+                        Some(soon) => {
+                            self.bell.wait_timeout(state, soon).unwrap_or_else(PoisonError::into_inner).0
+                        }
+                    };
+                }
             }
         }
     }

@@ -8,12 +8,11 @@ use std::{
     io::{self, IsTerminal, Write},
     path::PathBuf,
     sync::{Arc, atomic::AtomicU64},
-    thread,
 };
 
-use signal_hook::{consts::SIGUSR1, iterator::Signals};
+use signal_hook::{consts::SIGUSR1, flag};
 use tidegate_config::Problem;
-use tracing::{error, info, level_filters::LevelFilter, warn};
+use tracing::{error, level_filters::LevelFilter, warn};
 
 use crate::{
     arguments::{LogArguments, LogFormat, LogLevel},
@@ -43,12 +42,15 @@ pub(crate) enum NoLog {
     Thread(io::Error),
     /// Its file cannot be had.
     File(PathBuf, io::Error),
+    /// USR1 cannot be caught.
+    Signal(io::Error),
 }
 
 impl fmt::Display for NoLog {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Thread(error) => write!(f, "no thread can be started to write the log: {error}"),
+            Self::Signal(error) => write!(f, "signals cannot be caught: {error}"),
             Self::File(path, error) => write!(f, "the log cannot be written to {}: {error}", path.display()),
         }
     }
@@ -78,9 +80,14 @@ pub(crate) fn begin(arguments: &LogArguments, settings: &tidegate_config::Log) -
     let plain = env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     let colours = terminal && !plain;
     let lost = Arc::default();
+    // On standard error it changes nothing, but would end the process.
+    let moved = Arc::default();
+    flag::register(SIGUSR1, Arc::clone(&moved)).map_err(NoLog::Signal)?;
     let (lines, writer) = match &settings.file {
         None => start(io::stderr(), &lost)?,
-        Some(path) => start(LogFile::open(path).map_err(|error| NoLog::File(path.clone(), error))?, &lost)?,
+        Some(path) => {
+            start(LogFile::open(path, moved).map_err(|error| NoLog::File(path.clone(), error))?, &lost)?
+        }
     };
     let out = lines.clone();
     let builder = tracing_subscriber::fmt()
@@ -93,25 +100,11 @@ pub(crate) fn begin(arguments: &LogArguments, settings: &tidegate_config::Log) -
         LogFormat::Text => builder.init(),
         LogFormat::Json => builder.json().flatten_event(true).with_current_span(false).init(),
     }
-    reopen_on_usr1(lines.clone()).map_err(NoLog::Thread)?;
     Ok(Log { format, colours, lines, lost, _writer: writer })
 }
 
 fn start(out: impl Sink, lost: &Arc<AtomicU64>) -> Result<(Lines, Writer), NoLog> {
     Lines::start(out, LINES, Arc::clone(lost)).map_err(NoLog::Thread)
-}
-
-/// From now on USR1 opens the log anew, on standard error as well: there it changes nothing, but would end the process.
-fn reopen_on_usr1(lines: Lines) -> io::Result<()> {
-    let mut signals = Signals::new([SIGUSR1])?;
-    let run = move || {
-        for _ in signals.forever() {
-            lines.reopen();
-            info!("asked to open the log anew");
-        }
-    };
-    // It has no end of its own: the process ends without it.
-    thread::Builder::new().name("usr1".to_owned()).spawn(run).map(drop)
 }
 
 impl Log {

@@ -239,7 +239,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         accounts.due_ms = self.now_ms + INTERVAL_MS;
         let stats = self.codecs.stats();
         let cell = Arc::clone(&accounts.cell);
-        cell.write(|report| {
+        let is_said = cell.write(|report| {
             let Report {
                 draining,
                 connections,
@@ -273,6 +273,10 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             *round_trips = accounts.round_trips;
             *turns = accounts.turns;
         });
+        if !is_said {
+            // With the next turn.
+            accounts.due_ms = 0;
+        }
     }
 }
 

@@ -25,11 +25,14 @@ impl Cell {
         self.lock().clone()
     }
 
-    /// For the shard: what it says now, unless somebody is reading.
-    pub(crate) fn write(&self, write: impl FnOnce(&mut Report)) {
-        if let Ok(mut report) = self.0.try_lock() {
+    /// For the shard: what it says now, unless somebody is reading; whether nobody was.
+    pub(crate) fn write(&self, write: impl FnOnce(&mut Report)) -> bool {
+        let report = self.0.try_lock();
+        let mine = report.is_ok();
+        if let Ok(mut report) = report {
             write(&mut report);
         }
+        mine
     }
 
     fn lock(&self) -> MutexGuard<'_, Report> {
@@ -201,10 +204,10 @@ mod tests {
     fn a_cell_that_is_being_read_is_left_alone() {
         let cell = Cell::default();
         let reading = cell.lock();
-        cell.write(|report| report.connections = 7);
+        assert!(!cell.write(|report| report.connections = 7));
         drop(reading);
         assert_eq!(cell.read().connections, 0);
-        cell.write(|report| report.connections = 7);
+        assert!(cell.write(|report| report.connections = 7));
         assert_eq!(cell.read().connections, 7);
     }
 }
