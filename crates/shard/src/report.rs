@@ -1,6 +1,6 @@
 //! What a shard says about itself: plain numbers that it copies to where another thread can read them.
 //!
-//! A shard counts in memory of its own ([`Accounts`](crate::accounts::Accounts)) and copies that into its [`Cell`] at most
+//! A shard counts in memory of its own and copies that into its [`Cell`] at most
 //! every [`INTERVAL_MS`], and when a letter asks for it. It never waits for a reader: while somebody looks it is not copied.
 
 use std::{
