@@ -22,6 +22,7 @@ mod lines;
 mod listeners;
 mod log_file;
 mod logs;
+mod manual;
 mod plane;
 mod resolver;
 mod secure;
@@ -66,6 +67,8 @@ fn main() -> ExitCode {
         Ok(Command::Doctor(arguments)) => doctor::doctor(&arguments),
         Ok(Command::Sessions(arguments)) => admin::sessions(&arguments),
         Ok(Command::Status(arguments)) => admin::status(&arguments),
+        Ok(Command::Completions { shell }) => manual::completions(shell),
+        Ok(Command::Man { folder }) => manual::pages(&folder),
         Err(error) => {
             // Where standard error is gone, there is nobody to tell.
             let _ = error.print();
