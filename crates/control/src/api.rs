@@ -258,16 +258,10 @@ async fn healthz(State(gateway): State<Arc<Gateway>>) -> Response {
 async fn status(State(gateway): State<Arc<Gateway>>) -> Json<Status> {
     let reports = gateway.reports().await;
     let shards = shards(&gateway);
-    let routes = gateway.names.routes().iter().enumerate().map(|(place, route)| {
-        let counts = reports.iter().filter_map(|report| report.routes.get(place));
+    let routes = gateway.names.present().into_iter().map(|(number, route)| {
+        let counts = reports.iter().filter_map(|report| report.routes.get(usize::from(number)));
         counts.fold(
-            RouteStatus {
-                route: route.clone(),
-                sessions: 0,
-                opened: 0,
-                received_messages: 0,
-                sent_messages: 0,
-            },
+            RouteStatus { route, sessions: 0, opened: 0, received_messages: 0, sent_messages: 0 },
             |so_far, counts| RouteStatus {
                 sessions: so_far.sessions + counts.opened - counts.ended,
                 opened: so_far.opened + counts.opened,
@@ -288,17 +282,18 @@ async fn status(State(gateway): State<Arc<Gateway>>) -> Json<Status> {
         live: live(&shards).to_owned(),
         connections: reports.iter().map(|report| report.connections).sum(),
         sessions: routes.iter().map(|route| route.sessions).sum(),
-        buffered_bytes: gateway.plan.retained_bytes() as u64,
+        buffered_bytes: gateway.plan().retained_bytes() as u64,
         shards,
         routes,
     })
 }
 
 async fn config(State(gateway): State<Arc<Gateway>>) -> Json<ConfigState> {
-    let config = gateway.plan.config();
+    let plan = gateway.plan();
+    let config = plan.config();
     Json(ConfigState {
         generation: gateway.generation(),
-        routes: gateway.names.routes().to_vec(),
+        routes: gateway.names.present().into_iter().map(|(_, name)| name).collect(),
         listeners: config.listeners.iter().map(|listener| listener.bind.to_string()).collect(),
     })
 }

@@ -134,7 +134,7 @@ impl Filter {
         let route = query.route.as_ref().map(|name| {
             gateway
                 .names
-                .position(name)
+                .number(name)
                 .ok_or_else(|| Problem::bad(format!("there is no route {name:?}: GET /config")))
         });
         let network = query.address.as_ref().map(|text| {
@@ -230,7 +230,7 @@ fn entry(gateway: &Gateway, session: &SessionState) -> SessionEntry {
     SessionEntry {
         id: id(session),
         address: session.peer.map(|peer| peer.to_string()),
-        route: session.route.map(|route| gateway.names.route(route).to_owned()),
+        route: session.route.and_then(|route| gateway.names.name(route)),
         state: session.stage.as_str().to_owned(),
         tls: session.tls,
         age_seconds: session.age_ms as f64 / 1_000.0,

@@ -45,7 +45,7 @@ fn process(out: &mut Writer, gateway: &Gateway) {
     out.single(Kind::Counter, "tidegate_log_lines_lost", help, gateway.lost_lines());
     let help = "Until when a certificate that is served is valid, in seconds since 1970.";
     out.family(Kind::Gauge, "tidegate_certificate_expiry_timestamp_seconds", help, |samples| {
-        for certificate in &gateway.certificates {
+        for certificate in gateway.certificates().iter() {
             samples.add(&[("file", &certificate.file)], seconds(certificate.not_after));
         }
     });
@@ -72,8 +72,8 @@ fn sum(reports: &[Report], number: impl Fn(&Report) -> u64) -> u64 {
 }
 
 /// What all shards have of a route.
-fn of_route(reports: &[Report], route: usize, number: impl Fn(&RouteCounts) -> u64) -> u64 {
-    reports.iter().filter_map(|report| report.routes.get(route)).map(number).sum()
+fn of_route(reports: &[Report], route: u16, number: impl Fn(&RouteCounts) -> u64) -> u64 {
+    reports.iter().filter_map(|report| report.routes.get(usize::from(route))).map(number).sum()
 }
 
 fn sessions(out: &mut Writer, gateway: &Gateway, reports: &[Report]) {
@@ -84,16 +84,16 @@ fn sessions(out: &mut Writer, gateway: &Gateway, reports: &[Report]) {
     let refused = sum(reports, |report| report.counters.refused_full);
     let help = "Connections closed at once, as there was no slot for them.";
     out.single(Kind::Counter, "tidegate_connections_refused", help, refused);
-    let routes = gateway.names.routes();
+    let routes = gateway.names.all();
     out.family(Kind::Gauge, "tidegate_sessions", "Sessions now.", |samples| {
-        for (place, name) in routes.iter().enumerate() {
-            let now = of_route(reports, place, |route| route.opened - route.ended);
+        for (number, name) in &routes {
+            let now = of_route(reports, *number, |route| route.opened - route.ended);
             samples.add(&[("route", name)], now);
         }
     });
     out.family(Kind::Counter, "tidegate_sessions_opened", "Sessions that were opened.", |samples| {
-        for (place, name) in routes.iter().enumerate() {
-            samples.add(&[("route", name)], of_route(reports, place, |route| route.opened));
+        for (number, name) in &routes {
+            samples.add(&[("route", name)], of_route(reports, *number, |route| route.opened));
         }
     });
     let help = "Requests for a session by what became of them: opened, or refused with a status.";
@@ -141,26 +141,27 @@ fn sessions(out: &mut Writer, gateway: &Gateway, reports: &[Report]) {
 }
 
 fn flows(out: &mut Writer, gateway: &Gateway, reports: &[Report]) {
+    let (plan, routes) = (gateway.plan(), gateway.names.all());
     let flows: [Described<Flow>; 4] = [
         ("tidegate_received_bytes", "Bytes that came, as they came.", |flow| flow.received_bytes),
         ("tidegate_sent_bytes", "Bytes that the kernel has taken.", |flow| flow.sent_bytes),
         ("tidegate_received_messages", "Messages that came whole.", |flow| flow.received_messages),
         ("tidegate_sent_messages", "Messages that were given to peers.", |flow| flow.sent_messages),
     ];
-    for (name, help, number) in flows {
+    for (name, help, value) in flows {
         out.family(Kind::Counter, name, help, |samples| {
-            for (place, route) in gateway.names.routes().iter().enumerate() {
-                let clients = of_route(reports, place, |route| number(&route.clients));
+            for (number, route) in &routes {
+                let clients = of_route(reports, *number, |route| value(&route.clients));
                 samples.add(&[("route", route), ("leg", "client")], clients);
-                if !gateway.names.upstream(place as u16, 0).is_empty() {
-                    let upstreams = of_route(reports, place, |route| number(&route.upstreams));
+                if plan.upstream_name(*number, 0).is_some() {
+                    let upstreams = of_route(reports, *number, |route| value(&route.upstreams));
                     samples.add(&[("route", route), ("leg", "upstream")], upstreams);
                 }
             }
         });
     }
     let help = "Bytes that wait to be sent, over all sessions.";
-    out.single(Kind::Gauge, "tidegate_buffered_bytes", help, gateway.plan.retained_bytes());
+    out.single(Kind::Gauge, "tidegate_buffered_bytes", help, plan.retained_bytes());
     let compressed = sum(reports, |report| report.inflation.compressed_bytes);
     let help = "Bytes of compressed messages that were inflated, before.";
     out.single(Kind::Counter, "tidegate_inflate_compressed_bytes", help, compressed);
@@ -212,7 +213,7 @@ fn topics(out: &mut Writer, gateway: &Gateway, reports: &[Report]) {
     let counts = |number: fn(&tidegate_shard::TopicCounts) -> u64| {
         reports.iter().filter_map(|report| report.topics.as_ref()).map(number).sum::<u64>()
     };
-    let (topics, subscriptions, bytes) = gateway.plan.topics_held();
+    let (topics, subscriptions, bytes) = gateway.plan().topics_held();
     out.single(Kind::Gauge, "tidegate_topics", "Topics now.", topics);
     out.single(Kind::Gauge, "tidegate_subscriptions", "Subscriptions now.", subscriptions);
     out.single(Kind::Gauge, "tidegate_topics_bytes", "Memory of what topics keep.", bytes);
@@ -235,13 +236,14 @@ fn topics(out: &mut Writer, gateway: &Gateway, reports: &[Report]) {
 
 fn upstreams(out: &mut Writer, gateway: &Gateway, reports: &[Report]) {
     let Some(first) = reports.first().filter(|report| !report.upstreams.is_empty()) else { return };
+    let plan = gateway.plan();
     // All shards have the same in the same order.
     let of = |place: usize| reports.iter().filter_map(move |report| report.upstreams.get(place));
     let each = |samples: &mut crate::metrics::Samples<'_>, value: &dyn Fn(usize) -> u64| {
         for (place, upstream) in first.upstreams.iter().enumerate() {
-            let route = gateway.names.route(upstream.route);
-            let name = gateway.names.upstream(upstream.route, upstream.upstream);
-            samples.add(&[("route", route), ("upstream", name)], value(place));
+            let route = gateway.names.name(upstream.route).unwrap_or_default();
+            let name = plan.upstream_name(upstream.route, upstream.upstream).unwrap_or_default();
+            samples.add(&[("route", &route), ("upstream", name)], value(place));
         }
     };
     let help = "Whether an upstream is used: not while every shard leaves it out for its failures.";

@@ -9,13 +9,14 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use arc_swap::ArcSwap;
 use tidegate_shard::{
     Mail, Plan,
     report::{Cell, Reply, Report},
 };
 use tokio::{sync::oneshot, time::timeout_at};
 
-use crate::{names::Names, pulse::Pulse};
+use crate::{names::RouteNames, pulse::Pulse};
 
 /// How long is waited for shards to say how they are: what they said before has to do beyond it.
 const PATIENCE: Duration = Duration::from_millis(500);
@@ -47,10 +48,10 @@ pub struct Certificate {
 pub struct Gateway {
     pub(crate) version: &'static str,
     pub(crate) backend: String,
-    pub(crate) plan: Arc<Plan>,
-    pub(crate) names: Names,
+    plan: ArcSwap<Plan>,
+    pub(crate) names: RouteNames,
     pub(crate) shards: Vec<ShardWay>,
-    pub(crate) certificates: Vec<Certificate>,
+    certificates: ArcSwap<Vec<Certificate>>,
     pub(crate) pulses: Vec<Pulse>,
     pub(crate) started: SystemTime,
     ready: AtomicBool,
@@ -65,6 +66,7 @@ impl Gateway {
         version: &'static str,
         backend: String,
         plan: Arc<Plan>,
+        names: RouteNames,
         shards: Vec<ShardWay>,
         certificates: Vec<Certificate>,
         lost_lines: Arc<AtomicU64>,
@@ -72,11 +74,11 @@ impl Gateway {
         Self {
             version,
             backend,
-            names: Names::new(plan.config()),
-            plan,
+            names,
+            plan: ArcSwap::new(plan),
             pulses: shards.iter().map(|_| Pulse::default()).collect(),
             shards,
-            certificates,
+            certificates: ArcSwap::from_pointee(certificates),
             started: SystemTime::now(),
             ready: AtomicBool::new(false),
             generation: AtomicU64::new(1),
@@ -90,8 +92,19 @@ impl Gateway {
     }
 
     /// Another configuration is in force: the first has the number 1.
-    pub fn set_generation(&self, generation: u64) {
+    pub fn adopt(&self, plan: Arc<Plan>, certificates: Vec<Certificate>, generation: u64) {
+        self.names.adopt(&plan);
+        self.plan.store(plan);
+        self.certificates.store(Arc::new(certificates));
         self.generation.store(generation, Ordering::Relaxed);
+    }
+
+    pub(crate) fn plan(&self) -> Arc<Plan> {
+        self.plan.load_full()
+    }
+
+    pub(crate) fn certificates(&self) -> Arc<Vec<Certificate>> {
+        self.certificates.load_full()
     }
 
     pub(crate) fn generation(&self) -> u64 {

@@ -25,7 +25,7 @@ mod runtime;
 mod server;
 
 pub use gateway::{Certificate, Gateway, ShardWay};
-pub use names::route_names;
+pub use names::RouteNames;
 pub use openapi::document;
 pub use runtime::{Control, start};
 pub use server::{CONNECTIONS, Listener, REQUEST_SECONDS, Rules};

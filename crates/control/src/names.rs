@@ -1,66 +1,82 @@
-//! What routes and upstreams are called in answers and in metrics.
+//! What routes are called in answers, metrics and the log, by the numbers that shards give them.
 
-use tidegate_config::{Action, Config};
+use std::sync::Arc;
 
-/// The names of all routes, no two alike.
+use arc_swap::ArcSwap;
+use tidegate_shard::Plan;
+
+/// The names of all routes, no two alike. Clones are the same.
 #[derive(Clone, Debug)]
-pub(crate) struct Names {
-    routes: Vec<String>,
-    upstreams: Vec<Vec<String>>,
+pub struct RouteNames(Arc<ArcSwap<Vec<Named>>>);
+
+/// A route's name.
+#[derive(Clone, Debug, Default)]
+struct Named {
+    /// Empty for a number that no route has had.
+    name: String,
+    /// It is in the configuration in force.
+    present: bool,
 }
 
-/// What the routes of a configuration are called, in order: host and path, no two alike.
-#[must_use]
-pub fn route_names(config: &Config) -> Vec<String> {
-    Names::new(config).routes
-}
+impl RouteNames {
+    /// Those of a plan.
+    #[must_use]
+    pub fn new(plan: &Plan) -> Self {
+        let names = Self(Arc::default());
+        names.adopt(plan);
+        names
+    }
 
-impl Names {
-    pub(crate) fn new(config: &Config) -> Self {
-        let mut routes = Vec::<String>::with_capacity(config.routes.len());
-        for route in &config.routes {
+    /// Takes over those of another plan. A number that no route has any more keeps its name: its last sessions are still told of.
+    pub fn adopt(&self, plan: &Plan) {
+        let mut names = Vec::clone(&self.0.load());
+        names.iter_mut().for_each(|named| named.present = false);
+        for (number, route) in plan.numbered_routes() {
             let host = route.host.as_ref().map(ToString::to_string).unwrap_or_default();
             let name = format!("{host}{}", route.path);
+            let place = usize::from(number);
+            if names.len() <= place {
+                names.resize(place + 1, Named::default());
+            }
             // Routes that differ by subprotocol or by what they do.
             let mut distinct = name.clone();
-            let mut number = 1;
-            while routes.contains(&distinct) {
-                number += 1;
-                distinct = format!("{name} ({number})");
+            let mut count = 1;
+            while names.iter().enumerate().any(|(other, named)| other != place && named.name == distinct) {
+                count += 1;
+                distinct = format!("{name} ({count})");
             }
-            routes.push(distinct);
+            names[place] = Named { name: distinct, present: true };
         }
-        let upstreams = config.routes.iter().map(|route| match &route.action {
-            Action::Proxy(proxy) => proxy.upstreams.iter().map(|upstream| upstream.text.clone()).collect(),
-            Action::Echo(_)
-            | Action::Page(_)
-            | Action::Topics(_)
-            | Action::Events(_)
-            | Action::Poll(_)
-            | Action::Publish(_) => Vec::new(),
-        });
-        Self { upstreams: upstreams.collect(), routes }
+        self.0.store(Arc::new(names));
     }
 
-    pub(crate) fn routes(&self) -> &[String] {
-        &self.routes
+    /// A route's name by its number.
+    #[must_use]
+    pub fn name(&self, number: u16) -> Option<String> {
+        let names = self.0.load();
+        names.get(usize::from(number)).filter(|named| !named.name.is_empty()).map(|named| named.name.clone())
     }
 
-    /// A route's name by its position.
-    pub(crate) fn route(&self, position: u16) -> &str {
-        self.routes.get(usize::from(position)).map_or("", String::as_str)
+    /// All that have been seen, with their numbers.
+    pub(crate) fn all(&self) -> Vec<(u16, String)> {
+        self.list(|_| true)
     }
 
-    /// A route's position by its name.
-    pub(crate) fn position(&self, name: &str) -> Option<u16> {
-        let position = self.routes.iter().position(|route| route == name)?;
-        u16::try_from(position).ok()
+    /// Those of the configuration in force.
+    pub(crate) fn present(&self) -> Vec<(u16, String)> {
+        self.list(|named| named.present)
     }
 
-    /// An upstream as it stands in the configuration.
-    pub(crate) fn upstream(&self, route: u16, position: u16) -> &str {
-        let list = self.upstreams.get(usize::from(route));
-        list.and_then(|list| list.get(usize::from(position))).map_or("", String::as_str)
+    fn list(&self, wanted: impl Fn(&Named) -> bool) -> Vec<(u16, String)> {
+        let names = self.0.load();
+        let numbered =
+            (0..=u16::MAX).zip(names.iter()).filter(|(_, named)| !named.name.is_empty() && wanted(named));
+        numbered.map(|(number, named)| (number, named.name.clone())).collect()
+    }
+
+    /// A route's number by its name.
+    pub(crate) fn number(&self, name: &str) -> Option<u16> {
+        self.all().into_iter().find(|(_, own)| own == name).map(|(number, _)| number)
     }
 }
 
@@ -68,15 +84,28 @@ impl Names {
 mod tests {
     use super::*;
 
+    fn plan(routes: &str) -> Arc<Plan> {
+        let text = format!("version = 1\n[[listener]]\nbind = '127.0.0.1:0'\n{routes}");
+        Plan::new(tidegate_config::parse(&text, "t.toml").unwrap(), 1)
+    }
+
     #[test]
     fn routes_of_one_path_have_names_of_their_own() {
-        let text = "version = 1\n[[listener]]\nbind = '127.0.0.1:0'\n\
-                    [[route]]\nhost = 'a.test'\npath = '/x/*'\nsubprotocols = ['one']\necho = {}\n\
-                    [[route]]\nhost = 'a.test'\npath = '/x/*'\necho = {}\n\
-                    [[route]]\npath = '/p'\nproxy = { upstreams = ['ws://10.0.0.5:9000'] }\n";
-        let names = Names::new(&tidegate_config::parse(text, "t.toml").unwrap());
-        assert_eq!(names.routes(), ["a.test/x/*", "a.test/x/* (2)", "/p"]);
-        assert_eq!((names.position("/p"), names.position("/q")), (Some(2), None));
-        assert_eq!((names.upstream(2, 0), names.upstream(0, 0)), ("ws://10.0.0.5:9000", ""));
+        let names = RouteNames::new(&plan(
+            "[[route]]\nhost = 'a.test'\npath = '/x/*'\nsubprotocols = ['one']\necho = {}\n\
+             [[route]]\nhost = 'a.test'\npath = '/x/*'\necho = {}\n[[route]]\npath = '/p'\necho = {}\n",
+        ));
+        let all: Vec<String> = names.all().into_iter().map(|(_, name)| name).collect();
+        assert_eq!(all, ["a.test/x/*", "a.test/x/* (2)", "/p"]);
+        assert_eq!((names.number("/p"), names.number("/q"), names.name(3)), (Some(2), None, None));
+    }
+
+    #[test]
+    fn what_is_gone_keeps_its_name_for_its_last_sessions() {
+        let names =
+            RouteNames::new(&plan("[[route]]\npath = '/a'\necho = {}\n[[route]]\npath = '/b'\necho = {}\n"));
+        names.clone().adopt(&plan("[[route]]\npath = '/c'\necho = {}\n"));
+        assert_eq!((names.name(0).as_deref(), names.name(1).as_deref()), (Some("/c"), Some("/b")));
+        assert_eq!(names.present(), [(0, "/c".to_owned())]);
     }
 }

@@ -12,7 +12,7 @@ use std::{
 };
 
 use tidegate_config::Config;
-use tidegate_control::route_names;
+use tidegate_control::RouteNames;
 use tidegate_shard::{
     Environment,
     log::{Cause, Entry, Level, Totals, What},
@@ -36,12 +36,12 @@ pub(crate) struct Journal {
 impl Journal {
     /// # Errors
     /// Where no thread can be started.
-    pub(crate) fn start(config: &Config, lost: &Arc<AtomicU64>) -> io::Result<Self> {
+    pub(crate) fn start(config: &Config, names: &RouteNames, lost: &Arc<AtomicU64>) -> io::Result<Self> {
         let (sender, receiver) = sync_channel(QUEUE);
-        let routes = route_names(config);
+        let names = names.clone();
         let pace = Pace::new(config.log.entries_per_second, Instant::now());
         let own = Arc::clone(lost);
-        let run = move || write(&receiver, pace, &own, |entry| tell(entry, &routes));
+        let run = move || write(&receiver, pace, &own, |entry| tell(entry, &names));
         let writer = thread::Builder::new().name("log".to_owned()).spawn(run)?;
         Ok(Self { sender, writer, lost: Arc::clone(lost) })
     }
@@ -149,13 +149,13 @@ fn write(receiver: &Receiver<Entry>, mut pace: Pace, lost: &AtomicU64, tell: imp
     }
 }
 
-fn tell(Entry { level, shard, session, peer, what }: Entry, routes: &[String]) {
+fn tell(Entry { level, shard, session, peer, what }: Entry, names: &RouteNames) {
     let session = session.map(|key| tracing::field::display(format!("{key:x}")));
     let peer = peer.map(tracing::field::display);
     // The one line for each session has its numbers as fields.
     if let What::Closed { cause: Cause { leg, code, reason }, route, totals } = what {
         let Totals { received_bytes, sent_bytes, received_messages, sent_messages, duration_ms } = totals;
-        let route = routes.get(usize::from(route)).map(String::as_str);
+        let route = names.name(route);
         info!(
             shard,
             session,

@@ -6,7 +6,7 @@ use std::{
     time::SystemTime,
 };
 
-use tidegate_control::{Control, Gateway, Rules, ShardWay};
+use tidegate_control::{Control, Gateway, RouteNames, Rules, ShardWay};
 use tidegate_io::Kind;
 use tidegate_shard::Plan;
 use tracing::info;
@@ -35,6 +35,7 @@ impl Plane {
         shards: &Shards,
         start: &Start<'_>,
         kind: Kind,
+        names: RouteNames,
         lost: &Arc<AtomicU64>,
     ) -> io::Result<Self> {
         let ways = start.cells().iter().zip(&shards.0).map(|(cell, sender)| {
@@ -45,6 +46,7 @@ impl Plane {
             env!("CARGO_PKG_VERSION"),
             kind.to_string(),
             Arc::clone(plan),
+            names,
             ways.collect(),
             secure::certificates(plan.config(), SystemTime::now()),
             Arc::clone(lost),

@@ -17,6 +17,7 @@ use std::{
 
 use rustix::process::Resource;
 use tidegate_config::{Action, Bind, Config, IoChoice, Log, Page, SESSION_TAKEOVER_BYTES};
+use tidegate_control::RouteNames;
 use tidegate_io::{Backend, Choice, Epoll, EpollOptions, Kind, ListenerId, Uring, Waker, choose};
 use tidegate_shard::{self as shard, Mail, Plan, Shard, mailbox, report::Cell};
 use tidegate_tls::ServerConfig;
@@ -201,7 +202,8 @@ fn serve(config: Config, servers: Vec<Option<ServerConfig>>, lost: &Arc<AtomicU6
     let cells = admin.as_ref().map(|_| (0..count).map(|_| Arc::default()).collect());
 
     let plan = Plan::new(config, count);
-    let journal = Journal::start(plan.config(), lost)
+    let names = RouteNames::new(&plan);
+    let journal = Journal::start(plan.config(), &names, lost)
         .map_err(|error| Fault::System("no thread can be started", error))?;
     let start = Start {
         plan: &plan,
@@ -228,7 +230,7 @@ fn serve(config: Config, servers: Vec<Option<ServerConfig>>, lost: &Arc<AtomicU6
     };
     let result = started.and_then(|threads| {
         let plane = match admin {
-            Some(socket) => match Plane::start(socket, &plan, &threads.shards, &start, kind, lost) {
+            Some(socket) => match Plane::start(socket, &plan, &threads.shards, &start, kind, names, lost) {
                 Ok(plane) => Some(plane),
                 Err(error) => {
                     return threads.fail(Fault::System("the admin listener cannot be started", error));

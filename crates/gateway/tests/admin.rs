@@ -5,6 +5,7 @@ mod harness;
 use std::{
     os::unix::fs::PermissionsExt,
     path::Path,
+    sync::atomic::{AtomicBool, Ordering},
     time::{Duration, Instant},
 };
 
@@ -489,6 +490,46 @@ fn while_it_drains_it_lives_but_is_not_ready() {
         drop(client);
         let (status, _) = scene.gateway.wait();
         assert!(status.success());
+    }
+}
+
+#[test]
+fn beside_loaded_shards_it_lives_within_a_tenth_of_a_second() {
+    const QUESTIONS: usize = 41;
+    for io in BACKENDS {
+        let scene = Scene::start(io);
+        let address = scene.gateway.address();
+        let over = AtomicBool::new(false);
+        let mut waited = std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    let mut client = Client::open(address, "/echo");
+                    let payload = vec![7; 200_000];
+                    while !over.load(Ordering::Relaxed) {
+                        client.exchange(BINARY, &payload);
+                    }
+                    client.close(1000);
+                });
+            }
+            let opened = || scene.metrics().value("tidegate_sessions{route=\"/echo\"}") == 4.0;
+            eventually("the load", || opened().then_some(()));
+            let waited: Vec<Duration> = (0..QUESTIONS)
+                .map(|_| {
+                    let asked = Instant::now();
+                    assert_eq!(scene.status_of("/livez"), 200, "{io}");
+                    asked.elapsed()
+                })
+                .collect();
+            over.store(true, Ordering::Relaxed);
+            waited
+        });
+        waited.sort_unstable();
+        // Whatever else this machine does meanwhile holds up some of them.
+        assert!(waited[QUESTIONS / 2] < Duration::from_millis(100), "{io}: {waited:?}");
+        let metrics = scene.metrics();
+        let bytes = metrics.value("tidegate_received_bytes_total{route=\"/echo\",leg=\"client\"}");
+        assert!(bytes > 4.0 * 200_000.0, "{io}: there was no load: {bytes}");
+        scene.gateway.stop();
     }
 }
 

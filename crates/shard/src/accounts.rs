@@ -66,13 +66,20 @@ impl Accounts {
         self.sessions[key.index() as usize] = Tally { accepted_ms: now_ms.max(1), ..Tally::default() };
     }
 
+    /// A route's counts; there may be more routes than at the start.
+    fn route(&mut self, place: usize) -> &mut RouteCounts {
+        if place >= self.routes.len() {
+            self.routes.resize(place + 1, RouteCounts::default());
+        }
+        &mut self.routes[place]
+    }
+
     /// What goes over a session's connection, in its own account and its route's.
     #[inline]
     pub(crate) fn count<S>(&mut self, key: Key, session: &Session<S>, change: impl Fn(&mut Flow)) {
         // Before the head was read there is no route.
-        if !matches!(session.state, State::Head(_))
-            && let Some(route) = self.routes.get_mut(session.route.index())
-        {
+        if !matches!(session.state, State::Head(_)) {
+            let route = self.route(session.route.index());
             change(if session.marks.upstream { &mut route.upstreams } else { &mut route.clients });
         }
         if !session.marks.upstream {
@@ -85,15 +92,11 @@ impl Accounts {
             return;
         }
         self.sessions[key.index() as usize].opened = true;
-        if let Some(route) = self.routes.get_mut(session.route.index()) {
-            route.opened += 1;
-        }
+        self.route(session.route.index()).opened += 1;
     }
 
     pub(crate) fn ended<S>(&mut self, session: &Session<S>) {
-        if let Some(route) = self.routes.get_mut(session.route.index()) {
-            route.ended += 1;
-        }
+        self.route(session.route.index()).ended += 1;
     }
 
     /// Why a session ends: the first cause is the one that counts.
