@@ -33,6 +33,7 @@ mod origin;
 mod pattern;
 mod problem;
 mod proxy;
+mod rates;
 mod reach;
 mod read;
 mod report;
@@ -51,11 +52,12 @@ pub use self::{
         Bind, Config, DEFAULT_BACKLOG, IoChoice, Listener, MAX_LISTENERS, MAX_ROUTES, MAX_SHARDS,
         MAX_UPSTREAMS,
     },
-    limits::{DEFAULT_MAX_SESSIONS, Limits, RouteLimits, SESSION_TAKEOVER_BYTES},
+    limits::{DEFAULT_MAX_SESSIONS, DEFAULT_MEMORY_BYTES, Limits, RouteLimits, SESSION_TAKEOVER_BYTES},
     log::{DEFAULT_LOG_ENTRIES, Log, LogFormat, LogLevel},
     pattern::{HostPattern, PathPattern, bare_host},
     problem::{Problem, printable},
     proxy::{Balance, Deflate, HashKey, Proxy, Target, Upstream, Utf8},
+    rates::{AddressLimits, Excess, SessionRates},
     reach::hiding,
     read::{load, parse},
     route::{Action, Echo, EchoDeflate, FullAction, Page, Route},

@@ -16,6 +16,9 @@
 #![forbid(unsafe_code)]
 
 mod accounts;
+mod addresses;
+mod admission;
+mod bucket;
 mod census;
 mod counters;
 mod echo;
@@ -27,16 +30,19 @@ mod inspect;
 mod kept;
 pub mod log;
 mod mailbox;
+mod meter;
 mod output;
 mod pages;
 mod plan;
 pub mod planted;
 mod proxy;
+mod proxy_header;
 pub mod report;
 mod sealing;
 mod session;
 mod shard;
 mod stamp;
+mod throttle;
 mod timers;
 mod topics;
 mod transport;

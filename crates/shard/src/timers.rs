@@ -10,10 +10,11 @@ use tidegate_wire::{close::CloseCode, frame::ControlFrame, http::Refusal};
 use crate::{
     environment::Environment,
     log::{ABNORMAL, Leg, Level, What},
+    meter::Meters,
     output::Content,
     plan::{PING, Plan},
     proxy::PING_MARK,
-    session::{Session, State},
+    session::{Fact, Session, State},
     shard::Shard,
     stamp::Stamp,
     turn::Source,
@@ -62,8 +63,12 @@ impl Earliest {
 }
 
 /// What is due for a session, or when to look again.
-pub(crate) fn judge<S>(key: Key, session: &Session<S>, plan: &Plan, now_ms: u64) -> Verdict {
+pub(crate) fn judge<S>(key: Key, session: &Session<S>, plan: &Plan, meters: &Meters, now_ms: u64) -> Verdict {
     let mut earliest = Earliest::new(now_ms);
+    if session.marks.facts.has(Fact::Delayed) {
+        let ready_ms = plan.route(session.route).rates.as_ref().map_or(0, |rule| meters.ready_ms(key, rule));
+        earliest.by(Timer::Rate, ready_ms);
+    }
     if !session.outbox.is_empty() {
         earliest.by(Timer::Write, session.stalled.ms(now_ms) + plan.limits().write_timeout_ms);
     }
@@ -130,9 +135,9 @@ impl<B: Backend, E: Environment> Shard<B, E> {
     /// All that is due now, as one batch: the pings, then the rest.
     pub(crate) fn expire(&mut self) {
         let mut batch = std::mem::replace(&mut self.batch, Batch::new());
-        let (plan, now_ms) = (&self.plan, self.now_ms);
+        let (plan, meters, now_ms) = (&self.plan, &self.meters, self.now_ms);
         batch.fill(now_ms, &mut self.wheel, &mut self.registry, |key, session| {
-            judge(key, session, plan, now_ms)
+            judge(key, session, plan, meters, now_ms)
         });
         for key in batch.pings.drain(..) {
             self.send_ping(key);
@@ -142,7 +147,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         for (key, timer) in batch.others.drain(..) {
             // One before it may have dealt with this session, too: a pair's legs end by the same deadline.
             let is_due = self.registry.get(key).is_some_and(
-                |session| matches!(judge(key, session, &self.plan, now_ms), Verdict::Fire(due) if due == timer),
+                |session| matches!(judge(key, session, &self.plan, &self.meters, now_ms), Verdict::Fire(due) if due == timer),
             );
             if is_due {
                 self.fire(key, timer);
@@ -172,7 +177,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
     /// Schedules the next deadline of a session whose state has changed.
     pub(crate) fn look_again(&mut self, key: Key) {
         let Some(session) = self.registry.get(key) else { return };
-        match judge(key, session, &self.plan, self.now_ms) {
+        match judge(key, session, &self.plan, &self.meters, self.now_ms) {
             Verdict::Later(deadline_ms) => self.ensure_deadline(key, deadline_ms),
             Verdict::Fire(_) => self.ensure_deadline(key, self.now_ms + RETRY_MS),
             Verdict::Nothing => {}
@@ -212,6 +217,9 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         let Some(session) = self.registry.get(key) else { return };
         let paired = matches!(session.state, State::Paired(_));
         match timer {
+            Timer::Head if session.marks.facts.has(Fact::ProxyHeader) => {
+                self.refuse_proxy_header(key, "no PROXY header in time");
+            }
             Timer::Head if session.transport.is_handshaking() => {
                 self.counters.tls_failed += 1;
                 self.log(Level::Info, Some(key), What::TlsFailed { reason: "the handshake took too long" });
@@ -252,6 +260,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             },
             Timer::Linger => self.abort(key, true),
             Timer::Idle => self.idle(key),
+            Timer::Rate => self.end_delay(key),
             Timer::Write => {
                 self.note_slow(key, "slow consumer: it took nothing for too long");
                 self.peer_stalled(key);
@@ -322,13 +331,13 @@ mod tests {
             if now_ms < look_ms {
                 continue;
             }
-            let mut verdict = judge(key, session, &plan, now_ms);
+            let mut verdict = judge(key, session, &plan, &Meters::default(), now_ms);
             if verdict == Verdict::Fire(Timer::Ping) {
                 session.marks.pinged = true;
                 session.pinged = Stamp::at(now_ms);
                 sent.push(now_ms);
                 pong_ms = now_ms + answer_ms;
-                verdict = judge(key, session, &plan, now_ms);
+                verdict = judge(key, session, &plan, &Meters::default(), now_ms);
             }
             // As in the wheel: only what was scheduled is looked at.
             let Verdict::Later(later_ms) = verdict else { panic!("{verdict:?} at {now_ms}") };

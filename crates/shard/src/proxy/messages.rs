@@ -15,6 +15,7 @@ use crate::{
     echo::{DEFLATE_FROM, deflated_frame},
     environment::Environment,
     input::Place,
+    meter::Pace,
     output::{Content, Span},
     session::{Paired, Reading, State},
     shard::Shard,
@@ -29,7 +30,9 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         place: Place,
         heard: &mut Heard,
     ) -> Stop {
-        let Self { registry, turn, spans, codecs, spares, plan, counters, environment, now_ms, .. } = self;
+        let Self {
+            registry, turn, spans, codecs, spares, plan, counters, environment, meters, now_ms, ..
+        } = self;
         let Some(State::Paired(Paired { far: far_key, .. })) =
             registry.get(key).map(|session| &session.state)
         else {
@@ -62,7 +65,12 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             None => None,
         };
         let mut cursor = Cursor { read: 0, write: 0, compact: false };
+        let rates = route.rates.as_ref().filter(|_| !upstream && !session.marks.close_sent);
+        let mut delayed = false;
         loop {
+            if delayed {
+                return Stop::Delayed(cursor.read);
+            }
             let mut context = DecodeContext {
                 limits: &route.messages,
                 compression: messages.compression.as_mut(),
@@ -91,6 +99,12 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                 Event::Message { kind, payload, .. } => {
                     session.spoke = session.seen;
                     session.since = session.seen;
+                    match rates.map(|rates| meters.take(key, payload.len(), rates, *now_ms)) {
+                        // Nothing that is proxied is dropped: the configuration does not allow it.
+                        None | Some(Pace::Within | Pace::Drop) => {}
+                        Some(Pace::Last) => delayed = true,
+                        Some(Pace::Close) => return Stop::TooFast,
+                    }
                     counters.relayed += 1;
                     heard.messages += 1;
                     let opcode = Opcode::from(kind);
