@@ -63,7 +63,7 @@ style() {
 }
 
 tests() {
-  packages python3=python3
+  packages python3=python3 promtool=prometheus
   # What starts the binary starts the one that users run.
   release
   TIDEGATE_BIN=$BIN cargo test --workspace --no-fail-fast

@@ -54,6 +54,8 @@ impl Config {
         keep(&kept.deflaters, &mut limits.deflaters, || wait("deflaters"));
         keep(&kept.takeover_bytes, &mut limits.takeover_bytes, || wait("takeover_bytes"));
         keep(&kept.compression_level, &mut limits.compression_level, || wait("compression_level"));
+        keep(&self.admin, &mut config.admin, || wait("[admin]"));
+        keep(&self.log, &mut config.log, || wait("[log]"));
         for (old, new) in self.listeners.iter().zip(&mut config.listeners) {
             keep(&old.backlog, &mut new.backlog, || {
                 wait(&format!("backlog of the listener on {}", old.bind));

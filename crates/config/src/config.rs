@@ -4,7 +4,7 @@ use std::{net::SocketAddr, path::PathBuf};
 
 use ipnet::IpNet;
 
-use crate::{Drain, Limits, Problem, Route, Tls, Topics};
+use crate::{Admin, Drain, Limits, Log, Problem, Route, Tls, Topics};
 
 /// A valid configuration: nothing in it has to be checked again.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,6 +25,10 @@ pub struct Config {
     pub topics: Topics,
     /// At least one, in the order in which they are tried; each can be reached.
     pub routes: Vec<Route>,
+    /// The admin listener; `None`: there is none.
+    pub admin: Option<Admin>,
+    /// The log.
+    pub log: Log,
     /// Networks whose `X-Forwarded-*` fields are believed.
     pub trusted: Vec<IpNet>,
     /// What is no mistake, but hardly meant.

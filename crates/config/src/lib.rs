@@ -24,10 +24,12 @@
 #![forbid(unsafe_code)]
 
 mod address;
+mod admin;
 mod change;
 mod config;
 mod drain;
 mod limits;
+mod log;
 mod name;
 mod origin;
 mod pattern;
@@ -47,6 +49,7 @@ mod topics;
 mod units;
 
 pub use self::{
+    admin::{Admin, DEFAULT_ADMIN_PATH},
     change::Succession,
     config::{
         Bind, Config, DEFAULT_BACKLOG, IoChoice, Listener, MAX_LISTENERS, MAX_ROUTES, MAX_SHARDS,
@@ -54,6 +57,7 @@ pub use self::{
     },
     drain::Drain,
     limits::{DEFAULT_MAX_SESSIONS, DEFAULT_MEMORY_BYTES, Limits, RouteLimits, SESSION_TAKEOVER_BYTES},
+    log::{DEFAULT_LOG_ENTRIES, Log, LogFormat, LogLevel},
     pattern::{HostPattern, PathPattern, bare_host},
     problem::{Problem, printable},
     proxy::{Balance, Deflate, HashKey, Proxy, Target, Upstream, Utf8},

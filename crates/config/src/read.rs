@@ -1,9 +1,11 @@
 //! From TOML to a [`Config`]: every key read, checked and put into relation with the others, in one pass that does
 //! not stop at the first mistake.
 
+mod admin;
 mod drain;
 mod feeds;
 mod limits;
+mod log;
 mod proxy;
 mod publish;
 mod rates;
@@ -134,6 +136,8 @@ fn config(report: &mut Report<'_>, document: &DeTable<'_>, files: Files) -> Conf
 
     let drain = drain::read(report, &top);
     let listeners = listeners(report, &top, files);
+    let admin = admin::read(report, &top, &listeners, files);
+    let log = log::read(report, &top);
     let topics = topics::read(report, &top);
     if let Some(memory) = limits.limits.memory_bytes.filter(|memory| *memory < topics.memory_bytes) {
         let span = limits_section.as_ref().and_then(|section| section.key_span("memory")).unwrap_or(0..0);
@@ -145,7 +149,20 @@ fn config(report: &mut Report<'_>, document: &DeTable<'_>, files: Files) -> Conf
     let routes = routes(report, &top, &Surroundings { limits: &limits, topics: &topics, files });
     let shards = shards.map(|shards| shards.value as usize);
     let warnings = Vec::new();
-    Config { version, shards, io, limits: limits.limits, drain, listeners, topics, routes, trusted, warnings }
+    Config {
+        version,
+        shards,
+        io,
+        limits: limits.limits,
+        drain,
+        listeners,
+        topics,
+        routes,
+        admin,
+        log,
+        trusted,
+        warnings,
+    }
 }
 
 /// A list of networks and addresses.

@@ -13,7 +13,10 @@ pub struct Table {
 /// The top of the file.
 pub(crate) const TOP: Table = Table {
     name: "",
-    keys: &["version", "shards", "io", "trusted", "limits", "drain", "listener", "topics", "topic", "route"],
+    keys: &[
+        "version", "shards", "io", "trusted", "limits", "drain", "listener", "admin", "log", "topics",
+        "topic", "route",
+    ],
 };
 
 pub(crate) const LIMITS: Table = Table {
@@ -69,6 +72,11 @@ pub(crate) const TLS: Table = Table {
 
 pub(crate) const CERTIFICATE: Table =
     Table { name: "certificates = [{}]", keys: &["certificate_file", "key_file"] };
+
+pub(crate) const ADMIN: Table = Table { name: "[admin]", keys: &["bind", "token_file", "allow_uids"] };
+
+pub(crate) const LOG: Table =
+    Table { name: "[log]", keys: &["level", "format", "file", "entries_per_second"] };
 
 pub(crate) const TOPICS: Table =
     Table { name: "[topics]", keys: &["memory", "max_topics", "max_subscriptions"] };
@@ -187,6 +195,8 @@ pub const SCHEMA: &[Table] = &[
     LISTENER,
     TLS,
     CERTIFICATE,
+    ADMIN,
+    LOG,
     TOPICS,
     TOPIC,
     ROUTE,
@@ -202,4 +212,4 @@ pub const SCHEMA: &[Table] = &[
 ];
 
 /// Keys that are planned, so that whoever tries one learns more than that it is unknown.
-pub(crate) const LATER: &[&str] = &["admin", "auth"];
+pub(crate) const LATER: &[&str] = &["auth"];

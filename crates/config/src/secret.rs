@@ -41,6 +41,23 @@ impl Secret {
         text.len() == presented.len() && black_box(differing) == 0
     }
 
+    /// The text itself, for whoever has to present it; `None` where it was not read.
+    #[must_use]
+    pub fn present(&self) -> Option<&str> {
+        match &self.0 {
+            Kept::Text(text) => Some(text),
+            Kept::Unread(_) => None,
+        }
+    }
+
+    /// Reads one that stands alone in a file, as the configuration's `token_file` and `key_file` do.
+    ///
+    /// # Errors
+    /// Why it cannot be had.
+    pub fn from_file(path: &str) -> Result<Self, String> {
+        Self::read(path).map(|(secret, _)| secret).map_err(|mistake| mistake.message)
+    }
+
     /// Reads one that stands in a file of the configuration.
     pub(crate) fn parse(text: &str) -> Result<Self, Mistake> {
         check(text).map(|()| Self(Kept::Text(text.into()))).map_err(Mistake::new)

@@ -84,6 +84,29 @@ impl<'d> Section<'d> {
         Some(At { value: report.check(&value.span, checked)?, span: value.span })
     }
 
+    /// A list of whole numbers within a range; those that are not are reported and left out.
+    pub(crate) fn integers(
+        &self,
+        report: &mut Report<'_>,
+        key: &str,
+        range: RangeInclusive<u64>,
+    ) -> Vec<u64> {
+        let Some(value) = self.value(key) else { return Vec::new() };
+        let DeValue::Array(array) = value.value else {
+            report.wrong(value.span, unlike(key, "a list of whole numbers", value.value));
+            return Vec::new();
+        };
+        let mut numbers = Vec::new();
+        for item in array.iter() {
+            let checked = match item.get_ref() {
+                DeValue::Integer(number) => whole(key, number, &range, u64::to_string),
+                other => Err(unlike(key, "a list of whole numbers", other)),
+            };
+            numbers.extend(report.check(&item.span(), checked));
+        }
+        numbers
+    }
+
     /// A size: bytes, or a text with a unit.
     pub(crate) fn size(
         &self,

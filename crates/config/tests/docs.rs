@@ -65,7 +65,7 @@ fn config_with(table: &str, setting: &str) -> Config {
     let text = format!(
         "version = 1\n{}\n[limits]\n{}\n[[listener]]\nbind = '127.0.0.1:0'\n{}\n\
          [drain]\n{}\n[[listener]]\nbind = '127.0.0.1:1'\n[listener.tls]\n{tls}\n\
-         [topics]\n{}\n[[topic]]\nname = 'a/*'\n{}\n\
+         [admin]\n{}\n[log]\n{}\n[topics]\n{}\n[[topic]]\nname = 'a/*'\n{}\n\
          [[route]]\npath = '/echo'\n{}\n[route.limits]\n{}\n[route.echo]\n{}\n\
          [[route]]\npath = '/'\n[route.page]\n{}\n\
          [[route]]\npath = '/proxy'\n[route.proxy]\nupstreams = ['ws://a']\n{}\n\
@@ -78,6 +78,8 @@ fn config_with(table: &str, setting: &str) -> Config {
         place("[limits]"),
         place("[[listener]]"),
         place("[drain]"),
+        place("[admin]"),
+        place("[log]"),
         place("[topics]"),
         place("[[topic]]"),
         place("[[route]]"),
@@ -153,6 +155,9 @@ fn other_values_make_another_configuration() {
         ("[route.limits]", "message_bytes = 1"),
         ("echo = {}", "deflate = 'off'"),
         ("proxy = {}", "retries = 3"),
+        ("[admin]", "bind = '127.0.0.1:1234'"),
+        ("[log]", "file = '/l'"),
+        ("[log]", "entries_per_second = 3"),
         ("[topics]", "max_topics = 3"),
         ("[[topic]]", "presence = true"),
         ("page = {}", "name = 'chat'"),

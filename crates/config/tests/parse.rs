@@ -8,10 +8,10 @@ use std::{
 use proptest::prelude::*;
 use tidegate_config::{
     Action, AddressLimits, Balance, Bind, Config, Deflate, Drain, Echo, EchoDeflate, EventsAction, Excess,
-    FullAction, HashKey, HostPattern, IoChoice, Limits, Listener, Page, PathPattern, PemFile, PollAction,
-    Proxy, PublishAction, Route, RouteLimits, SCHEMA, SessionRates, SlowPolicy, Target, TlsVersion,
-    TopicPattern, TopicPatterns, TopicRule, TopicSettings, Topics, TopicsAction, Upstream, Utf8, embedded,
-    parse,
+    FullAction, HashKey, HostPattern, IoChoice, Limits, Listener, Log, LogFormat, LogLevel, Page,
+    PathPattern, PemFile, PollAction, Proxy, PublishAction, Route, RouteLimits, SCHEMA, SessionRates,
+    SlowPolicy, Target, TlsVersion, TopicPattern, TopicPatterns, TopicRule, TopicSettings, Topics,
+    TopicsAction, Upstream, Utf8, embedded, parse,
 };
 
 const EVERY_KEY: &str = include_str!("every_key.toml");
@@ -260,10 +260,22 @@ fn every_key_arrives() {
             },
         ],
         topics: Topics { memory_bytes: 64 << 20, max_topics: 20_000, max_subscriptions: 30_000, rules },
+        // As keys are, its token is read from a file.
+        admin: got.admin.clone(),
+        log: Log {
+            level: Some(LogLevel::Debug),
+            format: Some(LogFormat::Text),
+            file: Some(PathBuf::from("/var/log/tidegate.log")),
+            entries_per_second: 77,
+        },
         warnings: Vec::new(),
         trusted: ["10.0.0.0/8", "fd00::/8", "192.0.2.7/32"].map(|network| network.parse().unwrap()).to_vec(),
     };
     assert_eq!(got, expected);
+    let admin = got.admin.as_ref().expect("it was read");
+    assert_eq!(admin.bind, Bind::Unix(PathBuf::from("/run/tidegate/other.sock")));
+    assert_eq!(admin.allow_uids, [1000, 1001]);
+    assert!(admin.token.as_ref().is_some_and(|token| !token.is(b"/etc/tidegate/admin.token")));
     let tls = got.listeners[2].tls.as_ref().expect("it was read");
     let paths = tls.certificates.iter().flat_map(|files| [files.certificate.path(), files.key.path()]);
     let paths: Vec<&Path> = paths.chain(tls.client_ca.as_ref().map(PemFile::path)).collect();

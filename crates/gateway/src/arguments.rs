@@ -38,6 +38,10 @@ pub(crate) enum Command {
     Check(CheckArguments),
     /// Show kernel, io_uring, limits, and what they allow
     Doctor(ConfigArguments),
+    /// List the sessions of a running gateway, or end some of them
+    Sessions(SessionsArguments),
+    /// Show what a running gateway does
+    Status(AdminArguments),
     /// Print what lets a shell complete this program's arguments
     Completions {
         /// The shell
@@ -77,12 +81,12 @@ pub(crate) struct ConfigArguments {
 
 #[derive(Args, Clone, Debug)]
 pub(crate) struct LogArguments {
-    /// How to write logs [default: text on a terminal, else json]
+    /// How to write logs [default: the file's, else text on a terminal and json elsewhere]
     #[arg(long = "log", value_name = "FORMAT", env = "TIDEGATE_LOG")]
     pub(crate) format: Option<LogFormat>,
-    /// How much to write
-    #[arg(long = "log-level", value_name = "LEVEL", env = "TIDEGATE_LOG_LEVEL", default_value = "info")]
-    pub(crate) level: LogLevel,
+    /// How much to write [default: the file's, else info]
+    #[arg(long = "log-level", value_name = "LEVEL", env = "TIDEGATE_LOG_LEVEL")]
+    pub(crate) level: Option<LogLevel>,
 }
 
 #[derive(Args, Clone, Debug)]
@@ -90,6 +94,79 @@ pub(crate) struct CheckArguments {
     /// Configuration file
     #[arg(short, long, value_name = "FILE", env = "TIDEGATE_CONFIG")]
     pub(crate) config: PathBuf,
+}
+
+/// Which running gateway is asked.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct AdminArguments {
+    /// Its admin listener [default: the file's, else unix:/run/tidegate/admin.sock]
+    #[arg(long, value_name = "ADDRESS", env = "TIDEGATE_ADMIN", value_parser = Bind::parse)]
+    pub(crate) admin: Option<Bind>,
+    /// Its configuration file, whose `[admin]` says where and with which token to ask
+    #[arg(short, long, value_name = "FILE", env = "TIDEGATE_CONFIG")]
+    pub(crate) config: Option<PathBuf>,
+    /// The file of the admin listener's token
+    #[arg(long, value_name = "FILE", env = "TIDEGATE_TOKEN_FILE")]
+    pub(crate) token_file: Option<PathBuf>,
+    /// Write what the gateway answers, as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Args, Clone, Debug)]
+pub(crate) struct SessionsArguments {
+    #[command(subcommand)]
+    pub(crate) command: SessionsCommand,
+}
+
+#[derive(Clone, Debug, Subcommand)]
+pub(crate) enum SessionsCommand {
+    /// List sessions
+    List(ListArguments),
+    /// End sessions: by id, or those of a route or address
+    Kill(KillArguments),
+}
+
+/// Sessions of a route or address.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct WhichArguments {
+    /// Those of this route: its host and path, as `tidegate status` shows them
+    #[arg(long, value_name = "ROUTE")]
+    pub(crate) route: Option<String>,
+    /// Those from this address or network, like 192.0.2.7 or 10.0.0.0/8
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) address: Option<String>,
+}
+
+#[derive(Args, Clone, Debug)]
+pub(crate) struct ListArguments {
+    #[command(flatten)]
+    pub(crate) gateway: AdminArguments,
+    #[command(flatten)]
+    pub(crate) which: WhichArguments,
+    /// Those that are so far: handshake, waiting, open, request or closing
+    #[arg(long, value_name = "STATE")]
+    pub(crate) state: Option<String>,
+    /// Most sessions to list
+    #[arg(long, value_name = "N", default_value_t = 100)]
+    pub(crate) limit: usize,
+}
+
+#[derive(Args, Clone, Debug)]
+pub(crate) struct KillArguments {
+    #[command(flatten)]
+    pub(crate) gateway: AdminArguments,
+    #[command(flatten)]
+    pub(crate) which: WhichArguments,
+    /// Their ids, as `tidegate sessions list` shows them
+    #[arg(value_name = "ID", conflicts_with_all = ["route", "address"], required_unless_present_any = ["route", "address"])]
+    pub(crate) ids: Vec<String>,
+    /// The code of their Close [default: 1001]
+    #[arg(long, value_name = "CODE")]
+    pub(crate) code: Option<u16>,
+    /// How many are ended in a second [default: 200]
+    #[arg(long, value_name = "N")]
+    pub(crate) per_second: Option<u32>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -119,6 +196,27 @@ pub(crate) enum LogLevel {
     Info,
     Debug,
     Trace,
+}
+
+impl From<tidegate_config::LogFormat> for LogFormat {
+    fn from(format: tidegate_config::LogFormat) -> Self {
+        match format {
+            tidegate_config::LogFormat::Text => Self::Text,
+            tidegate_config::LogFormat::Json => Self::Json,
+        }
+    }
+}
+
+impl From<tidegate_config::LogLevel> for LogLevel {
+    fn from(level: tidegate_config::LogLevel) -> Self {
+        match level {
+            tidegate_config::LogLevel::Error => Self::Error,
+            tidegate_config::LogLevel::Warn => Self::Warn,
+            tidegate_config::LogLevel::Info => Self::Info,
+            tidegate_config::LogLevel::Debug => Self::Debug,
+            tidegate_config::LogLevel::Trace => Self::Trace,
+        }
+    }
 }
 
 /// Why there is no configuration to run.

@@ -2,14 +2,20 @@
 
 use std::{
     io,
-    sync::mpsc::{Receiver, SyncSender, sync_channel},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+        mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel},
+    },
     thread::{self, JoinHandle},
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
+use tidegate_config::Config;
+use tidegate_control::RouteNames;
 use tidegate_shard::{
     Environment,
-    log::{Entry, Level, What},
+    log::{Cause, Entry, Level, Totals, What},
 };
 use tracing::{debug, info, level_filters::LevelFilter, warn};
 
@@ -24,15 +30,20 @@ const RANDOM_BYTES: usize = 4096;
 pub(crate) struct Journal {
     sender: SyncSender<Entry>,
     writer: JoinHandle<()>,
+    lost: Arc<AtomicU64>,
 }
 
 impl Journal {
     /// # Errors
     /// Where no thread can be started.
-    pub(crate) fn start() -> io::Result<Self> {
+    pub(crate) fn start(config: &Config, names: &RouteNames, lost: &Arc<AtomicU64>) -> io::Result<Self> {
         let (sender, receiver) = sync_channel(QUEUE);
-        let writer = thread::Builder::new().name("log".to_owned()).spawn(move || write(&receiver))?;
-        Ok(Self { sender, writer })
+        let names = names.clone();
+        let pace = Pace::new(config.log.entries_per_second, Instant::now());
+        let own = Arc::clone(lost);
+        let run = move || write(&receiver, pace, &own, |entry| tell(entry, &names));
+        let writer = thread::Builder::new().name("log".to_owned()).spawn(run)?;
+        Ok(Self { sender, writer, lost: Arc::clone(lost) })
     }
 
     /// The surroundings of a shard.
@@ -42,6 +53,7 @@ impl Journal {
             sender: self.sender.clone(),
             least: least_level(),
             omitted: 0,
+            lost: Arc::clone(&self.lost),
             random: [0; RANDOM_BYTES],
             used: RANDOM_BYTES,
         }
@@ -69,15 +81,102 @@ fn least_level() -> Option<Level> {
     }
 }
 
-fn write(receiver: &Receiver<Entry>) {
-    for Entry { level, shard, session, peer, what } in receiver {
-        let session = session.map(|key| tracing::field::display(format!("{key:x}")));
-        let peer = peer.map(tracing::field::display);
-        match level {
-            Level::Debug => debug!(shard, session, peer, "{what}"),
-            Level::Info => info!(shard, session, peer, "{what}"),
-            Level::Warn => warn!(shard, session, peer, "{what}"),
+/// How many entries are written in a second: under an attack the log must not cost more than the answers.
+#[derive(Clone, Copy, Debug)]
+struct Pace {
+    most: u32,
+    /// When the second began.
+    began: Instant,
+    /// What was written in it.
+    written: u32,
+    /// What was left out in it.
+    omitted: u64,
+}
+
+impl Pace {
+    fn new(most: u32, now: Instant) -> Self {
+        Self { most, began: now, written: 0, omitted: 0 }
+    }
+
+    /// When it is time to tell what was left out.
+    fn wait(&self, now: Instant) -> Duration {
+        (self.began + Duration::from_secs(1)).saturating_duration_since(now)
+    }
+
+    /// A new second, where it is time; what was left out in the one before.
+    fn begin(&mut self, now: Instant) -> u64 {
+        if now.duration_since(self.began) < Duration::from_secs(1) {
+            return 0;
         }
+        let omitted = self.omitted;
+        *self = Self::new(self.most, now);
+        omitted
+    }
+
+    /// Whether an entry is written. Warnings have room that others cannot take.
+    fn admits(&mut self, level: Level) -> bool {
+        let most = if level == Level::Warn { self.most.saturating_mul(2) } else { self.most };
+        let admits = self.written < most;
+        self.written += u32::from(admits);
+        self.omitted += u64::from(!admits);
+        admits
+    }
+}
+
+/// Writes what comes, at the pace, until nobody is left to send anything.
+fn write(receiver: &Receiver<Entry>, mut pace: Pace, lost: &AtomicU64, tell: impl Fn(Entry)) {
+    let left_out = |entries| {
+        lost.fetch_add(entries, Ordering::Relaxed);
+        warn!("{}", What::Omitted { entries });
+    };
+    loop {
+        let entry = match pace.omitted {
+            0 => receiver.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            _ => receiver.recv_timeout(pace.wait(Instant::now())),
+        };
+        let omitted = pace.begin(Instant::now());
+        if omitted > 0 {
+            left_out(omitted);
+        }
+        match entry {
+            Ok(entry) if pace.admits(entry.level) => tell(entry),
+            Ok(_) | Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => break,
+        }
+    }
+    if pace.omitted > 0 {
+        left_out(pace.omitted);
+    }
+}
+
+fn tell(Entry { level, shard, session, peer, what }: Entry, names: &RouteNames) {
+    let session = session.map(|key| tracing::field::display(format!("{key:x}")));
+    let peer = peer.map(tracing::field::display);
+    // The one line for each session has its numbers as fields.
+    if let What::Closed { cause: Cause { leg, code, reason }, route, totals } = what {
+        let Totals { received_bytes, sent_bytes, received_messages, sent_messages, duration_ms } = totals;
+        let route = names.name(route);
+        info!(
+            shard,
+            session,
+            peer,
+            route,
+            leg = %leg,
+            code,
+            reason,
+            received_bytes,
+            sent_bytes,
+            received_messages,
+            sent_messages,
+            duration_ms,
+            "session ended"
+        );
+        return;
+    }
+    match level {
+        Level::Debug => debug!(shard, session, peer, "{what}"),
+        Level::Info => info!(shard, session, peer, "{what}"),
+        Level::Warn => warn!(shard, session, peer, "{what}"),
     }
 }
 
@@ -88,6 +187,7 @@ pub(crate) struct Surroundings {
     least: Option<Level>,
     /// Entries that found the queue full, since the last that did not.
     omitted: u64,
+    lost: Arc<AtomicU64>,
     random: [u8; RANDOM_BYTES],
     used: usize,
 }
@@ -125,6 +225,7 @@ impl Environment for Surroundings {
         }
         if self.sender.try_send(entry).is_err() {
             self.omitted += 1;
+            self.lost.fetch_add(1, Ordering::Relaxed);
         }
     }
 }
@@ -140,7 +241,16 @@ mod tests {
     use super::*;
 
     fn surroundings(sender: SyncSender<Entry>, least: Option<Level>) -> Surroundings {
-        Surroundings { shard: 7, sender, least, omitted: 0, random: [0; RANDOM_BYTES], used: RANDOM_BYTES }
+        let lost = Arc::default();
+        Surroundings {
+            shard: 7,
+            sender,
+            least,
+            omitted: 0,
+            lost,
+            random: [0; RANDOM_BYTES],
+            used: RANDOM_BYTES,
+        }
     }
 
     fn entry(level: Level) -> Entry {
@@ -164,6 +274,31 @@ mod tests {
         let mut long = vec![0; 3 * RANDOM_BYTES];
         surroundings.random(&mut long);
         assert!(long.chunks(64).all(|chunk| chunk.iter().any(|byte| *byte != 0)));
+    }
+
+    #[test]
+    fn entries_beyond_the_pace_are_left_out_until_the_next_second_and_warnings_have_room() {
+        let start = Instant::now();
+        let after = |ms| start + Duration::from_millis(ms);
+        let mut pace = Pace::new(2, start);
+        let admitted: Vec<bool> = (0..4).map(|_| pace.admits(Level::Info)).collect();
+        assert_eq!(admitted, [true, true, false, false]);
+        assert_eq!([0; 3].map(|_| pace.admits(Level::Warn)), [true, true, false]);
+        assert_eq!((pace.begin(after(999)), pace.wait(after(400))), (0, Duration::from_millis(600)));
+        assert_eq!(pace.begin(after(1_000)), 3);
+        assert!(pace.admits(Level::Info));
+        assert_eq!(pace.begin(after(2_500)), 0);
+    }
+
+    #[test]
+    fn what_is_left_out_is_counted_and_nothing_waits() {
+        let (sender, receiver) = sync_channel(100);
+        (0..100).for_each(|_| sender.send(entry(Level::Info)).unwrap());
+        drop(sender);
+        let (lost, told) = (AtomicU64::new(0), std::cell::Cell::new(0));
+        write(&receiver, Pace::new(10, Instant::now()), &lost, |_| told.set(told.get() + 1));
+        // A slow machine may have begun another second meanwhile.
+        assert!(told.get() >= 10 && told.get() + lost.into_inner() == 100, "{}", told.get());
     }
 
     #[test]

@@ -10,6 +10,9 @@ use tidegate_shard::SPARE_SLOTS;
 /// Descriptors of the process beside its shards': standard streams, signals, resolving, the self-test's ring.
 const OWN: usize = 32;
 
+/// Descriptors of the admin listener: its connections, its ring and itself.
+const ADMIN: usize = tidegate_control::CONNECTIONS + 16;
+
 /// Descriptors of a shard beside its sessions' and listeners': the ring or epoll, its waker, the connections that are
 /// answered 503 when all sessions are taken, and some room for those that are closing.
 const SHARD: usize = 16 + SPARE_SLOTS;
@@ -37,7 +40,8 @@ pub(crate) struct Need {
 impl Need {
     pub(crate) fn of(config: &Config, shards: usize) -> Self {
         let proxied = config.routes.iter().any(|route| matches!(route.action, Action::Proxy(_)));
-        let fixed = OWN + shards * (SHARD + config.listeners.len());
+        let admin = if config.admin.is_some() { ADMIN } else { 0 };
+        let fixed = OWN + admin + shards * (SHARD + config.listeners.len());
         Self { fixed, each: if proxied { 2 } else { 1 } }
     }
 

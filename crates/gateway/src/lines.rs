@@ -1,17 +1,30 @@
 //! A thread that writes lines, so that who leaves one with it never waits for the reader.
 //!
-//! Up to a bound of lines wait; those beyond it are left out, and so is what cannot be written.
+//! Up to a bound of lines wait; those beyond it are left out and counted, and so is what cannot be written.
 
 use std::{
     collections::VecDeque,
     io::{self, Write},
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     thread,
     time::Duration,
 };
 
 /// How long the end waits for what has not been written.
 const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Where lines go.
+pub(crate) trait Sink: Write + Send + 'static {
+    /// Looks after itself; how soon it wants to again, though nothing is to be written.
+    fn look(&mut self) -> Option<Duration> {
+        None
+    }
+}
+
+impl Sink for io::Stderr {}
 
 /// The way to the thread; each text written to it is written whole or left out.
 #[derive(Clone)]
@@ -27,6 +40,8 @@ struct Queue {
     /// The thread is through.
     done: Condvar,
     most: usize,
+    /// Lines that were left out, or could not be written.
+    lost: Arc<AtomicU64>,
 }
 
 #[derive(Default)]
@@ -37,13 +52,13 @@ struct State {
 }
 
 impl Lines {
-    /// Starts a thread that writes to `out`; at most `most` lines wait for it.
+    /// Starts a thread that writes to `out`; at most `most` lines wait for it. What is lost is counted in `lost`.
     ///
     /// # Errors
     /// Where no thread can be started.
-    pub(crate) fn start(out: impl Write + Send + 'static, most: usize) -> io::Result<(Self, Writer)> {
+    pub(crate) fn start(out: impl Sink, most: usize, lost: Arc<AtomicU64>) -> io::Result<(Self, Writer)> {
         let (state, bell, done) = Default::default();
-        let queue = Arc::new(Queue { state, bell, done, most });
+        let queue = Arc::new(Queue { state, bell, done, most, lost });
         let own = Arc::clone(&queue);
         thread::Builder::new().name("logs".to_owned()).spawn(move || own.write(out))?;
         Ok((Self(Arc::clone(&queue)), Writer(queue)))
@@ -56,6 +71,8 @@ impl Write for Lines {
         if state.lines.len() < self.0.most {
             state.lines.push_back(line.to_vec());
             self.0.bell.notify_one();
+        } else {
+            self.0.lost.fetch_add(1, Ordering::Relaxed);
         }
         Ok(line.len())
     }
@@ -70,20 +87,33 @@ impl Queue {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn write(&self, mut out: impl Write) {
+    fn write(&self, mut out: impl Sink) {
         let mut state = self.lock();
         loop {
             if let Some(line) = state.lines.pop_front() {
                 drop(state);
                 // Where nobody can read it, there is nobody to tell.
-                let _ = out.write_all(&line).and_then(|()| out.flush());
+                if out.write_all(&line).and_then(|()| out.flush()).is_err() {
+                    self.lost.fetch_add(1, Ordering::Relaxed);
+                }
                 state = self.lock();
             } else if state.ending {
                 state.done = true;
                 self.done.notify_all();
                 return;
             } else {
-                state = self.bell.wait(state).unwrap_or_else(PoisonError::into_inner);
+                drop(state);
+                let look = out.look();
+                state = self.lock();
+                // What came meanwhile has rung already.
+                if state.lines.is_empty() && !state.ending {
+                    state = match look {
+                        None => self.bell.wait(state).unwrap_or_else(PoisonError::into_inner),
+                        Some(soon) => {
+                            self.bell.wait_timeout(state, soon).unwrap_or_else(PoisonError::into_inner).0
+                        }
+                    };
+                }
             }
         }
     }
@@ -111,6 +141,8 @@ mod tests {
         written: Sender<Vec<u8>>,
     }
 
+    impl Sink for Gate {}
+
     impl Write for Gate {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
             let _ = self.open.recv();
@@ -127,7 +159,7 @@ mod tests {
     fn lines_beyond_the_bound_are_left_out_and_the_end_waits_for_the_rest() {
         let (key, open) = channel();
         let (written, writings) = channel();
-        let (mut lines, writer) = Lines::start(Gate { open, written }, 2).unwrap();
+        let (mut lines, writer) = Lines::start(Gate { open, written }, 2, Arc::default()).unwrap();
         lines.write_all(b"0").unwrap();
         key.send(()).unwrap();
         // From here on the thread holds none or one line, and two may wait.
@@ -146,11 +178,13 @@ mod tests {
     fn what_cannot_be_written_stops_nothing() {
         let (key, open) = channel();
         let (written, writings) = channel();
-        let (mut lines, writer) = Lines::start(Gate { open, written }, 8).unwrap();
+        let lost = Arc::default();
+        let (mut lines, writer) = Lines::start(Gate { open, written }, 8, Arc::clone(&lost)).unwrap();
         drop((key, writings));
         for _ in 0..100 {
             lines.write_all(b"gone").unwrap();
         }
         drop(writer);
+        assert_eq!(lost.load(Ordering::Relaxed), 100, "each of them is counted once");
     }
 }

@@ -9,7 +9,7 @@ use std::{
     net::SocketAddr,
     os::{
         fd::OwnedFd,
-        unix::fs::{FileTypeExt, MetadataExt},
+        unix::fs::{FileTypeExt, MetadataExt, PermissionsExt},
         unix::net::{UnixListener, UnixStream},
     },
     path::{Path, PathBuf},
@@ -17,13 +17,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-use socket2::{Domain, Protocol, SockRef, Socket, Type};
-use tidegate_config::{Bind, Listener};
+use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
+use tidegate_config::{Admin, Bind, Listener};
 
 /// Unsent bytes in a socket's buffer above which the kernel takes no more. What waits beyond them is in the session's
 /// outbox, where limits see it, and not in kernel memory, where `tcp_wmem` allows 4 MiB for each slow reader. A few
 /// times what fits into a turn's send, so that it does not starve a fast one.
 const NOTSENT_LOWAT_BYTES: u32 = 128 << 10;
+
+/// Connections that may wait for the admin listener, which takes a few at a time.
+const ADMIN_BACKLOG: u32 = 128;
 
 /// How long an address may still be in use after the gateway that had it was killed: the kernel ends a ring, and with it
 /// the sockets that it holds, in the background when its process is gone (measured: some 50 ms).
@@ -43,9 +46,9 @@ pub(crate) struct Listeners {
     paths: Vec<UnixPath>,
 }
 
-/// A path that this process has bound.
+/// A path that this process has bound; dropped, it is removed.
 #[derive(Debug)]
-struct UnixPath {
+pub(crate) struct UnixPath {
     path: PathBuf,
     /// Device and inode: somebody else may have put another socket there meanwhile.
     identity: (u64, u64),
@@ -120,15 +123,57 @@ impl Listeners {
     }
 }
 
-impl Drop for Listeners {
+impl Drop for UnixPath {
     fn drop(&mut self) {
-        for UnixPath { path, identity } in &self.paths {
-            if identity_of(path).is_ok_and(|now| now == *identity) {
-                // Where it cannot be removed, the next start finds that nobody listens there, and does it.
-                let _ = fs::remove_file(path);
+        if identity_of(&self.path).is_ok_and(|now| now == self.identity) {
+            // Where it cannot be removed, the next start finds that nobody listens there, and does it.
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+/// The admin listener's socket, where it is bound, and what removes its path at the end.
+#[derive(Debug)]
+pub(crate) struct AdminSocket {
+    pub(crate) listener: tidegate_control::Listener,
+    pub(crate) bound: Bind,
+    pub(crate) path: Option<UnixPath>,
+}
+
+impl AdminSocket {
+    /// Binds the admin listener.
+    ///
+    /// # Errors
+    /// Where it cannot be had.
+    pub(crate) fn open(admin: &Admin, write_timeout: Duration) -> Result<Self, BindError> {
+        let error = |source| BindError { bind: admin.bind.clone(), source };
+        match &admin.bind {
+            Bind::Tcp(address) => {
+                let socket = tcp(*address, ADMIN_BACKLOG, 1, write_timeout).map_err(error)?.remove(0);
+                let listener = std::net::TcpListener::from(socket);
+                let bound = Bind::Tcp(listener.local_addr().map_err(error)?);
+                Ok(Self { listener: tidegate_control::Listener::Tcp(listener), bound, path: None })
+            }
+            Bind::Unix(path) => {
+                // With users of its own the kernel's word for who asks decides alone.
+                let mode = if admin.allow_uids.is_empty() { 0o600 } else { 0o666 };
+                let (listener, path) = private_unix(path, mode).map_err(error)?;
+                let listener = tidegate_control::Listener::Unix(listener);
+                Ok(Self { listener, bound: admin.bind.clone(), path: Some(path) })
             }
         }
     }
+}
+
+/// A unix socket with this mode. Nobody can connect to it before it has it: until it listens the kernel refuses.
+fn private_unix(path: &Path, mode: u32) -> io::Result<(UnixListener, UnixPath)> {
+    remove_stale(path)?;
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    socket.bind(&SockAddr::unix(path)?)?;
+    let path = UnixPath { path: path.to_owned(), identity: identity_of(path)? };
+    fs::set_permissions(&path.path, fs::Permissions::from_mode(mode))?;
+    socket.listen(i32::try_from(ADMIN_BACKLOG).unwrap_or(i32::MAX))?;
+    Ok((OwnedFd::from(socket).into(), path))
 }
 
 /// One socket for each shard on the same address.

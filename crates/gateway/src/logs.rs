@@ -1,19 +1,23 @@
-//! Logs on standard error: text for people on a terminal, otherwise one JSON object a line.
+//! Logs on standard error, or in a file: text for people on a terminal, otherwise one JSON object a line.
 //!
 //! A thread of its own writes them. Where standard error takes nothing for a while (a pipe that nobody reads) up to
 //! [`LINES`] wait, and what comes then is left out; where it is gone, all is. Neither stops anything else.
 
 use std::{
-    env,
+    env, fmt,
     io::{self, IsTerminal, Write},
+    path::PathBuf,
+    sync::{Arc, atomic::AtomicU64},
 };
 
+use signal_hook::{consts::SIGUSR1, flag};
 use tidegate_config::Problem;
 use tracing::{error, level_filters::LevelFilter, warn};
 
 use crate::{
     arguments::{LogArguments, LogFormat, LogLevel},
-    lines::{Lines, Writer},
+    lines::{Lines, Sink, Writer},
+    log_file::LogFile,
 };
 
 /// Lines that wait for standard error at most.
@@ -26,21 +30,46 @@ const PROBLEMS: usize = 20;
 pub(crate) struct Log {
     format: LogFormat,
     colours: bool,
-    stderr: Lines,
+    lines: Lines,
+    lost: Arc<AtomicU64>,
     _writer: Writer,
 }
 
-/// Begins to log as the arguments say.
+/// Why there is no log.
+#[derive(Debug)]
+pub(crate) enum NoLog {
+    /// No thread can be started to write it.
+    Thread(io::Error),
+    /// Its file cannot be had.
+    File(PathBuf, io::Error),
+    /// USR1 cannot be caught.
+    Signal(io::Error),
+}
+
+impl fmt::Display for NoLog {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Thread(error) => write!(f, "no thread can be started to write the log: {error}"),
+            Self::Signal(error) => write!(f, "signals cannot be caught: {error}"),
+            Self::File(path, error) => write!(f, "the log cannot be written to {}: {error}", path.display()),
+        }
+    }
+}
+
+/// Begins to log as the arguments say, and where they do not, the configuration.
 ///
 /// # Errors
-/// Where no thread can be started to write it.
+/// Where there is no thread to write it, or no file.
 ///
 /// # Panics
 /// When called twice.
-pub(crate) fn begin(arguments: &LogArguments) -> io::Result<Log> {
-    let terminal = io::stderr().is_terminal();
-    let format = arguments.format.unwrap_or(if terminal { LogFormat::Text } else { LogFormat::Json });
-    let level = match arguments.level {
+pub(crate) fn begin(arguments: &LogArguments, settings: &tidegate_config::Log) -> Result<Log, NoLog> {
+    let terminal = settings.file.is_none() && io::stderr().is_terminal();
+    let configured = settings.format.map(LogFormat::from);
+    let format =
+        arguments.format.or(configured).unwrap_or(if terminal { LogFormat::Text } else { LogFormat::Json });
+    let level = arguments.level.or(settings.level.map(LogLevel::from)).unwrap_or(LogLevel::Info);
+    let level = match level {
         LogLevel::Error => LevelFilter::ERROR,
         LogLevel::Warn => LevelFilter::WARN,
         LogLevel::Info => LevelFilter::INFO,
@@ -50,10 +79,19 @@ pub(crate) fn begin(arguments: &LogArguments) -> io::Result<Log> {
     // https://no-color.org: set and not empty.
     let plain = env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     let colours = terminal && !plain;
-    let (stderr, writer) = Lines::start(io::stderr(), LINES)?;
-    let lines = stderr.clone();
+    let lost = Arc::default();
+    // On standard error it changes nothing, but would end the process.
+    let moved = Arc::default();
+    flag::register(SIGUSR1, Arc::clone(&moved)).map_err(NoLog::Signal)?;
+    let (lines, writer) = match &settings.file {
+        None => start(io::stderr(), &lost)?,
+        Some(path) => {
+            start(LogFile::open(path, moved).map_err(|error| NoLog::File(path.clone(), error))?, &lost)?
+        }
+    };
+    let out = lines.clone();
     let builder = tracing_subscriber::fmt()
-        .with_writer(move || lines.clone())
+        .with_writer(move || out.clone())
         .log_internal_errors(false)
         .with_max_level(level)
         .with_target(false)
@@ -62,14 +100,23 @@ pub(crate) fn begin(arguments: &LogArguments) -> io::Result<Log> {
         LogFormat::Text => builder.init(),
         LogFormat::Json => builder.json().flatten_event(true).with_current_span(false).init(),
     }
-    Ok(Log { format, colours, stderr, _writer: writer })
+    Ok(Log { format, colours, lines, lost, _writer: writer })
+}
+
+fn start(out: impl Sink, lost: &Arc<AtomicU64>) -> Result<(Lines, Writer), NoLog> {
+    Lines::start(out, LINES, Arc::clone(lost)).map_err(NoLog::Thread)
 }
 
 impl Log {
+    /// Lines that were left out, or could not be written, so far.
+    pub(crate) fn lost(&self) -> &Arc<AtomicU64> {
+        &self.lost
+    }
+
     /// Tells the problems of a configuration that was to be run.
     pub(crate) fn problems(&self, problems: &[Problem]) {
         match self.format {
-            LogFormat::Text => write_problems(self.stderr.clone(), problems),
+            LogFormat::Text => write_problems(self.lines.clone(), problems),
             LogFormat::Json => {
                 let (told, more) = told(problems);
                 for problem in told {
@@ -100,14 +147,14 @@ impl Log {
         let text = error.render();
         let text = if self.colours { text.ansi().to_string() } else { text.to_string() };
         // What the log does not take is left out.
-        let _ = self.stderr.clone().write_all(text.as_bytes());
+        let _ = self.lines.clone().write_all(text.as_bytes());
     }
 }
 
 /// Tells on standard error why there is no log.
-pub(crate) fn print_missing(error: &io::Error) {
+pub(crate) fn print_missing(error: &NoLog) {
     // Where standard error is gone, there is nobody to tell.
-    let _ = writeln!(io::stderr(), "tidegate: no thread can be started to write the log: {error}");
+    let _ = writeln!(io::stderr(), "tidegate: {error}");
 }
 
 /// Writes problems to standard error, each with its line and a caret. Who asks for them waits for the reader.

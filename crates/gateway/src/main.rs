@@ -6,10 +6,12 @@
 //! ```text
 //! Arguments ──► Config ──► Plan ──────────────► Shard (one thread each)
 //!    main        check       │                    ▲         │ Entry
-//!                            └─► Resolver, signals ┘ Mail    └──► Journal ──► standard error
+//!                            ├─► Resolver, signals ┘ Mail    └──► Journal ──► standard error
+//!                            └─► Plane: the admin listener, beside all of it
 //! ```
 #![forbid(unsafe_code)]
 
+mod admin;
 mod arguments;
 mod check;
 mod cores;
@@ -18,9 +20,11 @@ mod journal;
 mod limits;
 mod lines;
 mod listeners;
+mod log_file;
 mod logs;
 mod manual;
 mod notify;
+mod plane;
 mod reload;
 mod resolver;
 mod secure;
@@ -63,6 +67,8 @@ fn main() -> ExitCode {
         Ok(Command::Run(arguments)) => serve::run(&arguments),
         Ok(Command::Check(arguments)) => check::check(&arguments),
         Ok(Command::Doctor(arguments)) => doctor::doctor(&arguments),
+        Ok(Command::Sessions(arguments)) => admin::sessions(&arguments),
+        Ok(Command::Status(arguments)) => admin::status(&arguments),
         Ok(Command::Completions { shell }) => manual::completions(shell),
         Ok(Command::Man { folder }) => manual::pages(&folder),
         Err(error) => {

@@ -14,6 +14,7 @@ use std::{
 };
 
 use tidegate_config::Config;
+use tidegate_control::{Gateway, RouteNames};
 use tidegate_shard::{Answers, Generation, Mail, Plan};
 use tidegate_tls::ServerConfig;
 use tracing::{error, info, warn};
@@ -72,6 +73,10 @@ pub(crate) struct Reload {
     pub(crate) current: Current,
     pub(crate) servers: Vec<Option<ServerConfig>>,
     pub(crate) resolver: Resolver,
+    /// As logs and the control plane name routes.
+    pub(crate) names: RouteNames,
+    /// What the control plane shows, where there is one.
+    pub(crate) gateway: Option<Arc<Gateway>>,
 }
 
 /// How a reload has ended: the generation that is in force now, or why it is the one of before.
@@ -154,6 +159,11 @@ impl Reload {
         }
         self.current.set(&plan);
         self.servers = servers;
+        self.names.adopt(&plan);
+        if let Some(gateway) = &self.gateway {
+            let certificates = secure::certificates(plan.config(), SystemTime::now());
+            gateway.adopt(Arc::clone(&plan), certificates, plan.generation());
+        }
         if let Err(error) = self.resolver.go_on(&plan, &self.shards) {
             warn!("names of upstreams are resolved as before: no thread can be started: {error}");
         }

@@ -3,6 +3,7 @@
 use std::time::SystemTime;
 
 use tidegate_config::{Config, Problem, Tls, TlsVersion};
+use tidegate_control::Certificate;
 use tidegate_tls::{Authorities, Clients, Identity, Lowest, Part, ServerConfig, ServerOptions};
 
 /// The one protocol that is spoken (RFC 7301 §6).
@@ -45,6 +46,26 @@ pub(crate) fn servers(
         }));
     }
     if problems.is_empty() { Ok(servers) } else { Err(problems) }
+}
+
+/// The certificates that a configuration's listeners serve: their files, and until when they are valid. They were judged before.
+pub(crate) fn certificates(config: &Config, now: SystemTime) -> Vec<Certificate> {
+    let files = config
+        .listeners
+        .iter()
+        .filter_map(|listener| listener.tls.as_ref())
+        .flat_map(|tls| &tls.certificates);
+    let mut certificates = Vec::<Certificate>::new();
+    for files in files {
+        let file = files.certificate.path().display().to_string();
+        if certificates.iter().any(|known| known.file == file) {
+            continue;
+        }
+        if let Ok(identity) = Identity::from_pem(files.certificate.bytes(), files.key.bytes(), now) {
+            certificates.push(Certificate { file, not_after: identity.not_after() });
+        }
+    }
+    certificates
 }
 
 /// What a listener's TLS needs; `None` where there is a problem.

@@ -16,8 +16,9 @@ use std::{
 
 use rustix::process::Resource;
 use tidegate_config::{Action, Bind, Config, IoChoice, Page, SESSION_TAKEOVER_BYTES};
+use tidegate_control::{Gateway, RouteNames};
 use tidegate_io::{Backend, Choice, Epoll, EpollOptions, Kind, ListenerId, Uring, Waker, choose};
-use tidegate_shard::{self as shard, Mail, Plan, Shard, Undelivered, mailbox};
+use tidegate_shard::{self as shard, Mail, Plan, Shard, Undelivered, mailbox, report::Cell};
 use tidegate_tls::ServerConfig;
 use tracing::{debug, error, info, warn};
 
@@ -27,9 +28,10 @@ use crate::{
     cores::{self, Cores},
     journal::{Journal, Surroundings},
     limits::{self, Lockable, TooFewDescriptors},
-    listeners::{BindError, Listeners},
+    listeners::{AdminSocket, BindError, Listeners},
     logs::{self, Log},
     notify::{Notify, Watchdog},
+    plane::Plane,
     reload::{Current, Reload, Reloading},
     resolver::Resolver,
     secure,
@@ -47,14 +49,18 @@ const RING_PAUSE: Duration = Duration::from_millis(100);
 
 /// Runs the gateway until it is told to end.
 pub(crate) fn run(arguments: &RunArguments) -> Outcome {
-    let log = match logs::begin(&arguments.log) {
+    let config = arguments.config.config();
+    // What is wrong with a configuration is told where the arguments say.
+    let settings =
+        config.as_ref().map_or_else(|_| tidegate_config::Log::default(), |config| config.log.clone());
+    let log = match logs::begin(&arguments.log, &settings) {
         Ok(log) => log,
         Err(error) => {
             logs::print_missing(&error);
             return Outcome::Fault;
         }
     };
-    let config = match arguments.config.config() {
+    let config = match config {
         Ok(config) => config,
         Err(NoConfig::Invalid(problems)) => {
             log.problems(&problems);
@@ -155,7 +161,7 @@ impl std::error::Error for Fault {
 
 /// The ways into all shards.
 #[derive(Debug)]
-pub(crate) struct Shards(Vec<shard::Sender<Waker>>);
+pub(crate) struct Shards(pub(crate) Vec<shard::Sender<Waker>>);
 
 impl Shards {
     /// How many there are.
@@ -225,25 +231,63 @@ fn serve(
     let write_timeout = Duration::from_millis(config.limits.write_timeout_ms);
     let mut listeners = Listeners::open(&config.listeners, count, write_timeout).map_err(Fault::Bind)?;
 
+    let admin = config.admin.as_ref().map(|admin| AdminSocket::open(admin, write_timeout));
+    let admin = admin.transpose().map_err(Fault::Bind)?;
+    let cells = admin.as_ref().map(|_| (0..count).map(|_| Arc::default()).collect());
+
     let plan = Plan::new(config, count);
-    let journal = Journal::start().map_err(|error| Fault::System("no thread can be started", error))?;
-    let start =
-        Start { plan: &plan, journal: &journal, cores: &cores, count, sessions: sessions.count, lockable };
+    let names = RouteNames::new(&plan);
+    let journal = Journal::start(plan.config(), &names, log.lost())
+        .map_err(|error| Fault::System("no thread can be started", error))?;
+    let start = Start {
+        plan: &plan,
+        journal: &journal,
+        cores: &cores,
+        count,
+        sessions: sessions.count,
+        lockable,
+        cells,
+    };
     info!(shards = count, sessions = sessions.count, pinned = cores.pins(count).is_some(), "shards start");
+    let mut kind = chosen.kind;
     let started = match chosen.kind {
         Kind::Epoll => start.epoll(),
         Kind::Uring => start.uring().or_else(|fault| match fault {
             // The self-test has a small ring; the shards' may be more than the process may have.
             Fault::Open(error) if choice == Choice::Auto => {
                 warn!(backend = %Kind::Epoll, reason = %error, "backend changed");
+                kind = Kind::Epoll;
                 start.epoll()
             }
             fault => Err(fault),
         }),
     };
     let result = started.and_then(|threads| {
-        let running = threads.go(&mut listeners, &servers, &plan)?;
-        running.supervise(Supervision { plan: &plan, caught, arguments, log, servers })
+        let plane = match admin {
+            Some(socket) => {
+                let started =
+                    Plane::start(socket, &plan, &threads.shards, &start, kind, names.clone(), log.lost());
+                match started {
+                    Ok(plane) => Some(plane),
+                    Err(error) => {
+                        return threads.fail(Fault::System("the admin listener cannot be started", error));
+                    }
+                }
+            }
+            None => None,
+        };
+        let result = threads.go(&mut listeners, &servers, &plan).and_then(|running| {
+            let gateway = plane.as_ref().map(Plane::gateway);
+            if let Some(gateway) = &gateway {
+                gateway.set_ready();
+            }
+            running.supervise(Supervision { plan: &plan, caught, arguments, log, servers, names, gateway })
+        });
+        // As long as sessions are closing, somebody may want to see that.
+        if let Some(plane) = plane {
+            plane.stop();
+        }
+        result
     });
     journal.finish();
     if result.is_ok() {
@@ -278,16 +322,27 @@ struct Supervision<'a> {
     arguments: &'a ConfigArguments,
     log: &'a Arc<Log>,
     servers: Vec<Option<ServerConfig>>,
+    names: RouteNames,
+    gateway: Option<Arc<Gateway>>,
 }
 
 /// What a shard's thread is given to begin with.
-struct Start<'a> {
+pub(crate) struct Start<'a> {
     plan: &'a Arc<Plan>,
     journal: &'a Journal,
     cores: &'a Cores,
     count: usize,
     sessions: usize,
     lockable: Lockable,
+    /// Where the shards leave their numbers, where somebody may ask for them.
+    cells: Option<Vec<Arc<Cell>>>,
+}
+
+impl Start<'_> {
+    /// Where the shards leave their numbers.
+    pub(crate) fn cells(&self) -> &[Arc<Cell>] {
+        self.cells.as_deref().unwrap_or_default()
+    }
 }
 
 /// Threads that have a backend each, and wait for their listeners.
@@ -378,6 +433,7 @@ impl Start<'_> {
                 // The first shards take what does not divide.
                 sessions: self.sessions / self.count + usize::from(index < self.sessions % self.count),
                 begin,
+                cell: self.cells().get(index).cloned(),
             };
             let (open, reporter) = (open.clone(), reporter.clone());
             let body = move || {
@@ -431,6 +487,7 @@ struct ShardThread {
     surroundings: Surroundings,
     sessions: usize,
     begin: Receiver<Beginning>,
+    cell: Option<Arc<Cell>>,
 }
 
 impl ShardThread {
@@ -456,6 +513,9 @@ impl ShardThread {
         let Ok(Beginning { listeners, servers, peers }) = self.begin.recv() else { return };
         let mut shard = Shard::new(id, backend, self.surroundings, self.plan, mailbox, self.sessions);
         shard.meet(peers);
+        if let Some(cell) = self.cell {
+            shard.account_to(cell);
+        }
         let result = serve_shard(shard, listeners.into_iter().zip(servers), || report(Report::Listening));
         report(Report::Ended(id, result));
     }
@@ -486,6 +546,13 @@ where
 }
 
 impl Threads {
+    /// Ends threads that have no listeners yet.
+    fn fail<T>(self, fault: Fault) -> Result<T, Fault> {
+        drop(self.go);
+        self.threads.into_iter().for_each(|thread| drop(thread.join()));
+        Err(fault)
+    }
+
     /// Gives each shard its listeners, and waits until all accept.
     fn go(
         self,
@@ -581,7 +648,7 @@ impl Running {
         supervision: Supervision<'_>,
         notify: &Notify,
     ) -> io::Result<(signals::Watch, Reloading, Option<Watchdog>)> {
-        let Supervision { plan, caught, arguments, log, servers } = supervision;
+        let Supervision { plan, caught, arguments, log, servers, names, gateway } = supervision;
         let current = Current::new(plan);
         let reload = Reload {
             arguments: arguments.clone(),
@@ -591,6 +658,8 @@ impl Running {
             current: current.clone(),
             servers,
             resolver: Resolver::start(plan, &self.shards)?,
+            names,
+            gateway,
         };
         let (reloads, reloading) = reload.start()?;
         let watchdog = Watchdog::start(notify, &self.shards)?;

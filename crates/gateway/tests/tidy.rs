@@ -9,7 +9,7 @@ use std::{
 const MOST_LINES: usize = 800;
 
 /// Which of the project's crates a crate may use (docs/ARCHITECTURE.md).
-const ARROWS: [(&str, &[&str]); 9] = [
+const ARROWS: [(&str, &[&str]); 10] = [
     ("simd", &[]),
     ("registry", &[]),
     ("config", &[]),
@@ -18,7 +18,8 @@ const ARROWS: [(&str, &[&str]); 9] = [
     ("wire", &["simd"]),
     ("hub", &["config", "registry"]),
     ("shard", &["config", "hub", "io", "registry", "simd", "tls", "wire"]),
-    ("gateway", &["config", "hub", "io", "shard", "tls", "wire"]),
+    ("control", &["config", "shard", "wire"]),
+    ("gateway", &["config", "control", "hub", "io", "shard", "tls", "wire"]),
 ];
 
 fn root() -> PathBuf {

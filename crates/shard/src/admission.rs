@@ -77,6 +77,10 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         }
         match self.registry.insert(session) {
             Ok(key) => {
+                let now_ms = self.now_ms;
+                if let Some(accounts) = &mut self.accounts {
+                    accounts.accepted(key, now_ms);
+                }
                 self.arm_receive(key);
                 self.ensure_deadline(key, self.now_ms + self.plan.limits().head_timeout_ms);
                 match refusal {

@@ -47,6 +47,8 @@ pub struct Counters {
     pub parsed_bytes: u64,
     /// Pieces or messages carried between the legs of pairs.
     pub relayed: u64,
+    /// Messages carried between the legs of pairs.
+    pub relayed_messages: u64,
     /// Bytes received, of all kinds.
     pub bytes_received: u64,
     /// Protocol violations of clients.
@@ -75,6 +77,8 @@ pub struct Counters {
     pub stale: u64,
     /// Messages dropped by a full outbox's policy.
     pub dropped: u64,
+    /// Of them, old ones for which newer ones took their place.
+    pub dropped_old: u64,
     /// Sessions closed because their outbox was full or took nothing in time.
     pub slow: u64,
     /// Upstream connections tried.

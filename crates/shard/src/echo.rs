@@ -57,7 +57,9 @@ impl<B: Backend, E: Environment> Shard<B, E> {
     /// Answers the messages in `bytes`; uses all of them, unless the turn is full of answers that it owns: then gives how
     /// many it has used.
     pub(crate) fn read_messages(&mut self, key: Key, bytes: &mut [u8], place: Place) -> usize {
-        let Self { registry, turn, spans, codecs, spares, plan, counters, meters, now_ms, .. } = self;
+        let Self { registry, turn, spans, codecs, spares, plan, counters, accounts, meters, now_ms, .. } =
+            self;
+        let before = counters.messages;
         let Some(session) = registry.get_mut(key) else { return bytes.len() };
         let route = plan.route(session.route);
         let closing = session.marks.close_sent;
@@ -180,7 +182,11 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                     if !open.budget.spend(*now_ms, &route.control) {
                         break Stop::Flood;
                     }
-                    session.marks.pinged = false;
+                    if std::mem::take(&mut session.marks.pinged)
+                        && let Some(accounts) = accounts
+                    {
+                        accounts.answered_ping(now_ms.saturating_sub(session.pinged.ms(*now_ms)));
+                    }
                 }
                 Event::Close(close) => break Stop::Close(close),
             }
@@ -188,6 +194,13 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         flush(spans, key, messages, place, &mut start, cursor.write);
         // Any byte shows that the peer is alive: the ping's pong is as good as there.
         session.marks.pinged = false;
+        if let Some(accounts) = accounts {
+            let messages = counters.messages - before;
+            accounts.count(key, session, |flow| {
+                flow.received_messages += messages;
+                flow.sent_messages += messages;
+            });
+        }
         self.finish_reading(key, stop, reading, cursor.read, bytes.len())
     }
 

@@ -14,7 +14,7 @@ use tidegate_wire::{
 use crate::{
     environment::Environment,
     leaving::Farewell,
-    log::{ABNORMAL, Leg, Level, NO_STATUS, What},
+    log::{ABNORMAL, Cause, Leg, Level, NO_STATUS, What},
     output::Content,
     planted::{self, Bug},
     session::{Fact, Reading, State},
@@ -87,6 +87,9 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         match std::mem::replace(&mut session.state, state) {
             State::Open(mut open) => {
                 self.counters.ended += 1;
+                if let Some(accounts) = &mut self.accounts {
+                    accounts.ended(session);
+                }
                 if let Some(topics) = &mut self.topics {
                     topics.leave(key);
                 }
@@ -100,6 +103,9 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                     self.upstreams.ended(session.route, paired.upstream);
                 } else {
                     self.counters.ended += 1;
+                    if let Some(accounts) = &mut self.accounts {
+                        accounts.ended(session);
+                    }
                 }
                 if let Reading::Messages(mut messages) = paired.reading {
                     messages.decoder.abandon(&mut self.codecs);
@@ -110,7 +116,12 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             }
             State::Dialing(dialing) => self.upstreams.ended(session.route, dialing.upstream),
             State::Exchange(exchange) => {
-                self.counters.ended += u64::from(matches!(exchange.stage, Stage::Streaming(_)));
+                if matches!(exchange.stage, Stage::Streaming(_)) {
+                    self.counters.ended += 1;
+                    if let Some(accounts) = &mut self.accounts {
+                        accounts.ended(session);
+                    }
+                }
                 if let Some(topics) = &mut self.topics {
                     topics.leave(key);
                 }
@@ -303,6 +314,10 @@ impl<B: Backend, E: Environment> Shard<B, E> {
     }
 
     pub(crate) fn log_end(&mut self, key: Key, leg: Leg, code: u16, reason: &'static str) {
+        // Told at the session's end, with what it has done.
+        if self.note_cause(key, Cause { leg, code, reason }) {
+            return;
+        }
         let level = match code {
             1000 | 1001 | NO_STATUS => Level::Debug,
             _ => Level::Info,

@@ -259,6 +259,9 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         session.state = state;
         session.seen = Stamp::at(now_ms);
         session.spoke = session.seen;
+        if let Some(accounts) = &mut self.accounts {
+            accounts.opened(key, session);
+        }
         if self.plan.route(session.route).rates.is_some() {
             self.meters.begin(key);
         }
@@ -273,7 +276,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
 
     /// Answers with a refusal and ends the connection behind it.
     pub(crate) fn refuse(&mut self, key: Key, refusal: &Refusal, head_only: bool) {
-        self.counters.refused += 1;
+        self.count_refused(refusal.status);
         self.log(Level::Info, Some(key), What::Refused { status: refusal.status, reason: refusal.reason });
         let date = http::http_date(self.environment.unix_seconds());
         let response = Refusal { close: true, ..*refusal }.dated_response(&date, head_only);

@@ -66,15 +66,14 @@ enum Heard {
 impl<B: Backend, E: Environment> Shard<B, E> {
     /// Reads received bytes from `at` on.
     pub(crate) fn received(&mut self, key: Key, mut buffer: Buffer, at: usize) {
-        let Some(heard) = self.hears(key) else {
+        let fresh = if at == 0 { buffer.len() } else { 0 };
+        let Some(heard) = self.hears(key, fresh) else {
             if !planted::is(Bug::LeakStaleBuffer) {
                 self.backend.recycle(buffer);
             }
             return;
         };
-        if at == 0 {
-            self.counters.bytes_received += buffer.len() as u64;
-        }
+        self.counters.bytes_received += fresh as u64;
         let (at, sealed) = match heard {
             Heard::Plain => (at, false),
             Heard::Sealed => (0, true),
@@ -94,7 +93,8 @@ impl<B: Backend, E: Environment> Shard<B, E> {
 
     /// The same for bytes that were moved out of their receive buffer, or that were opened: then with what is behind them.
     pub(crate) fn received_owned(&mut self, key: Key, mut bytes: Vec<u8>, at: usize, opened: Option<Behind>) {
-        let Some(heard) = self.hears(key) else { return };
+        let fresh = if at == 0 && opened.is_none() { bytes.len() } else { 0 };
+        let Some(heard) = self.hears(key, fresh) else { return };
         let (at, sealed) = match heard {
             Heard::Plain => (at, false),
             Heard::Sealed => (at, opened.is_none()),
@@ -112,13 +112,17 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         self.registry.get(key).is_some_and(|session| session.transport.seals())
     }
 
-    /// Notes that the peer was heard, and gives how what it sends is to be read; nothing where the session is gone.
-    fn hears(&mut self, key: Key) -> Option<Heard> {
+    /// Notes that the peer was heard, with so many bytes that were not counted yet, and gives how what it sends is to be read;
+    /// nothing where the session is gone.
+    fn hears(&mut self, key: Key, fresh: usize) -> Option<Heard> {
         let Some(session) = self.registry.get_mut(key) else {
             self.counters.stale += 1;
             return None;
         };
         session.seen = Stamp::at(self.now_ms);
+        if let Some(accounts) = &mut self.accounts {
+            accounts.count(key, session, |flow| flow.received_bytes += fresh as u64);
+        }
         Some(match session.transport.seals() {
             _ if session.marks.facts.has(Fact::ProxyHeader) => Heard::ProxyHeader,
             true => Heard::Sealed,

@@ -15,9 +15,11 @@
 //! whole shards on a simulated backend with a seed.
 #![forbid(unsafe_code)]
 
+mod accounts;
 mod addresses;
 mod admission;
 mod bucket;
+mod census;
 mod counters;
 mod echo;
 mod ending;
@@ -37,6 +39,7 @@ mod plan;
 pub mod planted;
 mod proxy;
 mod proxy_header;
+pub mod report;
 mod sealing;
 mod session;
 mod shard;
@@ -47,6 +50,7 @@ mod topics;
 mod transport;
 mod turn;
 
+pub use census::{CENSUS_SLOTS, Census, Counted, Ended, SessionStage, SessionState};
 pub use counters::Counters;
 pub use environment::Environment;
 pub use inspect::{Inspection, Legs};
@@ -56,4 +60,6 @@ pub use mailbox::mailbox_of;
 pub use mailbox::{Answers, Departure, Generation, Mail, Mailbox, Sender, Undelivered, mailbox};
 pub use plan::{Addresses, NamedUpstream, NoSuccessor, Plan};
 pub use shard::{Progress, SPARE_SLOTS, Shard};
+#[doc(no_inline)]
+pub use tidegate_hub::{Counts as TopicCounts, Slow};
 pub use turn::{TURN_BUFFERS, TURN_BYTES};

@@ -52,6 +52,32 @@ impl fmt::Display for Leg {
     }
 }
 
+/// Why a session or leg has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cause {
+    /// Which leg.
+    pub leg: Leg,
+    /// The code that was sent or received; 1005 for a Close without one, 1006 where there was no Close.
+    pub code: u16,
+    /// Why.
+    pub reason: &'static str,
+}
+
+/// What a session has done from its first byte to its last.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Bytes that came from the client.
+    pub received_bytes: u64,
+    /// Bytes that went to it.
+    pub sent_bytes: u64,
+    /// Messages that came from the client.
+    pub received_messages: u64,
+    /// Messages that it was given.
+    pub sent_messages: u64,
+    /// From the accepted connection on, in milliseconds.
+    pub duration_ms: u64,
+}
+
 /// What happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum What {
@@ -80,6 +106,15 @@ pub enum What {
         code: u16,
         /// Why.
         reason: &'static str,
+    },
+    /// A session is over, where sessions are counted one by one; in the place of [`What::Ended`].
+    Closed {
+        /// Why.
+        cause: Cause,
+        /// The route's position in the configuration.
+        route: u16,
+        /// What it has done.
+        totals: Totals,
     },
     /// An upstream could not be used.
     UpstreamFailed {
@@ -149,7 +184,9 @@ impl What {
             | What::UpstreamFailed { reason, .. }
             | What::LocalFault { reason, .. } => Some(reason),
             What::UpstreamRefused { .. } => Some("request refused by the upstream"),
-            What::AcceptPaused { .. }
+            // One for each session.
+            What::Closed { .. }
+            | What::AcceptPaused { .. }
             | What::SessionsFull
             | What::CutOff { .. }
             | What::LeftOut { .. }
@@ -168,6 +205,16 @@ impl fmt::Display for What {
             What::TlsFailed { reason } => write!(f, "TLS failed reason={reason:?}"),
             What::Ended { leg, code, reason } => {
                 write!(f, "session ended leg={leg} code={code} reason={reason:?}")
+            }
+            What::Closed { cause: Cause { leg, code, reason }, route, totals } => {
+                let Totals { received_bytes, sent_bytes, received_messages, sent_messages, duration_ms } =
+                    totals;
+                write!(
+                    f,
+                    "session ended leg={leg} code={code} reason={reason:?} route={route} \
+                     received_bytes={received_bytes} sent_bytes={sent_bytes} \
+                     received_messages={received_messages} sent_messages={sent_messages} duration_ms={duration_ms}"
+                )
             }
             What::UpstreamFailed { upstream, route, reason, errno } => {
                 write!(f, "upstream failed route={route} upstream={upstream} reason={reason:?}")?;

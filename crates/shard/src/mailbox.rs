@@ -13,8 +13,10 @@ use tidegate_tls::ServerConfig;
 use tidegate_wire::close::CloseCode;
 
 use crate::{
+    census::{Census, Ended},
     leaving::{Pace, Whom},
     plan::Plan,
+    report::Reply,
 };
 
 /// A letter to a shard.
@@ -35,6 +37,12 @@ pub enum Mail {
     Stop,
     /// Upstream names were resolved: sessions that wait for them go on.
     Resolved,
+    /// Copy the numbers to where others read them, and say that it was done.
+    Report(Reply<()>),
+    /// Some of the sessions are asked for.
+    Census(Census),
+    /// Some sessions are to end.
+    End(Ended),
     /// What the topics of another shard have to say to those of this one, in order.
     Topics {
         /// The other shard.

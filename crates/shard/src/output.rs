@@ -220,7 +220,10 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                     self.look_back_no_more(key);
                 }
             }
-            Admission::DroppedOld(messages) => self.counters.dropped += u64::from(messages),
+            Admission::DroppedOld(messages) => {
+                self.counters.dropped += u64::from(messages);
+                self.counters.dropped_old += u64::from(messages);
+            }
             Admission::Disconnect => self.slow_consumer(key),
         }
     }
@@ -256,6 +259,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         if dirty.from_outbox {
             self.consume(dirty.key, sent);
         } else if !planted::is(Bug::LoseRemainder) {
+            self.count_sent(dirty.key, sent);
             self.keep_rest(place, sent);
         }
         self.await_room(dirty.key);
@@ -273,7 +277,9 @@ impl<B: Backend, E: Environment> Shard<B, E> {
     /// A chain longer than one send: what it took is gone, the rest waits for the next turn.
     pub(crate) fn settle_long(&mut self, place: usize) {
         let key = self.turn.dirty[place].key;
-        self.keep_rest(place, self.offered(place));
+        let offered = self.offered(place);
+        self.count_sent(key, offered);
+        self.keep_rest(place, offered);
         self.again.push(key);
     }
 
@@ -340,6 +346,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
 
     /// The kernel took `sent` bytes from the front of the outbox.
     fn consume(&mut self, key: Key, sent: usize) {
+        self.count_sent(key, sent);
         let now_ms = self.now_ms;
         let Some(session) = self.registry.get_mut(key) else { return };
         if sent > 0 {

@@ -127,6 +127,18 @@ impl Plan {
         &self.config
     }
 
+    /// The routes of the configuration by the numbers that sessions, reports and the log have for them.
+    pub fn numbered_routes(&self) -> impl Iterator<Item = (u16, &tidegate_config::Route)> {
+        let numbered = (0..=u16::MAX).zip(&self.slots);
+        numbered.filter_map(|(number, slot)| slot.retired().is_none().then(|| (number, &slot.plan().route)))
+    }
+
+    /// An upstream as it stands in the configuration, by its route's number and its place there as reports have them.
+    pub fn upstream_name(&self, route: u16, upstream: u16) -> Option<&str> {
+        let proxy = self.slots.get(usize::from(route))?.plan().proxy.as_ref()?;
+        proxy.upstreams.get(usize::from(upstream)).map(|upstream| upstream.name.as_str())
+    }
+
     /// Bytes that wait to be sent, over all shards.
     pub fn retained_bytes(&self) -> usize {
         self.shared.total.bytes()

@@ -12,6 +12,7 @@ use tidegate_tls::ServerConfig;
 use tidegate_wire::{close::CloseCode, deflate::Codecs, message::Spares};
 
 use crate::{
+    accounts::Accounts,
     counters::Counters,
     environment::Environment,
     kept::Backlog,
@@ -104,6 +105,10 @@ pub struct Shard<B: Backend, E: Environment> {
     mailbox: Mailbox,
     pub(crate) now_ms: u64,
     pub(crate) counters: Counters,
+    /// What is counted besides, where somebody wants to know.
+    pub(crate) accounts: Option<Box<Accounts>>,
+    /// When the turn at hand had its events.
+    pub(crate) began: Duration,
     /// Clients in slots of their own.
     pub(crate) sessions: usize,
     /// Clients that are turned away, each in a spare slot.
@@ -143,9 +148,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         max_sessions: usize,
     ) -> Self {
         let now_ms = millis(backend.now());
-        let legs = if plan.has_legs() { 2 } else { 1 };
-        let slots =
-            u32::try_from(max_sessions * legs + SPARE_SLOTS).expect("the configuration bounds max_sessions");
+        let slots = slots(&plan, max_sessions);
         let mut environment = environment;
         let topics = plan.hub(id, || environment.draw_seed()).map(|hub| Box::new(Topics::new(hub, slots)));
         Shard {
@@ -172,6 +175,8 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             mailbox,
             now_ms,
             counters: Counters::default(),
+            accounts: None,
+            began: Duration::ZERO,
             sessions: 0,
             spare: 0,
             max_sessions,
@@ -248,6 +253,11 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         self.turn.buffers_most = buffers;
     }
 
+    /// Slots that it has room for.
+    pub(crate) fn room(&self) -> u32 {
+        slots(&self.plan, self.max_sessions)
+    }
+
     /// What was counted so far.
     pub fn counters(&self) -> Counters {
         self.counters
@@ -282,6 +292,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             self.drop_kept();
             return Ok(Progress::Ended);
         }
+        self.end_turn();
         let (deadline_ms, before_ms) = (self.next_deadline_ms(), self.now_ms);
         let sends = Outgoing { turn: &self.turn, registry: &self.registry };
         self.backend.turn(
@@ -291,7 +302,8 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             &mut self.remainders,
         )?;
         self.expects_last = false;
-        self.now_ms = millis(self.backend.now());
+        self.began = self.backend.now();
+        self.now_ms = millis(self.began);
         self.settle();
         let had_events = !self.events.is_empty() || self.can_take_up();
         self.take_up_kept();
@@ -416,6 +428,8 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                 self.settle_outbox(dirty.key);
             } else if self.turn.is_long(place) {
                 self.settle_long(place);
+            } else if self.accounts.is_some() && self.turn.has_pieces(place) {
+                self.count_sent(dirty.key, dirty.bytes());
             }
         }
         self.keep_rest_of_input();
@@ -509,6 +523,12 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                 Mail::Live(answers) => answers.answer(),
                 Mail::Stop => self.stopping = !planted::is(Bug::IgnoreStop),
                 Mail::Resolved => self.resume_resolving(),
+                Mail::Report(reply) => {
+                    self.report();
+                    reply.tell(());
+                }
+                Mail::Census(census) => self.take_census(census),
+                Mail::End(ended) => self.end_sessions(ended),
                 Mail::Topics { from, letters } => self.read_letters(from, letters),
             }
         }
@@ -519,6 +539,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             return;
         }
         self.draining = Some(code);
+        self.report();
         for listening in self.listening.drain(..) {
             self.backend.unlisten(listening.id);
         }
@@ -673,6 +694,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             if !matches!(session.state, State::Dead) || in_flight || session.dirty != 0 {
                 continue;
             }
+            self.close_account(key);
             let session = self.registry.remove(key).expect("it was there");
             self.leave(&session);
             if let Some(topics) = &mut self.topics {
@@ -694,6 +716,12 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         }
         self.environment.log(Entry { level, shard: self.id, session: key.map(Key::to_bits), peer, what });
     }
+}
+
+/// Slots for so many sessions, each with an upstream leg where there are such.
+fn slots(plan: &Plan, max_sessions: usize) -> u32 {
+    let legs = if plan.has_legs() { 2 } else { 1 };
+    u32::try_from(max_sessions * legs + SPARE_SLOTS).expect("the configuration bounds max_sessions")
 }
 
 /// A session's name towards the backend.

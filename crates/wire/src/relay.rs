@@ -72,6 +72,8 @@ pub struct Inspector {
     state: State,
     /// A message has begun since [`take_begun`](Self::take_begun) was last asked.
     begun: bool,
+    /// Messages that were ended since [`take_ended`](Self::take_ended) was last asked.
+    ended: u16,
     /// Where in the input the last frame begins that [`Segment::Forward`] has brought but not ended.
     cut: Option<NonZeroU32>,
 }
@@ -87,6 +89,7 @@ impl Inspector {
             role,
             state: State::Open,
             begun: false,
+            ended: 0,
             cut: None,
         }
     }
@@ -116,6 +119,12 @@ impl Inspector {
     /// [`message_open`](Self::message_open) it tells from when on the open message's time runs.
     pub fn take_begun(&mut self) -> bool {
         std::mem::take(&mut self.begun)
+    }
+
+    /// How many messages have ended, whole and valid, since this was last asked: at most 65,535 are counted, which is more
+    /// than a receive buffer holds.
+    pub fn take_ended(&mut self) -> u64 {
+        u64::from(std::mem::take(&mut self.ended))
     }
 
     /// Whether anything is held back: half a header or a part of a control frame.
@@ -240,6 +249,7 @@ impl Inspector {
                 }
                 if *fin {
                     self.sequence = Sequence::IDLE;
+                    self.ended = self.ended.saturating_add(1);
                 }
                 self.stage = Stage::BOUNDARY;
             }
@@ -306,7 +316,7 @@ impl Inspector {
     /// they end; `Err`: where one starts that is not the text that it claims to be.
     #[inline]
     fn short_frames(
-        &self,
+        &mut self,
         input: &[u8],
         mut at: usize,
         rules: &RelayRules,
@@ -315,29 +325,33 @@ impl Inspector {
         if rules.limits.message_fragments == 0 {
             return Ok(at);
         }
-        loop {
-            let &[b0 @ (0x81 | 0x82), b1, ref rest @ ..] = &input[at..] else { return Ok(at) };
+        let before = *messages;
+        let end = loop {
+            let &[b0 @ (0x81 | 0x82), b1, ref rest @ ..] = &input[at..] else { break Ok(at) };
             // A mask bit that does not fit the role makes this 128 or more.
             let (len, payload, key) = match self.role {
                 Role::Server => {
-                    let Some((&key, payload)) = rest.split_first_chunk() else { return Ok(at) };
+                    let Some((&key, payload)) = rest.split_first_chunk() else { break Ok(at) };
                     (usize::from(b1 ^ 0x80), payload, key)
                 }
                 Role::Client => (usize::from(b1), rest, [0; 4]),
             };
             if len > 125 || len > rules.limits.message_bytes {
-                return Ok(at);
+                break Ok(at);
             }
-            let Some(payload) = payload.get(..len) else { return Ok(at) };
+            let Some(payload) = payload.get(..len) else { break Ok(at) };
             if b0 == 0x81
                 && rules.utf8
                 && check_text(&mut Utf8::new(), payload, key, self.role, true).is_err()
             {
-                return Err(at);
+                break Err(at);
             }
             at += header_len(len, self.role == Role::Server) + len;
             *messages += 1;
-        }
+        };
+        // Each has begun and ended here.
+        self.ended = self.ended.saturating_add(u16::try_from(*messages - before).unwrap_or(u16::MAX));
+        end
     }
 
     /// Goes on with the header that the last input ended in.

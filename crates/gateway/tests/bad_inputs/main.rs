@@ -10,6 +10,7 @@
 #[path = "../harness/mod.rs"]
 mod harness;
 
+mod admin;
 mod close;
 mod deflate;
 mod flood;
@@ -34,19 +35,22 @@ use std::{
 use crate::{reaction::Observed, table::Table, world::World};
 
 /// How many rows there are to run; a row more or less in the table must be noticed.
-const ROWS: usize = 110;
+const ROWS: usize = 112;
 
 /// Rows in the whole table, those of parts that do not exist yet included.
 const ROWS_OF_TABLE: usize = 129;
 
 /// Rows of these layers are run.
-const LAYERS: [&str; 8] = ["tcp", "http", "ws-hs", "upstream", "frame", "deflate", "close", "pubsub"];
+const LAYERS: [&str; 9] =
+    ["tcp", "http", "ws-hs", "upstream", "frame", "deflate", "close", "pubsub", "admin"];
 
 /// Rows of these layers that speak of parts which do not exist yet.
 const LATER: [&str; 2] = ["W19", "W22"];
 
 /// Rows that are judged differently, with what is accepted besides; `docs/CONFORMANCE.md` says why.
 const DIFFERENT: &[(&str, &str)] = &[
+    // H11 has it both ways.
+    ("A02", "http=400"),
     // A consumer that takes nothing is closed with 1013, as the table of endings has it, or reset.
     ("T08", "close=1013"),
     // H05 asks for 405 where the method is wrong, and a proxied route is no exception.
@@ -74,6 +78,7 @@ type Row = (&'static str, Company, Play);
 
 fn implementations() -> Vec<Row> {
     [
+        admin::ROWS,
         tcp::ROWS,
         http::ROWS,
         handshake::ROWS,

@@ -70,6 +70,9 @@ proxy_protocol = ["127.0.0.0/8"]
 bind = "127.0.0.1:0"
 proxy_protocol = ["192.0.2.0/24"]
 
+[admin]
+bind = "127.0.0.1:0"
+
 [[route]]
 path = "/ws"
 echo = {{}}
@@ -184,6 +187,11 @@ impl World {
 
     pub(crate) fn address(&self) -> SocketAddr {
         self.gateway.address()
+    }
+
+    /// Where its admin listener is.
+    pub(crate) fn admin(&self) -> SocketAddr {
+        self.gateway.admin()
     }
 
     /// The listener whose connections from here begin with a PROXY header.

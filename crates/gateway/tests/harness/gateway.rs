@@ -107,6 +107,13 @@ impl Gateway {
         &self.addresses
     }
 
+    /// Where its admin listener is, if that speaks TCP.
+    pub(crate) fn admin(&self) -> SocketAddr {
+        let line =
+            self.wait_for_log("the admin listener's address", |line| line.contains("admin listener at"));
+        address_in(&line).expect("an address")
+    }
+
     /// The lines of its standard error so far.
     pub(crate) fn log(&self) -> Vec<String> {
         self.log.lock().expect("the log's lock").clone()

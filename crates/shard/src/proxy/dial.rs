@@ -478,7 +478,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         let Some(route) = self.registry.get(far).map(|session| session.route) else { return };
         self.upstreams.succeeded(route, upstream);
         self.abort(key, false);
-        self.counters.refused += 1;
+        self.count_refused(status);
         let level = if status >= 500 { Level::Warn } else { Level::Info };
         self.log(level, Some(far), What::UpstreamRefused { upstream, route: route.index() as u16, status });
         let source = self.turn.keep(response, 0);

@@ -7,7 +7,10 @@ use tidegate_wire::{
     message::{Cursor, DecodeContext, Event, OwnedPayload, Payload},
 };
 
-use super::{PING_MARK, pair::Stop};
+use super::{
+    PING_MARK,
+    pair::{Heard, Stop},
+};
 use crate::{
     echo::{DEFLATE_FROM, deflated_frame},
     environment::Environment,
@@ -20,7 +23,13 @@ use crate::{
 
 impl<B: Backend, E: Environment> Shard<B, E> {
     /// Carries the messages that a leg received to its far side. Where that is gone or deaf only a Close counts.
-    pub(super) fn relay_messages(&mut self, key: Key, bytes: &mut [u8], place: Place) -> Stop {
+    pub(super) fn relay_messages(
+        &mut self,
+        key: Key,
+        bytes: &mut [u8],
+        place: Place,
+        heard: &mut Heard,
+    ) -> Stop {
         let Self {
             registry, turn, spans, codecs, spares, plan, counters, environment, meters, now_ms, ..
         } = self;
@@ -97,6 +106,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                         Some(Pace::Close) => return Stop::TooFast,
                     }
                     counters.relayed += 1;
+                    heard.messages += 1;
                     let opcode = Opcode::from(kind);
                     let deflate = far_messages.compression.as_mut().filter(|_| payload.len() >= DEFLATE_FROM);
                     if let Some(compression) = deflate {
@@ -155,6 +165,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                         return Stop::Flood;
                     }
                     if &*payload == PING_MARK {
+                        heard.marked = true;
                         continue;
                     }
                     turn.keep_small(ControlFrame::pong(&payload, draw_mask()).as_ref())

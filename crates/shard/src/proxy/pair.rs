@@ -26,6 +26,17 @@ use crate::{
     stamp::Stamp,
 };
 
+/// What a buffer held besides what is forwarded.
+#[derive(Default)]
+pub(super) struct Heard {
+    /// Pings of an upstream, which its client may answer.
+    pub(super) asked: u16,
+    /// Messages that were whole with it.
+    pub(super) messages: u64,
+    /// The pong of a ping of the gateway's own.
+    pub(super) marked: bool,
+}
+
 /// What ended the reading of a buffer.
 pub(super) enum Stop {
     Used,
@@ -45,22 +56,26 @@ impl<B: Backend, E: Environment> Shard<B, E> {
     pub(crate) fn relay(&mut self, key: Key, bytes: &mut [u8], place: Place) -> usize {
         let now_ms = self.now_ms;
         let Some(session) = self.registry.get_mut(key) else { return bytes.len() };
-        session.marks.pinged = false;
+        let pinged_ms = std::mem::take(&mut session.marks.pinged).then(|| session.pinged.ms(now_ms));
         if session.marks.close_received {
             return bytes.len();
         }
         let State::Paired(paired) = &mut session.state else { return bytes.len() };
         let was_open = paired.is_mid_message();
-        let mut asked = 0;
+        let far = paired.far;
+        let mut heard = Heard::default();
         let stop = match paired.reading {
-            Reading::Cut(_) => self.relay_bytes(key, bytes, place, &mut asked),
-            Reading::Messages(_) => self.relay_messages(key, bytes, place),
+            Reading::Cut(_) => self.relay_bytes(key, bytes, place, &mut heard),
+            Reading::Messages(_) => self.relay_messages(key, bytes, place, &mut heard),
         };
         let Some(session) = self.registry.get_mut(key) else { return bytes.len() };
         if let State::Paired(paired) = &mut session.state {
             let far = paired.far;
             let begun = match &mut paired.reading {
-                Reading::Cut(inspector) => inspector.take_begun(),
+                Reading::Cut(inspector) => {
+                    heard.messages += inspector.take_ended();
+                    inspector.take_begun()
+                }
                 // Each whole message has set the stamp anew.
                 Reading::Messages(_) => !was_open,
             };
@@ -71,11 +86,12 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             }
             if let Some(far) = far {
                 if let Some(State::Paired(far)) = self.registry.get_mut(far).map(|far| &mut far.state) {
-                    (0..asked).for_each(|_| far.budget.ask());
+                    (0..heard.asked).for_each(|_| far.budget.ask());
                 }
                 self.close_at_boundary(far);
             }
         }
+        self.count_heard(key, far, &heard, pinged_ms);
         match stop {
             Stop::Used => {}
             Stop::Full(used) => return used,
@@ -100,7 +116,23 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         bytes.len()
     }
 
-    fn relay_bytes(&mut self, key: Key, bytes: &[u8], place: Place, asked: &mut u16) -> Stop {
+    /// What came on a leg counts for it, and what went through for its far side.
+    fn count_heard(&mut self, key: Key, far: Option<Key>, heard: &Heard, pinged_ms: Option<u64>) {
+        let Self { registry, accounts, counters, now_ms, .. } = self;
+        counters.relayed_messages += heard.messages;
+        let Some(accounts) = accounts else { return };
+        if let Some(pinged_ms) = pinged_ms.filter(|_| heard.marked) {
+            accounts.answered_ping(now_ms.saturating_sub(pinged_ms));
+        }
+        if let Some(session) = registry.get(key) {
+            accounts.count(key, session, |flow| flow.received_messages += heard.messages);
+        }
+        if let Some((far, session)) = far.and_then(|far| Some((far, registry.get(far)?))) {
+            accounts.count(far, session, |flow| flow.sent_messages += heard.messages);
+        }
+    }
+
+    fn relay_bytes(&mut self, key: Key, bytes: &[u8], place: Place, heard: &mut Heard) -> Stop {
         let Self { registry, turn, spans, plan, counters, meters, now_ms, .. } = self;
         // RFC 6455 §5.5.1: nothing follows a Close that was sent.
         let far = match registry.get(key).map(|session| &session.state) {
@@ -149,7 +181,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                     if !upstream && !paired.budget.spend(*now_ms, &route.control) {
                         return Stop::Flood;
                     }
-                    *asked += u16::from(upstream);
+                    heard.asked += u16::from(upstream);
                     turn.keep_small(control.wire())
                 }
                 Segment::Pong(control) => {
@@ -157,6 +189,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                         return Stop::Flood;
                     }
                     if *control.payload() == *PING_MARK {
+                        heard.marked = true;
                         continue;
                     }
                     turn.keep_small(control.wire())

@@ -7,7 +7,10 @@ use tidegate_config::Balance;
 use tidegate_hub::RouteId;
 use tidegate_registry::Key;
 
-use crate::plan::{Plan, ProxyPlan};
+use crate::{
+    plan::{Plan, ProxyPlan},
+    report::UpstreamState,
+};
 
 /// What this shard knows of the upstreams of all routes.
 pub(crate) struct Upstreams {
@@ -32,6 +35,8 @@ struct Upstream {
     active: u32,
     /// Failures in a row.
     failures: u32,
+    /// Failures since the start.
+    failed: u64,
     /// Left out until then, and from then on until a probe succeeds; 0: it is not left out.
     out_until_ms: u64,
     /// The client whose request is finding out whether it is back.
@@ -64,6 +69,20 @@ impl Upstreams {
             }
             let count = slot.plan().proxy.as_ref().map_or(0, |proxy| proxy.upstreams.len());
             group.states.resize(count, Upstream::default());
+        }
+    }
+
+    /// What is known of all of them, in order.
+    pub(crate) fn report(&self, out: &mut Vec<UpstreamState>, now_ms: u64) {
+        out.clear();
+        for (route, group) in self.groups.iter().enumerate() {
+            out.extend(group.states.iter().enumerate().map(|(upstream, state)| UpstreamState {
+                route: route as u16,
+                upstream: upstream as u16,
+                up: state.out_until_ms <= now_ms,
+                legs: state.active,
+                failures: state.failed,
+            }));
         }
     }
 
@@ -130,7 +149,12 @@ impl Upstreams {
 
     pub(crate) fn succeeded(&mut self, route: RouteId, upstream: u16) {
         let state = &mut self.groups[route.index()].states[usize::from(upstream)];
-        *state = Upstream { active: state.active, drained: state.drained, ..Upstream::default() };
+        *state = Upstream {
+            active: state.active,
+            drained: state.drained,
+            failed: state.failed,
+            ..Upstream::default()
+        };
     }
 
     /// The upstream is left out for a while once it has failed often enough in a row.
@@ -145,6 +169,7 @@ impl Upstreams {
         self.forget_probe(route, upstream, client);
         let state = &mut self.groups[route.index()].states[usize::from(upstream)];
         state.failures = state.failures.saturating_add(1);
+        state.failed += 1;
         if state.failures >= proxy.settings.max_fails && proxy.settings.fail_timeout_ms > 0 {
             state.out_until_ms = now_ms + proxy.settings.fail_timeout_ms;
         }

@@ -60,7 +60,9 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         };
         let mut reading = Reading { was_partial: open.decoder.is_partial(), completed: false };
         let stop = loop {
-            let Self { registry, turn, spans, codecs, spares, plan, counters, meters, now_ms, .. } = self;
+            let Self {
+                registry, turn, spans, codecs, spares, plan, counters, accounts, meters, now_ms, ..
+            } = self;
             let Some(session) = registry.get_mut(key) else { return bytes.len() };
             let route = plan.route(session.route);
             let closing = session.marks.close_sent;
@@ -76,10 +78,13 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             if open.compression.is_some() {
                 turn.has_worked(codecs.worked_bytes());
             }
-            session.marks.pinged = false;
+            let pinged = std::mem::take(&mut session.marks.pinged);
             let said = match event {
                 Ok(Some(Event::Message { kind, payload, .. })) => {
                     counters.messages += 1;
+                    if let Some(accounts) = accounts {
+                        accounts.count(key, session, |flow| flow.received_messages += 1);
+                    }
                     reading.completed = true;
                     session.spoke = session.seen;
                     Said::Message(kind, payload)
@@ -98,6 +103,9 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                 Ok(Some(Event::Pong(_))) => {
                     if !open.budget.spend(*now_ms, &route.control) {
                         break Stop::Flood;
+                    }
+                    if pinged && let Some(accounts) = accounts {
+                        accounts.answered_ping(now_ms.saturating_sub(session.pinged.ms(*now_ms)));
                     }
                     Said::Other
                 }

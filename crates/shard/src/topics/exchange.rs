@@ -290,7 +290,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         let head_only = manner.head_only || apart;
         let response = http::page_response(status, content_type, bytes, head_only, keep_alive, &fields);
         if status >= 400 {
-            self.counters.refused += 1;
+            self.count_refused(status);
             self.log(Level::Info, Some(key), What::Refused { status, reason });
         }
         let source = self.turn.keep(response, 0);

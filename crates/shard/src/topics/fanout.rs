@@ -43,7 +43,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         // Those who cannot be told that something is missing.
         let mut misled = Vec::new();
         loop {
-            let Self { topics, registry, turn, counters, codecs, spares, .. } = self;
+            let Self { topics, registry, turn, counters, accounts, codecs, spares, .. } = self;
             let Some(topics) = topics else { return };
             let Some(batch) = topics.hub.poll_batch() else { break };
             let publications = topics.hub.publications(batch);
@@ -84,7 +84,11 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                 let place = turn.place_of(subscriber.key, session);
                 let source = Source::Topic { lane, start: range.start, end: range.end };
                 turn.append(place, source, End::Boundary, usize::MAX);
-                counters.delivered += (publications.len() - skip) as u64;
+                let given = (publications.len() - skip) as u64;
+                counters.delivered += given;
+                if let Some(accounts) = accounts {
+                    accounts.count(subscriber.key, session, |flow| flow.sent_messages += given);
+                }
             }
             // Those that are behind do not hold the others up.
             for behind in behind.drain(..).filter(|_| !planted::is(Bug::SkipBehind)) {

@@ -176,7 +176,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         if all {
             topics.end_first(key);
         }
-        self.counters.delivered += count;
+        self.count_given(key, count);
         if !out.is_empty() {
             let source = self.turn.keep(out, 0);
             self.emit(key, source, Content::Judged);

@@ -207,13 +207,18 @@ impl<B: Backend, E: Environment> Shard<B, E> {
 
     /// Queues one publication behind all that waits for a session.
     fn queue(&mut self, key: Key, lane: Lane, publication: &Arc<Publication>) {
-        let Self { topics, registry, codecs, spares, turn, retained, counters, now_ms, broken, .. } = self;
+        let Self {
+            topics, registry, codecs, spares, turn, retained, counters, accounts, now_ms, broken, ..
+        } = self;
         let mut wheel_due = false;
         let Some(topics) = topics else { return };
         let Some(session) = registry.get_mut(key) else { return };
         let frame = topics.frames.frame(publication, lane.class, &mut Tools { codecs, spares });
         let Some(frame) = frame else { return };
         counters.delivered += 1;
+        if let Some(accounts) = accounts {
+            accounts.count(key, session, |flow| flow.sent_messages += 1);
+        }
         let seals = session.transport.seals();
         if session.outbox.is_empty() && (session.dirty != 0 || seals) {
             // Behind what this turn sends past the outbox.

@@ -123,6 +123,11 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         let source = self.turn.keep(out, 0);
         self.emit(key, source, Content::Judged);
         self.counters.opened += 1;
+        if let Some(accounts) = &mut self.accounts
+            && let Some(session) = self.registry.get(key)
+        {
+            accounts.opened(key, session);
+        }
         self.wheel.cancel(key.index());
         if interval_ms != 0 {
             self.ensure_deadline(key, now_ms + interval_ms);
@@ -160,7 +165,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         }
         let mut out = Vec::new();
         put_body(&mut out, chunked, &body);
-        self.counters.delivered += count;
+        self.count_given(key, count);
         let source = self.turn.keep(out, 0);
         self.emit(key, source, Content::Judged);
         self.flush_spans();
@@ -208,7 +213,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             events::chunk_head(&mut front, id.len() + body.len());
         }
         front.extend_from_slice(&id);
-        self.counters.delivered += 1;
+        self.count_given(key, 1);
         self.emit_small(key, &front, Content::Judged);
         let source = self.turn.keep_shared(body);
         self.emit(key, source, Content::Judged);

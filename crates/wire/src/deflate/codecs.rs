@@ -46,6 +46,8 @@ pub struct CodecStats {
     pub bytes: usize,
     /// Calls of zlib's inflate.
     pub inflate_calls: u64,
+    /// Bytes that went into them.
+    pub compressed_bytes: u64,
     /// Bytes that came out of them.
     pub inflated_bytes: u64,
     /// Messages deflated.
@@ -99,6 +101,7 @@ impl Codecs {
             inflaters_idle: inflaters_idle as u32,
             deflaters: self.deflaters.len() as u32,
             bytes: inflaters + deflaters + self.stats.takeover_bytes,
+            compressed_bytes: self.compressed_bytes,
             ..self.stats
         }
     }

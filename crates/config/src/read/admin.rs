@@ -1,0 +1,68 @@
+//! `[admin]`.
+
+use super::Files;
+use crate::{
+    Admin, Bind, Listener, Secret, address,
+    report::{At, Mistake, Report},
+    schema,
+    secret::Exposure,
+    section::Section,
+};
+
+/// The admin listener, where there is one.
+pub(super) fn read(
+    report: &mut Report<'_>,
+    top: &Section<'_>,
+    listeners: &[Listener],
+    files: Files,
+) -> Option<Admin> {
+    let section = top.table(report, "admin", schema::ADMIN)?;
+    let text = section.text(report, "bind");
+    let bind = match &text {
+        Some(text) => report.check(&text.span, address::bind(text.value))?,
+        None => Admin::default_bind(),
+    };
+    let place = text.map_or(section.span.clone(), |text| text.span);
+    if let Some(listener) = listeners.iter().find(|listener| listener.bind.overlaps(&bind)) {
+        let message =
+            format!("a listener ({}) has this address: the admin listener needs its own", listener.bind);
+        report.relation(place.clone(), message);
+    }
+    let token = token(report, &section, files);
+    if let Bind::Tcp(address) = &bind {
+        if !address.ip().is_loopback() && section.lacks("token_file") {
+            let message = format!(
+                "{address} can be reached from other machines: the admin listener needs `token_file` there"
+            );
+            report.relation(place, message);
+        }
+        if let Some(span) = section.key_span("allow_uids") {
+            report.relation(span, "`allow_uids` is for a unix socket: TCP does not say whose process asks");
+        }
+    }
+    let uids = section.integers(report, "allow_uids", 0..=u64::from(u32::MAX));
+    let allow_uids = uids.into_iter().map(|uid| u32::try_from(uid).expect("in range")).collect();
+    Some(Admin { bind, token, allow_uids })
+}
+
+fn token(report: &mut Report<'_>, section: &Section<'_>, files: Files) -> Option<Secret> {
+    let At { value: path, span } = section.text(report, "token_file")?;
+    if !path.starts_with('/') || path.contains('\0') {
+        let message = "the path of a token's file begins with /, like /etc/tidegate/admin.token";
+        report.wrong(span, Mistake::new(message));
+        return None;
+    }
+    match files {
+        Files::Closed => Some(Secret::unread(path)),
+        Files::Open(_) => {
+            let (secret, exposure) = report.check(&span, Secret::read(path))?;
+            if let Exposure::Open(mode) = exposure {
+                let message = format!(
+                    "the token's file has mode {mode:04o}, which lets others read or change it: chmod 640"
+                );
+                report.warn(span, message);
+            }
+            Some(secret)
+        }
+    }
+}

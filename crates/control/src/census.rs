@@ -1,0 +1,312 @@
+//! Sessions, listed page by page and ended at a pace, by letters to their shards.
+
+use std::{net::IpAddr, sync::Arc, time::Duration};
+
+use axum::http::StatusCode;
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+use tidegate_shard::{Census, Counted, Ended, Mail, SessionStage, SessionState};
+use tidegate_wire::close::CloseCode;
+use tokio::time::{sleep, timeout};
+use tracing::info;
+
+use crate::{api::Problem, gateway::Gateway};
+
+/// Sessions of a page where none are asked for, and most of one.
+const PAGE: usize = 100;
+const LARGEST_PAGE: usize = 1_000;
+
+/// How long one shard may take to look at some of its slots.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Sessions that are ended in a second where no pace is asked for: enough for a small gateway, and its upstreams take as many
+/// again when they come back.
+const PACE: u32 = 200;
+
+/// How often in a second some of them are ended.
+const STEPS: u32 = 10;
+
+/// Which sessions.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct SessionsQuery {
+    /// Those of the route of this name, as `/config` lists them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub route: Option<String>,
+    /// Those from this address, or of this network.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<String>,
+    /// Those that are so far: `handshake`, `waiting`, `open`, `request`, `closing`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<String>,
+    /// Those that have lasted so many seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub min_age_seconds: Option<u64>,
+    /// Most sessions of the answer: 100, at most 1,000.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<usize>,
+    /// Go on behind this page: what the last one called `next`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<String>,
+}
+
+/// A page of sessions.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+pub struct Sessions {
+    /// In no order that means anything, but always the same.
+    pub sessions: Vec<SessionEntry>,
+    /// Where there are more: what `after` has to be for them.
+    pub next: Option<String>,
+}
+
+/// One session.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct SessionEntry {
+    /// Its name, for `kill`: it never names another session.
+    pub id: String,
+    /// The client's address; absent over a unix socket.
+    pub address: Option<String>,
+    /// The route; absent while its request is being read.
+    pub route: Option<String>,
+    /// How far it is.
+    pub state: String,
+    /// It came over TLS.
+    pub tls: bool,
+    /// Since its connection was accepted.
+    pub age_seconds: f64,
+    /// Since the client was last heard.
+    pub silent_seconds: f64,
+    /// Bytes that wait for the client.
+    pub buffered_bytes: u64,
+    /// Bytes that came.
+    pub received_bytes: u64,
+    /// Bytes that went.
+    pub sent_bytes: u64,
+    /// Messages that came.
+    pub received_messages: u64,
+    /// Messages that went.
+    pub sent_messages: u64,
+}
+
+/// Which sessions to end, and how.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct KillRequest {
+    /// These.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ids: Vec<String>,
+    /// Those of this route.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub route: Option<String>,
+    /// Those from this address, or of this network. With a route: those that are both.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<String>,
+    /// The code of their Close: 1001.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub code: Option<u16>,
+    /// How many in a second: 200.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub per_second: Option<u32>,
+}
+
+/// What becomes of it.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct Killed {
+    /// Sessions that were found.
+    pub matched: usize,
+    /// How many of them have been ended when this is said; the rest follows at the pace.
+    pub ended: usize,
+    /// The pace.
+    pub per_second: u32,
+}
+
+/// Which sessions are meant.
+#[derive(Clone, Debug, Default)]
+struct Filter {
+    route: Option<u16>,
+    network: Option<IpNet>,
+    stage: Option<SessionStage>,
+    min_age_ms: u64,
+}
+
+impl Filter {
+    fn new(gateway: &Gateway, query: &SessionsQuery) -> Result<Self, Problem> {
+        let route = query.route.as_ref().map(|name| {
+            gateway
+                .names
+                .number(name)
+                .ok_or_else(|| Problem::bad(format!("there is no route {name:?}: GET /config")))
+        });
+        let network = query.address.as_ref().map(|text| {
+            let network = text.parse::<IpNet>().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
+            network
+                .map_err(|_| Problem::bad(format!("{text:?} is no address and no network like 10.0.0.0/8")))
+        });
+        let stage = query.state.as_ref().map(|name| {
+            let stage = SessionStage::ALL.into_iter().find(|stage| stage.as_str() == name);
+            stage.ok_or_else(|| {
+                let names = SessionStage::ALL.map(SessionStage::as_str).join(", ");
+                Problem::bad(format!("{name:?} is no state: {names}"))
+            })
+        });
+        Ok(Self {
+            route: route.transpose()?,
+            network: network.transpose()?,
+            stage: stage.transpose()?,
+            min_age_ms: query.min_age_seconds.unwrap_or(0).saturating_mul(1_000),
+        })
+    }
+
+    fn takes(&self, session: &SessionState) -> bool {
+        let network = |network: &IpNet| session.peer.is_some_and(|peer| network.contains(&peer.ip()));
+        self.route.is_none_or(|route| session.route == Some(route))
+            && self.network.as_ref().is_none_or(network)
+            && self.stage.is_none_or(|stage| session.stage == stage)
+            && session.age_ms >= self.min_age_ms
+    }
+}
+
+/// Where a page begins: a shard, and a slot of it.
+fn cursor(text: Option<&str>) -> Result<(usize, u32), Problem> {
+    let Some(text) = text else { return Ok((0, 0)) };
+    let parts =
+        text.split_once('-').and_then(|(shard, slot)| Some((shard.parse().ok()?, slot.parse().ok()?)));
+    parts.ok_or_else(|| Problem::bad(format!("{text:?} is not what a page called `next`")))
+}
+
+/// A session's name: its shard, and its key there as logs have it.
+fn id(session: &SessionState) -> String {
+    format!("{}-{:x}", session.shard, session.key)
+}
+
+fn parse_id(text: &str) -> Option<(usize, u64)> {
+    let (shard, key) = text.split_once('-')?;
+    Some((shard.parse().ok()?, u64::from_str_radix(key, 16).ok()?))
+}
+
+/// Some of a shard's sessions.
+async fn count(
+    gateway: &Gateway,
+    shard: usize,
+    from: u32,
+    most: usize,
+    filter: &Filter,
+) -> Result<Counted, Problem> {
+    let filter = filter.clone();
+    let answer = gateway.shards[shard].ask(|reply| {
+        Mail::Census(Census { from, most, wanted: Arc::new(move |session| filter.takes(session)), reply })
+    });
+    match timeout(PATIENCE, answer).await {
+        Ok(Ok(counted)) => Ok(counted),
+        _ => Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, format!("shard {shard} does not answer"))),
+    }
+}
+
+pub(crate) async fn list(gateway: &Gateway, query: &SessionsQuery) -> Result<Sessions, Problem> {
+    let filter = Filter::new(gateway, query)?;
+    let limit = query.limit.unwrap_or(PAGE);
+    if !(1..=LARGEST_PAGE).contains(&limit) {
+        return Err(Problem::bad(format!("`limit` is 1 to {LARGEST_PAGE}")));
+    }
+    let (mut shard, mut slot) = cursor(query.after.as_deref())?;
+    let mut page = Sessions::default();
+    while shard < gateway.shards.len() {
+        let most = limit - page.sessions.len();
+        if most == 0 {
+            page.next = Some(format!("{shard}-{slot}"));
+            break;
+        }
+        let counted = count(gateway, shard, slot, most, &filter).await?;
+        page.sessions.extend(counted.sessions.iter().map(|session| entry(gateway, session)));
+        (shard, slot) = match counted.next {
+            Some(next) => (shard, next),
+            None => (shard + 1, 0),
+        };
+    }
+    Ok(page)
+}
+
+fn entry(gateway: &Gateway, session: &SessionState) -> SessionEntry {
+    SessionEntry {
+        id: id(session),
+        address: session.peer.map(|peer| peer.to_string()),
+        route: session.route.and_then(|route| gateway.names.name(route)),
+        state: session.stage.as_str().to_owned(),
+        tls: session.tls,
+        age_seconds: session.age_ms as f64 / 1_000.0,
+        silent_seconds: session.silent_ms as f64 / 1_000.0,
+        buffered_bytes: session.buffered_bytes,
+        received_bytes: session.flow.received_bytes,
+        sent_bytes: session.flow.sent_bytes,
+        received_messages: session.flow.received_messages,
+        sent_messages: session.flow.sent_messages,
+    }
+}
+
+pub(crate) async fn kill(gateway: Arc<Gateway>, request: KillRequest) -> Result<Killed, Problem> {
+    let code = request.code.unwrap_or(1001);
+    let code =
+        CloseCode::new(code).ok_or_else(|| Problem::bad(format!("{code} may not stand in a Close")))?;
+    let per_second = request.per_second.unwrap_or(PACE);
+    if per_second == 0 {
+        return Err(Problem::bad("`per_second` is at least 1"));
+    }
+    let mut found = Vec::new();
+    for text in &request.ids {
+        let Some((shard, key)) = parse_id(text).filter(|(shard, _)| *shard < gateway.shards.len()) else {
+            return Err(Problem::bad(format!("{text:?} is no session's id")));
+        };
+        found.push((shard, key));
+    }
+    if request.route.is_some() || request.address.is_some() {
+        if !request.ids.is_empty() {
+            return Err(Problem::bad("either `ids`, or `route` and `address`"));
+        }
+        let query =
+            SessionsQuery { route: request.route, address: request.address, ..SessionsQuery::default() };
+        let filter = Filter::new(&gateway, &query)?;
+        for shard in 0..gateway.shards.len() {
+            let mut next = Some(0);
+            while let Some(from) = next {
+                let counted = count(&gateway, shard, from, LARGEST_PAGE, &filter).await?;
+                found.extend(counted.sessions.iter().map(|session| (shard, session.key)));
+                next = counted.next;
+            }
+        }
+    } else if request.ids.is_empty() {
+        return Err(Problem::bad("which sessions? `ids`, `route` or `address`"));
+    }
+    let matched = found.len();
+    info!(matched, per_second, code = u16::from(code), "asked to end sessions");
+    let step = (per_second / STEPS).max(1) as usize;
+    let pause = Duration::from_secs(1) * u32::try_from(step).unwrap_or(u32::MAX) / per_second;
+    let mut rest = found.into_iter();
+    let first: Vec<_> = rest.by_ref().take(step).collect();
+    let ended = end(&gateway, &first, code).await;
+    if rest.len() > 0 {
+        tokio::spawn(async move {
+            loop {
+                sleep(pause).await;
+                let some: Vec<_> = rest.by_ref().take(step).collect();
+                if some.is_empty() {
+                    break;
+                }
+                end(&gateway, &some, code).await;
+            }
+        });
+    }
+    Ok(Killed { matched, ended, per_second })
+}
+
+/// Ends some sessions; gives how many were there still.
+async fn end(gateway: &Gateway, sessions: &[(usize, u64)], code: CloseCode) -> usize {
+    let mut ended = 0;
+    for (shard, way) in gateway.shards.iter().enumerate() {
+        let keys: Vec<u64> = sessions.iter().filter(|(own, _)| *own == shard).map(|(_, key)| *key).collect();
+        if !keys.is_empty() {
+            let answer = way.ask(|reply| Mail::End(Ended { keys, code, reply }));
+            ended += timeout(PATIENCE, answer).await.map_or(0, |answer| answer.unwrap_or(0));
+        }
+    }
+    ended
+}

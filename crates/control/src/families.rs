@@ -1,0 +1,305 @@
+//! The families of metrics: what each is called, and which numbers it is made of.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use tidegate_shard::{
+    Slow,
+    report::{Flow, Histogram, Report, RouteCounts},
+};
+
+use crate::{
+    gateway::Gateway,
+    metrics::{Format, Kind, Writer},
+    process::Process,
+};
+
+/// A family's name, what it tells, and its number.
+type Described<T> = (&'static str, &'static str, fn(&T) -> u64);
+
+/// All of it as text.
+pub(crate) fn write(gateway: &Gateway, reports: &[Report], format: Format) -> String {
+    let mut out = Writer::new(format);
+    process(&mut out, gateway);
+    sessions(&mut out, gateway, reports);
+    flows(&mut out, gateway, reports);
+    trouble(&mut out, gateway, reports);
+    topics(&mut out, gateway, reports);
+    upstreams(&mut out, gateway, reports);
+    shards(&mut out, gateway, reports);
+    out.finish()
+}
+
+fn seconds(time: SystemTime) -> f64 {
+    time.duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
+}
+
+fn process(out: &mut Writer, gateway: &Gateway) {
+    out.family(Kind::Gauge, "tidegate_build_info", "The program, always 1.", |samples| {
+        samples.add(&[("version", gateway.version), ("backend", &gateway.backend)], 1);
+    });
+    let help = "The number of the configuration in force; the first is 1.";
+    out.single(Kind::Gauge, "tidegate_config_generation", help, gateway.generation());
+    let ready = u8::from(gateway.is_started() && !gateway.is_draining());
+    out.single(Kind::Gauge, "tidegate_ready", "Whether new connections are welcome.", ready);
+    let help = "Lines of the log that were left out, or could not be written.";
+    out.single(Kind::Counter, "tidegate_log_lines_lost", help, gateway.lost_lines());
+    let help = "Until when a certificate that is served is valid, in seconds since 1970.";
+    out.family(Kind::Gauge, "tidegate_certificate_expiry_timestamp_seconds", help, |samples| {
+        for certificate in gateway.certificates().iter() {
+            samples.add(&[("file", &certificate.file)], seconds(certificate.not_after));
+        }
+    });
+    let process = Process::look();
+    let help = "When the process started, in seconds since 1970.";
+    out.single(Kind::Gauge, "process_start_time_seconds", help, seconds(gateway.started));
+    if let Some(cpu) = process.cpu_seconds {
+        out.single(Kind::Counter, "process_cpu_seconds", "Processor time, user and system.", cpu);
+    }
+    if let Some(bytes) = process.resident_bytes {
+        out.single(Kind::Gauge, "process_resident_memory_bytes", "Resident memory.", bytes);
+    }
+    if let Some(count) = process.open_fds {
+        out.single(Kind::Gauge, "process_open_fds", "Open descriptors.", count);
+    }
+    if let Some(most) = process.max_fds {
+        out.single(Kind::Gauge, "process_max_fds", "Most descriptors.", most);
+    }
+}
+
+/// The sum of what shards have.
+fn sum(reports: &[Report], number: impl Fn(&Report) -> u64) -> u64 {
+    reports.iter().map(number).sum()
+}
+
+/// What all shards have of a route.
+fn of_route(reports: &[Report], route: u16, number: impl Fn(&RouteCounts) -> u64) -> u64 {
+    reports.iter().filter_map(|report| report.routes.get(usize::from(route))).map(number).sum()
+}
+
+fn sessions(out: &mut Writer, gateway: &Gateway, reports: &[Report]) {
+    let help = "Connections of clients now, those in their handshake included.";
+    out.single(Kind::Gauge, "tidegate_connections", help, sum(reports, |report| report.connections));
+    let accepted = sum(reports, |report| report.counters.accepted);
+    out.single(Kind::Counter, "tidegate_connections_accepted", "Connections accepted.", accepted);
+    let refused = sum(reports, |report| report.counters.refused_full);
+    let help = "Connections closed at once, as there was no slot for them.";
+    out.single(Kind::Counter, "tidegate_connections_refused", help, refused);
+    let routes = gateway.names.all();
+    out.family(Kind::Gauge, "tidegate_sessions", "Sessions now.", |samples| {
+        for (number, name) in &routes {
+            let now = of_route(reports, *number, |route| route.opened - route.ended);
+            samples.add(&[("route", name)], now);
+        }
+    });
+    out.family(Kind::Counter, "tidegate_sessions_opened", "Sessions that were opened.", |samples| {
+        for (number, name) in &routes {
+            samples.add(&[("route", name)], of_route(reports, *number, |route| route.opened));
+        }
+    });
+    let help = "Requests for a session by what became of them: opened, or refused with a status.";
+    out.family(Kind::Counter, "tidegate_handshakes", help, |samples| {
+        samples
+            .add(&[("result", "opened"), ("status", "101")], sum(reports, |report| report.counters.opened));
+        let mut statuses: Vec<u16> =
+            reports.iter().flat_map(|report| report.refusals.iter().map(|(status, _)| *status)).collect();
+        statuses.sort_unstable();
+        statuses.dedup();
+        for status in statuses {
+            let count = sum(reports, |report| {
+                report.refusals.iter().filter(|(own, _)| *own == status).map(|(_, count)| count).sum()
+            });
+            samples.add(&[("result", "refused"), ("status", &status.to_string())], count);
+        }
+    });
+    out.family(Kind::Counter, "tidegate_tls_handshakes", "Handshakes of TLS by their result.", |samples| {
+        let resumed = sum(reports, |report| report.counters.tls_resumed);
+        samples.add(&[("result", "full")], sum(reports, |report| report.counters.tls_opened) - resumed);
+        samples.add(&[("result", "resumed")], resumed);
+        samples.add(&[("result", "failed")], sum(reports, |report| report.counters.tls_failed));
+    });
+    let help = "Sessions that have ended, by the leg where the cause was, the Close's code and the cause.";
+    out.family(Kind::Counter, "tidegate_closes", help, |samples| {
+        let mut causes: Vec<(String, u16, &str, u64)> = Vec::new();
+        for close in reports.iter().flat_map(|report| &report.closes) {
+            let side = close.leg.to_string();
+            match causes.iter_mut().find(|(leg, code, reason, _)| {
+                (leg.as_str(), *code, *reason) == (side.as_str(), close.code, close.reason)
+            }) {
+                Some((.., count)) => *count += close.count,
+                None => causes.push((side, close.code, close.reason, close.count)),
+            }
+        }
+        for (side, code, reason, count) in causes {
+            let code = match code {
+                3000 => "3xxx".to_owned(),
+                4000 => "4xxx".to_owned(),
+                code => code.to_string(),
+            };
+            samples.add(&[("side", &side), ("code", &code), ("reason", reason)], count);
+        }
+    });
+}
+
+fn flows(out: &mut Writer, gateway: &Gateway, reports: &[Report]) {
+    let (plan, routes) = (gateway.plan(), gateway.names.all());
+    let flows: [Described<Flow>; 4] = [
+        ("tidegate_received_bytes", "Bytes that came, as they came.", |flow| flow.received_bytes),
+        ("tidegate_sent_bytes", "Bytes that the kernel has taken.", |flow| flow.sent_bytes),
+        ("tidegate_received_messages", "Messages that came whole.", |flow| flow.received_messages),
+        ("tidegate_sent_messages", "Messages that were given to peers.", |flow| flow.sent_messages),
+    ];
+    for (name, help, value) in flows {
+        out.family(Kind::Counter, name, help, |samples| {
+            for (number, route) in &routes {
+                let clients = of_route(reports, *number, |route| value(&route.clients));
+                samples.add(&[("route", route), ("leg", "client")], clients);
+                if plan.upstream_name(*number, 0).is_some() {
+                    let upstreams = of_route(reports, *number, |route| value(&route.upstreams));
+                    samples.add(&[("route", route), ("leg", "upstream")], upstreams);
+                }
+            }
+        });
+    }
+    let help = "Bytes that wait to be sent, over all sessions.";
+    out.single(Kind::Gauge, "tidegate_buffered_bytes", help, plan.retained_bytes());
+    let compressed = sum(reports, |report| report.inflation.compressed_bytes);
+    let help = "Bytes of compressed messages that were inflated, before.";
+    out.single(Kind::Counter, "tidegate_inflate_compressed_bytes", help, compressed);
+    let inflated = sum(reports, |report| report.inflation.inflated_bytes);
+    let help = "Bytes that they became: by the bytes before, the ratio.";
+    out.single(Kind::Counter, "tidegate_inflate_bytes", help, inflated);
+    let deflated = sum(reports, |report| report.inflation.deflated_bytes);
+    let help = "Bytes of messages that were deflated, before.";
+    out.single(Kind::Counter, "tidegate_deflate_bytes", help, deflated);
+}
+
+fn trouble(out: &mut Writer, _: &Gateway, reports: &[Report]) {
+    let help = "What was done about consumers that are slower than what is sent to them.";
+    out.family(Kind::Counter, "tidegate_slow_consumer_actions", help, |samples| {
+        let counters = |number: fn(&Report) -> u64| sum(reports, number);
+        samples.add(&[("action", "pause")], counters(|report| report.counters.pauses));
+        let dropped_new = counters(|report| report.counters.dropped - report.counters.dropped_old);
+        samples.add(&[("action", "drop_new")], dropped_new);
+        samples.add(&[("action", "drop_old")], counters(|report| report.counters.dropped_old));
+        samples.add(&[("action", "disconnect")], counters(|report| report.counters.slow));
+    });
+    out.family(
+        Kind::Counter,
+        "tidegate_violations",
+        "Broken rules of the protocol, by the leg.",
+        |samples| {
+            samples.add(&[("leg", "client")], sum(reports, |report| report.counters.client_violations));
+            samples.add(&[("leg", "upstream")], sum(reports, |report| report.counters.upstream_violations));
+        },
+    );
+    out.single(Kind::Counter, "tidegate_pings", "Pings sent.", sum(reports, |report| report.counters.pings));
+    let timeouts = sum(reports, |report| report.counters.ping_timeouts);
+    out.single(Kind::Counter, "tidegate_ping_timeouts", "Sessions that answered no ping in time.", timeouts);
+    let help = "From a ping to its pong; the clock has steps of 16 ms.";
+    out.histogram("tidegate_ping_round_trip_seconds", help, &merged(reports, |report| &report.round_trips));
+}
+
+fn merged<'r>(reports: &'r [Report], histogram: impl Fn(&'r Report) -> &'r Histogram) -> Histogram {
+    reports.iter().map(histogram).fold(Histogram::default(), |mut all, one| {
+        all.merge(one);
+        all
+    })
+}
+
+fn topics(out: &mut Writer, gateway: &Gateway, reports: &[Report]) {
+    if reports.iter().all(|report| report.topics.is_none()) {
+        return;
+    }
+    let counts = |number: fn(&tidegate_shard::TopicCounts) -> u64| {
+        reports.iter().filter_map(|report| report.topics.as_ref()).map(number).sum::<u64>()
+    };
+    let (topics, subscriptions, bytes) = gateway.plan().topics_held();
+    out.single(Kind::Gauge, "tidegate_topics", "Topics now.", topics);
+    out.single(Kind::Gauge, "tidegate_subscriptions", "Subscriptions now.", subscriptions);
+    out.single(Kind::Gauge, "tidegate_topics_bytes", "Memory of what topics keep.", bytes);
+    out.single(Kind::Counter, "tidegate_published", "Publications taken.", counts(|counts| counts.published));
+    let help = "Publications refused, as a queue or the memory was full.";
+    out.single(Kind::Counter, "tidegate_publications_refused", help, counts(|counts| counts.refused_busy));
+    let help = "What was done about subscribers that have fallen behind, by their topic's policy.";
+    out.family(Kind::Counter, "tidegate_slow_subscriber_actions", help, |samples| {
+        let held = || reports.iter().filter_map(|report| report.topics.as_ref());
+        for (place, policy) in Slow::ALL.map(Slow::as_str).into_iter().enumerate() {
+            let behind: u64 = held().map(|counts| counts.fell_behind[place]).sum();
+            samples.add(&[("policy", policy), ("action", "fell_behind")], behind);
+            let passed: u64 = held().map(|counts| counts.passed_over[place]).sum();
+            samples.add(&[("policy", policy), ("action", "passed_over")], passed);
+            let gaps: u64 = held().map(|counts| counts.gaps[place]).sum();
+            samples.add(&[("policy", policy), ("action", "gap")], gaps);
+        }
+    });
+}
+
+fn upstreams(out: &mut Writer, gateway: &Gateway, reports: &[Report]) {
+    let Some(first) = reports.first().filter(|report| !report.upstreams.is_empty()) else { return };
+    let plan = gateway.plan();
+    // All shards have the same in the same order.
+    let of = |place: usize| reports.iter().filter_map(move |report| report.upstreams.get(place));
+    let each = |samples: &mut crate::metrics::Samples<'_>, value: &dyn Fn(usize) -> u64| {
+        for (place, upstream) in first.upstreams.iter().enumerate() {
+            let route = gateway.names.name(upstream.route).unwrap_or_default();
+            let name = plan.upstream_name(upstream.route, upstream.upstream).unwrap_or_default();
+            samples.add(&[("route", &route), ("upstream", name)], value(place));
+        }
+    };
+    let help = "Whether an upstream is used: not while every shard leaves it out for its failures.";
+    out.family(Kind::Gauge, "tidegate_upstream_up", help, |samples| {
+        each(samples, &|place| u64::from(of(place).any(|upstream| upstream.up)));
+    });
+    let help = "Legs to an upstream now, those that are being made included.";
+    out.family(Kind::Gauge, "tidegate_upstream_sessions", help, |samples| {
+        each(samples, &|place| of(place).map(|upstream| u64::from(upstream.legs)).sum());
+    });
+    let help = "Times that an upstream could not be used.";
+    out.family(Kind::Counter, "tidegate_upstream_failures", help, |samples| {
+        each(samples, &|place| of(place).map(|upstream| upstream.failures).sum());
+    });
+}
+
+fn shards(out: &mut Writer, gateway: &Gateway, reports: &[Report]) {
+    let numbers: [Described<Report>; 6] = [
+        ("tidegate_turns", "Turns of a shard's loop.", |report| report.backend.turns),
+        ("tidegate_system_calls", "System calls of a shard on the way of data.", |report| {
+            report.backend.system_calls
+        }),
+        (
+            "tidegate_events",
+            "What the kernel has reported to a shard: by turns, the size of its batches.",
+            |report| report.backend.events,
+        ),
+        ("tidegate_buffers_exhausted", "Receives that found no buffer (ENOBUFS).", |report| {
+            report.backend.starved
+        }),
+        ("tidegate_completion_overflows", "Completions that found their queue full.", |report| {
+            report.backend.overflows
+        }),
+        ("tidegate_partial_sends", "Sends that the kernel did not take whole.", |report| {
+            report.backend.partial_sends
+        }),
+    ];
+    for (name, help, number) in numbers {
+        out.family(Kind::Counter, name, help, |samples| {
+            for (shard, report) in reports.iter().enumerate() {
+                samples.add(&[("shard", &shard.to_string())], number(report));
+            }
+        });
+    }
+    out.family(Kind::Gauge, "tidegate_receive_buffers_lent", "Receive buffers in use now.", |samples| {
+        for (shard, report) in reports.iter().enumerate() {
+            samples.add(&[("shard", &shard.to_string())], report.buffers.lent);
+        }
+    });
+    let help = "Since a shard's last turn that is known of; idle ones are asked to turn twice a second.";
+    out.family(Kind::Gauge, "tidegate_last_turn_age_seconds", help, |samples| {
+        for (shard, pulse) in gateway.pulses.iter().enumerate() {
+            let age = pulse.age().unwrap_or(Duration::ZERO).as_secs_f64();
+            samples.add(&[("shard", &shard.to_string())], age);
+        }
+    });
+    let help = "How long turns have taken: so long waits what comes meanwhile.";
+    out.histogram("tidegate_turn_duration_seconds", help, &merged(reports, |report| &report.turns));
+}

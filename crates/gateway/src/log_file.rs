@@ -1,0 +1,130 @@
+//! The log's file: opened to be added to, and opened anew when somebody has moved it away.
+
+use std::{
+    fs::{File, OpenOptions},
+    io::{self, Write},
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use crate::lines::Sink;
+
+/// How soon a file that was moved away is made anew where nothing is to be written to it.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// A file of lines.
+#[derive(Debug)]
+pub(crate) struct LogFile {
+    path: PathBuf,
+    file: File,
+    /// The last line was not written to its end.
+    torn: bool,
+    /// Somebody has moved it away, and wants another one.
+    moved: Arc<AtomicBool>,
+}
+
+impl LogFile {
+    /// Opens or makes a file; `moved` is set by whoever moves it away.
+    ///
+    /// # Errors
+    /// Where it cannot be had.
+    pub(crate) fn open(path: &Path, moved: Arc<AtomicBool>) -> io::Result<Self> {
+        Ok(Self { path: path.to_owned(), file: append(path)?, torn: false, moved })
+    }
+
+    fn follow(&mut self) {
+        // Where another cannot be had, the old one goes on: what is written there is not lost.
+        if self.moved.swap(false, Ordering::Relaxed)
+            && let Ok(file) = append(&self.path)
+        {
+            self.file = file;
+            self.torn = false;
+        }
+    }
+}
+
+fn append(path: &Path) -> io::Result<File> {
+    // Addresses and paths of clients are nobody else's to know.
+    OpenOptions::new().append(true).create(true).mode(0o640).open(path)
+}
+
+impl Sink for LogFile {
+    fn look(&mut self) -> Option<Duration> {
+        self.follow();
+        Some(LOOK)
+    }
+}
+
+impl Write for LogFile {
+    /// Writes a line whole or fails; half a line on a full disk does not run into the next one.
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        self.follow();
+        if self.torn {
+            self.file.write_all(b"\n")?;
+            self.torn = false;
+        }
+        let mut rest = line;
+        while !rest.is_empty() {
+            match self.file.write(rest) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(written) => rest = &rest[written..],
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => {
+                    self.torn = rest.len() < line.len();
+                    return Err(error);
+                }
+            }
+        }
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn a_file_that_was_moved_away_is_made_anew() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, moved) = (folder.path().join("log"), folder.path().join("log.1"));
+        let moved_away = Arc::new(AtomicBool::new(false));
+        let mut file = LogFile::open(&path, Arc::clone(&moved_away)).unwrap();
+        file.write_all(b"one\n").unwrap();
+        fs::rename(&path, &moved).unwrap();
+        file.write_all(b"two\n").unwrap();
+        moved_away.store(true, Ordering::Relaxed);
+        file.look();
+        assert!(path.exists() && !moved_away.load(Ordering::Relaxed));
+        file.write_all(b"three\n").unwrap();
+        assert_eq!(
+            (fs::read(&moved).unwrap(), fs::read(&path).unwrap()),
+            (b"one\ntwo\n".to_vec(), b"three\n".to_vec())
+        );
+        // Its folder is gone: the old one goes on.
+        let mut lost = LogFile::open(&path, Arc::clone(&moved_away)).unwrap();
+        lost.path = folder.path().join("none/log");
+        moved_away.store(true, Ordering::Relaxed);
+        lost.write_all(b"four\n").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"three\nfour\n");
+    }
+
+    #[test]
+    fn a_full_disk_is_an_error_and_nothing_waits_for_it() {
+        // Linux's device that is always full.
+        let mut file = LogFile::open(Path::new("/dev/full"), Arc::default()).unwrap();
+        for _ in 0..3 {
+            assert_eq!(file.write_all(b"line\n").unwrap_err().kind(), io::ErrorKind::StorageFull);
+        }
+    }
+}

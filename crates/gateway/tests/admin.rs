@@ -1,0 +1,569 @@
+//! The admin listener of the real binary, on both backends: who may ask, what is answered, and that it is true.
+
+mod harness;
+
+use std::{
+    os::unix::fs::PermissionsExt,
+    path::Path,
+    sync::atomic::{AtomicBool, Ordering},
+    time::{Duration, Instant},
+};
+
+use rustix::process::Signal;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tidegate_config::Bind;
+use tidegate_control::client::{Answer, Client as Asker, Failure};
+
+use crate::harness::{
+    BACKENDS,
+    client::{Client, Received},
+    eventually,
+    frame::{BINARY, CLOSE, FIN, PONG, TEXT, masked},
+    gateway::{Gateway, output_of, run_to_end},
+    upstream::Upstream,
+};
+
+/// A gateway with its admin listener at a socket in a folder of its own.
+struct Scene {
+    gateway: Gateway,
+    folder: TempDir,
+    io: &'static str,
+}
+
+const ROUTES: &str =
+    "[[route]]\npath = '/echo'\necho = {}\n[[route]]\nhost = 'gw.test'\npath = '/other/*'\necho = {}\n";
+
+impl Scene {
+    fn start(io: &'static str) -> Scene {
+        Scene::with(io, "", ROUTES)
+    }
+
+    fn with(io: &'static str, settings: &str, routes: &str) -> Scene {
+        let folder = TempDir::new().expect("a folder");
+        let socket = folder.path().join("admin.sock");
+        let config = format!(
+            "version = 1\n{settings}\n[[listener]]\nbind = '127.0.0.1:0'\n[admin]\nbind = 'unix:{}'\n{routes}",
+            socket.display()
+        );
+        let gateway = Gateway::start_with(&config, &["--io", io, "--shards", "2"]);
+        Scene { gateway, folder, io }
+    }
+
+    fn socket(&self) -> String {
+        self.folder.path().join("admin.sock").display().to_string()
+    }
+
+    fn asker(&self) -> Asker {
+        Asker { bind: Bind::Unix(self.folder.path().join("admin.sock")), token: None }
+    }
+
+    fn get(&self, path: &str) -> Value {
+        self.asker().get(path, &[]).unwrap_or_else(|failure| panic!("{} {path}: {failure}", self.io))
+    }
+
+    fn status_of(&self, path: &str) -> u16 {
+        self.ask("GET", path).status
+    }
+
+    fn ask(&self, method: &str, path: &str) -> Answer {
+        self.asker().ask(method, path, None).unwrap_or_else(|failure| panic!("{} {path}: {failure}", self.io))
+    }
+
+    fn sessions(&self, query: &[(&str, &str)]) -> Vec<Value> {
+        let page: Value = self.asker().get("/sessions", query).expect("sessions");
+        page["sessions"].as_array().expect("a list").clone()
+    }
+
+    fn metrics(&self) -> Metrics {
+        Metrics::parse(&String::from_utf8(self.ask("GET", "/metrics").body).expect("text"))
+    }
+
+    /// Runs the command line against it.
+    fn run(&self, arguments: &[&str]) -> (Option<i32>, String, String) {
+        let admin = format!("unix:{}", self.socket());
+        run_to_end(&[arguments, &["--admin", &admin]].concat())
+    }
+}
+
+/// Metrics in the text format, parsed strictly.
+struct Metrics {
+    samples: Vec<(String, f64)>,
+}
+
+impl Metrics {
+    /// Each family is described once, before its samples, which stand together; no sample comes twice.
+    fn parse(text: &str) -> Metrics {
+        let mut samples = Vec::<(String, f64)>::new();
+        let mut described = Vec::<(String, String)>::new();
+        let mut helped = None;
+        for line in text.lines() {
+            if let Some(help) = line.strip_prefix("# HELP ") {
+                let (name, words) = help.split_once(' ').expect("a name and words");
+                assert!(words.ends_with('.'), "{line}");
+                helped = Some(name.to_owned());
+            } else if let Some(kind) = line.strip_prefix("# TYPE ") {
+                let (name, kind) = kind.split_once(' ').expect("a name and a kind");
+                assert_eq!(helped.take().as_deref(), Some(name), "HELP before TYPE");
+                assert!(["counter", "gauge", "histogram"].contains(&kind), "{line}");
+                assert!(described.iter().all(|(other, _)| other != name), "{name} is described twice");
+                described.push((name.to_owned(), kind.to_owned()));
+            } else {
+                let (name, value) = line.rsplit_once(' ').unwrap_or_else(|| panic!("{line:?}"));
+                let (family, kind) = described.last().expect("described before its samples");
+                let bare = name.split('{').next().expect("a name");
+                let endings: &[&str] =
+                    if kind == "histogram" { &["_bucket", "_sum", "_count"] } else { &[""] };
+                assert!(
+                    endings.iter().any(|ending| bare == format!("{family}{ending}")),
+                    "{line} in {family}"
+                );
+                assert_eq!(kind == "counter", bare.ends_with("_total"), "{line}");
+                assert!(samples.iter().all(|(other, _)| other != name), "{name} comes twice");
+                samples.push((name.to_owned(), value.parse().unwrap_or_else(|_| panic!("{line}"))));
+            }
+        }
+        assert!(samples.len() > 50, "{} samples", samples.len());
+        Metrics { samples }
+    }
+
+    fn find(&self, name: &str) -> Option<f64> {
+        self.samples.iter().find(|(own, _)| own == name).map(|(_, value)| *value)
+    }
+
+    fn value(&self, name: &str) -> f64 {
+        self.find(name).unwrap_or_else(|| panic!("no {name} in {:#?}", self.samples))
+    }
+}
+
+#[test]
+fn probes_and_status_answer() {
+    for io in BACKENDS {
+        let scene = Scene::start(io);
+        for path in ["/livez", "/readyz", "/healthz"] {
+            let health = scene.get(path);
+            assert_eq!(health["status"], "ok", "{io} {path}");
+            assert_eq!(health["shards"].as_array().expect("shards").len(), 2);
+        }
+        let _open = Client::open(scene.gateway.address(), "/echo");
+        let status = scene.get("/status");
+        assert_eq!(
+            (&status["sessions"], &status["ready"], &status["generation"]),
+            (&json!(1), &json!("ok"), &json!(1))
+        );
+        assert!(status["backend"].as_str().expect("a name").contains(io), "{status}");
+        assert_eq!(scene.get("/config")["routes"], json!(["/echo", "gw.test/other/*"]));
+        assert_eq!((scene.status_of("/nothing"), scene.ask("POST", "/livez").status), (404, 405));
+        assert_eq!(scene.ask("GET", "/sessions/kill").status, 405);
+        scene.gateway.stop();
+    }
+}
+
+#[test]
+fn the_socket_is_private_and_goes_with_the_gateway() {
+    let scene = Scene::start("epoll");
+    let mode = std::fs::metadata(scene.socket()).expect("the socket").permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    scene.gateway.stop();
+    assert!(!Path::new(&scene.folder.path().join("admin.sock")).exists());
+}
+
+#[test]
+fn sessions_are_listed_while_they_are_open_and_end_when_killed() {
+    for io in BACKENDS {
+        let scene = Scene::start(io);
+        let address = scene.gateway.address();
+        let mut echo: Vec<Client> = (0..5).map(|_| Client::open(address, "/echo")).collect();
+        let mut other = Client::open(address, "/other/x");
+        echo[0].exchange(TEXT, b"0123456789");
+        echo[0].exchange(BINARY, &[7; 1000]);
+        let all = scene.sessions(&[]);
+        assert_eq!(all.len(), 6, "{io}: {all:#?}");
+        let first = echo[0].local().to_string();
+        let entry = all.iter().find(|entry| entry["address"] == first.as_str()).expect("its entry");
+        assert_eq!((&entry["received_messages"], &entry["sent_messages"]), (&json!(2), &json!(2)), "{entry}");
+        // Two frames, the head before them, and the 101 before the answers.
+        let (received, sent) = (entry["received_bytes"].as_u64(), entry["sent_bytes"].as_u64());
+        assert!(received > Some(1_024) && received < Some(1_600), "{entry}");
+        assert!(sent > Some(1_016 + 100) && sent < Some(1_400), "{entry}");
+        assert_eq!(
+            (&entry["route"], &entry["state"], &entry["tls"]),
+            (&json!("/echo"), &json!("open"), &json!(false))
+        );
+        assert!(entry["age_seconds"].as_f64().expect("a number") < 60.0);
+
+        // Page by page, each session once.
+        let mut ids = Vec::new();
+        let mut after = String::new();
+        loop {
+            let mut query = vec![("limit", "2"), ("route", "/echo")];
+            if !after.is_empty() {
+                query.push(("after", &after));
+            }
+            let page: Value = scene.asker().get("/sessions", &query).expect("a page");
+            let sessions = page["sessions"].as_array().expect("a list");
+            assert!(sessions.len() <= 2, "{page}");
+            ids.extend(sessions.iter().map(|entry| entry["id"].as_str().expect("an id").to_owned()));
+            match page["next"].as_str() {
+                Some(next) => after = next.to_owned(),
+                None => break,
+            }
+        }
+        ids.sort();
+        ids.dedup();
+        assert_eq!(ids.len(), 5, "{io}: {ids:?}");
+        assert_eq!(scene.sessions(&[("address", "127.0.0.0/8")]).len(), 6);
+        assert_eq!(scene.sessions(&[("address", "192.0.2.1")]).len(), 0);
+        for query in
+            [("route", "/nothing"), ("address", "here"), ("state", "asleep"), ("limit", "0"), ("after", "x")]
+        {
+            assert!(
+                matches!(scene.asker().get::<Value>("/sessions", &[query]), Err(Failure::Refused(400, _))),
+                "{query:?}"
+            );
+        }
+
+        // One by its id, with a code.
+        let id = entry["id"].clone();
+        let killed: Value =
+            scene.asker().post("/sessions/kill", &json!({ "ids": [id], "code": 4000 })).expect("an answer");
+        assert_eq!((&killed["matched"], &killed["ended"]), (&json!(1), &json!(1)), "{io}");
+        let close = echo.remove(0).frame();
+        assert_eq!((close.opcode, &close.payload[..2]), (CLOSE, &4000_u16.to_be_bytes()[..]));
+        let again: Value = scene.asker().post("/sessions/kill", &json!({ "ids": [id] })).expect("an answer");
+        assert_eq!(again["ended"], json!(0), "{io}: it is ending already, or gone");
+        // Those of a route, at a pace: the first at once, the last three tenths of a second later.
+        let began = Instant::now();
+        let killed: Value = scene
+            .asker()
+            .post("/sessions/kill", &json!({ "route": "/echo", "per_second": 10 }))
+            .expect("an answer");
+        assert_eq!((&killed["matched"], &killed["ended"]), (&json!(4), &json!(1)), "{io}");
+        for client in &mut echo {
+            let close = client.frame();
+            assert_eq!((close.opcode, &close.payload[..2]), (CLOSE, &1001_u16.to_be_bytes()[..]));
+        }
+        assert!(began.elapsed() >= Duration::from_millis(290), "{:?}", began.elapsed());
+        other.exchange(TEXT, b"still here");
+        for request in [
+            json!({}),
+            json!({ "ids": ["x"] }),
+            json!({ "route": "/echo", "code": 1005 }),
+            json!({ "all": true }),
+        ] {
+            assert!(
+                matches!(
+                    scene.asker().post::<Value>("/sessions/kill", &request),
+                    Err(Failure::Refused(400, _))
+                ),
+                "{request}"
+            );
+        }
+        scene.gateway.wait_for_log("the end of a session and what it has done", |line| {
+            line.contains(&first)
+                && line.contains("\"code\":4000")
+                && line.contains("\"received_messages\":2")
+        });
+        scene.gateway.stop();
+    }
+}
+
+#[test]
+fn metrics_are_true_while_sessions_are_open() {
+    for io in BACKENDS {
+        let upstream = Upstream::echo();
+        let proxied =
+            format!("{ROUTES}[[route]]\npath = '/up'\nproxy = {{ upstreams = ['{}'] }}\n", upstream.url());
+        let edge = format!(
+            "{proxied}[[route]]\npath = '/pass'\nproxy = {{ upstreams = ['{}'], deflate = 'pass' }}\n",
+            upstream.url()
+        );
+        let scene = Scene::with(io, "", &edge);
+        let address = scene.gateway.address();
+        for path in ["/echo", "/up", "/pass"] {
+            let mut client = Client::open(address, path);
+            (0..3).for_each(|_| client.exchange(TEXT, b"short"));
+            client.exchange(BINARY, &vec![1; 100_000]);
+            let metrics = scene.metrics();
+            let of = |name: &str, leg: &str| {
+                metrics.value(&format!("tidegate_{name}_total{{route=\"{path}\",leg=\"{leg}\"}}"))
+            };
+            for leg in if path == "/echo" { &["client"][..] } else { &["client", "upstream"] } {
+                assert_eq!(
+                    (of("received_messages", leg), of("sent_messages", leg)),
+                    (4.0, 4.0),
+                    "{io} {path} {leg}"
+                );
+                for name in ["received_bytes", "sent_bytes"] {
+                    let bytes = of(name, leg);
+                    assert!((100_000.0..101_500.0).contains(&bytes), "{io} {path} {leg} {name}: {bytes}");
+                }
+            }
+            assert_eq!(metrics.value(&format!("tidegate_sessions{{route=\"{path}\"}}")), 1.0, "{io} {path}");
+            client.close(1000);
+            eventually("the session's end", || {
+                (scene.metrics().value(&format!("tidegate_sessions{{route=\"{path}\"}}")) == 0.0)
+                    .then_some(())
+            });
+        }
+        let mut refused = Client::connect(address);
+        refused.send(b"GET /nothing HTTP/1.1\r\nHost: gw.test\r\n\r\n");
+        assert_eq!(refused.response().expect("an answer").status, 404);
+        let metrics = scene.metrics();
+        assert_eq!(metrics.value("tidegate_handshakes_total{result=\"opened\",status=\"101\"}"), 3.0);
+        assert_eq!(metrics.value("tidegate_handshakes_total{result=\"refused\",status=\"404\"}"), 1.0);
+        let closed = "tidegate_closes_total{side=\"client\",code=\"1000\",reason=\"closed by the client\"}";
+        assert_eq!(metrics.value(closed), 3.0, "{io}");
+        let up = format!("tidegate_upstream_up{{route=\"/up\",upstream=\"{}\"}}", upstream.url());
+        assert_eq!(metrics.value(&up), 1.0);
+        assert!(metrics.value("tidegate_turn_duration_seconds_count") > 10.0);
+        assert!(metrics.value("process_open_fds") > 5.0);
+        check_with_promtool(&scene.ask("GET", "/metrics").body);
+        scene.gateway.stop();
+    }
+}
+
+/// Prometheus' own judgement, where its tool is installed (scripts/test.sh does that).
+fn check_with_promtool(metrics: &[u8]) {
+    use std::{
+        io::Write,
+        process::{Command, Stdio},
+    };
+    let child = Command::new("promtool")
+        .args(["check", "metrics"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn();
+    let Ok(mut child) = child else { return };
+    child.stdin.take().expect("it is piped").write_all(metrics).expect("it reads");
+    let output = child.wait_with_output().expect("it ends");
+    let said = [output.stdout, output.stderr].concat();
+    assert!(output.status.success() && said.is_empty(), "{}", String::from_utf8_lossy(&said));
+}
+
+#[test]
+fn pings_are_timed_and_openmetrics_ends_as_it_must() {
+    for io in BACKENDS {
+        let scene = Scene::with(io, "[limits]\nping_interval = '100ms'", ROUTES);
+        let mut client = Client::open(scene.gateway.address(), "/echo");
+        for _ in 0..2 {
+            let ping = client.frame();
+            let pong = masked(FIN | PONG, &ping.payload);
+            client.send(&pong);
+        }
+        eventually("two round trips", || {
+            (scene.metrics().value("tidegate_ping_round_trip_seconds_count") >= 2.0).then_some(())
+        });
+        let mut asker = std::os::unix::net::UnixStream::connect(scene.socket()).expect("the socket");
+        use std::io::{Read, Write};
+        asker
+            .write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nAccept: application/openmetrics-text;version=1.0.0\r\n\r\n")
+            .expect("it reads");
+        let mut text = String::new();
+        asker.read_to_string(&mut text).expect("text");
+        assert!(text.contains("content-type: application/openmetrics-text; version=1.0.0"), "{text}");
+        assert!(text.contains("# TYPE tidegate_pings counter\ntidegate_pings_total "), "{text}");
+        assert!(text.ends_with("# EOF\n"), "{text}");
+        scene.gateway.stop();
+    }
+}
+
+#[test]
+fn what_is_described_is_what_is_answered() {
+    let scene = Scene::start("epoll");
+    let _open = Client::open(scene.gateway.address(), "/echo");
+    let document = scene.get("/openapi.json");
+    let schema = |name: &str| &document["components"]["schemas"][name];
+    let mut described = 0;
+    for (path, methods) in document["paths"].as_object().expect("paths") {
+        for (method, operation) in methods.as_object().expect("methods") {
+            let answer = scene.ask(&method.to_uppercase(), path);
+            assert!(![404, 405].contains(&answer.status), "{method} {path}: {}", answer.status);
+            let said = &operation["responses"][answer.status.to_string()];
+            assert!(said.is_object(), "{method} {path}: {} is not described", answer.status);
+            let wanted = &said["content"]["application/json"]["schema"];
+            if let Some(name) = wanted["$ref"].as_str().and_then(|name| name.rsplit('/').next()) {
+                let body: Value = serde_json::from_slice(&answer.body).expect("JSON");
+                fits(&body, schema(name), &document, path);
+            }
+            described += 1;
+        }
+    }
+    let index = String::from_utf8(scene.ask("GET", "/").body).expect("text");
+    assert_eq!(index.lines().count(), described, "{index}");
+    scene.gateway.stop();
+}
+
+/// Whether a value has what its schema says, no more and no less.
+fn fits(value: &Value, schema: &Value, document: &Value, at: &str) {
+    if let Some(name) = schema["$ref"].as_str().and_then(|name| name.rsplit('/').next()) {
+        return fits(value, &document["components"]["schemas"][name], document, at);
+    }
+    let kind = match value {
+        Value::Null => "null",
+        Value::Bool(_) => "boolean",
+        Value::Number(number) if number.is_f64() => "number",
+        Value::Number(_) => "integer",
+        Value::String(_) => "string",
+        Value::Array(_) => "array",
+        Value::Object(_) => "object",
+    };
+    let kinds = &schema["type"];
+    let allows =
+        |kind: &str| kinds == kind || kinds.as_array().is_some_and(|kinds| kinds.iter().any(|k| k == kind));
+    assert!(allows(kind) || (kind == "integer" && allows("number")), "{at}: {value} where {kinds} is due");
+    match value {
+        Value::Array(items) => items.iter().for_each(|item| fits(item, &schema["items"], document, at)),
+        Value::Object(fields) => {
+            let properties = schema["properties"].as_object().expect("properties");
+            for name in schema["required"].as_array().expect("a list") {
+                assert!(fields.contains_key(name.as_str().expect("a name")), "{at}: no {name} in {value}");
+            }
+            for (name, value) in fields {
+                let property =
+                    properties.get(name).unwrap_or_else(|| panic!("{at}: {name} is not described"));
+                fits(value, property, document, &format!("{at}.{name}"));
+            }
+        }
+        _ => {}
+    }
+}
+
+#[test]
+fn over_tcp_a_token_is_asked_for_and_pages_are_refused() {
+    let folder = TempDir::new().expect("a folder");
+    let file = folder.path().join("token");
+    std::fs::write(&file, "0123456789abcdef\n").expect("a file");
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).expect("its mode");
+    let config = format!(
+        "version = 1\n[[listener]]\nbind = '127.0.0.1:0'\n[admin]\nbind = '127.0.0.1:0'\ntoken_file = '{}'\n{ROUTES}",
+        file.display()
+    );
+    let gateway = Gateway::start(&config, "epoll");
+    let asker =
+        |token: Option<&str>| Asker { bind: Bind::Tcp(gateway.admin()), token: token.map(str::to_owned) };
+    let status = |token| asker(token).ask("GET", "/livez", None).expect("an answer").status;
+    assert_eq!(
+        [status(None), status(Some("0123456789abcdeF")), status(Some("0123456789abcdef"))],
+        [401, 401, 200]
+    );
+    let mut page = Client::connect(gateway.admin());
+    page.send(
+        b"GET /sessions HTTP/1.1\r\nHost: localhost\r\nOrigin: https://evil.test\r\n\
+          Authorization: Bearer 0123456789abcdef\r\n\r\n",
+    );
+    assert_eq!(page.response().expect("an answer").status, 403);
+    let admin = gateway.admin().to_string();
+    let (code, out, _) =
+        run_to_end(&["status", "--admin", &admin, "--token-file", file.to_str().expect("a path"), "--json"]);
+    assert_eq!(code, Some(0), "{out}");
+    gateway.stop();
+    // Without a token a name that a page has made mean this address is no host of ours.
+    let config =
+        format!("version = 1\n[[listener]]\nbind = '127.0.0.1:0'\n[admin]\nbind = '127.0.0.1:0'\n{ROUTES}");
+    let gateway = Gateway::start(&config, "epoll");
+    for (host, expected) in [("127.0.0.1:9", 200), ("localhost", 200), ("[::1]:9", 200), ("evil.test", 403)] {
+        let mut client = Client::connect(gateway.admin());
+        client.send(format!("GET /livez HTTP/1.1\r\nHost: {host}\r\n\r\n").as_bytes());
+        assert_eq!(client.response().expect("an answer").status, expected, "{host}");
+    }
+    gateway.stop();
+}
+
+#[test]
+fn while_it_drains_it_lives_but_is_not_ready() {
+    for io in BACKENDS {
+        let scene = Scene::with(io, "[limits]\nclose_timeout = '30s'", ROUTES);
+        let mut client = Client::open(scene.gateway.address(), "/echo");
+        scene.gateway.signal(Signal::TERM);
+        assert_eq!(client.frame().opcode, CLOSE);
+        eventually("not ready", || (scene.status_of("/readyz") == 503).then_some(()));
+        assert_eq!(
+            serde_json::from_slice::<Value>(&scene.ask("GET", "/readyz").body).expect("JSON")["status"],
+            "draining"
+        );
+        assert_eq!(scene.status_of("/livez"), 200, "{io}");
+        assert_eq!(scene.metrics().value("tidegate_ready"), 0.0);
+        client.send(&masked(FIN | CLOSE, &1001_u16.to_be_bytes()));
+        assert!(matches!(client.next(), Received::End(_)));
+        drop(client);
+        let (status, _) = scene.gateway.wait();
+        assert!(status.success());
+    }
+}
+
+#[test]
+fn beside_loaded_shards_it_lives_within_a_tenth_of_a_second() {
+    const QUESTIONS: usize = 41;
+    for io in BACKENDS {
+        let scene = Scene::start(io);
+        let address = scene.gateway.address();
+        let over = AtomicBool::new(false);
+        let mut waited = std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    let mut client = Client::open(address, "/echo");
+                    let payload = vec![7; 200_000];
+                    while !over.load(Ordering::Relaxed) {
+                        client.exchange(BINARY, &payload);
+                    }
+                    client.close(1000);
+                });
+            }
+            let opened = || scene.metrics().value("tidegate_sessions{route=\"/echo\"}") == 4.0;
+            eventually("the load", || opened().then_some(()));
+            let waited: Vec<Duration> = (0..QUESTIONS)
+                .map(|_| {
+                    let asked = Instant::now();
+                    assert_eq!(scene.status_of("/livez"), 200, "{io}");
+                    asked.elapsed()
+                })
+                .collect();
+            over.store(true, Ordering::Relaxed);
+            waited
+        });
+        waited.sort_unstable();
+        // Whatever else this machine does meanwhile holds up some of them.
+        assert!(waited[QUESTIONS / 2] < Duration::from_millis(100), "{io}: {waited:?}");
+        let metrics = scene.metrics();
+        let bytes = metrics.value("tidegate_received_bytes_total{route=\"/echo\",leg=\"client\"}");
+        assert!(bytes > 4.0 * 200_000.0, "{io}: there was no load: {bytes}");
+        scene.gateway.stop();
+    }
+}
+
+#[test]
+fn the_command_line_asks_a_running_gateway() {
+    let scene = Scene::start("epoll");
+    let mut client = Client::open(scene.gateway.address(), "/echo");
+    let local = client.local().to_string();
+    let (code, out, _) = scene.run(&["sessions", "list"]);
+    assert_eq!(code, Some(0));
+    let line = out.lines().find(|line| line.contains(&local)).unwrap_or_else(|| panic!("{out}"));
+    let id = line.split_whitespace().next().expect("an id").to_owned();
+    let (_, out, _) = scene.run(&["sessions", "list", "--json", "--route", "/echo"]);
+    let listed: Value = serde_json::from_str(&out).expect("JSON");
+    assert_eq!(listed["sessions"][0]["id"], json!(id));
+    let (code, out, _) = scene.run(&["status"]);
+    assert_eq!(code, Some(0));
+    assert!(out.contains("sessions        1\n") && out.contains("\n/echo "), "{out}");
+    let (code, _, error) = scene.run(&["sessions", "list", "--route", "/nothing"]);
+    assert_eq!(code, Some(2), "{error}");
+    assert!(error.contains("there is no route"), "{error}");
+    let (code, out, error) = scene.run(&["sessions", "kill", &id]);
+    assert_eq!((code, out.as_str()), (Some(0), "ended 1 of 1\n"), "{error}");
+    assert_eq!(client.frame().opcode, CLOSE);
+    drop(client);
+    eventually("its end", || scene.sessions(&[]).is_empty().then_some(()));
+    let (code, out, _) = scene.run(&["sessions", "kill", &id]);
+    assert_eq!((code, out.as_str()), (Some(1), "ended 0 of 1\n"));
+    assert_eq!(scene.run(&["sessions", "kill"]).0, Some(2), "nobody is meant");
+    let admin = format!("unix:{}", scene.socket());
+    scene.gateway.stop();
+    let mut command = std::process::Command::new(harness::gateway::binary());
+    command.args(["status", "--admin", &admin]);
+    let (code, _, error) = output_of(command);
+    assert_eq!(code, Some(1));
+    assert!(error.contains("cannot ask the gateway at unix:"), "{error}");
+}

@@ -1,0 +1,184 @@
+//! Where the log goes, what it says of sessions, and that nothing waits for it.
+
+mod harness;
+
+use std::{
+    fs,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+use tempfile::TempDir;
+use tidegate_config::Bind;
+use tidegate_control::client::Client as Asker;
+
+use crate::harness::{
+    BACKENDS,
+    client::Client,
+    eventually,
+    frame::TEXT,
+    gateway::{Gateway, binary, config_file, run_to_end},
+};
+
+const ROUTE: &str = "[[route]]\npath = '/echo'\necho = {}\n";
+
+/// A gateway whose log is a file; dropped, it is killed.
+struct Filed {
+    child: Child,
+    folder: TempDir,
+    _config: tempfile::NamedTempFile,
+}
+
+impl Filed {
+    /// `log`: its file; `None`: one in its folder.
+    fn start(log: Option<&str>) -> Filed {
+        let folder = TempDir::new().expect("a folder");
+        let own = folder.path().join("log").display().to_string();
+        let text = format!(
+            "version = 1\n[[listener]]\nbind = '127.0.0.1:0'\n[admin]\nbind = 'unix:{}'\n[log]\nfile = '{}'\nformat = 'json'\n{ROUTE}",
+            folder.path().join("admin.sock").display(),
+            log.unwrap_or(&own)
+        );
+        let config = config_file(&text);
+        let mut command = Command::new(binary());
+        command.arg("run").arg("-c").arg(config.path()).args(["--io", "epoll", "--shards", "1"]);
+        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+        Filed { child: child.expect("the binary starts"), folder, _config: config }
+    }
+
+    fn log(&self) -> PathBuf {
+        self.folder.path().join("log")
+    }
+
+    fn lines(&self, file: &Path) -> Vec<Value> {
+        let text = fs::read_to_string(file).unwrap_or_default();
+        // The last one may be on its way.
+        text.split_inclusive('\n')
+            .filter(|line| line.ends_with('\n'))
+            .map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{line}: {error}")))
+            .collect()
+    }
+
+    /// Where it listens.
+    fn address(&self) -> SocketAddr {
+        eventually("its listener", || {
+            let lines = self.lines(&self.log());
+            let told =
+                lines.iter().find_map(|line| line["message"].as_str()?.strip_prefix("listening on ws://"));
+            told.and_then(|address| address.parse().ok())
+        })
+    }
+
+    fn asker(&self) -> Asker {
+        Asker { bind: Bind::Unix(self.folder.path().join("admin.sock")), token: None }
+    }
+
+    fn signal(&self, signal: Signal) {
+        let id = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw).expect("a process id");
+        kill_process(id, signal).expect("it is this test's own child");
+    }
+
+    fn stop(mut self) {
+        self.signal(Signal::TERM);
+        let status = eventually("its end", || self.child.try_wait().expect("a child of this process"));
+        assert!(status.success(), "{status}");
+    }
+}
+
+impl Drop for Filed {
+    fn drop(&mut self) {
+        // Both fail where it has ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn each_session_is_one_line_and_usr1_opens_the_file_anew() {
+    let gateway = Filed::start(None);
+    let address = gateway.address();
+    let session = |file: &Path| {
+        let mut client = Client::open(address, "/echo");
+        client.exchange(TEXT, b"twelve bytes");
+        let local = client.local().to_string();
+        client.close(1000);
+        eventually("its line", || {
+            let lines = gateway.lines(file);
+            let own: Vec<Value> = lines.into_iter().filter(|line| line["peer"] == local.as_str()).collect();
+            assert!(own.len() < 2, "{own:#?}");
+            own.into_iter().next()
+        })
+    };
+    let line = session(&gateway.log());
+    assert_eq!(line["message"], "session ended");
+    assert_eq!(
+        (&line["code"], &line["leg"], &line["route"]),
+        (&1000.into(), &"client".into(), &"/echo".into())
+    );
+    assert_eq!(line["reason"], "closed by the client");
+    assert_eq!((&line["received_messages"], &line["sent_messages"]), (&1.into(), &1.into()));
+    // The request, a message with its header and mask, and a Close.
+    let bytes = line["received_bytes"].as_u64().expect("a number");
+    assert!((100 + 18 + 8..400).contains(&bytes), "{line}");
+    assert!(line["duration_ms"].is_u64(), "{line}");
+
+    let moved = gateway.folder.path().join("log.1");
+    fs::rename(gateway.log(), &moved).expect("it is there");
+    session(&moved);
+    gateway.signal(Signal::USR1);
+    eventually("a new file", || gateway.log().exists().then_some(()));
+    session(&gateway.log());
+    gateway.stop();
+}
+
+#[test]
+fn a_full_disk_stops_nothing_and_is_counted() {
+    // Linux's device that is always full.
+    let gateway = Filed::start(Some("/dev/full"));
+    eventually("its admin listener", || {
+        gateway.asker().ask("GET", "/readyz", None).ok().filter(|answer| answer.status == 200)
+    });
+    eventually("lost lines", || {
+        let metrics = gateway.asker().ask("GET", "/metrics", None).expect("an answer").body;
+        let metrics = String::from_utf8(metrics).expect("text");
+        let lost = metrics.lines().find_map(|line| line.strip_prefix("tidegate_log_lines_lost_total "));
+        (lost.expect("the family").parse::<u64>().expect("a number") >= 3).then_some(())
+    });
+    gateway.stop();
+}
+
+#[test]
+fn a_file_that_cannot_be_had_is_told() {
+    let config = config_file(&format!(
+        "version = 1\n[[listener]]\nbind = '127.0.0.1:0'\n[log]\nfile = '/proc/none/log'\n{ROUTE}"
+    ));
+    let (code, _, error) = run_to_end(&["run", "-c", config.path().to_str().expect("a path")]);
+    assert_eq!(code, Some(1));
+    assert!(error.contains("the log cannot be written to /proc/none/log"), "{error}");
+}
+
+#[test]
+fn under_an_attack_the_log_keeps_its_pace_and_says_what_it_left_out() {
+    for io in BACKENDS {
+        let config = format!(
+            "version = 1\n[[listener]]\nbind = '127.0.0.1:0'\n[log]\nentries_per_second = 5\n{ROUTE}"
+        );
+        let gateway = Gateway::start(&config, io);
+        for _ in 0..200 {
+            let mut client = Client::connect(gateway.address());
+            client.send(b"GET /nothing HTTP/1.1\r\nHost: gw.test\r\n\r\n");
+            assert_eq!(client.response().expect("an answer").status, 404);
+        }
+        // Told within a second, though nothing else is to be said.
+        gateway.wait_for_log("what was left out", |line| line.contains("log entries left out"));
+        let told = gateway.log().iter().filter(|line| line.contains("request refused")).count();
+        assert!((5..100).contains(&told), "{io}: {told} lines for 200 requests");
+        // Without a file USR1 changes nothing.
+        gateway.signal(Signal::USR1);
+        Client::open(gateway.address(), "/echo").close(1000);
+        gateway.stop();
+    }
+}
