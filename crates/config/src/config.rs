@@ -4,7 +4,7 @@ use std::{net::SocketAddr, path::PathBuf};
 
 use ipnet::IpNet;
 
-use crate::{Limits, Problem, Route, Tls, Topics};
+use crate::{Identity, Limits, Problem, Route, Tls, Topics};
 
 /// A valid configuration: nothing in it has to be checked again.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,6 +21,8 @@ pub struct Config {
     pub listeners: Vec<Listener>,
     /// What topics may take and keep.
     pub topics: Topics,
+    /// Whom routes may ask who their callers are; no two have a name in common.
+    pub identities: Vec<Identity>,
     /// At least one, in the order in which they are tried; each can be reached.
     pub routes: Vec<Route>,
     /// Networks whose `X-Forwarded-*` fields are believed.

@@ -25,6 +25,7 @@
 
 mod address;
 mod config;
+mod identity;
 mod limits;
 mod name;
 mod origin;
@@ -48,6 +49,7 @@ pub use self::{
         Bind, Config, DEFAULT_BACKLOG, IoChoice, Listener, MAX_LISTENERS, MAX_ROUTES, MAX_SHARDS,
         MAX_UPSTREAMS,
     },
+    identity::{Algorithm, Identity, MAX_IDENTITIES, PermissionClaims, TokenKeys, TokenSource},
     limits::{DEFAULT_MAX_SESSIONS, Limits, RouteLimits, SESSION_TAKEOVER_BYTES},
     pattern::{HostPattern, PathPattern, bare_host},
     problem::{Problem, printable},

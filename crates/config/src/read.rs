@@ -2,6 +2,7 @@
 //! not stop at the first mistake.
 
 mod feeds;
+mod identity;
 mod limits;
 mod proxy;
 mod publish;
@@ -20,8 +21,8 @@ use toml::de::DeTable;
 
 use self::limits::ProcessLimits;
 use crate::{
-    Config, DEFAULT_BACKLOG, IoChoice, Listener, MAX_LISTENERS, MAX_ROUTES, MAX_SHARDS, Problem, Route,
-    Topics, address,
+    Config, DEFAULT_BACKLOG, Identity, IoChoice, Listener, MAX_LISTENERS, MAX_ROUTES, MAX_SHARDS, Problem,
+    Route, Topics, address,
     problem::Source,
     reach,
     report::{Mistake, Report},
@@ -46,6 +47,10 @@ enum Files {
 struct Surroundings<'a> {
     limits: &'a ProcessLimits,
     topics: &'a Topics,
+    /// As far as they can be read.
+    identities: &'a [Identity],
+    /// Whether some could not: a name that is not there may be one of theirs.
+    lacks_identities: bool,
     files: Files,
 }
 
@@ -132,10 +137,24 @@ fn config(report: &mut Report<'_>, document: &DeTable<'_>, files: Files) -> Conf
 
     let listeners = listeners(report, &top, files);
     let topics = topics::read(report, &top);
-    let routes = routes(report, &top, &Surroundings { limits: &limits, topics: &topics, files });
+    let (identities, lacks_identities) = identity::read(report, &top, files);
+    let around =
+        Surroundings { limits: &limits, topics: &topics, identities: &identities, lacks_identities, files };
+    let routes = routes(report, &top, &around);
     let shards = shards.map(|shards| shards.value as usize);
     let warnings = Vec::new();
-    Config { version, shards, io, limits: limits.limits, listeners, topics, routes, trusted, warnings }
+    Config {
+        version,
+        shards,
+        io,
+        limits: limits.limits,
+        listeners,
+        topics,
+        identities,
+        routes,
+        trusted,
+        warnings,
+    }
 }
 
 fn version(report: &mut Report<'_>, top: &Section<'_>) -> u32 {

@@ -13,7 +13,9 @@ pub struct Table {
 /// The top of the file.
 pub(crate) const TOP: Table = Table {
     name: "",
-    keys: &["version", "shards", "io", "trusted", "limits", "listener", "topics", "topic", "route"],
+    keys: &[
+        "version", "shards", "io", "trusted", "limits", "listener", "topics", "topic", "identity", "route",
+    ],
 };
 
 pub(crate) const LIMITS: Table = Table {
@@ -73,6 +75,31 @@ pub(crate) const TOPIC: Table = Table {
     ],
 };
 
+pub(crate) const IDENTITY: Table = Table {
+    name: "[[identity]]",
+    keys: &[
+        "name",
+        "jwks_file",
+        "key_file",
+        "secret",
+        "secret_file",
+        "algorithms",
+        "issuers",
+        "audiences",
+        "leeway",
+        "expiry",
+        "expired_code",
+        "token",
+        "forward_token",
+        "user",
+        "headers",
+        "permissions",
+    ],
+};
+
+pub(crate) const PERMISSIONS: Table =
+    Table { name: "permissions = {}", keys: &["subscribe", "publish", "presence"] };
+
 pub(crate) const ROUTE: Table = Table {
     name: "[[route]]",
     keys: &[
@@ -80,6 +107,7 @@ pub(crate) const ROUTE: Table = Table {
         "path",
         "subprotocols",
         "origins",
+        "identity",
         "limits",
         "full",
         "echo",
@@ -177,6 +205,8 @@ pub const SCHEMA: &[Table] = &[
     POLL,
     PUBLISH,
     PUBLISH_KEY,
+    IDENTITY,
+    PERMISSIONS,
 ];
 
 /// Keys that are planned, so that whoever tries one learns more than that it is unknown.

@@ -41,6 +41,15 @@ impl Secret {
         text.len() == presented.len() && black_box(differing) == 0
     }
 
+    /// Its bytes, for what is computed with it; `None` where it was not read. They are not to be shown.
+    #[must_use]
+    pub fn bytes(&self) -> Option<&[u8]> {
+        match &self.0 {
+            Kept::Text(text) => Some(text.as_bytes()),
+            Kept::Unread(_) => None,
+        }
+    }
+
     /// Reads one that stands in a file of the configuration.
     pub(crate) fn parse(text: &str) -> Result<Self, Mistake> {
         check(text).map(|()| Self(Kept::Text(text.into()))).map_err(Mistake::new)
@@ -145,7 +154,7 @@ pub(crate) fn secrets(row: &str) -> Vec<Range<usize>> {
 /// Whether a secret was probably meant to stand behind this name.
 fn may_be_key(name: &str) -> bool {
     if SCHEMA.iter().any(|table| table.keys.contains(&name)) {
-        return name == "key";
+        return matches!(name, "key" | "secret");
     }
     let name = name.to_lowercase();
     // What is hidden needlessly does no harm.

@@ -9,7 +9,7 @@ use std::{
 const MOST_LINES: usize = 800;
 
 /// Which of the project's crates a crate may use (docs/ARCHITECTURE.md).
-const ARROWS: [(&str, &[&str]); 9] = [
+const ARROWS: [(&str, &[&str]); 10] = [
     ("simd", &[]),
     ("registry", &[]),
     ("config", &[]),
@@ -17,8 +17,9 @@ const ARROWS: [(&str, &[&str]); 9] = [
     ("tls", &[]),
     ("wire", &["simd"]),
     ("hub", &["config", "registry"]),
-    ("shard", &["config", "hub", "io", "registry", "simd", "tls", "wire"]),
-    ("gateway", &["config", "hub", "io", "shard", "tls", "wire"]),
+    ("identity", &["config"]),
+    ("shard", &["config", "hub", "identity", "io", "registry", "simd", "tls", "wire"]),
+    ("gateway", &["config", "hub", "identity", "io", "shard", "tls", "wire"]),
 ];
 
 fn root() -> PathBuf {
