@@ -51,7 +51,7 @@ pub(crate) fn run(arguments: &RunArguments) -> Outcome {
             return Outcome::Fault;
         }
     };
-    let config = match arguments.config.config() {
+    let mut config = match arguments.config.config() {
         Ok(config) => config,
         Err(NoConfig::Invalid(problems)) => {
             log.problems(&problems);
@@ -69,6 +69,10 @@ pub(crate) fn run(arguments: &RunArguments) -> Outcome {
             return Outcome::BadConfig;
         }
     };
+    if let Err(problems) = secure::judge_tokens(&mut config) {
+        log.problems(&problems);
+        return Outcome::BadConfig;
+    }
     log.warnings(&config.warnings);
     match serve(config, servers) {
         Ok(()) => Outcome::Clean,

@@ -20,6 +20,7 @@ mod echo;
 mod ending;
 mod environment;
 mod head;
+mod identity;
 mod input;
 mod inspect;
 mod kept;

@@ -62,6 +62,11 @@ pub enum What {
         /// Why, as in the answer's body.
         reason: &'static str,
     },
+    /// A token was not believed.
+    TokenRefused {
+        /// Why: nothing of the token is in it.
+        reason: &'static str,
+    },
     /// A client's TLS has failed: in the handshake, or in what came behind it.
     TlsFailed {
         /// Why.
@@ -127,6 +132,7 @@ impl fmt::Display for What {
             What::Refused { status, reason } => {
                 write!(f, "request refused status={status} reason={reason:?}")
             }
+            What::TokenRefused { reason } => write!(f, "token refused reason={reason:?}"),
             What::TlsFailed { reason } => write!(f, "TLS failed reason={reason:?}"),
             What::Ended { leg, code, reason } => {
                 write!(f, "session ended leg={leg} code={code} reason={reason:?}")

@@ -12,6 +12,7 @@ use tidegate_config::{
     Target, TopicsAction, Utf8,
 };
 use tidegate_hub::{Filter, Hub, RouteId, Routes, Rule, Slow, TopicRules, TopicSettings};
+use tidegate_identity::Identity;
 use tidegate_io::Address;
 use tidegate_registry::{Charge, FullPolicy, OutboxLimits, Retained, Total};
 use tidegate_wire::{
@@ -39,6 +40,8 @@ pub struct Plan {
     head: HeadLimits,
     /// Where a route has topics.
     topics: Option<Arc<TopicRules>>,
+    /// Whether some route's tokens take long to judge.
+    has_costly_identities: bool,
     total: Total,
     /// For each shard what waits for its worst subscriber, as far as it was looked for.
     worst: Box<[AtomicUsize]>,
@@ -53,6 +56,8 @@ pub(crate) struct RoutePlan {
     pub(crate) outbox: OutboxLimits,
     pub(crate) full: FullPolicy,
     pub(crate) origins: Vec<OriginRule>,
+    /// Of which its callers must show a token. New keys come with a new plan.
+    pub(crate) identity: Option<Arc<Identity>>,
     pub(crate) subprotocols: Vec<String>,
     /// What the gateway itself may agree to with clients; `None`: nothing.
     pub(crate) deflate: Option<DeflatePolicy>,
@@ -96,7 +101,7 @@ impl Plan {
     /// The plan of a configuration for so many shards.
     ///
     /// # Panics
-    /// Where `config` was not validated by `tidegate-config`.
+    /// Where `config` was not validated by `tidegate-config`, or has keys that [`tidegate_identity::identities`] refuses.
     pub fn new(config: Config, shards: usize) -> Arc<Plan> {
         Plan::with_limits(config, shards, |_| {})
     }
@@ -115,7 +120,12 @@ impl Plan {
             fields: limits.head_fields,
         };
         let routes = Routes::new(&config);
-        let plans = config.routes.iter().map(RoutePlan::new).collect();
+        let identities = tidegate_identity::identities(&config).expect("validated");
+        let plans: Vec<RoutePlan> =
+            config.routes.iter().map(|route| RoutePlan::new(route, &identities)).collect();
+        let is_costly =
+            |plan: &RoutePlan| plan.identity.as_ref().is_some_and(|identity| identity.is_costly());
+        let has_costly_identities = plans.iter().any(is_costly);
         let topics = config
             .routes
             .iter()
@@ -123,7 +133,17 @@ impl Plan {
             .then(|| topic_rules(&config.topics, change));
         let shards = shards.max(1);
         let worst = (0..shards).map(|_| AtomicUsize::new(0)).collect();
-        Arc::new(Plan { routes, plans, head, topics, total: Total::default(), worst, shards, config })
+        Arc::new(Plan {
+            routes,
+            plans,
+            head,
+            topics,
+            has_costly_identities,
+            total: Total::default(),
+            worst,
+            shards,
+            config,
+        })
     }
 
     /// The configuration that it was made of.
@@ -204,6 +224,10 @@ impl Plan {
         &self.plans
     }
 
+    pub(crate) fn has_costly_identities(&self) -> bool {
+        self.has_costly_identities
+    }
+
     pub(crate) fn has_proxy(&self) -> bool {
         self.plans.iter().any(|plan| plan.proxy.is_some())
     }
@@ -235,7 +259,7 @@ impl Plan {
 }
 
 impl RoutePlan {
-    fn new(route: &tidegate_config::Route) -> RoutePlan {
+    fn new(route: &tidegate_config::Route, identities: &[Arc<Identity>]) -> RoutePlan {
         let limits = route.limits.clone();
         let (deflate, takeover) = match &route.action {
             Action::Echo(echo) => (echo.deflate == EchoDeflate::On, echo.context_takeover),
@@ -274,6 +298,7 @@ impl RoutePlan {
                 FullAction::Disconnect => FullPolicy::Disconnect,
             },
             origins: origins.collect(),
+            identity: route.identity.map(|place| Arc::clone(&identities[place])),
             subprotocols: route.subprotocols.clone(),
             deflate: deflate
                 .then(|| DeflatePolicy { context_takeover: takeover, ..DeflatePolicy::default() }),

@@ -13,6 +13,7 @@ use tidegate_wire::{close::CloseCode, deflate::Codecs, message::Spares};
 use crate::{
     counters::Counters,
     environment::Environment,
+    identity::Callers,
     kept::Backlog,
     log::{Entry, Level, What},
     mailbox::{Mail, Mailbox, Sender},
@@ -107,6 +108,8 @@ pub struct Shard<B: Backend, E: Environment> {
     pub(crate) batch: Batch,
     /// Where routes have topics.
     pub(crate) topics: Option<Box<Topics>>,
+    /// Who sessions' callers are, where routes ask.
+    pub(crate) callers: Callers,
     /// The other shards, by number.
     pub(crate) peers: Vec<Sender<B::Waker>>,
     /// The turn before has left its deadlines to this one.
@@ -161,6 +164,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             remainders: Vec::new(),
             batch: Batch::new(),
             topics,
+            callers: Callers::default(),
             peers: Vec::new(),
             skipped: false,
             full_logged_ms: 0,
@@ -665,6 +669,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             if let Some(topics) = &mut self.topics {
                 topics.forget_pollers(key);
             }
+            self.callers.forget(key);
             self.backend.close(session.socket);
         }
     }

@@ -9,6 +9,7 @@ use tidegate_wire::{close::CloseCode, frame::ControlFrame, http::Refusal};
 
 use crate::{
     environment::Environment,
+    identity::{Callers, ends_ms},
     log::{ABNORMAL, Leg, Level, What},
     output::Content,
     plan::{PING, Plan},
@@ -16,6 +17,7 @@ use crate::{
     session::{Session, State},
     shard::Shard,
     stamp::Stamp,
+    topics::Stage,
     turn::Source,
 };
 
@@ -62,8 +64,19 @@ impl Earliest {
 }
 
 /// What is due for a session, or when to look again.
-pub(crate) fn judge<S>(key: Key, session: &Session<S>, plan: &Plan, now_ms: u64) -> Verdict {
+pub(crate) fn judge<S>(
+    key: Key,
+    session: &Session<S>,
+    plan: &Plan,
+    callers: &Callers,
+    now_ms: u64,
+) -> Verdict {
     let mut earliest = Earliest::new(now_ms);
+    if can_expire(session)
+        && let Some(ends_ms) = ends_ms(callers, key)
+    {
+        earliest.by(Timer::Expiry, ends_ms);
+    }
     if !session.outbox.is_empty() {
         earliest.by(Timer::Write, session.stalled.ms(now_ms) + plan.limits().write_timeout_ms);
     }
@@ -92,6 +105,24 @@ pub(crate) fn judge<S>(key: Key, session: &Session<S>, plan: &Plan, now_ms: u64)
         State::Dead => return Verdict::Nothing,
     }
     earliest.verdict()
+}
+
+/// Whether a session ends when its token is over: it is open, and does not end already. What is done already, or is on its
+/// way, goes on.
+fn can_expire<S>(session: &Session<S>) -> bool {
+    match &session.state {
+        State::Open(open) => open.close_deadline_ms == 0,
+        State::Paired(paired) => {
+            !session.marks.upstream && paired.ending.as_ref().is_none_or(|ending| ending.deadline_ms == 0)
+        }
+        State::Exchange(exchange) => match exchange.stage {
+            Stage::Body(_) | Stage::Polling(_) | Stage::Streaming(_) => true,
+            Stage::Publishing(_) | Stage::Asking => false,
+        },
+        State::Head(_) | State::Waiting(_) | State::Dialing(_) | State::Lingering { .. } | State::Dead => {
+            false
+        }
+    }
 }
 
 fn judge_open<S>(earliest: &mut Earliest, key: Key, session: &Session<S>, plan: &Plan, partial: bool) {
@@ -130,9 +161,9 @@ impl<B: Backend, E: Environment> Shard<B, E> {
     /// All that is due now, as one batch: the pings, then the rest.
     pub(crate) fn expire(&mut self) {
         let mut batch = std::mem::replace(&mut self.batch, Batch::new());
-        let (plan, now_ms) = (&self.plan, self.now_ms);
+        let (plan, callers, now_ms) = (&self.plan, &self.callers, self.now_ms);
         batch.fill(now_ms, &mut self.wheel, &mut self.registry, |key, session| {
-            judge(key, session, plan, now_ms)
+            judge(key, session, plan, callers, now_ms)
         });
         for key in batch.pings.drain(..) {
             self.send_ping(key);
@@ -142,7 +173,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         for (key, timer) in batch.others.drain(..) {
             // One before it may have dealt with this session, too: a pair's legs end by the same deadline.
             let is_due = self.registry.get(key).is_some_and(
-                |session| matches!(judge(key, session, &self.plan, now_ms), Verdict::Fire(due) if due == timer),
+                |session| matches!(judge(key, session, &self.plan, &self.callers, now_ms), Verdict::Fire(due) if due == timer),
             );
             if is_due {
                 self.fire(key, timer);
@@ -172,7 +203,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
     /// Schedules the next deadline of a session whose state has changed.
     pub(crate) fn look_again(&mut self, key: Key) {
         let Some(session) = self.registry.get(key) else { return };
-        match judge(key, session, &self.plan, self.now_ms) {
+        match judge(key, session, &self.plan, &self.callers, self.now_ms) {
             Verdict::Later(deadline_ms) => self.ensure_deadline(key, deadline_ms),
             Verdict::Fire(_) => self.ensure_deadline(key, self.now_ms + RETRY_MS),
             Verdict::Nothing => {}
@@ -252,6 +283,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             },
             Timer::Linger => self.abort(key, true),
             Timer::Idle => self.idle(key),
+            Timer::Expiry => self.expired(key),
             Timer::Write => {
                 self.note_slow(key, "slow consumer: it took nothing for too long");
                 self.peer_stalled(key);
@@ -310,6 +342,7 @@ mod tests {
         });
         let mut session = Session::new((), Peer::new(None), state, 0);
         session.route = RouteId(0);
+        let callers = Callers::default();
         let mut registry = Registry::with_capacity(1);
         let Ok(key) = registry.insert(session) else { panic!("there is room for one") };
         let (mut sent, mut look_ms, mut pong_ms) = (Vec::new(), 0, u64::MAX);
@@ -322,13 +355,13 @@ mod tests {
             if now_ms < look_ms {
                 continue;
             }
-            let mut verdict = judge(key, session, &plan, now_ms);
+            let mut verdict = judge(key, session, &plan, &callers, now_ms);
             if verdict == Verdict::Fire(Timer::Ping) {
                 session.marks.pinged = true;
                 session.pinged = Stamp::at(now_ms);
                 sent.push(now_ms);
                 pong_ms = now_ms + answer_ms;
-                verdict = judge(key, session, &plan, now_ms);
+                verdict = judge(key, session, &plan, &callers, now_ms);
             }
             // As in the wheel: only what was scheduled is looked at.
             let Verdict::Later(later_ms) = verdict else { panic!("{verdict:?} at {now_ms}") };

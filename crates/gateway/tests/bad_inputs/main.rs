@@ -34,7 +34,7 @@ use std::{
 use crate::{reaction::Observed, table::Table, world::World};
 
 /// How many rows there are to run; a row more or less in the table must be noticed.
-const ROWS: usize = 106;
+const ROWS: usize = 107;
 
 /// Rows in the whole table, those of parts that do not exist yet included.
 const ROWS_OF_TABLE: usize = 129;
@@ -43,7 +43,7 @@ const ROWS_OF_TABLE: usize = 129;
 const LAYERS: [&str; 8] = ["tcp", "http", "ws-hs", "upstream", "frame", "deflate", "close", "pubsub"];
 
 /// Rows of these layers that speak of parts which do not exist yet.
-const LATER: [&str; 6] = ["T09", "T10", "W19", "W20", "W21", "W22"];
+const LATER: [&str; 5] = ["T09", "T10", "W20", "W21", "W22"];
 
 /// Rows that are judged differently, with what is accepted besides; `docs/CONFORMANCE.md` says why.
 const DIFFERENT: &[(&str, &str)] = &[
@@ -55,6 +55,8 @@ const DIFFERENT: &[(&str, &str)] = &[
     ("U02", "http=405"),
     // The row's 32,000 spaces pass the head's limit.
     ("W14", "http=431"),
+    // So does the row's token of 16 KiB; one that passes it gets 401.
+    ("W19", "http=431"),
 ];
 
 /// Plays a row's inputs.

@@ -33,6 +33,9 @@ pub(crate) const MESSAGE_BYTES: usize = 1 << 20;
 /// Control frames that are allowed in the window.
 pub(crate) const CONTROL_FRAMES: usize = 50;
 
+/// What tokens are signed with.
+pub(crate) const SECRET: &str = "0123456789abcdef0123456789abcdef";
+
 fn config(upstream: &str) -> String {
     format!(
         r#"
@@ -58,9 +61,25 @@ linger_bytes = "16MiB"
 [[listener]]
 bind = "127.0.0.1:0"
 
+[[identity]]
+name = "users"
+secret = "{SECRET}"
+algorithms = ["HS256"]
+token = ["authorization", "query:access_token"]
+
 [[route]]
 path = "/ws"
 echo = {{}}
+
+[[route]]
+path = "/token"
+identity = "users"
+echo = {{}}
+
+[[route]]
+path = "/up/W19"
+identity = "users"
+proxy = {{ upstreams = ["{upstream}"], retries = 0, fail_timeout = "0s" }}
 
 [[route]]
 path = "/fragments"

@@ -388,11 +388,29 @@ impl<B: Backend, E: Environment> Shard<B, E> {
     pub(crate) fn drain_leg(&mut self, key: Key, code: CloseCode) {
         let Some(session) = self.registry.get(key) else { return };
         let wanted = if session.marks.upstream { CloseCode::GOING_AWAY } else { code };
-        if session.marks.close_sent {
+        self.end_at_boundary(key, wanted, "going away");
+    }
+
+    /// A client's token is over: both legs end as they do in a drain, each with its own code.
+    pub(crate) fn pair_expired(&mut self, key: Key, code: CloseCode, reason: &'static str) {
+        let far = match self.registry.get(key).map(|session| &session.state) {
+            Some(State::Paired(paired)) => paired.far,
+            _ => None,
+        };
+        // The upstream first: what the client says from here on is nobody's any more.
+        if let Some(far) = far {
+            self.end_at_boundary(far, CloseCode::GOING_AWAY, "");
+        }
+        self.end_at_boundary(key, code, reason);
+    }
+
+    /// Sends a leg a Close at the next boundary of what goes to it, and cuts it off at the deadline.
+    fn end_at_boundary(&mut self, key: Key, code: CloseCode, reason: &'static str) {
+        if self.registry.get(key).is_none_or(|session| session.marks.close_sent) {
             return;
         }
         let Some(ending) = self.ending(key).filter(|ending| ending.deadline_ms == 0) else { return };
-        ending.wanted = Some((Some(wanted), "going away"));
+        ending.wanted = Some((Some(code), reason));
         self.set_end(key);
         self.resume(key);
         self.close_at_boundary(key);

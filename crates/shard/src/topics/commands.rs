@@ -1,6 +1,6 @@
 //! What sessions of a topics route say: commands of the protocol, or messages of one topic.
 
-use tidegate_config::{TopicPattern, TopicPatterns};
+use tidegate_config::TopicPattern;
 use tidegate_hub::{
     Ask, Filter, Format, Pattern, Position, Publish, Publisher, Refused, Ticket,
     protocol::{self, Code, Command, Id, Recover, Standing},
@@ -16,6 +16,7 @@ use tidegate_wire::{
 
 use super::{
     UNACKNOWLEDGED,
+    allowed::Allowed,
     fault::Fault,
     member::{Answer, Left, Waits, Way},
     stopped::LONG_ANSWERS,
@@ -194,6 +195,11 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         let plan = std::sync::Arc::clone(&self.plan);
         let Some(session) = self.registry.get(key) else { return Ok(Step::Done) };
         let Some(rules) = &plan.route(session.route).topics else { return Ok(Step::Done) };
+        let permissions = self.callers.permissions(key);
+        let permissions = permissions.as_deref();
+        let subscribe_allowed = Allowed::subscribe(&rules.subscribe, permissions);
+        let publish_allowed = Allowed::publish(&rules.publish, permissions);
+        let presence_allowed = Allowed::presence(&rules.presence, permissions);
         let Some(topics) = &mut self.topics else { return Ok(Step::Done) };
         let Some(member) = topics.member(key) else { return Ok(Step::Done) };
         let (member_id, long_answers) = (member.id, member.long_answers());
@@ -214,7 +220,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                                 "a pattern has no `recover`, `history` or `presence`",
                             ));
                         }
-                        if !allows_pattern(&rules.subscribe, &pattern) {
+                        if !allows_pattern(subscribe_allowed, &pattern) {
                             return Err(Fault::NOT_ALLOWED);
                         }
                         topics.hub.subscribe_pattern(member_id, &pattern)?;
@@ -225,10 +231,10 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                         Ok(Step::Done)
                     }
                     Filter::Topic(topic) => {
-                        if !rules.subscribe.matches(text) {
+                        if !subscribe_allowed.matches(text) {
                             return Err(Fault::NOT_ALLOWED);
                         }
-                        let sees_presence = rules.presence.matches(text);
+                        let sees_presence = presence_allowed.matches(text);
                         if subscribe.presence && !sees_presence {
                             return Err(Fault::new(
                                 Code::NotAllowed,
@@ -268,7 +274,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             }
             Command::Publish(publish) => {
                 let topic = topics.hub.topic_name(&publish.topic)?;
-                if !rules.publish.matches(&publish.topic) {
+                if !publish_allowed.matches(&publish.topic) {
                     return Err(Fault::NOT_ALLOWED);
                 }
                 if topics.hub.is_busy(&topic) {
@@ -287,7 +293,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             }
             Command::Presence { topic: text } => {
                 let topic = topics.hub.topic_name(&text)?;
-                if !rules.presence.matches(&text) {
+                if !presence_allowed.matches(&text) {
                     return Err(Fault::NOT_ALLOWED);
                 }
                 if long_answers >= LONG_ANSWERS {
@@ -299,7 +305,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             }
             Command::History { topic: text, limit, before } => {
                 let topic = topics.hub.topic_name(&text)?;
-                if !rules.subscribe.matches(&text) {
+                if !subscribe_allowed.matches(&text) {
                     return Err(Fault::NOT_ALLOWED);
                 }
                 if long_answers >= LONG_ANSWERS {
@@ -394,8 +400,8 @@ pub(super) fn publication(publish: protocol::Publish<'_>, publisher: Publisher) 
 }
 
 /// Whether all topics of a pattern may be subscribed to.
-pub(super) fn allows_pattern(patterns: &TopicPatterns, pattern: &Pattern) -> bool {
-    TopicPattern::parse(pattern.as_str()).is_ok_and(|pattern| patterns.covers(&pattern))
+pub(super) fn allows_pattern(allowed: Allowed<'_>, pattern: &Pattern) -> bool {
+    TopicPattern::parse(pattern.as_str()).is_ok_and(|pattern| allowed.covers(&pattern))
 }
 
 /// Where a client wants to go on from. From what nobody here has written nothing can be recovered.

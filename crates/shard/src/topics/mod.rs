@@ -4,6 +4,7 @@
 //! [`Shard::run_topics`] takes what the hub has to say: answers first, then each topic's news to its audience, then the
 //! letters to other shards.
 
+mod allowed;
 mod arena;
 mod attend;
 mod commands;
