@@ -11,7 +11,7 @@ use tempfile::TempDir;
 use crate::harness::{
     BACKENDS,
     client::{Client, End, Received, Response, request},
-    frame::{BINARY, CLOSE, FIN, TEXT, masked},
+    frame::{BINARY, CLOSE, FIN, TEXT, close, masked},
     gateway::{Gateway, config_file, run_to_end},
     tokens::Signer,
     upstream::{Upstream, field, switching_protocols},
@@ -465,4 +465,113 @@ fn what_is_wrong_with_keys_is_told_by_check_and_at_the_start() {
     let (code, _, errors) = run_to_end(&["check", "-c", name]);
     assert_eq!(code, Some(0), "{errors}");
     assert!(errors.contains("key 2 (\"other\") is passed over: its `use` is \"enc\""), "{errors}");
+}
+
+/// Waits for a session's Close with this code, and the end behind it.
+fn assert_closed(mut client: Client, code: u16) {
+    loop {
+        let frame = client.frame();
+        if frame.opcode == CLOSE {
+            assert_eq!((frame.close_code(), frame.close_reason()), (code, &b"the token has expired"[..]));
+            break;
+        }
+    }
+    client.send(&close(code, b""));
+    assert_eq!(client.next(), Received::End(End::Fin));
+}
+
+#[test]
+fn what_is_open_ends_with_its_token() {
+    everywhere(|scene| {
+        let address = scene.gateway.address();
+        let soon = |seconds: u64| {
+            let mut claims = ada();
+            claims["exp"] = json!(now() + seconds);
+            claims
+        };
+        let token = scene.token(&soon(3));
+        let mut echo = scene.open("/echo", &token);
+        let mut proxied = scene.open("/up", &token);
+        let topics = on_topics(scene, &token);
+        let raw = scene.open("/topics/chat/lobby", &token);
+        let device = Signer::secret(SECRET).token("HS256", None, &soon(3));
+        let (device, _) = Client::open_with(address, &format!("/forwarded?t={device}"), "");
+        let mut lasting = scene.open("/echo", &scene.valid());
+        let mut stream = Client::connect(address);
+        stream.send(&get("/events?topic=chat/lobby", &bearer(&token)));
+        assert_eq!(stream.response().expect("an answer").status, 200);
+        assert!(!stream.chunk().is_empty(), "where it begins");
+        let mut poll = Client::connect(address);
+        let path = "/poll?topic=chat/lobby&position=-&wait=25";
+        poll.send(&get(path, &bearer(&token)));
+        echo.exchange(BINARY, b"before");
+        proxied.exchange(BINARY, b"before");
+
+        for client in [echo, proxied, topics, raw] {
+            assert_closed(client, 4401);
+        }
+        assert_closed(device, 4001);
+        while !stream.chunk().is_empty() {}
+        assert_eq!(stream.next(), Received::End(End::Fin), "behind the last chunk");
+        let answer = poll.response().expect("an answer");
+        assert_eq!((answer.status, &body(&answer)["messages"]), (200, &json!([])));
+        // Its connection is kept, and its token is not.
+        poll.send(&get(path, &bearer(&token)));
+        assert_eq!(poll.response().expect("an answer").status, 401);
+        lasting.exchange(BINARY, b"behind");
+        lasting.close(1000);
+    });
+}
+
+#[test]
+fn a_newer_token_brings_a_session_further_and_replaces_what_it_may() {
+    everywhere(|scene| {
+        let token = |seconds: u64, read: &[&str]| {
+            let topics = json!({ "read": read, "write": ["chat/lobby"], "see": ["chat/lobby"] });
+            scene.token(&json!({ "sub": "ada", "exp": now() + seconds, "topics": topics }))
+        };
+        let mut client = scene.open("/topics", &token(3, &["chat/*"]));
+        let hello: Value = serde_json::from_slice(&client.message(TEXT)).expect("JSON");
+        assert!(hello["expires"].as_u64().is_some_and(|seconds| seconds <= 3), "{hello}");
+        for topic in ["chat/lobby", "chat/other", "chat/*"] {
+            let answer = says(&mut client, &json!({ "op": "subscribe", "topic": topic, "id": 1 }));
+            assert_eq!(answer["op"], "subscribed");
+        }
+        let auth = |token: &str| json!({ "op": "auth", "id": "t", "token": token });
+        for (token, code) in [
+            ("x", "invalid_token"),
+            (&*token(0, &[]), "invalid_token"),
+            (&*scene.token(&json!({ "sub": "bob", "exp": now() + 60 })), "invalid_token"),
+            (&*Signer::secret(SECRET).token("HS256", None, &ada()), "invalid_token"),
+        ] {
+            let answer = says(&mut client, &auth(token));
+            assert_eq!(
+                (&answer["op"], &answer["id"], &answer["code"]),
+                (&json!("error"), &json!("t"), &json!(code))
+            );
+        }
+        assert_eq!(says(&mut client, &json!({ "op": "auth", "id": 1 }))["code"], "invalid_request");
+
+        // The same again: nothing ends. Then less, and what is not allowed any more does.
+        let answer = says(&mut client, &auth(&token(30, &["chat/*"])));
+        assert_eq!((&answer["op"], &answer["id"]), (&json!("authenticated"), &json!("t")), "{answer}");
+        assert!(answer["expires"].as_u64().is_some_and(|seconds| (20..=30).contains(&seconds)), "{answer}");
+        let mut ended = vec![says(&mut client, &auth(&token(30, &["chat/lobby"])))];
+        ended.extend((0..2).map(|_| serde_json::from_slice(&client.message(TEXT)).expect("JSON")));
+        let told = ["chat/*", "chat/other"].map(|topic| json!({ "op": "unsubscribed", "topic": topic }));
+        assert_eq!(ended[..2], told);
+        assert_eq!(ended[2]["op"], "authenticated");
+        let mut other = on_topics(scene, &scene.valid());
+        other.send(&masked(FIN | TEXT, br#"{"op":"publish","topic":"chat/lobby","data":1}"#));
+        let message: Value = serde_json::from_slice(&client.message(TEXT)).expect("JSON");
+        assert_eq!((&message["op"], &message["topic"]), (&json!("message"), &json!("chat/lobby")));
+        let answer = says(&mut client, &json!({ "op": "subscribe", "topic": "chat/other", "id": 1 }));
+        assert_eq!(answer["code"], "not_allowed");
+        // It is there behind the end of its first token, and ends with its last.
+        let answer = says(&mut client, &auth(&token(4, &["chat/lobby"])));
+        assert_eq!(answer["op"], "authenticated");
+        std::thread::sleep(std::time::Duration::from_millis(3_100));
+        assert_eq!(says(&mut client, &json!({ "op": "ping", "id": 7 })), json!({ "op": "pong", "id": 7 }));
+        assert_closed(client, 4401);
+    });
 }

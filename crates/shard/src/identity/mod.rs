@@ -5,6 +5,7 @@
 
 mod callers;
 mod place;
+mod renewal;
 
 use std::{borrow::Cow, sync::Arc};
 

@@ -209,6 +209,13 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                 self.tell_json(key, |out| protocol::write::pong(out, id));
                 Ok(Step::Done)
             }
+            Command::Auth { token } => {
+                let expires_seconds = self.renew(key, &token)?;
+                if let Some(id) = id {
+                    self.tell_json(key, |out| protocol::write::authenticated(out, id, expires_seconds));
+                }
+                Ok(Step::Done)
+            }
             Command::Subscribe(subscribe) => {
                 let text = &*subscribe.topic;
                 match Filter::of_subscription(text)? {
@@ -268,7 +275,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                 let filter = Filter::parse(&text)?;
                 topics.hub.unsubscribe(member_id, &filter)?;
                 if let Some(id) = id {
-                    self.tell_json(key, |out| protocol::write::unsubscribed(out, id, &text));
+                    self.tell_json(key, |out| protocol::write::unsubscribed(out, Some(id), &text));
                 }
                 Ok(Step::Done)
             }
@@ -351,7 +358,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
     }
 
     /// Sends a message of the protocol.
-    pub(super) fn tell_json(&mut self, key: Key, write: impl FnOnce(&mut Vec<u8>)) {
+    pub(crate) fn tell_json(&mut self, key: Key, write: impl FnOnce(&mut Vec<u8>)) {
         self.tell_as(key, Content::Messages { linked: false }, write);
     }
 
@@ -400,7 +407,7 @@ pub(super) fn publication(publish: protocol::Publish<'_>, publisher: Publisher) 
 }
 
 /// Whether all topics of a pattern may be subscribed to.
-pub(super) fn allows_pattern(allowed: Allowed<'_>, pattern: &Pattern) -> bool {
+pub(crate) fn allows_pattern(allowed: Allowed<'_>, pattern: &Pattern) -> bool {
     TopicPattern::parse(pattern.as_str()).is_ok_and(|pattern| allowed.covers(&pattern))
 }
 

@@ -251,6 +251,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
     fn refuse_request(&mut self, key: Key, manner: &Manner, refusal: &Refusal) {
         let manner = Manner { keep_alive: manner.keep_alive && !refusal.close, ..manner.clone() };
         let code = match refusal.status {
+            401 if *refusal == BAD_TOKEN => Code::InvalidToken,
             401 | 403 => Code::NotAllowed,
             413 | 414 | 431 => Code::TooLarge,
             429 => Code::TooMany,

@@ -36,6 +36,13 @@ use tidegate_io::Backend;
 use tidegate_registry::Key;
 
 use self::open::{get_only, no_body};
+pub(crate) use self::{
+    allowed::Allowed,
+    arena::{Arenas, Lane},
+    commands::allows_pattern,
+    exchange::{Exchange, Stage},
+    fault::Fault,
+};
 use self::{
     arena::Layout,
     attend::Pollers,
@@ -46,10 +53,6 @@ use self::{
     publishers::Publishers,
     rate::Rates,
     search::Search,
-};
-pub(crate) use self::{
-    arena::{Arenas, Lane},
-    exchange::{Exchange, Stage},
 };
 use crate::{
     environment::Environment,

@@ -88,7 +88,10 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             }
             None => {
                 let seconds = u32::try_from(ping_ms.div_ceil(1_000)).unwrap_or(u32::MAX);
-                self.tell_json(key, |out| protocol::write::hello(out, client.as_str(), seconds));
+                let expires_seconds = self.token_seconds(key);
+                self.tell_json(key, |out| {
+                    protocol::write::hello(out, client.as_str(), seconds, expires_seconds);
+                });
             }
         }
     }
