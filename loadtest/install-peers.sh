@@ -1,7 +1,7 @@
 #!/bin/bash
 # install-peers.sh [--no-build] - what the suites in loadtest/suites compare.
 #
-# bun and ws from npm (pinned in loadtest/peers, into .cache/peers); nginx, HAProxy and nchan from Debian, where they are
+# bun and ws from npm (pinned in loadtest/peers, into .cache/peers); a certificate of a new key for the suite over TLS; nginx, HAProxy and nchan from Debian, where they are
 # missing and this user may install packages; Tidegate, its load test and the small servers of this repository, built for
 # release (not with --no-build). What could not be had is named at the end: the suites skip it. Can be run again.
 set -euo pipefail
@@ -22,7 +22,7 @@ mkdir -p "$PEERS"
 missing=()
 have() { case "$1" in /*) [ -e "$1" ] ;; *) command -v "$1" >/dev/null || [ -x "/usr/sbin/$1" ] ;; esac; }
 NCHAN=/usr/lib/nginx/modules/ngx_nchan_module.so
-packages=(nginx=nginx haproxy=haproxy "$NCHAN=libnginx-mod-nchan" node=nodejs npm=npm)
+packages=(nginx=nginx haproxy=haproxy "$NCHAN=libnginx-mod-nchan" node=nodejs npm=npm openssl=openssl)
 for pair in "${packages[@]}"; do have "${pair%%=*}" || missing+=("${pair#*=}"); done
 if [ ${#missing[@]} -gt 0 ]; then
   sudo=()
@@ -54,6 +54,19 @@ if command -v npm >/dev/null; then
   fi
 else
   SKIPPED+=("bun and ws (no npm)")
+fi
+
+# For this machine alone, so there is no key in the repository.
+if [ ! -s "$PEERS/tls/key.pem" ]; then
+  if command -v openssl >/dev/null; then
+    say "making a certificate"
+    mkdir -p "$PEERS/tls"
+    openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 3650 -subj /CN=127.0.0.1 \
+      -addext subjectAltName=IP:127.0.0.1 -addext basicConstraints=critical,CA:FALSE \
+      -out "$PEERS/tls/certificate.pem" -keyout "$PEERS/tls/key.pem" 2>"$PEERS/tls/openssl.log"
+  else
+    SKIPPED+=("the suite over TLS (no openssl)")
+  fi
 fi
 
 if [ "${1:-}" != --no-build ]; then

@@ -1,9 +1,11 @@
-// bun bun.js PORT [publish]: Bun's WebSocket server, as an echo, or publishing what any session sends to all of them.
-const [port, mode] = process.argv.slice(2);
+// bun bun.js PORT [echo|publish] [CERTIFICATE KEY]: Bun's WebSocket server, as an echo, or publishing what any session sends to
+// all of them; over TLS where it is given the files.
+const [port, mode, certificate, key] = process.argv.slice(2);
 const publishes = mode === 'publish';
 Bun.serve({
   hostname: '127.0.0.1',
   port: Number(port),
+  tls: certificate && { cert: Bun.file(certificate), key: Bun.file(key) },
   fetch(request, server) {
     return server.upgrade(request) ? undefined : new Response('an upgrade is needed', { status: 426 });
   },

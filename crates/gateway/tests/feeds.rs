@@ -10,12 +10,14 @@ use serde_json::{Value, json};
 use crate::harness::{
     BACKENDS, PATIENCE,
     client::{Client, Response},
+    everywhere,
     frame::{BINARY, TEXT},
     gateway::Gateway,
 };
 
 const CONFIG: &str = r#"
 version = 1
+trusted = ["127.0.0.2"]
 [limits]
 message_bytes = "64KiB"
 message_timeout = "2s"
@@ -53,16 +55,6 @@ path = "/paced"
 publish = { publish = ["kept/**"], rate = 10 }
 "#;
 
-fn everywhere(test: impl Fn(&Gateway)) {
-    for io in BACKENDS {
-        for shards in ["1", "3"] {
-            let gateway = Gateway::start_with(CONFIG, &["--io", io, "--shards", shards]);
-            test(&gateway);
-            gateway.stop();
-        }
-    }
-}
-
 fn post(path: &str, fields: &str, body: &[u8]) -> Vec<u8> {
     let mut request =
         format!("POST {path} HTTP/1.1\r\nHost: gw.test\r\nContent-Length: {}\r\n{fields}\r\n", body.len())
@@ -90,7 +82,7 @@ fn body(response: &Response) -> Value {
 
 #[test]
 fn what_is_posted_is_published() {
-    everywhere(|gateway| {
+    everywhere(CONFIG, |gateway| {
         let mut raw = Client::open(gateway.address(), "/topics/kept/1");
         raw.exchange(TEXT, b"here");
         // One connection for all: kept alive, and asked again before it has answered.
@@ -140,7 +132,7 @@ fn what_is_posted_is_published() {
 
 #[test]
 fn each_wrong_request_has_its_status() {
-    everywhere(|gateway| {
+    everywhere(CONFIG, |gateway| {
         let nested = [b"[".repeat(100_000), b"]".repeat(100_000)].concat();
         let bearer = |key: &str| format!("{AS_JSON}Authorization: Bearer {key}\r\n");
         let kept = |name: &str| format!(r#"{{"topic":"{name}","data":1}}"#).into_bytes();
@@ -297,7 +289,7 @@ impl Stream {
 
 #[test]
 fn events_come_with_positions_from_which_a_stream_goes_on() {
-    everywhere(|gateway| {
+    everywhere(CONFIG, |gateway| {
         let mut stream = Stream::open(gateway, "/events?topic=kept/a&topic=kept/b", "");
         let (name, id, data) = stream.event();
         assert_eq!((name.as_str(), data["topics"].as_array().map(Vec::len)), ("subscribed", Some(2)));
@@ -364,7 +356,7 @@ fn foreign_pages_may_read_where_the_route_says_so() {
 
 #[test]
 fn a_poll_waits_for_what_is_new() {
-    everywhere(|gateway| {
+    everywhere(CONFIG, |gateway| {
         let mut client = Client::connect(gateway.address());
         client.send(&get("/poll?topic=kept/p", ""));
         let first = body(&client.response().expect("at once"));
@@ -416,6 +408,32 @@ fn a_poll_waits_for_what_is_new() {
         ));
         let there: Value = serde_json::from_slice(&talker.message(TEXT)).expect("JSON");
         assert_eq!(there["clients"], json!([{ "client": "poller-1", "info": { "n": 1 } }]), "{there}");
+    });
+}
+
+#[test]
+fn a_connection_keeps_so_many_pollers_present_and_a_proxys_more() {
+    everywhere(CONFIG, |gateway| {
+        for (from, topic, present) in [("127.0.0.1", "kept/few", 16), ("127.0.0.2", "kept/many", 40)] {
+            let mut client = Client::connect_from(from.parse().expect("an address"), gateway.address());
+            for n in 0..40 {
+                client.send(&get(&format!("/poll?topic={topic}&wait=0&client=poller-{n:02}"), ""));
+                assert_eq!(client.response().expect("an answer").status, 200);
+            }
+            let mut talker = Client::open(gateway.address(), "/topics");
+            talker.message(TEXT);
+            let ask = json!({ "op": "presence", "id": 1, "topic": topic }).to_string();
+            let there = harness::eventually("those who left have", || {
+                talker.send(&harness::frame::masked(harness::frame::FIN | TEXT, ask.as_bytes()));
+                let there: Value = serde_json::from_slice(&talker.message(TEXT)).expect("JSON");
+                let clients = there["clients"].as_array().expect("a list").clone();
+                (clients.len() <= present).then_some(clients)
+            });
+            let mut names: Vec<&str> = there.iter().filter_map(|one| one["client"].as_str()).collect();
+            names.sort_unstable();
+            let last: Vec<String> = (40 - present..40).map(|n| format!("poller-{n:02}")).collect();
+            assert_eq!(names, last);
+        }
     });
 }
 
@@ -559,7 +577,7 @@ fn those_who_poll_for_the_same_get_the_same() {
 
 #[test]
 fn refusals_are_json_that_allowed_pages_may_read() {
-    everywhere(|gateway| {
+    everywhere(CONFIG, |gateway| {
         let origin = "Origin: https://page.example\r\n";
         let declared =
             |path: &str| format!("POST {path} HTTP/1.1\r\nHost: gw.test\r\n{origin}\r\n").into_bytes();
@@ -601,7 +619,7 @@ fn refusals_are_json_that_allowed_pages_may_read() {
 
 #[test]
 fn what_is_nearly_nothing_has_its_answer() {
-    everywhere(|gateway| {
+    everywhere(CONFIG, |gateway| {
         let nothing = ask(gateway, &post("/publish", AS_JSON, b"[]"));
         assert_eq!((nothing.status, body(&nothing)), (200, json!({ "results": [] })));
         let mut talker = Client::open(gateway.address(), "/topics");

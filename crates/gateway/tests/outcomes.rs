@@ -8,8 +8,9 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::harness::{
-    BACKENDS, PATIENCE,
+    PATIENCE,
     client::{Client, End},
+    everywhere,
     frame::{CLOSE, FIN, TEXT, masked},
     gateway::Gateway,
 };
@@ -43,17 +44,6 @@ events = { subscribe = ["**"] }
 path = "/publish/*"
 publish = { publish = ["**"] }
 "#;
-
-/// On each backend, on one shard and on three, so that most topics live on another one than their clients.
-fn everywhere(test: impl Fn(&Gateway)) {
-    for io in BACKENDS {
-        for shards in ["1", "3"] {
-            let gateway = Gateway::start_with(CONFIG, &["--io", io, "--shards", shards]);
-            test(&gateway);
-            gateway.stop();
-        }
-    }
-}
 
 fn say(client: &mut Client, message: &Value) {
     client.send(&masked(FIN | TEXT, message.to_string().as_bytes()));
@@ -105,12 +95,12 @@ fn all_are_refused(gateway: &Gateway, family: &str, payload: &str, code: &str, c
 
 #[test]
 fn what_is_too_large_for_its_topic_is_refused_wherever_that_lives() {
-    everywhere(|gateway| all_are_refused(gateway, "small", &"x".repeat(2_000), "too_large", 1009));
+    everywhere(CONFIG, |gateway| all_are_refused(gateway, "small", &"x".repeat(2_000), "too_large", 1009));
 }
 
 #[test]
 fn what_a_topics_home_refuses_is_told_without_an_acknowledgement() {
-    everywhere(|gateway| {
+    everywhere(CONFIG, |gateway| {
         let mut client = talker(gateway);
         for n in 0..4 {
             say(&mut client, &json!({ "op": "subscribe", "id": n, "topic": format!("taken/{n}") }));
@@ -127,7 +117,7 @@ fn what_a_topics_home_refuses_is_told_without_an_acknowledgement() {
 
 #[test]
 fn a_request_that_follows_a_refused_one_has_its_own_answer() {
-    everywhere(|gateway| {
+    everywhere(CONFIG, |gateway| {
         let mut client = Client::connect(gateway.address());
         for n in 1..=3 {
             client.send(&post("kept/a", &n.to_string()));
@@ -162,7 +152,7 @@ fn a_request_that_follows_a_refused_one_has_its_own_answer() {
 
 #[test]
 fn a_poll_whose_client_has_ended_its_side_is_answered_and_a_stream_ends_in_order() {
-    everywhere(|gateway| {
+    everywhere(CONFIG, |gateway| {
         let mut poller = Client::connect(gateway.address());
         poller.send(&get("/poll?topic=kept/p"));
         let position = answer(&mut poller)["position"].as_str().expect("a position").to_owned();

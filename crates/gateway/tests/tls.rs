@@ -20,6 +20,7 @@ use harness::{
     eventually,
     frame::{self, BINARY, CLOSE, FIN, TEXT},
     gateway::{Gateway, config_file, run_to_end},
+    inbox::Incoming,
     secure::Secure,
     upstream::Upstream,
 };

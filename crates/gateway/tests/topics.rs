@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use crate::harness::{
     BACKENDS, PATIENCE,
     client::{Client, End, Received},
+    everywhere,
     frame::{BINARY, CLOSE, FIN, PING, PONG, TEXT, close, masked},
     gateway::Gateway,
 };
@@ -50,17 +51,6 @@ topics = { subscribe = ["**"], publish = ["**"], presence = ["**"], session_byte
 path = "/few/*"
 topics = { subscribe = ["chat/*"], publish = ["chat/lobby"], max_subscriptions = 3, max_patterns = 1 }
 "#;
-
-/// Runs on each backend, on one shard and on three.
-fn everywhere(test: impl Fn(&Gateway)) {
-    for io in BACKENDS {
-        for shards in ["1", "3"] {
-            let gateway = Gateway::start_with(CONFIG, &["--io", io, "--shards", shards]);
-            test(&gateway);
-            gateway.stop();
-        }
-    }
-}
 
 /// A client that speaks the protocol.
 struct Talker {
@@ -141,7 +131,7 @@ impl Talker {
 
 #[test]
 fn what_is_published_reaches_all_subscribers_in_order() {
-    everywhere(|gateway| {
+    everywhere(CONFIG, |gateway| {
         let mut talkers: Vec<Talker> = (0..8).map(|_| Talker::open(gateway)).collect();
         let mut bystander = Talker::open(gateway);
         bystander.subscribe("chat/other");
@@ -176,7 +166,7 @@ fn what_is_published_reaches_all_subscribers_in_order() {
 
 #[test]
 fn data_reaches_subscribers_byte_by_byte() {
-    everywhere(|gateway| {
+    everywhere(CONFIG, |gateway| {
         let mut reader = Talker::open(gateway);
         reader.subscribe("a");
         let mut raw = Client::open(gateway.address(), "/topics/a");
@@ -203,7 +193,7 @@ fn data_reaches_subscribers_byte_by_byte() {
 
 #[test]
 fn patterns_bring_each_message_once() {
-    everywhere(|gateway| {
+    everywhere(CONFIG, |gateway| {
         let mut talker = Talker::open(gateway);
         talker.subscribe("scores/*");
         talker.subscribe("scores/**");
@@ -246,7 +236,7 @@ fn patterns_bring_each_message_once() {
 
 #[test]
 fn what_was_missed_is_recovered_or_said_to_be_lost() {
-    everywhere(|gateway| {
+    everywhere(CONFIG, |gateway| {
         let mut publisher = Talker::open(gateway);
         let mut first = Talker::open(gateway);
         let at = first.subscribe("kept/1");
@@ -290,7 +280,7 @@ fn what_was_missed_is_recovered_or_said_to_be_lost() {
 
 #[test]
 fn an_idempotency_key_publishes_once() {
-    everywhere(|gateway| {
+    everywhere(CONFIG, |gateway| {
         let (mut publisher, mut reader) = (Talker::open(gateway), Talker::open(gateway));
         reader.subscribe("kept/once");
         let message = json!({ "op": "publish", "topic": "kept/once", "data": 1, "once": "order-7" });
@@ -305,7 +295,7 @@ fn an_idempotency_key_publishes_once() {
 
 #[test]
 fn presence_follows_those_who_come_and_go() {
-    everywhere(|gateway| {
+    everywhere(CONFIG, |gateway| {
         let mut watcher = Talker::open(gateway);
         let answer = watcher
             .ask(json!({ "op": "subscribe", "topic": "chat/p", "presence": true, "info": { "name": "W" } }));
@@ -334,7 +324,7 @@ fn presence_follows_those_who_come_and_go() {
 
 #[test]
 fn each_wrong_command_has_its_code_and_hurts_nobody() {
-    everywhere(|gateway| {
+    everywhere(CONFIG, |gateway| {
         let mut talker = Talker::open_at(gateway, "/few");
         for (message, code) in [
             (json!({ "op": "dance" }), "unknown_op"),
@@ -684,7 +674,7 @@ fn beyond_the_memory_of_topics_the_worst_subscribers_end_and_the_others_go_on() 
 
 #[test]
 fn a_drain_closes_subscribers() {
-    everywhere(|gateway| {
+    everywhere(CONFIG, |gateway| {
         let mut talker = Talker::open(gateway);
         talker.subscribe("chat/lobby");
         gateway.signal(rustix::process::Signal::INT);

@@ -222,27 +222,21 @@ fn joins_and_leaves_that_a_slow_one_misses_are_told() {
     hub.subscribe(watcher, TICKET, &topic, Ask { watches: true, ..Ask::default() }, 0).unwrap();
     stay(&mut hub, &topic, "first", 900_000);
     assert_eq!(fan_out(&mut hub, |_| 0), [(1, String::new())]);
-    for n in 0..999 {
-        stay(&mut hub, &topic, &format!("client-{n}"), 900_000);
-    }
+    stay_all(&mut hub, &topic, 0..999);
     fan_out(&mut hub, |_| 99);
     let missed = catch_up(&mut hub, watcher);
     assert!(missed.starts_with("+first +client-0 ") && missed.ends_with(" +client-998"), "all: {missed}");
 
     stay(&mut hub, &topic, "second", 900_000);
     assert_eq!(fan_out(&mut hub, |_| 0), [(1, String::new())]);
-    for n in 1_000..2_001 {
-        stay(&mut hub, &topic, &format!("client-{n}"), 900_000);
-    }
+    stay_all(&mut hub, &topic, 1_000..2_001);
     fan_out(&mut hub, |_| 99);
     let missed = catch_up(&mut hub, watcher);
     assert!(missed.starts_with("? +client-1001 ") && missed.ends_with(" +client-2000"), "{missed}");
     assert!(!hub.lags(watcher));
 
     // More than a batch has, beside messages.
-    for n in 3_000..69_000 {
-        stay(&mut hub, &topic, &format!("client-{n}"), 900_000);
-    }
+    stay_all(&mut hub, &topic, 3_000..69_000);
     publish(&mut hub, &topic, &["x"; 2]);
     let batch = hub.poll_batch().unwrap();
     let items = hub.publications(batch);
@@ -254,23 +248,47 @@ fn joins_and_leaves_that_a_slow_one_misses_are_told() {
     hub.finish_batch(batch);
 }
 
+/// A topic that lives on one of two shards, its subscriber on the other, and room for four letters between them.
+struct Apart {
+    home: Hub,
+    other: Hub,
+    topic: TopicName,
+    member: MemberId,
+}
+
+impl Apart {
+    fn new(settings: TopicSettings, ask: Ask) -> Apart {
+        let rules = rules(settings, Limits { letters: 4, ..Limits::default() });
+        let new = |shard| Hub::new(shard, 2, Arc::clone(&rules), u64::from(shard), &Total::default());
+        let (mut home, mut other) = (new(0), new(1));
+        let mut names = (0..).map(|n| TopicName::parse(&format!("t/{n}")).unwrap());
+        let topic = names.find(|name| name.home(2) == 0).unwrap();
+        let member = enter(&mut other, 1);
+        other.subscribe(member, TICKET, &topic, ask, 0).unwrap();
+        pass(&mut other, 1, &mut home);
+        pass(&mut home, 0, &mut other);
+        assert!(matches!(other.poll_reply(), Some((_, Reply::Subscribed { .. }))));
+        Apart { home, other, topic, member }
+    }
+}
+
+/// What one hub has written, by its number, comes to the other.
+fn pass(from: &mut Hub, number: u16, to: &mut Hub) {
+    while let Some((_, letters)) = from.poll_letters() {
+        to.receive(number, letters, 0);
+    }
+}
+
+/// So many clients, by number, come and stay.
+fn stay_all(hub: &mut Hub, topic: &TopicName, numbers: std::ops::Range<u32>) {
+    for n in numbers {
+        stay(hub, topic, &format!("client-{n}"), 900_000);
+    }
+}
+
 #[test]
 fn a_full_queue_between_shards_refuses_or_tells_a_gap() {
-    let rules = rules(TopicSettings::default(), Limits { letters: 4, ..Limits::default() });
-    let new = |shard| Hub::new(shard, 2, Arc::clone(&rules), u64::from(shard), &Total::default());
-    let (mut home, mut other) = (new(0), new(1));
-    let topic =
-        (0..).map(|n| TopicName::parse(&format!("t/{n}")).unwrap()).find(|name| name.home(2) == 0).unwrap();
-    let member = enter(&mut other, 1);
-    other.subscribe(member, TICKET, &topic, Ask::default(), 0).unwrap();
-    let pass = |from: &mut Hub, number, to: &mut Hub| {
-        while let Some((_, letters)) = from.poll_letters() {
-            to.receive(number, letters, 0);
-        }
-    };
-    pass(&mut other, 1, &mut home);
-    pass(&mut home, 0, &mut other);
-    assert!(matches!(other.poll_reply(), Some((_, Reply::Subscribed { .. }))));
+    let Apart { mut home, mut other, topic, member } = Apart::new(TopicSettings::default(), Ask::default());
 
     // The queue from the home is full for two turns; nothing waits there for anybody.
     for _ in 0..2 {
@@ -305,24 +323,9 @@ fn a_full_queue_between_shards_refuses_or_tells_a_gap() {
 #[test]
 fn joins_and_leaves_for_which_a_queue_has_no_room_are_told() {
     let settings = TopicSettings { presence: true, ..TopicSettings::default() };
-    let rules = rules(settings, Limits { letters: 4, ..Limits::default() });
-    let new = |shard| Hub::new(shard, 2, Arc::clone(&rules), u64::from(shard), &Total::default());
-    let (mut home, mut other) = (new(0), new(1));
-    let topic =
-        (0..).map(|n| TopicName::parse(&format!("t/{n}")).unwrap()).find(|name| name.home(2) == 0).unwrap();
-    let watcher = enter(&mut other, 1);
-    other.subscribe(watcher, TICKET, &topic, Ask { watches: true, ..Ask::default() }, 0).unwrap();
-    let pass = |from: &mut Hub, number, to: &mut Hub| {
-        while let Some((_, letters)) = from.poll_letters() {
-            to.receive(number, letters, 0);
-        }
-    };
-    pass(&mut other, 1, &mut home);
-    pass(&mut home, 0, &mut other);
-    assert!(matches!(other.poll_reply(), Some((_, Reply::Subscribed { .. }))));
-    for n in 1..=9 {
-        stay(&mut home, &topic, &format!("client-{n}"), 900_000);
-    }
+    let watches = Ask { watches: true, ..Ask::default() };
+    let Apart { mut home, mut other, topic, .. } = Apart::new(settings, watches);
+    stay_all(&mut home, &topic, 1..10);
     pass(&mut home, 0, &mut other);
     let told = "+client-1 +client-2 +client-3 +client-4 ?";
     assert_eq!(fan_out(&mut other, |_| 99), [(1, told.to_owned())]);

@@ -7,10 +7,9 @@ mod sealed;
 mod stage;
 
 use serde_json::{Value, json};
-use tidegate_hub::TopicName;
 use tidegate_io::Event;
 
-use stage::{Socket, Stage, frame};
+use stage::{Socket, Stage, frame, topics_at};
 
 const SESSION_BYTES: usize = 16 << 10;
 
@@ -220,13 +219,6 @@ fn what_is_newer_than_what_comes_first_waits_within_session_bytes() {
     }
 }
 
-/// Topics below a name that live on the other of two shards.
-fn elsewhere(below: &str, count: usize) -> Vec<String> {
-    let names = (0..).map(|n| format!("{below}/{n}"));
-    let lives_there = |name: &String| TopicName::parse(name).is_ok_and(|name| name.home(2) == 1);
-    names.filter(lives_there).take(count).collect()
-}
-
 #[test]
 fn four_answers_that_bring_a_topics_state_may_be_on_their_way() {
     for (below, count, waits) in
@@ -234,7 +226,7 @@ fn four_answers_that_bring_a_topics_state_may_be_on_their_way() {
     {
         let mut stage = Stage::of(CONFIG, 2);
         let talker = talker(&mut stage);
-        let topics = elsewhere(below, count);
+        let topics = topics_at(below, 1).take(count).collect::<Vec<_>>();
         let mut commands: Vec<Value> =
             topics.iter().map(|topic| json!({ "op": "subscribe", "topic": topic })).collect();
         commands.push(json!({ "op": "ping", "id": 1 }));
@@ -249,10 +241,8 @@ fn four_answers_that_bring_a_topics_state_may_be_on_their_way() {
 fn a_poll_keeps_no_more_than_its_answer_takes() {
     let mut stage = Stage::of(CONFIG, 2);
     let publisher = talker(&mut stage);
-    let here = (0..).map(|n| format!("bare/{n}"));
-    let mut here = here.filter(|name| TopicName::parse(name).is_ok_and(|name| name.home(2) == 0));
-    let here = here.next().expect("one of them");
-    let there = elsewhere("bare", 1);
+    let here = topics_at("bare", 0).next().expect("one of them");
+    let there: Vec<String> = topics_at("bare", 1).take(1).collect();
     // Where the other shard does not answer, neither can this.
     let poller = stage.accept();
     stage.send(

@@ -5,12 +5,12 @@ mod stage;
 
 use std::sync::Arc;
 
-use tidegate_hub::{Hub, TopicName};
+use tidegate_hub::Hub;
 use tidegate_io::Event;
 use tidegate_registry::Total;
 use tidegate_shard::{Mail, Mailbox};
 
-use stage::{Socket, Stage};
+use stage::{Socket, Stage, topics_at};
 
 /// The topics of the shard beside the one that is played.
 struct Neighbour {
@@ -38,12 +38,6 @@ impl Neighbour {
     }
 }
 
-/// The names of topics that live on this shard of two.
-fn topics_at(shard: u16) -> impl Iterator<Item = String> {
-    let names = (0..).map(|n| format!("topic/{n}"));
-    names.filter(move |name| TopicName::parse(name).expect("a name").home(2) == shard)
-}
-
 fn post(topics: &[&str]) -> Vec<u8> {
     let all: Vec<String> = topics.iter().map(|topic| format!(r#"{{"topic":"{topic}","data":1}}"#)).collect();
     let body = format!("[{}]", all.join(","));
@@ -65,7 +59,8 @@ const PUBLISH: &str = "[[route]]\npath = \"/r\"\npublish = { publish = [\"**\"] 
 fn an_outcome_that_nobody_knows_is_told_as_unknown() {
     let mut stage = Stage::of(PUBLISH, 2);
     let mut neighbour = Neighbour::of(&mut stage);
-    let (here, there) = (topics_at(0).next().expect("one"), topics_at(1).next().expect("one"));
+    let (here, there) =
+        (topics_at("topic", 0).next().expect("one"), topics_at("topic", 1).next().expect("one"));
     let client = stage.accept();
     stage.send(client, &post(&[&here, &there, &here]));
     stage.pass(9);
@@ -91,7 +86,7 @@ fn an_outcome_that_nobody_knows_is_told_as_unknown() {
 fn a_late_answer_is_not_taken_for_that_of_the_next_request() {
     let mut stage = Stage::of(PUBLISH, 2);
     let mut neighbour = Neighbour::of(&mut stage);
-    let mut there = topics_at(1);
+    let mut there = topics_at("topic", 1);
     let (first, second) = (there.next().expect("one"), there.next().expect("another"));
     let client = stage.accept();
     stage.send(client, &post(&[&first]));

@@ -1,33 +1,17 @@
 //! A raw client: it sends any bytes, and says exactly what came back.
 
 use std::{
-    io::{ErrorKind, Read, Write},
+    io::Write,
     net::{IpAddr, Shutdown, SocketAddr, TcpStream},
     time::{Duration, Instant},
 };
 
-use super::{PATIENCE, frame};
-use crate::harness::frame::Frame;
-
-/// How a connection ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum End {
-    /// The peer's FIN.
-    Fin,
-    /// A reset.
-    Reset,
-}
-
-/// What came next.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Received {
-    /// A frame.
-    Frame(Frame),
-    /// The end.
-    End(End),
-    /// Nothing in time.
-    Nothing,
-}
+pub(crate) use super::inbox::{End, Received};
+use super::{
+    PATIENCE,
+    frame::{self, Frame},
+    inbox::{self, Inbox, Incoming},
+};
 
 /// A response head, and its body where it has a length.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,8 +44,19 @@ impl Response {
 /// A raw connection.
 pub(crate) struct Client {
     stream: TcpStream,
-    received: Vec<u8>,
-    ended: Option<End>,
+    inbox: Inbox,
+}
+
+impl Incoming for Client {
+    fn inbox(&mut self) -> &mut Inbox {
+        &mut self.inbox
+    }
+
+    fn read_more(&mut self, until: Instant) -> bool {
+        let piece = self.inbox.read(&self.stream, until);
+        self.inbox.bytes.extend(piece.iter().flatten());
+        piece.is_some()
+    }
 }
 
 impl Client {
@@ -84,7 +79,7 @@ impl Client {
 
     /// Takes over a connection.
     pub(crate) fn from_stream(stream: TcpStream) -> Client {
-        Client { stream, received: Vec::new(), ended: None }
+        Client { stream, inbox: Inbox::default() }
     }
 
     /// Connects, upgrades at `path` and checks the 101.
@@ -139,56 +134,20 @@ impl Client {
         socket.set_linger(Some(Duration::ZERO)).expect("SO_LINGER");
     }
 
-    /// Reads more within the time. False: nothing more will come, or nothing came.
-    fn read_more(&mut self, until: Instant) -> bool {
-        if self.ended.is_some() {
-            return false;
-        }
-        let mut piece = vec![0; 1 << 16];
-        loop {
-            let left = until.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return false;
-            }
-            self.stream.set_read_timeout(Some(left)).expect("a read time-out");
-            match self.stream.read(&mut piece) {
-                Ok(0) => self.ended = Some(End::Fin),
-                Ok(len) => {
-                    self.received.extend_from_slice(&piece[..len]);
-                    return true;
-                }
-                Err(error) => match error.kind() {
-                    ErrorKind::Interrupted => continue,
-                    ErrorKind::WouldBlock | ErrorKind::TimedOut => {}
-                    _ => self.ended = Some(End::Reset),
-                },
-            }
-            return false;
-        }
-    }
-
     /// The next response; `Err` where the connection ended (`None`: not in time) before it was complete.
     pub(crate) fn response(&mut self) -> Result<Response, Option<End>> {
         let until = Instant::now() + PATIENCE;
-        let end = loop {
-            if let Some(end) = self.received.windows(4).position(|four| four == b"\r\n\r\n") {
-                break end + 4;
-            }
-            if !self.read_more(until) {
-                return Err(self.ended);
-            }
-        };
-        let head = String::from_utf8(self.received.drain(..end).collect()).expect("a head is text");
+        let head = inbox::head(self).ok_or(self.inbox.ended)?;
         let status = head.split(' ').nth(1).and_then(|code| code.parse().ok());
         let status = status.unwrap_or_else(|| panic!("a status line: {head}"));
         let mut response = Response { status, head, body: Vec::new() };
         let len: usize = response.field("content-length").map_or(0, |len| len.parse().expect("a length"));
-        while self.received.len() < len {
+        while self.inbox.bytes.len() < len {
             if !self.read_more(until) {
-                return Err(self.ended);
+                return Err(self.inbox.ended);
             }
         }
-        response.body = self.received.drain(..len).collect();
+        response.body = self.inbox.bytes.drain(..len).collect();
         Ok(response)
     }
 
@@ -196,18 +155,18 @@ impl Client {
     pub(crate) fn chunk(&mut self) -> Vec<u8> {
         let until = Instant::now() + PATIENCE;
         loop {
-            if let Some(end) = self.received.windows(2).position(|two| two == b"\r\n") {
-                let size = std::str::from_utf8(&self.received[..end]).expect("a size");
+            if let Some(end) = self.inbox.bytes.windows(2).position(|two| two == b"\r\n") {
+                let size = std::str::from_utf8(&self.inbox.bytes[..end]).expect("a size");
                 let size = usize::from_str_radix(size, 16).unwrap_or_else(|_| panic!("a size: {size}"));
                 let whole = end + 2 + size + 2;
-                if self.received.len() >= whole {
-                    let chunk = self.received[end + 2..end + 2 + size].to_vec();
-                    assert_eq!(self.received[whole - 2..whole], *b"\r\n");
-                    self.received.drain(..whole);
+                if self.inbox.bytes.len() >= whole {
+                    let chunk = self.inbox.bytes[end + 2..end + 2 + size].to_vec();
+                    assert_eq!(self.inbox.bytes[whole - 2..whole], *b"\r\n");
+                    self.inbox.bytes.drain(..whole);
                     return chunk;
                 }
             }
-            assert!(self.read_more(until), "a chunk was due; the connection: {:?}", self.ended);
+            assert!(self.read_more(until), "a chunk was due; the connection: {:?}", self.inbox.ended);
         }
     }
 
@@ -218,23 +177,14 @@ impl Client {
 
     /// The next frame, or the end, within the time.
     pub(crate) fn next_within(&mut self, time: Duration) -> Received {
-        let until = Instant::now() + time;
-        loop {
-            if let Some(frame) = frame::take(&mut self.received) {
-                assert!(!frame.masked, "a server masks no frame: {frame:?}");
-                return Received::Frame(frame);
-            }
-            if !self.read_more(until) {
-                return self.ended.map_or(Received::Nothing, Received::End);
-            }
-        }
+        inbox::next_of_server_within(self, time)
     }
 
     /// The next frame; must come.
     pub(crate) fn frame(&mut self) -> Frame {
         match self.next() {
             Received::Frame(frame) => frame,
-            other => panic!("a frame was due, got {other:?}; unread {:?}", self.received),
+            other => panic!("a frame was due, got {other:?}; unread {:?}", self.inbox.bytes),
         }
     }
 
@@ -253,21 +203,17 @@ impl Client {
 
     /// Discards what comes until the connection ends; `None` where it does not within the time.
     pub(crate) fn end_within(&mut self, time: Duration) -> Option<End> {
-        let until = Instant::now() + time;
-        while self.read_more(until) {
-            self.received.clear();
-        }
-        self.ended
+        inbox::end_within(self, time)
     }
 
     /// Waits for anything to read, or the end; false where neither comes within the time.
     pub(crate) fn end_or_data_within(&mut self, time: Duration) -> bool {
-        !self.received.is_empty() || self.read_more(Instant::now() + time) || self.ended.is_some()
+        !self.inbox.bytes.is_empty() || self.read_more(Instant::now() + time) || self.inbox.ended.is_some()
     }
 
     /// Whether nothing but the end is left to read.
     pub(crate) fn is_drained(&self) -> bool {
-        self.received.is_empty()
+        self.inbox.bytes.is_empty()
     }
 
     /// The closing handshake from this end: the echo of the code, then the server's FIN.

@@ -10,6 +10,7 @@ pub(crate) mod client;
 pub(crate) mod deflate;
 pub(crate) mod frame;
 pub(crate) mod gateway;
+pub(crate) mod inbox;
 pub(crate) mod secure;
 pub(crate) mod tokens;
 pub(crate) mod upstream;
@@ -31,5 +32,16 @@ pub(crate) fn eventually<T>(what: &str, mut ready: impl FnMut() -> Option<T>) ->
         }
         assert!(Instant::now() < until, "waited {PATIENCE:?} in vain for {what}");
         std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// Runs a test on each backend, on one shard and on three, so that most topics live on another one than their clients.
+pub(crate) fn everywhere(config: &str, test: impl Fn(&gateway::Gateway)) {
+    for io in BACKENDS {
+        for shards in ["1", "3"] {
+            let gateway = gateway::Gateway::start_with(config, &["--io", io, "--shards", shards]);
+            test(&gateway);
+            gateway.stop();
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! A client over TLS whose ciphertext the test can hold, cut and spoil on its way.
 
 use std::{
-    io::{ErrorKind, Read, Write},
+    io::{Read, Write},
     net::{Shutdown, SocketAddr, TcpStream},
     sync::Arc,
     time::{Duration, Instant},
@@ -11,21 +11,41 @@ use rustls::{ClientConfig, ClientConnection, pki_types::ServerName};
 
 use super::{
     PATIENCE,
-    client::{ACCEPT, End, Received, request},
+    client::{ACCEPT, request},
     frame::{self, Frame},
+    inbox::{self, End, Inbox, Incoming, Received},
 };
 
 /// A connection over TLS.
 pub(crate) struct Secure {
     pub(crate) connection: ClientConnection,
     pub(crate) stream: TcpStream,
-    received: Vec<u8>,
-    /// How TCP ended.
-    pub(crate) ended: Option<End>,
+    /// What was opened, and how TCP ended.
+    pub(crate) inbox: Inbox,
     /// What this end found wrong, an alert of the gateway too.
     pub(crate) fault: Option<rustls::Error>,
     /// The gateway has said that it sends nothing more.
     pub(crate) notified: bool,
+}
+
+impl Incoming for Secure {
+    fn inbox(&mut self) -> &mut Inbox {
+        &mut self.inbox
+    }
+
+    fn read_more(&mut self, until: Instant) -> bool {
+        let Some(piece) = self.inbox.read(&self.stream, until) else { return false };
+        let mut rest = &piece[..];
+        while !rest.is_empty() && self.fault.is_none() {
+            self.connection.read_tls(&mut rest).expect("a slice");
+            match self.connection.process_new_packets() {
+                Ok(state) => self.notified |= state.peer_has_closed(),
+                Err(error) => self.fault = Some(error),
+            }
+            let _ = self.connection.reader().read_to_end(&mut self.inbox.bytes);
+        }
+        true
+    }
 }
 
 impl Secure {
@@ -36,15 +56,16 @@ impl Secure {
         stream.set_write_timeout(Some(PATIENCE)).expect("a write time-out");
         let name = ServerName::try_from(name.to_owned()).expect("a name");
         let connection = ClientConnection::new(Arc::clone(config), name).expect("a client");
-        Secure { connection, stream, received: Vec::new(), ended: None, fault: None, notified: false }
+        Secure { connection, stream, inbox: Inbox::default(), fault: None, notified: false }
     }
 
     /// Connects and upgrades at `path`.
     pub(crate) fn open(address: SocketAddr, config: &Arc<ClientConfig>, name: &str, path: &str) -> Secure {
         let mut client = Secure::connect(address, config, name);
         client.send(&request(path, ""));
-        let head =
-            client.head().unwrap_or_else(|| panic!("no response: {:?} {:?}", client.ended, client.fault));
+        let head = client
+            .head()
+            .unwrap_or_else(|| panic!("no response: {:?} {:?}", client.inbox.ended, client.fault));
         assert!(head.starts_with("HTTP/1.1 101 ") && head.contains(ACCEPT), "{head}");
         client
     }
@@ -55,7 +76,7 @@ impl Secure {
         while self.connection.is_handshaking() {
             self.flush();
             if !self.read_more(until) {
-                let ended = || rustls::Error::General(format!("{:?}", self.ended));
+                let ended = || rustls::Error::General(format!("{:?}", self.inbox.ended));
                 return Err(self.fault.clone().unwrap_or_else(ended));
             }
         }
@@ -91,51 +112,9 @@ impl Secure {
         }
     }
 
-    /// Reads more within the time; false: nothing more will come, or nothing came.
-    pub(crate) fn read_more(&mut self, until: Instant) -> bool {
-        let left = until.saturating_duration_since(Instant::now());
-        if self.ended.is_some() || left.is_zero() {
-            return false;
-        }
-        self.stream.set_read_timeout(Some(left)).expect("a read time-out");
-        let mut piece = vec![0; 1 << 16];
-        let len = match self.stream.read(&mut piece) {
-            Ok(0) => {
-                self.ended = Some(End::Fin);
-                return false;
-            }
-            Ok(len) => len,
-            Err(error) => {
-                if !matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) {
-                    self.ended = Some(End::Reset);
-                }
-                return false;
-            }
-        };
-        let mut rest = &piece[..len];
-        while !rest.is_empty() && self.fault.is_none() {
-            self.connection.read_tls(&mut rest).expect("a slice");
-            match self.connection.process_new_packets() {
-                Ok(state) => self.notified |= state.peer_has_closed(),
-                Err(error) => self.fault = Some(error),
-            }
-            let _ = self.connection.reader().read_to_end(&mut self.received);
-        }
-        true
-    }
-
     /// The next response's head; nothing where the connection ends before.
     pub(crate) fn head(&mut self) -> Option<String> {
-        let until = Instant::now() + PATIENCE;
-        loop {
-            if let Some(end) = self.received.windows(4).position(|four| four == b"\r\n\r\n") {
-                let head = self.received.drain(..end + 4).collect();
-                return Some(String::from_utf8(head).expect("a head is text"));
-            }
-            if !self.read_more(until) {
-                return None;
-            }
-        }
+        inbox::head(self)
     }
 
     /// The head of a response that comes without a request.
@@ -143,21 +122,12 @@ impl Secure {
         if let Err(error) = self.shake() {
             panic!("the handshake has failed: {error}");
         }
-        self.head().unwrap_or_else(|| panic!("no response: {:?} {:?}", self.ended, self.fault))
+        self.head().unwrap_or_else(|| panic!("no response: {:?} {:?}", self.inbox.ended, self.fault))
     }
 
     /// The next frame, or the end.
     pub(crate) fn next(&mut self) -> Received {
-        let until = Instant::now() + PATIENCE;
-        loop {
-            if let Some(frame) = frame::take(&mut self.received) {
-                assert!(!frame.masked, "a server masks no frame: {frame:?}");
-                return Received::Frame(frame);
-            }
-            if !self.read_more(until) {
-                return self.ended.map_or(Received::Nothing, Received::End);
-            }
-        }
+        inbox::next_of_server_within(self, PATIENCE)
     }
 
     /// The next frame; must come.
@@ -195,15 +165,11 @@ impl Secure {
 
     /// Discards what comes until TCP ends; `None` where it does not in time.
     pub(crate) fn end(&mut self) -> Option<End> {
-        let until = Instant::now() + PATIENCE;
-        while self.read_more(until) {
-            self.received.clear();
-        }
-        self.ended
+        inbox::end_within(self, PATIENCE)
     }
 
     /// Whether nothing comes for this long.
     pub(crate) fn is_silent(&mut self, time: Duration) -> bool {
-        !self.read_more(Instant::now() + time) && self.ended.is_none()
+        !self.read_more(Instant::now() + time) && self.inbox.ended.is_none()
     }
 }

@@ -16,8 +16,8 @@ use sha1::{Digest, Sha1};
 use super::{
     PATIENCE,
     frame::{self, CLOSE, FIN, PING, PONG},
+    inbox::{self, End, Inbox, Incoming, Received},
 };
-use crate::harness::client::{End, Received};
 
 /// A listener whose connections run `script`.
 pub(crate) struct Upstream {
@@ -109,13 +109,24 @@ impl Drop for Upstream {
 /// One connection of the gateway to an upstream.
 pub(crate) struct Connection {
     stream: std::net::TcpStream,
-    received: Vec<u8>,
-    ended: Option<End>,
+    inbox: Inbox,
+}
+
+impl Incoming for Connection {
+    fn inbox(&mut self) -> &mut Inbox {
+        &mut self.inbox
+    }
+
+    fn read_more(&mut self, until: Instant) -> bool {
+        let piece = self.inbox.read(&self.stream, until);
+        self.inbox.bytes.extend(piece.iter().flatten());
+        piece.is_some()
+    }
 }
 
 impl Connection {
     fn new(stream: std::net::TcpStream) -> Connection {
-        Connection { stream, received: Vec::new(), ended: None }
+        Connection { stream, inbox: Inbox::default() }
     }
 
     /// The gateway's end of it.
@@ -129,38 +140,9 @@ impl Connection {
         self.stream.write_all(bytes).is_ok()
     }
 
-    fn read_more(&mut self, until: Instant) -> bool {
-        use std::io::{ErrorKind, Read};
-        let left = until.saturating_duration_since(Instant::now());
-        if self.ended.is_some() || left.is_zero() {
-            return false;
-        }
-        self.stream.set_read_timeout(Some(left)).expect("a read time-out");
-        let mut piece = vec![0; 1 << 16];
-        match self.stream.read(&mut piece) {
-            Ok(0) => self.ended = Some(End::Fin),
-            Ok(len) => {
-                self.received.extend_from_slice(&piece[..len]);
-                return true;
-            }
-            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
-            Err(_) => self.ended = Some(End::Reset),
-        }
-        false
-    }
-
     /// The gateway's request head; `None` where it ends before.
     pub(crate) fn head(&mut self) -> Option<String> {
-        let until = Instant::now() + PATIENCE;
-        loop {
-            if let Some(end) = self.received.windows(4).position(|four| four == b"\r\n\r\n") {
-                let head = self.received.drain(..end + 4).collect();
-                return Some(String::from_utf8(head).expect("a head is text"));
-            }
-            if !self.read_more(until) {
-                return None;
-            }
-        }
+        inbox::head(self)
     }
 
     /// Takes the request and answers a correct 101; false where there was none.
@@ -195,20 +177,12 @@ impl Connection {
 
     /// The next frame of the gateway, or the end, within the time.
     pub(crate) fn next_within(&mut self, time: Duration) -> Received {
-        let until = Instant::now() + time;
-        loop {
-            if let Some(frame) = frame::take(&mut self.received) {
-                return Received::Frame(frame);
-            }
-            if !self.read_more(until) {
-                return self.ended.map_or(Received::Nothing, Received::End);
-            }
-        }
+        inbox::next_within(self, time)
     }
 
     /// Bytes received that are no whole frame yet.
     pub(crate) fn unread(&self) -> &[u8] {
-        &self.received
+        &self.inbox.bytes
     }
 
     /// Reads more; false where nothing comes within the time, or the end did.
@@ -223,11 +197,7 @@ impl Connection {
 
     /// Discards until the gateway ends the connection; `None` where it does not within the time.
     pub(crate) fn end_within(&mut self, time: Duration) -> Option<End> {
-        let until = Instant::now() + time;
-        while self.read_more(until) {
-            self.received.clear();
-        }
-        self.ended
+        inbox::end_within(self, time)
     }
 }
 

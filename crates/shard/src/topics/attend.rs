@@ -1,7 +1,8 @@
 //! Under which names requests are present, and where.
 //!
 //! Invariant: whoever a stream has brought departs with it, and a connection keeps no more pollers present than
-//! [`POLLERS`], however many names it asks under. Names cost nothing, connections do.
+//! [`POLLERS`], one of a trusted proxy than [`PROXY_POLLERS`], however many names it asks under. Names cost nothing, connections
+//! do.
 
 use std::collections::VecDeque;
 
@@ -15,9 +16,11 @@ use crate::{environment::Environment, shard::Shard};
 /// How long somebody is present behind its last request: a browser comes back.
 pub(super) const PRESENT_MS: u64 = 30_000;
 
-/// Names and topics in which a connection keeps pollers present at one time: as many as one request may have topics. Behind
-/// a proxy, whose connections poll for many, each of them is kept by the one that it was asked over last.
+/// Names and topics in which a connection keeps pollers present at one time: as many as one request may have topics.
 const POLLERS: usize = MAX_TOPICS;
+
+/// The same for a trusted proxy's connection, which polls for many: each is kept by the one that it was asked over last.
+const PROXY_POLLERS: usize = 64 * POLLERS;
 
 /// A poller that a connection has made present.
 pub(super) struct Poller {
@@ -27,8 +30,8 @@ pub(super) struct Poller {
 }
 
 impl Topics {
-    /// A request is about to be present in its topics.
-    pub(super) fn attend(&mut self, key: Key, wanted: &Wanted<'_>, now_ms: u64) {
+    /// A request, perhaps over a trusted proxy's connection, is about to be present in its topics.
+    pub(super) fn attend(&mut self, key: Key, wanted: &Wanted<'_>, is_proxy: bool, now_ms: u64) {
         let Some(presence) = &wanted.presence else { return };
         let attended = wanted.topics.iter().filter(|text| presence.is_in(text));
         let topics: Vec<TopicName> = attended.filter_map(|text| TopicName::parse(text).ok()).collect();
@@ -50,7 +53,8 @@ impl Topics {
             let (client, until_ms) = (presence.client.into(), presence.until_ms);
             pollers.push_back(Poller { client, topic, until_ms });
         }
-        let more = pollers.len().saturating_sub(POLLERS);
+        let most = if is_proxy { PROXY_POLLERS } else { POLLERS };
+        let more = pollers.len().saturating_sub(most);
         for Poller { client, topic, .. } in pollers.drain(..more) {
             self.hub.depart(&topic, &client, key, now_ms, now_ms);
         }

@@ -265,7 +265,9 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         let class = Class::plain(wanted.envelope);
         let member = topics.hub.enter(key, class, client, rules);
         topics.put(Member::new(key, member, class, Way::Feed));
-        topics.attend(key, wanted, now_ms);
+        let peer = self.registry.get(key).and_then(|session| session.peer.address());
+        let is_proxy = peer.is_some_and(|peer| self.plan.trusts(peer.ip()));
+        topics.attend(key, wanted, is_proxy, now_ms);
         for (place, topic) in feed.topics.iter_mut().enumerate() {
             let done = match &topic.filter {
                 Filter::Pattern(pattern) => topics.hub.subscribe_pattern(member, pattern),

@@ -12,6 +12,7 @@ use std::{
     time::Duration,
 };
 
+use tidegate_hub::TopicName;
 use tidegate_io::{
     Address, BUFFER_BYTES, Backend, Buffer, ConnectOptions, Counters, Event, Lent, ListenerId, Pool,
     ReceiveEnd, Remainder, Sends, Token, Wake,
@@ -27,6 +28,12 @@ pub(crate) const RECORDS: ListenerId = ListenerId(1);
 
 /// Linux's `EAGAIN`.
 const EAGAIN: i32 = 11;
+
+/// Topics below a name that live on this shard of two.
+pub(crate) fn topics_at(below: &str, shard: u16) -> impl Iterator<Item = String> {
+    let names = (0..).map(move |n| format!("{below}/{n}"));
+    names.filter(move |name| TopicName::parse(name).expect("a name").home(2) == shard)
+}
 
 /// What the kernel knows of a socket.
 #[derive(Default)]

@@ -15,11 +15,7 @@ mod society;
 mod socket;
 mod told;
 
-use std::{
-    cell::{Cell, RefCell},
-    rc::Rc,
-    sync::Arc,
-};
+use std::{rc::Rc, sync::Arc};
 
 use tidegate_hub::delivery::Event;
 use tidegate_io::{Backend, ListenerId};
@@ -28,7 +24,6 @@ use tidegate_wire::close::CloseCode;
 
 use self::{
     cluster::{Cluster, Place, Way},
-    judge::Judge,
     listener::Listener,
     requester::Requester,
     setup::{MOST_SESSIONS, Setup, TOPICS},
@@ -74,17 +69,7 @@ pub(crate) fn run(seed: u64, trace: Trace) -> Outcome {
     let mut random = Random::new(seed ^ 0x746f_7069_6373);
     let setup = Setup::draw(&mut random);
     let mut people: Vec<Person> = (0..setup.people).map(|name| Person::new(name, &mut random)).collect();
-    let society = Rc::new(Society {
-        judge: RefCell::new(Judge::new(random.next())),
-        stage: Cell::new(Stage::Busy),
-        busy: Cell::default(),
-        back: RefCell::default(),
-        raw: RefCell::default(),
-        newest: RefCell::default(),
-        present: RefCell::default(),
-        refusals: Cell::default(),
-        setup,
-    });
+    let society = Society::new(setup, &mut random);
     let mut outcome = Outcome::default();
     let mut now = SECONDS;
     for life in 0..=society.setup.restarts {

@@ -15,9 +15,8 @@ use super::{
         random::Random,
     },
     Ending, Life, Outcome,
-    judge::Judge,
     setup::Setup,
-    society::{Society, Stage},
+    society::Society,
 };
 
 const SLEEPERS: usize = 8;
@@ -231,17 +230,7 @@ pub(crate) fn run(shards: usize, worst: usize) {
         message_most: BYTES,
         memory: Some(MEMORY),
     };
-    let society = Rc::new(Society {
-        judge: RefCell::new(Judge::new(random.next())),
-        stage: Cell::new(Stage::Busy),
-        busy: Cell::default(),
-        back: RefCell::default(),
-        raw: RefCell::default(),
-        newest: RefCell::default(),
-        present: RefCell::default(),
-        refusals: Cell::default(),
-        setup,
-    });
+    let society = Society::new(setup, &mut random);
     let mut life = Life::new(&society, 7, Trace::Off, SECONDS, &mut random);
     let scene = Rc::new(Scene::default());
     *scene.heard.borrow_mut() = vec![(0, false); SLEEPERS];

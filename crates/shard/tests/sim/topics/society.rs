@@ -128,6 +128,20 @@ const RELIEVED_WITHIN: u64 = 3 * SECONDS;
 const TRIED_WITHIN: u64 = 300 * MILLIS;
 
 impl Society {
+    pub(crate) fn new(setup: Setup, random: &mut Random) -> Rc<Society> {
+        Rc::new(Society {
+            setup,
+            judge: RefCell::new(Judge::new(random.next())),
+            stage: Cell::new(Stage::Busy),
+            busy: Cell::default(),
+            back: RefCell::default(),
+            raw: RefCell::default(),
+            newest: RefCell::default(),
+            refusals: Cell::default(),
+            present: RefCell::default(),
+        })
+    }
+
     /// Whether there may be no memory.
     pub(crate) fn is_short(&self) -> bool {
         self.setup.memory.is_some()
