@@ -26,7 +26,7 @@ pub(crate) struct Key {
 }
 
 enum Use {
-    Secret(hmac::Key),
+    Secret(Box<hmac::Key>),
     Public(ParsedPublicKey),
 }
 
@@ -79,7 +79,7 @@ impl Key {
             if algorithm.least_secret_bytes().is_some_and(|least| bytes.len() < least) {
                 return Err(BadKey::Short(*algorithm));
             }
-            uses.push((*algorithm, Use::Secret(hmac::Key::new(hash, bytes))));
+            uses.push((*algorithm, Use::Secret(Box::new(hmac::Key::new(hash, bytes)))));
         }
         Ok(Self { name: None, uses })
     }

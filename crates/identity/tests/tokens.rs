@@ -10,7 +10,7 @@ use std::{fs, path::Path, sync::Arc};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tidegate_config::Config;
+use tidegate_config::{Config, TopicPatterns};
 use tidegate_identity::{Identity, Invalid, MAX_TOKEN_BYTES, identities, warnings};
 
 use crate::tokens::Signer;
@@ -379,7 +379,7 @@ fn claims_become_a_user_fields_and_permissions() {
     let caller = identity.verify(token.as_bytes(), NOW).unwrap();
     assert!(caller.user.is_none() && caller.fields.is_empty());
     let permissions = caller.permissions.unwrap();
-    assert!(permissions.subscribe.as_ref().is_some_and(|patterns| patterns.is_empty()));
+    assert!(permissions.subscribe.as_ref().is_some_and(TopicPatterns::is_empty));
 
     for (name, value, why) in [
         ("name", json!("a\nb"), Invalid::User),
