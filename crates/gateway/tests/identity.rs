@@ -392,6 +392,16 @@ fn a_token_narrows_what_may_be_done_with_topics() {
         ] {
             assert_eq!((status(get(path, &token)), status(get(path, ""))), (with, without), "{path}");
         }
+        // Wherever a token may stand; what a query has besides is not disturbed by it.
+        let valid = scene.valid();
+        for (path, fields) in [
+            (format!("/poll?topic=chat/lobby&access_token={valid}&wait=0"), String::new()),
+            (format!("/events?access_token={valid}&topic=chat/lobby"), String::new()),
+            ("/poll?topic=chat/lobby&wait=0".to_owned(), format!("Cookie: session={valid}\r\n")),
+            ("/topics/chat/lobby".to_owned(), format!("Cookie: session={valid}\r\n")),
+        ] {
+            assert_eq!(status(get(&path, &fields)), 200, "{path}");
+        }
         for (path, with, without) in [
             ("/publish/chat/lobby", 200, 401),
             ("/publish/chat/other", 403, 401),

@@ -4,7 +4,8 @@ use std::{collections::HashSet, ops::Range};
 
 use super::{Surroundings, feeds, limits::ProcessLimits, proxy, publish};
 use crate::{
-    Action, Echo, EchoDeflate, FullAction, HostPattern, Page, PathPattern, Route, RouteLimits, name,
+    Action, Echo, EchoDeflate, FullAction, HostPattern, Page, PathPattern, Route, RouteLimits, TokenSource,
+    name,
     origin::origin,
     report::{At, Mistake, Report},
     schema,
@@ -40,7 +41,7 @@ pub(super) fn read(
     ];
     let full = section.word(report, "full", &words);
 
-    let identity = identity(report, section, around);
+    let identity = identity(report, section, around, &subprotocols);
 
     let own = section.table(report, "limits", schema::ROUTE_LIMITS);
     let limits = around.limits.route(report, own.as_ref());
@@ -132,7 +133,12 @@ fn origins(report: &mut Report<'_>, section: &Section<'_>) -> Vec<String> {
 }
 
 /// The identity that a route asks for, by its position.
-fn identity(report: &mut Report<'_>, section: &Section<'_>, around: &Surroundings<'_>) -> Option<usize> {
+fn identity(
+    report: &mut Report<'_>,
+    section: &Section<'_>,
+    around: &Surroundings<'_>,
+    subprotocols: &[String],
+) -> Option<usize> {
     let At { value, span } = section.text(report, "identity")?;
     let place = around.identities.iter().position(|identity| identity.name == value);
     if place.is_none() && !around.lacks_identities {
@@ -140,6 +146,19 @@ fn identity(report: &mut Report<'_>, section: &Section<'_>, around: &Surrounding
         let message = format!("there is no [[identity]] with the name {}", shown(value));
         let suggestion = nearest(value, &names).map(str::to_owned);
         report.wrong(span, Mistake { message, suggestion });
+        return None;
+    }
+    let sources = place.map_or(&[][..], |place| &around.identities[place].sources);
+    for source in sources {
+        let TokenSource::Subprotocol(prefix) = source else { continue };
+        if let Some(own) = subprotocols.iter().find(|own| own.starts_with(prefix)) {
+            let message = format!(
+                "the route's subprotocol {} would be taken for a token, which begins with {}",
+                shown(own),
+                shown(prefix)
+            );
+            report.relation(span.clone(), message);
+        }
     }
     place
 }
