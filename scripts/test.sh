@@ -6,13 +6,13 @@
 #   scripts/test.sh STEP...    only these:
 #     style      formatting, lints, documentation
 #     tests      unit and property tests, bad inputs and the proxy against the release build on both backends
-#     simulator  whole shards on a simulated kernel: 2,000 seeds; topics over several hubs: 500; and planted bugs that they must
+#     simulator  whole shards on a simulated kernel: 2,000 seeds; topics on several of them: 1,000; several hubs: 500; and planted bugs that they must
 #                find, as must the checker of deliveries over real sockets, in a gateway built with them
 #     neon       the vector code of 64-bit ARM, in an emulator
 #     instructions  what the hot paths cost in instructions, counted by valgrind: at most a tenth more than
 #                benches/benches/instructions.rs says (on x86-64 with AVX2, which the counts are of)
 #     deny       licences, sources and duplicates of the dependencies
-#     fuzz       seven targets, 10 seconds each
+#     fuzz       six targets, 10 seconds each
 #     interop    Node's ws, Python's websockets, Chromium; io_uring forbidden by a seccomp filter
 #     client     the client library under Node and the pages in Chromium, with the gateway through cuts and restarts
 #     autobahn   517 cases on io_uring, all but those of compression on epoll, through the proxy, as a client

@@ -22,6 +22,7 @@ from websockets.sync.client import connect
 from gateway import Gateway, Process, Report
 
 HERE = os.path.dirname(os.path.abspath(__file__))
+PROFILE = os.path.join(HERE, "..", "..", "packaging", "docker", "seccomp.json")
 BINARY, WORK, CHROMIUM = os.path.abspath(sys.argv[1]), os.path.abspath(sys.argv[2]), sys.argv[3]
 # Node finds its packages beside the script.
 SCRIPTS = os.path.join(WORK, "node")
@@ -226,6 +227,23 @@ def refused(error, folder):
     report.case(f"{label}: --io uring ends with 1 and an error", strict)
 
 
+def profiled(folder):
+    """Under the profile that packaging/docker ships: the ring may be used, and nothing else is missed."""
+    before = [sys.executable, os.path.join(HERE, "seccomp.py"), PROFILE]
+    config = configuration([], [], folder)
+
+    def ring():
+        with Gateway(BINARY, ["run", "-c", config], os.path.join(LOGS, "seccomp-profile.log"), before) as gateway:
+            line = next(line for line in gateway.text().splitlines() if "backend chosen" in line)
+            assert "uring" in line and "epoll" not in line, line
+            for name, command in CLIENTS.items():
+                script(f"shipped seccomp profile, {name} to echo", [*command, gateway.url(), "echo"])
+            gateway.child.send_signal(signal.SIGINT)
+            assert (code := gateway.wait()) == 0, f"exit code {code}"
+
+    report.case("shipped seccomp profile: io_uring is used", ring)
+
+
 def fresh():
     command = [sys.executable, os.path.join(HERE, "fresh.py"), BINARY, LOGS]
     # The default port may be somebody else's: a network of its own, where that is allowed.
@@ -278,8 +296,11 @@ def main():
             counts[backend] = report.cases() - before
         if why:
             report.skip("uring", why, counts["epoll"])
-        elif counts["uring"] != counts["epoll"]:
-            report.line("both backends run the same cases", str(counts))
+            report.skip("shipped seccomp profile", why, 1 + len(CLIENTS))
+        else:
+            if counts["uring"] != counts["epoll"]:
+                report.line("both backends run the same cases", str(counts))
+            profiled(folder)
     print(f"      {time.monotonic() - began:.0f} s in all")
     return report.end()
 

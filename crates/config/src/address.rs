@@ -27,6 +27,15 @@ impl Bind {
         })
     }
 
+    /// Whether only this machine reaches it.
+    #[must_use]
+    pub fn is_local(&self) -> bool {
+        match self {
+            Self::Tcp(address) => address.ip().to_canonical().is_loopback(),
+            Self::Unix(_) => true,
+        }
+    }
+
     /// Whether two sockets would compete for the same connections. Port 0 is another port each time.
     #[must_use]
     pub fn overlaps(&self, other: &Self) -> bool {

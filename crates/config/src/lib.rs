@@ -82,3 +82,14 @@ pub fn embedded() -> Config {
         Err(problems) => unreachable!("the embedded configuration has problems: {problems:?}"),
     }
 }
+
+/// As [`embedded`] for listeners that others than this machine may reach: its echo and the page for it alone, with a warning. Its
+/// topics are open to whoever comes.
+#[must_use]
+pub fn embedded_for_others() -> Config {
+    let mut config = embedded();
+    config.routes.retain(|route| matches!(route.action, Action::Echo(_) | Action::Page(Page::Index)));
+    let message = "beyond loopback only the echo is served, as the default's topics are open to all: give a file with -c";
+    config.warnings.push(Problem::whole_file("without a file", message.to_owned()));
+    config
+}

@@ -38,6 +38,16 @@ pub(crate) enum Command {
     Check(CheckArguments),
     /// Show kernel, io_uring, limits, and what they allow
     Doctor(ConfigArguments),
+    /// Print what lets a shell complete this program's arguments
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Write the man pages of this program into a folder
+    Man {
+        /// The folder, such as /usr/local/share/man/man1
+        folder: PathBuf,
+    },
 }
 
 #[derive(Args, Clone, Debug)]
@@ -148,7 +158,8 @@ impl ConfigArguments {
     pub(crate) fn config(&self) -> Result<Config, NoConfig> {
         let mut config = match &self.config {
             Some(path) => tidegate_config::load(path).map_err(NoConfig::Invalid)?,
-            None => tidegate_config::embedded(),
+            None if self.bind.iter().all(Bind::is_local) => tidegate_config::embedded(),
+            None => tidegate_config::embedded_for_others(),
         };
         self.apply(&mut config).map_err(|message| NoConfig::Usage(usage(&message)))?;
         Ok(config)
@@ -206,7 +217,8 @@ fn usage(message: &str) -> clap::Error {
 }
 
 impl Arguments {
-    fn definition() -> clap::Command {
+    /// What clap knows of this program.
+    pub(crate) fn definition() -> clap::Command {
         <Self as CommandFactory>::command()
     }
 }
@@ -238,6 +250,21 @@ mod tests {
         let binds: Vec<String> = config.listeners.iter().map(|listener| listener.bind.to_string()).collect();
         assert_eq!(binds, ["[::1]:0", "unix:/a"]);
         assert_eq!(config.routes, tidegate_config::embedded().routes);
+    }
+
+    #[test]
+    fn without_a_file_topics_are_for_this_machine_alone() {
+        let routes = |bind: &str| -> Vec<String> {
+            let config = run(&["--bind", bind]).config().unwrap();
+            assert_eq!(config.warnings.len(), usize::from(config.routes.len() < 5), "{bind}");
+            config.routes.iter().map(|route| route.path.to_string()).collect()
+        };
+        for local in ["127.0.0.1:0", "127.8.8.8:0", "[::1]:0", "unix:/a"] {
+            assert_eq!(routes(local).len(), tidegate_config::embedded().routes.len(), "{local}");
+        }
+        for open in ["0.0.0.0:0", "[::]:0", "192.0.2.1:0", "127.0.0.1:0,0.0.0.0:1"] {
+            assert_eq!(routes(open), ["/", "/echo"], "{open}");
+        }
     }
 
     #[test]

@@ -19,6 +19,7 @@ mod limits;
 mod lines;
 mod listeners;
 mod logs;
+mod manual;
 mod resolver;
 mod secure;
 mod serve;
@@ -60,6 +61,8 @@ fn main() -> ExitCode {
         Ok(Command::Run(arguments)) => serve::run(&arguments),
         Ok(Command::Check(arguments)) => check::check(&arguments),
         Ok(Command::Doctor(arguments)) => doctor::doctor(&arguments),
+        Ok(Command::Completions { shell }) => manual::completions(shell),
+        Ok(Command::Man { folder }) => manual::pages(&folder),
         Err(error) => {
             // Where standard error is gone, there is nobody to tell.
             let _ = error.print();

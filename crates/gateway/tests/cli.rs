@@ -782,3 +782,24 @@ fn doctor_judges_what_would_run() {
     assert_eq!(code, Some(1), "{stdout}");
     assert!(stdout.contains("\n  asked for       uring, which cannot be used: "), "{stdout}");
 }
+
+#[test]
+fn packages_get_completions_and_man_pages() {
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let (code, stdout, stderr) = run(&["completions", shell]);
+        assert_eq!((code, stderr.as_str()), (Some(0), ""), "{shell}");
+        assert!(stdout.contains("tidegate") && stdout.contains("doctor"), "{shell}: {stdout}");
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let (code, stdout, stderr) = run(&["man", folder.path().to_str().unwrap()]);
+    assert_eq!((code, stdout.as_str(), stderr.as_str()), (Some(0), "", ""));
+    let page = |name: &str| {
+        fs::read_to_string(folder.path().join(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
+    };
+    assert!(
+        page("tidegate.1").contains(".TH tidegate 1") && page("tidegate-run.1").contains("TIDEGATE_CONFIG")
+    );
+    let (code, _, stderr) = run(&["man", folder.path().join("none").to_str().unwrap()]);
+    assert_eq!(code, Some(1));
+    assert!(stderr.contains("cannot be written"), "{stderr}");
+}

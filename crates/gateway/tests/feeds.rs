@@ -254,7 +254,9 @@ impl Stream {
             (200, Some("text/event-stream; charset=utf-8"))
         );
         assert_eq!(response.field("transfer-encoding"), Some("chunked"));
-        assert!(response.field("cache-control").is_some_and(|value| value.contains("no-store")));
+        // Neither kept nor changed nor held back on the way.
+        assert_eq!(response.field("cache-control"), Some("no-cache, no-store, no-transform"));
+        assert_eq!(response.field("x-accel-buffering"), Some("no"));
         Stream { client, text: String::new() }
     }
 

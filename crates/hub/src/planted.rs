@@ -7,13 +7,13 @@
 /// A bug that can be switched on for the hubs of the calling thread.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Bug {
-    /// Where a shard takes a publication for its subscribers: one in a few hundred is dropped.
+    /// Where a shard takes a publication for its subscribers: one in a hundred is dropped.
     DropOne,
-    /// Where a batch is about to be handed out: once in some hundred deliveries one subscriber does not get its first item.
+    /// Where a batch is about to be handed out: once in a hundred deliveries one subscriber does not get its first item.
     DropDelivery,
-    /// Where a batch is about to be handed out: one in some swaps its first two publications.
+    /// Where a batch is about to be handed out: one in twenty swaps its first two publications.
     SwapTwo,
-    /// Where a shard takes a publication for its subscribers: one in a few hundred comes twice.
+    /// Where a shard takes a publication for its subscribers: one in a hundred comes twice.
     DeliverTwice,
     /// Where a home looks whether something is missing behind a position: it says no.
     ClaimRecovery,
@@ -23,7 +23,7 @@ pub enum Bug {
     OffByOneInRecovery,
     /// Where a publication is left out for a shard whose queue is full: no gap is told.
     ForgetGap,
-    /// Where a shard looks for the topic of a publication: one in a few hundred goes to another one's subscribers.
+    /// Where a shard looks for the topic of a publication: one in a hundred goes to another one's subscribers.
     CrossDeliver,
     /// Where a slow subscriber goes live again: what was left out is not told.
     ForgetSlowGap,

@@ -88,20 +88,20 @@ pub struct Rule {
     pub settings: TopicSettings,
 }
 
+/// Idempotency keys hold at most this part of [`Limits::memory_bytes`]: unlike histories they are not given up for others.
+const KEYS_PART: usize = 4;
+
 /// Who is there takes at most this part of [`Limits::memory_bytes`], for the same reason.
 const PRESENCE_PART: usize = 4;
 /// Who goes by a name of its own comes only while presence as a whole takes no more than this part: such names cost no
 /// connection that lasts, and leave room for those that have one.
 const STAYS_PART: usize = 8;
 
-/// Idempotency keys hold at most this part of [`Limits::memory_bytes`]: unlike histories they are not given up for others.
-const KEYS_PART: usize = 4;
-
 /// Limits of the process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Bytes of publications and of their frames, whoever holds them (histories, states, backlogs, letters, outboxes), of the
-    /// tables of states, and of idempotency keys.
+    /// tables of states, of idempotency keys, and of who is present.
     pub memory_bytes: usize,
     /// Topics that exist at one time.
     pub topics: usize,

@@ -321,6 +321,29 @@ fn a_full_queue_between_shards_refuses_or_tells_a_gap() {
 }
 
 #[test]
+fn a_turns_letters_go_once_and_only_where_somebody_subscribes() {
+    let rules = rules(TopicSettings::default(), Limits::default());
+    let mut hubs =
+        [0, 1, 2].map(|shard| Hub::new(shard, 3, Arc::clone(&rules), u64::from(shard), &Total::default()));
+    let mut names = (0..).map(|n| TopicName::parse(&format!("t/{n}")).unwrap());
+    let topic = names.find(|name| name.home(3) == 0).unwrap();
+    let [home, near, _] = &mut hubs;
+    let member = enter(near, 1);
+    near.subscribe(member, TICKET, &topic, Ask::default(), 0).unwrap();
+    pass(near, 1, home);
+    pass(home, 0, near);
+    let letters = |home: &mut Hub| -> Vec<(u16, usize)> {
+        std::iter::from_fn(|| home.poll_letters().map(|(to, letters)| (to, letters.len()))).collect()
+    };
+    publish(home, &topic, &["x"; 5]);
+    assert_eq!(letters(home), [(1, 5)], "one entry of one mailbox, nothing to the third shard");
+    near.unsubscribe(member, &Filter::Topic(topic.clone())).unwrap();
+    pass(near, 1, home);
+    publish(home, &topic, &["x"; 5]);
+    assert_eq!(letters(home), [], "nobody is there any more");
+}
+
+#[test]
 fn joins_and_leaves_for_which_a_queue_has_no_room_are_told() {
     let settings = TopicSettings { presence: true, ..TopicSettings::default() };
     let watches = Ask { watches: true, ..Ask::default() };

@@ -51,6 +51,8 @@ pub struct Inspection {
     pub pairs: u32,
     /// Inflaters lent.
     pub inflaters: u32,
+    /// Messages deflated since the start.
+    pub deflated_messages: u64,
     /// Sends queued for the next turn.
     pub sends: u32,
     /// Bytes that the turn owns for them.
@@ -98,6 +100,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             retained: self.retained.bytes(),
             retained_sum: self.backlog.owned_bytes(),
             inflaters: self.codecs.stats().inflaters_lent,
+            deflated_messages: self.codecs.stats().deflated_messages,
             sends: self.turn.dirty.len() as u32,
             ..Inspection::default()
         };

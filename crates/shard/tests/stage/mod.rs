@@ -181,12 +181,18 @@ impl Backend for Manual {
     }
 }
 
-/// What was logged, as it is written.
-pub(crate) struct Surroundings(Rc<RefCell<Vec<String>>>);
+/// What was logged, as it is written, and the last seed that was drawn.
+pub(crate) struct Surroundings(Rc<RefCell<Vec<String>>>, u64);
 
 impl Environment for Surroundings {
     fn random(&mut self, out: &mut [u8]) {
         out.fill(0);
+    }
+
+    /// Clients have names of their own.
+    fn draw_seed(&mut self) -> u64 {
+        self.1 += 1;
+        self.1
     }
 
     fn unix_seconds(&self) -> u64 {
@@ -233,7 +239,7 @@ impl Stage {
         }));
         let log = Rc::new(RefCell::new(Vec::new()));
         let (sender, inbox) = mailbox(Waker);
-        let surroundings = Surroundings(Rc::clone(&log));
+        let surroundings = Surroundings(Rc::clone(&log), 0);
         let mut shard = Shard::new(0, Manual(Rc::clone(&world)), surroundings, Arc::clone(&plan), inbox, 100);
         shard.listen(ListenerId(0), ()).expect("it takes all");
         #[cfg(feature = "record-transport")]
