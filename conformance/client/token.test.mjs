@@ -1,9 +1,15 @@
 // Tokens: where they are shown, how a newer one comes in time, and what their end means.
 import assert from "node:assert/strict";
+import { createHmac } from "node:crypto";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { test } from "node:test";
+import WebSocket from "ws";
 import { connect } from "../../crates/shard/assets/tidegate.js";
 import { FakeGateway } from "./fake.mjs";
-import { next, open, record, refused, stateOf, turn, until } from "./harness.mjs";
+import { EventSource, next, open, record, refused, stateOf, turn, until } from "./harness.mjs";
+import { Binary } from "./world.mjs";
 
 async function gatewayFor(t, tokens) {
   const gateway = await new FakeGateway().start();
@@ -181,4 +187,79 @@ test("a raw topic shows it, too", async t => {
   assert.match(of(gateway, "upgrade").find(({ path }) => path === "/topics/a").offered, /token\.good-\d/);
   raw.close();
   await refused(raw.send("x"), "not_sent");
+});
+
+const SECRET = "0123456789abcdef0123456789abcdef";
+const CONFIG = `
+version = 1
+[[listener]]
+bind = "127.0.0.1:0"
+[[identity]]
+name = "users"
+algorithms = ["HS256"]
+secret = "${SECRET}"
+leeway = "0s"
+token = ["authorization", "subprotocol:token.", "query:access_token"]
+permissions = { subscribe = "read" }
+[[topic]]
+name = "**"
+history = 10
+[[route]]
+path = "/topics/*"
+identity = "users"
+topics = { subscribe = ["**"], publish = ["**"] }
+[[route]]
+path = "/events"
+identity = "users"
+events = { subscribe = ["**"] }
+[[route]]
+path = "/poll"
+identity = "users"
+poll = { subscribe = ["**"] }
+[[route]]
+path = "/publish/*"
+identity = "users"
+publish = { publish = ["**"] }
+`;
+
+/** A token that holds for so many seconds and lets read these topics. */
+function sign(seconds, read) {
+  const text = value => Buffer.from(JSON.stringify(value)).toString("base64url");
+  const signed = `${text({ alg: "HS256" })}.${text({ sub: "ada", exp: Math.ceil(Date.now() / 1000) + seconds, read })}`;
+  return `${signed}.${createHmac("sha256", SECRET).update(signed).digest("base64url")}`;
+}
+
+test("the gateway itself takes what the library shows", { skip: !process.env.TIDEGATE_BIN }, async t => {
+  const folder = mkdtempSync(join(tmpdir(), "tidegate-"));
+  t.after(() => rmSync(folder, { recursive: true }));
+  writeFileSync(join(folder, "tidegate.toml"), CONFIG);
+  const gateway = new Binary(process.env.TIDEGATE_BIN, ["run", "-c", join(folder, "tidegate.toml")]);
+  await gateway.start();
+  t.after(() => gateway.stop());
+  const url = `ws://127.0.0.1:${gateway.port}/topics`;
+  for (const [name, tokenPlace] of [["websocket", "subprotocol:token."], ["websocket", "query:access_token"], ["events", "query:access_token"], ["poll", "subprotocol:token."]]) {
+    const client = connect(url, { WebSocket, EventSource, transports: [name], tokenPlace, token: () => sign(60, ["**"]) });
+    const topic = `${name}-${tokenPlace.length}`, heard = client.subscribe(topic, { history: 1 });
+    await heard.ready;
+    const message = next(heard, "message");
+    await client.publish(topic, { by: name });
+    assert.deepEqual((await message).data, { by: name });
+    client.close();
+  }
+  // Two seconds at a time, for five: over one connection, and with what the newest token allows.
+  let count = 0;
+  const client = connect(url, { WebSocket, transports: ["websocket"], token: () => sign(2, (count += 1) < 3 ? ["**"] : ["kept"]) });
+  t.after(() => client.close());
+  const states = record(client, "state"), kept = client.subscribe("kept"), lost = client.subscribe("lost");
+  await Promise.all([kept.ready, lost.ready]);
+  await until("several tokens", () => count >= 4);
+  assert.equal(lost.state, "failed");
+  const message = next(kept, "message");
+  await client.publish("kept", 1);
+  assert.equal((await message).data, 1);
+  assert.deepEqual(states.map(event => event.state), ["connecting", "open"]);
+  // Nobody comes in with a token that is over.
+  const late = connect(url, { WebSocket, transports: ["websocket"], token: sign(-1, ["**"]) });
+  t.after(() => late.close());
+  await next(late, "state", event => event.state === "waiting");
 });
