@@ -37,8 +37,8 @@ fn goes_along(name: &str, trusted: bool) -> bool {
     trusted || !claims
 }
 
-/// Whether a field has a name of which `known` is the lower case, to servers that put fields into an environment (RFC 3875
-/// §4.1.18): these cannot tell `-` from `_`.
+/// Whether two names of fields are one to servers that put these into an environment (RFC 3875 §4.1.18): case is none, and they
+/// cannot tell `-` from `_`.
 fn is_alike(known: &str, name: &[u8]) -> bool {
     let plain = |byte: u8| if byte == b'_' { b'-' } else { byte.to_ascii_lowercase() };
     name.len() == known.len()
