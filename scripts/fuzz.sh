@@ -8,7 +8,7 @@ cd "$(dirname "$0")/.."
 PATH="$PATH:$PWD/.cache/bin"
 seconds=${1:-10}
 [ $# -eq 0 ] || shift
-[ $# -gt 0 ] || set -- head frame message deflate connection protocol
+[ $# -gt 0 ] || set -- head frame message deflate connection protocol proxy_protocol
 
 if ! command -v cargo-fuzz >/dev/null; then
     echo "scripts/fuzz.sh: cargo-fuzz is missing: cargo install cargo-fuzz --locked" >&2
@@ -26,7 +26,7 @@ cargo $toolchain fuzz build
 passed=0 failed=0
 for target in "$@"; do
     case $target in
-    head | protocol) dictionary=$target ;;
+    head | protocol | proxy_protocol) dictionary=$target ;;
     *) dictionary=frame ;;
     esac
     mkdir -p "fuzz/corpus/$target"

@@ -52,6 +52,8 @@ pub struct Listener {
     pub backlog: u32,
     /// Its connections speak TLS.
     pub tls: Option<Tls>,
+    /// Networks whose connections begin with a PROXY header; on those from elsewhere none is read.
+    pub proxy_protocol: Vec<IpNet>,
 }
 
 /// Where a listener listens.

@@ -32,6 +32,7 @@ mod origin;
 mod pattern;
 mod problem;
 mod proxy;
+mod rates;
 mod reach;
 mod read;
 mod report;
@@ -50,10 +51,11 @@ pub use self::{
         MAX_UPSTREAMS,
     },
     identity::{Algorithm, Identity, MAX_IDENTITIES, PermissionClaims, TokenKeys, TokenSource},
-    limits::{DEFAULT_MAX_SESSIONS, Limits, RouteLimits, SESSION_TAKEOVER_BYTES},
+    limits::{DEFAULT_MAX_SESSIONS, DEFAULT_MEMORY_BYTES, Limits, RouteLimits, SESSION_TAKEOVER_BYTES},
     pattern::{HostPattern, PathPattern, bare_host},
     problem::{Problem, printable},
     proxy::{Balance, Deflate, HashKey, Proxy, Target, Upstream, Utf8},
+    rates::{AddressLimits, Excess, SessionRates},
     reach::hiding,
     read::{load, parse},
     route::{Action, Echo, EchoDeflate, FullAction, Page, Route},

@@ -1,6 +1,8 @@
 //! `[limits]`: what the process, a shard and a session may use. Every value is within its range and none
 //! contradicts another; zero stands for "off" only where the field says so.
 
+use crate::{AddressLimits, SessionRates};
+
 /// The limits of the process. Those that a route may set for itself are also in [`RouteLimits`]; here they are what
 /// counts before a session has a route, and on routes that set nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -9,6 +11,13 @@ pub struct Limits {
     /// [`DEFAULT_MAX_SESSIONS`], or fewer where the process may not have so many descriptors. A proxied session uses
     /// a second slot and a second descriptor for its upstream leg, which this does not count.
     pub max_sessions: Option<usize>,
+    /// Bytes that may wait in the process before new sessions are refused, at least those of all topics; `None` where nothing
+    /// was said: then [`DEFAULT_MEMORY_BYTES`] beside those.
+    pub memory_bytes: Option<usize>,
+    /// What each client address may have.
+    pub addresses: AddressLimits,
+    /// Entries of one cause that a shard writes to the log in a second; 0: all of them.
+    pub log_entries: u32,
     /// Longest request head, from its first byte to the end of its empty line.
     pub head_bytes: usize,
     /// Longest request line; at most `head_bytes`.
@@ -54,7 +63,12 @@ pub struct Limits {
     pub close_timeout_ms: u64,
     /// Close 1001 after this long without a data message either way, in ms; 0 means never.
     pub idle_timeout_ms: u64,
+    /// How fast a client may speak.
+    pub rates: SessionRates,
 }
+
+/// What may wait in the process beside topics before new sessions are refused, where nothing was said.
+pub const DEFAULT_MEMORY_BYTES: usize = 1 << 30;
 
 /// Client sessions of a process that was not told how many.
 pub const DEFAULT_MAX_SESSIONS: usize = 100_000;
@@ -89,12 +103,19 @@ pub struct RouteLimits {
     pub close_timeout_ms: u64,
     /// Close 1001 after this long without a data message either way, in ms; 0 means never.
     pub idle_timeout_ms: u64,
+    /// How fast a client may speak.
+    pub rates: SessionRates,
+    /// Most sessions of the route at a time, in the whole process; `None`: as many as there are. Only routes set it.
+    pub max_sessions: Option<usize>,
 }
 
 impl Default for Limits {
     fn default() -> Self {
         Self {
             max_sessions: None,
+            memory_bytes: None,
+            addresses: AddressLimits::default(),
+            log_entries: 100,
             head_bytes: 16 << 10,
             request_line_bytes: 8 << 10,
             head_fields: 100,
@@ -117,6 +138,7 @@ impl Default for Limits {
             pong_timeout_ms: 10_000,
             close_timeout_ms: 5_000,
             idle_timeout_ms: 0,
+            rates: SessionRates::default(),
         }
     }
 }
@@ -137,6 +159,8 @@ impl Limits {
             pong_timeout_ms: self.pong_timeout_ms,
             close_timeout_ms: self.close_timeout_ms,
             idle_timeout_ms: self.idle_timeout_ms,
+            rates: self.rates,
+            max_sessions: None,
         }
     }
 }

@@ -6,6 +6,7 @@ mod identity;
 mod limits;
 mod proxy;
 mod publish;
+mod rates;
 mod route;
 mod tls;
 mod topics;
@@ -17,18 +18,20 @@ use std::{
     path::Path,
 };
 
+use ipnet::IpNet;
 use toml::de::DeTable;
 
 use self::limits::ProcessLimits;
 use crate::{
-    Config, DEFAULT_BACKLOG, Identity, IoChoice, Listener, MAX_LISTENERS, MAX_ROUTES, MAX_SHARDS, Problem,
-    Route, Topics, address,
+    Bind, Config, DEFAULT_BACKLOG, Identity, IoChoice, Listener, MAX_LISTENERS, MAX_ROUTES, MAX_SHARDS,
+    Problem, Route, Topics, address,
     problem::Source,
     reach,
     report::{Mistake, Report},
     schema,
     secret::Exposure,
     section::Section,
+    units::size_text,
 };
 
 /// Longest file that is read: far above any real one, and a bound for what is not one (`/dev/zero`).
@@ -121,13 +124,11 @@ fn config(report: &mut Report<'_>, document: &DeTable<'_>, files: Files) -> Conf
     let words = [("auto", IoChoice::Auto), ("uring", IoChoice::Uring), ("epoll", IoChoice::Epoll)];
     let io = top.word(report, "io", &words).map_or(IoChoice::Auto, |io| io.value);
 
-    let mut trusted = Vec::new();
-    for text in top.texts(report, "trusted").into_iter().flat_map(|texts| texts.value) {
-        trusted.extend(report.check(&text.span, address::network(text.value)));
-    }
+    let trusted = networks(report, &top, "trusted");
 
-    let limits = top.table(report, "limits", schema::LIMITS);
-    let limits = ProcessLimits::read(report, limits.as_ref(), shards.as_ref().map(|shards| shards.value));
+    let limits_section = top.table(report, "limits", schema::LIMITS);
+    let limits =
+        ProcessLimits::read(report, limits_section.as_ref(), shards.as_ref().map(|shards| shards.value));
     if let (Some(shards), Some(most)) = (&shards, limits.limits.max_sessions)
         && most < shards.value as usize
     {
@@ -137,6 +138,13 @@ fn config(report: &mut Report<'_>, document: &DeTable<'_>, files: Files) -> Conf
 
     let listeners = listeners(report, &top, files);
     let topics = topics::read(report, &top);
+    if let Some(memory) = limits.limits.memory_bytes.filter(|memory| *memory < topics.memory_bytes) {
+        let span = limits_section.as_ref().and_then(|section| section.key_span("memory")).unwrap_or(0..0);
+        let (memory, topics) = (size_text(memory as u64), size_text(topics.memory_bytes as u64));
+        let message =
+            format!("memory ({memory}) is less than what topics may take (memory = {topics} of [topics])");
+        report.relation(span, message);
+    }
     let (identities, lacks_identities) = identity::read(report, &top, files);
     let around =
         Surroundings { limits: &limits, topics: &topics, identities: &identities, lacks_identities, files };
@@ -155,6 +163,12 @@ fn config(report: &mut Report<'_>, document: &DeTable<'_>, files: Files) -> Conf
         trusted,
         warnings,
     }
+}
+
+/// A list of networks and addresses.
+fn networks(report: &mut Report<'_>, section: &Section<'_>, key: &str) -> Vec<IpNet> {
+    let texts = section.texts(report, key).into_iter().flat_map(|texts| texts.value);
+    texts.filter_map(|text| report.check(&text.span, address::network(text.value))).collect()
 }
 
 fn version(report: &mut Report<'_>, top: &Section<'_>) -> u32 {
@@ -188,6 +202,7 @@ fn listeners(report: &mut Report<'_>, top: &Section<'_>, files: Files) -> Vec<Li
         let backlog = section.integer(report, "backlog", 1..=65_535);
         let backlog = backlog.map_or(DEFAULT_BACKLOG, |backlog| backlog.value as u32);
         let tls = tls::read(report, section, files);
+        let proxy_protocol = networks(report, section, "proxy_protocol");
         let Some(text) = section.text(report, "bind") else { continue };
         let Some(bind) = report.check(&text.span, address::bind(text.value)) else { continue };
         if let Some((earlier, at)) = listeners.iter().find(|(earlier, _)| earlier.bind.overlaps(&bind)) {
@@ -199,7 +214,12 @@ fn listeners(report: &mut Report<'_>, top: &Section<'_>, files: Files) -> Vec<Li
             };
             report.relation(text.span.clone(), message);
         }
-        listeners.push((Listener { bind, backlog, tls }, text.span));
+        if let (Bind::Unix(_), Some(span)) = (&bind, section.key_span("proxy_protocol")) {
+            let message =
+                "`proxy_protocol` lists networks, and who connects to a unix socket comes from none of them";
+            report.relation(span, message);
+        }
+        listeners.push((Listener { bind, backlog, tls, proxy_protocol }, text.span));
     }
     listeners.into_iter().map(|(listener, _)| listener).collect()
 }

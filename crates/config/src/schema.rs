@@ -22,6 +22,11 @@ pub(crate) const LIMITS: Table = Table {
     name: "[limits]",
     keys: &[
         "max_sessions",
+        "memory",
+        "sessions_per_address",
+        "handshakes_per_second",
+        "burst_handshakes",
+        "exempt_addresses",
         "head_bytes",
         "request_line_bytes",
         "head_fields",
@@ -37,6 +42,11 @@ pub(crate) const LIMITS: Table = Table {
         "pong_timeout",
         "close_timeout",
         "idle_timeout",
+        "messages_per_second",
+        "burst_messages",
+        "bytes_per_second",
+        "burst_bytes",
+        "excess",
         "write_timeout",
         "linger_bytes",
         "receive_buffers",
@@ -44,10 +54,12 @@ pub(crate) const LIMITS: Table = Table {
         "deflaters",
         "takeover_bytes",
         "compression_level",
+        "log_entries",
     ],
 };
 
-pub(crate) const LISTENER: Table = Table { name: "[[listener]]", keys: &["bind", "backlog", "tls"] };
+pub(crate) const LISTENER: Table =
+    Table { name: "[[listener]]", keys: &["bind", "backlog", "tls", "proxy_protocol"] };
 
 pub(crate) const TLS: Table = Table {
     name: "tls = {}",
@@ -134,6 +146,12 @@ pub(crate) const ROUTE_LIMITS: Table = Table {
         "pong_timeout",
         "close_timeout",
         "idle_timeout",
+        "messages_per_second",
+        "burst_messages",
+        "bytes_per_second",
+        "burst_bytes",
+        "excess",
+        "max_sessions",
     ],
 };
 
@@ -210,4 +228,4 @@ pub const SCHEMA: &[Table] = &[
 ];
 
 /// Keys that are planned, so that whoever tries one learns more than that it is unknown.
-pub(crate) const LATER: &[&str] = &["proxy_protocol", "admin", "auth"];
+pub(crate) const LATER: &[&str] = &["admin", "auth"];

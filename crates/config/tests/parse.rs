@@ -7,11 +7,11 @@ use std::{
 
 use proptest::prelude::*;
 use tidegate_config::{
-    Action, Algorithm, Balance, Bind, Config, Deflate, Echo, EchoDeflate, EventsAction, FullAction, HashKey,
-    HostPattern, Identity, IoChoice, Limits, Listener, Page, PathPattern, PemFile, PermissionClaims,
-    PollAction, Proxy, PublishAction, Route, RouteLimits, SCHEMA, SlowPolicy, Target, TlsVersion, TokenKeys,
-    TokenSource, TopicPattern, TopicPatterns, TopicRule, TopicSettings, Topics, TopicsAction, Upstream, Utf8,
-    embedded, parse,
+    Action, AddressLimits, Algorithm, Balance, Bind, Config, Deflate, Echo, EchoDeflate, EventsAction,
+    Excess, FullAction, HashKey, HostPattern, Identity, IoChoice, Limits, Listener, Page, PathPattern,
+    PemFile, PermissionClaims, PollAction, Proxy, PublishAction, Route, RouteLimits, SCHEMA, SessionRates,
+    SlowPolicy, Target, TlsVersion, TokenKeys, TokenSource, TopicPattern, TopicPatterns, TopicRule,
+    TopicSettings, Topics, TopicsAction, Upstream, Utf8, embedded, parse,
 };
 
 const EVERY_KEY: &str = include_str!("every_key.toml");
@@ -38,6 +38,13 @@ fn every_key_arrives() {
         max_sessions: Some(5000),
         head_bytes: 12 << 10,
         request_line_bytes: 4096,
+        memory_bytes: Some(3 << 30),
+        addresses: AddressLimits {
+            sessions: 20,
+            handshakes_per_second: 3,
+            burst_handshakes: 7,
+            exempt: vec!["10.1.0.0/16".parse().unwrap(), "::1/128".parse().unwrap()],
+        },
         head_fields: 64,
         head_timeout_ms: 9_000,
         message_bytes: 2 << 20,
@@ -51,6 +58,13 @@ fn every_key_arrives() {
         pong_timeout_ms: 11_000,
         close_timeout_ms: 6_000,
         idle_timeout_ms: 7_200_000,
+        rates: SessionRates {
+            messages_per_second: 50,
+            burst_messages: 60,
+            bytes_per_second: 70 << 10,
+            burst_bytes: 80 << 10,
+            excess: Excess::Close,
+        },
         write_timeout_ms: 33_000,
         linger_bytes: 32 << 10,
         receive_buffers: 512,
@@ -58,6 +72,7 @@ fn every_key_arrives() {
         deflaters: 3,
         takeover_bytes: 1 << 30,
         compression_level: 6,
+        log_entries: 55,
     };
     let own = RouteLimits {
         message_bytes: 64 << 10,
@@ -71,6 +86,14 @@ fn every_key_arrives() {
         pong_timeout_ms: 4_000,
         close_timeout_ms: 2_000,
         idle_timeout_ms: 90_000,
+        rates: SessionRates {
+            messages_per_second: 5,
+            burst_messages: 5,
+            bytes_per_second: 0,
+            burst_bytes: 0,
+            excess: Excess::Delay,
+        },
+        max_sessions: Some(77),
     };
     let upstream = |target, text: &str| Upstream { target, text: text.to_owned() };
     let proxy = Proxy {
@@ -177,13 +200,24 @@ fn every_key_arrives() {
         io: IoChoice::Epoll,
         limits: limits.clone(),
         listeners: vec![
-            Listener { bind: Bind::Tcp(address("0.0.0.0:8080")), backlog: 100, tls: None },
-            Listener { bind: Bind::Unix(PathBuf::from("/run/tidegate.sock")), backlog: 4096, tls: None },
+            Listener {
+                bind: Bind::Tcp(address("0.0.0.0:8080")),
+                backlog: 100,
+                tls: None,
+                proxy_protocol: vec!["10.0.0.0/8".parse().unwrap(), "fd00::1/128".parse().unwrap()],
+            },
+            Listener {
+                bind: Bind::Unix(PathBuf::from("/run/tidegate.sock")),
+                backlog: 4096,
+                tls: None,
+                proxy_protocol: Vec::new(),
+            },
             // What is in it is looked at below: a file is made by reading it alone.
             Listener {
                 bind: Bind::Tcp(address("0.0.0.0:8443")),
                 backlog: 4096,
                 tls: got.listeners[2].tls.clone(),
+                proxy_protocol: Vec::new(),
             },
         ],
         routes: vec![
@@ -340,7 +374,12 @@ fn the_embedded_configuration_is_the_defaults() {
     let config = embedded();
     assert_eq!(
         config.listeners,
-        [Listener { bind: Bind::Tcp(address("127.0.0.1:9001")), backlog: 4096, tls: None }]
+        [Listener {
+            bind: Bind::Tcp(address("127.0.0.1:9001")),
+            backlog: 4096,
+            tls: None,
+            proxy_protocol: Vec::new()
+        }]
     );
     assert_eq!((config.shards, config.io, config.limits), (None, IoChoice::Auto, Limits::default()));
     assert!(config.routes.iter().all(|route| route.limits == RouteLimits::default()));

@@ -190,7 +190,12 @@ impl ConfigArguments {
             }
         }
         if !self.bind.is_empty() {
-            let listener = |bind: &Bind| Listener { bind: bind.clone(), backlog: DEFAULT_BACKLOG, tls: None };
+            let listener = |bind: &Bind| Listener {
+                bind: bind.clone(),
+                backlog: DEFAULT_BACKLOG,
+                tls: None,
+                proxy_protocol: Vec::new(),
+            };
             config.listeners = self.bind.iter().map(listener).collect();
         }
         Ok(())

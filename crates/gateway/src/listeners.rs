@@ -218,7 +218,7 @@ mod tests {
     use super::*;
 
     fn listener(bind: &str) -> Listener {
-        Listener { bind: Bind::parse(bind).unwrap(), backlog: 128, tls: None }
+        Listener { bind: Bind::parse(bind).unwrap(), backlog: 128, tls: None, proxy_protocol: Vec::new() }
     }
 
     fn open(bind: &str, shards: usize) -> Result<Listeners, BindError> {

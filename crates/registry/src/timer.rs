@@ -25,6 +25,8 @@ pub enum Timer {
     Expiry,
     /// Output waits, and the peer takes none of it.
     Write,
+    /// What was too fast is in time again.
+    Rate,
 }
 
 /// What a session says when its deadline is due.

@@ -5,8 +5,18 @@
 pub struct Counters {
     /// Connections accepted.
     pub accepted: u64,
-    /// Connections closed at once: no slot was free.
+    /// Connections reset at once: no slot was free, not even a spare one for an answer.
     pub refused_full: u64,
+    /// Connections refused because their address had too many.
+    pub refused_address_full: u64,
+    /// Connections refused because their address began them too fast.
+    pub refused_address_rate: u64,
+    /// Requests refused because their route had too many sessions.
+    pub refused_route_full: u64,
+    /// Requests refused because too much waited in memory.
+    pub refused_memory: u64,
+    /// Connections ended because their PROXY header was not right, or not there.
+    pub proxy_headers_refused: u64,
     /// Handshakes of TLS that were completed.
     pub tls_opened: u64,
     /// Of them, those that resumed an earlier session.
@@ -53,6 +63,12 @@ pub struct Counters {
     pub ping_timeouts: u64,
     /// Readers paused for a full far side.
     pub pauses: u64,
+    /// Times that a session was not read for a while because it was too fast.
+    pub rate_delayed: u64,
+    /// Messages left out because their session was too fast.
+    pub rate_dropped: u64,
+    /// Sessions ended because they were too fast.
+    pub rate_closed: u64,
     /// Received buffers that had to wait for a later turn, whole or in part.
     pub kept: u64,
     /// Sends that the kernel did not take whole.

@@ -16,6 +16,7 @@ use tidegate_wire::{
 use crate::{
     environment::Environment,
     input::Place,
+    meter::{Pace, TOO_FAST},
     output::{Content, Span},
     session::State,
     shard::Shard,
@@ -37,6 +38,10 @@ pub(crate) enum Stop {
     Violation(tidegate_wire::message::Violation),
     /// Too many control frames came.
     Flood,
+    /// The next message would come too fast.
+    Delayed,
+    /// A message came too fast.
+    TooFast,
 }
 
 /// What is to be known of a buffer's messages when it was read.
@@ -52,10 +57,12 @@ impl<B: Backend, E: Environment> Shard<B, E> {
     /// Answers the messages in `bytes`; uses all of them, unless the turn is full of answers that it owns: then gives how
     /// many it has used.
     pub(crate) fn read_messages(&mut self, key: Key, bytes: &mut [u8], place: Place) -> usize {
-        let Self { registry, turn, spans, codecs, spares, plan, counters, now_ms, .. } = self;
+        let Self { registry, turn, spans, codecs, spares, plan, counters, meters, now_ms, .. } = self;
         let Some(session) = registry.get_mut(key) else { return bytes.len() };
         let route = plan.route(session.route);
         let closing = session.marks.close_sent;
+        let rates = route.rates.as_ref().filter(|_| !closing);
+        let mut delayed = false;
         let State::Open(open) = &mut session.state else { return bytes.len() };
         let mut reading = Reading { was_partial: open.decoder.is_partial(), completed: false };
         let messages =
@@ -66,7 +73,10 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         // The longest message that is answered as it came; a session that has agreed on it gets others deflated.
         let plain = if open.compression.is_some() { DEFLATE_FROM - 1 } else { usize::MAX };
         let stop = loop {
-            if !closing {
+            if delayed {
+                break Stop::Delayed;
+            }
+            if !closing && rates.is_none() {
                 let answered = open.decoder.answer_short(bytes, &mut cursor, &route.messages, plain);
                 if answered > 0 {
                     counters.messages += answered;
@@ -95,6 +105,21 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                     counters.messages += 1;
                     reading.completed = true;
                     session.spoke = session.seen;
+                    match rates.map(|rates| meters.take(key, payload.len(), rates, *now_ms)) {
+                        None | Some(Pace::Within) => {}
+                        Some(Pace::Last) => delayed = true,
+                        Some(Pace::Drop) => {
+                            counters.rate_dropped += 1;
+                            if let Payload::Owned(owned) = payload {
+                                spares.give(owned.buffer);
+                            }
+                            flush(spans, key, messages, place, &mut start, cursor.write);
+                            start = cursor.read;
+                            cursor.write = cursor.read;
+                            continue;
+                        }
+                        Some(Pace::Close) => break Stop::TooFast,
+                    }
                     let opcode = Opcode::from(kind);
                     let deflate = open.compression.as_mut().filter(|_| payload.len() >= DEFLATE_FROM);
                     if let Some(compression) = deflate {
@@ -177,6 +202,14 @@ impl<B: Backend, E: Environment> Shard<B, E> {
     ) -> usize {
         match stop {
             Stop::Full => return read,
+            Stop::Delayed => {
+                self.delay(key);
+                return read;
+            }
+            Stop::TooFast => {
+                self.counters.rate_closed += 1;
+                self.violated(key, CloseCode::POLICY_VIOLATION, TOO_FAST);
+            }
             Stop::Used => {
                 let now_ms = self.now_ms;
                 if let Some(session) = self.registry.get_mut(key)

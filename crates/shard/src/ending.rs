@@ -16,7 +16,7 @@ use crate::{
     log::{ABNORMAL, Leg, Level, NO_STATUS, What},
     output::Content,
     planted::{self, Bug},
-    session::{Reading, State},
+    session::{Fact, Reading, State},
     shard::Shard,
     topics::Stage,
 };
@@ -54,6 +54,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         self.release_state(key, State::Lingering { discarded: 0, timeout_ms, deadline_ms });
         let Some(session) = self.registry.get_mut(key) else { return };
         session.marks.paused = false;
+        session.marks.facts.set(Fact::ProxyHeader, false);
         self.unpark(key);
         self.finishing.push(key);
         if !planted::is(Bug::ForgetDeadline) {
@@ -78,6 +79,10 @@ impl<B: Backend, E: Environment> Shard<B, E> {
     /// Puts another state in a state's place and gives back what the old one held.
     pub(crate) fn release_state(&mut self, key: Key, state: State) {
         let Some(session) = self.registry.get_mut(key) else { return };
+        session.marks.facts.set(Fact::Delayed, false);
+        if session.marks.facts.take(Fact::Routed) {
+            self.plan.route(session.route).leave();
+        }
         match std::mem::replace(&mut session.state, state) {
             State::Open(mut open) => {
                 self.counters.ended += 1;
@@ -246,7 +251,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         let Some(session) = self.registry.get_mut(key) else { return };
         match &mut session.state {
             State::Head(head) => {
-                if head.bytes.is_empty() {
+                if head.bytes.is_empty() || session.marks.facts.has(Fact::ProxyHeader) {
                     self.abort(key, false);
                 } else {
                     self.refuse(key, &DRAINING, false);
@@ -258,6 +263,8 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                 if let Some(topics) = &mut self.topics {
                     topics.leave(key);
                 }
+                // What is behind the Close is not answered, however fast it comes.
+                session.marks.facts.set(Fact::Delayed, false);
                 if !session.marks.close_sent {
                     open.close_deadline_ms = self.now_ms + timeout_ms;
                     let deadline_ms = open.close_deadline_ms;

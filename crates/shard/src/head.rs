@@ -37,10 +37,6 @@ pub(crate) const FOREIGN_ORIGIN: Refusal =
 const PAGE_BODY: Refusal =
     Refusal { status: 400, reason: "this request takes no body", close: true, fields: &[] };
 
-/// All session slots are taken.
-const FULL: Refusal =
-    Refusal { status: 503, reason: "too many sessions", close: true, fields: &[("Retry-After", "5")] };
-
 impl<B: Backend, E: Environment> Shard<B, E> {
     /// The state of a new connection, or of one kept alive behind a page.
     pub(crate) fn new_head(&self, now_ms: u64, kept_alive: bool) -> State {
@@ -104,7 +100,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             Action::Page(page) => self.answer_page(key, request, *page),
             Action::Echo(echo) => {
                 let upgrade = self.upgrade(key, id, request)?;
-                self.set_route(key, id);
+                self.enter_route(key, id)?;
                 self.open(key, &upgrade, echo.context_takeover, false);
                 Ok(())
             }
@@ -117,19 +113,24 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                 }
                 let upgrade = self.upgrade(key, id, request)?;
                 let way = self.topics_way(key, topics, below)?;
-                self.set_route(key, id);
+                self.enter_route(key, id)?;
                 self.open(key, &upgrade, false, below.is_none());
                 self.enter_topics(key, topics, way);
                 Ok(())
             }
-            Action::Events(_) | Action::Poll(_) | Action::Publish(_) => {
+            Action::Events(_) => {
+                self.enter_route(key, id)?;
+                self.begin_request(key, id, request);
+                Ok(())
+            }
+            Action::Poll(_) | Action::Publish(_) => {
                 self.set_route(key, id);
                 self.begin_request(key, id, request);
                 Ok(())
             }
             Action::Proxy(_) => {
                 let upgrade = self.upgrade(key, id, request)?;
-                self.set_route(key, id);
+                self.enter_route(key, id)?;
                 self.begin_proxy(key, request, &upgrade)
             }
         }
@@ -255,6 +256,9 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         session.state = state;
         session.seen = Stamp::at(now_ms);
         session.spoke = session.seen;
+        if self.plan.route(session.route).rates.is_some() {
+            self.meters.begin(key);
+        }
         // The head's deadline must not stay: it would only find out that it has no meaning any more.
         self.wheel.cancel(key.index());
         self.look_again(key);
@@ -272,10 +276,6 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         let source = self.turn.keep(response, 0);
         self.emit(key, source, Content::WHOLE);
         self.linger(key);
-    }
-
-    pub(crate) fn refuse_full(&mut self, key: Key) {
-        self.refuse(key, &FULL, false);
     }
 }
 

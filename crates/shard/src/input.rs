@@ -11,7 +11,7 @@ use tidegate_registry::{End, Key};
 use crate::{
     environment::Environment,
     planted::{self, Bug},
-    session::State,
+    session::{Fact, State},
     shard::Shard,
     stamp::Stamp,
     transport::{Behind, Transport},
@@ -53,10 +53,20 @@ impl Place {
     }
 }
 
+/// What a session's bytes are.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Heard {
+    /// They begin with a PROXY header, or are the rest of one.
+    ProxyHeader,
+    /// Records of its transport.
+    Sealed,
+    Plain,
+}
+
 impl<B: Backend, E: Environment> Shard<B, E> {
     /// Reads received bytes from `at` on.
     pub(crate) fn received(&mut self, key: Key, mut buffer: Buffer, at: usize) {
-        let Some(sealed) = self.hears(key) else {
+        let Some(heard) = self.hears(key) else {
             if !planted::is(Bug::LeakStaleBuffer) {
                 self.backend.recycle(buffer);
             }
@@ -65,9 +75,13 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         if at == 0 {
             self.counters.bytes_received += buffer.len() as u64;
         }
+        let (at, sealed) = match heard {
+            Heard::Plain => (at, false),
+            Heard::Sealed => (0, true),
+            Heard::ProxyHeader => (self.read_proxy_header(key, &buffer), self.is_sealed(key)),
+        };
         if sealed {
-            debug_assert_eq!(at, 0, "sealed bytes are opened whole");
-            self.sealed_input(key, &mut buffer);
+            self.sealed_input(key, &mut buffer[at..]);
         } else {
             let home = Home::Lent(self.turn.buffers.len() as u32);
             self.read(key, &mut buffer, at, home, Behind::More);
@@ -80,24 +94,36 @@ impl<B: Backend, E: Environment> Shard<B, E> {
 
     /// The same for bytes that were moved out of their receive buffer, or that were opened: then with what is behind them.
     pub(crate) fn received_owned(&mut self, key: Key, mut bytes: Vec<u8>, at: usize, opened: Option<Behind>) {
-        match (self.hears(key), opened) {
-            (None, _) => {}
-            (Some(true), None) => {
-                self.sealed_input(key, &mut bytes);
-                self.spares.give(bytes);
-            }
-            (Some(_), opened) => self.opened_input(key, bytes, at, opened.unwrap_or(Behind::More)),
+        let Some(heard) = self.hears(key) else { return };
+        let (at, sealed) = match heard {
+            Heard::Plain => (at, false),
+            Heard::Sealed => (at, opened.is_none()),
+            Heard::ProxyHeader => (self.read_proxy_header(key, &bytes), self.is_sealed(key)),
+        };
+        if sealed {
+            self.sealed_input(key, &mut bytes[at..]);
+            self.spares.give(bytes);
+        } else {
+            self.opened_input(key, bytes, at, opened.unwrap_or(Behind::More));
         }
     }
 
-    /// Notes that the peer was heard, and gives whether what it sends is sealed; nothing where the session is gone.
-    fn hears(&mut self, key: Key) -> Option<bool> {
+    fn is_sealed(&self, key: Key) -> bool {
+        self.registry.get(key).is_some_and(|session| session.transport.seals())
+    }
+
+    /// Notes that the peer was heard, and gives how what it sends is to be read; nothing where the session is gone.
+    fn hears(&mut self, key: Key) -> Option<Heard> {
         let Some(session) = self.registry.get_mut(key) else {
             self.counters.stale += 1;
             return None;
         };
         session.seen = Stamp::at(self.now_ms);
-        Some(session.transport.seals())
+        Some(match session.transport.seals() {
+            _ if session.marks.facts.has(Fact::ProxyHeader) => Heard::ProxyHeader,
+            true => Heard::Sealed,
+            false => Heard::Plain,
+        })
     }
 
     /// Reads plain bytes from `at` on, and notes what has to wait; whether nothing has.
@@ -115,6 +141,10 @@ impl<B: Backend, E: Environment> Shard<B, E> {
 
     /// Opens records, all that came, and reads what was in them.
     fn sealed_input(&mut self, key: Key, bytes: &mut [u8]) {
+        if bytes.is_empty() {
+            // All of it was a PROXY header.
+            return;
+        }
         let Some(session) = self.registry.get_mut(key) else { return };
         if session.transport.is_tls() && matches!(session.state, State::Lingering { .. } | State::Dead) {
             // Nobody reads it: what is discarded need not be opened.
@@ -186,8 +216,8 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         }
         self.counters.tls_opened += 1;
         self.counters.tls_resumed += u64::from(tls.is_resumed());
-        if unwelcome {
-            self.refuse_full(key);
+        if let Some(refusal) = unwelcome {
+            self.refuse(key, refusal, false);
         }
     }
 
@@ -238,7 +268,8 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             let asks_more =
                 was_head && self.registry.get(key).is_some_and(|session| !session.outbox.is_empty());
             let is_costly = was_head && self.turn.is_full_of_handshakes();
-            if self.turn.is_full() || asks_more || is_costly || self.is_stopped(key) {
+            let rests = !bytes.is_empty() && self.is_delayed(key);
+            if self.turn.is_full() || asks_more || is_costly || self.is_stopped(key) || rests {
                 break;
             }
         }

@@ -15,6 +15,9 @@
 //! whole shards on a simulated backend with a seed.
 #![forbid(unsafe_code)]
 
+mod addresses;
+mod admission;
+mod bucket;
 mod counters;
 mod echo;
 mod ending;
@@ -26,15 +29,18 @@ mod inspect;
 mod kept;
 pub mod log;
 mod mailbox;
+mod meter;
 mod output;
 mod pages;
 mod plan;
 pub mod planted;
 mod proxy;
+mod proxy_header;
 mod sealing;
 mod session;
 mod shard;
 mod stamp;
+mod throttle;
 mod timers;
 mod topics;
 mod transport;

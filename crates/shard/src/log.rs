@@ -67,6 +67,11 @@ pub enum What {
         /// Why: nothing of the token is in it.
         reason: &'static str,
     },
+    /// A connection was ended without an answer, before anything of it was read but a PROXY header.
+    ConnectionRefused {
+        /// Why.
+        reason: &'static str,
+    },
     /// A client's TLS has failed: in the handshake, or in what came behind it.
     TlsFailed {
         /// Why.
@@ -119,11 +124,37 @@ pub enum What {
     },
     /// All session slots are taken: connections are refused.
     SessionsFull,
+    /// Of one cause more entries came in a second than are written.
+    LeftOut {
+        /// How many were not.
+        entries: u64,
+        /// The cause, as they would have told it.
+        reason: &'static str,
+    },
     /// So many entries were left out before this one.
     Omitted {
         /// How many.
         entries: u64,
     },
+}
+
+impl What {
+    /// What many entries may have in common; `None` of those that are few anyhow.
+    pub(crate) fn cause(&self) -> Option<&'static str> {
+        match self {
+            What::Refused { reason, .. }
+            | What::ConnectionRefused { reason }
+            | What::TokenRefused { reason }
+            | What::TlsFailed { reason }
+            | What::Ended { reason, .. }
+            | What::UpstreamFailed { reason, .. }
+            | What::LocalFault { reason, .. } => Some(reason),
+            What::UpstreamRefused { .. } => Some("request refused by the upstream"),
+            What::AcceptPaused { .. } | What::SessionsFull | What::LeftOut { .. } | What::Omitted { .. } => {
+                None
+            }
+        }
+    }
 }
 
 impl fmt::Display for What {
@@ -133,6 +164,7 @@ impl fmt::Display for What {
                 write!(f, "request refused status={status} reason={reason:?}")
             }
             What::TokenRefused { reason } => write!(f, "token refused reason={reason:?}"),
+            What::ConnectionRefused { reason } => write!(f, "connection refused reason={reason:?}"),
             What::TlsFailed { reason } => write!(f, "TLS failed reason={reason:?}"),
             What::Ended { leg, code, reason } => {
                 write!(f, "session ended leg={leg} code={code} reason={reason:?}")
@@ -156,6 +188,9 @@ impl fmt::Display for What {
                 write!(f, "accept paused error={:?}", std::io::Error::from_raw_os_error(*errno).to_string())
             }
             What::SessionsFull => f.write_str("all session slots are taken: connections are refused"),
+            What::LeftOut { entries, reason } => {
+                write!(f, "log entries left out entries={entries} reason={reason:?}")
+            }
             What::Omitted { entries } => write!(f, "log entries left out entries={entries}"),
         }
     }

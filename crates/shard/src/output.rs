@@ -11,7 +11,7 @@ use crate::{
     environment::Environment,
     log::Leg,
     planted::{self, Bug},
-    session::State,
+    session::{Fact, State},
     shard::{Shard, token},
     stamp::Stamp,
     turn::Source,
@@ -418,7 +418,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
     /// Counts and logs a slow consumer, once: one whose outbox was full may then not even take its Close.
     pub(crate) fn note_slow(&mut self, key: Key, reason: &'static str) {
         let Some(session) = self.registry.get_mut(key) else { return };
-        if !std::mem::replace(&mut session.marks.slow, true) {
+        if !session.marks.facts.put(Fact::Slow) {
             self.counters.slow += 1;
             let leg = self.leg(key);
             self.log_end(key, leg, CloseCode::TRY_AGAIN_LATER.into(), reason);

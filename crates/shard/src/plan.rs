@@ -8,19 +8,19 @@ use std::{
 
 use arc_swap::ArcSwap;
 use tidegate_config::{
-    Action, Config, Deflate, EchoDeflate, FullAction, Limits, Proxy, PublishAction, RouteLimits, SlowPolicy,
-    Target, TopicsAction, Utf8,
+    Action, Config, DEFAULT_MEMORY_BYTES, Deflate, EchoDeflate, FullAction, Limits, Proxy, PublishAction,
+    RouteLimits, SlowPolicy, Target, TopicsAction, Utf8,
 };
 use tidegate_hub::{Filter, Hub, RouteId, Routes, Rule, Slow, TopicRules, TopicSettings};
 use tidegate_identity::Identity;
-use tidegate_io::Address;
+use tidegate_io::{Address, ListenerId};
 use tidegate_registry::{Charge, FullPolicy, OutboxLimits, Retained, Total};
 use tidegate_wire::{
     budget::ControlRule, close::CloseCode, deflate::CodecLimits, extension::DeflatePolicy,
     handshake::OriginRule, http::HeadLimits,
 };
 
-use crate::proxy::PING_MARK;
+use crate::{addresses::AddressTable, meter::RateRule, proxy::PING_MARK};
 
 /// The gateway's own ping on a client's leg: the same for all of them, sent from where it lies. FIN and opcode 9, no
 /// mask, and the payload that marks it (RFC 6455 §5.5.2).
@@ -42,6 +42,8 @@ pub struct Plan {
     topics: Option<Arc<TopicRules>>,
     /// Whether some route's tokens take long to judge.
     has_costly_identities: bool,
+    /// What client addresses have: the process's, whatever becomes of the rest.
+    addresses: Arc<AddressTable>,
     total: Total,
     /// For each shard what waits for its worst subscriber, as far as it was looked for.
     worst: Box<[AtomicUsize]>,
@@ -69,6 +71,10 @@ pub(crate) struct RoutePlan {
     pub(crate) publish: Option<PublishAction>,
     /// What may wait for a subscriber before it counts as slow.
     pub(crate) session_bytes: usize,
+    /// How fast its clients may speak; `None`: as fast as they can.
+    pub(crate) rates: Option<RateRule>,
+    /// Its sessions now, over all shards.
+    sessions: Arc<AtomicUsize>,
 }
 
 /// A proxied route's upstreams.
@@ -133,12 +139,14 @@ impl Plan {
             .then(|| topic_rules(&config.topics, change));
         let shards = shards.max(1);
         let worst = (0..shards).map(|_| AtomicUsize::new(0)).collect();
+        let addresses = Arc::new(AddressTable::new());
         Arc::new(Plan {
             routes,
             plans,
             head,
             topics,
             has_costly_identities,
+            addresses,
             total: Total::default(),
             worst,
             shards,
@@ -154,6 +162,30 @@ impl Plan {
     /// Bytes that wait to be sent, over all shards.
     pub fn retained_bytes(&self) -> usize {
         self.total.bytes()
+    }
+
+    /// Connections that are counted for their addresses now.
+    pub fn counted_connections(&self) -> usize {
+        self.addresses.connections()
+    }
+
+    /// Sessions of a route now, by its place in the configuration.
+    ///
+    /// # Panics
+    /// Where there is no such route.
+    pub fn route_sessions(&self, route: usize) -> usize {
+        self.plans[route].sessions.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn addresses(&self) -> &AddressTable {
+        &self.addresses
+    }
+
+    /// Whether so much waits in memory that no session may come.
+    pub(crate) fn is_out_of_memory(&self) -> bool {
+        let most = self.config.limits.memory_bytes;
+        let most = most.unwrap_or(DEFAULT_MEMORY_BYTES + self.config.topics.memory_bytes);
+        self.total.bytes() >= most
     }
 
     /// Counts bytes that wait, as long as what it gives is there.
@@ -234,6 +266,12 @@ impl Plan {
 
     pub(crate) fn trusts(&self, ip: IpAddr) -> bool {
         self.config.trusted.iter().any(|network| network.contains(&ip))
+    }
+
+    /// Whether a connection has to begin with a PROXY header. Listeners go by their place in the configuration.
+    pub(crate) fn wants_proxy_header(&self, listener: ListenerId, ip: IpAddr) -> bool {
+        let listener = self.config.listeners.get(usize::from(listener.0));
+        listener.is_some_and(|listener| listener.proxy_protocol.iter().any(|network| network.contains(&ip)))
     }
 
     pub(crate) fn retained(&self) -> Retained {
@@ -318,8 +356,25 @@ impl RoutePlan {
                 Action::Poll(poll) => poll.session_bytes,
                 Action::Echo(_) | Action::Page(_) | Action::Proxy(_) | Action::Publish(_) => 0,
             },
+            rates: RateRule::new(&limits.rates),
+            sessions: Arc::default(),
             limits,
         }
+    }
+
+    /// Counts a session; false where there are as many as may be.
+    pub(crate) fn enter(&self) -> bool {
+        let before = self.sessions.fetch_add(1, Ordering::Relaxed);
+        let fits = self.limits.max_sessions.is_none_or(|most| before < most);
+        if !fits {
+            self.leave();
+        }
+        fits
+    }
+
+    /// A session that was counted has ended.
+    pub(crate) fn leave(&self) {
+        self.sessions.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

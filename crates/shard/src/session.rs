@@ -65,15 +65,65 @@ pub(crate) struct Marks {
     pub(crate) pinged: bool,
     /// This is a leg to an upstream: this end is the client.
     pub(crate) upstream: bool,
-    /// Counted and logged as a slow consumer.
-    pub(crate) slow: bool,
+    /// What is asked for less often.
+    pub(crate) facts: Facts,
+}
+
+/// What is so of a session, where that is seldom asked for: one bit each, as each byte of a session counts.
+#[derive(Clone, Copy, Debug)]
+#[repr(u8)]
+pub(crate) enum Fact {
+    /// It was counted and logged as a slow consumer.
+    Slow = 1,
+    /// The PROXY header that it has to begin with has not come yet.
+    ProxyHeader = 2,
+    /// It is in a spare slot: it was turned away.
+    Spare = 4,
+    /// It counts for its address.
+    Counted = 8,
+    /// It counts for its route.
+    Routed = 16,
+    /// It was too fast, and is not read until its next message is in time.
+    Delayed = 32,
+}
+
+/// A set of them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Facts(u8);
+
+impl Facts {
+    pub(crate) fn has(self, fact: Fact) -> bool {
+        self.0 & fact as u8 != 0
+    }
+
+    pub(crate) fn set(&mut self, fact: Fact, is_so: bool) {
+        match is_so {
+            true => self.0 |= fact as u8,
+            false => self.0 &= !(fact as u8),
+        }
+    }
+
+    /// Whether it was so; it is now.
+    pub(crate) fn put(&mut self, fact: Fact) -> bool {
+        let was_so = self.has(fact);
+        self.set(fact, true);
+        was_so
+    }
+
+    /// Whether it was so; it is not any more.
+    pub(crate) fn take(&mut self, fact: Fact) -> bool {
+        let was_so = self.has(fact);
+        self.set(fact, false);
+        was_so
+    }
 }
 
 /// A remote address in 18 bytes instead of 32.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Peer {
+    /// All zeros, which nobody has: not known.
     ip: [u8; 16],
-    /// 0: not known.
+    /// May be 0 where a proxy has told it.
     port: u16,
 }
 
@@ -89,7 +139,7 @@ impl Peer {
 
     /// The address, an IPv4 one as such.
     pub(crate) fn address(self) -> Option<SocketAddr> {
-        (self.port != 0).then(|| SocketAddr::new(Ipv6Addr::from(self.ip).to_canonical(), self.port))
+        (self.ip != [0; 16]).then(|| SocketAddr::new(Ipv6Addr::from(self.ip).to_canonical(), self.port))
     }
 }
 

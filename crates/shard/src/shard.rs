@@ -3,7 +3,7 @@
 //! Order of a turn: submit and wait; what was not taken whole goes to its outbox; receive buffers go back; what earlier
 //! turns left; events; mail; deadlines. Sends of all of these leave with the next turn's system call.
 
-use std::{collections::VecDeque, io, sync::Arc, time::Duration};
+use std::{collections::VecDeque, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use tidegate_io::{Backend, Event, ListenerId, ReceiveEnd, Remainder, Token};
 use tidegate_registry::{Batch, Key, Registry, Retained, Wheel};
@@ -17,12 +17,14 @@ use crate::{
     kept::Backlog,
     log::{Entry, Level, What},
     mailbox::{Mail, Mailbox, Sender},
+    meter::Meters,
     output::Span,
     plan::Plan,
     planted::{self, Bug},
     proxy::Upstreams,
-    session::{Peer, Session, State},
+    session::{Fact, Peer, Session, State},
     stamp::Stamp,
+    throttle::Throttle,
     topics::Topics,
     transport::{Transport, tls::Tls},
     turn::{Outgoing, Turn},
@@ -97,8 +99,11 @@ pub struct Shard<B: Backend, E: Environment> {
     mailbox: Mailbox,
     pub(crate) now_ms: u64,
     pub(crate) counters: Counters,
+    /// Clients in slots of their own.
     pub(crate) sessions: usize,
-    max_sessions: usize,
+    /// Clients that are turned away, each in a spare slot.
+    pub(crate) spare: usize,
+    pub(crate) max_sessions: usize,
     pub(crate) draining: Option<CloseCode>,
     pub(crate) stopping: bool,
     pub(crate) events: Vec<Event<B::Socket>>,
@@ -106,6 +111,8 @@ pub struct Shard<B: Backend, E: Environment> {
     pub(crate) backlog: Backlog,
     remainders: Vec<Remainder>,
     pub(crate) batch: Batch,
+    /// How fast sessions are, where that is limited.
+    pub(crate) meters: Meters,
     /// Where routes have topics.
     pub(crate) topics: Option<Box<Topics>>,
     /// Who sessions' callers are, where routes ask.
@@ -114,7 +121,8 @@ pub struct Shard<B: Backend, E: Environment> {
     pub(crate) peers: Vec<Sender<B::Waker>>,
     /// The turn before has left its deadlines to this one.
     skipped: bool,
-    full_logged_ms: u64,
+    throttle: Throttle,
+    pub(crate) full_logged_ms: u64,
 }
 
 impl<B: Backend, E: Environment> Shard<B, E> {
@@ -156,6 +164,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             now_ms,
             counters: Counters::default(),
             sessions: 0,
+            spare: 0,
             max_sessions,
             draining: None,
             stopping: false,
@@ -163,10 +172,12 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             backlog: Backlog::default(),
             remainders: Vec::new(),
             batch: Batch::new(),
+            meters: Meters::default(),
             topics,
             callers: Callers::default(),
             peers: Vec::new(),
             skipped: false,
+            throttle: Throttle::new(plan.limits().log_entries),
             full_logged_ms: 0,
             backend,
             environment,
@@ -279,6 +290,9 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         }
         self.events = events;
         self.resume_accepting();
+        while let Some(what) = self.throttle.left_out(self.now_ms) {
+            self.log(Level::Warn, None, what);
+        }
         let lagging = deadline_ms.is_some_and(|deadline| self.now_ms > deadline.max(before_ms) + LAG_MS);
         self.skipped = lagging && had_events && !self.skipped;
         if !self.skipped {
@@ -302,7 +316,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         }
         let accept = self.listening.iter().filter(|l| l.retry_ms != 0).map(|l| l.retry_ms).min();
         let topics = self.topics.as_ref().and_then(|topics| topics.next_deadline_ms());
-        [self.wheel.next_deadline(), accept, topics].into_iter().flatten().min()
+        [self.wheel.next_deadline(), accept, topics, self.throttle.due_ms()].into_iter().flatten().min()
     }
 
     /// Before the system call: sends FINs behind nothing, drops empty places, frees what is over.
@@ -438,48 +452,21 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             self.backend.close(socket);
             return;
         }
-        let full = self.sessions >= self.max_sessions;
         let now_ms = self.now_ms;
         let head = self.new_head(now_ms, false);
         let mut session = Session::new(socket, peer, head, now_ms);
-        let waits = tls.is_some();
-        if let Some(Some(mut tls)) = tls {
-            tls.unwelcome = full;
+        session.marks.facts.set(
+            Fact::ProxyHeader,
+            peer.address().is_some_and(|peer| self.plan.wants_proxy_header(listener, peer.ip())),
+        );
+        if let Some(Some(tls)) = tls {
             session.transport = Transport::Tls(Box::new(tls));
         }
         #[cfg(feature = "record-transport")]
         if listening.is_some_and(|l| l.records) {
             session.transport = Transport::Record(Box::new(crate::transport::record::Record::new()));
         }
-        match self.registry.insert(session) {
-            Ok(key) => {
-                self.arm_receive(key);
-                self.ensure_deadline(key, now_ms + self.plan.limits().head_timeout_ms);
-                self.sessions += 1;
-                if full {
-                    self.log_full();
-                    // With TLS nothing can be said before its handshake is over.
-                    if !waits {
-                        self.refuse_full(key);
-                    }
-                }
-            }
-            Err(full) => {
-                self.log_full();
-                let session = full.0;
-                self.counters.refused_full += 1;
-                self.backend.shutdown(&session.socket, true);
-                self.backend.close(session.socket);
-            }
-        }
-    }
-
-    fn log_full(&mut self) {
-        // Once a second: under a flood the log must not cost more than the refusals.
-        if self.now_ms >= self.full_logged_ms {
-            self.full_logged_ms = self.now_ms + 1_000;
-            self.log(Level::Warn, None, What::SessionsFull);
-        }
+        self.take_in(session);
     }
 
     fn accept_ended(&mut self, id: ListenerId, errno: i32) {
@@ -601,10 +588,10 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         }
     }
 
-    /// Reads a paused session again.
+    /// Reads a paused session again, unless it was too fast: then its time comes.
     pub(crate) fn resume(&mut self, key: Key) {
         let Some(session) = self.registry.get_mut(key) else { return };
-        if session.marks.paused {
+        if session.marks.paused && !session.marks.facts.has(Fact::Delayed) {
             session.marks.paused = false;
             session.since = Stamp::at(self.now_ms);
             self.unpark(key);
@@ -665,7 +652,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                 continue;
             }
             let session = self.registry.remove(key).expect("it was there");
-            self.sessions -= usize::from(!session.marks.upstream);
+            self.leave(&session);
             if let Some(topics) = &mut self.topics {
                 topics.forget_pollers(key);
             }
@@ -676,6 +663,14 @@ impl<B: Backend, E: Environment> Shard<B, E> {
 
     pub(crate) fn log(&mut self, level: Level, key: Option<Key>, what: What) {
         let peer = key.and_then(|key| self.registry.get(key)).and_then(|session| session.peer.address());
+        self.log_of(level, key, peer, what);
+    }
+
+    /// The same of a connection that may have no slot.
+    pub(crate) fn log_of(&mut self, level: Level, key: Option<Key>, peer: Option<SocketAddr>, what: What) {
+        if !self.throttle.lets_through(level, &what, self.now_ms) {
+            return;
+        }
         self.environment.log(Entry { level, shard: self.id, session: key.map(Key::to_bits), peer, what });
     }
 }

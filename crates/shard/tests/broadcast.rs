@@ -82,7 +82,8 @@ fn who_answers_no_ping_has_left() {
     let [watches, vanishes] = talkers;
     stage.turns(3);
     let joined = told(&stage, watches);
-    let join = joined.iter().find(|told| told["op"] == "join").unwrap_or_else(|| panic!("no join: {joined:?}"));
+    let join =
+        joined.iter().find(|told| told["op"] == "join").unwrap_or_else(|| panic!("no join: {joined:?}"));
     let name = join["client"].clone();
     // One of them speaks, the other one does not even answer pings: its network is gone.
     for second in 1..=10 {

@@ -9,6 +9,7 @@ pub mod frame;
 pub mod handshake;
 pub mod http;
 pub mod message;
+pub mod proxy_protocol;
 pub mod relay;
 pub mod utf8;
 

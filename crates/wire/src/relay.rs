@@ -153,6 +153,23 @@ impl Inspector {
         read: &mut usize,
         rules: &RelayRules,
     ) -> Result<Option<Segment>, Violation> {
+        self.next_counted(input, read, rules, &mut 0)
+    }
+
+    /// The same, and adds to `messages` how many data messages have begun in what it read.
+    ///
+    /// # Errors
+    /// As [`next`](Self::next).
+    ///
+    /// # Panics
+    /// As [`next`](Self::next).
+    pub fn next_counted(
+        &mut self,
+        input: &[u8],
+        read: &mut usize,
+        rules: &RelayRules,
+        messages: &mut u32,
+    ) -> Result<Option<Segment>, Violation> {
         match self.state {
             State::Open => {}
             State::Closed => {
@@ -163,8 +180,10 @@ impl Inspector {
         }
         let segment = match self.stage {
             Stage::Header { .. } if *read == input.len() => return Ok(None),
-            Stage::Header { carried: 0, .. } | Stage::Payload { .. } => self.forward(input, read, rules),
-            Stage::Header { .. } => self.complete_header(input, read, rules),
+            Stage::Header { carried: 0, .. } | Stage::Payload { .. } => {
+                self.forward(input, read, rules, messages)
+            }
+            Stage::Header { .. } => self.complete_header(input, read, rules, messages),
             Stage::Control(_) => self.complete_control(input, read),
         };
         match segment {
@@ -181,6 +200,7 @@ impl Inspector {
         input: &[u8],
         read: &mut usize,
         rules: &RelayRules,
+        messages: &mut u32,
     ) -> Result<Option<Segment>, Violation> {
         let start = *read;
         // What lies before is valid and to be forwarded.
@@ -225,7 +245,7 @@ impl Inspector {
             }
 
             if self.sequence.open().is_none() {
-                match self.short_frames(input, at, rules) {
+                match self.short_frames(input, at, rules, messages) {
                     Ok(end) => at = end,
                     Err(end) => {
                         at = end;
@@ -263,7 +283,7 @@ impl Inspector {
             }
             frame = Some((at, self.sequence));
             at += len;
-            self.start(&head);
+            self.start(&head, messages);
         };
         *read = at;
         self.cut = match self.stage {
@@ -285,7 +305,13 @@ impl Inspector {
     /// The hot path: uncompressed messages in one frame each of at most 125 bytes, whole in the input. Where
     /// they end; `Err`: where one starts that is not the text that it claims to be.
     #[inline]
-    fn short_frames(&self, input: &[u8], mut at: usize, rules: &RelayRules) -> Result<usize, usize> {
+    fn short_frames(
+        &self,
+        input: &[u8],
+        mut at: usize,
+        rules: &RelayRules,
+        messages: &mut u32,
+    ) -> Result<usize, usize> {
         if rules.limits.message_fragments == 0 {
             return Ok(at);
         }
@@ -310,6 +336,7 @@ impl Inspector {
                 return Err(at);
             }
             at += header_len(len, self.role == Role::Server) + len;
+            *messages += 1;
         }
     }
 
@@ -319,6 +346,7 @@ impl Inspector {
         input: &[u8],
         read: &mut usize,
         rules: &RelayRules,
+        messages: &mut u32,
     ) -> Result<Option<Segment>, Violation> {
         let Stage::Header { carried, carry } = self.stage else { unreachable!("half a header was held") };
         let carried = usize::from(carried);
@@ -342,7 +370,7 @@ impl Inspector {
             *read += used;
             return segment;
         }
-        self.start(&head);
+        self.start(&head, messages);
         // At most 14.
         held.len = len as u8;
         Ok(Some(Segment::Held(held)))
@@ -383,10 +411,11 @@ impl Inspector {
     }
 
     /// A data frame's header was checked and is forwarded.
-    fn start(&mut self, head: &Head) {
+    fn start(&mut self, head: &Head, messages: &mut u32) {
         if self.sequence.open().is_none() {
             self.utf8 = Utf8::new();
             self.begun = true;
+            *messages += 1;
         }
         self.sequence.admit(head);
         self.stage = Stage::Payload {

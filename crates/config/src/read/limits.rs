@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use super::rates::{self, RateKeys};
 use crate::{
     Limits, RouteLimits, SESSION_TAKEOVER_BYTES,
     report::{At, Report},
@@ -38,6 +39,7 @@ struct RouteKeys {
     pong_timeout: Option<At<u64>>,
     close_timeout: Option<At<u64>>,
     idle_timeout: Option<At<u64>>,
+    rates: RateKeys,
 }
 
 impl ProcessLimits {
@@ -47,11 +49,16 @@ impl ProcessLimits {
         let Some(section) = section else { return Self { limits, shards, set: RouteKeys::default() } };
         let set = RouteKeys::read(report, section);
         set.apply(&mut limits);
+        set.rates.apply(report, &mut limits.rates);
+        limits.addresses = rates::addresses(report, section);
 
         let size = |value: At<u64>| value.value as usize;
         let count = |value: At<u64>| value.value as u32;
         if let Some(value) = section.integer(report, "max_sessions", 1..=100_000_000) {
             limits.max_sessions = Some(size(value));
+        }
+        if let Some(value) = section.size(report, "memory", MIB..=1024 * GIB) {
+            limits.memory_bytes = Some(size(value));
         }
         let head = section.size(report, "head_bytes", 256..=MIB);
         let line = section.size(report, "request_line_bytes", 64..=MIB);
@@ -99,6 +106,9 @@ impl ProcessLimits {
         if let Some(value) = section.size(report, "takeover_bytes", 0..=1024 * GIB) {
             limits.takeover_bytes = size(value);
         }
+        if let Some(value) = section.integer(report, "log_entries", 0..=1_000_000_000) {
+            limits.log_entries = count(value);
+        }
         if let Some(value) = section.integer(report, "compression_level", 1..=9) {
             limits.compression_level = value.value as u8;
         }
@@ -107,15 +117,18 @@ impl ProcessLimits {
     }
 
     /// The limits of a route with these of its own.
-    pub(super) fn route(&self, report: &mut Report<'_>, own: Option<&Section<'_>>) -> RouteLimits {
-        let own = own.map(|section| RouteKeys::read(report, section)).unwrap_or_default();
+    pub(super) fn route(&self, report: &mut Report<'_>, section: Option<&Section<'_>>) -> RouteLimits {
+        let own = section.map(|section| RouteKeys::read(report, section)).unwrap_or_default();
         let mut limits = self.limits.clone();
         // A larger message needs more room, where nothing was said about the room: see `apply`.
         if self.set.outbox_hard.is_none() {
             limits.outbox_hard_bytes = Limits::default().outbox_hard_bytes;
         }
         own.apply_after(&self.set, &mut limits);
-        let limits = limits.route_limits();
+        own.rates.apply(report, &mut limits.rates);
+        let mut limits = limits.route_limits();
+        let most = section.and_then(|section| section.integer(report, "max_sessions", 1..=100_000_000));
+        limits.max_sessions = most.map(|most| most.value as usize);
         own.check_outbox(report, &limits);
         limits
     }
@@ -148,6 +161,7 @@ impl RouteKeys {
             pong_timeout: section.duration(report, "pong_timeout", 1),
             close_timeout: section.duration(report, "close_timeout", 1),
             idle_timeout: section.duration(report, "idle_timeout", 0),
+            rates: RateKeys::read(report, section),
         }
     }
 

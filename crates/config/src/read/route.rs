@@ -4,8 +4,8 @@ use std::{collections::HashSet, ops::Range};
 
 use super::{Surroundings, feeds, limits::ProcessLimits, proxy, publish};
 use crate::{
-    Action, Echo, EchoDeflate, FullAction, HostPattern, Page, PathPattern, Route, RouteLimits, TokenSource,
-    name,
+    Action, Echo, EchoDeflate, Excess, FullAction, HostPattern, Page, PathPattern, Route, RouteLimits,
+    TokenSource, name,
     origin::origin,
     report::{At, Mistake, Report},
     schema,
@@ -82,6 +82,11 @@ pub(super) fn read(
                 let message =
                     "a proxied session loses no message: `full` is \"pause\" or \"disconnect\" here";
                 report.relation(span.clone(), message);
+            }
+            if limits.rates.is_on() && limits.rates.excess == Excess::Drop {
+                let span = own.as_ref().and_then(|own| own.key_span("excess"));
+                let message = "a proxied session loses no message: `excess` is \"delay\" or \"close\" here, in [route.limits]";
+                report.relation(span.unwrap_or(section.span.clone()), message);
             }
         }
         Some(Action::Echo(_)) | None => {}

@@ -9,10 +9,10 @@ use crate::{
     Company, Row,
     harness::{
         client::Client,
-        frame::{BINARY, FIN, PING, PONG, hex, masked, masked_with},
+        frame::{BINARY, FIN, PING, PONG, TEXT, hex, masked, masked_with},
         gateway::is_optimised,
     },
-    reaction::{Observed, Reaction, fails, read_close},
+    reaction::{Observed, fails, read_close},
     world::{CONTROL_FRAMES, MESSAGE_TIMEOUT, World},
 };
 
@@ -87,10 +87,28 @@ fn f16_many_fragments_held(world: &World) -> Vec<Observed> {
 }
 
 fn f18_small_messages_at_line_rate(world: &World) -> Vec<Observed> {
-    // No rate limit is configured: all are answered, in order, while the others go on.
     const MESSAGES: usize = 100_000;
+    // Where a rate is configured, and on the routes that publish as well.
+    let seen = ["/rated", "/up/rated", "/topics-rated"].map(|path| {
+        let mut client = Client::open(world.address(), path);
+        let peer = client.local();
+        let one = match path {
+            "/topics-rated" => masked(FIN | TEXT, br#"{"op":"publish","topic":"a","data":1}"#),
+            _ => masked(FIN | BINARY, b"x"),
+        };
+        // It ends on the way.
+        let _ = client.try_send(&one.repeat(MESSAGES));
+        world.assert_others_unharmed();
+        let (frames, reaction) = read_close(&mut client);
+        if path == "/rated" {
+            // The burst, and what the rate allows while they come.
+            assert!((200..1000).contains(&frames.len()), "{} answers", frames.len());
+        }
+        Observed::new(path, peer, reaction)
+    });
+
+    // Where none is, all are answered, in order, while the others go on.
     let mut client = world.session();
-    let peer = client.local();
     let mut reader = Client::from_stream(client.stream().try_clone().expect("a second handle"));
     thread::scope(|scope| {
         scope.spawn(|| {
@@ -110,7 +128,7 @@ fn f18_small_messages_at_line_rate(world: &World) -> Vec<Observed> {
         world.assert_others_unharmed();
     });
     client.close(1000);
-    vec![Observed::new("100,000 messages", peer, Reaction::Ok)]
+    seen.into()
 }
 
 fn f19_pings_without_end(world: &World) -> Vec<Observed> {

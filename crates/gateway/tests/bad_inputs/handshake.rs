@@ -4,7 +4,7 @@ use crate::{
     Company, Row,
     harness::{client::Client, tokens::Signer},
     http::each,
-    reaction::{Observed, Reaction, react, respond},
+    reaction::{Observed, Reaction, react, read_response, respond},
     world::{Req, SECRET, World},
 };
 
@@ -22,6 +22,8 @@ pub(crate) const ROWS: &[Row] = &[
     ("W17", Company::Any, w17_names_of_prototypes),
     ("W18", Company::Any, w18_unknown_route),
     ("W19", Company::Any, w19_tokens),
+    ("W20", Company::Any, w20_forged_addresses),
+    ("W21", Company::Any, w21_too_many),
     ("W23", Company::Any, w23_absolute_form),
     ("W24", Company::Any, w24_keys_that_are_no_nonce),
     ("W25", Company::Any, w25_older_extensions),
@@ -168,6 +170,78 @@ fn w19_tokens(world: &World) -> Vec<Observed> {
     let told = |line: &&String| ["w19-garbled", "eyJ", "AAAAAAAAAAAA"].iter().any(|part| line.contains(part));
     assert_eq!(world.gateway().log().iter().find(told), None, "a token, or a part of one");
     seen
+}
+
+fn w20_forged_addresses(world: &World) -> Vec<Observed> {
+    let at = |place: usize| Req::at(&format!("/up/W20?{place}"));
+    let list: Vec<_> = (0..500).map(|place| format!("10.0.{}.{}", place / 250, place % 250)).collect();
+    let values = [
+        r#"\"\r\ninjected"#.to_owned(),
+        "\"injected".to_owned(),
+        String::new(),
+        list.join(", "),
+        "127.0.0.9, \u{e4}".to_owned(),
+    ];
+    let mut seen = Vec::new();
+    for (place, value) in values.iter().enumerate() {
+        let head = at(place).with("X-Forwarded-For", value.as_str()).bytes();
+        seen.push(react(world.address(), value.chars().take(12).collect::<String>(), &head));
+        // Replaced, not appended: what stands there is the address that this side knows.
+        let heads = world.scripts().heads_of(&format!("/up/W20?{place}"));
+        let [head] = &heads[..] else { panic!("the upstream saw {heads:?}") };
+        let claims: Vec<_> =
+            head.lines().filter(|line| line.to_ascii_lowercase().starts_with("x-forwarded-for:")).collect();
+        assert_eq!(claims, ["X-Forwarded-For: 127.0.0.1"], "{value}");
+    }
+    let long = "10.0.0.1, ".repeat(64 * 1024 / 10);
+    seen.extend(each(
+        world,
+        [
+            ("a line of its own", at(90).with_raw(b"X-Forwarded-For: \"\r\ninjected")),
+            ("64 KiB", at(91).with("X-Forwarded-For", long).bytes()),
+        ],
+    ));
+    for line in world.gateway().log() {
+        let raw = line.chars().any(char::is_control);
+        assert!(!raw && !line.contains("injected"), "{line:?}");
+    }
+    seen
+}
+
+fn w21_too_many(world: &World) -> Vec<Observed> {
+    // An address that has three connections, as the PROXY header says, whatever port it comes from.
+    let line = |port| format!("PROXY TCP4 198.51.100.21 10.0.0.1 {port} 443\r\n").into_bytes();
+    let head = |port| [line(port), Req::new().bytes()].concat();
+    let open: Vec<_> = (1001..1004)
+        .map(|port| {
+            let mut client = Client::connect(world.behind_proxy());
+            client.send(&head(port));
+            assert_eq!(read_response(&mut client).expect("a response").0.status, 101);
+            client
+        })
+        .collect();
+    let refused = |address, variant: &str, head: &[u8], status: u16| {
+        let (response, observed) = respond(address, variant, head);
+        let response = response.expect("a response");
+        assert_eq!(response.status, status, "{variant}");
+        let seconds = response.field("retry-after").and_then(|seconds| seconds.parse::<u32>().ok());
+        assert!(seconds.is_some_and(|seconds| seconds > 0), "{}", response.head);
+        observed
+    };
+    let mut by_address = refused(world.behind_proxy(), "an address over its number", &head(1004), 429);
+    // What the log names is the client.
+    by_address.peer = ([198, 51, 100, 21], 1004).into();
+    let mut other = Client::connect(world.behind_proxy());
+    other.send(&[b"PROXY TCP4 198.51.100.22 10.0.0.1 1 443\r\n", &Req::new().bytes()[..]].concat());
+    assert_eq!(read_response(&mut other).expect("a response").0.status, 101, "another address");
+    other.close(1000);
+
+    let capped = Client::open(world.address(), "/up/capped");
+    let by_route = refused(world.address(), "a route over its number", &Req::at("/up/capped").bytes(), 503);
+    assert_eq!(world.scripts().heads_of("/up/capped").len(), 1, "no upstream hears of it");
+    capped.close(1000);
+    open.into_iter().for_each(|client| client.close(1000));
+    vec![by_address, by_route]
 }
 
 fn w23_absolute_form(world: &World) -> Vec<Observed> {

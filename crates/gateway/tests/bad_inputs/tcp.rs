@@ -22,6 +22,8 @@ pub(crate) const ROWS: &[Row] = &[
     ("T05", Company::Any, t05_fin_without_close),
     ("T06", Company::Any, t06_heads_in_pieces),
     ("T08", Company::Alone, t08_zero_window),
+    ("T09", Company::Any, t09_bad_proxy_lines),
+    ("T10", Company::Any, t10_bad_proxy_lengths),
     ("T11", Company::Any, t11_proxy_protocol),
 ];
 
@@ -173,11 +175,81 @@ fn t08_zero_window(world: &World) -> Vec<Observed> {
     })
 }
 
+/// Each of these instead of a PROXY header, and a request behind it: nothing is answered, and the log has the cause.
+fn ends_without_a_word(world: &World, headers: &[(&str, Vec<u8>)]) -> Vec<Observed> {
+    let end = |(variant, header): &(&str, Vec<u8>)| {
+        let mut client = Client::connect(world.behind_proxy());
+        let peer = client.local();
+        client.send(&[&header[..], &Req::new().bytes()].concat());
+        let observed = match read_response(&mut client) {
+            Ok((response, _)) => panic!("{variant}: answered with {}", response.head),
+            Err(end) => Observed::new(*variant, peer, Reaction::Tcp(end)),
+        };
+        world.gateway().wait_for_log(&format!("{peer} and its PROXY header ({variant})"), |line| {
+            line.contains(&peer.to_string()) && line.contains("PROXY header")
+        });
+        observed
+    };
+    headers.iter().map(end).collect()
+}
+
+fn t09_bad_proxy_lines(world: &World) -> Vec<Observed> {
+    let line = |text: &str| text.as_bytes().to_vec();
+    let seen = ends_without_a_word(
+        world,
+        &[
+            ("no address", line("PROXY TCP4 999.1.1.1 10.0.0.1 1 2\r\n")),
+            ("of another family", line("PROXY TCP6 1.2.3.4 10.0.0.1 1 2\r\n")),
+            ("no port", line("PROXY TCP4 1.2.3.4 10.0.0.1 65536 2\r\n")),
+            ("a line feed alone", line("PROXY TCP4 1.2.3.4 10.0.0.1 1 2\n")),
+            ("none", Vec::new()),
+        ],
+    );
+    // A right one is taken, and the address in it is the one that is logged.
+    let mut client = Client::connect(world.behind_proxy());
+    let head = Req::new().with("Sec-WebSocket-Key", "second").bytes();
+    client.send(&[b"PROXY TCP4 198.51.100.77 10.0.0.1 4711 2\r\n", &head[..]].concat());
+    let (response, _) = read_response(&mut client).expect("a response");
+    assert_eq!(response.status, 400);
+    world.gateway().wait_for_log("the client's address", |line| {
+        line.contains("198.51.100.77:4711") && line.contains("400")
+    });
+    seen
+}
+
+fn t10_bad_proxy_lengths(world: &World) -> Vec<Observed> {
+    let header = |length: u16, body: &[u8]| {
+        [b"\r\n\r\n\0\r\nQUIT\n\x21\x11", &length.to_be_bytes()[..], body].concat()
+    };
+    let addresses = b"\x01\x02\x03\x04\x0a\x00\x00\x01\x00\x01\x00\x02";
+    let seen = ends_without_a_word(
+        world,
+        &[
+            ("a length of 65535", header(0xffff, &[])),
+            ("no room for the addresses", header(11, &addresses[..11])),
+            // What follows it in the same segment is not its value.
+            ("an extension past the end", header(15, &[&addresses[..], b"\x04\x00\x05"].concat())),
+            ("half an extension", header(14, &[&addresses[..], b"\x04\x00"].concat())),
+        ],
+    );
+    // With room for it the same extension is skipped, and the request behind it is read.
+    let right = header(20, &[&addresses[..], b"\x04\x00\x05GET /"].concat());
+    let taken = react(world.behind_proxy(), "an extension within", &[right, Req::new().bytes()].concat());
+    assert!(matches!(taken.reaction, Reaction::Http { status: 101, .. }), "{taken:?}");
+    seen
+}
+
 fn t11_proxy_protocol(world: &World) -> Vec<Observed> {
     let with = |line: &[u8]| [line, &Req::new().bytes()[..]].concat();
     let v2 = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\x00\x0c\x01\x02\x03\x04\x0a\x00\x00\x01\x00\x01\x00\x02";
-    [("v1", with(b"PROXY TCP4 1.2.3.4 10.0.0.1 1 2\r\n")), ("v2", with(v2))]
-        .into_iter()
-        .map(|(variant, bytes)| react(world.address(), variant, &bytes))
-        .collect()
+    let listeners = [world.address(), world.beside_proxy()];
+    let headers = [("v1", with(b"PROXY TCP4 1.2.3.4 10.0.0.1 1 2\r\n")), ("v2", with(v2))];
+    let seen = listeners.iter().flat_map(|address| {
+        headers.iter().map(|(variant, bytes)| react(*address, *variant, bytes)).collect::<Vec<_>>()
+    });
+    let seen = seen.collect();
+    // There a request is one without any header.
+    let plain = react(world.beside_proxy(), "none", &Req::new().bytes());
+    assert!(matches!(plain.reaction, Reaction::Http { status: 101, .. }), "{plain:?}");
+    seen
 }

@@ -55,11 +55,23 @@ outbox_soft = "1MiB"
 outbox_hard = "4MiB"
 close_timeout = "1s"
 write_timeout = "2s"
+# Each of a row's thousand refusals has a line that is looked for.
+log_entries = 0
+# Those of PROXY headers: this machine's own are not counted.
+sessions_per_address = 3
 # More than any flood here: past it a reset may overtake the Close that the peer is to see.
 linger_bytes = "16MiB"
 
 [[listener]]
 bind = "127.0.0.1:0"
+
+[[listener]]
+bind = "127.0.0.1:0"
+proxy_protocol = ["127.0.0.0/8"]
+
+[[listener]]
+bind = "127.0.0.1:0"
+proxy_protocol = ["192.0.2.0/24"]
 
 [[identity]]
 name = "users"
@@ -79,6 +91,26 @@ echo = {{}}
 [[route]]
 path = "/up/W19"
 identity = "users"
+proxy = {{ upstreams = ["{upstream}"], retries = 0, fail_timeout = "0s" }}
+
+[[route]]
+path = "/rated"
+limits = {{ messages_per_second = 100, burst_messages = 200, excess = "close" }}
+echo = {{}}
+
+[[route]]
+path = "/up/rated"
+limits = {{ messages_per_second = 100, burst_messages = 200, excess = "close" }}
+proxy = {{ upstreams = ["{upstream}"], retries = 0, fail_timeout = "0s" }}
+
+[[route]]
+path = "/topics-rated"
+limits = {{ messages_per_second = 100, burst_messages = 200, excess = "close" }}
+topics = {{ subscribe = ["*"], publish = ["*"] }}
+
+[[route]]
+path = "/up/capped"
+limits = {{ max_sessions = 1 }}
 proxy = {{ upstreams = ["{upstream}"], retries = 0, fail_timeout = "0s" }}
 
 [[route]]
@@ -171,6 +203,16 @@ impl World {
 
     pub(crate) fn address(&self) -> SocketAddr {
         self.gateway.address()
+    }
+
+    /// The listener whose connections from here begin with a PROXY header.
+    pub(crate) fn behind_proxy(&self) -> SocketAddr {
+        self.gateway.addresses()[1]
+    }
+
+    /// The listener where that is so of connections from elsewhere.
+    pub(crate) fn beside_proxy(&self) -> SocketAddr {
+        self.gateway.addresses()[2]
     }
 
     pub(crate) fn upstream(&self) -> &Upstream {

@@ -12,6 +12,7 @@ use crate::{
     echo::{DEFLATE_FROM, deflated_frame},
     environment::Environment,
     input::Place,
+    meter::Pace,
     output::{Content, Span},
     session::{Paired, Reading, State},
     shard::Shard,
@@ -20,7 +21,9 @@ use crate::{
 impl<B: Backend, E: Environment> Shard<B, E> {
     /// Carries the messages that a leg received to its far side. Where that is gone or deaf only a Close counts.
     pub(super) fn relay_messages(&mut self, key: Key, bytes: &mut [u8], place: Place) -> Stop {
-        let Self { registry, turn, spans, codecs, spares, plan, counters, environment, now_ms, .. } = self;
+        let Self {
+            registry, turn, spans, codecs, spares, plan, counters, environment, meters, now_ms, ..
+        } = self;
         let Some(State::Paired(Paired { far: far_key, .. })) =
             registry.get(key).map(|session| &session.state)
         else {
@@ -53,7 +56,12 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             None => None,
         };
         let mut cursor = Cursor { read: 0, write: 0, compact: false };
+        let rates = route.rates.as_ref().filter(|_| !upstream && !session.marks.close_sent);
+        let mut delayed = false;
         loop {
+            if delayed {
+                return Stop::Delayed(cursor.read);
+            }
             let mut context = DecodeContext {
                 limits: &route.messages,
                 compression: messages.compression.as_mut(),
@@ -82,6 +90,12 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                 Event::Message { kind, payload, .. } => {
                     session.spoke = session.seen;
                     session.since = session.seen;
+                    match rates.map(|rates| meters.take(key, payload.len(), rates, *now_ms)) {
+                        // Nothing that is proxied is dropped: the configuration does not allow it.
+                        None | Some(Pace::Within | Pace::Drop) => {}
+                        Some(Pace::Last) => delayed = true,
+                        Some(Pace::Close) => return Stop::TooFast,
+                    }
                     counters.relayed += 1;
                     let opcode = Opcode::from(kind);
                     let deflate = far_messages.compression.as_mut().filter(|_| payload.len() >= DEFLATE_FROM);

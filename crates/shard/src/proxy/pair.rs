@@ -17,6 +17,7 @@ use crate::{
     environment::Environment,
     input::Place,
     log::{ABNORMAL, Leg, NO_STATUS},
+    meter::{Pace, TOO_FAST},
     output::{Content, Span},
     planted::{self, Bug},
     session::{Answer, Ending, Paired, Reading, State},
@@ -32,6 +33,10 @@ pub(super) enum Stop {
     Close(CloseFrame),
     Violation(Violation),
     Flood,
+    /// The next message would come too fast; so many bytes were used.
+    Delayed(usize),
+    /// A message came too fast.
+    TooFast,
 }
 
 impl<B: Backend, E: Environment> Shard<B, E> {
@@ -73,6 +78,14 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         match stop {
             Stop::Used => {}
             Stop::Full(used) => return used,
+            Stop::Delayed(used) => {
+                self.delay(key);
+                return used;
+            }
+            Stop::TooFast => {
+                self.counters.rate_closed += 1;
+                self.pair_violated(key, CloseCode::POLICY_VIOLATION, TOO_FAST);
+            }
             Stop::Close(close) => self.pair_close_received(key, close),
             Stop::Violation(violation) => self.pair_violated(key, violation.close_code(), violation.text()),
             Stop::Flood => {
@@ -87,7 +100,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
     }
 
     fn relay_bytes(&mut self, key: Key, bytes: &[u8], place: Place, asked: &mut u16) -> Stop {
-        let Self { registry, turn, spans, plan, counters, now_ms, .. } = self;
+        let Self { registry, turn, spans, plan, counters, meters, now_ms, .. } = self;
         // RFC 6455 §5.5.1: nothing follows a Close that was sent.
         let far = match registry.get(key).map(|session| &session.state) {
             Some(State::Paired(paired)) => paired.far,
@@ -100,11 +113,21 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         let State::Paired(paired) = &mut session.state else { return Stop::Used };
         let Reading::Cut(inspector) = &mut paired.reading else { return Stop::Used };
         let rules = RelayRules { limits: route.messages, rsv1: paired.rsv1, utf8: route.utf8 };
-        let mut read = 0;
+        let rates = route.rates.as_ref().filter(|_| !upstream && far.is_some() && !session.marks.close_sent);
+        let (mut read, mut messages) = (0, 0);
         loop {
-            let segment = match inspector.next(bytes, &mut read, &rules) {
+            let segment = match inspector.next_counted(bytes, &mut read, &rules, &mut messages) {
                 Ok(Some(segment)) => segment,
-                Ok(None) => return Stop::Used,
+                Ok(None) => {
+                    let pace = rates.map_or(Pace::Within, |rates| {
+                        meters.take_piece(key, messages, bytes.len(), rates, *now_ms)
+                    });
+                    return match pace {
+                        Pace::Within | Pace::Drop => Stop::Used,
+                        Pace::Last => Stop::Delayed(bytes.len()),
+                        Pace::Close => Stop::TooFast,
+                    };
+                }
                 Err(violation) => return Stop::Violation(violation),
             };
             let end = if inspector.at_boundary() { End::Boundary } else { End::Inside };

@@ -24,6 +24,7 @@ use super::{
 use crate::{
     echo::{Reading, Stop},
     environment::Environment,
+    meter::Pace,
     output::{Content, Span},
     session::State,
     shard::Shard,
@@ -60,7 +61,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         };
         let mut reading = Reading { was_partial: open.decoder.is_partial(), completed: false };
         let stop = loop {
-            let Self { registry, turn, spans, codecs, spares, plan, counters, now_ms, .. } = self;
+            let Self { registry, turn, spans, codecs, spares, plan, counters, meters, now_ms, .. } = self;
             let Some(session) = registry.get_mut(key) else { return bytes.len() };
             let route = plan.route(session.route);
             let closing = session.marks.close_sent;
@@ -106,16 +107,26 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                 Err(violation) => break Stop::Violation(violation),
             };
             if let Said::Message(kind, payload) = said {
+                let rates = route.rates.as_ref().filter(|_| !closing);
+                let pace =
+                    rates.map_or(Pace::Within, |rates| meters.take(key, payload.len(), rates, *now_ms));
+                counters.rate_dropped += u64::from(pace == Pace::Drop);
+                let obeyed = !closing && matches!(pace, Pace::Within | Pace::Last);
                 // RFC 6455 §5.5.1: nothing follows the Close that was sent, so nothing is done for it either.
                 match payload {
-                    Payload::InPlace(range) if !closing => self.obey_in_order(key, kind, &bytes[range]),
+                    Payload::InPlace(range) if obeyed => self.obey_in_order(key, kind, &bytes[range]),
                     Payload::InPlace(_) => {}
                     Payload::Owned(owned) => {
-                        if !closing {
+                        if obeyed {
                             self.obey_in_order(key, kind, &owned.buffer[owned.start..]);
                         }
                         self.spares.give(owned.buffer);
                     }
+                }
+                match pace {
+                    Pace::Close => break Stop::TooFast,
+                    Pace::Last => break Stop::Delayed,
+                    Pace::Within | Pace::Drop => {}
                 }
                 if self.turn.is_full() || self.is_stopped(key) {
                     break Stop::Full;

@@ -3,20 +3,21 @@
 //! The session's state stands at the head of a request while the handshake goes on, and has its deadline.
 
 use tidegate_tls::{Cause, ServerConfig, Session};
+use tidegate_wire::http::Refusal;
 
 use super::{Behind, Unsealable};
 
 /// One connection's TLS.
 pub(crate) struct Tls {
     session: Session,
-    /// No session slot was free for it: it is told when it can be.
-    pub(crate) unwelcome: bool,
+    /// Why it may not come in: it is told when it can be.
+    pub(crate) unwelcome: Option<&'static Refusal>,
 }
 
 impl Tls {
     /// Nothing where the configuration cannot be used.
     pub(crate) fn new(config: &ServerConfig) -> Option<Tls> {
-        Some(Tls { session: Session::server(config).ok()?, unwelcome: false })
+        Some(Tls { session: Session::server(config).ok()?, unwelcome: None })
     }
 
     #[inline]

@@ -7,6 +7,7 @@ use std::{
     cell::RefCell,
     collections::{BTreeMap, VecDeque},
     io,
+    net::SocketAddr,
     rc::Rc,
     sync::Arc,
     time::Duration,
@@ -225,7 +226,12 @@ impl Stage {
 
     /// The first of so many shards; of the others nobody ever does anything.
     pub(crate) fn of(config: &str, shards: usize) -> Stage {
-        let text = format!("version = 1\n{config}\n[[listener]]\nbind = \"127.0.0.1:1\"\n");
+        Stage::listening(config, "", shards)
+    }
+
+    /// The same with these lines in its listener's table.
+    pub(crate) fn listening(config: &str, listener: &str, shards: usize) -> Stage {
+        let text = format!("version = 1\n{config}\n[[listener]]\nbind = \"127.0.0.1:1\"\n{listener}\n");
         let config = tidegate_config::parse(&text, "test.toml").expect("a valid configuration");
         let plan = Plan::new(config, shards);
         let world = Rc::new(RefCell::new(World {
@@ -290,11 +296,15 @@ impl Stage {
     }
 
     pub(crate) fn accept_at(&mut self, listener: ListenerId) -> Socket {
+        self.accept_from(listener, None)
+    }
+
+    pub(crate) fn accept_from(&mut self, listener: ListenerId, peer: Option<SocketAddr>) -> Socket {
         let socket = {
             let world = &mut *self.world.borrow_mut();
             world.sockets.push(Kernel { room: usize::MAX, ..Kernel::default() });
             let socket = world.sockets.len() - 1;
-            world.complete(Event::Accepted { listener, socket, peer: None });
+            world.complete(Event::Accepted { listener, socket, peer });
             socket
         };
         self.turns(2);

@@ -1,0 +1,118 @@
+//! Limits of client addresses and the PROXY protocol over real sockets, on both backends: with TLS, and over several shards.
+
+mod harness;
+
+use std::{io::Write, sync::Arc};
+
+use harness::{
+    BACKENDS,
+    certificates::Authority,
+    client::{Client, End, request},
+    eventually,
+    frame::TEXT,
+    gateway::Gateway,
+    secure::Secure,
+};
+use rustls::ClientConfig;
+
+/// A gateway with one listener that speaks TLS, these lines in its table, and these limits.
+fn secure(io: &str, limits: &str, listener: &str) -> (Gateway, Arc<ClientConfig>, Authority) {
+    let authority = Authority::new();
+    let issued = authority.issue("localhost", &["localhost", "gw.test"]);
+    let config = format!(
+        "version = 1\n[limits]\n{limits}\n[[listener]]\nbind = '127.0.0.1:0'\n{listener}\n[listener.tls]\n{}\
+         [[route]]\npath = '/echo'\necho = {{}}\n",
+        issued.setting()
+    );
+    (Gateway::start(&config, io), authority.client(), authority)
+}
+
+#[test]
+fn a_proxy_header_comes_before_tls_and_names_the_client() {
+    for io in BACKENDS {
+        let (gateway, config, _files) =
+            secure(io, "sessions_per_address = 1", "proxy_protocol = ['127.0.0.0/8']");
+        let connect = |header: &[u8]| {
+            let mut client = Secure::connect(gateway.address(), &config, "localhost");
+            client.stream.write_all(header).expect("the gateway reads");
+            client
+        };
+        let mut first = connect(b"PROXY TCP4 198.51.100.1 10.0.0.1 4711 443\r\n");
+        first.send(&request("/echo", ""));
+        assert!(first.head().expect("a head").starts_with("HTTP/1.1 101 "));
+        first.exchange(TEXT, b"behind a header");
+
+        let mut second = connect(b"PROXY TCP4 198.51.100.1 10.0.0.1 4712 443\r\n");
+        let head = second.head_behind_handshake();
+        assert!(head.starts_with("HTTP/1.1 429 ") && head.contains("\r\nRetry-After: "), "{head}");
+        gateway.wait_for_log("the refused client's address", |line| {
+            line.contains("198.51.100.1:4712") && line.contains("429")
+        });
+
+        for header in [&b"PROXY TCP4 198.51.100.999 10.0.0.1 1 2\r\n"[..], b""] {
+            let mut wrong = connect(header);
+            assert!(wrong.shake().is_err());
+            assert_eq!(wrong.inbox.ended, Some(End::Fin), "{header:?}");
+        }
+        first.close();
+        gateway.stop();
+    }
+}
+
+#[test]
+fn over_tls_who_comes_too_fast_is_cut_off_before_the_handshake() {
+    for io in BACKENDS {
+        let limits = "handshakes_per_second = 1\nburst_handshakes = 2\nexempt_addresses = []";
+        let (gateway, config, _files) = secure(io, limits, "");
+        let open = || Secure::open(gateway.address(), &config, "localhost", "/echo");
+        let sessions = [open(), open()];
+        let mut third = Secure::connect(gateway.address(), &config, "localhost");
+        let peer = third.stream.local_addr().expect("a connected socket");
+        assert!(third.shake().is_err());
+        assert!(third.inbox.ended.is_some() && third.fault.is_none(), "no alert, not even a handshake");
+        gateway.wait_for_log("the refused connection", |line| {
+            line.contains(&peer.to_string()) && line.contains("connection refused")
+        });
+        for mut session in sessions {
+            session.exchange(TEXT, b"not affected");
+            session.close();
+        }
+        eventually("a handshake to be in time again", || {
+            let mut client = Secure::connect(gateway.address(), &config, "localhost");
+            client.shake().ok()
+        });
+        gateway.stop();
+    }
+}
+
+#[test]
+fn all_shards_count_an_address_together() {
+    for io in BACKENDS {
+        let config = "version = 1\n[limits]\nsessions_per_address = 4\nexempt_addresses = []\n\
+                      [[listener]]\nbind = '127.0.0.1:0'\n[[route]]\npath = '/echo'\necho = {}\n\
+                      limits = { max_sessions = 3 }\n";
+        let gateway = Gateway::start_with(config, &["--io", io, "--shards", "2"]);
+        let mut open: Vec<_> = (0..3).map(|_| Client::open(gateway.address(), "/echo")).collect();
+        let refused = |status: u16| {
+            let mut client = Client::connect(gateway.address());
+            client.send(&request("/echo", ""));
+            let response = client.response().expect("an answer");
+            assert_eq!(response.status, status);
+            assert!(response.field("retry-after").is_some(), "{}", response.head);
+            client
+        };
+        let lingering = [refused(503), refused(429)];
+        for client in &mut open {
+            client.exchange(TEXT, b"not affected");
+        }
+        drop(lingering);
+        open.into_iter().for_each(|client| client.close(1000));
+        eventually("there to be room again", || {
+            let mut clients: Vec<_> = (0..3).map(|_| Client::connect(gateway.address())).collect();
+            clients.iter_mut().for_each(|client| client.send(&request("/echo", "")));
+            let opened = |client: &mut Client| client.response().is_ok_and(|response| response.status == 101);
+            clients.iter_mut().all(opened).then_some(())
+        });
+        gateway.stop();
+    }
+}
