@@ -67,6 +67,8 @@ export class FakeGateway {
   /** kept: messages a topic keeps; ping: seconds; the rest are faults. */
   kept = 100;
   ping = 25;
+  /** Who asks for tokens: says for how many seconds one holds, or null where it does not. */
+  tokens = null;
   /** Whether topics know who is there. */
   presence = true;
   faults = { upgrade: null, events: null, poll: null, publish: null, silent: false, command: null, version: 1, hello: true };
@@ -171,16 +173,26 @@ export class FakeGateway {
     const { pathname } = new URL(request.url, "http://fake");
     const name = pathname.startsWith("/topics/") ? decodeURIComponent(pathname.slice("/topics/".length)) : null;
     const known = pathname === "/echo" || pathname === "/topics" || (name !== null && isName(name));
-    const fault = known ? this.faults.upgrade : 404;
-    this.commands.push({ op: "upgrade", path: pathname });
+    const offered = request.headers["sec-websocket-protocol"] ?? "";
+    const expires = this.#judge(request, /(?:^|,\s*)token\.([^,\s]+)/.exec(offered)?.[1]);
+    const fault = !known ? 404 : this.faults.upgrade ?? (expires === null ? 401 : null);
+    this.commands.push({ op: "upgrade", path: pathname, offered, query: new URL(request.url, "http://fake").search });
     if (fault === "hang") return;
     if (fault) return socket.end(`HTTP/1.1 ${fault} Refused\r\nConnection: close\r\nContent-Length: 0\r\n\r\n`);
     this.upgrades.handleUpgrade(request, socket, head, websocket => {
       websocket.on("error", () => {});
       if (pathname === "/echo") return websocket.on("message", (data, binary) => websocket.send(data, { binary }));
-      if (pathname === "/topics") return this.#protocol(websocket);
+      if (pathname === "/topics") return this.#protocol(websocket, expires);
       this.#raw(name, websocket);
     });
+  }
+
+  /** For how many seconds a request's token holds; null: it has none that does, undefined: nobody asks. */
+  #judge(request, offered) {
+    if (!this.tokens) return undefined;
+    const bearer = /^Bearer (.+)$/.exec(request.headers.authorization ?? "")?.[1];
+    const token = offered ?? bearer ?? new URL(request.url, "http://fake").searchParams.get("access_token");
+    return token === null ? null : this.tokens(token);
   }
 
   #raw(name, socket) {
@@ -190,7 +202,7 @@ export class FakeGateway {
     socket.on("close", () => this.raw.get(name).delete(socket));
   }
 
-  #protocol(socket) {
+  #protocol(socket, expires) {
     const session = new Session(this, object => { if (!this.faults.silent) socket.send(JSON.stringify(object)); });
     session.socket = socket;
     this.sessions.add(session);
@@ -208,7 +220,7 @@ export class FakeGateway {
         for (const answer of answers) session.send(answer);
       }
     });
-    if (this.faults.hello) session.send({ op: "hello", client: session.client, version: this.faults.version, ping: this.ping });
+    if (this.faults.hello) session.send({ op: "hello", client: session.client, version: this.faults.version, ping: this.ping, ...(expires !== undefined && { expires }) });
   }
 
   #command(session, command) {
@@ -238,6 +250,10 @@ export class FakeGateway {
         return [{ op: "history", id, topic: name, epoch: topic.epoch, offset: topic.offset, messages: messages.map(({ topic: _, ...message }) => message) }];
       }
       case "ping": return [{ op: "pong", id }];
+      case "auth": {
+        const expires = this.tokens?.(command.token) ?? null;
+        return expires === null ? error("invalid_token") : [{ op: "authenticated", id, expires }];
+      }
       default: return error("unknown_op");
     }
   }
@@ -265,6 +281,7 @@ export class FakeGateway {
     } else if (fault) {
       return answer(fault, null, { "retry-after": "2" });
     }
+    if (this.#judge(request) === null) return answer(401, { error: { code: "not_allowed", message: "this route wants a token" } });
     const denied = names.find(name => name.startsWith("secret/"));
     if (denied) return answer(403, { error: { code: "not_allowed", message: `not ${denied}` } });
     if (kind === "topics") {

@@ -5,12 +5,13 @@ import { FakeGateway } from "./fake.mjs";
 
 const START_MS = 20_000;
 
-class Binary {
-  constructor(path) { this.path = path; }
+/** The program, with its arguments; by itself on a port of the loopback. */
+export class Binary {
+  constructor(path, args = ["--bind", "127.0.0.1:0"]) { Object.assign(this, { path, args }); }
 
   async start() {
     const environment = Object.fromEntries(Object.entries(process.env).filter(([name]) => !name.startsWith("TIDEGATE_")));
-    this.child = spawn(this.path, ["--bind", "127.0.0.1:0"], { stdio: ["ignore", "pipe", "pipe"], env: environment });
+    this.child = spawn(this.path, this.args, { stdio: ["ignore", "pipe", "pipe"], env: environment });
     this.kill = () => this.child.kill("SIGKILL");
     process.on("exit", this.kill);
     this.gone = new Promise(resolve => this.child.on("exit", resolve));

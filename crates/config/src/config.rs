@@ -4,7 +4,7 @@ use std::{net::SocketAddr, path::PathBuf};
 
 use ipnet::IpNet;
 
-use crate::{Admin, Drain, Limits, Log, Problem, Route, Tls, Topics};
+use crate::{Admin, Drain, Identity, Limits, Log, Problem, Route, Tls, Topics};
 
 /// A valid configuration: nothing in it has to be checked again.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,6 +23,8 @@ pub struct Config {
     pub listeners: Vec<Listener>,
     /// What topics may take and keep.
     pub topics: Topics,
+    /// Whom routes may ask who their callers are; no two have a name in common.
+    pub identities: Vec<Identity>,
     /// At least one, in the order in which they are tried; each can be reached.
     pub routes: Vec<Route>,
     /// The admin listener; `None`: there is none.

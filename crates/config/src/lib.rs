@@ -28,6 +28,7 @@ mod admin;
 mod change;
 mod config;
 mod drain;
+mod identity;
 mod limits;
 mod log;
 mod name;
@@ -56,6 +57,7 @@ pub use self::{
         MAX_UPSTREAMS,
     },
     drain::Drain,
+    identity::{Algorithm, Identity, MAX_IDENTITIES, PermissionClaims, TokenKeys, TokenSource},
     limits::{DEFAULT_MAX_SESSIONS, DEFAULT_MEMORY_BYTES, Limits, RouteLimits, SESSION_TAKEOVER_BYTES},
     log::{DEFAULT_LOG_ENTRIES, Log, LogFormat, LogLevel},
     pattern::{HostPattern, PathPattern, bare_host},

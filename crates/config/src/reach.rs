@@ -194,6 +194,7 @@ mod tests {
             path,
             subprotocols,
             origins,
+            identity: None,
             limits,
             full: FullAction::Pause,
             action: Action::Page(Page::Index),

@@ -4,6 +4,7 @@
 mod admin;
 mod drain;
 mod feeds;
+mod identity;
 mod limits;
 mod log;
 mod proxy;
@@ -25,8 +26,8 @@ use toml::de::DeTable;
 
 use self::limits::ProcessLimits;
 use crate::{
-    Bind, Config, DEFAULT_BACKLOG, IoChoice, Listener, MAX_LISTENERS, MAX_ROUTES, MAX_SHARDS, Problem, Route,
-    Topics, address,
+    Bind, Config, DEFAULT_BACKLOG, Identity, IoChoice, Listener, MAX_LISTENERS, MAX_ROUTES, MAX_SHARDS,
+    Problem, Route, Topics, address,
     problem::Source,
     reach,
     report::{Mistake, Report},
@@ -52,6 +53,10 @@ enum Files {
 struct Surroundings<'a> {
     limits: &'a ProcessLimits,
     topics: &'a Topics,
+    /// As far as they can be read.
+    identities: &'a [Identity],
+    /// Whether some could not: a name that is not there may be one of theirs.
+    lacks_identities: bool,
     files: Files,
 }
 
@@ -146,7 +151,10 @@ fn config(report: &mut Report<'_>, document: &DeTable<'_>, files: Files) -> Conf
             format!("memory ({memory}) is less than what topics may take (memory = {topics} of [topics])");
         report.relation(span, message);
     }
-    let routes = routes(report, &top, &Surroundings { limits: &limits, topics: &topics, files });
+    let (identities, lacks_identities) = identity::read(report, &top, files);
+    let around =
+        Surroundings { limits: &limits, topics: &topics, identities: &identities, lacks_identities, files };
+    let routes = routes(report, &top, &around);
     let shards = shards.map(|shards| shards.value as usize);
     let warnings = Vec::new();
     Config {
@@ -157,6 +165,7 @@ fn config(report: &mut Report<'_>, document: &DeTable<'_>, files: Files) -> Conf
         drain,
         listeners,
         topics,
+        identities,
         routes,
         admin,
         log,

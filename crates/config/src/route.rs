@@ -18,6 +18,9 @@ pub struct Route {
     /// Which origins browsers may come from, with a WebSocket or, as CORS has it, with a request: `scheme://host[:port]`
     /// in lower case without a default port, or `null`. Empty means any.
     pub origins: Vec<String>,
+    /// The position of the identity of which it wants a token, in [`crate::Config::identities`]; `None`: it takes anyone. Where it
+    /// wants one and lists no origins, browsers may only come from its own.
+    pub identity: Option<usize>,
     /// The limits of its sessions.
     pub limits: RouteLimits,
     /// What happens when a session's outbox is full.

@@ -15,7 +15,7 @@ pub(crate) const TOP: Table = Table {
     name: "",
     keys: &[
         "version", "shards", "io", "trusted", "limits", "drain", "listener", "admin", "log", "topics",
-        "topic", "route",
+        "topic", "identity", "route",
     ],
 };
 
@@ -96,6 +96,31 @@ pub(crate) const TOPIC: Table = Table {
     ],
 };
 
+pub(crate) const IDENTITY: Table = Table {
+    name: "[[identity]]",
+    keys: &[
+        "name",
+        "jwks_file",
+        "key_file",
+        "secret",
+        "secret_file",
+        "algorithms",
+        "issuers",
+        "audiences",
+        "leeway",
+        "expiry",
+        "expired_code",
+        "token",
+        "forward_token",
+        "user",
+        "headers",
+        "permissions",
+    ],
+};
+
+pub(crate) const PERMISSIONS: Table =
+    Table { name: "permissions = {}", keys: &["subscribe", "publish", "presence"] };
+
 pub(crate) const ROUTE: Table = Table {
     name: "[[route]]",
     keys: &[
@@ -103,6 +128,7 @@ pub(crate) const ROUTE: Table = Table {
         "path",
         "subprotocols",
         "origins",
+        "identity",
         "limits",
         "full",
         "echo",
@@ -209,6 +235,8 @@ pub const SCHEMA: &[Table] = &[
     POLL,
     PUBLISH,
     PUBLISH_KEY,
+    IDENTITY,
+    PERMISSIONS,
 ];
 
 /// Keys that are planned, so that whoever tries one learns more than that it is unknown.

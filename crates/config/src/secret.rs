@@ -41,6 +41,12 @@ impl Secret {
         text.len() == presented.len() && black_box(differing) == 0
     }
 
+    /// Its bytes, for what is computed with it; `None` where it was not read. They are not to be shown.
+    #[must_use]
+    pub fn bytes(&self) -> Option<&[u8]> {
+        self.present().map(str::as_bytes)
+    }
+
     /// The text itself, for whoever has to present it; `None` where it was not read.
     #[must_use]
     pub fn present(&self) -> Option<&str> {
@@ -162,7 +168,7 @@ pub(crate) fn secrets(row: &str) -> Vec<Range<usize>> {
 /// Whether a secret was probably meant to stand behind this name.
 fn may_be_key(name: &str) -> bool {
     if SCHEMA.iter().any(|table| table.keys.contains(&name)) {
-        return name == "key";
+        return matches!(name, "key" | "secret");
     }
     let name = name.to_lowercase();
     // What is hidden needlessly does no harm.

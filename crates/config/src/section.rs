@@ -212,6 +212,27 @@ impl<'d> Section<'d> {
         None
     }
 
+    /// A table of texts whose names are free: each name and its text, in the order of the file.
+    pub(crate) fn pairs(&self, report: &mut Report<'_>, key: &str) -> Vec<(At<&'d str>, At<&'d str>)> {
+        let Some(value) = self.value(key) else { return Vec::new() };
+        let DeValue::Table(table) = value.value else {
+            report.wrong(value.span, unlike(key, "a table of strings", value.value));
+            return Vec::new();
+        };
+        let mut pairs = Vec::new();
+        for (name, value) in table.iter() {
+            match value.get_ref().as_str() {
+                Some(text) => pairs.push((
+                    At { value: name.get_ref().as_ref(), span: name.span() },
+                    At { value: text, span: value.span() },
+                )),
+                None => report.wrong(value.span(), unlike(name.get_ref(), "a string", value.get_ref())),
+            }
+        }
+        pairs.sort_by_key(|(name, _)| name.span.start);
+        pairs
+    }
+
     /// A list of tables: `[[key]]`.
     pub(crate) fn tables(&self, report: &mut Report<'_>, key: &str, schema: Table) -> Vec<Section<'d>> {
         let Some(value) = self.value(key) else { return Vec::new() };

@@ -1,4 +1,4 @@
-//! TLS on a listener, and the files that it is made of.
+//! TLS on a listener, and files of certificates and keys.
 
 use std::{
     fmt,
@@ -45,6 +45,7 @@ pub struct PemFile {
     path: PathBuf,
     /// Nothing where it was not read: [`crate::parse`] opens none.
     bytes: Vec<u8>,
+    was_read: bool,
     /// What is wrong with it is told there.
     place: Problem,
 }
@@ -59,10 +60,16 @@ impl PemFile {
         &self.path
     }
 
-    /// What is in it.
+    /// What is in it; nothing where it was not read.
     #[must_use]
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
+    }
+
+    /// Whether it was read: [`crate::parse`] opens none.
+    #[must_use]
+    pub fn was_read(&self) -> bool {
+        self.was_read
     }
 
     /// What is wrong with it, told where the configuration names it.
@@ -76,7 +83,7 @@ impl PemFile {
 
     /// One that is not read.
     pub(crate) fn unread(path: &str, place: Problem) -> Self {
-        Self { path: path.into(), bytes: Vec::new(), place }
+        Self { path: path.into(), bytes: Vec::new(), was_read: false, place }
     }
 
     /// Reads one; tells whether others may read or change it.
@@ -98,7 +105,7 @@ impl PemFile {
         if bytes.len() as u64 > MAX_BYTES {
             return Err(wrong(format!("the file is longer than {} MiB", MAX_BYTES >> 20)));
         }
-        Ok((Self { path: name.to_owned(), bytes, place }, exposure))
+        Ok((Self { path: name.to_owned(), bytes, was_read: true, place }, exposure))
     }
 }
 

@@ -66,6 +66,7 @@ fn config_with(table: &str, setting: &str) -> Config {
         "version = 1\n{}\n[limits]\n{}\n[[listener]]\nbind = '127.0.0.1:0'\n{}\n\
          [drain]\n{}\n[[listener]]\nbind = '127.0.0.1:1'\n[listener.tls]\n{tls}\n\
          [admin]\n{}\n[log]\n{}\n[topics]\n{}\n[[topic]]\nname = 'a/*'\n{}\n\
+         [[identity]]\nname = 'a'\nalgorithms = ['ES256']\njwks_file = '/j'\n{}\n[identity.permissions]\nsubscribe = 'a'\n{}\n\
          [[route]]\npath = '/echo'\n{}\n[route.limits]\n{}\n[route.echo]\n{}\n\
          [[route]]\npath = '/'\n[route.page]\n{}\n\
          [[route]]\npath = '/proxy'\n[route.proxy]\nupstreams = ['ws://a']\n{}\n\
@@ -82,6 +83,8 @@ fn config_with(table: &str, setting: &str) -> Config {
         place("[log]"),
         place("[topics]"),
         place("[[topic]]"),
+        place("[[identity]]"),
+        place("permissions = {}"),
         place("[[route]]"),
         place("[route.limits]"),
         place("echo = {}"),
@@ -137,8 +140,8 @@ fn documented_defaults_are_the_defaults() {
         tested += 1;
     }
     // 22 limits, 4 of a drain, 1 of a listener, 1 of TLS, 3 of a route, 2 of an echo, 12 of a proxy, 2 of the top, 3 of all topics, 7 of a
-    // topic, 1 of a page, 7 of topics over a WebSocket, 1 of events, 2 of polling, 2 of publishing.
-    assert!(tested >= 70, "{tested} defaults");
+    // topic, 6 of an identity, 1 of a page, 7 of topics over a WebSocket, 1 of events, 2 of polling, 2 of publishing.
+    assert!(tested >= 76, "{tested} defaults");
 }
 
 /// The test above could not fail if keys had no effect.
@@ -160,6 +163,8 @@ fn other_values_make_another_configuration() {
         ("[log]", "entries_per_second = 3"),
         ("[topics]", "max_topics = 3"),
         ("[[topic]]", "presence = true"),
+        ("[[identity]]", "expiry = 'optional'"),
+        ("permissions = {}", "publish = 'b'"),
         ("page = {}", "name = 'chat'"),
         ("topics = {}", "subscribe = ['a']\nmax_patterns = 3"),
         ("events = {}", "session_bytes = '3KiB'"),
@@ -180,7 +185,7 @@ fn durations_and_sizes_have_their_unit() {
             || key.ends_with("_window")
             || key.ends_with("_age")
             || key.ends_with("_delay")
-            || ["window", "deadline"].contains(&key.as_str());
+            || ["window", "deadline", "leeway"].contains(&key.as_str());
         assert_eq!(timed, unit == "duration", "{key}");
         let sized = key.ends_with("_bytes") || key.starts_with("outbox_") || key == "memory";
         assert_eq!(sized, unit == "size", "{key}");

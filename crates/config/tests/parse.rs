@@ -7,11 +7,11 @@ use std::{
 
 use proptest::prelude::*;
 use tidegate_config::{
-    Action, AddressLimits, Balance, Bind, Config, Deflate, Drain, Echo, EchoDeflate, EventsAction, Excess,
-    FullAction, HashKey, HostPattern, IoChoice, Limits, Listener, Log, LogFormat, LogLevel, Page,
-    PathPattern, PemFile, PollAction, Proxy, PublishAction, Route, RouteLimits, SCHEMA, SessionRates,
-    SlowPolicy, Target, TlsVersion, TopicPattern, TopicPatterns, TopicRule, TopicSettings, Topics,
-    TopicsAction, Upstream, Utf8, embedded, parse,
+    Action, AddressLimits, Algorithm, Balance, Bind, Config, Deflate, Drain, Echo, EchoDeflate, EventsAction,
+    Excess, FullAction, HashKey, HostPattern, Identity, IoChoice, Limits, Listener, Log, LogFormat, LogLevel,
+    Page, PathPattern, PemFile, PermissionClaims, PollAction, Proxy, PublishAction, Route, RouteLimits,
+    SCHEMA, SessionRates, SlowPolicy, Target, TlsVersion, TokenKeys, TokenSource, TopicPattern,
+    TopicPatterns, TopicRule, TopicSettings, Topics, TopicsAction, Upstream, Utf8, embedded, parse,
 };
 
 const EVERY_KEY: &str = include_str!("every_key.toml");
@@ -129,6 +129,7 @@ fn every_key_arrives() {
         path: PathPattern::Exact(path.to_owned()),
         subprotocols: Vec::new(),
         origins: Vec::new(),
+        identity: None,
         limits: limits.route_limits(),
         full,
         action,
@@ -193,6 +194,7 @@ fn every_key_arrives() {
     assert_eq!((scope, all), (&patterns(&["scores/*/live"]), &patterns(&["scores/**", "news"])));
     assert!(inline.is(b"0123456789abcdef-referee") && !inline.is(b"0123456789abcdef-refereE"));
     assert!(!file.is(b"") && !file.is(b"/etc/tidegate/desk.key"), "nothing was read");
+    let identities = std::mem::take(&mut got.identities);
     let publish = PublishAction {
         publish: patterns(&["scores/**", "news"]),
         keys: Vec::new(),
@@ -236,6 +238,7 @@ fn every_key_arrives() {
                     "http://localhost:3000".to_owned(),
                     "null".to_owned(),
                 ],
+                identity: None,
                 limits: own,
                 full: FullAction::Disconnect,
                 action: Action::Proxy(proxy),
@@ -251,6 +254,7 @@ fn every_key_arrives() {
             },
             plain("/events", FullAction::Pause, Action::Events(events)),
             Route {
+                identity: Some(3),
                 limits: RouteLimits { message_timeout_ms: 7_000, ..limits.route_limits() },
                 ..plain("/poll", FullAction::Pause, Action::Poll(poll))
             },
@@ -260,6 +264,7 @@ fn every_key_arrives() {
             },
         ],
         topics: Topics { memory_bytes: 64 << 20, max_topics: 20_000, max_subscriptions: 30_000, rules },
+        identities: Vec::new(),
         // As keys are, its token is read from a file.
         admin: got.admin.clone(),
         log: Log {
@@ -276,12 +281,64 @@ fn every_key_arrives() {
     assert_eq!(admin.bind, Bind::Unix(PathBuf::from("/run/tidegate/other.sock")));
     assert_eq!(admin.allow_uids, [1000, 1001]);
     assert!(admin.token.as_ref().is_some_and(|token| !token.is(b"/etc/tidegate/admin.token")));
+    assert_identities(&identities);
     let tls = got.listeners[2].tls.as_ref().expect("it was read");
     let paths = tls.certificates.iter().flat_map(|files| [files.certificate.path(), files.key.path()]);
     let paths: Vec<&Path> = paths.chain(tls.client_ca.as_ref().map(PemFile::path)).collect();
     let expected =
         ["/etc/one.pem", "/etc/one.key", "/etc/two.pem", "/etc/two.key", "/etc/clients.pem"].map(Path::new);
     assert_eq!((paths, tls.min_version), (expected.to_vec(), TlsVersion::Tls13));
+}
+
+/// Secrets and files are made by reading them alone, so that these are looked at one by one.
+fn assert_identities(identities: &[Identity]) {
+    let owned = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
+    let [users, services, devices, meters] = identities else { panic!("{identities:?}") };
+    let expected = Identity {
+        name: "users".to_owned(),
+        keys: users.keys.clone(),
+        algorithms: vec![Algorithm::Es256, Algorithm::EdDsa],
+        issuers: owned(&["https://login.example.com"]),
+        audiences: owned(&["chat", "live"]),
+        leeway_ms: 30_000,
+        requires_expiry: false,
+        expired_code: 3000,
+        sources: vec![
+            TokenSource::Cookie("session".to_owned()),
+            TokenSource::Query("access_token".to_owned()),
+            TokenSource::Subprotocol("token.".to_owned()),
+            TokenSource::Authorization,
+        ],
+        forward_token: true,
+        user: "name".to_owned(),
+        headers: [("X-User", "sub"), ("X-Roles", "realm.roles")]
+            .map(|(name, claim)| (name.to_owned(), claim.to_owned()))
+            .to_vec(),
+        permissions: Some(PermissionClaims {
+            subscribe: Some("topics.read".to_owned()),
+            publish: Some("topics.write".to_owned()),
+            presence: Some("topics.see".to_owned()),
+        }),
+    };
+    assert_eq!(*users, expected);
+    let path = |identity: &Identity| match &identity.keys {
+        TokenKeys::Set(file) | TokenKeys::Public(file) => file.path().display().to_string(),
+        TokenKeys::Secret(_) => String::new(),
+    };
+    assert_eq!(
+        (path(users), path(services)),
+        ("/etc/tidegate/jwks.json".into(), "/etc/tidegate/services.pem".into())
+    );
+    let secret = |identity: &Identity| match &identity.keys {
+        TokenKeys::Secret(secret) => secret.bytes().map(<[u8]>::to_vec),
+        TokenKeys::Set(_) | TokenKeys::Public(_) => panic!("{identity:?}"),
+    };
+    assert_eq!(secret(devices).as_deref(), Some(&b"0123456789abcdef0123456789abcdef"[..]));
+    assert_eq!(secret(meters), None, "nothing was read");
+    assert_eq!(meters.algorithms, [Algorithm::Hs512, Algorithm::Hs384]);
+    assert_eq!((services.leeway_ms, services.requires_expiry, services.expired_code), (5_000, true, 4401));
+    assert_eq!((&services.sources[..], services.forward_token), (&[TokenSource::Authorization][..], false));
+    assert_eq!((services.user.as_str(), &services.permissions), ("sub", &None));
 }
 
 #[test]

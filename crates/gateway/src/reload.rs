@@ -196,9 +196,10 @@ impl Reload {
                 "it does not fit the arguments".to_owned()
             }
         })?;
-        let succession = before.config().succeeded_by(config).map_err(|refused| refused.join("; "))?;
+        let mut succession = before.config().succeeded_by(config).map_err(|refused| refused.join("; "))?;
         let present = Before { config: before.config(), servers: &self.servers };
         let servers = secure::servers(&succession.config, Some(present), SystemTime::now()).map_err(tell)?;
+        secure::judge_tokens(&mut succession.config).map_err(tell)?;
         let plan = before.next(succession.config).map_err(|error| error.to_string())?;
         Ok((plan, servers, succession.waiting))
     }

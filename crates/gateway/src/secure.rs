@@ -1,4 +1,4 @@
-//! From the files of a configuration to what its listeners need for TLS.
+//! The files of a configuration: what its listeners need for TLS, and the keys of tokens.
 
 use std::time::SystemTime;
 
@@ -66,6 +66,16 @@ pub(crate) fn certificates(config: &Config, now: SystemTime) -> Vec<Certificate>
         }
     }
     certificates
+}
+
+/// Judges the keys of tokens, and adds what is hardly meant in their files to the warnings.
+///
+/// # Errors
+/// What is wrong with the files, each told where the configuration names it.
+pub(crate) fn judge_tokens(config: &mut Config) -> Result<(), Vec<Problem>> {
+    let identities = tidegate_identity::identities(config)?;
+    config.warnings.extend(tidegate_identity::warnings(&identities));
+    Ok(())
 }
 
 /// What a listener's TLS needs; `None` where there is a problem.

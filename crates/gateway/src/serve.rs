@@ -60,7 +60,7 @@ pub(crate) fn run(arguments: &RunArguments) -> Outcome {
             return Outcome::Fault;
         }
     };
-    let config = match config {
+    let mut config = match config {
         Ok(config) => config,
         Err(NoConfig::Invalid(problems)) => {
             log.problems(&problems);
@@ -78,6 +78,10 @@ pub(crate) fn run(arguments: &RunArguments) -> Outcome {
             return Outcome::BadConfig;
         }
     };
+    if let Err(problems) = secure::judge_tokens(&mut config) {
+        log.problems(&problems);
+        return Outcome::BadConfig;
+    }
     log.warnings(&config.warnings);
     let log = Arc::new(log);
     match serve(config, servers, &arguments.config, &log) {

@@ -17,9 +17,10 @@ const ARROWS: [(&str, &[&str]); 10] = [
     ("tls", &[]),
     ("wire", &["simd"]),
     ("hub", &["config", "registry"]),
-    ("shard", &["config", "hub", "io", "registry", "simd", "tls", "wire"]),
+    ("identity", &["config"]),
+    ("shard", &["config", "hub", "identity", "io", "registry", "simd", "tls", "wire"]),
     ("control", &["config", "shard", "wire"]),
-    ("gateway", &["config", "control", "hub", "io", "shard", "tls", "wire"]),
+    ("gateway", &["config", "control", "hub", "identity", "io", "shard", "tls", "wire"]),
 ];
 
 fn root() -> PathBuf {

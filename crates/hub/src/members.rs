@@ -122,6 +122,14 @@ impl Members {
         Some(self.member(member).first).filter(|&first| first != NONE)
     }
 
+    /// All of a member's, the newest first.
+    pub(crate) fn of(&self, member: u32) -> impl Iterator<Item = &Subscription> {
+        let first = self.newest(member).map(|first| &self.subscriptions[first as usize]);
+        std::iter::successors(first, |own| {
+            self.subscriptions.get(own.next as usize).filter(|_| own.next != NONE)
+        })
+    }
+
     pub(crate) fn get(&self, subscription: u32) -> Option<&Subscription> {
         self.subscriptions.get(subscription as usize)
     }

@@ -13,6 +13,7 @@ fn route(host: Option<HostPattern>, path: PathPattern, subprotocols: &[&str]) ->
         path,
         subprotocols: subprotocols.iter().map(|&text| text.to_owned()).collect(),
         origins: Vec::new(),
+        identity: None,
         limits: RouteLimits::default(),
         full: FullAction::Pause,
         action: Action::Echo(Echo::default()),

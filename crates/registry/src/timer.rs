@@ -21,6 +21,8 @@ pub enum Timer {
     Linger,
     /// No message for too long.
     Idle,
+    /// What says who the peer is has expired.
+    Expiry,
     /// Output waits, and the peer takes none of it.
     Write,
     /// What was too fast is in time again.

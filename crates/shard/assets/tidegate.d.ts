@@ -24,7 +24,7 @@ export type BinaryType = "blob" | "arraybuffer";
 /** Codes of the gateway's errors, and of this library's. */
 export type ErrorCode =
   | "invalid_json" | "invalid_request" | "unknown_op" | "invalid_topic" | "not_allowed" | "too_many" | "too_large"
-  | "already_subscribed" | "not_subscribed" | "no_history" | "no_presence" | "busy" | "binary"
+  | "already_subscribed" | "not_subscribed" | "invalid_token" | "no_history" | "no_presence" | "busy" | "binary"
   /** It was sent, and no answer came: it may or may not have been done. */
   | "unknown"
   /** It was certainly not done. */
@@ -54,6 +54,19 @@ export interface Options {
   paths?: { events?: string; poll?: string; publish?: string };
   /** Headers of the requests for polling and publishing, such as `authorization`. A WebSocket in a browser has none. */
   headers?: Record<string, string>;
+  /**
+   * Who this is, to a gateway that asks: a token, or a function that gives one whenever a connection begins and before the one that was shown
+   * expires. Polls and publications show it in `Authorization`.
+   */
+  token?: string | (() => string | Promise<string>);
+  /**
+   * Where a WebSocket shows it, as the gateway's `token` has it: "subprotocol:PREFIX", or "query:NAME", where streams of events show it, too.
+   * "subprotocol:token." unless told. For raw topics the route has to list `tidegate.v1` among its subprotocols then, as browsers want one of
+   * theirs chosen.
+   */
+  tokenPlace?: `subprotocol:${string}` | `query:${string}`;
+  /** The close code that says that a token has expired: with a function as `token` the client comes back with a newer one. 4401. */
+  expiredCode?: number;
   /** What binary messages are given as; "blob" unless told, as for a WebSocket. */
   binaryType?: BinaryType;
   /** How long a transport may take to open. 10 s. */
@@ -111,7 +124,7 @@ export interface RawStateEvent extends Event {
   readonly code?: number;
   readonly reason?: string;
   /**
-   * With "waiting": "timeout", "silence", "stream", …
+   * With "waiting": "timeout", "silence", "stream", "token" (there was none), …
    * With "closed": "closed" (by `close`), "told" (the gateway said not to come back), "gave_up" (`maxTries`), "version" (a client's alone).
    */
   readonly cause?: string;

@@ -41,6 +41,9 @@ const DEFAULTS = Object.freeze({
   transports: Object.freeze(["websocket", "events", "poll"]),
   paths: Object.freeze({}),
   headers: Object.freeze({}),
+  token: null,
+  tokenPlace: "subprotocol:token.",
+  expiredCode: 4401,
   binaryType: "blob",
   connectTimeoutMs: 10_000,
   answerTimeoutMs: 30_000,
@@ -104,6 +107,7 @@ function settings(options) {
   const all = {};
   for (const [name, value] of Object.entries(DEFAULTS)) all[name] = options[name] ?? value;
   if (!["blob", "arraybuffer"].includes(all.binaryType)) throw new TypeError(`there is no binaryType "${all.binaryType}"`);
+  if (!/^(subprotocol|query):.+$/.test(all.tokenPlace)) throw new TypeError(`there is no tokenPlace "${all.tokenPlace}": subprotocol:PREFIX or query:NAME`);
   for (const name of all.transports) if (!DEFAULTS.transports.includes(name)) throw new TypeError(`there is no transport "${name}"`);
   return all;
 }
@@ -121,6 +125,37 @@ function surroundings(options) {
     fetch: options.fetch ?? globalThis.fetch?.bind(globalThis),
     ...options.environment,
   };
+}
+
+/**
+ * Hands over the token that a connection is to show, or null where there are none: at once where it is a text, later where a function
+ * makes it. One that comes too late has failed.
+ */
+function obtain({ options, environment }, use, fail) {
+  const { token } = options;
+  if (typeof token !== "function") return use(token ?? null);
+  let over = false;
+  const once = done => value => {
+    if (over) return;
+    over = true;
+    environment.clearTimeout(timer);
+    done(value ?? null);
+  };
+  const timer = environment.setTimeout(once(fail), options.connectTimeoutMs);
+  Promise.resolve().then(() => token()).then(once(use), once(fail));
+}
+
+/** In the place of a query where the gateway looks for tokens; `null` where it looks elsewhere. */
+const tokenParameter = ({ tokenPlace }) => tokenPlace.startsWith("query:") ? tokenPlace.slice(6) : null;
+
+/** How a WebSocket shows a token: browsers let it have no other field than its list of subprotocols. */
+function showing(token, options, address, protocols) {
+  if (token === null) return [address, protocols];
+  const parameter = tokenParameter(options);
+  if (parameter === null) return [address, [...protocols, options.tokenPlace.slice("subprotocol:".length) + token]];
+  const asked = new URL(address);
+  asked.searchParams.set(parameter, token);
+  return [asked, protocols];
 }
 
 const below = (path, topic) => path.replace(/\/?$/, "/") + topic.split("/").map(encodeURIComponent).join("/");
@@ -189,7 +224,9 @@ const randomKey = environment => globalThis.crypto?.randomUUID?.() ?? randomName
  * What the end of a connection says about coming back. `retry_ms` in a reason is heeded with any code.
  * @returns {{stay?: boolean, rest?: boolean, retryMs?: number}}
  */
-function advice(code, reason) {
+function advice(code, reason, { token, expiredCode }) {
+  // With a newer token it is worth it.
+  if (code === expiredCode && typeof token === "function") return { rest: false };
   try {
     const told = JSON.parse(reason)?.retry_ms;
     if (Number.isFinite(told) && told >= 0) return { retryMs: Math.min(told, ADVISED_MS) };
@@ -463,7 +500,9 @@ export class Client extends Emitter {
     this.#addresses = addresses(url, this.#options.paths);
     this.#waits = new Waits(this.#options, this.#environment);
     const { WebSocket, EventSource, fetch } = this.#environment;
-    const able = { websocket: WebSocket, events: EventSource && fetch, poll: fetch };
+    // A stream of events shows a token in its query, or a cookie that is not this library's business.
+    const streams = this.#options.token === null || tokenParameter(this.#options) !== null;
+    const able = { websocket: WebSocket, events: EventSource && fetch && streams, poll: fetch };
     this.#options.transports = this.#options.transports.filter(name => able[name]);
     if (this.#options.transports.length === 0) throw new TypeError("no WebSocket, EventSource and fetch here: pass some as options");
     listen(this, options, ["state", "error"]);
@@ -626,10 +665,31 @@ export class Client extends Emitter {
     const commands = Array.from(this.#tracks.values()).filter(track => track.askedOf !== transport).map(track => this.#ask(track));
     if (commands.length) transport.send(commands);
     if (transport.beats) this.#beat();
+    this.#renewWithin(hello.expires);
     if (name === "websocket") this.#againAt = null;
     // Soon at first: perhaps the gateway was only away for a moment.
     else if (this.#options.transports.includes("websocket")) this.#lookForWebSocket(10 * this.#options.baseWaitMs);
     this.#flush();
+  }
+
+  /** Sees to a newer token before the connection's is over, in so many seconds; only a WebSocket can be told of one. */
+  #renewWithin(seconds) {
+    if (seconds === undefined || typeof this.#options.token !== "function") return;
+    const { now, random } = this.#environment, transport = this.#transport;
+    const expiresAt = now() + seconds * 1000;
+    const again = () => {
+      if (transport !== this.#transport) return;
+      const left = expiresAt - now();
+      // With some time for further tries, and not all who came together at once. What a timer can hold is some weeks.
+      if (left > 1000) this.#timer("token", Math.min(left * (0.6 + 0.2 * random()), 2 ** 31 - 1), renew);
+    };
+    const renew = () => obtain({ options: this.#options, environment: this.#environment }, token => {
+      if (transport !== this.#transport || token === null) return;
+      const id = this.#nextNumber();
+      this.#asked.set(id, { id, transport, renew: again });
+      transport.send([{ op: "auth", id, token }]);
+    }, again);
+    again();
   }
 
   #lookForWebSocket(ms) {
@@ -657,7 +717,7 @@ export class Client extends Emitter {
     this.#drop(1000, "");
     if (wasOpen && this.#environment.now() - this.#openedAt >= this.#options.livedMs) this.#waits.tries = 0;
     // Without the one that was too large there is no reason not to come back.
-    const told = why.retryMs !== undefined ? { retryMs: why.retryMs } : advice(refused ? 1006 : code, reason);
+    const told = why.retryMs !== undefined ? { retryMs: why.retryMs } : advice(refused ? 1006 : code, reason, this.#options);
     if (told.stay) return this.#end({ code, reason, cause: "told" });
     const moved = !wasOpen && this.#fallBack(transport.name);
     const waitMs = this.#waits.next(told);
@@ -705,7 +765,7 @@ export class Client extends Emitter {
   /** Ends the transport. What it was asked is asked again where that is safe, and else its outcome is unknown. */
   #drop(code, reason) {
     const transport = this.#transport;
-    this.#clear("retry", "beat", "drain", "again");
+    this.#clear("retry", "beat", "drain", "again", "token");
     this.#probe?.close(1000, "");
     this.#probe = null;
     this.#ping = null;
@@ -900,7 +960,8 @@ export class Client extends Emitter {
     switch (object.op) {
       case "message": return this.#deliver(object);
       case "subscribed": return this.#subscribed(request, object);
-      case "unsubscribed": this.#asked.delete(object.id); return;
+      case "unsubscribed": return this.#unsubscribed(object);
+      case "authenticated": this.#asked.delete(object.id); return this.#renewWithin(object.expires);
       case "published": case "presence": case "history": return this.#answered(request, object);
       case "join": case "leave": return this.#move(object);
       case "presence_gap": return this.#lostSight(object);
@@ -927,6 +988,15 @@ export class Client extends Emitter {
     const track = request ? request.track : this.#tracks.get(answer.topic);
     if (!track || this.#tracks.get(track.topic) !== track) return;
     track.handleSubscribed(answer);
+  }
+
+  #unsubscribed({ id, topic }) {
+    if (id !== undefined) { this.#asked.delete(id); return; }
+    // The gateway's own word: a newer token does not allow it.
+    const track = this.#tracks.get(topic);
+    if (!track) return;
+    this.#remove(track);
+    track.end("failed", new TidegateError("not_allowed", `the token does not allow ${topic} any more`, topic));
   }
 
   #answered(request, answer) {
@@ -965,10 +1035,12 @@ export class Client extends Emitter {
     if (request) this.#asked.delete(request.id);
     const error = new TidegateError(code, message ?? code, request?.track?.topic ?? request?.command?.topic ?? topic);
     if (request?.resolve) return this.#settle(request, null, error);
+    // The old token holds on, and there is some time left.
+    request?.renew?.();
     const track = request?.track;
     if (!track) {
       // To end a subscription that the gateway does not have is done already.
-      if (!request) emit(this, "error", { error, code, message: error.message, id });
+      if (!request || (request.renew && code !== "busy")) emit(this, "error", { error, code, message: error.message, id });
       return;
     }
     if (this.#tracks.get(track.topic) !== track) return;
@@ -1065,13 +1137,17 @@ class WebSocketTransport {
 
   open() {
     const { environment, addresses, options } = this.client;
-    this.socket = new Socket(addresses.socket, [PROTOCOL], {
-      environment,
-      timeoutMs: options.connectTimeoutMs,
-      opened: () => {},
-      message: ({ data }) => this.handle(data),
-      ended: why => this.client.lost(this, why),
-    });
+    obtain(this.client, token => {
+      if (this.closed) return;
+      const [address, protocols] = showing(token, options, addresses.socket, [PROTOCOL]);
+      this.socket = new Socket(address, protocols, {
+        environment,
+        timeoutMs: options.connectTimeoutMs,
+        opened: () => {},
+        message: ({ data }) => this.handle(data),
+        ended: why => this.client.lost(this, why),
+      });
+    }, () => { if (!this.closed) this.client.lost(this, { cause: "token" }); });
   }
 
   handle(data) {
@@ -1110,7 +1186,7 @@ class WebSocketTransport {
 
   ping(id) { this.send([{ op: "ping", id }]); }
   buffered() { return this.socket.buffered; }
-  close(code, reason) { this.socket?.close(code, reason); return {}; }
+  close(code, reason) { this.closed = true; this.socket?.close(code, reason); return {}; }
 }
 
 /** What events and polls share: publishing by POST, one request at a time so that the order stays, and history by a poll. */
@@ -1130,10 +1206,20 @@ class HttpTransport {
   }
 
   open() {
-    for (const command of this.client.ask()) this.add(command);
-    this.changed();
-    // With nothing subscribed there is no stream to open.
-    if (this.topics.size === 0) queueMicrotask(() => this.confirm());
+    obtain(this.client, token => {
+      if (this.closed) return;
+      this.token = token;
+      for (const command of this.client.ask()) this.add(command);
+      this.changed();
+      // With nothing subscribed there is no stream to open.
+      if (this.topics.size === 0) queueMicrotask(() => this.confirm());
+    }, () => this.lost({ cause: "token" }));
+  }
+
+  /** The fields of a request. */
+  headers(own) {
+    const shown = this.token === null ? {} : { authorization: `Bearer ${this.token}` };
+    return { ...own, ...shown, ...this.client.options.headers };
   }
 
   confirm() {
@@ -1215,11 +1301,11 @@ class HttpTransport {
     }
     this.posting = batch;
     const { fetch, random, setTimeout } = this.client.environment;
-    const { headers, baseWaitMs, maxWaitMs } = this.client.options;
+    const { baseWaitMs, maxWaitMs } = this.client.options;
     let response, answer = null;
     try {
       response = await fetch(this.client.addresses.publish.href, {
-        method: "POST", cache: "no-store", headers: { "content-type": "application/json", ...headers },
+        method: "POST", cache: "no-store", headers: this.headers({ "content-type": "application/json" }),
         body: `[${batch.map(({ body }) => body).join(",")}]`,
       });
       answer = await response.json().catch(() => null);
@@ -1317,7 +1403,7 @@ class HttpTransport {
     const timer = setTimeout(() => { late = true; flight.abort(); }, timeoutMs);
     this.flights.add(flight);
     try {
-      const headers = { accept: "application/json", ...this.client.options.headers };
+      const headers = this.headers({ accept: "application/json" });
       const response = await fetch(address.href, { headers, signal: flight.signal, cache: "no-store" });
       const answer = await response.json().catch(() => null);
       if (!response.ok) {
@@ -1379,6 +1465,7 @@ class EventsTransport extends HttpTransport {
     const positions = this.positions(topics), history = this.wanted(topics);
     if (positions.some(position => position !== "-")) address.searchParams.set("last-event-id", positions.join(","));
     if (history) address.searchParams.set("history", history);
+    if (this.token !== null) address.searchParams.set(tokenParameter(options), this.token);
     this.attend(address, topics);
     const source = this.source = new environment.EventSource(address.href);
     const hear = (type, handle) => source.addEventListener(type, event => {
@@ -1529,6 +1616,7 @@ export class RawTopic extends Emitter {
   #environment;
   #waits;
   #socket = null;
+  #started = null;
   #state = "connecting";
   #openedAt = 0;
   #retry;
@@ -1589,7 +1677,20 @@ export class RawTopic extends Emitter {
     this.#environment.clearTimeout(this.#retry);
     this.#become("connecting", {});
     if (this.#state !== "connecting") return;
-    this.#socket = new Socket(this.#address, [], {
+    const environment = this.#environment;
+    // Of two starts only the newer one goes on.
+    const start = this.#started = {};
+    obtain({ options: this.#options, environment }, token => {
+      if (this.#started === start && this.#state === "connecting") this.#dial(token);
+    }, () => {
+      if (this.#started === start && this.#state === "connecting") this.#ended({ cause: "token" });
+    });
+  }
+
+  #dial(token) {
+    // A browser fails a WebSocket none of whose subprotocols was chosen.
+    const [address, protocols] = showing(token, this.#options, this.#address, []);
+    this.#socket = new Socket(address, protocols.length ? [PROTOCOL, ...protocols] : [], {
       environment: this.#environment,
       timeoutMs: this.#options.connectTimeoutMs,
       opened: () => {
@@ -1608,7 +1709,7 @@ export class RawTopic extends Emitter {
   #ended({ code = 1006, reason = "", cause }) {
     if (this.#state === "open" && this.#environment.now() - this.#openedAt >= this.#options.livedMs) this.#waits.tries = 0;
     this.#socket = null;
-    const told = advice(code, reason);
+    const told = advice(code, reason, this.#options);
     const waitMs = told.stay ? null : this.#waits.next(told);
     if (waitMs === null) return this.#become("closed", { code, reason, cause: told.stay ? "told" : "gave_up" });
     this.#retry = this.#environment.setTimeout(() => this.#start(), waitMs);

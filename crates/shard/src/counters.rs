@@ -25,6 +25,10 @@ pub struct Counters {
     pub tls_failed: u64,
     /// Times that a handshake had to wait for a later turn.
     pub tls_waited: u64,
+    /// Tokens that were not believed.
+    pub tokens_refused: u64,
+    /// Sessions and requests that have ended with their tokens.
+    pub tokens_expired: u64,
     /// Requests refused with a status.
     pub refused: u64,
     /// Handshakes that ended in a session.

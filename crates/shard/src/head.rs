@@ -16,6 +16,7 @@ use tidegate_wire::{
 
 use crate::{
     environment::Environment,
+    identity::drop_token_offers,
     leaving::Farewell,
     log::{Level, What},
     output::Content,
@@ -99,6 +100,8 @@ impl<B: Backend, E: Environment> Shard<B, E> {
 
     fn dispatch(&mut self, key: Key, request: &Request<'_>) -> Result<(), Refusal> {
         let plan = std::sync::Arc::clone(&self.plan);
+        // Who has asked before on this connection need not be who asks now.
+        self.callers.forget(key);
         let protocols = request.fields.list("sec-websocket-protocol");
         let (id, route) =
             plan.routes().lookup(request.host, request.target.path, protocols).ok_or(NOT_FOUND)?;
@@ -121,7 +124,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                     return Ok(());
                 }
                 let upgrade = self.upgrade(key, id, request)?;
-                let way = self.topics_way(topics, below)?;
+                let way = self.topics_way(key, topics, below)?;
                 self.enter_route(key, id)?;
                 self.open(key, &upgrade, false, below.is_none());
                 self.enter_topics(key, topics, way);
@@ -151,17 +154,19 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         }
     }
 
-    /// The upgrade that a request asks for, from an origin that may.
+    /// The upgrade that a request asks for, from an origin and a caller that may.
     fn upgrade<'b>(
-        &self,
+        &mut self,
         key: Key,
         id: tidegate_hub::RouteId,
         request: &Request<'b>,
     ) -> Result<Upgrade<'b>, Refusal> {
-        let upgrade = handshake::upgrade(request)?;
+        let mut upgrade = handshake::upgrade(request)?;
         if !self.allows_origin(key, id, request, upgrade.origin) {
             return Err(FOREIGN_ORIGIN);
         }
+        self.admit(key, id, request)?;
+        drop_token_offers(self.plan.route(id).identity.as_ref(), &mut upgrade.protocols);
         Ok(upgrade)
     }
 
@@ -173,12 +178,16 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         request: &Request<'_>,
         origin: Option<&str>,
     ) -> bool {
-        let origins = &self.plan.route(id).origins;
+        let route = self.plan.route(id);
         let peer = self.registry.get(key).and_then(|session| session.peer.address());
         let trusted = peer.is_some_and(|peer| self.plan.trusts(peer.ip()));
         let by_tls = self.came_by_tls(key);
         let secure = if trusted { claims_tls(request).unwrap_or(by_tls) } else { by_tls };
-        handshake::origin_allowed(origins, origin, request.host, secure)
+        if route.origins.is_empty() && route.identity.is_some() {
+            // A browser sends its user's cookies along, whichever page asks: such a page is listed, or the gateway's own.
+            return origin.is_none_or(|origin| handshake::same_origin(origin, request.host, secure));
+        }
+        handshake::origin_allowed(&route.origins, origin, request.host, secure)
     }
 
     fn came_by_tls(&self, key: Key) -> bool {

@@ -271,8 +271,9 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             // buffer asks for hundreds.
             let asks_more =
                 was_head && self.registry.get(key).is_some_and(|session| !session.outbox.is_empty());
+            let is_costly = was_head && self.turn.is_full_of_handshakes();
             let rests = !bytes.is_empty() && self.is_delayed(key);
-            if self.turn.is_full() || asks_more || self.is_stopped(key) || rests {
+            if self.turn.is_full() || asks_more || is_costly || self.is_stopped(key) || rests {
                 break;
             }
         }

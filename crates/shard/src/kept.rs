@@ -78,7 +78,7 @@ pub(crate) struct Backlog {
     sessions: HashMap<Key, Waiting>,
     /// Sessions that can go on, once each: they take turns, a buffer at a time.
     ring: VecDeque<Key>,
-    /// Sessions whose handshake of TLS a turn had no room for, before they are in the ring again.
+    /// Sessions whose handshake of TLS, or token, a turn had no room for, before they are in the ring again.
     handshakes: VecDeque<Key>,
     /// Receive buffers in it.
     lent: u32,
@@ -191,7 +191,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                 self.backlog.ring.push_front(key);
                 break;
             }
-            if self.turn.is_full_of_handshakes() && session.is_some_and(|s| s.transport.is_handshaking()) {
+            if self.turn.is_full_of_handshakes() && session.is_some_and(|session| self.is_costly(session)) {
                 self.backlog.handshakes.push_back(key);
                 continue;
             }
@@ -303,7 +303,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         let blocked = self.turn.is_full()
             || session.marks.held
             || is_paused(session)
-            || (self.turn.is_full_of_handshakes() && session.transport.is_handshaking());
+            || (self.turn.is_full_of_handshakes() && self.is_costly(session));
         blocked && !matches!(session.state, State::Dead)
     }
 

@@ -26,6 +26,7 @@ mod ending;
 mod environment;
 mod generation;
 mod head;
+mod identity;
 mod input;
 mod inspect;
 mod kept;

@@ -88,6 +88,11 @@ pub enum What {
         /// Why, as in the answer's body.
         reason: &'static str,
     },
+    /// A token was not believed.
+    TokenRefused {
+        /// Why: nothing of the token is in it.
+        reason: &'static str,
+    },
     /// A connection was ended without an answer, before anything of it was read but a PROXY header.
     ConnectionRefused {
         /// Why.
@@ -179,6 +184,7 @@ impl What {
         match self {
             What::Refused { reason, .. }
             | What::ConnectionRefused { reason }
+            | What::TokenRefused { reason }
             | What::TlsFailed { reason }
             | What::Ended { reason, .. }
             | What::UpstreamFailed { reason, .. }
@@ -201,6 +207,7 @@ impl fmt::Display for What {
             What::Refused { status, reason } => {
                 write!(f, "request refused status={status} reason={reason:?}")
             }
+            What::TokenRefused { reason } => write!(f, "token refused reason={reason:?}"),
             What::ConnectionRefused { reason } => write!(f, "connection refused reason={reason:?}"),
             What::TlsFailed { reason } => write!(f, "TLS failed reason={reason:?}"),
             What::Ended { leg, code, reason } => {

@@ -49,6 +49,8 @@ pub struct Plan {
     head: HeadLimits,
     /// Where a route has topics, or one had some.
     topics: Option<Arc<TopicRules>>,
+    /// Whether some route's tokens take long to judge.
+    has_costly_identities: bool,
     shared: Arc<Shared>,
 }
 
@@ -85,7 +87,7 @@ impl Plan {
     /// The first generation of a configuration for so many shards.
     ///
     /// # Panics
-    /// Where `config` was not validated by `tidegate-config`.
+    /// Where `config` was not validated by `tidegate-config`, or has keys that [`tidegate_identity::identities`] refuses.
     pub fn new(config: Config, shards: usize) -> Arc<Plan> {
         Plan::with_limits(config, shards, |_| {})
     }
@@ -98,7 +100,11 @@ impl Plan {
         change: impl FnOnce(&mut tidegate_hub::Limits),
     ) -> Arc<Plan> {
         let routes = Routes::new(&config);
-        let slots = config.routes.iter().map(|route| Slot::new(RoutePlan::new(route, None, &|_| None)));
+        let identities = tidegate_identity::identities(&config).expect("validated");
+        let slots = config.routes.iter().map(|route| {
+            let identity = route.identity.map(|place| Arc::clone(&identities[place]));
+            Slot::new(RoutePlan::new(route, identity, None, &|_| None))
+        });
         let slots: Vec<Slot> = slots.collect();
         let topics = config
             .routes
@@ -114,7 +120,9 @@ impl Plan {
             has_legs: slots.iter().any(|slot| slot.plan().proxy.is_some()),
         };
         let head = head_limits(&config.limits);
-        Arc::new(Plan { generation: 1, routes, slots, head, topics, shared: Arc::new(shared), config })
+        let has_costly_identities = slots.iter().any(Slot::is_costly);
+        let shared = Arc::new(shared);
+        Arc::new(Plan { generation: 1, routes, slots, head, topics, has_costly_identities, shared, config })
     }
 
     /// Which generation it is, the first being 1.
@@ -259,6 +267,10 @@ impl Plan {
 
     pub(crate) fn slots(&self) -> &[Slot] {
         &self.slots
+    }
+
+    pub(crate) fn has_costly_identities(&self) -> bool {
+        self.has_costly_identities
     }
 
     /// Whether registries have room for upstream legs beside all sessions.

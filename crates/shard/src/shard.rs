@@ -15,6 +15,7 @@ use crate::{
     accounts::Accounts,
     counters::Counters,
     environment::Environment,
+    identity::Callers,
     kept::Backlog,
     leaving::{Farewell, Leaving},
     log::{Entry, Level, What},
@@ -129,6 +130,8 @@ pub struct Shard<B: Backend, E: Environment> {
     pub(crate) topics: Option<Box<Topics>>,
     /// What other shards' topics have said before there were any here.
     pub(crate) early_letters: Vec<(u16, Vec<Letter>)>,
+    /// Who sessions' callers are, where routes ask.
+    pub(crate) callers: Callers,
     /// The other shards, by number.
     pub(crate) peers: Vec<Sender<B::Waker>>,
     /// The turn before has left its deadlines to this one.
@@ -190,6 +193,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             meters: Meters::default(),
             topics,
             early_letters: Vec::new(),
+            callers: Callers::default(),
             peers: Vec::new(),
             skipped: false,
             throttle: Throttle::new(plan.limits().log_entries),
@@ -700,6 +704,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             if let Some(topics) = &mut self.topics {
                 topics.forget_pollers(key);
             }
+            self.callers.forget(key);
             self.backend.close(session.socket);
         }
     }

@@ -9,6 +9,7 @@ use tidegate_wire::{close::CloseCode, frame::ControlFrame, http::Refusal};
 
 use crate::{
     environment::Environment,
+    identity::{Callers, ends_ms},
     log::{ABNORMAL, Leg, Level, What},
     meter::Meters,
     output::Content,
@@ -17,6 +18,7 @@ use crate::{
     session::{Fact, Session, State},
     shard::Shard,
     stamp::Stamp,
+    topics::Stage,
     turn::Source,
 };
 
@@ -62,11 +64,30 @@ impl Earliest {
     }
 }
 
+/// What is kept beside sessions that their deadlines depend on.
+#[derive(Clone, Copy)]
+pub(crate) struct Beside<'a> {
+    pub(crate) callers: &'a Callers,
+    pub(crate) meters: &'a Meters,
+}
+
 /// What is due for a session, or when to look again.
-pub(crate) fn judge<S>(key: Key, session: &Session<S>, plan: &Plan, meters: &Meters, now_ms: u64) -> Verdict {
+pub(crate) fn judge<S>(
+    key: Key,
+    session: &Session<S>,
+    plan: &Plan,
+    beside: Beside<'_>,
+    now_ms: u64,
+) -> Verdict {
     let mut earliest = Earliest::new(now_ms);
+    if can_expire(session)
+        && let Some(ends_ms) = ends_ms(beside.callers, key)
+    {
+        earliest.by(Timer::Expiry, ends_ms);
+    }
     if session.marks.facts.has(Fact::Delayed) {
-        let ready_ms = plan.route(session.route).rates.as_ref().map_or(0, |rule| meters.ready_ms(key, rule));
+        let rates = plan.route(session.route).rates.as_ref();
+        let ready_ms = rates.map_or(0, |rule| beside.meters.ready_ms(key, rule));
         earliest.by(Timer::Rate, ready_ms);
     }
     if !session.outbox.is_empty() {
@@ -97,6 +118,24 @@ pub(crate) fn judge<S>(key: Key, session: &Session<S>, plan: &Plan, meters: &Met
         State::Dead => return Verdict::Nothing,
     }
     earliest.verdict()
+}
+
+/// Whether a session ends when its token is over: it is open, and does not end already. What is done already, or is on its
+/// way, goes on.
+fn can_expire<S>(session: &Session<S>) -> bool {
+    match &session.state {
+        State::Open(open) => open.close_deadline_ms == 0,
+        State::Paired(paired) => {
+            !session.marks.upstream && paired.ending.as_ref().is_none_or(|ending| ending.deadline_ms == 0)
+        }
+        State::Exchange(exchange) => match exchange.stage {
+            Stage::Body(_) | Stage::Polling(_) | Stage::Streaming(_) => true,
+            Stage::Publishing(_) | Stage::Asking => false,
+        },
+        State::Head(_) | State::Waiting(_) | State::Dialing(_) | State::Lingering { .. } | State::Dead => {
+            false
+        }
+    }
 }
 
 fn judge_open<S>(earliest: &mut Earliest, key: Key, session: &Session<S>, plan: &Plan, partial: bool) {
@@ -132,12 +171,17 @@ fn judge_open<S>(earliest: &mut Earliest, key: Key, session: &Session<S>, plan: 
 }
 
 impl<B: Backend, E: Environment> Shard<B, E> {
+    fn beside(&self) -> Beside<'_> {
+        Beside { callers: &self.callers, meters: &self.meters }
+    }
+
     /// All that is due now, as one batch: the pings, then the rest.
     pub(crate) fn expire(&mut self) {
         let mut batch = std::mem::replace(&mut self.batch, Batch::new());
-        let (plan, meters, now_ms) = (&self.plan, &self.meters, self.now_ms);
+        let (plan, now_ms) = (&self.plan, self.now_ms);
+        let beside = Beside { callers: &self.callers, meters: &self.meters };
         batch.fill(now_ms, &mut self.wheel, &mut self.registry, |key, session| {
-            judge(key, session, plan, meters, now_ms)
+            judge(key, session, plan, beside, now_ms)
         });
         for key in batch.pings.drain(..) {
             self.send_ping(key);
@@ -147,7 +191,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         for (key, timer) in batch.others.drain(..) {
             // One before it may have dealt with this session, too: a pair's legs end by the same deadline.
             let is_due = self.registry.get(key).is_some_and(
-                |session| matches!(judge(key, session, &self.plan, &self.meters, now_ms), Verdict::Fire(due) if due == timer),
+                |session| matches!(judge(key, session, &self.plan, self.beside(), now_ms), Verdict::Fire(due) if due == timer),
             );
             if is_due {
                 self.fire(key, timer);
@@ -177,7 +221,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
     /// Schedules the next deadline of a session whose state has changed.
     pub(crate) fn look_again(&mut self, key: Key) {
         let Some(session) = self.registry.get(key) else { return };
-        match judge(key, session, &self.plan, &self.meters, self.now_ms) {
+        match judge(key, session, &self.plan, self.beside(), self.now_ms) {
             Verdict::Later(deadline_ms) => self.ensure_deadline(key, deadline_ms),
             Verdict::Fire(_) => self.ensure_deadline(key, self.now_ms + RETRY_MS),
             Verdict::Nothing => {}
@@ -260,6 +304,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             },
             Timer::Linger => self.abort(key, true),
             Timer::Idle => self.idle(key),
+            Timer::Expiry => self.expired(key),
             Timer::Rate => self.end_delay(key),
             Timer::Write => {
                 self.note_slow(key, "slow consumer: it took nothing for too long");
@@ -319,6 +364,7 @@ mod tests {
         });
         let mut session = Session::new((), Peer::new(None), state, 0);
         session.route = RouteId(0);
+        let (callers, meters) = (Callers::default(), Meters::default());
         let mut registry = Registry::with_capacity(1);
         let Ok(key) = registry.insert(session) else { panic!("there is room for one") };
         let (mut sent, mut look_ms, mut pong_ms) = (Vec::new(), 0, u64::MAX);
@@ -331,13 +377,14 @@ mod tests {
             if now_ms < look_ms {
                 continue;
             }
-            let mut verdict = judge(key, session, &plan, &Meters::default(), now_ms);
+            let beside = Beside { callers: &callers, meters: &meters };
+            let mut verdict = judge(key, session, &plan, beside, now_ms);
             if verdict == Verdict::Fire(Timer::Ping) {
                 session.marks.pinged = true;
                 session.pinged = Stamp::at(now_ms);
                 sent.push(now_ms);
                 pong_ms = now_ms + answer_ms;
-                verdict = judge(key, session, &plan, &Meters::default(), now_ms);
+                verdict = judge(key, session, &plan, beside, now_ms);
             }
             // As in the wheel: only what was scheduled is looked at.
             let Verdict::Later(later_ms) = verdict else { panic!("{verdict:?} at {now_ms}") };

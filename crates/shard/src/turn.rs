@@ -40,7 +40,7 @@ pub const TURN_BYTES: usize = 1 << 20;
 /// A turn that holds so many receive buffers of either reads nothing more, so that its system call is not too far away.
 pub const TURN_BUFFERS: usize = 256;
 
-/// A turn that has answered so many handshakes of TLS answers no more: each takes some tenths of a millisecond, or more than
+/// A turn that has answered so many handshakes of TLS, or judged so many signatures of tokens, does no more of it: each takes some tenths of a millisecond, or more than
 /// one with a large RSA key, for which all open sessions wait.
 pub(crate) const TURN_HANDSHAKES: u32 = 8;
 
@@ -114,7 +114,7 @@ pub(crate) struct Turn {
     pub(crate) dirty: Vec<Dirty>,
     /// Places in it, of sessions whose pieces become records before they are sent.
     pub(crate) sealed: Vec<u32>,
-    /// Handshakes of TLS that were answered.
+    /// Handshakes of TLS that were answered, and signatures of tokens that were judged.
     pub(crate) handshakes: u32,
 }
 
@@ -150,7 +150,7 @@ impl Turn {
             || self.buffers.len() - buffers >= self.buffers_most
     }
 
-    /// Whether no further handshake of TLS is to be answered before the system call.
+    /// Whether no further handshake of TLS is to be answered, or token judged, before the system call.
     #[inline]
     pub(crate) fn is_full_of_handshakes(&self) -> bool {
         self.handshakes >= TURN_HANDSHAKES

@@ -14,5 +14,5 @@ mod server;
 pub use accept::accept_key;
 pub use client::{Agreed, Offer, client_request, verify_response};
 pub use hop::{forwarded_fields, is_hop_by_hop};
-pub use origin::{OriginError, OriginRule, origin_allowed};
+pub use origin::{OriginError, OriginRule, origin_allowed, same_origin};
 pub use server::{Accepted, Upgrade, switching_protocols, upgrade};

@@ -4,11 +4,12 @@ use std::{collections::HashSet, ops::Range};
 
 use super::{Surroundings, feeds, limits::ProcessLimits, proxy, publish};
 use crate::{
-    Action, Echo, EchoDeflate, Excess, FullAction, HostPattern, Page, PathPattern, Route, RouteLimits, name,
+    Action, Echo, EchoDeflate, Excess, FullAction, HostPattern, Page, PathPattern, Route, RouteLimits,
+    TokenSource, name,
     origin::origin,
     report::{At, Mistake, Report},
     schema,
-    section::{Section, shown},
+    section::{Section, nearest, shown},
 };
 
 const ACTIONS: [&str; 7] = ["echo", "page", "proxy", "topics", "events", "poll", "publish"];
@@ -40,6 +41,8 @@ pub(super) fn read(
     ];
     let full = section.word(report, "full", &words);
 
+    let identity = identity(report, section, around, &subprotocols);
+
     let own = section.table(report, "limits", schema::ROUTE_LIMITS);
     let limits = around.limits.route(report, own.as_ref());
     let action = action(report, section, around, &limits);
@@ -54,7 +57,10 @@ pub(super) fn read(
     match &action {
         // A page is answered to any GET and holds no session.
         Some(Action::Page(_)) => {
-            without(&["subprotocols", "origins", "limits", "full"], "a page, which is no WebSocket");
+            without(
+                &["subprotocols", "origins", "identity", "limits", "full"],
+                "a page, which is no WebSocket",
+            );
         }
         Some(Action::Topics(_)) => without(&["full"], SLOW),
         Some(Action::Events(_)) => {
@@ -62,7 +68,15 @@ pub(super) fn read(
             without(&["full"], SLOW);
         }
         Some(Action::Poll(_)) => without(&["subprotocols", "full"], "polling, which is no WebSocket"),
-        Some(Action::Publish(_)) => without(&["subprotocols", "full"], "publishing, which is no WebSocket"),
+        Some(Action::Publish(publish)) => {
+            without(&["subprotocols", "full"], "publishing, which is no WebSocket");
+            if !publish.keys.is_empty()
+                && let Some(span) = section.key_span("identity")
+            {
+                let message = "callers show a key or a token: leave out `identity`, or the route's `keys`";
+                report.relation(span, message);
+            }
+        }
         Some(Action::Proxy(_)) => {
             if let Some(At { value: FullAction::DropNew | FullAction::DropOld, span }) = &full {
                 let message =
@@ -88,7 +102,7 @@ pub(super) fn read(
     let path = path_pattern?;
     // Without an action there is a problem anyhow; the pattern still counts for those behind.
     let action = action.unwrap_or(Action::Page(Page::Index));
-    Some((Route { host, path, subprotocols, origins, limits, full, action }, place))
+    Some((Route { host, path, subprotocols, origins, identity, limits, full, action }, place))
 }
 
 fn subprotocols(report: &mut Report<'_>, section: &Section<'_>) -> Vec<String> {
@@ -121,6 +135,37 @@ fn origins(report: &mut Report<'_>, section: &Section<'_>) -> Vec<String> {
         }
     }
     origins
+}
+
+/// The identity that a route asks for, by its position.
+fn identity(
+    report: &mut Report<'_>,
+    section: &Section<'_>,
+    around: &Surroundings<'_>,
+    subprotocols: &[String],
+) -> Option<usize> {
+    let At { value, span } = section.text(report, "identity")?;
+    let place = around.identities.iter().position(|identity| identity.name == value);
+    if place.is_none() && !around.lacks_identities {
+        let names: Vec<&str> = around.identities.iter().map(|identity| identity.name.as_str()).collect();
+        let message = format!("there is no [[identity]] with the name {}", shown(value));
+        let suggestion = nearest(value, &names).map(str::to_owned);
+        report.wrong(span, Mistake { message, suggestion });
+        return None;
+    }
+    let sources = place.map_or(&[][..], |place| &around.identities[place].sources);
+    for source in sources {
+        let TokenSource::Subprotocol(prefix) = source else { continue };
+        if let Some(own) = subprotocols.iter().find(|own| own.starts_with(prefix)) {
+            let message = format!(
+                "the route's subprotocol {} would be taken for a token, which begins with {}",
+                shown(own),
+                shown(prefix)
+            );
+            report.relation(span.clone(), message);
+        }
+    }
+    place
 }
 
 /// The one action; `None` where there is none, or it is wrong.

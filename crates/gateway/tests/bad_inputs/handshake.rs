@@ -2,10 +2,10 @@
 
 use crate::{
     Company, Row,
-    harness::client::Client,
+    harness::{client::Client, tokens::Signer},
     http::each,
     reaction::{Observed, Reaction, react, read_response, respond},
-    world::{Req, World},
+    world::{Req, SECRET, World},
 };
 
 pub(crate) const ROWS: &[Row] = &[
@@ -21,6 +21,7 @@ pub(crate) const ROWS: &[Row] = &[
     ("W15", Company::Any, w15_bad_subprotocols),
     ("W17", Company::Any, w17_names_of_prototypes),
     ("W18", Company::Any, w18_unknown_route),
+    ("W19", Company::Any, w19_tokens),
     ("W20", Company::Any, w20_forged_addresses),
     ("W21", Company::Any, w21_too_many),
     ("W23", Company::Any, w23_absolute_form),
@@ -125,6 +126,50 @@ fn w18_unknown_route(world: &World) -> Vec<Observed> {
     assert!(matches!(observed.reaction, Reaction::Http { closed: true, .. }), "{observed:?}");
     assert!(world.scripts().heads_of("/nowhere").is_empty(), "the upstream was asked");
     vec![observed]
+}
+
+fn w19_tokens(world: &World) -> Vec<Observed> {
+    let claims = serde_json::json!({ "sub": "w19", "exp": 1_000_000_000 });
+    let expired = Signer::secret(SECRET).token("HS256", None, &claims);
+    let bearer =
+        |path: &str, token: &str| Req::at(path).with("Authorization", format!("Bearer {token}")).bytes();
+    let query = |path: &str, token: &str| Req::at(&format!("{path}?access_token={token}")).bytes();
+    let mut seen = Vec::new();
+    for path in ["/token", "/up/W19"] {
+        seen.extend(each(
+            world,
+            [
+                ("none", Req::at(path).bytes()),
+                ("another scheme", Req::at(path).with("Authorization", "Basic dzE5OncxOQ==").bytes()),
+                ("expired", bearer(path, &expired)),
+                ("expired, in the query", query(path, &expired)),
+                ("garbled", bearer(path, &expired.replace('.', "-"))),
+                ("not even that", bearer(path, "w19-garbled")),
+                ("cut short", bearer(path, &expired[..expired.len() - 9])),
+                ("CR LF in the query", query(path, "w19%0d%0aX-User:%20w19")),
+                ("an expired one with CR LF", query(path, &format!("{expired}%0d%0a"))),
+                ("9 KiB", bearer(path, &format!("w19{}", "A".repeat(9 << 10)))),
+                ("16 KiB", bearer(path, &format!("w19{}", "A".repeat(16 << 10)))),
+            ],
+        ));
+    }
+    for observed in &seen {
+        let Reaction::Http { status, .. } = observed.reaction else { panic!("{observed:?}") };
+        assert_eq!(status == 431, observed.variant == "16 KiB", "{observed:?}");
+    }
+    assert!(world.scripts().heads_of("/up/W19").is_empty(), "the upstream was asked");
+    // Whoever has a token that is valid comes in.
+    let claims = serde_json::json!({ "exp": 4_000_000_000_u64 });
+    let valid = Signer::secret(SECRET).token("HS256", None, &claims);
+    let fields = format!("Authorization: Bearer {valid}\r\n");
+    Client::open_with(world.address(), "/token", &fields).0.close(1000);
+    for observed in &seen {
+        let peer = observed.peer.to_string();
+        world.gateway().wait_for_log("a refusal", |line| line.contains(&peer));
+    }
+    let told = |line: &&String| ["w19-garbled", "eyJ", "AAAAAAAAAAAA"].iter().any(|part| line.contains(part));
+    assert_eq!(world.gateway().log().iter().find(told), None, "a token, or a part of one");
+    seen
 }
 
 fn w20_forged_addresses(world: &World) -> Vec<Observed> {

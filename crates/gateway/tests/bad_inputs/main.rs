@@ -35,7 +35,7 @@ use std::{
 use crate::{reaction::Observed, table::Table, world::World};
 
 /// How many rows there are to run; a row more or less in the table must be noticed.
-const ROWS: usize = 112;
+const ROWS: usize = 113;
 
 /// Rows in the whole table, those of parts that do not exist yet included.
 const ROWS_OF_TABLE: usize = 129;
@@ -45,7 +45,7 @@ const LAYERS: [&str; 9] =
     ["tcp", "http", "ws-hs", "upstream", "frame", "deflate", "close", "pubsub", "admin"];
 
 /// Rows of these layers that speak of parts which do not exist yet.
-const LATER: [&str; 2] = ["W19", "W22"];
+const LATER: [&str; 1] = ["W22"];
 
 /// Rows that are judged differently, with what is accepted besides; `docs/CONFORMANCE.md` says why.
 const DIFFERENT: &[(&str, &str)] = &[
@@ -57,6 +57,8 @@ const DIFFERENT: &[(&str, &str)] = &[
     ("U02", "http=405"),
     // The row's 32,000 spaces pass the head's limit.
     ("W14", "http=431"),
+    // So does the row's token of 16 KiB; one that passes it gets 401.
+    ("W19", "http=431"),
     // A line without a colon is no field, and the row's 64 KiB pass the head's limit.
     ("W20", "http=400|431"),
 ];

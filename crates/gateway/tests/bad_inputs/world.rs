@@ -33,6 +33,9 @@ pub(crate) const MESSAGE_BYTES: usize = 1 << 20;
 /// Control frames that are allowed in the window.
 pub(crate) const CONTROL_FRAMES: usize = 50;
 
+/// What tokens are signed with.
+pub(crate) const SECRET: &str = "0123456789abcdef0123456789abcdef";
+
 fn config(upstream: &str) -> String {
     format!(
         r#"
@@ -70,12 +73,27 @@ proxy_protocol = ["127.0.0.0/8"]
 bind = "127.0.0.1:0"
 proxy_protocol = ["192.0.2.0/24"]
 
+[[identity]]
+name = "users"
+secret = "{SECRET}"
+algorithms = ["HS256"]
+token = ["authorization", "query:access_token"]
 [admin]
 bind = "127.0.0.1:0"
 
 [[route]]
 path = "/ws"
 echo = {{}}
+
+[[route]]
+path = "/token"
+identity = "users"
+echo = {{}}
+
+[[route]]
+path = "/up/W19"
+identity = "users"
+proxy = {{ upstreams = ["{upstream}"], retries = 0, fail_timeout = "0s" }}
 
 [[route]]
 path = "/rated"

@@ -112,6 +112,19 @@ impl<S: Store> Hub<S> {
         Ok(())
     }
 
+    /// What a member is subscribed to, and whether it sees who comes and goes there; the newest first.
+    ///
+    /// # Panics
+    /// If there is no such member.
+    #[must_use]
+    pub fn subscriptions_of(&self, member: MemberId) -> Vec<(Filter, bool)> {
+        let filter = |own: &crate::members::Subscription| match own.state {
+            State::Pattern => Filter::Pattern(self.patterns.pattern(own.target)),
+            State::Asked | State::Live => Filter::Topic(self.locals.topic(own.target).name.clone()),
+        };
+        self.members.of(member.0).map(|own| (filter(own), own.watches)).collect()
+    }
+
     /// Ends a subscription. Nothing of it comes any more, also of what was published before. One that its home has not answered
     /// yet is answered as refused then: [`Refused::NotSubscribed`].
     ///

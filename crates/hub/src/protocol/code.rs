@@ -11,8 +11,10 @@ pub enum Code {
     UnknownOp,
     /// Not a name, or a pattern where a name is wanted.
     InvalidTopic,
-    /// The route or the key does not allow it.
+    /// The route, the key or the token does not allow it.
     NotAllowed,
+    /// The token is not valid.
+    InvalidToken,
     /// Subscriptions, commands of an array, topics.
     TooMany,
     /// Data, `info`, a key.
@@ -37,12 +39,13 @@ pub enum Code {
 
 impl Code {
     /// All of them, in the order of the documentation.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::InvalidJson,
         Self::InvalidRequest,
         Self::UnknownOp,
         Self::InvalidTopic,
         Self::NotAllowed,
+        Self::InvalidToken,
         Self::TooMany,
         Self::TooLarge,
         Self::AlreadySubscribed,
@@ -64,6 +67,7 @@ impl Code {
             Self::UnknownOp => "unknown_op",
             Self::InvalidTopic => "invalid_topic",
             Self::NotAllowed => "not_allowed",
+            Self::InvalidToken => "invalid_token",
             Self::TooMany => "too_many",
             Self::TooLarge => "too_large",
             Self::AlreadySubscribed => "already_subscribed",
@@ -82,6 +86,7 @@ impl Code {
     pub const fn status(self) -> u16 {
         match self {
             Self::InvalidJson | Self::InvalidRequest | Self::UnknownOp | Self::InvalidTopic => 400,
+            Self::InvalidToken => 401,
             Self::NotAllowed => 403,
             Self::NoHistory | Self::NoPresence => 404,
             Self::AlreadySubscribed | Self::NotSubscribed => 409,

@@ -50,6 +50,11 @@ pub enum Command<'b> {
     },
     /// Whether the connection lives.
     Ping,
+    /// A newer token takes the place of the connection's.
+    Auth {
+        /// As whoever gives tokens has written it; nobody has looked at it yet.
+        token: Cow<'b, str>,
+    },
 }
 
 /// A subscription.
@@ -209,6 +214,11 @@ fn command<'b>(fields: &Fields<'b>) -> Result<Command<'b>, Problem> {
             before: fields.whole(Field::Before, Problem::request("`before` is not a whole number"))?,
         },
         "ping" => Command::Ping,
+        "auth" => {
+            const WRONG: Problem = Problem::request("`token` is not a string");
+            let token = fields.text(Field::Token, WRONG)?.ok_or(Problem::request("`token` is missing"))?;
+            Command::Auth { token }
+        }
         _ => return Err(Problem::new(Code::UnknownOp, "there is no such `op`")),
     })
 }

@@ -33,6 +33,7 @@ pub(super) enum Field {
     Before,
     Epoch,
     Offset,
+    Token,
     #[serde(other)]
     Unknown,
 }

@@ -72,15 +72,30 @@ pub struct Present<'t> {
 }
 
 /// The first message of a connection. `client` names it; there are at most `ping_seconds` of silence, or any length of it
-/// where that is 0.
-pub fn hello(out: &mut Vec<u8>, client: &str, ping_seconds: u32) {
+/// where that is 0. `expires_seconds`: how long its token holds, where it has one that ends.
+pub fn hello(out: &mut Vec<u8>, client: &str, ping_seconds: u32, expires_seconds: Option<u64>) {
     out.extend_from_slice(br#"{"op":"hello","client":"#);
     push_string(out, client.as_bytes());
     out.extend_from_slice(br#","version":"#);
     push_whole(out, VERSION.into());
     out.extend_from_slice(br#","ping":"#);
     push_whole(out, ping_seconds.into());
+    push_expiry(out, expires_seconds);
     out.push(b'}');
+}
+
+/// The answer to `auth`. `expires_seconds`: how long the new token holds, where it ends.
+pub fn authenticated(out: &mut Vec<u8>, id: Id<'_>, expires_seconds: Option<u64>) {
+    open(out, "authenticated", Some(id));
+    push_expiry(out, expires_seconds);
+    out.push(b'}');
+}
+
+fn push_expiry(out: &mut Vec<u8>, seconds: Option<u64>) {
+    if let Some(seconds) = seconds {
+        out.extend_from_slice(br#","expires":"#);
+        push_whole(out, seconds);
+    }
 }
 
 /// The answer to `subscribe`.
@@ -91,9 +106,9 @@ pub fn subscribed(out: &mut Vec<u8>, id: Id<'_>, standing: &Standing<'_>) {
     out.push(b'}');
 }
 
-/// The answer to `unsubscribe`.
-pub fn unsubscribed(out: &mut Vec<u8>, id: Id<'_>, topic: &str) {
-    open(out, "unsubscribed", Some(id));
+/// The answer to `unsubscribe`; without an id the gateway's own word that a subscription is over.
+pub fn unsubscribed(out: &mut Vec<u8>, id: Option<Id<'_>>, topic: &str) {
+    open(out, "unsubscribed", id);
     push_topic(out, topic);
     out.push(b'}');
 }

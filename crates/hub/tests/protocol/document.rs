@@ -53,7 +53,7 @@ fn each_command_is_read() {
         let all = value.as_array().cloned().unwrap_or_else(|| vec![value]);
         ops.extend(all.iter().map(|command| text(&command["op"]).to_owned()));
     }
-    let known = ["history", "ping", "presence", "publish", "subscribe", "unsubscribe"];
+    let known = ["auth", "history", "ping", "presence", "publish", "subscribe", "unsubscribe"];
     assert!(ops.iter().eq(known), "an example of each: {ops:?}");
 }
 
@@ -68,6 +68,7 @@ fn each_message_is_written() {
         ops.insert(text(&value["op"]).to_owned());
     }
     let known = [
+        "authenticated",
         "error",
         "gap",
         "hello",
@@ -277,10 +278,12 @@ fn write_message(out: &mut Vec<u8>, value: &Value) {
     match text(&value["op"]) {
         "hello" => {
             assert_eq!(value["version"], 1);
-            write::hello(out, name(&value["client"]), u32::try_from(number(&value["ping"])).unwrap());
+            let ping = u32::try_from(number(&value["ping"])).unwrap();
+            write::hello(out, name(&value["client"]), ping, value.get("expires").map(number));
         }
+        "authenticated" => write::authenticated(out, id(), value.get("expires").map(number)),
         "subscribed" => write::subscribed(out, id(), &standing(value)),
-        "unsubscribed" => write::unsubscribed(out, id(), topic()),
+        "unsubscribed" => write::unsubscribed(out, value.get("id").map(|_| id()), topic()),
         "published" => write::published(out, id(), &acceptance(value)),
         "message" => write::message(out, topic(), number(&value["offset"]), content(value).content()),
         "presence" => {

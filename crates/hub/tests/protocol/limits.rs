@@ -279,15 +279,27 @@ fn p01_odd_names_are_given_as_they_are_and_written_so_that_they_stay_names() {
                 Command::Unsubscribe { topic }
                 | Command::Presence { topic }
                 | Command::History { topic, .. } => topic,
-                Command::Publish(_) | Command::Ping => panic!("{text}"),
+                Command::Publish(_) | Command::Ping | Command::Auth { .. } => panic!("{text}"),
             };
             assert_eq!(topic, name);
         }
         let mut out = Vec::new();
-        write::unsubscribed(&mut out, Id::Number(1), name);
+        write::unsubscribed(&mut out, Some(Id::Number(1)), name);
         assert!(out.iter().all(|byte| *byte >= 0x20));
         let value: serde_json::Value = serde_json::from_slice(&out).unwrap();
         assert_eq!(value, serde_json::json!({"op": "unsubscribed", "id": 1, "topic": name}));
+    }
+}
+
+/// A token is a text like any other here; what it may be is judged elsewhere.
+#[test]
+fn a_token_is_a_text_of_any_length() {
+    for token in ["", "a.b.c", "\"", &"x".repeat(100_000)] {
+        let text = format!(r#"{{"op":"auth","id":1,"token":{}}}"#, serde_json::to_string(token).unwrap());
+        assert_eq!(one(&text).command, Ok(Command::Auth { token: token.into() }));
+    }
+    for text in [r#"{"op":"auth"}"#, r#"{"op":"auth","token":null}"#, r#"{"op":"auth","token":["a"]}"#] {
+        assert_eq!(one(text).command.unwrap_err().code, Code::InvalidRequest, "{text}");
     }
 }
 

@@ -32,9 +32,9 @@ impl<'de> Deserialize<'de> for Members<'de> {
     }
 }
 
-const KNOWN: [&str; 16] = [
+const KNOWN: [&str; 17] = [
     "op", "id", "topic", "recover", "history", "presence", "info", "data", "text", "base64", "key", "once",
-    "limit", "before", "epoch", "offset",
+    "limit", "before", "epoch", "offset", "token",
 ];
 
 impl<'b> Members<'b> {
@@ -147,6 +147,12 @@ impl Reading {
         let Some(op) = self.string(members.some("op")) else { return Value::Null };
         match op.as_str() {
             "ping" => json!({ "op": "ping" }),
+            "auth" => {
+                if members.some("token").is_none() {
+                    self.problems.push(Code::InvalidRequest);
+                }
+                json!({ "op": "auth", "token": self.string(members.some("token")) })
+            }
             "unsubscribe" | "presence" => json!({ "op": op, "topic": self.topic(members) }),
             "history" => json!({
                 "op": op, "topic": self.topic(members), "before": self.whole(members.some("before")),
@@ -203,6 +209,7 @@ fn naive_base64(text: &str) -> Option<Vec<u8>> {
 pub(crate) fn told(command: &Command<'_>) -> Value {
     match command {
         Command::Ping => json!({ "op": "ping" }),
+        Command::Auth { token } => json!({ "op": "auth", "token": token }),
         Command::Unsubscribe { topic } => json!({ "op": "unsubscribe", "topic": topic }),
         Command::Presence { topic } => json!({ "op": "presence", "topic": topic }),
         Command::History { topic, limit, before } => {

@@ -39,9 +39,9 @@ fn some_json() -> impl Strategy<Value = String> {
 }
 
 /// Fields that commands have, and one that none has.
-const NAMES: [&str; 15] = [
+const NAMES: [&str; 16] = [
     "op", "id", "topic", "recover", "history", "presence", "info", "data", "text", "base64", "key", "once",
-    "limit", "before", "x",
+    "limit", "before", "token", "x",
 ];
 
 /// Members that a command has, has not, or should not have, in any order.
@@ -56,6 +56,7 @@ fn some_command() -> impl Strategy<Value = String> {
         2 => sure("history", &["1", "9999", "1.5"]),
         2 => sure("presence", &["true", "false", "1"]),
         2 => sure("limit", &["0", "1", "1001", "9007199254740992"]),
+        2 => sure("token", &[r#""a.b.c""#, r#""\u0061""#, "1"]),
         2 => sure("before", &["0", "-0", "7"]),
         2 => sure("base64", &[r#""AAEC""#, r#""AA""#, r#""AB""#, r#""A=""#, "1"]),
         4 => any.clone().prop_map(|value| format!(r#""data":{value}"#)),
@@ -71,6 +72,7 @@ fn some_command() -> impl Strategy<Value = String> {
             r#""unsubscribe""#,
             r#""history""#,
             r#""presence""#,
+            r#""auth""#,
             r#""p\u0069ng""#,
             r#""x""#,
         ],
@@ -197,8 +199,12 @@ proptest! {
         prop_assert_eq!(written(&|out| write::published(out, id, &Acceptance { topic: &topic, position, duplicate })), expected);
 
         prop_assert_eq!(
-            written(&|out| write::hello(out, &client, 25)),
+            written(&|out| write::hello(out, &client, 25, None)),
             json!({"op": "hello", "client": client, "version": 1, "ping": 25})
+        );
+        prop_assert_eq!(
+            written(&|out| write::authenticated(out, id, Some(offset))),
+            json!({"op": "authenticated", "id": id_value, "expires": offset})
         );
         let present = Present { client: &client, info: Some(info_text.as_bytes()) };
         prop_assert_eq!(

@@ -4,6 +4,7 @@ use std::{collections::HashMap, fmt, sync::Arc};
 
 use tidegate_config::{Action, Config, PublishAction, Route, Target};
 use tidegate_hub::{Incompatible, RouteId, Routes};
+use tidegate_identity::Identity;
 
 use super::{
     Plan, RoutePlan, Slot, head_limits,
@@ -47,6 +48,9 @@ impl Plan {
     ///
     /// # Errors
     /// Where `config` cannot take this one's place while sessions go on.
+    ///
+    /// # Panics
+    /// Where it has keys that [`tidegate_identity::identities`] refuses.
     pub fn next(&self, config: Config) -> Result<Arc<Plan>, NoSuccessor> {
         let topics = match &self.topics {
             Some(rules) => {
@@ -65,6 +69,7 @@ impl Plan {
         };
         let (ids, slots) = self.next_slots(&config)?;
         Ok(Arc::new(Plan {
+            has_costly_identities: slots.iter().any(Slot::is_costly),
             generation: self.generation + 1,
             routes: Routes::numbered(&config, ids),
             slots,
@@ -76,6 +81,8 @@ impl Plan {
     }
 
     fn next_slots(&self, config: &Config) -> Result<(Vec<RouteId>, Vec<Slot>), NoSuccessor> {
+        let identities = tidegate_identity::identities(config).expect("judged before");
+        let identity_of = |route: &Route| route.identity.map(|place| Arc::clone(&identities[place]));
         let mut slots: Vec<Slot> = self.slots.iter().map(Slot::retire).collect();
         let mut free =
             (0..slots.len()).filter(|place| slots[*place].is_free(self.shared.shards)).collect::<Vec<_>>();
@@ -101,24 +108,27 @@ impl Plan {
             places.entry(taken_by(&slot.plan().route)).or_default().push(place);
         }
         for route in &config.routes {
+            let identity = identity_of(route);
             let alike = places.get(&taken_by(route)).into_iter().flatten().copied();
-            let goes_on = alike
-                .into_iter()
-                .find(|place| present[*place].is_some_and(|(_, slot)| goes_on(slot.plan(), route)));
+            let goes_on = alike.into_iter().find(|place| {
+                present[*place].is_some_and(|(_, slot)| goes_on(slot.plan(), route, identity.as_deref()))
+            });
             let Some((id, slot)) = goes_on.and_then(|place| present[place].take()) else {
                 fresh.push((ids.len(), route));
                 ids.push(RouteId(u16::MAX));
                 continue;
             };
-            slots[id.index()] = if slot.plan().route == *route {
+            let old = slot.plan();
+            let has_keys = rules(old.identity.as_deref()) == rules(identity.as_deref());
+            slots[id.index()] = if old.route == *route && has_keys {
                 slot.clone()
             } else {
-                Slot::new(RoutePlan::new(route, Some(slot.plan()), &known))
+                Slot::new(RoutePlan::new(route, identity, Some(old), &known))
             };
             ids.push(id);
         }
         for (place, route) in fresh {
-            let slot = Slot::new(RoutePlan::new(route, None, &known));
+            let slot = Slot::new(RoutePlan::new(route, identity_of(route), None, &known));
             let number = match free.pop() {
                 Some(number) => {
                     slots[number] = slot;
@@ -140,9 +150,22 @@ fn taken_by(route: &Route) -> (Option<&tidegate_config::HostPattern>, &tidegate_
     (route.host.as_ref(), &route.path)
 }
 
+fn rules(identity: Option<&Identity>) -> Option<&tidegate_config::Identity> {
+    identity.map(Identity::rules)
+}
+
+/// Whether callers are asked for the same tokens. Their keys may be others: who has come with one of before stays until that is over.
+fn asks_alike(old: Option<&Identity>, new: Option<&Identity>) -> bool {
+    match (rules(old), rules(new)) {
+        (None, None) => true,
+        (Some(old), Some(new)) => *new == tidegate_config::Identity { keys: new.keys.clone(), ..old.clone() },
+        (Some(_), None) | (None, Some(_)) => false,
+    }
+}
+
 /// Whether sessions of a route may go on under new settings: those would have let them in, and what they have agreed to with their
 /// peers stays. Limits, and what happens when an outbox is full, hold from then on.
-fn goes_on(old: &RoutePlan, new: &Route) -> bool {
+fn goes_on(old: &RoutePlan, new: &Route, identity: Option<&Identity>) -> bool {
     let Route { subprotocols, origins, action, .. } = &old.route;
     let all_in = |old: &[String], new: &[String]| old.iter().all(|one| new.contains(one));
     let takes_subprotocols =
@@ -155,7 +178,7 @@ fn goes_on(old: &RoutePlan, new: &Route) -> bool {
         (Action::Publish(old), Action::Publish(new)) => keeps_publishers(old, new),
         (old, new) => old == new,
     };
-    takes_subprotocols && takes_origins && acts_alike
+    takes_subprotocols && takes_origins && acts_alike && asks_alike(old.identity.as_deref(), identity)
 }
 
 /// Requests under way know their key by its place, and so do idempotency keys.

@@ -13,6 +13,7 @@ use tidegate_config::{
     Action, Deflate, EchoDeflate, FullAction, MAX_UPSTREAMS, Proxy, PublishAction, Route, RouteLimits,
     Target, TopicsAction, Upstream, Utf8,
 };
+use tidegate_identity::Identity;
 use tidegate_io::Address;
 use tidegate_registry::{FullPolicy, OutboxLimits};
 use tidegate_wire::{budget::ControlRule, close::CloseCode, extension::DeflatePolicy, handshake::OriginRule};
@@ -29,6 +30,8 @@ pub(crate) struct RoutePlan {
     pub(crate) outbox: OutboxLimits,
     pub(crate) full: FullPolicy,
     pub(crate) origins: Vec<OriginRule>,
+    /// Of which its callers must show a token. New keys come with a new plan.
+    pub(crate) identity: Option<Arc<Identity>>,
     pub(crate) subprotocols: Vec<String>,
     /// What the gateway itself may agree to with clients; `None`: nothing.
     pub(crate) deflate: Option<DeflatePolicy>,
@@ -82,7 +85,12 @@ pub(super) type Known<'a> = &'a dyn Fn(&Target) -> Option<Arc<Addresses>>;
 
 impl RoutePlan {
     /// The plan of a route. `before`: what it was like in the generation before, where its sessions go on.
-    pub(super) fn new(route: &Route, before: Option<&RoutePlan>, known: Known<'_>) -> RoutePlan {
+    pub(super) fn new(
+        route: &Route,
+        identity: Option<Arc<Identity>>,
+        before: Option<&RoutePlan>,
+        known: Known<'_>,
+    ) -> RoutePlan {
         let limits = route.limits.clone();
         let (deflate, takeover) = match &route.action {
             Action::Echo(echo) => (echo.deflate == EchoDeflate::On, echo.context_takeover),
@@ -125,6 +133,7 @@ impl RoutePlan {
                 FullAction::Disconnect => FullPolicy::Disconnect,
             },
             origins: origins.collect(),
+            identity,
             subprotocols: route.subprotocols.clone(),
             deflate: deflate
                 .then(|| DeflatePolicy { context_takeover: takeover, ..DeflatePolicy::default() }),

@@ -32,6 +32,11 @@ impl Slot {
         &self.plan
     }
 
+    /// Whether to judge its callers' tokens takes long.
+    pub(super) fn is_costly(&self) -> bool {
+        self.plan.identity.as_ref().is_some_and(|identity| identity.is_costly())
+    }
+
     /// Whether both are the same, not merely equal.
     pub(crate) fn is(&self, other: &Slot) -> bool {
         Arc::ptr_eq(&self.plan, &other.plan)

@@ -4,6 +4,8 @@
 //! In the middle of a forwarded frame nothing can be put in between, not even a Close: a fault there ends that leg by a
 //! reset, so that a message that was cut off is never completed.
 
+use std::borrow::Cow;
+
 use tidegate_io::Backend;
 use tidegate_registry::{End, Key};
 use tidegate_wire::{
@@ -446,11 +448,29 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         let Some(session) = self.registry.get(key) else { return };
         // Whatever becomes of the client, its upstream only loses it.
         let farewell = if session.marks.upstream { Farewell::now(CloseCode::GOING_AWAY) } else { farewell };
-        if session.marks.close_sent {
+        self.end_at_boundary(key, farewell.code, farewell.reason());
+    }
+
+    /// A client's token is over: both legs end as they do in a drain, each with its own code.
+    pub(crate) fn pair_expired(&mut self, key: Key, code: CloseCode, reason: &'static str) {
+        let far = match self.registry.get(key).map(|session| &session.state) {
+            Some(State::Paired(paired)) => paired.far,
+            _ => None,
+        };
+        // The upstream first: what the client says from here on is nobody's any more.
+        if let Some(far) = far {
+            self.end_at_boundary(far, CloseCode::GOING_AWAY, "".into());
+        }
+        self.end_at_boundary(key, code, reason.into());
+    }
+
+    /// Sends a leg a Close at the next boundary of what goes to it, and cuts it off at the deadline.
+    fn end_at_boundary(&mut self, key: Key, code: CloseCode, reason: Cow<'static, str>) {
+        if self.registry.get(key).is_none_or(|session| session.marks.close_sent) {
             return;
         }
         let Some(ending) = self.ending(key).filter(|ending| ending.deadline_ms == 0) else { return };
-        ending.wanted = Some((Some(farewell.code), farewell.reason()));
+        ending.wanted = Some((Some(code), reason));
         self.set_end(key);
         self.resume(key);
         self.close_at_boundary(key);

@@ -12,7 +12,9 @@ use tidegate_wire::{
 };
 
 use super::{Waiting, upstreams::client_hash};
-use crate::{environment::Environment, plan::ProxyPlan, session::State, shard::Shard};
+use crate::{
+    environment::Environment, identity::forwarded_target, plan::ProxyPlan, session::State, shard::Shard,
+};
 
 /// Fields that are written here.
 const WRITTEN: [&str; 3] = ["x-forwarded-for", "x-forwarded-proto", "x-forwarded-host"];
@@ -25,12 +27,7 @@ const MORE_CLAIMS: [&str; 2] = ["forwarded", "x-real-ip"];
 
 /// Whether a field of the request goes along: what says who the client is does from trusted networks only.
 fn goes_along(name: &str, trusted: bool) -> bool {
-    // Servers that put fields into an environment (RFC 3875 §4.1.18) cannot tell `-` from `_`.
-    let alike = |one: u8, other: u8| one == other || (one == b'_' && other == b'-');
-    let is = |known: &str, name: &[u8]| {
-        name.len() == known.len()
-            && name.iter().zip(known.bytes()).all(|(one, known)| alike(one.to_ascii_lowercase(), known))
-    };
+    let is = is_alike;
     let name = name.as_bytes();
     if WRITTEN.iter().any(|known| is(known, name)) {
         return false;
@@ -38,6 +35,14 @@ fn goes_along(name: &str, trusted: bool) -> bool {
     let claims = name.get(..CLAIMS.len()).is_some_and(|start| is(CLAIMS, start))
         || MORE_CLAIMS.iter().any(|known| is(known, name));
     trusted || !claims
+}
+
+/// Whether two names of fields are one to servers that put these into an environment (RFC 3875 §4.1.18): case is none, and they
+/// cannot tell `-` from `_`.
+fn is_alike(known: &str, name: &[u8]) -> bool {
+    let plain = |byte: u8| if byte == b'_' { b'-' } else { byte.to_ascii_lowercase() };
+    name.len() == known.len()
+        && name.iter().zip(known.bytes()).all(|(one, known)| plain(*one) == plain(known))
 }
 
 impl<B: Backend, E: Environment> Shard<B, E> {
@@ -80,17 +85,25 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         let mut out = Vec::with_capacity(1024);
         let scheme = if session.transport.is_tls() { "https" } else { "http" };
         let forwarded = forwarded_fields(request, peer, trusted, scheme);
-        let fields =
-            handshake::forwarded_fields(&request.fields).filter(|(name, _)| goes_along(name, trusted));
+        let identity = route.identity.as_ref();
+        let known = self.callers.get_mut(key).map(|known| std::mem::take(&mut known.fields));
+        let known = known.unwrap_or_default();
+        let claimed = identity.map_or(&[][..], |identity| &identity.rules().headers);
+        // What the token says nobody else does, whether it says it or not.
+        let is_claimed = |name: &str| claimed.iter().any(|(own, _)| is_alike(own, name.as_bytes()));
+        let fields = handshake::forwarded_fields(&request.fields)
+            .filter(|(name, _)| goes_along(name, trusted) && !is_claimed(name));
         let offer = if passed_offers.is_empty() { Offer::None } else { Offer::Raw(&passed_offers) };
         handshake::client_request(
             &mut out,
-            &request.target.to_string(),
+            &forwarded_target(identity, &request.target),
             request.host,
             &nonce,
             &upgrade.protocols,
             offer,
-            fields.chain(forwarded.iter().map(|(name, value)| (*name, value.as_slice()))),
+            fields
+                .chain(forwarded.iter().map(|(name, value)| (*name, value.as_slice())))
+                .chain(known.iter().map(|(name, value)| (name.as_str(), value.as_bytes()))),
         );
         let waiting = Waiting {
             leg: None,
@@ -101,7 +114,9 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             edge,
             passed_offers,
             early: Vec::new(),
-            hash: balance_hash(request, proxy, || client_address(request, peer, |ip| plan.trusts(ip))),
+            hash: balance_hash(request, proxy, claimed, &known, || {
+                client_address(request, peer, |ip| plan.trusts(ip))
+            }),
             tried: Vec::new(),
             current: None,
             local_fault: 0,
@@ -180,6 +195,8 @@ fn hop_address(text: &str) -> Option<IpAddr> {
 fn balance_hash(
     request: &Request<'_>,
     proxy: &ProxyPlan,
+    claimed: &[(String, String)],
+    known: &[(String, String)],
     client_address: impl Fn() -> Option<IpAddr>,
 ) -> u64 {
     let address = || client_address().map_or(0, |ip| client_hash(ip.to_string().as_bytes()));
@@ -188,6 +205,13 @@ fn balance_hash(
     match &proxy.settings.balance {
         Balance::RoundRobin | Balance::LeastSessions => 0,
         Balance::Hash(HashKey::ClientAddress) => address(),
+        // A field that a token fills is the token's, not the client's.
+        Balance::Hash(HashKey::Header(name))
+            if claimed.iter().any(|(own, _)| is_alike(own, name.as_bytes())) =>
+        {
+            let value = known.iter().find(|(own, _)| is_alike(own, name.as_bytes()));
+            named(value.map(|(_, value)| value.as_bytes()))
+        }
         Balance::Hash(HashKey::Header(name)) => named(request.fields.all(name).next()),
         Balance::Hash(HashKey::Cookie(name)) => named(cookie(request, name)),
     }

@@ -1,6 +1,6 @@
 //! What sessions of a topics route say: commands of the protocol, or messages of one topic.
 
-use tidegate_config::{TopicPattern, TopicPatterns};
+use tidegate_config::TopicPattern;
 use tidegate_hub::{
     Ask, Filter, Format, Pattern, Position, Publish, Publisher, Refused, Ticket,
     protocol::{self, Code, Command, Id, Recover, Standing},
@@ -16,6 +16,7 @@ use tidegate_wire::{
 
 use super::{
     UNACKNOWLEDGED,
+    allowed::Allowed,
     fault::Fault,
     member::{Answer, Left, Waits, Way},
     stopped::LONG_ANSWERS,
@@ -213,6 +214,11 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         let plan = std::sync::Arc::clone(&self.plan);
         let Some(session) = self.registry.get(key) else { return Ok(Step::Done) };
         let Some(rules) = &plan.route(session.route).topics else { return Ok(Step::Done) };
+        let permissions = self.callers.permissions(key);
+        let permissions = permissions.as_deref();
+        let subscribe_allowed = Allowed::subscribe(&rules.subscribe, permissions);
+        let publish_allowed = Allowed::publish(&rules.publish, permissions);
+        let presence_allowed = Allowed::presence(&rules.presence, permissions);
         let Some(topics) = &mut self.topics else { return Ok(Step::Done) };
         let Some(member) = topics.member(key) else { return Ok(Step::Done) };
         let (member_id, long_answers) = (member.id, member.long_answers());
@@ -220,6 +226,13 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         match command {
             Command::Ping => {
                 self.tell_json(key, |out| protocol::write::pong(out, id));
+                Ok(Step::Done)
+            }
+            Command::Auth { token } => {
+                let expires_seconds = self.renew(key, &token)?;
+                if let Some(id) = id {
+                    self.tell_json(key, |out| protocol::write::authenticated(out, id, expires_seconds));
+                }
                 Ok(Step::Done)
             }
             Command::Subscribe(subscribe) => {
@@ -233,7 +246,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                                 "a pattern has no `recover`, `history` or `presence`",
                             ));
                         }
-                        if !allows_pattern(&rules.subscribe, &pattern) {
+                        if !allows_pattern(subscribe_allowed, &pattern) {
                             return Err(Fault::NOT_ALLOWED);
                         }
                         topics.hub.subscribe_pattern(member_id, &pattern)?;
@@ -244,10 +257,10 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                         Ok(Step::Done)
                     }
                     Filter::Topic(topic) => {
-                        if !rules.subscribe.matches(text) {
+                        if !subscribe_allowed.matches(text) {
                             return Err(Fault::NOT_ALLOWED);
                         }
-                        let sees_presence = rules.presence.matches(text);
+                        let sees_presence = presence_allowed.matches(text);
                         if subscribe.presence && !sees_presence {
                             return Err(Fault::new(
                                 Code::NotAllowed,
@@ -281,13 +294,13 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                 let filter = Filter::parse(&text)?;
                 topics.hub.unsubscribe(member_id, &filter)?;
                 if let Some(id) = id {
-                    self.tell_json(key, |out| protocol::write::unsubscribed(out, id, &text));
+                    self.tell_json(key, |out| protocol::write::unsubscribed(out, Some(id), &text));
                 }
                 Ok(Step::Done)
             }
             Command::Publish(publish) => {
                 let topic = topics.hub.topic_name(&publish.topic)?;
-                if !rules.publish.matches(&publish.topic) {
+                if !publish_allowed.matches(&publish.topic) {
                     return Err(Fault::NOT_ALLOWED);
                 }
                 if topics.hub.is_busy(&topic) {
@@ -306,7 +319,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             }
             Command::Presence { topic: text } => {
                 let topic = topics.hub.topic_name(&text)?;
-                if !rules.presence.matches(&text) {
+                if !presence_allowed.matches(&text) {
                     return Err(Fault::NOT_ALLOWED);
                 }
                 if long_answers >= LONG_ANSWERS {
@@ -318,7 +331,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             }
             Command::History { topic: text, limit, before } => {
                 let topic = topics.hub.topic_name(&text)?;
-                if !rules.subscribe.matches(&text) {
+                if !subscribe_allowed.matches(&text) {
                     return Err(Fault::NOT_ALLOWED);
                 }
                 if long_answers >= LONG_ANSWERS {
@@ -364,7 +377,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
     }
 
     /// Sends a message of the protocol.
-    pub(super) fn tell_json(&mut self, key: Key, write: impl FnOnce(&mut Vec<u8>)) {
+    pub(crate) fn tell_json(&mut self, key: Key, write: impl FnOnce(&mut Vec<u8>)) {
         self.tell_as(key, Content::Messages { linked: false }, write);
     }
 
@@ -413,8 +426,8 @@ pub(super) fn publication(publish: protocol::Publish<'_>, publisher: Publisher) 
 }
 
 /// Whether all topics of a pattern may be subscribed to.
-pub(super) fn allows_pattern(patterns: &TopicPatterns, pattern: &Pattern) -> bool {
-    TopicPattern::parse(pattern.as_str()).is_ok_and(|pattern| patterns.covers(&pattern))
+pub(crate) fn allows_pattern(allowed: Allowed<'_>, pattern: &Pattern) -> bool {
+    TopicPattern::parse(pattern.as_str()).is_ok_and(|pattern| allowed.covers(&pattern))
 }
 
 /// Where a client wants to go on from. From what nobody here has written nothing can be recovered.

@@ -26,6 +26,7 @@ use super::{
 };
 use crate::{
     environment::Environment,
+    identity::BAD_TOKEN,
     log::{Level, What},
     output::Content,
     session::State,
@@ -155,6 +156,10 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         let mut manner = Manner::of(request, None, self.is_ending());
         let outcome = self.cors(key, id, request).and_then(|cors| {
             manner.cors = cors.map(Into::into);
+            // What a browser asks before a request has no token (Fetch, CORS-preflight), and its answer tells nothing.
+            if request.method != "OPTIONS" {
+                self.admit(key, id, request)?;
+            }
             match &route.action {
                 Action::Topics(action) => {
                     self.ask_state(key, request, action, below.unwrap_or_default(), &manner)
@@ -246,6 +251,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
     fn refuse_request(&mut self, key: Key, manner: &Manner, refusal: &Refusal) {
         let manner = Manner { keep_alive: manner.keep_alive && !refusal.close, ..manner.clone() };
         let code = match refusal.status {
+            401 if *refusal == BAD_TOKEN => Code::InvalidToken,
             401 | 403 => Code::NotAllowed,
             413 | 414 | 431 => Code::TooLarge,
             429 => Code::TooMany,
@@ -380,6 +386,19 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                 self.end_stream(key);
                 true
             }
+        }
+    }
+
+    /// The token of a request is over: a stream ends, a poll is answered with what there is, and what waits for something is
+    /// refused.
+    pub(crate) fn exchange_expired(&mut self, key: Key) {
+        let has_begun = self.has_begun(key);
+        let Some(exchange) = self.exchange_mut(key) else { return };
+        match exchange.stage {
+            Stage::Publishing(_) | Stage::Asking => {}
+            Stage::Polling(ref poll) if poll.feed.is_ready() => self.answer_poll(key),
+            Stage::Streaming(_) if has_begun => self.end_stream(key),
+            Stage::Body(_) | Stage::Polling(_) | Stage::Streaming(_) => self.refuse_exchange(key, &BAD_TOKEN),
         }
     }
 

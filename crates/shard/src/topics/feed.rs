@@ -2,7 +2,6 @@
 
 use std::{borrow::Cow, collections::VecDeque, sync::Arc};
 
-use tidegate_config::TopicPatterns;
 use tidegate_hub::{
     Ask, Class, ClientId, Envelope, Filter, MemberRules, Position, Publication, Refused, Stay, Ticket,
     protocol::{Code, Positions, Standing},
@@ -11,6 +10,7 @@ use tidegate_io::Backend;
 use tidegate_registry::Key;
 
 use super::{
+    allowed::Allowed,
     commands::{allows_pattern, recovery},
     fault::Fault,
     member::{Member, Way},
@@ -195,7 +195,7 @@ pub(super) struct Presence<'q> {
     pub(super) client: &'q str,
     pub(super) info: Option<&'q str>,
     /// In these of its topics it may be.
-    pub(super) allowed: &'q TopicPatterns,
+    pub(super) allowed: Allowed<'q>,
     /// In these it wants to be; none: in all.
     pub(super) only: &'q [Cow<'q, str>],
     /// `u64::MAX`: as long as it lasts.
@@ -236,7 +236,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         &mut self,
         key: Key,
         wanted: &Wanted<'_>,
-        allowed: &TopicPatterns,
+        allowed: Allowed<'_>,
     ) -> Result<Feed, Fault> {
         let now_ms = self.now_ms;
         let mut feed = Feed::default();

@@ -4,6 +4,7 @@
 //! [`Shard::run_topics`] takes what the hub has to say: answers first, then each topic's news to its audience, then the
 //! letters to other shards.
 
+mod allowed;
 mod arena;
 mod attend;
 mod commands;
@@ -35,6 +36,13 @@ use tidegate_io::Backend;
 use tidegate_registry::Key;
 
 use self::open::{get_only, no_body};
+pub(crate) use self::{
+    allowed::Allowed,
+    arena::{Arenas, Lane},
+    commands::allows_pattern,
+    exchange::{Exchange, Stage},
+    fault::Fault,
+};
 use self::{
     arena::Layout,
     attend::Pollers,
@@ -45,10 +53,6 @@ use self::{
     publishers::Publishers,
     rate::Rates,
     search::Search,
-};
-pub(crate) use self::{
-    arena::{Arenas, Lane},
-    exchange::{Exchange, Stage},
 };
 use crate::{
     environment::Environment,

@@ -13,6 +13,7 @@ use tidegate_wire::{
 };
 
 use super::{
+    allowed::Allowed,
     exchange::{ANSWER_MS, Answer, Exchange, Manner, Stage},
     fault::Fault,
     member::{self, Member, Way},
@@ -63,6 +64,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         let now_ms = self.now_ms;
         let Some(session) = self.registry.get(key) else { return };
         let ping_ms = self.plan.route(session.route).limits.ping_interval_ms;
+        let permissions = self.callers.permissions(key);
         let Some(topics) = &mut self.topics else { return };
         let client = ClientId::from_bits(bits);
         let rules = MemberRules { subscriptions: action.max_subscriptions, patterns: action.max_patterns };
@@ -74,7 +76,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         topics.put(Member::new(key, id, class, way));
         match raw {
             Some(topic) => {
-                if action.subscribe.matches(topic.as_str()) {
+                if Allowed::subscribe(&action.subscribe, permissions.as_deref()).matches(topic.as_str()) {
                     let request = topics.ask(key, None, member::Answer::Short);
                     let ticket = Ticket { key, request };
                     let asked =
@@ -86,17 +88,27 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             }
             None => {
                 let seconds = u32::try_from(ping_ms.div_ceil(1_000)).unwrap_or(u32::MAX);
-                self.tell_json(key, |out| protocol::write::hello(out, client.as_str(), seconds));
+                let expires_seconds = self.token_seconds(key);
+                self.tell_json(key, |out| {
+                    protocol::write::hello(out, client.as_str(), seconds, expires_seconds);
+                });
             }
         }
     }
 
     /// How a session on a route with topics speaks, by the rest of its path.
-    pub(crate) fn topics_way(&self, action: &TopicsAction, below: Option<&str>) -> Result<Way, Refusal> {
+    pub(crate) fn topics_way(
+        &self,
+        key: Key,
+        action: &TopicsAction,
+        below: Option<&str>,
+    ) -> Result<Way, Refusal> {
         let Some(below) = below else { return Ok(Way::Protocol) };
         let text = protocol::topic_of_path(below).map_err(|_| NO_TOPIC)?;
         let topic = TopicName::parse(&text).map_err(|_| NO_TOPIC)?;
-        let (subscribes, publishes) = (action.subscribe.matches(&text), action.publish.matches(&text));
+        let permissions = self.callers.permissions(key);
+        let subscribes = Allowed::subscribe(&action.subscribe, permissions.as_deref()).matches(&text);
+        let publishes = Allowed::publish(&action.publish, permissions.as_deref()).matches(&text);
         if subscribes || publishes { Ok(Way::Raw { topic, publishes }) } else { Err(RAW_NOT_ALLOWED) }
     }
 
@@ -122,17 +134,20 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                 return Ok(());
             }
         };
+        let permissions = self.callers.permissions(key);
+        let subscribe = Allowed::subscribe(&action.subscribe, permissions.as_deref());
         let topic = protocol::topic_of_path(below)
             .map_err(Fault::from)
             .and_then(|text| TopicName::parse(&text).map_err(Fault::from))
-            .and_then(|topic| match action.subscribe.matches(topic.as_str()) {
+            .and_then(|topic| match subscribe.matches(topic.as_str()) {
                 true => Ok(topic),
                 false => Err(Fault::NOT_ALLOWED),
             });
         let now_ms = self.now_ms;
         match topic {
             Ok(topic) => {
-                let presence = action.presence.matches(topic.as_str()).then_some(query.clients);
+                let presence = Allowed::presence(&action.presence, permissions.as_deref());
+                let presence = presence.matches(topic.as_str()).then_some(query.clients);
                 self.begin_exchange(key, Exchange::new(Stage::Asking, manner.clone(), now_ms + ANSWER_MS));
                 let Some(topics) = &mut self.topics else { return Ok(()) };
                 let request = topics.number(1);

@@ -13,6 +13,7 @@ use tidegate_registry::{Frame, Key};
 use tidegate_wire::http::{Refusal, Request};
 
 use super::{
+    allowed::Allowed,
     attend::PRESENT_MS,
     exchange::{ANSWER_MS, Answer, Exchange, JSON, Manner, Stage},
     feed::{Feed, Presence, Wanted},
@@ -87,10 +88,12 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             }
         };
         let wait_ms = u64::from(query.wait_seconds) * 1_000;
+        let permissions = self.callers.permissions(key);
+        let permissions = permissions.as_deref();
         let presence = query.client.as_deref().map(|client| Presence {
             client,
             info: query.info.as_deref(),
-            allowed: &action.presence,
+            allowed: Allowed::presence(&action.presence, permissions),
             only: &query.attend,
             until_ms: now_ms + wait_ms + PRESENT_MS,
         });
@@ -102,7 +105,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             envelope: Envelope::Poll,
             presence,
         };
-        let feed = match self.begin_feed(key, &wanted, &action.subscribe) {
+        let feed = match self.begin_feed(key, &wanted, Allowed::subscribe(&action.subscribe, permissions)) {
             Ok(feed) => feed,
             Err(problem) => {
                 self.answer_fault(key, manner, &problem);

@@ -12,6 +12,7 @@ use tidegate_registry::Key;
 use tidegate_wire::http::{BodyReader, Refusal, Request};
 
 use super::{
+    allowed::Allowed,
     commands::publication,
     exchange::{ANSWER_MS, Answer, Exchange, JSON, Manner, Stage},
     fault::Fault,
@@ -183,13 +184,15 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         let route = self.registry.get(key).map_or(RouteId(0), |session| session.route);
         let most = plan.route(route).messages.message_bytes;
         let holder = |place: u16| Publisher::Holder(u32::from(route.0) << 16 | u32::from(place));
+        let permissions = self.callers.permissions(key);
+        let allowed = Allowed::publish(&action.publish, permissions.as_deref());
         let publisher = body.publish_key.map_or(Publisher::Session(key), holder);
         for (place, request) in requests.into_iter().enumerate() {
             let done = request.map_err(Fault::from).and_then(|publish| {
                 let Some(topics) = &mut self.topics else { return Err(Fault::from(Refused::Busy)) };
                 let topic = topics.hub.topic_name(&publish.topic).map_err(Fault::from)?;
                 let by_key = body.publish_key.map(|place| &action.keys[usize::from(place)].publish);
-                if !action.publish.matches(topic.as_str())
+                if !allowed.matches(topic.as_str())
                     || by_key.is_some_and(|patterns| !patterns.matches(topic.as_str()))
                 {
                     return Err(Fault::NOT_ALLOWED);

@@ -12,6 +12,7 @@ use tidegate_registry::Key;
 use tidegate_wire::http::{self, Refusal, Request};
 
 use super::{
+    allowed::Allowed,
     exchange::{ANSWER_MS, Exchange, Manner, Stage},
     feed::{Feed, Presence, Wanted},
     frame::{content, gap},
@@ -55,10 +56,12 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                 return Ok(());
             }
         };
+        let permissions = self.callers.permissions(key);
+        let permissions = permissions.as_deref();
         let presence = query.client.as_deref().map(|client| Presence {
             client,
             info: query.info.as_deref(),
-            allowed: &action.presence,
+            allowed: Allowed::presence(&action.presence, permissions),
             only: &query.attend,
             until_ms: u64::MAX,
         });
@@ -70,7 +73,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             envelope: Envelope::Events,
             presence,
         };
-        match self.begin_feed(key, &wanted, &action.subscribe) {
+        match self.begin_feed(key, &wanted, Allowed::subscribe(&action.subscribe, permissions)) {
             Ok(feed) => {
                 let manner = Manner { keep_alive: false, ..manner.clone() };
                 let stage = Stage::Streaming(Streaming { feed, begun: false });
@@ -85,10 +88,6 @@ impl<B: Backend, E: Environment> Shard<B, E> {
     /// Once all topics have answered: the head, and where each topic is. What comes first follows as there is room for it.
     pub(super) fn begin_stream(&mut self, key: Key) {
         let now_ms = self.now_ms;
-        let interval_ms = self
-            .registry
-            .get(key)
-            .map_or(0, |session| self.plan.route(session.route).limits.ping_interval_ms);
         let Some(exchange) = self.exchange_mut(key) else { return };
         let Stage::Streaming(stream) = &mut exchange.stage else { return };
         if stream.begun || !stream.feed.is_ready() {
@@ -129,12 +128,10 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             accounts.opened(key, session);
         }
         self.wheel.cancel(key.index());
-        if interval_ms != 0 {
-            self.ensure_deadline(key, now_ms + interval_ms);
-        }
         if let Some(session) = self.registry.get_mut(key) {
             session.pinged = Stamp::at(now_ms);
         }
+        self.look_again(key);
         if self.exchange_mut(key).is_some_and(|exchange| exchange.ended) {
             self.end_stream(key);
         }

@@ -92,10 +92,12 @@ impl OriginRule {
 #[must_use]
 pub fn origin_allowed(rules: &[OriginRule], origin: Option<&str>, host: &str, secure: bool) -> bool {
     let Some(origin) = origin else { return true };
-    rules.is_empty() || rules.iter().any(|rule| rule.admits(origin)) || is_same(origin, host, secure)
+    rules.is_empty() || rules.iter().any(|rule| rule.admits(origin)) || same_origin(origin, host, secure)
 }
 
-fn is_same(origin: &str, host: &str, secure: bool) -> bool {
+/// Whether an `Origin` is the request's own: `host` as received, `secure` for the scheme.
+#[must_use]
+pub fn same_origin(origin: &str, host: &str, secure: bool) -> bool {
     let scheme = if secure { "https" } else { "http" };
     let (Some(parts), Some(own)) = (Parts::parse(origin), Authority::parse(host)) else { return false };
     parts.scheme.eq_ignore_ascii_case(scheme)

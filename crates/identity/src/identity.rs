@@ -1,0 +1,148 @@
+//! One identity of the configuration, ready to judge tokens.
+
+use std::sync::Arc;
+
+use tidegate_config::{self as config, Algorithm, Config, Problem, TokenKeys};
+
+use crate::{Caller, Invalid, claims::Claims, jwk::KeySet, key::Key, token::Token};
+
+/// One identity of the configuration, ready to judge tokens. It does not change: new keys are a new one.
+#[derive(Debug)]
+pub struct Identity {
+    rules: config::Identity,
+    keys: Vec<Key>,
+    /// Whether tokens name their key: the only key of a file needs no name.
+    by_name: bool,
+    warnings: Vec<Problem>,
+}
+
+/// The identities of a configuration, in its order. One whose file was not read ([`tidegate_config::parse`] opens none)
+/// believes nobody.
+///
+/// # Errors
+/// What is wrong with the files of keys, each told where the configuration names it.
+pub fn identities(config: &Config) -> Result<Vec<Arc<Identity>>, Vec<Problem>> {
+    let mut problems = Vec::new();
+    let mut identities = Vec::new();
+    for rules in &config.identities {
+        match Identity::new(rules) {
+            Ok(identity) => identities.push(Arc::new(identity)),
+            Err(problem) => problems.push(*problem),
+        }
+    }
+    if problems.is_empty() { Ok(identities) } else { Err(problems) }
+}
+
+/// What is valid in the files of keys, but hardly meant.
+#[must_use]
+pub fn warnings(identities: &[Arc<Identity>]) -> Vec<Problem> {
+    identities.iter().flat_map(|identity| identity.warnings.iter().cloned()).collect()
+}
+
+impl Identity {
+    fn new(rules: &config::Identity) -> Result<Self, Box<Problem>> {
+        let algorithms = &rules.algorithms;
+        let mut warnings = Vec::new();
+        let keys = match &rules.keys {
+            TokenKeys::Set(file) | TokenKeys::Public(file) if !file.was_read() => Vec::new(),
+            TokenKeys::Set(file) => {
+                let set = KeySet::parse(file.bytes(), algorithms)
+                    .map_err(|error| Box::new(file.problem(&error.to_string())))?;
+                warnings.extend(set.warnings.iter().map(|warning| file.problem(warning)));
+                set.keys
+            }
+            TokenKeys::Public(file) => {
+                let key = Key::pem(file.bytes(), algorithms)
+                    .map_err(|bad| Box::new(file.problem(&bad.to_string())))?;
+                if let Some(other) = algorithms.iter().find(|algorithm| !key.is_for(**algorithm)) {
+                    return Err(Box::new(file.problem(&format!("the key is not for {}", other.name()))));
+                }
+                vec![key]
+            }
+            // The configuration has judged its length.
+            TokenKeys::Secret(secret) => {
+                secret.bytes().and_then(|bytes| Key::secret(bytes, algorithms).ok()).into_iter().collect()
+            }
+        };
+        let by_name = matches!(&rules.keys, TokenKeys::Set(_));
+        Ok(Self { rules: rules.clone(), keys, by_name, warnings })
+    }
+
+    /// What the configuration says of it.
+    #[must_use]
+    pub fn rules(&self) -> &config::Identity {
+        &self.rules
+    }
+
+    /// Whether to judge a token takes as long as a signature by a public key does: ten to a hundred times what one by a shared
+    /// secret takes.
+    #[must_use]
+    pub fn is_costly(&self) -> bool {
+        self.rules.algorithms.iter().any(|algorithm| algorithm.least_secret_bytes().is_none())
+    }
+
+    /// Judges a token; `unix_seconds` is the time.
+    ///
+    /// # Errors
+    /// Why it is not believed.
+    pub fn verify(&self, token: &[u8], unix_seconds: u64) -> Result<Caller, Invalid> {
+        let token = Token::parse(token)?;
+        // RFC 8725 §3.1.
+        if !self.rules.algorithms.contains(&token.algorithm) {
+            return Err(Invalid::Algorithm);
+        }
+        self.key(token.key.as_deref(), token.algorithm)?.check(&token)?;
+        let claims = Claims::parse(&token.claims()?)?;
+        let ends = self.check_time(&claims, unix_seconds)?;
+        self.check_issuer(&claims)?;
+        self.check_audience(&claims)?;
+        Caller::of(&claims, ends, &self.rules)
+    }
+
+    /// The one key that a token can be signed with. Never several: each costs as much as all else.
+    fn key(&self, name: Option<&str>, algorithm: Algorithm) -> Result<&Key, Invalid> {
+        let name = name.filter(|_| self.by_name);
+        let fits = |key: &&Key| key.is_for(algorithm) && (name.is_none() || key.name.as_deref() == name);
+        let mut fitting = self.keys.iter().filter(fits);
+        match (fitting.next(), fitting.next()) {
+            (Some(key), None) => Ok(key),
+            (Some(_), Some(_)) => Err(Invalid::AnyKey),
+            (None, _) => Err(Invalid::Key),
+        }
+    }
+
+    /// RFC 7519 §4.1.4 and §4.1.5; gives when the token is over.
+    fn check_time(&self, claims: &Claims, now: u64) -> Result<Option<u64>, Invalid> {
+        let leeway = self.rules.leeway_ms / 1_000;
+        let ends = claims.seconds("exp")?.map(|expires| expires.saturating_add(leeway));
+        if ends.is_none() && self.rules.requires_expiry {
+            return Err(Invalid::NoExpiry);
+        }
+        if ends.is_some_and(|ends| ends <= now) {
+            return Err(Invalid::Expired);
+        }
+        if claims.seconds("nbf")?.is_some_and(|begins| begins > now.saturating_add(leeway)) {
+            return Err(Invalid::NotYet);
+        }
+        Ok(ends)
+    }
+
+    fn check_issuer(&self, claims: &Claims) -> Result<(), Invalid> {
+        let known = |issuer: &str| self.rules.issuers.iter().any(|own| own == issuer);
+        let by_known = || claims.find("iss").and_then(|issuer| issuer.as_str()).is_some_and(known);
+        if self.rules.issuers.is_empty() || by_known() { Ok(()) } else { Err(Invalid::Issuer) }
+    }
+
+    /// RFC 7519 §4.1.3: who is not named in a token's audience must refuse it.
+    fn check_audience(&self, claims: &Claims) -> Result<(), Invalid> {
+        let own = &self.rules.audiences;
+        let named = match claims.find("aud") {
+            None => own.is_empty(),
+            Some(_) => {
+                let audiences = claims.texts("aud").ok_or(Invalid::Audience)?;
+                audiences.iter().any(|audience| own.iter().any(|own| own == audience))
+            }
+        };
+        if named { Ok(()) } else { Err(Invalid::Audience) }
+    }
+}

@@ -1,0 +1,148 @@
+//! Who callers are: their tokens, where a route wants one, judged before anything else hears of a request, and the end of
+//! sessions whose tokens have expired.
+//!
+//! Invariant: nothing of a token leaves this module but to an upstream, where the configuration says so; not into a log either.
+
+mod callers;
+mod place;
+mod renewal;
+
+use std::{borrow::Cow, sync::Arc};
+
+use tidegate_hub::RouteId;
+use tidegate_identity::{Caller, Identity};
+use tidegate_io::Backend;
+use tidegate_registry::Key;
+use tidegate_wire::{
+    close::CloseCode,
+    http::{Refusal, Request, Target},
+};
+
+pub(crate) use self::callers::Callers;
+use self::{callers::Known, place::Found};
+use crate::{
+    environment::Environment,
+    log::{Leg, Level, What},
+    session::{Session, State},
+    shard::Shard,
+};
+
+/// RFC 6750 §3.1: who shows nothing is told nothing more.
+const NO_TOKEN: Refusal = Refusal {
+    status: 401,
+    reason: "this route wants a token",
+    close: true,
+    fields: &[("WWW-Authenticate", "Bearer")],
+};
+
+/// Whatever is wrong with it: what a forger could learn from, the log alone says.
+pub(crate) const BAD_TOKEN: Refusal = Refusal {
+    status: 401,
+    reason: "the token is not valid, or not any more",
+    close: true,
+    fields: &[("WWW-Authenticate", "Bearer error=\"invalid_token\"")],
+};
+
+/// What a Close says whose token has expired.
+const EXPIRED: &str = "the token has expired";
+
+impl<B: Backend, E: Environment> Shard<B, E> {
+    /// Lets a request pass whose token is valid, where its route wants one, and notes who calls.
+    ///
+    /// # Errors
+    /// 401.
+    pub(crate) fn admit(&mut self, key: Key, id: RouteId, request: &Request<'_>) -> Result<(), Refusal> {
+        let Some(identity) = self.plan.route(id).identity.clone() else { return Ok(()) };
+        let token = match place::find(&identity.rules().sources, request) {
+            Found::Token(token) => token,
+            Found::Nothing => return Err(NO_TOKEN),
+            Found::Several => {
+                self.log(Level::Debug, Some(key), What::TokenRefused { reason: "there are several tokens" });
+                return Err(BAD_TOKEN);
+            }
+        };
+        let (caller, ends_ms) = self.judge_token(key, &identity, &token).ok_or(BAD_TOKEN)?;
+        self.callers.put(Known::new(key, caller, ends_ms));
+        Ok(())
+    }
+
+    /// Who calls, by this token, and until when in the shard's time. The system's clock is read here alone: what is set
+    /// afterwards ends nobody by mistake.
+    pub(crate) fn judge_token(
+        &mut self,
+        key: Key,
+        identity: &Identity,
+        token: &[u8],
+    ) -> Option<(Caller, u64)> {
+        let unix_seconds = self.environment.unix_seconds();
+        // A signature takes as long as the answer to a handshake of TLS, and a turn has room for as many of either.
+        self.turn.handshakes += u32::from(identity.is_costly());
+        match identity.verify(token, unix_seconds) {
+            Ok(caller) => {
+                let left_ms = caller.ends.map(|ends| ends.saturating_sub(unix_seconds).saturating_mul(1_000));
+                let ends_ms = left_ms.map_or(u64::MAX, |left_ms| self.now_ms.saturating_add(left_ms));
+                Some((caller, ends_ms))
+            }
+            Err(invalid) => {
+                self.counters.tokens_refused += 1;
+                self.log(Level::Debug, Some(key), What::TokenRefused { reason: invalid.reason() });
+                None
+            }
+        }
+    }
+
+    /// Whether what a session sends next may take long to judge, so that a turn has room for a few alone.
+    pub(crate) fn is_costly(&self, session: &Session<B::Socket>) -> bool {
+        session.transport.is_handshaking()
+            || (self.plan.has_costly_identities() && matches!(session.state, State::Head(_)))
+    }
+
+    /// A session's token is over.
+    pub(crate) fn expired(&mut self, key: Key) {
+        let Some(session) = self.registry.get(key) else { return };
+        let route = self.plan.route(session.route);
+        let code = route.identity.as_ref().and_then(|identity| CloseCode::new(identity.rules().expired_code));
+        let code = code.unwrap_or(CloseCode::POLICY_VIOLATION);
+        self.counters.tokens_expired += 1;
+        match session.state {
+            State::Open(_) => {
+                self.log_end(key, Leg::Client, code.into(), EXPIRED);
+                self.send_close(key, Some(code), EXPIRED);
+                self.linger(key);
+            }
+            State::Paired(_) => {
+                self.log_end(key, Leg::Client, code.into(), EXPIRED);
+                self.pair_expired(key, code, EXPIRED);
+            }
+            State::Exchange(_) => self.exchange_expired(key),
+            State::Head(_)
+            | State::Waiting(_)
+            | State::Dialing(_)
+            | State::Lingering { .. }
+            | State::Dead => {}
+        }
+    }
+}
+
+/// When a session's token is over, in the shard's time; nothing where it has none that ends.
+pub(crate) fn ends_ms(callers: &Callers, key: Key) -> Option<u64> {
+    callers.get(key).map(|known| known.ends_ms).filter(|ends_ms| *ends_ms != u64::MAX)
+}
+
+/// The subprotocols that others than this gateway hear of.
+pub(crate) fn drop_token_offers(identity: Option<&Arc<Identity>>, protocols: &mut Vec<&str>) {
+    if let Some(identity) = identity.filter(|identity| !identity.rules().forward_token) {
+        protocols.retain(|offer| !place::is_token_offer(&identity.rules().sources, offer));
+    }
+}
+
+/// The target that an upstream is asked for.
+pub(crate) fn forwarded_target(identity: Option<&Arc<Identity>>, target: &Target<'_>) -> String {
+    let query = match identity.filter(|identity| !identity.rules().forward_token) {
+        Some(identity) => {
+            target.query.and_then(|query| place::query_without(&identity.rules().sources, query))
+        }
+        None => target.query.map(Cow::Borrowed),
+    };
+    Target { path: target.path, query: query.as_deref() }.to_string()
+}

@@ -1,0 +1,190 @@
+//! Tokens in a shard that a test plays by hand, in virtual time: when sessions end with theirs, and that a storm of them does
+//! not hold others up.
+
+// Shared with the gateway's tests.
+#[allow(dead_code)]
+#[path = "../../gateway/tests/harness/tokens.rs"]
+mod tokens;
+
+mod stage;
+
+use serde_json::{Value, json};
+
+use stage::{Socket, Stage, close_frame, frame};
+use tokens::Signer;
+
+const SECRET: &str = "0123456789abcdef0123456789abcdef";
+
+/// The system's clock, which stands still here.
+const UNIX_SECONDS: u64 = 784_111_777;
+
+const ECHO: &str = "echo = {}";
+const PROXY: &str = "proxy = { upstreams = [\"ws://127.0.0.1:2\"] }";
+
+/// A route at `/r` that takes whoever has a token, which is over 2 seconds behind its `exp`.
+fn stage(route: &str) -> Stage {
+    Stage::of(
+        &format!(
+            "[limits]\nclose_timeout = \"3s\"\nping_interval = \"0s\"\n[[identity]]\nname = \"a\"\nsecret = \"{SECRET}\"\n\
+             algorithms = [\"HS256\"]\nleeway = \"2s\"\n[[route]]\npath = \"/r\"\nidentity = \"a\"\n{route}\n"
+        ),
+        1,
+    )
+}
+
+/// The field with a token that expires in so many seconds.
+fn bearer(seconds: u64) -> String {
+    signed(&json!({ "sub": "ada", "exp": UNIX_SECONDS + seconds }))
+}
+
+fn signed(claims: &Value) -> String {
+    format!("Authorization: Bearer {}\r\n", Signer::secret(SECRET).token("HS256", None, claims))
+}
+
+/// A client and its upstream, with that token.
+fn pair(stage: &mut Stage, seconds: u64) -> (Socket, Socket) {
+    let client = stage.client(&bearer(seconds));
+    stage.upgrade(client + 1);
+    for socket in [client, client + 1] {
+        stage.socket(socket, |kernel| kernel.sent.clear());
+    }
+    (client, client + 1)
+}
+
+const EXPIRED: &str = "the token has expired";
+
+#[test]
+fn a_session_ends_with_its_token() {
+    let mut stage = stage(ECHO);
+    let (short, long) = (stage.open_with(&bearer(10)), stage.open_with(&bearer(100)));
+    stage.pass(11);
+    stage.send(short, &frame(0x82, b"still here", true));
+    assert_eq!(stage.sent(short), frame(0x82, b"still here", false));
+    stage.socket(short, |kernel| kernel.sent.clear());
+    stage.pass(2);
+    assert_eq!(stage.sent(short), close_frame(4401, EXPIRED));
+    assert!(stage.socket(short, |kernel| kernel.fin), "nothing follows");
+    assert!(stage.log.borrow().iter().any(|line| line.contains("code=4401") && line.contains(EXPIRED)));
+    assert_eq!((stage.sent(long), stage.down(long)), (Vec::new(), None));
+    stage.pass(100);
+    assert_eq!(stage.sent(long), close_frame(4401, EXPIRED));
+    assert_eq!(stage.shard.counters().tokens_expired, 2);
+}
+
+/// Its time runs by the shard's clock: that of the system stands still here, and so would never be there.
+#[test]
+fn a_token_that_is_over_lets_nobody_in() {
+    let mut stage = stage(ECHO);
+    stage.pass(1_000);
+    let socket = stage.client(&signed(&json!({ "exp": UNIX_SECONDS - 2 })));
+    assert!(stage.sent(socket).starts_with(b"HTTP/1.1 401"), "its leeway is over, too");
+    stage.open_with(&signed(&json!({ "exp": UNIX_SECONDS - 1 })));
+    // No time is too late to be counted.
+    let far = stage.open_with(&signed(&json!({ "exp": u64::MAX })));
+    stage.pass(100);
+    assert_eq!(stage.down(far), None);
+}
+
+#[test]
+fn both_legs_of_a_pair_end_with_the_clients_token() {
+    let mut stage = stage(PROXY);
+    let (client, upstream) = pair(&mut stage, 10);
+    stage.pass(13);
+    assert_eq!(stage.sent(client), close_frame(4401, EXPIRED));
+    assert_eq!(stage.sent(upstream), frame(0x88, &1001_u16.to_be_bytes(), true));
+    // What the client says now goes nowhere; that both have answered ends it.
+    stage.send(client, &frame(0x82, b"too late", true));
+    assert_eq!(stage.sent(upstream), frame(0x88, &1001_u16.to_be_bytes(), true));
+    stage.send(client, &frame(0x88, &4401_u16.to_be_bytes(), true));
+    stage.pass(4);
+    assert!(stage.down(client).is_some() && stage.down(upstream).is_some());
+    assert!(stage.log.borrow().iter().any(|line| line.contains("code=4401")));
+}
+
+#[test]
+fn a_pair_ends_at_the_boundaries_of_its_frames_or_at_the_deadline() {
+    let mut stage = stage(PROXY);
+    let (client, upstream) = pair(&mut stage, 10);
+    // The upstream is in the middle of a frame to the client.
+    let down = frame(0x82, b"abcdef", false);
+    stage.send(upstream, &down[..4]);
+    stage.pass(13);
+    assert_eq!(stage.sent(client), down[..4]);
+    stage.send(upstream, &down[4..]);
+    assert_eq!(stage.sent(client), [down, close_frame(4401, EXPIRED)].concat());
+
+    let (client, upstream) = pair(&mut stage, 10);
+    let up = frame(0x82, b"abcdef", true);
+    stage.send(client, &up[..8]);
+    stage.pass(13);
+    assert_eq!(stage.sent(client), close_frame(4401, EXPIRED));
+    assert_eq!(stage.sent(upstream), up[..8]);
+    stage.pass(4);
+    assert_eq!(stage.down(upstream), Some(true), "a frame that was cut off never looks whole");
+}
+
+#[test]
+fn a_pair_that_ends_already_ends_as_it_does() {
+    let mut stage = stage(PROXY);
+    let (client, upstream) = pair(&mut stage, 10);
+    stage.pass(11);
+    stage.send(client, &frame(0x88, &1000_u16.to_be_bytes(), true));
+    stage.pass(2);
+    stage.send(upstream, &frame(0x88, &1000_u16.to_be_bytes(), false));
+    assert_eq!(stage.sent(client), frame(0x88, &1000_u16.to_be_bytes(), false));
+    assert_eq!(stage.shard.counters().tokens_expired, 0);
+}
+
+/// A session whose client waits for its upstream when its token is over ends once it is there.
+#[test]
+fn a_token_that_is_over_during_a_dial_ends_the_session_behind_it() {
+    let mut stage = stage(
+        "proxy = { upstreams = [\"ws://127.0.0.1:2\"], connect_timeout = \"60s\", handshake_timeout = \"60s\" }",
+    );
+    let client = stage.client(&bearer(10));
+    stage.pass(20);
+    assert_eq!(stage.sent(client), b"");
+    stage.upgrade(client + 1);
+    stage.pass(3);
+    assert!(stage.sent(client).ends_with(&close_frame(4401, EXPIRED)));
+}
+
+/// As with TLS: eight in a turn, and whoever has a session is read in each of them.
+#[test]
+fn a_storm_of_tokens_does_not_hold_sessions_up() {
+    let config = |algorithm: &str, keys: &str| {
+        format!(
+            "[[identity]]\nname = \"a\"\nalgorithms = [\"{algorithm}\"]\n{keys}\n[[route]]\npath = \"/r\"\nidentity = \"a\"\n\
+             {ECHO}\n[[route]]\npath = \"/free\"\n{ECHO}\n"
+        )
+    };
+    let storm = |stage: &mut Stage| {
+        let session = stage.client_at("/free", "");
+        stage.socket(session, |kernel| kernel.sent.clear());
+        let crowd: Vec<Socket> = (0..40).map(|_| stage.accept()).collect();
+        for socket in &crowd {
+            let request = format!(
+                "GET /r HTTP/1.1\r\nHost: gw.test\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+                 Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n{}\r\n",
+                bearer(10)
+            );
+            stage.arrive(*socket, request.as_bytes());
+        }
+        let mut judged = Vec::new();
+        let mut answered = 0;
+        while judged.iter().sum::<u64>() < 40 {
+            let before = stage.shard.counters().refused + stage.shard.counters().opened;
+            stage.arrive(session, &frame(0x82, b"x", true));
+            stage.turn();
+            judged.push(stage.shard.counters().refused + stage.shard.counters().opened - before);
+            answered += 1;
+            assert_eq!(stage.shard.counters().messages, answered, "the session is read in this turn");
+        }
+        judged
+    };
+    // A public key's: of a file that was not read, so that all are refused, which takes as long to this shard.
+    let mut slow = Stage::of(&config("ES256", "jwks_file = \"/none\""), 1);
+    assert_eq!(storm(&mut slow), [8; 5]);
+    let mut fast = Stage::of(&config("HS256", &format!("secret = \"{SECRET}\"")), 1);
+    assert_eq!(storm(&mut fast), [40]);
+}
