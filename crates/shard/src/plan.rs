@@ -137,8 +137,8 @@ impl Plan {
 
     /// The routes of the configuration by the numbers that sessions, reports and the log have for them.
     pub fn numbered_routes(&self) -> impl Iterator<Item = (u16, &tidegate_config::Route)> {
-        let numbered = (0..=u16::MAX).zip(&self.slots);
-        numbered.filter_map(|(number, slot)| slot.retired().is_none().then(|| (number, &slot.plan().route)))
+        let present = (0..=u16::MAX).zip(&self.slots).filter(|(_, slot)| slot.retired().is_none());
+        present.map(|(number, slot)| (number, &slot.plan().route))
     }
 
     /// An upstream as it stands in the configuration, by its route's number and its place there as reports have them.
