@@ -66,8 +66,10 @@ pub struct Stay {
 pub enum Refused {
     /// The member is subscribed to this topic or pattern, or has asked to be.
     AlreadySubscribed,
-    /// It is not (or its subscription was not answered yet).
+    /// It is not.
     NotSubscribed,
+    /// It has ended its subscription before this answer came: nobody's mistake.
+    Withdrawn,
     /// It has as many subscriptions, or patterns, as it may.
     TooManySubscriptions,
     /// The process has as many subscriptions as it may.
@@ -90,7 +92,7 @@ impl Refused {
     pub const fn code(self) -> &'static str {
         match self {
             Self::AlreadySubscribed => "already_subscribed",
-            Self::NotSubscribed => "not_subscribed",
+            Self::NotSubscribed | Self::Withdrawn => "not_subscribed",
             Self::TooManySubscriptions | Self::TooManyInProcess | Self::TooManyTopics => "too_many",
             Self::TooLarge => "too_large",
             Self::NoHistory => "no_history",
@@ -105,6 +107,7 @@ impl fmt::Display for Refused {
         f.write_str(match self {
             Self::AlreadySubscribed => "already subscribed",
             Self::NotSubscribed => "not subscribed",
+            Self::Withdrawn => "not subscribed: ended before it was answered",
             Self::TooManySubscriptions => "this session has as many subscriptions as it may",
             Self::TooManyInProcess => "this gateway has as many subscriptions as it may",
             Self::TooManyTopics => "this gateway has as many topics as it may",

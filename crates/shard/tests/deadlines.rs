@@ -604,6 +604,13 @@ fn a_poller_leaves_half_a_minute_behind_its_last_request() {
     }
     stage.pass(2);
     assert_eq!(stage.moves(watcher), ["-poller-1"]);
+    // However long an answer might have taken that came at once.
+    let poll = stage.accept();
+    stage.get(poll, "/poll?topic=a&client=poller-2&wait=25");
+    stage.pass(29);
+    assert_eq!(stage.moves(watcher), ["+poller-2"]);
+    stage.pass(2);
+    assert_eq!(stage.moves(watcher), ["-poller-2"]);
     // Where it is not to be it is not.
     let poll = stage.accept();
     stage.get(poll, "/poll?topic=a&topic=b&client=poller-1&wait=0&attend=b");

@@ -10,7 +10,7 @@ use tidegate_io::Event;
 use tidegate_registry::Total;
 use tidegate_shard::{Mail, Mailbox};
 
-use stage::{Socket, Stage, topics_at};
+use stage::{Socket, Stage, frame, topics_at};
 
 /// The topics of the shard beside the one that is played.
 struct Neighbour {
@@ -107,4 +107,31 @@ fn a_late_answer_is_not_taken_for_that_of_the_next_request() {
     neighbour.run(&mut stage);
     let (status, body) = answered(&mut stage, client).expect("its own answer");
     assert!(status == "200" && body.contains(&second), "{status} {body}");
+}
+
+#[test]
+fn subscriptions_that_end_before_their_answer_are_nobodys_errors() {
+    let mut stage = Stage::of("[[route]]\npath = \"/topics/*\"\ntopics = { subscribe = [\"**\"] }", 2);
+    let mut neighbour = Neighbour::of(&mut stage);
+    let client = stage.client_at("/topics", "");
+    let say = |stage: &mut Stage, op: &str, topic: &str| {
+        let command = format!(r#"{{"op":"{op}","topic":"{topic}"}}"#);
+        stage.send(client, &frame(0x81, command.as_bytes(), true));
+    };
+    for topic in topics_at("topic", 1).take(150) {
+        say(&mut stage, "subscribe", &topic);
+        say(&mut stage, "unsubscribe", &topic);
+    }
+    neighbour.run(&mut stage);
+    let told = |stage: &Stage| {
+        let sent = stage.sent(client);
+        let text = String::from_utf8_lossy(&sent);
+        (text.matches("not_subscribed").count(), text.contains("too many errors"))
+    };
+    assert_eq!(told(&stage), (150, false));
+    // What is wrong indeed counts.
+    for _ in 0..101 {
+        say(&mut stage, "unsubscribe", "unknown");
+    }
+    assert_eq!(told(&stage), (250, true));
 }

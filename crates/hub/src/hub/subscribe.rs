@@ -126,7 +126,7 @@ impl<S: Store> Hub<S> {
     }
 
     /// Ends a subscription. Nothing of it comes any more, also of what was published before. One that its home has not answered
-    /// yet is answered as refused then: [`Refused::NotSubscribed`].
+    /// yet is answered as refused then: [`Refused::Withdrawn`].
     ///
     /// # Errors
     /// [`Refused::NotSubscribed`].
@@ -303,7 +303,7 @@ impl<S: Store> Hub<S> {
             let name = topic.clone();
             self.send(home, Note::Unsubscribe { topic, watched: watches, attended: attends });
             if withdrawn {
-                self.replies.push_back((ticket, Reply::Refused { topic: name, why: Refused::NotSubscribed }));
+                self.replies.push_back((ticket, Reply::Refused { topic: name, why: Refused::Withdrawn }));
             }
             return;
         };
@@ -335,7 +335,7 @@ impl<S: Store> Hub<S> {
         let Asked { subscription, ticket, topic, watches, withdrawn, .. } = asked;
         let Some(id) = subscription else {
             if withdrawn {
-                self.replies.push_back((ticket, Reply::Refused { topic, why: Refused::NotSubscribed }));
+                self.replies.push_back((ticket, Reply::Refused { topic, why: Refused::Withdrawn }));
             }
             return;
         };

@@ -318,7 +318,7 @@ impl World {
         }
         let Some(asked) = self.asked.remove(&ticket.request) else {
             // Of a subscription that was ended before it was answered, by a session that has ended since.
-            let withdrawn = matches!(reply, Reply::Refused { why: Refused::NotSubscribed, .. });
+            let withdrawn = matches!(reply, Reply::Refused { why: Refused::Withdrawn, .. });
             assert!(withdrawn, "each ticket comes back once: {reply:?}");
             return Ok(());
         };

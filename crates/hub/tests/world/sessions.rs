@@ -176,7 +176,7 @@ impl World {
                 }
             }
             // It was ended before its answer, and perhaps begun again.
-            Reply::Refused { why: Refused::NotSubscribed, .. } => self.withdrawn += 1,
+            Reply::Refused { why: Refused::Withdrawn, .. } => self.withdrawn += 1,
             Reply::Refused { why, .. } => {
                 // Busy: there is no memory for who is there.
                 assert!(matches!(why, Refused::TooManyTopics | Refused::Busy), "{why:?}");

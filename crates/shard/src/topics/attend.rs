@@ -1,6 +1,6 @@
 //! Under which names requests are present, and where.
 //!
-//! Invariant: whoever a stream has brought departs with it, and a connection keeps no more pollers present than
+//! Invariant: whoever a stream or a poll has brought departs a while behind its end, and a connection keeps no more pollers present than
 //! [`POLLERS`], one of a trusted proxy than [`PROXY_POLLERS`], however many names it asks under. Names cost nothing, connections
 //! do.
 
@@ -35,13 +35,14 @@ impl Topics {
         let Some(presence) = &wanted.presence else { return };
         let attended = wanted.topics.iter().filter(|text| presence.is_in(text));
         let topics: Vec<TopicName> = attended.filter_map(|text| TopicName::parse(text).ok()).collect();
-        if presence.until_ms == u64::MAX {
-            if let Some(member) = self.member_mut(key) {
-                member.attends = Some(Box::new(Attendance { key, client: presence.client.into(), topics }));
-            }
+        if topics.is_empty() {
             return;
         }
-        if topics.is_empty() {
+        if let Some(member) = self.member_mut(key) {
+            let topics = topics.clone();
+            member.attends = Some(Box::new(Attendance { key, client: presence.client.into(), topics }));
+        }
+        if presence.until_ms == u64::MAX {
             return;
         }
         let pollers = self.pollers.entry(key).or_default();
@@ -70,7 +71,7 @@ impl Topics {
 }
 
 impl<B: Backend, E: Environment> Shard<B, E> {
-    /// Who goes by a name is present for a while behind the end of its stream.
+    /// Who goes by a name is present for a while behind the end of its stream, or the answer to its poll.
     pub(super) fn tell_departures(&mut self) {
         let now_ms = self.now_ms;
         let Some(topics) = &mut self.topics else { return };

@@ -42,7 +42,7 @@ impl From<Refused> for Fault {
     fn from(why: Refused) -> Self {
         let code = match why {
             Refused::AlreadySubscribed => Code::AlreadySubscribed,
-            Refused::NotSubscribed => Code::NotSubscribed,
+            Refused::NotSubscribed | Refused::Withdrawn => Code::NotSubscribed,
             Refused::TooManySubscriptions | Refused::TooManyInProcess | Refused::TooManyTopics => {
                 Code::TooMany
             }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use tidegate_hub::{
-    Present, Publication, Reply, Ticket,
+    Present, Publication, Refused, Reply, Ticket,
     protocol::{self, Acceptance, Standing},
 };
 use tidegate_io::Backend;
@@ -86,6 +86,11 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             Reply::State { .. } => {}
             Reply::Refused { .. } if is_raw => {
                 self.violated(key, CloseCode::TRY_AGAIN_LATER, "not subscribed: the gateway has no room");
+            }
+            // The way to its home and back is not the client's fault, so it is none of its errors.
+            Reply::Refused { why: why @ Refused::Withdrawn, .. } => {
+                let fault = Fault::from(why);
+                self.tell_json(key, |out| protocol::write::error(out, id, fault.code, &fault.message));
             }
             Reply::Refused { why, .. } => {
                 let fault = Fault::from(why);
