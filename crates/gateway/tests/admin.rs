@@ -474,7 +474,7 @@ fn over_tcp_a_token_is_asked_for_and_pages_are_refused() {
 #[test]
 fn while_it_drains_it_lives_but_is_not_ready() {
     for io in BACKENDS {
-        let scene = Scene::with(io, "[limits]\nclose_timeout = '30s'", ROUTES);
+        let scene = Scene::with(io, "[limits]\nclose_timeout = '30s'\n[drain]\nwindow = '100ms'", ROUTES);
         let mut client = Client::open(scene.gateway.address(), "/echo");
         scene.gateway.signal(Signal::TERM);
         assert_eq!(client.frame().opcode, CLOSE);

@@ -209,6 +209,9 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         let cause = tally.cause.unwrap_or_else(|| {
             let cause = match self.draining {
                 Some(code) => Cause { leg: Leg::Client, code: code.into(), reason: "the gateway ends" },
+                None if self.leaving.is_all() => {
+                    Cause { leg: Leg::Client, code: ABNORMAL, reason: "the gateway ends" }
+                }
                 None => Cause { leg: Leg::Client, code: ABNORMAL, reason: "ended" },
             };
             accounts.count_close(cause);
@@ -238,6 +241,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
 
     /// Copies the numbers to where others read them.
     pub(crate) fn report(&mut self) {
+        let is_ending = self.is_ending();
         let Some(accounts) = &mut self.accounts else { return };
         accounts.due_ms = self.now_ms + INTERVAL_MS;
         let stats = self.codecs.stats();
@@ -258,7 +262,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                 round_trips,
                 turns,
             } = report;
-            *draining = self.draining.is_some();
+            *draining = is_ending;
             *connections = self.sessions as u64;
             *counters = self.counters;
             *backend = self.backend.counters();

@@ -228,6 +228,10 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             self.leaving.plan(now_ms + (at >> 16) as u64, key, number);
         }
         self.leaving.departures.push(departure);
+        if terms.ends {
+            // Who asks whether the gateway is ready is to know at once.
+            self.report();
+        }
     }
 
     /// A session has begun that those before it were asked to leave.
