@@ -12,7 +12,7 @@
 #     instructions  what the hot paths cost in instructions, counted by valgrind: at most a tenth more than
 #                benches/benches/instructions.rs says (on x86-64 with AVX2, which the counts are of)
 #     deny       licences, sources and duplicates of the dependencies
-#     fuzz       six targets, 10 seconds each
+#     fuzz       seven targets, 10 seconds each
 #     interop    Node's ws, Python's websockets, Chromium; io_uring forbidden by a seccomp filter
 #     client     the client library under Node and the pages in Chromium, with the gateway through cuts and restarts
 #     autobahn   517 cases on io_uring, all but those of compression on epoll, through the proxy, as a client
