@@ -289,6 +289,8 @@ class Track {
     this.epoch = options.recover?.epoch;
     /** The topic's offset when the gateway answered: up to there comes what was before. */
     this.start = -1;
+    /** What comes up to here is this subscription's alone; what comes behind it is new to patterns that have the topic, too. */
+    this.ownThrough = -1;
     /** The last offset that came. */
     this.last = options.recover?.offset ?? -1;
     /** Up to here nothing is owed: it came, or is announced as lost. */
@@ -323,6 +325,7 @@ class Track {
     this.state = "subscribed";
     this.settled = false;
     this.start = answer.offset ?? -1;
+    this.ownThrough = answer.pattern_offset ?? this.start;
     if (!recovered) {
       this.epoch = answer.epoch;
       this.last = this.through = -1;
@@ -975,11 +978,9 @@ export class Client extends Emitter {
 
   #deliver(message) {
     const exact = this.#tracks.get(message.topic);
-    // What an exact subscription has missed or gets first was for it alone; a pattern had its own at its time.
-    if (exact?.state === "subscribed") {
-      const replayed = message.offset <= exact.start;
-      if (!exact.handleMessage(message) || replayed) return;
-    }
+    // What an exact subscription has missed or gets first was for it alone; a pattern had its own at its time, unless the answer
+    // has overtaken it.
+    if (exact?.state === "subscribed" && (!exact.handleMessage(message) || message.offset <= exact.ownThrough)) return;
     for (const track of [...this.#patterns]) if (matches(track.topic, message.topic)) track.handleMessage(message);
   }
 

@@ -16,6 +16,8 @@ pub struct Standing<'t> {
     pub position: Option<Position>,
     /// Where recovery was asked for: whether all that was missed follows.
     pub recovered: Option<bool>,
+    /// Where the session has the topic by a pattern, too, and messages of that come with the answer: the last offset before them.
+    pub pattern_offset: Option<u64>,
 }
 
 /// How a publication was taken.
@@ -253,6 +255,10 @@ pub(super) fn push_standing(out: &mut Vec<u8>, standing: &Standing<'_>) {
         None => {}
         Some(true) => out.extend_from_slice(br#","recovered":true"#),
         Some(false) => out.extend_from_slice(br#","recovered":false"#),
+    }
+    if let Some(offset) = standing.pattern_offset {
+        out.extend_from_slice(br#","pattern_offset":"#);
+        push_whole(out, offset);
     }
 }
 

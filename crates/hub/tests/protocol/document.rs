@@ -214,6 +214,7 @@ fn standing(value: &Value) -> Standing<'_> {
         topic: text(&value["topic"]),
         position,
         recovered: value.get("recovered").and_then(Value::as_bool),
+        pattern_offset: value.get("pattern_offset").map(number),
     }
 }
 

@@ -183,12 +183,16 @@ proptest! {
             write(&mut out);
             value(&out)
         };
-        let standing = Standing { topic: &topic, position: recovered.map(|_| position), recovered };
+        let pattern_offset = duplicate.then_some(offset);
+        let standing = Standing { topic: &topic, position: recovered.map(|_| position), recovered, pattern_offset };
         let mut expected = json!({"op": "subscribed", "id": id_value, "topic": topic});
         if let Some(recovered) = recovered {
             expected["epoch"] = json!(epoch_text);
             expected["offset"] = json!(offset);
             expected["recovered"] = json!(recovered);
+        }
+        if let Some(pattern_offset) = pattern_offset {
+            expected["pattern_offset"] = json!(pattern_offset);
         }
         prop_assert_eq!(written(&|out| write::subscribed(out, id, &standing)), expected);
 
@@ -267,7 +271,7 @@ proptest! {
         prop_assert_eq!(value(&out), json!({"op": "history", "id": 1, "topic": "a", "epoch": epoch_text, "offset": offset, "messages": own}));
 
         let mut out = Vec::new();
-        let standing = Standing { topic: "a", position: Some(position), recovered: Some(false) };
+        let standing = Standing { topic: "a", position: Some(position), recovered: Some(false), pattern_offset: None };
         let written = contents().map(|(offset, content)| {
             let mut message = Vec::new();
             push_poll_message(&mut message, "b", offset, content);

@@ -251,7 +251,12 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                         }
                         topics.hub.subscribe_pattern(member_id, &pattern)?;
                         if let Some(id) = id {
-                            let standing = Standing { topic: text, position: None, recovered: None };
+                            let standing = Standing {
+                                topic: text,
+                                position: None,
+                                recovered: None,
+                                pattern_offset: None,
+                            };
                             self.tell_json(key, |out| protocol::write::subscribed(out, id, &standing));
                         }
                         Ok(Step::Done)

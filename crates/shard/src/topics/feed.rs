@@ -104,7 +104,9 @@ struct FeedTopic {
 
 impl FeedTopic {
     fn standing(&self, at: Option<Position>) -> Standing<'_> {
-        Standing { topic: self.filter.as_str(), position: at, recovered: self.recovered }
+        // Patterns and names of a stream begin together.
+        let topic = self.filter.as_str();
+        Standing { topic, position: at, recovered: self.recovered, pattern_offset: None }
     }
 }
 
