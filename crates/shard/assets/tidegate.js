@@ -1266,8 +1266,11 @@ class HttpTransport {
     });
   }
 
-  /** How much of the past the topics want: one number for all, so some get more than they want. */
-  wanted(topics) { return Math.max(0, ...topics.map(topic => this.client.track(topic)?.options.history ?? 0)); }
+  /** How much of the past the topics want: one number for each, or none where none wants anything. */
+  wanted(topics) {
+    const numbers = topics.map(topic => this.client.track(topic)?.options.history || 0);
+    return numbers.some(Boolean) ? numbers.join(",") : null;
+  }
 
   /** What is said of a topic, at first and whenever something could not be recovered. */
   subscribed({ topic, epoch, offset, recovered }) {
@@ -1275,14 +1278,6 @@ class HttpTransport {
     if (id === undefined || (id === null && recovered !== false)) return;
     this.topics.set(topic, null);
     this.client.received(this, { op: "subscribed", id, topic, epoch, offset, recovered });
-  }
-
-  /** Whether a topic gets this message; not where another one asked for more of the past. */
-  due(message, given) {
-    const track = this.client.track(message.topic);
-    if (!track || track.position() === null || message.offset > track.start || track.last >= 0) return true;
-    const own = track.options.history ?? 0;
-    return own >= given || message.offset > track.start - own;
   }
 
   post(command) {
@@ -1487,7 +1482,7 @@ class EventsTransport extends HttpTransport {
       // A pattern has no position, so perhaps nothing is said of it.
       for (const topic of topics) if (isPattern(topic)) this.subscribed({ topic });
     });
-    hear("message", message => { if (this.due(message, history)) this.client.received(this, { op: "message", ...message }); });
+    hear("message", message => this.client.received(this, { op: "message", ...message }));
     hear("gap", gap => this.client.received(this, { op: "gap", ...gap }));
   }
 
@@ -1593,7 +1588,7 @@ class PollTransport extends HttpTransport {
     if (this.closed) return false;
     this.confirm();
     for (const topic of answer.topics) this.subscribed(topic);
-    for (const message of answer.messages) if (this.due(message, history)) this.client.received(this, { op: "message", ...message });
+    for (const message of answer.messages) this.client.received(this, { op: "message", ...message });
     for (const { topic, epoch, offset } of answer.topics) {
       const track = this.client.track(topic);
       if (track?.epoch === epoch) track.reach(offset);

@@ -156,7 +156,7 @@ fn get(target: &str) -> Result<(), Problem> {
             let query = EventsQuery::parse(query, None)?;
             assert_eq!(
                 (&query.topics[..], query.history),
-                (&["chat/lobby".into(), "scores/*".into()][..], 10)
+                (&["chat/lobby".into(), "scores/*".into()][..], vec![10, 10])
             );
             let positions = query.positions.expect("positions");
             assert_eq!((positions.of(0), positions.of(1)), (from(0x9f86_d081, 41), None));
