@@ -317,7 +317,11 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                 self.keep_early(key, early);
             }
         } else {
-            self.linger(key);
+            // A body that is somewhat too long, or comes without a key, is read to its end.
+            let route = self.registry.get(key).map(|session| self.plan.route(session.route));
+            let publish = route.and_then(|route| route.publish.as_ref());
+            let body_bytes = publish.map_or(0, |publish| publish.body_bytes);
+            self.linger_behind_request(key, body_bytes);
         }
     }
 
