@@ -26,6 +26,7 @@ use super::{
 };
 use crate::{
     environment::Environment,
+    head::DRAINED,
     identity::BAD_TOKEN,
     log::{Level, What},
     output::Content,
@@ -156,6 +157,12 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         let mut manner = Manner::of(request, None, self.is_ending());
         let outcome = self.cors(key, id, request).and_then(|cors| {
             manner.cors = cors.map(Into::into);
+            if !self.upstreams.takes(id) {
+                return Err(DRAINED);
+            }
+            if matches!(route.action, Action::Events(_)) {
+                self.enter_route(key, id)?;
+            }
             // What a browser asks before a request has no token (Fetch, CORS-preflight), and its answer tells nothing.
             if request.method != "OPTIONS" {
                 self.admit(key, id, request)?;
@@ -260,10 +267,8 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         };
         let mut body = Vec::new();
         protocol::push_error(&mut body, code, refusal.reason);
-        // It stands with these statuses anyway.
-        let fields = refusal.fields.iter().filter(|(name, _)| *name != "Retry-After");
-        let fields: Vec<_> = fields.copied().collect();
-        self.answer_request(key, &manner, refusal.status, JSON, Answer::Own(&body), &fields, refusal.reason);
+        let reason = refusal.reason;
+        self.answer_request(key, &manner, refusal.status, JSON, Answer::Own(&body), refusal.fields, reason);
     }
 
     /// Answers a request; the next one may follow. `reason`: for the log, where it is refused.
@@ -285,7 +290,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         if let Some(origin) = &manner.cors {
             fields.extend([("Access-Control-Allow-Origin", &**origin), ("Vary", "Origin")]);
         }
-        if matches!(status, 429 | 503) {
+        if matches!(status, 429 | 503) && !more.iter().any(|(name, _)| *name == "Retry-After") {
             fields.push(("Retry-After", "1"));
         }
         let keep_alive = manner.keep_alive && !self.is_ending();
