@@ -11,7 +11,7 @@ const PAGES = {
   "/broadcast.html": ["broadcast.html", "text/html"], "/tidegate.js": ["tidegate.js", "text/javascript"],
 };
 
-const isName = name => /^[^/*?#\p{Cc}]+(\/[^/*?#\p{Cc}]+){0,15}$/u.test(name) && Buffer.byteLength(name) <= 256;
+const isName = name => /^[^/*?#;\\\p{Cc}]+(\/[^/*?#;\\\p{Cc}]+){0,15}$/u.test(name) && !/(^|\/)\.\.?(\/|$)/.test(name) && Buffer.byteLength(name) <= 256;
 
 /**
  * Whether a subscription's name or pattern means this topic, as docs/PROTOCOL.md has it. Not by the library's own `matches`: what
