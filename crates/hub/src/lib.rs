@@ -36,6 +36,7 @@
 
 mod backlog;
 pub mod delivery;
+mod growth;
 mod history;
 mod home;
 mod hub;

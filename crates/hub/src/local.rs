@@ -10,6 +10,7 @@ use slab::Slab;
 
 use crate::{
     backlog::Backlog,
+    growth,
     member::{Subscriber, SubscriptionId},
     members::Members,
     publication::Publication,
@@ -73,7 +74,7 @@ impl LocalTopic {
         if subscriber.skip > 0 {
             self.skips_from = self.skips_from.min(place);
         }
-        self.audience.push(subscriber);
+        growth::push(&mut self.audience, subscriber);
         place
     }
 
