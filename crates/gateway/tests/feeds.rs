@@ -421,6 +421,8 @@ version = 1
 [limits]
 message_bytes = "64KiB"
 close_timeout = "60s"
+# Streams are read one after the other, which on a slow machine takes its time.
+write_timeout = "300s"
 [[listener]]
 bind = "127.0.0.1:0"
 [[topic]]

@@ -194,7 +194,7 @@ fn an_answer_says_up_to_where_a_pattern_has_brought_a_topic() {
         hub.subscribe_pattern(member, &pattern).unwrap();
         publish(&mut hub, &topic, &["x"]);
         assert_eq!(fan_out(&mut hub, |_| 99), [(1, "2".to_owned())]);
-        let mut ask = |hub: &mut Hub, ask| {
+        let ask = |hub: &mut Hub, ask| {
             hub.subscribe(member, TICKET, &topic, ask, 0).unwrap();
             let Some((_, Reply::Subscribed { position, first, pattern_offset, .. })) = hub.poll_reply()
             else {
