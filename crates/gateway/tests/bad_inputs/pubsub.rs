@@ -10,7 +10,7 @@ use crate::{
         gateway::is_optimised,
     },
     reaction::{Observed, Reaction, read_close, respond},
-    world::{KEY, World},
+    world::{PUBLISHING_KEY, World},
 };
 
 pub(crate) const ROWS: &[Row] = &[
@@ -185,10 +185,10 @@ fn guessed_keys(world: &World) -> Vec<Observed> {
     let mut seen = Vec::new();
     for n in 0..guesses {
         // All but one letter, in turn the first, the second and so on; and more, and fewer.
-        let mut key = KEY.to_owned();
-        match n % (KEY.len() + 2) {
-            place if place < KEY.len() => key.replace_range(place..=place, "-"),
-            place if place == KEY.len() => key.truncate(n / 24 % KEY.len()),
+        let mut key = PUBLISHING_KEY.to_owned();
+        match n % (PUBLISHING_KEY.len() + 2) {
+            place if place < PUBLISHING_KEY.len() => key.replace_range(place..=place, "-"),
+            place if place == PUBLISHING_KEY.len() => key.truncate(n / 24 % PUBLISHING_KEY.len()),
             _ => key.push_str(&n.to_string()),
         }
         let (response, observed) = respond(world.address(), format!("the key {key:?}"), &post(&key));
@@ -199,7 +199,7 @@ fn guessed_keys(world: &World) -> Vec<Observed> {
             seen.push(observed);
         }
     }
-    let (response, _) = respond(world.address(), "the key itself", &post(KEY));
+    let (response, _) = respond(world.address(), "the key itself", &post(PUBLISHING_KEY));
     let response = response.expect("an answer");
     let told: Value = serde_json::from_slice(&response.body).expect("JSON");
     assert_eq!((response.status, &told["results"][0]["offset"]), (200, &json!(1)), "{told}");

@@ -150,7 +150,7 @@ topics = {{ subscribe = ["many/*", "*"], publish = ["*"] }}
 
 [[route]]
 path = "/keyed"
-publish = {{ publish = ["*"], keys = [{{ name = "service", key = "{KEY}", publish = ["guessed"] }}] }}
+publish = {{ publish = ["*"], keys = [{{ name = "service", key = "{PUBLISHING_KEY}", publish = ["guessed"] }}] }}
 
 [[route]]
 host = "other.test"
@@ -174,7 +174,7 @@ proxy = {{ upstreams = ["{upstream}"], retries = 0, fail_timeout = "0s" }}
 }
 
 /// The key with which `/keyed` publishes.
-pub(crate) const KEY: &str = "3ZcWvT0mX8q1Lr5uYb7nKd";
+pub(crate) const PUBLISHING_KEY: &str = "3ZcWvT0mX8q1Lr5uYb7nKd";
 
 /// What a row plays with.
 pub(crate) struct World {
