@@ -6,6 +6,7 @@
 use super::content::{push_message, push_offset};
 use super::text::{push_epoch, push_string, push_whole};
 use super::{Code, Content, Id, Position, VERSION};
+use crate::publication::GapReason;
 
 /// How a subscription begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,26 +30,6 @@ pub struct Acceptance<'t> {
     pub position: Position,
     /// Whether it was published before, and so not again.
     pub duplicate: bool,
-}
-
-/// Why messages will not come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum GapReason {
-    /// The session is too slow for what its topic allows.
-    Slow,
-    /// The gateway is.
-    Busy,
-}
-
-impl GapReason {
-    /// The name on the wire.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Slow => "slow",
-            Self::Busy => "busy",
-        }
-    }
 }
 
 /// Messages that will not come.

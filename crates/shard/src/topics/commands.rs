@@ -418,11 +418,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
 /// What a client wants to publish, as the hub takes it.
 pub(super) fn publication(publish: protocol::Publish<'_>, publisher: Publisher) -> Publish {
     Publish {
-        format: match publish.payload.kind {
-            protocol::Kind::Json => Format::Json,
-            protocol::Kind::Text => Format::Text,
-            protocol::Kind::Bytes => Format::Binary,
-        },
+        format: publish.payload.format,
         payload: publish.payload.bytes.into_owned(),
         key: publish.key.map(|key| key.into_owned().into()),
         once: publish.once.map(|once| once.into_owned().into()),
