@@ -41,7 +41,8 @@ fn asked_to_go(client: &mut Client) -> (u16, u64) {
     let frame: Frame = client.frame();
     assert_eq!(frame.opcode, CLOSE, "{frame:?}");
     let reason: Value = serde_json::from_slice(frame.close_reason()).expect("a reason with a delay");
-    client.send(&close(frame.close_code(), b""));
+    // On a slow machine its time for that may be over.
+    let _ = client.try_send(&close(frame.close_code(), b""));
     (frame.close_code(), reason["retry_ms"].as_u64().expect("a delay"))
 }
 
