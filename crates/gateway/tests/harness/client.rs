@@ -211,6 +211,17 @@ impl Client {
         !self.inbox.bytes.is_empty() || self.read_more(Instant::now() + time) || self.inbox.ended.is_some()
     }
 
+    /// Whether there is anything to read, or the end, without waiting.
+    pub(crate) fn has_data(&self) -> bool {
+        if !self.inbox.bytes.is_empty() {
+            return true;
+        }
+        self.stream.set_nonblocking(true).expect("a socket");
+        let peeked = self.stream.peek(&mut [0]);
+        self.stream.set_nonblocking(false).expect("a socket");
+        !matches!(peeked, Err(error) if error.kind() == std::io::ErrorKind::WouldBlock)
+    }
+
     /// Whether nothing but the end is left to read.
     pub(crate) fn is_drained(&self) -> bool {
         self.inbox.bytes.is_empty()
