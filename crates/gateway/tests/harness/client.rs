@@ -299,12 +299,16 @@ impl Client {
 
     /// Whether there is anything to read, or the end, without waiting.
     pub(crate) fn has_data(&self) -> bool {
-        if !self.inbox.bytes.is_empty() {
+        let inbox = match &self.0 {
+            Transport::Plain { inbox, .. } => inbox,
+            Transport::Tls(secure) => &secure.inbox,
+        };
+        if !inbox.bytes.is_empty() {
             return true;
         }
-        self.stream.set_nonblocking(true).expect("a socket");
-        let peeked = self.stream.peek(&mut [0]);
-        self.stream.set_nonblocking(false).expect("a socket");
+        self.stream().set_nonblocking(true).expect("a socket");
+        let peeked = self.stream().peek(&mut [0]);
+        self.stream().set_nonblocking(false).expect("a socket");
         !matches!(peeked, Err(error) if error.kind() == std::io::ErrorKind::WouldBlock)
     }
 
