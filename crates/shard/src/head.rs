@@ -30,7 +30,7 @@ use crate::{
 const NOT_FOUND: Refusal =
     Refusal { status: 404, reason: "no route for this host and path", close: true, fields: &[] };
 
-/// Somebody drains the route.
+/// Somebody drains the route, or all of its upstreams.
 pub(crate) const DRAINED: Refusal = Refusal {
     status: 503,
     reason: "this route takes no sessions for now",
