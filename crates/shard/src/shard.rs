@@ -15,7 +15,7 @@ use crate::{
     accounts::Accounts,
     counters::Counters,
     environment::Environment,
-    identity::Callers,
+    identity::{Callers, Hooks},
     kept::Backlog,
     leaving::{Farewell, Leaving},
     log::{Entry, Level, What},
@@ -132,6 +132,8 @@ pub struct Shard<B: Backend, E: Environment> {
     pub(crate) early_letters: Vec<(u16, Vec<Letter>)>,
     /// Who sessions' callers are, where routes ask.
     pub(crate) callers: Callers,
+    /// What hooks are asked.
+    pub(crate) hooks: Hooks,
     /// The other shards, by number.
     pub(crate) peers: Vec<Sender<B::Waker>>,
     /// The turn before has left its deadlines to this one.
@@ -194,6 +196,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             topics,
             early_letters: Vec::new(),
             callers: Callers::default(),
+            hooks: Hooks::default(),
             peers: Vec::new(),
             skipped: false,
             throttle: Throttle::new(plan.limits().log_entries),
@@ -527,6 +530,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                 Mail::Live(answers) => answers.answer(),
                 Mail::Stop => self.stopping = !planted::is(Bug::IgnoreStop),
                 Mail::Resolved => self.resume_resolving(),
+                Mail::Decided(decision) => self.decided(decision),
                 Mail::Report(reply) => {
                     self.report();
                     reply.tell(());

@@ -9,6 +9,7 @@
 mod sim;
 
 use sim::{
+    fitting::Fate,
     gateway,
     net::Trace,
     runner::{self, Summary},
@@ -39,6 +40,9 @@ fn unmet(summary: &Summary) -> Vec<String> {
     }
     for mistake in Mistake::ALL {
         wanted.push(format!("{mistake:?}"));
+    }
+    for fate in Fate::ALL {
+        wanted.push(format!("hook: {fate:?}"));
     }
     for wrong in Wrong::ALL {
         wanted.push(format!("upstream: Wrong({wrong:?})"));

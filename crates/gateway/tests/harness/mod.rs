@@ -14,6 +14,7 @@ pub(crate) mod inbox;
 pub(crate) mod secure;
 pub(crate) mod tokens;
 pub(crate) mod upstream;
+pub(crate) mod web;
 
 use std::time::{Duration, Instant};
 

@@ -16,6 +16,7 @@ pub(crate) mod faults;
 pub(crate) mod fitting;
 pub(crate) mod gateway;
 pub(crate) mod generations;
+pub(crate) mod hooks;
 pub(crate) mod kernel;
 pub(crate) mod link;
 pub(crate) mod net;

@@ -18,7 +18,9 @@ use tidegate_io::{
     Address, BUFFER_BYTES, Backend, Buffer, ConnectOptions, Counters, Event, Lent, ListenerId, Pool,
     ReceiveEnd, Remainder, Sends, Token, Wake,
 };
-use tidegate_shard::{Environment, Mail, Mailbox, Plan, Progress, Sender, Shard, log::Entry, mailbox};
+use tidegate_shard::{
+    Environment, Mail, Mailbox, Plan, Progress, Question, Sender, Shard, log::Entry, mailbox,
+};
 use tidegate_wire::close::CloseCode;
 
 /// A socket's number: those that were accepted and those that were made to connect, in one row.
@@ -182,8 +184,8 @@ impl Backend for Manual {
     }
 }
 
-/// What was logged, as it is written, and the last seed that was drawn.
-pub(crate) struct Surroundings(Rc<RefCell<Vec<String>>>, u64);
+/// What was logged, as it is written, the last seed that was drawn, and what hooks are asked.
+pub(crate) struct Surroundings(Rc<RefCell<Vec<String>>>, u64, Rc<RefCell<VecDeque<Question>>>);
 
 impl Environment for Surroundings {
     fn random(&mut self, out: &mut [u8]) {
@@ -203,6 +205,10 @@ impl Environment for Surroundings {
     fn log(&mut self, entry: Entry) {
         self.0.borrow_mut().push(entry.what.to_string());
     }
+
+    fn ask(&mut self, question: Question) {
+        self.2.borrow_mut().push_back(question);
+    }
 }
 
 /// A shard and the hand that plays its kernel.
@@ -214,6 +220,8 @@ pub(crate) struct Stage {
     pub(crate) others: Vec<Mailbox>,
     pub(crate) sender: Sender<Waker>,
     pub(crate) log: Rc<RefCell<Vec<String>>>,
+    /// What hooks were asked and have not answered.
+    pub(crate) questions: Rc<RefCell<VecDeque<Question>>>,
     /// The tokens of sockets, from when they were first armed.
     pub(crate) tokens: BTreeMap<Socket, Token>,
 }
@@ -245,14 +253,15 @@ impl Stage {
         }));
         let log = Rc::new(RefCell::new(Vec::new()));
         let (sender, inbox) = mailbox(Waker);
-        let surroundings = Surroundings(Rc::clone(&log), 0);
+        let questions = Rc::default();
+        let surroundings = Surroundings(Rc::clone(&log), 0, Rc::clone(&questions));
         let mut shard = Shard::new(0, Manual(Rc::clone(&world)), surroundings, Arc::clone(&plan), inbox, 100);
         shard.listen(ListenerId(0), ()).expect("it takes all");
         #[cfg(feature = "record-transport")]
         shard.listen_records(RECORDS, ()).expect("it takes all");
         let (peers, others): (Vec<_>, Vec<_>) = (0..shards).map(|_| mailbox(Waker)).unzip();
         shard.meet(peers);
-        Stage { world, shard, plan, others, sender, log, tokens: BTreeMap::new() }
+        Stage { world, shard, plan, others, sender, log, questions, tokens: BTreeMap::new() }
     }
 
     pub(crate) fn turn(&mut self) -> Progress {

@@ -180,7 +180,8 @@ impl Client {
     }
 
     pub(super) fn check_status(&self, status: u16) {
-        let full = status == 503 && self.facts.terms.may_be_full;
+        let busy = self.facts.routes[self.route].demands.may_be_busy();
+        let full = status == 503 && (self.facts.terms.may_be_full || busy);
         let gateway = matches!(status, 502..=504);
         let allowed: &[u16] = match (self.script.asking, self.promise()) {
             (Asking::Page, _) => &[200],
