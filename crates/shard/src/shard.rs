@@ -633,7 +633,8 @@ impl<B: Backend, E: Environment> Shard<B, E> {
     /// Takes a receive back, where one is armed.
     pub(crate) fn cancel_receive(&mut self, key: Key) {
         let Some(session) = self.registry.get_mut(key) else { return };
-        if session.in_flight.receive && !session.in_flight.cancelling {
+        // One whose end is kept has ended already.
+        if session.in_flight.receive && !session.in_flight.cancelling && !session.marks.end_kept {
             session.in_flight.cancelling = true;
             self.backend.cancel_receive(&session.socket, token(key));
         }
