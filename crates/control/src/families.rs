@@ -193,16 +193,11 @@ fn identities(out: &mut Writer, gateway: &Gateway, reports: &[Report]) {
     );
     let help = "Requests that a hook was asked about, by what came of it.";
     out.family(Kind::Counter, "tidegate_hook_decisions", help, |samples| {
-        let numbers: [(&str, fn(&Report) -> u64); 5] = [
-            ("allowed", |report| report.counters.hooks_allowed),
-            ("denied", |report| report.counters.hooks_denied),
-            ("failed", |report| report.counters.hooks_failed),
-            ("busy", |report| report.counters.hooks_busy),
-            ("late", |report| report.counters.hooks_late),
-        ];
-        for (result, number) in numbers {
-            samples.add(&[("result", result)], sum(reports, number));
-        }
+        samples.add(&[("result", "allowed")], sum(reports, |report| report.counters.hooks_allowed));
+        samples.add(&[("result", "denied")], sum(reports, |report| report.counters.hooks_denied));
+        samples.add(&[("result", "failed")], sum(reports, |report| report.counters.hooks_failed));
+        samples.add(&[("result", "busy")], sum(reports, |report| report.counters.hooks_busy));
+        samples.add(&[("result", "late")], sum(reports, |report| report.counters.hooks_late));
     });
     let hooks = || plan.identities().iter().filter(|identity| identity.rules().hook().is_some());
     out.family(Kind::Gauge, "tidegate_hook_in_flight", "Requests that wait for a hook now.", |samples| {
