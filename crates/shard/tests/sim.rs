@@ -12,6 +12,7 @@ use sim::{
     fitting::Fate,
     gateway,
     net::Trace,
+    proxy_header::ProxyHeader,
     runner::{self, Summary},
     script::{Mistake, Violation},
     upstream::{Failure, Wrong},
@@ -40,6 +41,9 @@ fn unmet(summary: &Summary) -> Vec<String> {
     }
     for mistake in Mistake::ALL {
         wanted.push(format!("{mistake:?}"));
+    }
+    for name in ProxyHeader::NAMES {
+        wanted.push(format!("PROXY header: {name}"));
     }
     for fate in Fate::ALL {
         wanted.push(format!("hook: {fate:?}"));

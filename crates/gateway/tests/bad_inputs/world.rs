@@ -18,6 +18,7 @@ use crate::{
         frame::{BINARY, TEXT},
         gateway::Gateway,
         upstream::Upstream,
+        web::{Reply, Web},
     },
     upstream::Scripts,
 };
@@ -36,7 +37,7 @@ pub(crate) const CONTROL_FRAMES: usize = 50;
 /// What tokens are signed with.
 pub(crate) const SECRET: &str = "0123456789abcdef0123456789abcdef";
 
-fn config(upstream: &str) -> String {
+fn config(upstream: &str, hook: &str) -> String {
     format!(
         r#"
 version = 1
@@ -82,6 +83,11 @@ name = "users"
 secret = "{SECRET}"
 algorithms = ["HS256"]
 token = ["authorization", "query:access_token"]
+
+[[identity]]
+name = "callers"
+hook = {{ url = "{hook}", timeout = "1m" }}
+
 [admin]
 bind = "127.0.0.1:0"
 
@@ -97,6 +103,11 @@ echo = {{}}
 [[route]]
 path = "/up/W19"
 identity = "users"
+proxy = {{ upstreams = ["{upstream}"], retries = 0, fail_timeout = "0s" }}
+
+[[route]]
+path = "/up/W19-hook"
+identity = "callers"
 proxy = {{ upstreams = ["{upstream}"], retries = 0, fail_timeout = "0s" }}
 
 [[route]]
@@ -178,6 +189,8 @@ pub(crate) struct World {
     gateway: Gateway,
     upstream: Upstream,
     scripts: Arc<Scripts>,
+    /// Says who callers are: it believes nobody.
+    hook: Web,
     others: Vec<Bystander>,
 }
 
@@ -193,14 +206,20 @@ impl World {
             let scripts = Arc::clone(&scripts);
             move |connection| scripts.play(connection)
         });
-        let gateway = Gateway::start(&config(&upstream.url()), io);
+        let hook = Web::start(|_| Reply::Status(401, String::new()));
+        let gateway = Gateway::start(&config(&upstream.url(), &hook.url("/")), io);
         let others = [("/ws", BINARY), ("/ws", TEXT), ("/takeover", TEXT), ("/up/echo", BINARY)]
             .map(|(path, opcode)| Bystander::start(gateway.address(), path, opcode))
             .into_iter()
             .collect();
-        let world = World { gateway, upstream, scripts, others };
+        let world = World { gateway, upstream, scripts, hook, others };
         world.assert_others_unharmed();
         world
+    }
+
+    /// How often its hook was asked.
+    pub(crate) fn hook_asked(&self) -> usize {
+        self.hook.asked().len()
     }
 
     pub(crate) fn gateway(&self) -> &Gateway {

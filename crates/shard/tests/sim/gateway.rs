@@ -22,7 +22,7 @@ use super::{
     generations,
     hooks::Hooks,
     kernel::Armed,
-    net::{Connect, Destination, MILLIS, Net, SECONDS, Trace},
+    net::{Connect, Destination, MILLIS, Net, PROXIED, SECONDS, Trace},
     random::Random,
     upstream::{Mode, Upstream},
     world::{Bounds, Inspection, Outcome, Subject, World},
@@ -275,6 +275,8 @@ impl Setup {
             "version = 1\n[limits]\nmax_sessions = {}\nmessage_bytes = {}\noutbox_soft = {}\noutbox_hard = {}\n\
              head_timeout = {}\nmessage_timeout = {}\nping_interval = {}\npong_timeout = {}\nclose_timeout = {}\n\
              write_timeout = {}\nidle_timeout = {}\n{}{}[[listener]]\nbind = \"127.0.0.1:9001\"\n\
+             [[listener]]\nbind = \"127.0.0.1:9002\"\n[[listener]]\nbind = \"127.0.0.1:9003\"\n\
+             proxy_protocol = [\"192.0.2.3\"]\n\
              [[route]]\npath = \"/\"\npage = {{}}\n[[route]]\npath = \"/echo\"\n{}echo = {{ {} }}\nfull = \"{}\"\n",
             self.max_sessions,
             terms.message_bytes,
@@ -398,9 +400,10 @@ pub(crate) fn run(seed: u64, trace: Trace) -> Outcome {
     let backlog = *world.random.pick(&[1, 4, 128]);
     shard.listen(ListenerId(0), SimListener { backlog }).expect("it is the first one");
     listen_again(&mut shard, SimListener { backlog });
+    shard.listen(ListenerId(PROXIED), SimListener { backlog }).expect("it is the third one");
     let facts = Facts::new(setup.terms, setup.routes());
     add_upstreams(&mut world.net.borrow_mut(), &setup, &facts);
-    let span = add_clients(&mut world, &setup, &facts);
+    let span = add_clients(&mut world, &setup, &facts, seed);
     world.plan_faults(span);
     // One seed in four is drained while sessions are open.
     let early = (world.random.below(4) == 0).then(|| world.net.borrow().now + world.random.below(2 * span));
@@ -516,7 +519,7 @@ fn resolve_names(
     }
 }
 
-fn add_clients(world: &mut World, setup: &Setup, facts: &Shared) -> u64 {
+fn add_clients(world: &mut World, setup: &Setup, facts: &Shared, seed: u64) -> u64 {
     let span = *world.random.pick(&[SECONDS, 20 * SECONDS, 100 * SECONDS]);
     let span = if setup.terms.contest { SECONDS / 10 } else { span };
     let mut net = world.net.borrow_mut();
@@ -525,6 +528,9 @@ fn add_clients(world: &mut World, setup: &Setup, facts: &Shared) -> u64 {
         // Half of them at the echo, the others anywhere.
         let route = if world.random.below(2) == 0 { 0 } else { world.random.index(facts.routes.len()) };
         let listener = u8::from(world.random.below(4) == 0);
+        // Of its own: what else a seed draws must not depend on it.
+        let is_proxied = listener == 0 && Random::new(seed ^ id << 32 ^ 0x5052_4f58).below(6) == 0;
+        let listener = if is_proxied { PROXIED } else { listener };
         let client = Client::new(id, facts, route, listener, start, world.random.fork());
         let actor = net.add_actor(Box::new(client));
         net.wake_at(actor, start);

@@ -20,6 +20,7 @@ pub(crate) mod hooks;
 pub(crate) mod kernel;
 pub(crate) mod link;
 pub(crate) mod net;
+pub(crate) mod proxy_header;
 pub(crate) mod random;
 pub(crate) mod raw;
 pub(crate) mod record;
