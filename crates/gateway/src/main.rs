@@ -25,6 +25,7 @@ mod log_file;
 mod logs;
 mod manual;
 mod notify;
+mod operate;
 mod outbound;
 mod plane;
 mod reload;
@@ -71,6 +72,8 @@ fn main() -> ExitCode {
         Ok(Command::Doctor(arguments)) => doctor::doctor(&arguments),
         Ok(Command::Sessions(arguments)) => admin::sessions(&arguments),
         Ok(Command::Status(arguments)) => admin::status(&arguments),
+        Ok(Command::Reload(arguments)) => operate::reload(&arguments),
+        Ok(Command::Drain(arguments)) => operate::drain(&arguments),
         Ok(Command::Completions { shell }) => manual::completions(shell),
         Ok(Command::Man { folder }) => manual::pages(&folder),
         Err(error) => {

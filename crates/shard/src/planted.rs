@@ -73,8 +73,6 @@ pub enum Bug {
     BatchTwice,
     /// Where a batch is given to a subscriber that came in its middle: it gets all of it.
     IgnoreSkip,
-    /// Where a hook has answered: whoever waits in that slot gets the answer, whatever was asked.
-    TakeAnyDecision,
     /// Where letters come back from a full mailbox: they are dropped.
     ForgetLetters,
     /// Where a session or request ends: the hub is not told.
@@ -123,7 +121,6 @@ impl Bug {
         Bug::ForgetParked,
         Bug::ForgetSheltered,
         Bug::AskEverybody,
-        Bug::TakeAnyDecision,
     ];
 
     /// Those of topics.

@@ -18,7 +18,6 @@ use super::callers::Known;
 use crate::{
     environment::Environment,
     log::{Level, What},
-    planted::{self, Bug},
     proxy::{EARLY_BYTES, client_address},
     session::State,
     shard::Shard,
@@ -275,13 +274,10 @@ impl<B: Backend, E: Environment> Shard<B, E> {
     /// A hook has answered. Who asked may have gone, or have been told already.
     pub(crate) fn decided(&mut self, decision: Decision) {
         let Decision { session, number, outcome } = decision;
-        let asked = Key::from_bits(session);
-        let takes_any = planted::is(Bug::TakeAnyDecision);
-        let key = if takes_any { self.registry.key_at(asked.index()).unwrap_or(asked) } else { asked };
-        let waits = self.registry.get(key).is_some_and(|session| match &session.state {
-            State::Deciding(deciding) => deciding.number == number || takes_any,
-            _ => false,
-        });
+        let key = Key::from_bits(session);
+        let waits = self.registry.get(key).is_some_and(
+            |session| matches!(&session.state, State::Deciding(deciding) if deciding.number == number),
+        );
         match waits {
             true => self.take_decision(key, outcome),
             false => self.counters.hooks_late += 1,

@@ -4,7 +4,7 @@
 #![allow(dead_code)]
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     collections::{BTreeMap, VecDeque},
     io,
     net::SocketAddr,
@@ -184,8 +184,11 @@ impl Backend for Manual {
     }
 }
 
-/// What was logged, as it is written, the last seed that was drawn, and what hooks are asked.
-pub(crate) struct Surroundings(Rc<RefCell<Vec<String>>>, u64, Rc<RefCell<VecDeque<Question>>>);
+/// What was logged, as it is written, the last seed that was drawn, the system's clock, and what hooks are asked.
+pub(crate) struct Surroundings(Rc<RefCell<Vec<String>>>, u64, Rc<Cell<u64>>, Rc<RefCell<VecDeque<Question>>>);
+
+/// Where the system's clock stands unless a test sets it: shards have a clock of their own.
+pub(crate) const UNIX_SECONDS: u64 = 784_111_777;
 
 impl Environment for Surroundings {
     fn random(&mut self, out: &mut [u8]) {
@@ -199,7 +202,7 @@ impl Environment for Surroundings {
     }
 
     fn unix_seconds(&self) -> u64 {
-        784_111_777
+        self.2.get()
     }
 
     fn log(&mut self, entry: Entry) {
@@ -207,7 +210,7 @@ impl Environment for Surroundings {
     }
 
     fn ask(&mut self, question: Question) {
-        self.2.borrow_mut().push_back(question);
+        self.3.borrow_mut().push_back(question);
     }
 }
 
@@ -222,6 +225,8 @@ pub(crate) struct Stage {
     pub(crate) log: Rc<RefCell<Vec<String>>>,
     /// What hooks were asked and have not answered.
     pub(crate) questions: Rc<RefCell<VecDeque<Question>>>,
+    /// The system's clock, in seconds since 1970.
+    pub(crate) unix_seconds: Rc<Cell<u64>>,
     /// The tokens of sockets, from when they were first armed.
     pub(crate) tokens: BTreeMap<Socket, Token>,
 }
@@ -253,15 +258,15 @@ impl Stage {
         }));
         let log = Rc::new(RefCell::new(Vec::new()));
         let (sender, inbox) = mailbox(Waker);
-        let questions = Rc::default();
-        let surroundings = Surroundings(Rc::clone(&log), 0, Rc::clone(&questions));
+        let (questions, unix_seconds) = (Rc::default(), Rc::new(Cell::new(UNIX_SECONDS)));
+        let surroundings = Surroundings(Rc::clone(&log), 0, Rc::clone(&unix_seconds), Rc::clone(&questions));
         let mut shard = Shard::new(0, Manual(Rc::clone(&world)), surroundings, Arc::clone(&plan), inbox, 100);
         shard.listen(ListenerId(0), ()).expect("it takes all");
         #[cfg(feature = "record-transport")]
         shard.listen_records(RECORDS, ()).expect("it takes all");
         let (peers, others): (Vec<_>, Vec<_>) = (0..shards).map(|_| mailbox(Waker)).unzip();
         shard.meet(peers);
-        Stage { world, shard, plan, others, sender, log, questions, tokens: BTreeMap::new() }
+        Stage { world, shard, plan, others, sender, log, questions, unix_seconds, tokens: BTreeMap::new() }
     }
 
     pub(crate) fn turn(&mut self) -> Progress {
