@@ -13,7 +13,7 @@ use rustls::{
     version::{TLS12, TLS13},
 };
 
-use crate::{Error, Identity, client::provider};
+use crate::{Error, Identity, chains::ShortChains, client::provider};
 
 /// The lowest version of the protocol that is spoken.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -92,7 +92,8 @@ impl ServerConfig {
             Clients::Anyone => builder.with_no_client_auth(),
             Clients::SignedBy(Authorities(roots)) => {
                 let verifier = WebPkiClientVerifier::builder_with_provider(Arc::clone(roots), provider());
-                builder.with_client_cert_verifier(verifier.build().map_err(|_| Error::NO_ROOTS)?)
+                let verifier = verifier.build().map_err(|_| Error::NO_ROOTS)?;
+                builder.with_client_cert_verifier(Arc::new(ShortChains(verifier)))
             }
         };
         let names = Names::new(identities).ok_or(Error::NO_IDENTITY)?;

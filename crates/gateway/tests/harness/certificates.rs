@@ -3,8 +3,8 @@
 use std::{fs, path::PathBuf, sync::Arc};
 
 use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    date_time_ymd,
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
+    KeyPair, date_time_ymd,
 };
 use rustls::{
     ClientConfig, RootCertStore, SupportedProtocolVersion,
@@ -18,6 +18,7 @@ use tempfile::TempDir;
 pub(crate) struct Authority {
     folder: TempDir,
     certificate: CertificateDer<'static>,
+    name: DistinguishedName,
     issuer: Issuer<'static, KeyPair>,
 }
 
@@ -47,8 +48,8 @@ impl Authority {
         params.distinguished_name.push(DnType::CommonName, folder.path().to_string_lossy().into_owned());
         let certificate = params.self_signed(&key).expect("a certificate");
         fs::write(folder.path().join("ca.pem"), certificate.pem()).expect("write it");
-        let certificate = certificate.der().clone();
-        Authority { folder, certificate, issuer: Issuer::new(params, key) }
+        let (certificate, name) = (certificate.der().clone(), params.distinguished_name.clone());
+        Authority { folder, certificate, name, issuer: Issuer::new(params, key) }
     }
 
     /// A file in its folder.
@@ -93,6 +94,18 @@ impl Authority {
         issued
     }
 
+    /// Its name.
+    pub(crate) fn name(&self) -> DistinguishedName {
+        self.name.clone()
+    }
+
+    /// What a client that trusts it alone knows.
+    pub(crate) fn roots(&self) -> RootCertStore {
+        let mut roots = RootCertStore::empty();
+        roots.add(self.certificate.clone()).expect("a certificate");
+        roots
+    }
+
     /// A client that trusts it.
     pub(crate) fn client(&self) -> Arc<ClientConfig> {
         self.client_with(&[&TLS13, &TLS12], &[b"http/1.1"], None)
@@ -105,12 +118,10 @@ impl Authority {
         alpn: &[&[u8]],
         own: Option<&Issued>,
     ) -> Arc<ClientConfig> {
-        let mut roots = RootCertStore::empty();
-        roots.add(self.certificate.clone()).expect("a certificate");
         let builder = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
             .with_protocol_versions(versions)
             .expect("versions")
-            .with_root_certificates(roots);
+            .with_root_certificates(self.roots());
         let mut config = match own {
             None => builder.with_no_client_auth(),
             Some(own) => {

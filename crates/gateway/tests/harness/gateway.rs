@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, prlimit};
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, prlimit, setrlimit};
 use tempfile::NamedTempFile;
 
 use super::{PATIENCE, eventually};
@@ -26,6 +26,12 @@ pub(crate) fn binary() -> PathBuf {
 /// unless they are.
 pub(crate) fn is_optimised() -> bool {
     std::env::var_os("TIDEGATE_BIN").is_some() || !cfg!(debug_assertions)
+}
+
+/// Lets this process, and gateways that it starts from now on, have as many descriptors as the hard limit allows.
+pub(crate) fn raise_descriptor_limit() {
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).expect("up to the hard limit");
 }
 
 /// A running gateway; dropped, it is killed.
