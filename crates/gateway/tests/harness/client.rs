@@ -297,6 +297,21 @@ impl Client {
         true
     }
 
+    /// Whether there is anything to read, or the end, without waiting.
+    pub(crate) fn has_data(&self) -> bool {
+        let inbox = match &self.0 {
+            Transport::Plain { inbox, .. } => inbox,
+            Transport::Tls(secure) => &secure.inbox,
+        };
+        if !inbox.bytes.is_empty() {
+            return true;
+        }
+        self.stream().set_nonblocking(true).expect("a socket");
+        let peeked = self.stream().peek(&mut [0]);
+        self.stream().set_nonblocking(false).expect("a socket");
+        !matches!(peeked, Err(error) if error.kind() == std::io::ErrorKind::WouldBlock)
+    }
+
     /// Whether nothing but the end is left to read.
     pub(crate) fn is_drained(&mut self) -> bool {
         self.inbox().bytes.is_empty()

@@ -202,10 +202,19 @@ impl Gateway {
         matches!(self.child.try_wait(), Ok(None))
     }
 
+    /// Its configuration file.
+    pub(crate) fn file(&self) -> &std::path::Path {
+        self.config.as_ref().expect("it was started with a file").path()
+    }
+
+    /// Puts `config` in its file, and does not tell it.
+    pub(crate) fn rewrite(&self, config: &str) {
+        std::fs::write(self.file(), config).expect("write the configuration");
+    }
+
     /// Puts `config` in its file and has it read again; gives what the log says of that.
     pub(crate) fn reload(&self, config: &str) -> String {
-        let file = self.config.as_ref().expect("it was started with a file");
-        std::fs::write(file.path(), config).expect("write the configuration");
+        self.rewrite(config);
         let says = |line: &&String| line.contains("taken over");
         let before = self.log().iter().filter(says).count();
         self.signal(Signal::HUP);
