@@ -87,10 +87,6 @@ secret = "{SECRET}"
 algorithms = ["HS256"]
 token = ["authorization", "query:access_token"]
 
-[log]
-# A thousand of them may end in one second.
-entries_per_second = 1000000
-
 [admin]
 bind = "127.0.0.1:0"
 
