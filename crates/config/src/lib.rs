@@ -28,6 +28,7 @@ mod admin;
 mod change;
 mod config;
 mod drain;
+mod http_url;
 mod identity;
 mod limits;
 mod log;
@@ -57,7 +58,10 @@ pub use self::{
         MAX_UPSTREAMS,
     },
     drain::Drain,
-    identity::{Algorithm, Identity, MAX_IDENTITIES, PermissionClaims, TokenKeys, TokenSource},
+    http_url::HttpUrl,
+    identity::{
+        Algorithm, Hook, Identity, KeySetUrl, MAX_IDENTITIES, PermissionClaims, TokenKeys, TokenSource,
+    },
     limits::{DEFAULT_MAX_SESSIONS, DEFAULT_MEMORY_BYTES, Limits, RouteLimits, SESSION_TAKEOVER_BYTES},
     log::{DEFAULT_LOG_ENTRIES, Log, LogFormat, LogLevel},
     pattern::{HostPattern, PathPattern, bare_host},

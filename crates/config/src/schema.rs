@@ -101,9 +101,13 @@ pub(crate) const IDENTITY: Table = Table {
     keys: &[
         "name",
         "jwks_file",
+        "jwks_url",
+        "jwks_interval",
+        "jwks_timeout",
         "key_file",
         "secret",
         "secret_file",
+        "hook",
         "algorithms",
         "issuers",
         "audiences",
@@ -116,6 +120,11 @@ pub(crate) const IDENTITY: Table = Table {
         "headers",
         "permissions",
     ],
+};
+
+pub(crate) const HOOK: Table = Table {
+    name: "hook = {}",
+    keys: &["url", "timeout", "max_in_flight", "forward", "secret", "secret_file"],
 };
 
 pub(crate) const PERMISSIONS: Table =
@@ -236,6 +245,7 @@ pub const SCHEMA: &[Table] = &[
     PUBLISH,
     PUBLISH_KEY,
     IDENTITY,
+    HOOK,
     PERMISSIONS,
 ];
 

@@ -16,7 +16,7 @@ use tidegate_wire::{
 
 use crate::{
     environment::Environment,
-    identity::drop_token_offers,
+    identity::{Halt, drop_token_offers},
     leaving::Farewell,
     log::{Level, What},
     output::Content,
@@ -87,18 +87,20 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         }
     }
 
-    fn answer(&mut self, key: Key, head: &[u8]) {
+    /// Answers a request, or has somebody asked whether it may come in.
+    pub(crate) fn answer(&mut self, key: Key, head: &[u8]) {
         let plan = std::sync::Arc::clone(&self.plan);
         let head_only = head.starts_with(b"HEAD ");
         let by_tls = self.came_by_tls(key);
-        let outcome =
-            Request::parse(head, plan.head_limits(), by_tls).and_then(|request| self.dispatch(key, &request));
-        if let Err(refusal) = outcome {
-            self.refuse(key, &refusal, head_only);
+        let parsed = Request::parse(head, plan.head_limits(), by_tls).map_err(Halt::from);
+        match parsed.and_then(|request| self.dispatch(key, &request)) {
+            Ok(()) => {}
+            Err(Halt::Refused(refusal)) => self.refuse(key, &refusal, head_only),
+            Err(Halt::Asked(asked)) => self.await_decision(key, asked, head),
         }
     }
 
-    fn dispatch(&mut self, key: Key, request: &Request<'_>) -> Result<(), Refusal> {
+    fn dispatch(&mut self, key: Key, request: &Request<'_>) -> Result<(), Halt> {
         let plan = std::sync::Arc::clone(&self.plan);
         // Who has asked before on this connection need not be who asks now.
         self.callers.forget(key);
@@ -106,10 +108,10 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         let (id, route) =
             plan.routes().lookup(request.host, request.target.path, protocols).ok_or(NOT_FOUND)?;
         if !self.upstreams.takes(id) {
-            return Err(DRAINED);
+            return Err(DRAINED.into());
         }
         match &route.action {
-            Action::Page(page) => self.answer_page(key, request, *page),
+            Action::Page(page) => Ok(self.answer_page(key, request, *page)?),
             Action::Echo(echo) => {
                 let upgrade = self.upgrade(key, id, request)?;
                 self.enter_route(key, id)?;
@@ -120,8 +122,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                 let below = route.path.below(request.target.path);
                 if below.is_some() && !request.is_upgrade() {
                     self.set_route(key, id);
-                    self.begin_request(key, id, request);
-                    return Ok(());
+                    return self.begin_request(key, id, request);
                 }
                 let upgrade = self.upgrade(key, id, request)?;
                 let way = self.topics_way(key, topics, below)?;
@@ -130,20 +131,14 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                 self.enter_topics(key, topics, way);
                 Ok(())
             }
-            Action::Events(_) => {
-                self.enter_route(key, id)?;
-                self.begin_request(key, id, request);
-                Ok(())
-            }
-            Action::Poll(_) | Action::Publish(_) => {
+            Action::Events(_) | Action::Poll(_) | Action::Publish(_) => {
                 self.set_route(key, id);
-                self.begin_request(key, id, request);
-                Ok(())
+                self.begin_request(key, id, request)
             }
             Action::Proxy(_) => {
                 let upgrade = self.upgrade(key, id, request)?;
                 self.enter_route(key, id)?;
-                self.begin_proxy(key, request, &upgrade)
+                Ok(self.begin_proxy(key, request, &upgrade)?)
             }
         }
     }
@@ -160,10 +155,10 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         key: Key,
         id: tidegate_hub::RouteId,
         request: &Request<'b>,
-    ) -> Result<Upgrade<'b>, Refusal> {
+    ) -> Result<Upgrade<'b>, Halt> {
         let mut upgrade = handshake::upgrade(request)?;
         if !self.allows_origin(key, id, request, upgrade.origin) {
-            return Err(FOREIGN_ORIGIN);
+            return Err(FOREIGN_ORIGIN.into());
         }
         self.admit(key, id, request)?;
         drop_token_offers(self.plan.route(id).identity.as_ref(), &mut upgrade.protocols);

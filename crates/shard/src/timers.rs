@@ -97,6 +97,7 @@ pub(crate) fn judge<S>(
         // Behind a page its time runs from the last byte of that on.
         State::Head(head) if head.kept_alive && session.is_held() => earliest.look_at(now_ms + RETRY_MS),
         State::Head(head) => earliest.by(Timer::Head, head.deadline_ms),
+        State::Deciding(deciding) => earliest.by(Timer::Handshake, deciding.deadline_ms),
         State::Waiting(waiting) => earliest.by(Timer::Handshake, waiting.deadline_ms),
         State::Dialing(dialing) => earliest.by(Timer::Handshake, dialing.deadline_ms),
         State::Lingering { deadline_ms, .. } => earliest.by(Timer::Linger, *deadline_ms),
@@ -132,9 +133,12 @@ fn can_expire<S>(session: &Session<S>) -> bool {
             Stage::Body(_) | Stage::Polling(_) | Stage::Streaming(_) => true,
             Stage::Publishing(_) | Stage::Asking => false,
         },
-        State::Head(_) | State::Waiting(_) | State::Dialing(_) | State::Lingering { .. } | State::Dead => {
-            false
-        }
+        State::Head(_)
+        | State::Deciding(_)
+        | State::Waiting(_)
+        | State::Dialing(_)
+        | State::Lingering { .. }
+        | State::Dead => false,
     }
 }
 
@@ -281,6 +285,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             Timer::Handshake => match &session.state {
                 State::Dialing(_) => self.dial_timed_out(key),
                 State::Exchange(_) => self.exchange_timed_out(key),
+                State::Deciding(_) => self.decision_timed_out(key),
                 _ => self.wait_timed_out(key),
             },
             Timer::Ping => {

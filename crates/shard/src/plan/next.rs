@@ -67,21 +67,27 @@ impl Plan {
                 .any(|route| has_topics(&route.action))
                 .then(|| topic_rules(&config.topics, |_| {}).into()),
         };
-        let (ids, slots) = self.next_slots(&config)?;
+        let identities =
+            tidegate_identity::identities_after(&config, &self.identities).expect("judged before");
+        let (ids, slots) = self.next_slots(&config, &identities)?;
         Ok(Arc::new(Plan {
             has_costly_identities: slots.iter().any(Slot::is_costly),
             generation: self.generation + 1,
             routes: Routes::numbered(&config, ids),
             slots,
             head: head_limits(&config.limits),
+            identities,
             topics,
             shared: Arc::clone(&self.shared),
             config,
         }))
     }
 
-    fn next_slots(&self, config: &Config) -> Result<(Vec<RouteId>, Vec<Slot>), NoSuccessor> {
-        let identities = tidegate_identity::identities(config).expect("judged before");
+    fn next_slots(
+        &self,
+        config: &Config,
+        identities: &[Arc<Identity>],
+    ) -> Result<(Vec<RouteId>, Vec<Slot>), NoSuccessor> {
         let identity_of = |route: &Route| route.identity.map(|place| Arc::clone(&identities[place]));
         let mut slots: Vec<Slot> = self.slots.iter().map(Slot::retire).collect();
         let mut free =
