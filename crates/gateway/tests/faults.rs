@@ -5,7 +5,6 @@ mod harness;
 
 use std::{
     collections::BTreeSet,
-    net::SocketAddr,
     time::{Duration, Instant},
 };
 
@@ -48,7 +47,7 @@ fn without_descriptors_accepting_pauses_and_goes_on_within_a_second() {
         scene.gateway.wait_for_log("that there is no descriptor", told);
         // All that could be accepted are served.
         let mut served = Vec::new();
-        let mut take = |waiting: &mut Vec<Client>, served: &mut Vec<Client>| {
+        let take = |waiting: &mut Vec<Client>, served: &mut Vec<Client>| {
             let before = served.len();
             served.extend(waiting.extract_if(.., |client| client.has_data()));
             for client in &mut served[before..] {
