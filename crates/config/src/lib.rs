@@ -62,7 +62,7 @@ pub use self::{
     log::{DEFAULT_LOG_ENTRIES, Log, LogFormat, LogLevel},
     pattern::{HostPattern, PathPattern, bare_host},
     problem::{Problem, printable},
-    proxy::{Balance, Deflate, HashKey, Proxy, Target, Upstream, Utf8},
+    proxy::{Balance, Deflate, HashKey, Proxy, Target, Upstream, UpstreamTls, Utf8},
     rates::{AddressLimits, Excess, SessionRates},
     reach::hiding,
     read::{load, parse},

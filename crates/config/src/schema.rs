@@ -186,7 +186,13 @@ pub(crate) const PROXY: Table = Table {
         "fail_timeout",
         "failure_code",
         "source",
+        "tls",
     ],
+};
+
+pub(crate) const UPSTREAM_TLS: Table = Table {
+    name: "[route.proxy.tls]",
+    keys: &["ca_file", "server_name", "certificate_file", "key_file", "min_version"],
 };
 
 pub(crate) const ROUTE_TOPICS: Table = Table {
@@ -230,6 +236,7 @@ pub const SCHEMA: &[Table] = &[
     ECHO,
     PAGE,
     PROXY,
+    UPSTREAM_TLS,
     ROUTE_TOPICS,
     EVENTS,
     POLL,

@@ -24,7 +24,7 @@ use crate::{
     logs::Log,
     notify::Notify,
     resolver::Resolver,
-    secure::{self, Before},
+    secure::{self, Before, Secured},
     serve::Shards,
 };
 
@@ -198,9 +198,10 @@ impl Reload {
         })?;
         let mut succession = before.config().succeeded_by(config).map_err(|refused| refused.join("; "))?;
         let present = Before { config: before.config(), servers: &self.servers };
-        let servers = secure::servers(&succession.config, Some(present), SystemTime::now()).map_err(tell)?;
-        secure::judge_tokens(&mut succession.config).map_err(tell)?;
-        let plan = before.next(succession.config).map_err(|error| error.to_string())?;
+        let Secured { servers, clients } =
+            secure::secure(&mut succession.config, Some(present), SystemTime::now()).map_err(tell)?;
+        let next = before.next_with_clients(succession.config, &clients);
+        let plan = next.map_err(|error| error.to_string())?;
         Ok((plan, servers, succession.waiting))
     }
 }

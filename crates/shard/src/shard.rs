@@ -98,6 +98,8 @@ pub struct Shard<B: Backend, E: Environment> {
     pub(crate) broken: Vec<(Key, i32)>,
     /// Slots that may be free now.
     pub(crate) freeable: Vec<Key>,
+    /// Legs that are connected and wait for a turn that has time for TLS.
+    pub(crate) securing: VecDeque<Key>,
     pub(crate) listening: Vec<Listening>,
     /// Those that are closed, and whose last connections are served.
     pub(crate) closed: Vec<Listening>,
@@ -172,6 +174,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             again: Vec::new(),
             broken: Vec::new(),
             freeable: Vec::new(),
+            securing: VecDeque::new(),
             listening: Vec::new(),
             closed: Vec::new(),
             expects_last: false,
@@ -310,6 +313,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         self.now_ms = millis(self.began);
         self.settle();
         let had_events = !self.events.is_empty() || self.can_take_up();
+        self.secure_waiting();
         self.take_up_kept();
         let mut events = std::mem::take(&mut self.events);
         for event in events.drain(..) {
@@ -400,7 +404,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         self.feed_starved();
         // What filled the turn at hand is kept behind the system call only.
         let rest = !self.turn.unread.is_empty() && !planted::is(Bug::SleepOnRest);
-        self.hurried |= self.can_take_up() || rest;
+        self.hurried |= self.can_take_up() || rest || !self.securing.is_empty();
         Ok(())
     }
 

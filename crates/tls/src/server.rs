@@ -3,7 +3,7 @@
 use std::{collections::HashMap, sync::Arc};
 
 use rustls::{
-    RootCertStore,
+    RootCertStore, SupportedProtocolVersion,
     crypto::aws_lc_rs::Ticketer,
     pki_types::{CertificateDer, pem::PemObject},
     server::{
@@ -13,7 +13,10 @@ use rustls::{
     version::{TLS12, TLS13},
 };
 
-use crate::{Error, Identity, client::provider};
+use crate::{
+    Error, Identity,
+    client::{provider, system_roots},
+};
 
 /// The lowest version of the protocol that is spoken.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -23,6 +26,16 @@ pub enum Lowest {
     Tls12,
     /// 1.3 alone.
     Tls13,
+}
+
+impl Lowest {
+    pub(crate) fn versions(self) -> &'static [&'static SupportedProtocolVersion] {
+        static FROM_12: [&SupportedProtocolVersion; 2] = [&TLS13, &TLS12];
+        match self {
+            Self::Tls12 => &FROM_12,
+            Self::Tls13 => &FROM_12[..1],
+        }
+    }
 }
 
 /// Whose certificates a server wants to see.
@@ -35,9 +48,9 @@ pub enum Clients {
     SignedBy(Authorities),
 }
 
-/// Authorities whose clients are let in.
+/// Authorities whose signatures count.
 #[derive(Clone, Debug)]
-pub struct Authorities(Arc<RootCertStore>);
+pub struct Authorities(pub(crate) Arc<RootCertStore>);
 
 /// What a server is made of besides its identities.
 #[derive(Clone, Debug, Default)]
@@ -82,12 +95,8 @@ impl ServerConfig {
         identities: Vec<Identity>,
         tickets: Arc<dyn ProducesTickets>,
     ) -> Result<Self, Error> {
-        let versions = match options.lowest {
-            Lowest::Tls12 => &[&TLS13, &TLS12][..],
-            Lowest::Tls13 => &[&TLS13],
-        };
-        let builder =
-            rustls::ServerConfig::builder_with_provider(provider()).with_protocol_versions(versions)?;
+        let builder = rustls::ServerConfig::builder_with_provider(provider())
+            .with_protocol_versions(options.lowest.versions())?;
         let builder = match &options.clients {
             Clients::Anyone => builder.with_no_client_auth(),
             Clients::SignedBy(Authorities(roots)) => {
@@ -117,6 +126,14 @@ impl Authorities {
             roots.add(certificate)?;
         }
         if roots.is_empty() { Err(Error::NO_CERTIFICATE) } else { Ok(Self(Arc::new(roots))) }
+    }
+
+    /// Those that this system trusts. Reads files, so it may take some milliseconds.
+    ///
+    /// # Errors
+    /// Where there are none.
+    pub fn of_system() -> Result<Self, Error> {
+        Ok(Self(Arc::new(system_roots()?)))
     }
 }
 

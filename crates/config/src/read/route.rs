@@ -224,7 +224,7 @@ fn read_action(
     Some(match key {
         "echo" => Action::Echo(echo(report, &own, around.limits)),
         "page" => Action::Page(page(report, &own)),
-        "proxy" => Action::Proxy(proxy::read(report, &own, around.limits)?),
+        "proxy" => Action::Proxy(proxy::read(report, &own, around.limits, around.files)?),
         "topics" => Action::Topics(feeds::topics(report, &own, around, limits)),
         "events" => Action::Events(feeds::events(report, &own, around, limits)),
         "poll" => Action::Poll(feeds::poll(report, &own, around, limits)),

@@ -5,6 +5,7 @@ use std::{collections::HashMap, fmt, sync::Arc};
 use tidegate_config::{Action, Config, PublishAction, Route, Target};
 use tidegate_hub::{Incompatible, RouteId, Routes};
 use tidegate_identity::Identity;
+use tidegate_tls::ClientConfig;
 
 use super::{
     Plan, RoutePlan, Slot, head_limits,
@@ -52,6 +53,22 @@ impl Plan {
     /// # Panics
     /// Where it has keys that [`tidegate_identity::identities`] refuses.
     pub fn next(&self, config: Config) -> Result<Arc<Plan>, NoSuccessor> {
+        self.next_with_clients(config, &[])
+    }
+
+    /// The same with upstreams that speak TLS. `clients`: for each route of the configuration how it does so towards them; of routes
+    /// that have not changed it stays what it was.
+    ///
+    /// # Errors
+    /// As [`Plan::next`].
+    ///
+    /// # Panics
+    /// As [`Plan::next`].
+    pub fn next_with_clients(
+        &self,
+        config: Config,
+        clients: &[Option<ClientConfig>],
+    ) -> Result<Arc<Plan>, NoSuccessor> {
         let topics = match &self.topics {
             Some(rules) => {
                 let same = |limits: &mut tidegate_hub::Limits| {
@@ -67,7 +84,7 @@ impl Plan {
                 .any(|route| has_topics(&route.action))
                 .then(|| topic_rules(&config.topics, |_| {}).into()),
         };
-        let (ids, slots) = self.next_slots(&config)?;
+        let (ids, slots) = self.next_slots(&config, clients)?;
         Ok(Arc::new(Plan {
             has_costly_identities: slots.iter().any(Slot::is_costly),
             generation: self.generation + 1,
@@ -80,7 +97,12 @@ impl Plan {
         }))
     }
 
-    fn next_slots(&self, config: &Config) -> Result<(Vec<RouteId>, Vec<Slot>), NoSuccessor> {
+    fn next_slots(
+        &self,
+        config: &Config,
+        clients: &[Option<ClientConfig>],
+    ) -> Result<(Vec<RouteId>, Vec<Slot>), NoSuccessor> {
+        let client_of = |place: usize| clients.get(place).cloned().flatten();
         let identities = tidegate_identity::identities(config).expect("judged before");
         let identity_of = |route: &Route| route.identity.map(|place| Arc::clone(&identities[place]));
         let mut slots: Vec<Slot> = self.slots.iter().map(Slot::retire).collect();
@@ -123,12 +145,12 @@ impl Plan {
             slots[id.index()] = if old.route == *route && has_keys {
                 slot.clone()
             } else {
-                Slot::new(RoutePlan::new(route, identity, Some(old), &known))
+                Slot::new(RoutePlan::new(route, identity, client_of(ids.len()), Some(old), &known))
             };
             ids.push(id);
         }
         for (place, route) in fresh {
-            let slot = Slot::new(RoutePlan::new(route, identity_of(route), None, &known));
+            let slot = Slot::new(RoutePlan::new(route, identity_of(route), client_of(place), None, &known));
             let number = match free.pop() {
                 Some(number) => {
                     slots[number] = slot;

@@ -15,7 +15,7 @@ use self::tls::Tls;
 pub(crate) enum Transport {
     /// The bytes are what they are.
     Plain,
-    /// TLS, as the server.
+    /// TLS: the server towards clients, the client towards upstreams.
     Tls(Box<Tls>),
     /// Test-only records: proof of the seam.
     #[cfg(feature = "record-transport")]
@@ -123,6 +123,17 @@ impl Transport {
     pub(crate) fn has_ended(&self) -> bool {
         match self {
             Transport::Plain | Transport::Tls(_) => true,
+            #[cfg(feature = "record-transport")]
+            Transport::Record(record) => record.has_ended(),
+        }
+    }
+
+    /// Whether nothing can be missing at the peer's FIN, whatever it is the end of. Of a stream whose end means something that is
+    /// what counts: anybody can make a FIN (RFC 8446 §6.1).
+    pub(crate) fn ends_in_order(&self) -> bool {
+        match self {
+            Transport::Plain => true,
+            Transport::Tls(tls) => tls.peer_has_closed(),
             #[cfg(feature = "record-transport")]
             Transport::Record(record) => record.has_ended(),
         }
