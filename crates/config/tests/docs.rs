@@ -69,7 +69,7 @@ fn config_with(table: &str, setting: &str) -> Config {
          [[identity]]\nname = 'a'\nalgorithms = ['ES256']\njwks_file = '/j'\n{}\n[identity.permissions]\nsubscribe = 'a'\n{}\n\
          [[route]]\npath = '/echo'\n{}\n[route.limits]\n{}\n[route.echo]\n{}\n\
          [[route]]\npath = '/'\n[route.page]\n{}\n\
-         [[route]]\npath = '/proxy'\n[route.proxy]\nupstreams = ['ws://a']\n{}\n\
+         [[route]]\npath = '/proxy'\n[route.proxy]\nupstreams = ['wss://a']\n{}\n[route.proxy.tls]\n{}\n\
          [[route]]\npath = '/topics'\n[route.topics]\n{topics}\n\
          [[route]]\npath = '/events'\n[route.events]\nsubscribe = ['a']\n{}\n\
          [[route]]\npath = '/poll'\n[route.poll]\nsubscribe = ['a']\n{}\n\
@@ -90,6 +90,7 @@ fn config_with(table: &str, setting: &str) -> Config {
         place("echo = {}"),
         place("page = {}"),
         place("proxy = {}"),
+        place("[route.proxy.tls]"),
         place("events = {}"),
         place("poll = {}"),
         place("publish = {}"),
@@ -139,9 +140,9 @@ fn documented_defaults_are_the_defaults() {
         );
         tested += 1;
     }
-    // 22 limits, 4 of a drain, 1 of a listener, 1 of TLS, 3 of a route, 2 of an echo, 12 of a proxy, 2 of the top, 3 of all topics, 7 of a
+    // 22 limits, 4 of a drain, 1 of a listener, 1 of TLS, 3 of a route, 2 of an echo, 12 of a proxy, 1 of TLS with upstreams, 2 of the top, 3 of all topics, 7 of a
     // topic, 6 of an identity, 1 of a page, 7 of topics over a WebSocket, 1 of events, 2 of polling, 2 of publishing.
-    assert!(tested >= 76, "{tested} defaults");
+    assert!(tested >= 77, "{tested} defaults");
 }
 
 /// The test above could not fail if keys had no effect.
@@ -158,6 +159,9 @@ fn other_values_make_another_configuration() {
         ("[route.limits]", "message_bytes = 1"),
         ("echo = {}", "deflate = 'off'"),
         ("proxy = {}", "retries = 3"),
+        ("[route.proxy.tls]", "ca_file = '/ca'"),
+        ("[route.proxy.tls]", "server_name = 'b'"),
+        ("[route.proxy.tls]", "certificate_file = '/c'\nkey_file = '/k'"),
         ("[admin]", "bind = '127.0.0.1:1234'"),
         ("[log]", "file = '/l'"),
         ("[log]", "entries_per_second = 3"),

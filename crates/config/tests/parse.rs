@@ -11,7 +11,8 @@ use tidegate_config::{
     Excess, FullAction, HashKey, HostPattern, Identity, IoChoice, Limits, Listener, Log, LogFormat, LogLevel,
     Page, PathPattern, PemFile, PermissionClaims, PollAction, Proxy, PublishAction, Route, RouteLimits,
     SCHEMA, SessionRates, SlowPolicy, Target, TlsVersion, TokenKeys, TokenSource, TopicPattern,
-    TopicPatterns, TopicRule, TopicSettings, Topics, TopicsAction, Upstream, Utf8, embedded, parse,
+    TopicPatterns, TopicRule, TopicSettings, Topics, TopicsAction, Upstream, UpstreamTls, Utf8, embedded,
+    parse,
 };
 
 const EVERY_KEY: &str = include_str!("every_key.toml");
@@ -102,13 +103,15 @@ fn every_key_arrives() {
         },
         max_sessions: Some(77),
     };
-    let upstream = |target, text: &str| Upstream { target, text: text.to_owned() };
+    let upstream =
+        |target, text: &str| Upstream { target, text: text.to_owned(), tls: text.starts_with("wss") };
     let proxy = Proxy {
         upstreams: vec![
             upstream(Target::Address(address("10.0.0.5:9000")), "ws://10.0.0.5:9000"),
             upstream(Target::Name { host: "app.internal".to_owned(), port: 80 }, "WS://App.internal"),
             upstream(Target::Unix(PathBuf::from("/run/app.sock")), "unix:/run/app.sock"),
             upstream(Target::Address(address("[2001:db8::1]:80")), "ws://[2001:db8::1]"),
+            upstream(Target::Name { host: "tls.internal".to_owned(), port: 443 }, "wss://TLS.internal"),
         ],
         balance: Balance::Hash(HashKey::Header("x-user".to_owned())),
         deflate: Deflate::Edge,
@@ -123,6 +126,7 @@ fn every_key_arrives() {
         fail_timeout_ms: 20_000,
         failure_code: 1014,
         source: vec!["10.0.0.2".parse().unwrap(), "2001:db8::2".parse().unwrap()],
+        tls: UpstreamTls::default(),
     };
     let plain = |path: &str, full, action| Route {
         host: None,
@@ -184,6 +188,12 @@ fn every_key_arrives() {
         session_bytes: 97 << 10,
     };
     let mut got = valid(EVERY_KEY);
+    // Files are made by reading them alone: what is in it is looked at below.
+    let Some(Action::Proxy(Proxy { tls: upstream_tls, .. })) = got.routes.first().map(|route| &route.action)
+    else {
+        panic!("{:?}", got.routes.first());
+    };
+    let upstream_tls = upstream_tls.clone();
     // Secrets are compared, and cannot be made here.
     let Some(Action::Publish(action)) = got.routes.last_mut().map(|route| &mut route.action) else {
         panic!("{:?}", got.routes.last());
@@ -241,7 +251,7 @@ fn every_key_arrives() {
                 identity: None,
                 limits: own,
                 full: FullAction::Disconnect,
-                action: Action::Proxy(proxy),
+                action: Action::Proxy(Proxy { tls: upstream_tls.clone(), ..proxy }),
             },
             plain("/echo", FullAction::DropOld, echo),
             plain("/", FullAction::Pause, Action::Page(Page::Index)),
@@ -277,6 +287,12 @@ fn every_key_arrives() {
         trusted: ["10.0.0.0/8", "fd00::/8", "192.0.2.7/32"].map(|network| network.parse().unwrap()).to_vec(),
     };
     assert_eq!(got, expected);
+    let own = upstream_tls.certificate.as_ref().expect("it was read");
+    let paths =
+        [upstream_tls.ca.as_ref().expect("it was read"), &own.certificate, &own.key].map(PemFile::path);
+    assert_eq!(paths, ["/etc/upstreams.pem", "/etc/gateway.pem", "/etc/gateway.key"].map(Path::new));
+    assert_eq!(upstream_tls.server_name.as_deref(), Some("app.internal"));
+    assert_eq!(upstream_tls.min_version, TlsVersion::Tls13);
     let admin = got.admin.as_ref().expect("it was read");
     assert_eq!(admin.bind, Bind::Unix(PathBuf::from("/run/tidegate/other.sock")));
     assert_eq!(admin.allow_uids, [1000, 1001]);

@@ -100,6 +100,9 @@ pub struct Shard<B: Backend, E: Environment> {
     pub(crate) freeable: Vec<Key>,
     /// Legs that are connected and wait for a turn that has time for TLS.
     pub(crate) securing: VecDeque<Key>,
+    /// Upstreams speak the test-only records.
+    #[cfg(feature = "record-transport")]
+    pub(crate) dials_records: bool,
     pub(crate) listening: Vec<Listening>,
     /// Those that are closed, and whose last connections are served.
     pub(crate) closed: Vec<Listening>,
@@ -175,6 +178,8 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             broken: Vec::new(),
             freeable: Vec::new(),
             securing: VecDeque::new(),
+            #[cfg(feature = "record-transport")]
+            dials_records: false,
             listening: Vec::new(),
             closed: Vec::new(),
             expects_last: false,
@@ -248,6 +253,12 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         self.listen(id, listener)?;
         self.listening.iter_mut().filter(|l| l.id == id).for_each(|l| l.records = true);
         Ok(())
+    }
+
+    /// Speaks the test-only records with all upstreams, in the place of TLS.
+    #[cfg(feature = "record-transport")]
+    pub fn dial_records(&mut self) {
+        self.dials_records = true;
     }
 
     /// Bounds what one turn holds more tightly than [`TURN_BYTES`] and [`TURN_BUFFERS`] do, for tests.

@@ -309,8 +309,9 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         let proxy = plan.route(route).proxy.as_ref();
         dialing.deadline_ms = now_ms + proxy.map_or(0, |proxy| proxy.settings.handshake_timeout_ms);
         let deadline_ms = dialing.deadline_ms;
-        let is_secure = proxy.is_some_and(|proxy| proxy.tls(dialing.upstream).is_some());
+        let upstream = dialing.upstream;
         dialing.phase = Phase::Securing;
+        let is_secure = proxy.is_some_and(|proxy| self.is_secure(proxy, upstream));
         self.wheel.cancel(key.index());
         self.ensure_deadline(key, deadline_ms);
         if is_secure {

@@ -9,12 +9,22 @@ use tidegate_registry::Key;
 use super::Phase;
 use crate::{
     environment::Environment,
+    plan::ProxyPlan,
     session::State,
     shard::Shard,
     transport::{Transport, tls::Tls},
 };
 
 impl<B: Backend, E: Environment> Shard<B, E> {
+    /// Whether a leg's connection is not spoken on as it is.
+    pub(super) fn is_secure(&self, proxy: &ProxyPlan, upstream: u16) -> bool {
+        #[cfg(feature = "record-transport")]
+        if self.dials_records {
+            return true;
+        }
+        proxy.tls(upstream).is_some()
+    }
+
     /// A connected leg begins to speak TLS, now or in a later turn: to make keys takes as long as to answer a client's handshake.
     pub(super) fn secure(&mut self, key: Key) {
         if self.turn.is_full_of_handshakes() {
@@ -38,6 +48,13 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         let plan = std::sync::Arc::clone(&self.plan);
         let Some(session) = self.registry.get_mut(key) else { return };
         let State::Dialing(dialing) = &session.state else { return };
+        #[cfg(feature = "record-transport")]
+        if self.dials_records {
+            session.transport = Transport::Record(Box::new(crate::transport::record::Record::client()));
+            self.turn.handshakes += 1;
+            self.send_request(key);
+            return;
+        }
         let proxy = plan.route(session.route).proxy.as_ref();
         // A route that has changed meanwhile has another number, or the same upstreams at their places.
         let Some((config, name)) = proxy.and_then(|proxy| proxy.tls(dialing.upstream)) else {
