@@ -53,8 +53,8 @@ pub use self::{
     admin::{Admin, DEFAULT_ADMIN_PATH},
     change::Succession,
     config::{
-        Bind, Config, DEFAULT_BACKLOG, IoChoice, Listener, MAX_LISTENERS, MAX_ROUTES, MAX_SHARDS,
-        MAX_UPSTREAMS,
+        Bind, Config, DEFAULT_BACKLOG, HttpsRedirect, IoChoice, Listener, MAX_LISTENERS, MAX_ROUTES,
+        MAX_SHARDS, MAX_UPSTREAMS,
     },
     drain::Drain,
     identity::{Algorithm, Identity, MAX_IDENTITIES, PermissionClaims, TokenKeys, TokenSource},

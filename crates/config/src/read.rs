@@ -26,8 +26,9 @@ use toml::de::DeTable;
 
 use self::limits::ProcessLimits;
 use crate::{
-    Bind, Config, DEFAULT_BACKLOG, Identity, IoChoice, Listener, MAX_LISTENERS, MAX_ROUTES, MAX_SHARDS,
-    Problem, Route, Topics, address,
+    Bind, Config, DEFAULT_BACKLOG, HostPattern, HttpsRedirect, Identity, IoChoice, Listener, MAX_LISTENERS,
+    MAX_ROUTES, MAX_SHARDS, Problem, Route, Topics, address,
+    name::Host,
     problem::Source,
     reach,
     report::{Mistake, Report},
@@ -212,6 +213,11 @@ fn listeners(report: &mut Report<'_>, top: &Section<'_>, files: Files) -> Vec<Li
         let backlog = backlog.map_or(DEFAULT_BACKLOG, |backlog| backlog.value as u32);
         let tls = tls::read(report, section, files);
         let proxy_protocol = networks(report, section, "proxy_protocol");
+        let https_redirect = https_redirect(report, section);
+        if let (Some(_), Some(span)) = (&https_redirect, section.key_span("tls")) {
+            let message = "what only redirects to https:// is plain: leave out `tls`, or `https_redirect`";
+            report.relation(span, message);
+        }
         let Some(text) = section.text(report, "bind") else { continue };
         let Some(bind) = report.check(&text.span, address::bind(text.value)) else { continue };
         if let Some((earlier, at)) = listeners.iter().find(|(earlier, _)| earlier.bind.overlaps(&bind)) {
@@ -228,9 +234,22 @@ fn listeners(report: &mut Report<'_>, top: &Section<'_>, files: Files) -> Vec<Li
                 "`proxy_protocol` lists networks, and who connects to a unix socket comes from none of them";
             report.relation(span, message);
         }
-        listeners.push((Listener { bind, backlog, tls, proxy_protocol }, text.span));
+        listeners.push((Listener { bind, backlog, tls, proxy_protocol, https_redirect }, text.span));
     }
     listeners.into_iter().map(|(listener, _)| listener).collect()
+}
+
+/// Where a plain listener sends all requests.
+fn https_redirect(report: &mut Report<'_>, listener: &Section<'_>) -> Option<HttpsRedirect> {
+    let section = listener.table(report, "https_redirect", schema::HTTPS_REDIRECT)?;
+    let host = section.text(report, "host").and_then(|text| {
+        let host = report.check(&text.span, Host::parse(text.value))?;
+        Some(host.to_string())
+    });
+    let texts = section.texts(report, "hosts").into_iter().flat_map(|texts| texts.value);
+    let hosts = texts.filter_map(|text| report.check(&text.span, HostPattern::parse(text.value))).collect();
+    let port = section.integer(report, "port", 1..=u64::from(u16::MAX));
+    Some(HttpsRedirect { host, hosts, port: port.map_or(443, |port| port.value as u16) })
 }
 
 fn routes(report: &mut Report<'_>, top: &Section<'_>, around: &Surroundings<'_>) -> Vec<Route> {

@@ -63,7 +63,10 @@ pub(crate) const DRAIN: Table =
     Table { name: "[drain]", keys: &["window", "deadline", "code", "route_code", "reconnect_delay"] };
 
 pub(crate) const LISTENER: Table =
-    Table { name: "[[listener]]", keys: &["bind", "backlog", "tls", "proxy_protocol"] };
+    Table { name: "[[listener]]", keys: &["bind", "backlog", "tls", "proxy_protocol", "https_redirect"] };
+
+pub(crate) const HTTPS_REDIRECT: Table =
+    Table { name: "https_redirect = {}", keys: &["host", "hosts", "port"] };
 
 pub(crate) const TLS: Table = Table {
     name: "tls = {}",
@@ -225,6 +228,7 @@ pub const SCHEMA: &[Table] = &[
     LIMITS,
     DRAIN,
     LISTENER,
+    HTTPS_REDIRECT,
     TLS,
     CERTIFICATE,
     ADMIN,

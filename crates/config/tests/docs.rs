@@ -63,7 +63,7 @@ fn config_with(table: &str, setting: &str) -> Config {
         _ => files.to_owned(),
     };
     let text = format!(
-        "version = 1\n{}\n[limits]\n{}\n[[listener]]\nbind = '127.0.0.1:0'\n{}\n\
+        "version = 1\n{}\n[limits]\n{}\n[[listener]]\nbind = '127.0.0.1:0'\n{}\n[listener.https_redirect]\n{}\n\
          [drain]\n{}\n[[listener]]\nbind = '127.0.0.1:1'\n[listener.tls]\n{tls}\n\
          [admin]\n{}\n[log]\n{}\n[topics]\n{}\n[[topic]]\nname = 'a/*'\n{}\n\
          [[identity]]\nname = 'a'\nalgorithms = ['ES256']\njwks_file = '/j'\n{}\n[identity.permissions]\nsubscribe = 'a'\n{}\n\
@@ -78,6 +78,7 @@ fn config_with(table: &str, setting: &str) -> Config {
         place(""),
         place("[limits]"),
         place("[[listener]]"),
+        place("https_redirect = {}"),
         place("[drain]"),
         place("[admin]"),
         place("[log]"),
@@ -140,9 +141,9 @@ fn documented_defaults_are_the_defaults() {
         );
         tested += 1;
     }
-    // 22 limits, 4 of a drain, 1 of a listener, 1 of TLS, 3 of a route, 2 of an echo, 12 of a proxy, 1 of TLS with upstreams, 2 of the top, 3 of all topics, 7 of a
+    // 22 limits, 4 of a drain, 1 of a listener, 1 of its redirect, 1 of TLS, 3 of a route, 2 of an echo, 12 of a proxy, 1 of TLS with upstreams, 2 of the top, 3 of all topics, 7 of a
     // topic, 6 of an identity, 1 of a page, 7 of topics over a WebSocket, 1 of events, 2 of polling, 2 of publishing.
-    assert!(tested >= 77, "{tested} defaults");
+    assert!(tested >= 78, "{tested} defaults");
 }
 
 /// The test above could not fail if keys had no effect.
@@ -153,6 +154,9 @@ fn other_values_make_another_configuration() {
         ("[limits]", "ping_interval = '26s'"),
         ("[drain]", "code = 1012"),
         ("[[listener]]", "backlog = 4097"),
+        ("https_redirect = {}", "host = 'a'"),
+        ("https_redirect = {}", "hosts = ['a']"),
+        ("https_redirect = {}", "port = 444"),
         ("tls = {}", "min_version = '1.3'"),
         ("tls = {}", "client_ca_file = '/ca'"),
         ("[[route]]", "full = 'disconnect'"),

@@ -8,10 +8,10 @@ use std::{
 use proptest::prelude::*;
 use tidegate_config::{
     Action, AddressLimits, Algorithm, Balance, Bind, Config, Deflate, Drain, Echo, EchoDeflate, EventsAction,
-    Excess, FullAction, HashKey, HostPattern, Identity, IoChoice, Limits, Listener, Log, LogFormat, LogLevel,
-    Page, PathPattern, PemFile, PermissionClaims, PollAction, Proxy, PublishAction, Route, RouteLimits,
-    SCHEMA, SessionRates, SlowPolicy, Target, TlsVersion, TokenKeys, TokenSource, TopicPattern,
-    TopicPatterns, TopicRule, TopicSettings, Topics, TopicsAction, Upstream, UpstreamTls, Utf8, embedded,
+    Excess, FullAction, HashKey, HostPattern, HttpsRedirect, Identity, IoChoice, Limits, Listener, Log,
+    LogFormat, LogLevel, Page, PathPattern, PemFile, PermissionClaims, PollAction, Proxy, PublishAction,
+    Route, RouteLimits, SCHEMA, SessionRates, SlowPolicy, Target, TlsVersion, TokenKeys, TokenSource,
+    TopicPattern, TopicPatterns, TopicRule, TopicSettings, Topics, TopicsAction, Upstream, Utf8, embedded,
     parse,
 };
 
@@ -126,7 +126,7 @@ fn every_key_arrives() {
         fail_timeout_ms: 20_000,
         failure_code: 1014,
         source: vec!["10.0.0.2".parse().unwrap(), "2001:db8::2".parse().unwrap()],
-        tls: UpstreamTls::default(),
+        tls: Box::default(),
     };
     let plain = |path: &str, full, action| Route {
         host: None,
@@ -223,12 +223,21 @@ fn every_key_arrives() {
                 backlog: 100,
                 tls: None,
                 proxy_protocol: vec!["10.0.0.0/8".parse().unwrap(), "fd00::1/128".parse().unwrap()],
+                https_redirect: Some(HttpsRedirect {
+                    host: Some("www.example.com".to_owned()),
+                    hosts: vec![
+                        HostPattern::Exact("example.com".to_owned()),
+                        HostPattern::Below("example.com".to_owned()),
+                    ],
+                    port: 8443,
+                }),
             },
             Listener {
                 bind: Bind::Unix(PathBuf::from("/run/tidegate.sock")),
                 backlog: 4096,
                 tls: None,
                 proxy_protocol: Vec::new(),
+                https_redirect: None,
             },
             // What is in it is looked at below: a file is made by reading it alone.
             Listener {
@@ -236,6 +245,7 @@ fn every_key_arrives() {
                 backlog: 4096,
                 tls: got.listeners[2].tls.clone(),
                 proxy_protocol: Vec::new(),
+                https_redirect: None,
             },
         ],
         routes: vec![
@@ -414,7 +424,8 @@ fn the_embedded_configuration_is_the_defaults() {
             bind: Bind::Tcp(address("127.0.0.1:9001")),
             backlog: 4096,
             tls: None,
-            proxy_protocol: Vec::new()
+            proxy_protocol: Vec::new(),
+            https_redirect: None
         }]
     );
     assert_eq!((config.shards, config.io, config.limits), (None, IoChoice::Auto, Limits::default()));

@@ -577,9 +577,12 @@ impl Threads {
             }
         }
         let has_page = plan.config().routes.iter().any(|route| route.action == Action::Page(Page::Index));
-        for (bound, server) in listeners.bound.iter().zip(servers) {
+        for ((bound, server), listener) in listeners.bound.iter().zip(servers).zip(&plan.config().listeners) {
             let s = if server.is_some() { "s" } else { "" };
             match bound {
+                Bind::Tcp(address) if listener.https_redirect.is_some() => {
+                    info!("listening on http://{address} (which only redirects to https://)");
+                }
                 Bind::Tcp(address) if has_page => {
                     info!(
                         "listening on ws{s}://{address} (there is a page for browsers: http{s}://{address}/)"

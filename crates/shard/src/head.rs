@@ -54,6 +54,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             bytes: Vec::new(),
             deadline_ms: now_ms + self.plan.limits().head_timeout_ms,
             kept_alive,
+            listener: None,
         })
     }
 
@@ -91,8 +92,11 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         let plan = std::sync::Arc::clone(&self.plan);
         let head_only = head.starts_with(b"HEAD ");
         let by_tls = self.came_by_tls(key);
-        let outcome =
-            Request::parse(head, plan.head_limits(), by_tls).and_then(|request| self.dispatch(key, &request));
+        let redirect = self.redirect_of(key, &plan);
+        let outcome = Request::parse(head, plan.head_limits(), by_tls).and_then(|request| match redirect {
+            Some(redirect) => self.redirect(key, &request, redirect),
+            None => self.dispatch(key, &request),
+        });
         if let Err(refusal) = outcome {
             self.refuse(key, &refusal, head_only);
         }

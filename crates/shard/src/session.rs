@@ -205,6 +205,8 @@ pub(crate) struct Head {
     pub(crate) deadline_ms: u64,
     /// A page was answered, and the connection kept.
     pub(crate) kept_alive: bool,
+    /// Its listener's number, where the connection is new: one that redirects serves no second request.
+    pub(crate) listener: Option<u8>,
 }
 
 /// An open session whose messages are answered here.
