@@ -567,7 +567,7 @@ fn a_request_may_name_its_scheme() {
 #[test]
 fn a_storm_of_handshakes_does_not_stop_an_echo() {
     for io in BACKENDS {
-        let world = World::with(io, "head_timeout = '60s'", "", ROUTES);
+        let world = World::with(io, "head_timeout = '60s'\nping_interval = '0s'", "", ROUTES);
         let mut echo = world.open();
         let (storming, done) = (Arc::new(AtomicBool::new(true)), Arc::new(AtomicUsize::new(0)));
         // All hellos are on their way before the first answer is read.
