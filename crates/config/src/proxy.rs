@@ -40,7 +40,7 @@ pub struct Proxy {
     /// family only the addresses of that family count.
     pub source: Vec<IpAddr>,
     /// How upstreams with TLS are verified; only where there are such.
-    pub tls: UpstreamTls,
+    pub tls: Box<UpstreamTls>,
 }
 
 /// TLS towards the upstreams of a route that are given as `wss://`.

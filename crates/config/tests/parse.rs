@@ -11,8 +11,7 @@ use tidegate_config::{
     Excess, FullAction, HashKey, HostPattern, Identity, IoChoice, Limits, Listener, Log, LogFormat, LogLevel,
     Page, PathPattern, PemFile, PermissionClaims, PollAction, Proxy, PublishAction, Route, RouteLimits,
     SCHEMA, SessionRates, SlowPolicy, Target, TlsVersion, TokenKeys, TokenSource, TopicPattern,
-    TopicPatterns, TopicRule, TopicSettings, Topics, TopicsAction, Upstream, UpstreamTls, Utf8, embedded,
-    parse,
+    TopicPatterns, TopicRule, TopicSettings, Topics, TopicsAction, Upstream, Utf8, embedded, parse,
 };
 
 const EVERY_KEY: &str = include_str!("every_key.toml");
@@ -126,7 +125,7 @@ fn every_key_arrives() {
         fail_timeout_ms: 20_000,
         failure_code: 1014,
         source: vec!["10.0.0.2".parse().unwrap(), "2001:db8::2".parse().unwrap()],
-        tls: UpstreamTls::default(),
+        tls: Box::default(),
     };
     let plain = |path: &str, full, action| Route {
         host: None,

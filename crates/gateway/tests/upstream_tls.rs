@@ -431,9 +431,7 @@ fn without_a_ca_file_the_system_says_whom_to_trust() {
         let upstream = world.echo();
         let config = world.config_of(&format!("{:?}", upstream.url()), "", "min_version = '1.3'");
         let arguments = ["--io", io, "--shards", "1"];
-        let start = |roots: &OsStr| {
-            Gateway::start_in(&config, &arguments, &[("SSL_CERT_FILE".as_ref() as &str, roots)])
-        };
+        let start = |roots: &OsStr| Gateway::start_in(&config, &arguments, &[("SSL_CERT_FILE", roots)]);
         let gateway = start(world.authority.ca().as_os_str());
         Client::open(gateway.address(), "/p").exchange(TEXT, b"trusted");
         gateway.stop();

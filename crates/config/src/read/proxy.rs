@@ -51,7 +51,7 @@ pub(super) fn read(
     let source = sources(report, section, &upstreams);
     // Where the upstreams are wrong, that has been told.
     let some_speak_tls = upstreams.is_empty() || upstreams.iter().any(|upstream| upstream.value.tls);
-    let tls = tls::read_upstream(report, section, some_speak_tls, files);
+    let tls = Box::new(tls::read_upstream(report, section, some_speak_tls, files));
 
     let context_takeover = takeover.is_some_and(|takeover| takeover.value);
     let upstreams: Vec<Upstream> = upstreams.into_iter().map(|upstream| upstream.value).collect();
