@@ -21,7 +21,7 @@ use crate::{
     log::{Level, What},
     output::Content,
     pages,
-    session::{Head, Open, State},
+    session::{Fact, Head, Open, State},
     shard::Shard,
     stamp::Stamp,
 };
@@ -47,14 +47,13 @@ const PAGE_BODY: Refusal =
     Refusal { status: 400, reason: "this request takes no body", close: true, fields: &[] };
 
 impl<B: Backend, E: Environment> Shard<B, E> {
-    /// The state of a new connection, or of one kept alive behind a page.
-    pub(crate) fn new_head(&self, now_ms: u64, kept_alive: bool) -> State {
+    /// The state of a new connection.
+    pub(crate) fn new_head(&self, now_ms: u64, listener: u8) -> State {
         State::Head(Head {
             scanner: HeadScanner::default(),
             bytes: Vec::new(),
             deadline_ms: now_ms + self.plan.limits().head_timeout_ms,
-            kept_alive,
-            listener: None,
+            listener,
         })
     }
 
@@ -219,8 +218,9 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         let source = self.turn.keep(response, 0);
         self.emit(key, source, Content::WHOLE);
         if keep_alive {
-            let head = self.new_head(self.now_ms, true);
+            let head = self.new_head(self.now_ms, 0);
             if let Some(session) = self.registry.get_mut(key) {
+                session.marks.facts.set(Fact::KeptAlive, true);
                 session.state = head;
             }
             self.ensure_deadline(key, self.now_ms + self.plan.limits().head_timeout_ms);

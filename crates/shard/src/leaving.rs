@@ -20,7 +20,7 @@ use crate::{
     environment::Environment,
     log::{Level, What},
     plan::Retired,
-    session::{Session, State},
+    session::{Fact, Session, State},
     shard::Shard,
 };
 
@@ -279,7 +279,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         let end_ms = Some(terms.window_end_ms).filter(|end_ms| self.now_ms < *end_ms);
         let later_ms = match &session.state {
             State::Waiting(_) => Some(end_ms.unwrap_or(self.now_ms + RETRY_MS)),
-            State::Head(head) => end_ms.filter(|_| !head.kept_alive),
+            State::Head(_) => end_ms.filter(|_| !session.marks.facts.has(Fact::KeptAlive)),
             State::Exchange(_) => (!self.depart_exchange(key)).then_some(self.now_ms + RETRY_MS),
             State::Dialing(_) | State::Open(_) | State::Paired(_) | State::Lingering { .. } | State::Dead => {
                 None

@@ -88,6 +88,8 @@ pub(crate) enum Fact {
     Routed = 16,
     /// It was too fast, and is not read until its next message is in time.
     Delayed = 32,
+    /// A page was answered, and the connection kept.
+    KeptAlive = 64,
 }
 
 /// A set of them.
@@ -203,10 +205,8 @@ pub(crate) struct Head {
     /// What came so far, where it did not come at once.
     pub(crate) bytes: Vec<u8>,
     pub(crate) deadline_ms: u64,
-    /// A page was answered, and the connection kept.
-    pub(crate) kept_alive: bool,
-    /// Its listener's number, where the connection is new: one that redirects serves no second request.
-    pub(crate) listener: Option<u8>,
+    /// The number of the connection's listener; of one that was kept alive none.
+    pub(crate) listener: u8,
 }
 
 /// An open session whose messages are answered here.

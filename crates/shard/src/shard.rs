@@ -504,10 +504,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             return;
         }
         let now_ms = self.now_ms;
-        let mut head = self.new_head(now_ms, false);
-        if let State::Head(head) = &mut head {
-            head.listener = Some(listener.0);
-        }
+        let head = self.new_head(now_ms, listener.0);
         let mut session = Session::new(socket, peer, head, now_ms);
         session.marks.facts.set(
             Fact::ProxyHeader,

@@ -95,7 +95,9 @@ pub(crate) fn judge<S>(
     }
     match &session.state {
         // Behind a page its time runs from the last byte of that on.
-        State::Head(head) if head.kept_alive && session.is_held() => earliest.look_at(now_ms + RETRY_MS),
+        State::Head(_) if session.marks.facts.has(Fact::KeptAlive) && session.is_held() => {
+            earliest.look_at(now_ms + RETRY_MS)
+        }
         State::Head(head) => earliest.by(Timer::Head, head.deadline_ms),
         State::Waiting(waiting) => earliest.by(Timer::Handshake, waiting.deadline_ms),
         State::Dialing(dialing) => earliest.by(Timer::Handshake, dialing.deadline_ms),
@@ -211,7 +213,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         session.spoke = now;
         session.pinged = now;
         if let State::Head(head) = &mut session.state
-            && head.kept_alive
+            && session.marks.facts.has(Fact::KeptAlive)
         {
             head.deadline_ms = self.now_ms + self.plan.limits().head_timeout_ms;
         }
@@ -270,8 +272,8 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                 self.abort(key, false);
             }
             Timer::Head => {
-                let idle =
-                    matches!(&session.state, State::Head(head) if head.bytes.is_empty() && head.kept_alive);
+                let idle = matches!(&session.state, State::Head(head) if head.bytes.is_empty())
+                    && session.marks.facts.has(Fact::KeptAlive);
                 if idle {
                     self.abort(key, false);
                 } else {

@@ -29,7 +29,7 @@ use crate::{
     identity::BAD_TOKEN,
     log::{Level, What},
     output::Content,
-    session::State,
+    session::{Fact, State},
     shard::Shard,
 };
 
@@ -309,8 +309,11 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         }
         if keep_alive {
             let early = self.exchange_mut(key).map(|exchange| std::mem::take(&mut exchange.early));
-            let head = self.new_head(self.now_ms, true);
+            let head = self.new_head(self.now_ms, 0);
             self.release_state(key, head);
+            if let Some(session) = self.registry.get_mut(key) {
+                session.marks.facts.set(Fact::KeptAlive, true);
+            }
             self.ensure_deadline(key, self.now_ms + self.plan.limits().head_timeout_ms);
             if let Some(early) = early {
                 self.resume(key);
