@@ -25,6 +25,7 @@
 
 mod address;
 mod admin;
+mod certificate;
 mod change;
 mod config;
 mod drain;
@@ -51,6 +52,7 @@ mod units;
 
 pub use self::{
     admin::{Admin, DEFAULT_ADMIN_PATH},
+    certificate::{CertificateName, ClientCertificate},
     change::Succession,
     config::{
         Bind, Config, DEFAULT_BACKLOG, HttpsRedirect, IoChoice, Listener, MAX_LISTENERS, MAX_ROUTES,

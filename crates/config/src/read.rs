@@ -2,6 +2,7 @@
 //! not stop at the first mistake.
 
 mod admin;
+mod certificate;
 mod drain;
 mod feeds;
 mod identity;
@@ -58,6 +59,8 @@ struct Surroundings<'a> {
     identities: &'a [Identity],
     /// Whether some could not: a name that is not there may be one of theirs.
     lacks_identities: bool,
+    /// Whether a listener asks clients for certificates.
+    asks_for_certificates: bool,
     files: Files,
 }
 
@@ -153,8 +156,16 @@ fn config(report: &mut Report<'_>, document: &DeTable<'_>, files: Files) -> Conf
         report.relation(span, message);
     }
     let (identities, lacks_identities) = identity::read(report, &top, files);
-    let around =
-        Surroundings { limits: &limits, topics: &topics, identities: &identities, lacks_identities, files };
+    let around = Surroundings {
+        limits: &limits,
+        topics: &topics,
+        identities: &identities,
+        lacks_identities,
+        asks_for_certificates: listeners
+            .iter()
+            .any(|listener| listener.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some())),
+        files,
+    };
     let routes = routes(report, &top, &around);
     let shards = shards.map(|shards| shards.value as usize);
     let warnings = Vec::new();

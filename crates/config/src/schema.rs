@@ -70,7 +70,14 @@ pub(crate) const HTTPS_REDIRECT: Table =
 
 pub(crate) const TLS: Table = Table {
     name: "tls = {}",
-    keys: &["certificate_file", "key_file", "certificates", "min_version", "client_ca_file"],
+    keys: &[
+        "certificate_file",
+        "key_file",
+        "certificates",
+        "min_version",
+        "client_ca_file",
+        "client_certificate",
+    ],
 };
 
 pub(crate) const CERTIFICATE: Table =
@@ -132,6 +139,7 @@ pub(crate) const ROUTE: Table = Table {
         "subprotocols",
         "origins",
         "identity",
+        "client_certificate",
         "limits",
         "full",
         "echo",
@@ -143,6 +151,9 @@ pub(crate) const ROUTE: Table = Table {
         "publish",
     ],
 };
+
+pub(crate) const CLIENT_CERTIFICATE: Table =
+    Table { name: "[route.client_certificate]", keys: &["required", "names", "header"] };
 
 pub(crate) const ROUTE_LIMITS: Table = Table {
     name: "[route.limits]",
@@ -236,6 +247,7 @@ pub const SCHEMA: &[Table] = &[
     TOPICS,
     TOPIC,
     ROUTE,
+    CLIENT_CERTIFICATE,
     ROUTE_LIMITS,
     ECHO,
     PAGE,

@@ -7,12 +7,12 @@ use std::{
 
 use proptest::prelude::*;
 use tidegate_config::{
-    Action, AddressLimits, Algorithm, Balance, Bind, Config, Deflate, Drain, Echo, EchoDeflate, EventsAction,
-    Excess, FullAction, HashKey, HostPattern, HttpsRedirect, Identity, IoChoice, Limits, Listener, Log,
-    LogFormat, LogLevel, Page, PathPattern, PemFile, PermissionClaims, PollAction, Proxy, PublishAction,
-    Route, RouteLimits, SCHEMA, SessionRates, SlowPolicy, Target, TlsVersion, TokenKeys, TokenSource,
-    TopicPattern, TopicPatterns, TopicRule, TopicSettings, Topics, TopicsAction, Upstream, Utf8, embedded,
-    parse,
+    Action, AddressLimits, Algorithm, Balance, Bind, CertificateName, ClientCertificate, Config, Deflate,
+    Drain, Echo, EchoDeflate, EventsAction, Excess, FullAction, HashKey, HostPattern, HttpsRedirect,
+    Identity, IoChoice, Limits, Listener, Log, LogFormat, LogLevel, Page, PathPattern, PemFile,
+    PermissionClaims, PollAction, Proxy, PublishAction, Route, RouteLimits, SCHEMA, SessionRates, SlowPolicy,
+    Target, TlsVersion, TokenKeys, TokenSource, TopicPattern, TopicPatterns, TopicRule, TopicSettings,
+    Topics, TopicsAction, Upstream, Utf8, embedded, parse,
 };
 
 const EVERY_KEY: &str = include_str!("every_key.toml");
@@ -134,6 +134,7 @@ fn every_key_arrives() {
         subprotocols: Vec::new(),
         origins: Vec::new(),
         identity: None,
+        client_certificate: None,
         limits: limits.route_limits(),
         full,
         action,
@@ -259,6 +260,14 @@ fn every_key_arrives() {
                     "null".to_owned(),
                 ],
                 identity: None,
+                client_certificate: Some(ClientCertificate {
+                    required: false,
+                    names: vec![
+                        CertificateName::Exact("device 7".to_owned()),
+                        CertificateName::Below(HostPattern::Below("devices.example.com".to_owned())),
+                    ],
+                    header: Some("X-Client-Subject".to_owned()),
+                }),
                 limits: own,
                 full: FullAction::Disconnect,
                 action: Action::Proxy(Proxy { tls: upstream_tls.clone(), ..proxy }),
@@ -314,6 +323,7 @@ fn every_key_arrives() {
     let expected =
         ["/etc/one.pem", "/etc/one.key", "/etc/two.pem", "/etc/two.key", "/etc/clients.pem"].map(Path::new);
     assert_eq!((paths, tls.min_version), (expected.to_vec(), TlsVersion::Tls13));
+    assert!(tls.client_certificate_optional);
 }
 
 /// Secrets and files are made by reading them alone, so that these are looked at one by one.

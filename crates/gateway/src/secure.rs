@@ -22,7 +22,9 @@ impl<'a> Before<'a> {
     fn of(self, place: usize, new: &Tls) -> Option<&'a ServerConfig> {
         let old = self.config.listeners.get(place)?.tls.as_ref()?;
         let authorities = |tls: &'_ Tls| tls.client_ca.as_ref().map(|file| file.bytes().to_vec());
-        let is_same = authorities(old) == authorities(new) && old.min_version == new.min_version;
+        let is_same = authorities(old) == authorities(new)
+            && old.min_version == new.min_version
+            && old.client_certificate_optional == new.client_certificate_optional;
         self.servers.get(place)?.as_ref().filter(|_| is_same)
     }
 }
@@ -166,6 +168,7 @@ fn server(
     let clients = match &tls.client_ca {
         None => Clients::Anyone,
         Some(file) => match Authorities::from_pem(file.bytes()) {
+            Ok(authorities) if tls.client_certificate_optional => Clients::SignedByOrNone(authorities),
             Ok(authorities) => Clients::SignedBy(authorities),
             Err(error) => {
                 problems.push(file.problem(&error.to_string()));

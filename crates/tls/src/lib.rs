@@ -32,6 +32,7 @@ mod error;
 mod identity;
 mod server;
 mod session;
+mod subject;
 
 pub use self::{
     client::{ClientConfig, ClientOptions, Trust},
@@ -39,4 +40,5 @@ pub use self::{
     identity::{BadIdentity, Identity, Part},
     server::{Authorities, Clients, Lowest, ServerConfig, ServerOptions},
     session::Session,
+    subject::Subject,
 };

@@ -46,6 +46,8 @@ pub enum Clients {
     Anyone,
     /// Those that an authority has signed; nobody else gets in.
     SignedBy(Authorities),
+    /// Those that an authority has signed, and those who show none.
+    SignedByOrNone(Authorities),
 }
 
 /// Authorities whose signatures count.
@@ -99,8 +101,12 @@ impl ServerConfig {
             .with_protocol_versions(options.lowest.versions())?;
         let builder = match &options.clients {
             Clients::Anyone => builder.with_no_client_auth(),
-            Clients::SignedBy(Authorities(roots)) => {
+            Clients::SignedBy(Authorities(roots)) | Clients::SignedByOrNone(Authorities(roots)) => {
                 let verifier = WebPkiClientVerifier::builder_with_provider(Arc::clone(roots), provider());
+                let verifier = match &options.clients {
+                    Clients::SignedByOrNone(_) => verifier.allow_unauthenticated(),
+                    Clients::Anyone | Clients::SignedBy(_) => verifier,
+                };
                 builder.with_client_cert_verifier(verifier.build().map_err(|_| Error::NO_ROOTS)?)
             }
         };

@@ -27,8 +27,23 @@ pub(super) fn read(report: &mut Report<'_>, listener: &Section<'_>, files: Files
     let section = listener.table(report, "tls", schema::TLS)?;
     let min_version = min_version(report, &section);
     let client_ca = file(report, &section, "client_ca_file", Kind::Certificates, files);
+    let words = [("required", false), ("optional", true)];
+    let optional = section.word(report, "client_certificate", &words);
+    if let Some(span) = section.key_span("client_certificate")
+        && section.lacks("client_ca_file")
+    {
+        let message =
+            "`client_certificate` means nothing without `client_ca_file`: clients are not asked for one";
+        report.relation(span, message);
+    }
+    let client_certificate_optional = optional.is_some_and(|optional| optional.value);
     let certificates = certificates(report, &section, files);
-    (!certificates.is_empty()).then_some(Tls { certificates, min_version, client_ca })
+    (!certificates.is_empty()).then_some(Tls {
+        certificates,
+        min_version,
+        client_ca,
+        client_certificate_optional,
+    })
 }
 
 /// TLS towards the upstreams of a route, of which some speak it or none.

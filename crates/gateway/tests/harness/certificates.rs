@@ -67,6 +67,11 @@ impl Authority {
         self.issue_with(stem, names, |_| {})
     }
 
+    /// One whose subject has this common name.
+    pub(crate) fn issue_to(&self, stem: &str, common_name: &str, names: &[&str]) -> Issued {
+        self.issue_with(stem, names, |params| params.distinguished_name.push(DnType::CommonName, common_name))
+    }
+
     /// One that has expired years ago.
     pub(crate) fn issue_expired(&self, stem: &str, names: &[&str]) -> Issued {
         self.issue_with(stem, names, |params| {

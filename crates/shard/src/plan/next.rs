@@ -200,7 +200,16 @@ fn goes_on(old: &RoutePlan, new: &Route, identity: Option<&Identity>) -> bool {
         (Action::Publish(old), Action::Publish(new)) => keeps_publishers(old, new),
         (old, new) => old == new,
     };
-    takes_subprotocols && takes_origins && acts_alike && asks_alike(old.identity.as_deref(), identity)
+    let admits_alike = match (&old.route.client_certificate, &new.client_certificate) {
+        (_, None) => true,
+        (Some(old), Some(new)) => old.admits_as(new),
+        (None, Some(_)) => false,
+    };
+    takes_subprotocols
+        && takes_origins
+        && acts_alike
+        && admits_alike
+        && asks_alike(old.identity.as_deref(), identity)
 }
 
 /// Requests under way know their key by its place, and so do idempotency keys.

@@ -9,6 +9,8 @@
 pub(crate) mod record;
 pub(crate) mod tls;
 
+use tidegate_tls::Subject;
+
 use self::tls::Tls;
 
 /// A session's transport.
@@ -59,6 +61,16 @@ impl Transport {
     #[inline]
     pub(crate) fn is_tls(&self) -> bool {
         matches!(self, Transport::Tls(_))
+    }
+
+    /// Who the peer is, by the certificate that was verified.
+    pub(crate) fn subject(&self) -> Option<Subject> {
+        match self {
+            Transport::Plain => None,
+            Transport::Tls(tls) => tls.subject(),
+            #[cfg(feature = "record-transport")]
+            Transport::Record(_) => None,
+        }
     }
 
     /// Opens all that came, into `plain`; gives it with what is behind it.

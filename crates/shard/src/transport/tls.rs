@@ -3,7 +3,7 @@
 //! A client's state stands at the head of a request while the handshake goes on, and has its deadline; that of a leg is being
 //! dialed.
 
-use tidegate_tls::{Cause, ClientConfig, ServerConfig, Session};
+use tidegate_tls::{Cause, ClientConfig, ServerConfig, Session, Subject};
 use tidegate_wire::http::Refusal;
 
 use super::{Behind, Unsealable};
@@ -40,6 +40,10 @@ impl Tls {
     /// Whether an earlier session was resumed, once that is known.
     pub(crate) fn is_resumed(&self) -> bool {
         self.session.is_resumed() == Some(true)
+    }
+
+    pub(super) fn subject(&self) -> Option<Subject> {
+        self.session.peer_subject()
     }
 
     pub(super) fn peer_has_closed(&self) -> bool {
