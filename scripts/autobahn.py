@@ -6,12 +6,12 @@
     cargo build --release -p tidegate-shard --example autobahn_client
     scripts/autobahn.py --quick
 
-`--quick` runs all 517 cases on io_uring and all but sections 12 and 13 (compression) everywhere else; `--full` runs
-all 517 everywhere, and with `--write` puts the results into docs/CONFORMANCE.md, those of `--only` some suites beside
-what stands there of the others. `--cases` picks cases (`6.4.*`).
+`--quick` runs all 517 cases on io_uring and all but sections 12 and 13 (compression) everywhere else, over TLS on
+io_uring alone; `--full` runs all 517 everywhere, and with `--write` puts the results into docs/CONFORMANCE.md, those of
+`--only` some suites beside what stands there of the others. `--cases` picks cases (`6.4.*`).
 
 The suite's own exit codes say nothing: what counts is its index.json, where each case must have exactly the outcome
-that `expected` gives. Needs Python 3.8 and its standard library.
+that `expected` gives. Needs Python 3.8 and its standard library, and `openssl` for a certificate.
 """
 
 import argparse
@@ -35,6 +35,10 @@ from typing import NamedTuple
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 CONFORMANCE = ROOT / "conformance"
+sys.path.insert(0, str(CONFORMANCE))
+
+import certificates  # noqa: E402 (it stands in that folder)
+
 REPORTS = ROOT / ".cache" / "autobahn" / "reports"
 DOCUMENT = ROOT / "docs" / "CONFORMANCE.md"
 
@@ -67,7 +71,9 @@ class Suite(NamedTuple):
     upstream: str = ""
     client: bool = False
     deflate: bool = True
-    # (cases, OK, INFORMATIONAL, UNIMPLEMENTED)
+    # Over TLS, which the gateway ends itself.
+    tls: bool = False
+    # (cases, OK, INFORMATIONAL, UNIMPLEMENTED); empty: only --full runs it.
     quick: tuple = (301, 298, 3, 0)
     full: tuple = (517, 514, 3, 0)
 
@@ -79,6 +85,8 @@ PLAIN = (517, 298, 3, 216)
 SUITES = [
     Suite("uring", "the gateway's echo on io_uring", "uring", quick=ALL),
     Suite("epoll", "the gateway's echo on epoll", "epoll"),
+    Suite("tls-uring", "the gateway's echo over `wss://` on io_uring", "uring", tls=True),
+    Suite("tls-epoll", "the gateway's echo over `wss://` on epoll", "epoll", tls=True, quick=()),
     Suite("proxy-edge", "proxy with `deflate = \"edge\"`, strict upstream", "uring", "/edge", "strict"),
     Suite("proxy-pass", "proxy with `deflate = \"pass\"`, strict upstream", "uring", "/pass", "strict"),
     Suite("proxy-off", "proxy with `deflate = \"off\"`, strict upstream", "uring", "/off", "strict", deflate=False, full=PLAIN),
@@ -207,9 +215,14 @@ class Part(NamedTuple):
 
 
 class Run:
-    def __init__(self, options, deadline):
+    def __init__(self, options, deadline, folder):
         self.options = options
         self.deadline = deadline
+        self.pair = None
+        if any(suite.tls for suite in options.suites):
+            # The suite verifies no certificate; that clients which do so get in is for scripts/interop.sh.
+            authority = certificates.Authority(folder / "certificates")
+            self.pair = authority.issue("gateway", ["DNS:localhost", "IP:127.0.0.1"])
 
     def part(self, part):
         """Runs it, and gives the outcomes by case id and what is wrong beside them."""
@@ -231,7 +244,7 @@ class Run:
 
     def server(self, part, started):
         """The fuzzing client against the gateway."""
-        suite, gateways, path = part.suite, [], "/"
+        suite, gateways, path, scheme, bind = part.suite, [], "/", "ws", None
         config = CONFORMANCE / "conformance.toml"
         if suite.upstream == "strict":
             port = self.gateway(part, "upstream", config, suite.io, started, gateways)
@@ -245,13 +258,22 @@ class Run:
             config = part.folder / "proxy.toml"
             config.write_text(text.replace(here, "ws://127.0.0.1:%d" % port))
             path = suite.route
-        port = self.gateway(part, "gateway", config, suite.io, started, gateways)
-        self.spec(part, servers=[{"agent": suite.name, "url": "ws://127.0.0.1:%d%s" % (port, path)}])
+        if suite.tls:
+            scheme = "wss"
+            text, place = (CONFORMANCE / "conformance.toml").read_text(), 'bind = "127.0.0.1:9001"\n'
+            if text.count(place) != 1:
+                raise Failure("conformance.toml no longer has one listener")
+            # `--bind` would put a plain listener in this one's place.
+            config, bind = part.folder / "tls.toml", PORTS.free()
+            listener = 'bind = "127.0.0.1:%d"\n[listener.tls]\n%s' % (bind, certificates.setting(*self.pair))
+            config.write_text(text.replace(place, listener))
+        port = self.gateway(part, "gateway", config, suite.io, started, gateways, bind)
+        self.spec(part, servers=[{"agent": suite.name, "url": "%s://127.0.0.1:%d%s" % (scheme, port, path)}])
         wstest = self.wstest(part, "fuzzingclient", started)
         self.wait(part, wstest, started)
         problems = []
         for process in gateways:
-            problems += self.end_gateway(process)
+            problems += self.end_gateway(part, process)
         return self.index(part), problems
 
     def client(self, part, started):
@@ -274,19 +296,20 @@ class Run:
         self.wait(part, wstest, [wstest], REPORT_TIMEOUT)
         return self.index(part), problems
 
-    def gateway(self, part, name, config, io, started, gateways):
-        port = PORTS.free()
-        process = PROCESSES.start(
-            [self.options.bin, "run", "-c", config, "--io", io, "--bind", "127.0.0.1:%d" % port, "--log", "json"],
-            part.folder / (name + ".log"),
-        )
+    def gateway(self, part, name, config, io, started, gateways, port=None):
+        """Its port: that of `config` where it is given, else a free one in the place of what stands there."""
+        command = [self.options.bin, "run", "-c", config, "--io", io, "--log", "json"]
+        if port is None:
+            port = PORTS.free()
+            command += ["--bind", "127.0.0.1:%d" % port]
+        process = PROCESSES.start(command, part.folder / (name + ".log"))
         process.name, process.io = name, io
         started.append(process)
         gateways.append(process)
         wait_ready(process, port, "the " + name)
         return port
 
-    def end_gateway(self, process):
+    def end_gateway(self, part, process):
         """A gateway ends cleanly, ran on the backend it was told to, and logged no fault of its own."""
         problems = []
         if process.poll() is not None:
@@ -296,6 +319,8 @@ class Run:
             if code != 0:
                 problems.append("the %s took SIGTERM with %s: %s" % (process.name, code, tail(process.log)))
         log = pathlib.Path(process.log).read_text(errors="replace")
+        if part.suite.tls and "listening on wss://" not in log:
+            problems.append("the %s does not speak TLS" % process.name)
         if '"backend":"%s"' % process.io not in log:
             problems.append("the %s did not choose %s" % (process.name, process.io))
         faults = [line for line in log.splitlines() if '"level":"ERROR"' in line or "panicked at" in line]
@@ -440,7 +465,7 @@ def arguments():
     target = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "release"
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     extent = parser.add_mutually_exclusive_group(required=True)
-    extent.add_argument("--quick", action="store_true", help="all cases on uring, all but 12 and 13 elsewhere")
+    extent.add_argument("--quick", action="store_true", help="all cases on uring, all but 12 and 13 elsewhere, TLS on uring alone")
     extent.add_argument("--full", action="store_true", help="all cases everywhere")
     parser.add_argument("--bin", type=pathlib.Path, default=target / "tidegate")
     parser.add_argument("--client-bin", type=pathlib.Path, default=target / "examples" / "autobahn_client")
@@ -454,6 +479,10 @@ def arguments():
     for name in options.only or []:
         if not fnmatch.filter([s.name for s in SUITES], name):
             parser.error("no suite %s; there are %s" % (name, ", ".join(s.name for s in SUITES)))
+    if not options.full and not options.cases:
+        options.suites = [suite for suite in options.suites if suite.quick]
+        if not options.suites:
+            parser.error("only --full, or --cases, runs these suites")
     if options.write and (not options.full or options.cases):
         parser.error("--write wants --full, and all cases")
     if options.jobs < 1:
@@ -470,8 +499,8 @@ def main():
     options = arguments()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     begin = time.monotonic()
-    run = Run(options, begin + (FULL_TIMEOUT if options.full else QUICK_TIMEOUT))
     folder = report_folder()
+    run = Run(options, begin + (FULL_TIMEOUT if options.full else QUICK_TIMEOUT), folder)
     parts = [part for suite in options.suites for part in parts_of(suite, options, folder)]
     waiting = Counter(part.suite.name for part in parts)
     indexes = {suite.name: {} for suite in options.suites}

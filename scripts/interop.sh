@@ -1,5 +1,5 @@
 #!/bin/bash
-# interop.sh BIN - Tidegate between the clients and servers that people use: Node's ws, Python's websockets, Chromium.
+# interop.sh BIN - Tidegate between the clients and servers that people use: Node's ws, Python's websockets, Chromium, openssl.
 #
 # Installs what it needs into .cache/interop (packages of npm and PyPI, pinned), and what Debian has (Node, Python's venv,
 # Chromium) by apt-get only where it is not there. A finished install of the same pins is only used.
@@ -32,6 +32,7 @@ missing=()
 # ensurepip is what Debian's python3 lacks without python3-venv.
 python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3 python3-venv)
 chromium >/dev/null || missing+=(chromium)
+command -v openssl >/dev/null || missing+=(openssl)
 [ ${#missing[@]} = 0 ] || apt "${missing[@]}"
 
 # npm and PyPI, where the pins or the interpreter are others than those of the last time.

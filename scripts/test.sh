@@ -13,9 +13,9 @@
 #                benches/benches/instructions.rs says (on x86-64 with AVX2, which the counts are of)
 #     deny       licences, sources and duplicates of the dependencies
 #     fuzz       seven targets, 10 seconds each
-#     interop    Node's ws, Python's websockets, Chromium; io_uring forbidden by a seccomp filter
+#     interop    Node's ws, Python's websockets, Chromium, openssl, over TLS and without; io_uring forbidden by a seccomp filter
 #     client     the client library under Node and the pages in Chromium, with the gateway through cuts and restarts
-#     autobahn   517 cases on io_uring, all but those of compression on epoll, through the proxy, as a client
+#     autobahn   517 cases on io_uring, all but those of compression on epoll, over TLS, through the proxy, as a client
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export CARGO_TERM_COLOR="${CARGO_TERM_COLOR:-never}"
@@ -68,6 +68,14 @@ tests() {
   release
   TIDEGATE_BIN=$BIN cargo test --workspace --no-fail-fast
   TIDEGATE_BIN=$BIN cargo test -p tidegate-loadtest --test runs --test protocol -- --ignored
+  # Both ends of 10,000 sessions have their descriptors in one process each.
+  local most
+  most=$(ulimit -Hn)
+  if [ "$most" != unlimited ] && [ "$most" -lt 12000 ]; then
+    echo "TERM with 10,000 sessions: SKIPPED, as a process may have $most descriptors at most"
+  else
+    TIDEGATE_BIN=$BIN cargo test -p tidegate --test reload -- --ignored --test-threads 1
+  fi
 }
 
 simulator() {
@@ -127,7 +135,7 @@ deny() {
 }
 
 interop() {
-  packages node=nodejs npm=npm python3=python3 chromium=chromium
+  packages node=nodejs npm=npm python3=python3 chromium=chromium openssl=openssl
   release
   scripts/interop.sh "$BIN"
 }
@@ -139,7 +147,7 @@ client() {
 }
 
 autobahn() {
-  packages python3=python3 cc=gcc
+  packages python3=python3 cc=gcc openssl=openssl
   release
   scripts/autobahn-setup.sh .cache/autobahn
   python3 scripts/autobahn.py --quick --bin "$BIN" --client-bin "$CLIENT" --wstest .cache/autobahn/wstest

@@ -14,7 +14,7 @@ export class Browser {
   #pages = new Map();
   #number = 0;
 
-  static async launch(path) {
+  static async launch(path, more = []) {
     const browser = new Browser();
     browser.profile = mkdtempSync(join(tmpdir(), "tidegate-chromium-"));
     browser.child = spawn(path, [
@@ -23,7 +23,7 @@ export class Browser {
       // All pages count as seen.
       "--disable-background-timer-throttling", "--disable-renderer-backgrounding", "--disable-backgrounding-occluded-windows",
       "--no-proxy-server", "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
-      "--remote-debugging-port=0", "--user-data-dir=" + browser.profile, "--window-size=1280,900", "about:blank",
+      "--remote-debugging-port=0", "--user-data-dir=" + browser.profile, "--window-size=1280,900", ...more, "about:blank",
     ], { stdio: ["ignore", "ignore", "pipe"], detached: true });
     // Detached: its own process group, which ends with it.
     browser.kill = () => {

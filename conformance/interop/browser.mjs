@@ -1,4 +1,5 @@
-// Headless Chromium on the page: browser.mjs CHROMIUM HTTP_URL SCREENSHOT.
+// Headless Chromium on the page: browser.mjs CHROMIUM HTTP_URL SCREENSHOT [PIN], where PIN names the key of a certificate that is
+// taken for good, whoever signed it.
 // Clicks as a user would. Prints "ok NAME" or "FAIL NAME -- why" for each case, and "done" at the end.
 import assert from "node:assert/strict";
 import { check, verdict } from "./check.mjs";
@@ -6,14 +7,15 @@ import { check, verdict } from "./check.mjs";
 import { Browser } from "./chromium.mjs";
 import { until as waitFor } from "./waiting.mjs";
 
-const [chromium, address, screenshot] = process.argv.slice(2);
+const [chromium, address, screenshot, pin] = process.argv.slice(2);
 const SIZE = { width: 1100, height: 1000 };
 const LIMIT_MS = 30_000;
 
 process.on("SIGTERM", () => process.exit(1));
 setTimeout(() => { console.log("FAIL the browser -- too late"); process.exit(1); }, 75_000).unref();
 
-const browser = await Browser.launch(chromium).catch(error => {
+const trust = pin ? ["--ignore-certificate-errors-spki-list=" + pin] : [];
+const browser = await Browser.launch(chromium, trust).catch(error => {
   console.log("FAIL the browser starts -- " + error.message.replace(/\s+/g, " "));
   process.exit(1);
 });
@@ -37,6 +39,14 @@ await check("the page opens and connects", async () => {
   page = await browser.open(address, SIZE);
   await until("connection", async () => await state() === "connected");
 });
+
+if (pin) {
+  await check("the session is over TLS 1.3", async () => {
+    assert.match(of("Network.webSocketCreated")[0].url, /^wss:/);
+    const page = of("Network.responseReceived").find(event => event.response.url === address);
+    assert.equal(page.response.securityDetails.protocol, "TLS 1.3");
+  });
+}
 
 await check("permessage-deflate is negotiated", async () => {
   const [{ response }] = of("Network.webSocketHandshakeResponseReceived");

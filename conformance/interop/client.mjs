@@ -1,15 +1,17 @@
-// Node's ws as a client: client.mjs BASE KIND, where BASE is the ws:// address in front of the last segment of the
+// Node's ws as a client: client.mjs BASE KIND, where BASE is the ws:// or wss:// address in front of the last segment of the
 // path, and KIND is echo, edge, pass, off (proxied) or small.
 // Prints "ok NAME" or "FAIL NAME -- why" for each case, and "done" at the end.
 import assert from "node:assert/strict";
 import { once } from "node:events";
 import net from "node:net";
+import tls from "node:tls";
 import { randomBytes } from "node:crypto";
 import WebSocket from "ws";
 import { check, verdict } from "./check.mjs";
 
 const [base, kind] = process.argv.slice(2);
 const proxied = kind !== "echo";
+const secure = base.startsWith("wss:");
 const LIMIT_MS = 30_000;
 const MOST = 32 << 20;
 
@@ -216,9 +218,10 @@ await check("200 sessions at once", async () => {
 });
 
 await check("half-closed and abrupt clients disturb nobody", async () => {
-  const url = new URL((base + "/echo").replace("ws:", "http:"));
+  const url = new URL((base + "/echo").replace(/^ws/, "http"));
   const rude = (how, bytes) => within(new Promise((resolve, reject) => {
-    const socket = net.connect({ host: url.hostname, port: url.port, allowHalfOpen: true });
+    const wire = net.connect({ host: url.hostname, port: url.port, allowHalfOpen: true });
+    const socket = secure ? tls.connect({ socket: wire, host: url.hostname, allowHalfOpen: true }) : wire;
     const head = `GET ${url.pathname} HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: ${randomBytes(16).toString("base64")}\r\n\r\n`;
     socket.on("error", error => how === "reset" ? resolve() : reject(error));
     if (how === "half a head") {
@@ -229,7 +232,7 @@ await check("half-closed and abrupt clients disturb nobody", async () => {
     socket.once("data", data => {
       if (!data.toString("latin1").startsWith("HTTP/1.1 101")) return reject(new Error(data.toString("latin1").slice(0, 80)));
       socket.write(bytes, () => {
-        if (how === "reset") { socket.resetAndDestroy(); resolve(); }
+        if (how === "reset") { wire.resetAndDestroy(); resolve(); }
         if (how === "gone") { socket.destroy(); resolve(); }
         // Its own side is ended; the gateway's has to follow.
         if (how === "half-closed") { socket.end(); socket.on("end", resolve).resume(); }
@@ -326,7 +329,7 @@ if (proxied) {
     const url = new URL(base);
     assert.equal(path, url.pathname + "/info?room=a%20b&x=1");
     assert.equal(headers["x-forwarded-for"], "127.0.0.1");
-    assert.equal(headers["x-forwarded-proto"], "http");
+    assert.equal(headers["x-forwarded-proto"], secure ? "https" : "http");
     assert.equal(headers["x-forwarded-host"], url.host);
     assert.equal(headers.host, url.host, "the upstream sees the name that was asked for");
     assert.equal(headers["x-own"], "kept");

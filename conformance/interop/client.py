@@ -16,6 +16,7 @@ from websockets.extensions.permessage_deflate import ClientPerMessageDeflateFact
 
 BASE, KIND = sys.argv[1:]
 PROXIED = KIND != "echo"
+SECURE = BASE.startswith("wss:")
 LIMIT = 30
 MOST = 32 << 20
 
@@ -259,7 +260,7 @@ async def rude():
     ).encode()
 
     async def one(how, frame):
-        reader, writer = await asyncio.open_connection(url.hostname, url.port)
+        reader, writer = await asyncio.open_connection(url.hostname, url.port, ssl=SECURE or None)
         if how == "half a head":
             writer.write(head[:60])
             await writer.drain()
@@ -272,7 +273,11 @@ async def rude():
         if how == "reset":
             writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         if how == "half-closed":
-            writer.write_eof()
+            if SECURE:
+                # There is no half of TLS: a FIN without close_notify.
+                writer.get_extra_info("socket").shutdown(socket.SHUT_WR)
+            else:
+                writer.write_eof()
             # Its own side is ended; the gateway's has to follow.
             await reader.read()
         writer.close()
@@ -371,7 +376,7 @@ async def forwarded():
         equal(info["path"], url.path + "/info?room=a%20b&x=1")
         for name, value in (
             ("x-forwarded-for", "127.0.0.1"),
-            ("x-forwarded-proto", "http"),
+            ("x-forwarded-proto", "https" if SECURE else "http"),
             ("x-forwarded-host", url.netloc),
             ("host", url.netloc),
             ("x-own", "kept"),

@@ -20,6 +20,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
 from gateway import Gateway, Process, Report
+from tls import Certificates, typed
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 PROFILE = os.path.join(HERE, "..", "..", "packaging", "docker", "seccomp.json")
@@ -36,11 +37,17 @@ MODES = ("edge", "pass", "off")
 report = Report()
 
 
-def script(label, command, seconds=CLIENT_S):
+def script(label, command, seconds=CLIENT_S, environment=None):
     """Runs a script that prints a line for each of its cases."""
     began = time.monotonic()
     child = subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=HERE
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=HERE,
+        env=environment,
     )
     try:
         out, err = child.communicate(timeout=seconds)
@@ -77,8 +84,10 @@ class Upstream(Process):
         self.port = self.until(r"ready (\d+)")[1]
 
 
-def configuration(upstreams, victims, folder):
+def configuration(upstreams, victims, folder, own=None):
     parts = ['version = 1\n[limits]\nmessage_bytes = "16MiB"\nmax_sessions = 2000\n[[listener]]\nbind = "127.0.0.1:0"\n']
+    if own:
+        parts.append(own.listener())
 
     def route(path, action, more=""):
         parts.append(f'[[route]]\npath = "{path}"\n{more}{action}\n')
@@ -151,7 +160,8 @@ def matrix(backend, folder):
     with contextlib.ExitStack() as stack:
         upstreams = [stack.enter_context(Upstream(kind, f"{backend}-{kind}", folder)) for kind in UPSTREAMS]
         victims = [stack.enter_context(Upstream(kind, f"{backend}-victim-{kind}", folder)) for kind in UPSTREAMS]
-        config = configuration(upstreams, victims, folder)
+        own = Certificates(os.path.join(folder, "certificates"))
+        config = configuration(upstreams, victims, folder, own)
         log = os.path.join(LOGS, f"gateway-{backend}.log")
         try:
             gateway = stack.enter_context(Gateway(BINARY, ["run", "-c", config, "--io", backend], log))
@@ -167,8 +177,16 @@ def matrix(backend, folder):
                 for client, command in CLIENTS.items():
                     url = gateway.url(f"/{mode}/{upstream}")
                     jobs.append((f"{backend}, {client} to {upstream}, {mode}", [*command, url, mode]))
+        secure = gateway.until(r"listening on wss://([0-9.:]+)")[1]
+        for client, command in CLIENTS.items():
+            label, limits = f"{backend}, {client} over TLS", (CLIENT_S, own.environment())
+            jobs.append((f"{label} to echo", [*command, f"wss://{secure}", "echo"], *limits))
+            # The two makes on either side, once each.
+            other = next(kind for kind in UPSTREAMS if kind != client)
+            jobs.append((f"{label} to {other}, edge", [*command, f"wss://{secure}/edge/{other}", "edge"], *limits))
         with concurrent.futures.ThreadPoolExecutor(max_workers=2) as pool:
             list(pool.map(lambda job: script(*job), jobs))
+        typed(report, backend, secure, own, LOGS)
         for upstream in UPSTREAMS:
             report.case(f"{backend}, {upstream} on a unix socket", unix, gateway, upstream)
         for victim in victims:
@@ -177,6 +195,9 @@ def matrix(backend, folder):
             picture = os.path.join(WORK, "page.png" if backend == "epoll" else f"page-{backend}.png")
             command = ["node", os.path.join(SCRIPTS, "browser.mjs"), CHROMIUM, f"http://{gateway.address}/", picture]
             script(f"{backend}, chromium", command, 90)
+            picture = os.path.join(WORK, f"page-{backend}-tls.png")
+            command = ["node", os.path.join(SCRIPTS, "browser.mjs"), CHROMIUM, f"https://{secure}/", picture, own.pin]
+            script(f"{backend}, chromium over TLS", command, 90)
         else:
             report.line(f"{backend}, chromium", "none is installed")
         report.case(f"{backend}: the gateway has outlived all this, and ends with 0", outlived, gateway)

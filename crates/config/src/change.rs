@@ -72,6 +72,27 @@ impl Config {
     }
 }
 
+impl Config {
+    /// The sections in which another configuration is different, routes left out: each as the file has it.
+    #[must_use]
+    pub fn differences(&self, other: &Config) -> Vec<String> {
+        let tls = |config: &Config| config.listeners.iter().map(|one| one.tls.clone()).collect::<Vec<_>>();
+        let proxy_protocol = |config: &Config| {
+            config.listeners.iter().map(|one| one.proxy_protocol.clone()).collect::<Vec<_>>()
+        };
+        let sections = [
+            ("[limits]", self.limits != other.limits),
+            ("[drain]", self.drain != other.drain),
+            ("[listener.tls]", tls(self) != tls(other)),
+            ("[[listener]] proxy_protocol", proxy_protocol(self) != proxy_protocol(other)),
+            ("[topics] and [[topic]]", self.topics != other.topics),
+            ("[[identity]]", self.identities != other.identities),
+            ("trusted", self.trusted != other.trusted),
+        ];
+        sections.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name.to_owned()).collect()
+    }
+}
+
 /// Puts the value of before into the new one's place, and tells where they differ.
 fn keep<T: Clone + PartialEq>(old: &T, new: &mut T, differs: impl FnOnce()) {
     if old != new {

@@ -13,15 +13,25 @@ use axum::{
     routing::{MethodRouter, get, post},
 };
 use serde::{Deserialize, Serialize};
+use tidegate_shard::{RouteId, Whom, report::Report};
 
-pub use crate::census::{KillRequest, Killed, SessionEntry, Sessions, SessionsQuery};
-use crate::{census, families, gateway::Gateway, metrics::Format, openapi, server::Rules};
+use crate::{
+    census, families,
+    gateway::{Gateway, reports_of_upstream},
+    metrics::Format,
+    openapi, operations,
+    server::Rules,
+};
+pub use crate::{
+    census::{KillRequest, Killed, SessionEntry, Sessions, SessionsQuery},
+    operations::{DrainRequest, Drained, Finding, Leaving, NotReloaded, Reloaded, RouteChange},
+};
 
 /// Longest body of a request, in bytes: a few thousand sessions by id.
 const BODY_BYTES: usize = 256 << 10;
 
 /// Each path with its method.
-pub const PATHS: [(&str, &str); 10] = [
+pub const PATHS: [(&str, &str); 12] = [
     ("GET", "/livez"),
     ("GET", "/readyz"),
     ("GET", "/healthz"),
@@ -30,6 +40,8 @@ pub const PATHS: [(&str, &str); 10] = [
     ("GET", "/metrics"),
     ("GET", "/sessions"),
     ("POST", "/sessions/kill"),
+    ("POST", "/reload"),
+    ("POST", "/drain"),
     ("GET", "/openapi.json"),
     ("GET", "/"),
 ];
@@ -53,6 +65,8 @@ pub(crate) fn router(gateway: Arc<Gateway>, access: Access) -> Router {
         ("/metrics", get(metrics)),
         ("/sessions", get(sessions)),
         ("/sessions/kill", post(kill)),
+        ("/reload", post(reload)),
+        ("/drain", post(drain)),
         ("/openapi.json", get(openapi_json)),
         ("/", get(index)),
     ];
@@ -129,7 +143,7 @@ impl IntoResponse for Problem {
 /// Whether the gateway lives, is ready, or both.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Health {
-    /// `ok`, or why not: `stuck`, `starting`, `draining`.
+    /// `ok`, or why not: `stuck`, `starting`, `draining`, or `drained` where no route takes sessions.
     pub status: String,
     /// The shards, by number.
     pub shards: Vec<ShardHealth>,
@@ -173,6 +187,8 @@ pub struct Status {
     pub shards: Vec<ShardHealth>,
     /// The routes, in the order of the configuration.
     pub routes: Vec<RouteStatus>,
+    /// Their upstreams.
+    pub upstreams: Vec<UpstreamStatus>,
 }
 
 /// One route at a glance.
@@ -188,6 +204,25 @@ pub struct RouteStatus {
     pub received_messages: u64,
     /// Messages to clients.
     pub sent_messages: u64,
+    /// It takes no new sessions, as somebody has asked for.
+    pub drained: bool,
+}
+
+/// One upstream of a route at a glance.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct UpstreamStatus {
+    /// The route.
+    pub route: String,
+    /// Its URL.
+    pub upstream: String,
+    /// It is not left out for its failures.
+    pub up: bool,
+    /// Sessions now, those that are being made included.
+    pub sessions: u64,
+    /// Times that it could not be used.
+    pub failures: u64,
+    /// It gets no new sessions, as somebody has asked for.
+    pub drained: bool,
 }
 
 /// The configuration in force.
@@ -225,6 +260,7 @@ fn ready(gateway: &Gateway) -> &'static str {
     match (gateway.is_started(), gateway.is_draining()) {
         (false, _) => "starting",
         (true, true) => "draining",
+        (true, false) if gateway.is_drained() => "drained",
         (true, false) => "ok",
     }
 }
@@ -240,7 +276,7 @@ async fn livez(State(gateway): State<Arc<Gateway>>) -> Response {
     health(live(&shards), shards)
 }
 
-/// Whether new connections are welcome: not before all shards accept, nor while they drain.
+/// Whether new connections are welcome: not before all shards accept, nor while they drain, nor where all routes are drained.
 async fn readyz(State(gateway): State<Arc<Gateway>>) -> Response {
     health(ready(&gateway), shards(&gateway))
 }
@@ -257,11 +293,18 @@ async fn healthz(State(gateway): State<Arc<Gateway>>) -> Response {
 
 async fn status(State(gateway): State<Arc<Gateway>>) -> Json<Status> {
     let reports = gateway.reports().await;
-    let shards = shards(&gateway);
+    let (shards, plan) = (shards(&gateway), gateway.plan());
     let routes = gateway.names.present().into_iter().map(|(number, route)| {
         let counts = reports.iter().filter_map(|report| report.routes.get(usize::from(number)));
         counts.fold(
-            RouteStatus { route, sessions: 0, opened: 0, received_messages: 0, sent_messages: 0 },
+            RouteStatus {
+                route,
+                sessions: 0,
+                opened: 0,
+                received_messages: 0,
+                sent_messages: 0,
+                drained: plan.is_drained(Whom::Route(RouteId(number))),
+            },
             |so_far, counts| RouteStatus {
                 sessions: so_far.sessions + counts.opened - counts.ended,
                 opened: so_far.opened + counts.opened,
@@ -272,6 +315,22 @@ async fn status(State(gateway): State<Arc<Gateway>>) -> Json<Status> {
         )
     });
     let routes: Vec<RouteStatus> = routes.collect();
+    let upstreams = plan.upstreams().map(|(route, place, upstream)| {
+        let of = |report: &Report| {
+            let mut states = report.upstreams.iter();
+            states.find(|state| (state.route, state.upstream) == (route, place)).copied()
+        };
+        let states = || reports.iter().filter_map(of);
+        UpstreamStatus {
+            route: gateway.names.name(route).unwrap_or_default(),
+            upstream: upstream.to_owned(),
+            up: states().any(|state| state.up),
+            sessions: reports_of_upstream(&reports, route, place),
+            failures: states().map(|state| state.failures).sum(),
+            drained: plan.is_drained(Whom::Upstream(RouteId(route), place)),
+        }
+    });
+    let upstreams = upstreams.collect();
     Json(Status {
         version: gateway.version.to_owned(),
         pid: std::process::id(),
@@ -282,9 +341,10 @@ async fn status(State(gateway): State<Arc<Gateway>>) -> Json<Status> {
         live: live(&shards).to_owned(),
         connections: reports.iter().map(|report| report.connections).sum(),
         sessions: routes.iter().map(|route| route.sessions).sum(),
-        buffered_bytes: gateway.plan().retained_bytes() as u64,
+        buffered_bytes: plan.retained_bytes() as u64,
         shards,
         routes,
+        upstreams,
     })
 }
 
@@ -319,6 +379,18 @@ async fn kill(State(gateway): State<Arc<Gateway>>, body: String) -> Result<Json<
     let request: KillRequest = serde_json::from_str(&body)
         .map_err(|error| Problem::bad(format!("not a request to kill sessions: {error}")))?;
     census::kill(gateway, request).await.map(Json)
+}
+
+/// Reads the configuration again, as HUP does.
+async fn reload(State(gateway): State<Arc<Gateway>>) -> Result<Response, Problem> {
+    operations::reload(&gateway).await
+}
+
+/// The body is JSON whatever its type says, as above.
+async fn drain(State(gateway): State<Arc<Gateway>>, body: String) -> Result<Json<Drained>, Problem> {
+    let request: DrainRequest = serde_json::from_str(&body)
+        .map_err(|error| Problem::bad(format!("not a request to drain something: {error}")))?;
+    operations::drain(&gateway, request).await
 }
 
 async fn openapi_json() -> Json<serde_json::Value> {

@@ -36,6 +36,9 @@ pub struct SessionsQuery {
     /// Those from this address, or of this network.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub address: Option<String>,
+    /// Those of this user, as their tokens name it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
     /// Those that are so far: `handshake`, `waiting`, `open`, `request`, `closing`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub state: Option<String>,
@@ -68,6 +71,8 @@ pub struct SessionEntry {
     pub address: Option<String>,
     /// The route; absent while its request is being read.
     pub route: Option<String>,
+    /// The user whom its token names; absent where its route asks for none.
+    pub user: Option<String>,
     /// How far it is.
     pub state: String,
     /// It came over TLS.
@@ -98,9 +103,12 @@ pub struct KillRequest {
     /// Those of this route.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub route: Option<String>,
-    /// Those from this address, or of this network. With a route: those that are both.
+    /// Those from this address, or of this network. With a route or a user: those that are all of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub address: Option<String>,
+    /// Those of this user, as their tokens name it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
     /// The code of their Close: 1001.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub code: Option<u16>,
@@ -125,6 +133,7 @@ pub struct Killed {
 struct Filter {
     route: Option<u16>,
     network: Option<IpNet>,
+    user: Option<Box<str>>,
     stage: Option<SessionStage>,
     min_age_ms: u64,
 }
@@ -152,6 +161,7 @@ impl Filter {
         Ok(Self {
             route: route.transpose()?,
             network: network.transpose()?,
+            user: query.user.clone().map(String::into_boxed_str),
             stage: stage.transpose()?,
             min_age_ms: query.min_age_seconds.unwrap_or(0).saturating_mul(1_000),
         })
@@ -161,6 +171,7 @@ impl Filter {
         let network = |network: &IpNet| session.peer.is_some_and(|peer| network.contains(&peer.ip()));
         self.route.is_none_or(|route| session.route == Some(route))
             && self.network.as_ref().is_none_or(network)
+            && (self.user.is_none() || self.user == session.user)
             && self.stage.is_none_or(|stage| session.stage == stage)
             && session.age_ms >= self.min_age_ms
     }
@@ -231,6 +242,7 @@ fn entry(gateway: &Gateway, session: &SessionState) -> SessionEntry {
         id: id(session),
         address: session.peer.map(|peer| peer.to_string()),
         route: session.route.and_then(|route| gateway.names.name(route)),
+        user: session.user.as_deref().map(str::to_owned),
         state: session.stage.as_str().to_owned(),
         tls: session.tls,
         age_seconds: session.age_ms as f64 / 1_000.0,
@@ -258,12 +270,12 @@ pub(crate) async fn kill(gateway: Arc<Gateway>, request: KillRequest) -> Result<
         };
         found.push((shard, key));
     }
-    if request.route.is_some() || request.address.is_some() {
+    if request.route.is_some() || request.address.is_some() || request.user.is_some() {
         if !request.ids.is_empty() {
-            return Err(Problem::bad("either `ids`, or `route` and `address`"));
+            return Err(Problem::bad("either `ids`, or `route`, `address` and `user`"));
         }
-        let query =
-            SessionsQuery { route: request.route, address: request.address, ..SessionsQuery::default() };
+        let KillRequest { route, address, user, .. } = request;
+        let query = SessionsQuery { route, address, user, ..SessionsQuery::default() };
         let filter = Filter::new(&gateway, &query)?;
         for shard in 0..gateway.shards.len() {
             let mut next = Some(0);
@@ -274,7 +286,7 @@ pub(crate) async fn kill(gateway: Arc<Gateway>, request: KillRequest) -> Result<
             }
         }
     } else if request.ids.is_empty() {
-        return Err(Problem::bad("which sessions? `ids`, `route` or `address`"));
+        return Err(Problem::bad("which sessions? `ids`, `route`, `address` or `user`"));
     }
     let matched = found.len();
     info!(matched, per_second, code = u16::from(code), "asked to end sessions");

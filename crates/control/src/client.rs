@@ -163,7 +163,11 @@ fn parse(bytes: &[u8]) -> Result<Answer, Failure> {
     Ok(Answer { status: response.code.unwrap_or(0), body: body.to_vec() })
 }
 
-fn read<T: DeserializeOwned>(Answer { status, body }: Answer) -> Result<T, Failure> {
+/// What an answer says.
+///
+/// # Errors
+/// Where it is a refusal, or none of an admin listener.
+pub fn read<T: DeserializeOwned>(Answer { status, body }: Answer) -> Result<T, Failure> {
     if status != 200 {
         let said = serde_json::from_slice::<serde_json::Value>(&body).ok();
         let said = said.as_ref().and_then(|said| said.get("error")?.as_str()).unwrap_or("it refuses");

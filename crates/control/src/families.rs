@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tidegate_shard::{
-    Slow,
+    RouteId, Slow, Whom,
     report::{Flow, Histogram, Report, RouteCounts},
 };
 
@@ -39,7 +39,7 @@ fn process(out: &mut Writer, gateway: &Gateway) {
     });
     let help = "The number of the configuration in force; the first is 1.";
     out.single(Kind::Gauge, "tidegate_config_generation", help, gateway.generation());
-    let ready = u8::from(gateway.is_started() && !gateway.is_draining());
+    let ready = u8::from(gateway.is_started() && !gateway.is_draining() && !gateway.is_drained());
     out.single(Kind::Gauge, "tidegate_ready", "Whether new connections are welcome.", ready);
     let help = "Lines of the log that were left out, or could not be written.";
     out.single(Kind::Counter, "tidegate_log_lines_lost", help, gateway.lost_lines());
@@ -94,6 +94,13 @@ fn sessions(out: &mut Writer, gateway: &Gateway, reports: &[Report]) {
     out.family(Kind::Counter, "tidegate_sessions_opened", "Sessions that were opened.", |samples| {
         for (number, name) in &routes {
             samples.add(&[("route", name)], of_route(reports, *number, |route| route.opened));
+        }
+    });
+    let plan = gateway.plan();
+    out.family(Kind::Gauge, "tidegate_route_drained", "Whether somebody has drained a route.", |samples| {
+        for (number, name) in gateway.names.present() {
+            let drained = plan.is_drained(Whom::Route(RouteId(number)));
+            samples.add(&[("route", &name)], u8::from(drained));
         }
     });
     let help = "Requests for a session by what became of them: opened, or refused with a status.";
@@ -249,6 +256,14 @@ fn upstreams(out: &mut Writer, gateway: &Gateway, reports: &[Report]) {
     let help = "Whether an upstream is used: not while every shard leaves it out for its failures.";
     out.family(Kind::Gauge, "tidegate_upstream_up", help, |samples| {
         each(samples, &|place| u64::from(of(place).any(|upstream| upstream.up)));
+    });
+    let help = "Whether somebody has drained an upstream.";
+    out.family(Kind::Gauge, "tidegate_upstream_drained", help, |samples| {
+        each(samples, &|place| {
+            let upstream = first.upstreams[place];
+            let whom = Whom::Upstream(RouteId(upstream.route), upstream.upstream);
+            u64::from(plan.is_drained(whom))
+        });
     });
     let help = "Legs to an upstream now, those that are being made included.";
     out.family(Kind::Gauge, "tidegate_upstream_sessions", help, |samples| {

@@ -3,7 +3,7 @@
 use std::{
     fmt,
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, SystemTime},
@@ -11,12 +11,12 @@ use std::{
 
 use arc_swap::ArcSwap;
 use tidegate_shard::{
-    Mail, Plan,
+    Mail, Plan, RouteId, Whom,
     report::{Cell, Reply, Report},
 };
 use tokio::{sync::oneshot, time::timeout_at};
 
-use crate::{names::RouteNames, pulse::Pulse};
+use crate::{names::RouteNames, operations::Operations, pulse::Pulse};
 
 /// How long is waited for shards to say how they are: what they said before has to do beyond it.
 const PATIENCE: Duration = Duration::from_millis(500);
@@ -57,6 +57,8 @@ pub struct Gateway {
     ready: AtomicBool,
     generation: AtomicU64,
     lost_lines: Arc<AtomicU64>,
+    /// Whom to ask for reloads and drains, as long as the gateway neither starts nor ends.
+    operations: Mutex<Option<Operations>>,
 }
 
 impl Gateway {
@@ -83,12 +85,22 @@ impl Gateway {
             ready: AtomicBool::new(false),
             generation: AtomicU64::new(1),
             lost_lines,
+            operations: Mutex::default(),
         }
     }
 
     /// All shards accept.
     pub fn set_ready(&self) {
         self.ready.store(true, Ordering::Relaxed);
+    }
+
+    /// Reloads and drains can be asked for; `None`: not any more.
+    pub fn set_operations(&self, operations: Option<Operations>) {
+        *self.operations() = operations;
+    }
+
+    pub(crate) fn operations(&self) -> MutexGuard<'_, Option<Operations>> {
+        self.operations.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Another configuration is in force: the first has the number 1.
@@ -124,6 +136,12 @@ impl Gateway {
         self.shards.iter().any(|shard| shard.cell.read().draining)
     }
 
+    /// Whether somebody has drained all routes.
+    pub(crate) fn is_drained(&self) -> bool {
+        let plan = self.plan();
+        plan.numbered_routes().all(|(number, _)| plan.is_drained(Whom::Route(RouteId(number))))
+    }
+
     /// What each shard says now; of one that does not answer in time, what it said last.
     pub(crate) async fn reports(&self) -> Vec<Report> {
         let answers: Vec<_> = self.shards.iter().map(|shard| shard.ask(Mail::Report)).collect();
@@ -134,6 +152,19 @@ impl Gateway {
         }
         self.shards.iter().map(|shard| shard.cell.read()).collect()
     }
+}
+
+/// Sessions that a route has now.
+pub(crate) fn reports_of_route(reports: &[Report], route: u16) -> u64 {
+    let counts = reports.iter().filter_map(|report| report.routes.get(usize::from(route)));
+    counts.map(|counts| counts.opened - counts.ended).sum()
+}
+
+/// Sessions that an upstream has now, those that are being made included.
+pub(crate) fn reports_of_upstream(reports: &[Report], route: u16, upstream: u16) -> u64 {
+    let states = reports.iter().flat_map(|report| &report.upstreams);
+    let own = states.filter(|state| (state.route, state.upstream) == (route, upstream));
+    own.map(|state| u64::from(state.legs)).sum()
 }
 
 impl ShardWay {

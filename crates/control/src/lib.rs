@@ -6,6 +6,7 @@
 //!
 //! ```text
 //! unix socket, TCP ──► server: 32 connections, peer or token ──► api ──► census, kill ──► Mail ──► Shard
+//!                                                                 ├────► reload, drain ──► whoever does it
 //!                                                                 └────► metrics ◄─────── Cell ◄──┘
 //! ```
 //! The thread runs on `tokio-uring`, whose runtime drives tokio's own; where the ring is refused, on tokio alone.
@@ -19,6 +20,7 @@ mod gateway;
 mod metrics;
 mod names;
 mod openapi;
+mod operations;
 mod process;
 mod pulse;
 mod runtime;
@@ -27,5 +29,6 @@ mod server;
 pub use gateway::{Certificate, Gateway, ShardWay};
 pub use names::RouteNames;
 pub use openapi::document;
+pub use operations::{Meant, NotTaken, Operations, Outcome, Taken};
 pub use runtime::{Control, start};
 pub use server::{CONNECTIONS, Listener, REQUEST_SECONDS, Rules};

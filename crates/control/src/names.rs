@@ -74,6 +74,12 @@ impl RouteNames {
         numbered.map(|(number, named)| (number, named.name.clone())).collect()
     }
 
+    /// The number of a route of the configuration in force, by its name.
+    #[must_use]
+    pub fn present_number(&self, name: &str) -> Option<u16> {
+        self.present().into_iter().find(|(_, own)| own == name).map(|(number, _)| number)
+    }
+
     /// A route's number by its name.
     pub(crate) fn number(&self, name: &str) -> Option<u16> {
         self.all().into_iter().find(|(_, own)| own == name).map(|(number, _)| number)

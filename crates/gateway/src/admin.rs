@@ -24,7 +24,7 @@ use crate::{
 const PAGE: usize = 1_000;
 
 /// Why nothing can be shown.
-enum Fault {
+pub(crate) enum Fault {
     /// It was told.
     Told(Outcome),
     /// The gateway cannot be asked, or refuses.
@@ -61,7 +61,7 @@ pub(crate) fn status(arguments: &AdminArguments) -> Outcome {
     }))
 }
 
-fn outcome(result: Result<Outcome, Fault>) -> Outcome {
+pub(crate) fn outcome(result: Result<Outcome, Fault>) -> Outcome {
     let (outcome, why) = match result {
         Ok(outcome) | Err(Fault::Told(outcome)) => return outcome,
         Err(Fault::Failure(failure)) => (Outcome::Fault, failure.to_string()),
@@ -73,7 +73,7 @@ fn outcome(result: Result<Outcome, Fault>) -> Outcome {
 }
 
 /// The gateway that is meant.
-fn client(arguments: &AdminArguments) -> Result<Client, Fault> {
+pub(crate) fn client(arguments: &AdminArguments) -> Result<Client, Fault> {
     let configured = match &arguments.config {
         // Where both are given the file is not needed, and may be another user's.
         Some(path) if arguments.admin.is_none() => {
@@ -110,6 +110,7 @@ fn list(arguments: &ListArguments) -> Result<Outcome, Fault> {
         let wanted = [
             ("route", arguments.which.route.as_deref()),
             ("address", arguments.which.address.as_deref()),
+            ("user", arguments.which.user.as_deref()),
             ("state", arguments.state.as_deref()),
             ("limit", Some(limit.as_str())),
             ("after", all.next.as_deref()),
@@ -141,6 +142,7 @@ fn kill(arguments: &KillArguments) -> Result<Outcome, Fault> {
         ids: arguments.ids.clone(),
         route: arguments.which.route.clone(),
         address: arguments.which.address.clone(),
+        user: arguments.which.user.clone(),
         code: arguments.code,
         per_second: arguments.per_second,
     };
@@ -162,12 +164,12 @@ fn kill(arguments: &KillArguments) -> Result<Outcome, Fault> {
     Ok(if ended == 0 { Outcome::Fault } else { outcome })
 }
 
-fn json(answer: &impl Serialize) -> Outcome {
+pub(crate) fn json(answer: &impl Serialize) -> Outcome {
     let text = serde_json::to_string(answer).unwrap_or_default();
     show(&(text + "\n"))
 }
 
-fn show(text: &str) -> Outcome {
+pub(crate) fn show(text: &str) -> Outcome {
     // Where standard output is closed, nobody reads it.
     let _ = io::stdout().lock().write_all(text.as_bytes());
     Outcome::Clean
@@ -196,10 +198,29 @@ fn status_text(status: &Status) -> String {
             route.opened.to_string(),
             route.received_messages.to_string(),
             route.sent_messages.to_string(),
+            if route.drained { "drained" } else { "" }.to_owned(),
         ]
     });
     text.push('\n');
-    text + &columns(["ROUTE", "SESSIONS", "OPENED", "MESSAGES IN", "OUT"], rows)
+    text += &columns(["ROUTE", "SESSIONS", "OPENED", "MESSAGES IN", "OUT", "STATE"], rows);
+    if !status.upstreams.is_empty() {
+        let rows = status.upstreams.iter().map(|upstream| {
+            [
+                upstream.upstream.clone(),
+                upstream.route.clone(),
+                upstream.sessions.to_string(),
+                upstream.failures.to_string(),
+                [(upstream.drained, "drained"), (!upstream.up, "left out")]
+                    .into_iter()
+                    .find_map(|(is, state)| is.then_some(state))
+                    .unwrap_or_default()
+                    .to_owned(),
+            ]
+        });
+        text.push('\n');
+        text += &columns(["UPSTREAM", "ROUTE", "SESSIONS", "FAILURES", "STATE"], rows);
+    }
+    text
 }
 
 fn table(sessions: &[SessionEntry]) -> String {
@@ -209,6 +230,7 @@ fn table(sessions: &[SessionEntry]) -> String {
             session.state.clone(),
             session.route.clone().unwrap_or_else(|| "-".to_owned()),
             session.address.clone().unwrap_or_else(|| "-".to_owned()),
+            session.user.clone().unwrap_or_else(|| "-".to_owned()),
             duration(session.age_seconds),
             duration(session.silent_seconds),
             format!("{} / {}", session.received_messages, bytes(session.received_bytes)),
@@ -216,7 +238,12 @@ fn table(sessions: &[SessionEntry]) -> String {
             bytes(session.buffered_bytes),
         ]
     });
-    columns(["ID", "STATE", "ROUTE", "ADDRESS", "AGE", "SILENT", "IN", "OUT", "WAITING"], rows)
+    columns(["ID", "STATE", "ROUTE", "ADDRESS", "USER", "AGE", "SILENT", "IN", "OUT", "WAITING"], rows)
+}
+
+/// Some lines as they are, each printable.
+pub(crate) fn printed(text: &str) -> String {
+    text.lines().map(|line| printable(line) + "\n").collect()
 }
 
 /// Rows under their heads, each column as wide as it needs.

@@ -42,6 +42,10 @@ pub(crate) enum Command {
     Sessions(SessionsArguments),
     /// Show what a running gateway does
     Status(AdminArguments),
+    /// Have a running gateway read its configuration again, and show what has changed or what is wrong
+    Reload(AdminArguments),
+    /// Have a route or an upstream of a running gateway take no new sessions, and ask those that it has to go
+    Drain(DrainArguments),
     /// Print what lets a shell complete this program's arguments
     Completions {
         /// The shell
@@ -123,11 +127,11 @@ pub(crate) struct SessionsArguments {
 pub(crate) enum SessionsCommand {
     /// List sessions
     List(ListArguments),
-    /// End sessions: by id, or those of a route or address
+    /// End sessions: by id, or those of a route, address or user
     Kill(KillArguments),
 }
 
-/// Sessions of a route or address.
+/// Sessions of a route, address or user.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct WhichArguments {
     /// Those of this route: its host and path, as `tidegate status` shows them
@@ -136,6 +140,9 @@ pub(crate) struct WhichArguments {
     /// Those from this address or network, like 192.0.2.7 or 10.0.0.0/8
     #[arg(long, value_name = "ADDRESS")]
     pub(crate) address: Option<String>,
+    /// Those of this user, as their tokens name it
+    #[arg(long, value_name = "NAME")]
+    pub(crate) user: Option<String>,
 }
 
 #[derive(Args, Clone, Debug)]
@@ -159,7 +166,7 @@ pub(crate) struct KillArguments {
     #[command(flatten)]
     pub(crate) which: WhichArguments,
     /// Their ids, as `tidegate sessions list` shows them
-    #[arg(value_name = "ID", conflicts_with_all = ["route", "address"], required_unless_present_any = ["route", "address"])]
+    #[arg(value_name = "ID", conflicts_with_all = ["route", "address", "user"], required_unless_present_any = ["route", "address", "user"])]
     pub(crate) ids: Vec<String>,
     /// The code of their Close [default: 1001]
     #[arg(long, value_name = "CODE")]
@@ -167,6 +174,21 @@ pub(crate) struct KillArguments {
     /// How many are ended in a second [default: 200]
     #[arg(long, value_name = "N")]
     pub(crate) per_second: Option<u32>,
+}
+
+#[derive(Args, Clone, Debug)]
+pub(crate) struct DrainArguments {
+    #[command(flatten)]
+    pub(crate) gateway: AdminArguments,
+    /// The route or upstream, as `tidegate status` shows it
+    #[arg(value_name = "ROUTE|UPSTREAM")]
+    pub(crate) what: String,
+    /// Ask nobody to go: sessions stay until they end by themselves
+    #[arg(long)]
+    pub(crate) keep: bool,
+    /// Take sessions again; those that were not asked to go yet stay
+    #[arg(long, conflicts_with = "keep")]
+    pub(crate) undo: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

@@ -13,11 +13,18 @@ use std::{
     time::Duration,
 };
 
+use tracing::warn;
+
 /// How long the end waits for what has not been written.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Where lines go.
 pub(crate) trait Sink: Write + Send + 'static {
+    /// Lines were lost before what was just written: to be said by a line of its own. It is called by the thread that writes.
+    fn lost(&mut self, lines: u64) {
+        warn!(lines, "lines of the log are lost: they could not be written, or nobody took them");
+    }
+
     /// Looks after itself; how soon it wants to again, though nothing is to be written.
     fn look(&mut self) -> Option<Duration> {
         None
@@ -88,15 +95,29 @@ impl Queue {
     }
 
     fn write(&self, mut out: impl Sink) {
+        let mut told = 0;
         let mut state = self.lock();
         loop {
             if let Some(line) = state.lines.pop_front() {
                 drop(state);
                 // Where nobody can read it, there is nobody to tell.
-                if out.write_all(&line).and_then(|()| out.flush()).is_err() {
+                let written = out.write_all(&line).and_then(|()| out.flush());
+                if written.is_err() {
                     self.lost.fetch_add(1, Ordering::Relaxed);
                 }
                 state = self.lock();
+                // Not while the queue is full of what would be lost for it.
+                let lost = self.lost.load(Ordering::Relaxed);
+                if written.is_ok()
+                    && lost > told
+                    && state.lines.len() < self.most.div_ceil(2)
+                    && !state.ending
+                {
+                    drop(state);
+                    out.lost(lost - told);
+                    told = lost;
+                    state = self.lock();
+                }
             } else if state.ending {
                 state.done = true;
                 self.done.notify_all();
@@ -131,7 +152,10 @@ impl Drop for Writer {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::mpsc::{Receiver, Sender, channel};
+    use std::sync::{
+        atomic::AtomicBool,
+        mpsc::{Receiver, Sender, channel},
+    };
 
     use super::*;
 
@@ -172,6 +196,61 @@ mod tests {
         let rest: Vec<u8> = writings.try_iter().flatten().collect();
         assert!(rest.starts_with(&[1, 2]) && (2..=3).contains(&rest.len()), "{rest:?}");
         lines.write_all(b"behind the end").unwrap();
+    }
+
+    /// A disk that is full until it is not; what is lost on it is told beside what is written.
+    struct Disk {
+        full: Arc<AtomicBool>,
+        written: Sender<String>,
+    }
+
+    impl Sink for Disk {
+        fn lost(&mut self, lines: u64) {
+            let _ = self.written.send(format!("{lines} lost"));
+        }
+    }
+
+    impl Write for Disk {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            if self.full.load(Ordering::SeqCst) {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+            let _ = self.written.send(String::from_utf8_lossy(bytes).into_owned());
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn what_was_lost_is_told_once_it_is_possible_again() {
+        let (full, lost) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+        let (written, writings) = channel();
+        let disk = Disk { full: Arc::clone(&full), written };
+        let (mut lines, writer) = Lines::start(disk, 8, Arc::clone(&lost)).unwrap();
+        let mut write = |text: &str| lines.write_all(text.as_bytes()).unwrap();
+        let next = || writings.recv().unwrap();
+        let until_lost = |count: u64| {
+            while lost.load(Ordering::Relaxed) < count {
+                thread::sleep(Duration::from_millis(1));
+            }
+        };
+        for (round, before) in [(1, 0), (2, 3)] {
+            write("before");
+            assert_eq!(next(), "before", "{round}");
+            full.store(true, Ordering::SeqCst);
+            for line in 1..=3 {
+                write("lost");
+                until_lost(before + line);
+            }
+            full.store(false, Ordering::SeqCst);
+            write("behind");
+            assert_eq!((next(), next()), ("behind".to_owned(), "3 lost".to_owned()), "{round}");
+        }
+        drop(writer);
+        assert_eq!(writings.try_iter().count(), 0, "it is told once");
     }
 
     #[test]

@@ -24,6 +24,7 @@ mod log_file;
 mod logs;
 mod manual;
 mod notify;
+mod operate;
 mod plane;
 mod reload;
 mod resolver;
@@ -69,6 +70,8 @@ fn main() -> ExitCode {
         Ok(Command::Doctor(arguments)) => doctor::doctor(&arguments),
         Ok(Command::Sessions(arguments)) => admin::sessions(&arguments),
         Ok(Command::Status(arguments)) => admin::status(&arguments),
+        Ok(Command::Reload(arguments)) => operate::reload(&arguments),
+        Ok(Command::Drain(arguments)) => operate::drain(&arguments),
         Ok(Command::Completions { shell }) => manual::completions(shell),
         Ok(Command::Man { folder }) => manual::pages(&folder),
         Err(error) => {

@@ -1,6 +1,7 @@
-//! HUP: the configuration is read again, judged whole, and given to the shards; or nothing changes and it is told why.
+//! HUP, and what the control plane asks for: the configuration is read again, judged whole, and given to the shards; or nothing
+//! changes and it is told why. Routes and upstreams are drained here, too, so that no reload comes between.
 //!
-//! One thread does it, one reload after the other, so that reading files and waiting for shards holds up no signal.
+//! One thread does it, one after the other, so that reading files and waiting for shards holds up no signal.
 
 use std::{
     io,
@@ -13,9 +14,9 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use tidegate_config::Config;
-use tidegate_control::{Gateway, RouteNames};
-use tidegate_shard::{Answers, Generation, Mail, Plan};
+use tidegate_config::{Config, Problem};
+use tidegate_control::{Gateway, Meant, NotTaken, Operations, Outcome, RouteNames, Taken, api::DrainRequest};
+use tidegate_shard::{Answers, Departure, Generation, Mail, Pace, Plan, RouteId, Whom, report::Reply};
 use tidegate_tls::ServerConfig;
 use tracing::{error, info, warn};
 
@@ -79,21 +80,34 @@ pub(crate) struct Reload {
     pub(crate) gateway: Option<Arc<Gateway>>,
 }
 
-/// How a reload has ended: the generation that is in force now, or why it is the one of before.
-pub(crate) type Reloaded = Result<u64, String>;
+/// What is to be done, and who is told how it went.
+enum Wish {
+    Reload(Option<Reply<Outcome>>),
+    Drain(DrainRequest, Reply<Meant>),
+}
 
-/// A wish for a reload, and who is told how it went.
-type Wish = Option<Sender<Reloaded>>;
-
-/// The way to ask for reloads.
+/// The way to ask for reloads and drains.
 #[derive(Clone)]
 pub(crate) struct Reloads(Sender<Wish>);
 
 impl Reloads {
-    /// Asks for one.
+    /// Asks for a reload.
     pub(crate) fn ask(&self) {
+        self.send(Wish::Reload(None));
+    }
+
+    /// The same for the control plane.
+    pub(crate) fn operations(&self) -> Operations {
+        let (reloads, drains) = (self.clone(), self.clone());
+        Operations {
+            reload: Box::new(move |reply| reloads.send(Wish::Reload(Some(reply)))),
+            drain: Box::new(move |request, reply| drains.send(Wish::Drain(request, reply))),
+        }
+    }
+
+    fn send(&self, wish: Wish) {
         // Where the thread has ended, so has the gateway.
-        let _ = self.0.send(None);
+        let _ = self.0.send(wish);
     }
 }
 
@@ -123,28 +137,40 @@ impl Reload {
 
     fn run(mut self, wishes: &Receiver<Wish>) -> Self {
         while let Ok(first) = wishes.recv() {
-            // Those that came meanwhile want the same file to be read.
-            let all: Vec<Wish> = std::iter::once(first).chain(wishes.try_iter()).collect();
-            self.notify.reloading();
-            let reloaded = self.reload();
-            self.notify.ready();
-            for wish in all.into_iter().flatten() {
-                // Who has gone away does not want to know.
-                let _ = wish.send(reloaded.clone());
+            let (mut reloads, mut drains) = (Vec::new(), Vec::new());
+            for wish in std::iter::once(first).chain(wishes.try_iter()) {
+                match wish {
+                    // Those that came meanwhile want the same file to be read.
+                    Wish::Reload(reply) => reloads.push(reply),
+                    Wish::Drain(request, reply) => drains.push((request, reply)),
+                }
+            }
+            if !reloads.is_empty() {
+                self.notify.reloading();
+                let reloaded = self.reload();
+                self.notify.ready();
+                for reply in reloads.into_iter().flatten() {
+                    reply.tell(reloaded.clone());
+                }
+            }
+            for (request, reply) in drains {
+                reply.tell(self.drain(&request));
             }
         }
         self
     }
 
-    fn reload(&mut self) -> Reloaded {
+    fn reload(&mut self) -> Outcome {
         let begun = Instant::now();
         let before = self.current.plan();
-        let (plan, servers, waiting) = match self.prepare(&before) {
-            Ok(next) => next,
-            Err(why) => {
+        let prepared = if self.current.ends() { Err(ends().into()) } else { self.prepare(&before) };
+        let Prepared { plan, servers, waiting } = match prepared {
+            Ok(prepared) => prepared,
+            Err(refused) => {
                 let generation = before.generation();
+                let why = self.tell(&refused);
                 error!(generation, "the configuration is not taken over, and the one of before stays: {why}");
-                return Err(why);
+                return Err(NotTaken { generation, why, problems: refused.problems() });
             }
         };
         let answers = Answers::default();
@@ -170,6 +196,9 @@ impl Reload {
         let generation = plan.generation();
         self.log.warnings(&plan.config().warnings);
         waiting.iter().for_each(|what| warn!("configuration: {what}"));
+        for what in plan.forget_drains() {
+            info!(what, "no longer drained, as the configuration does not have it any more");
+        }
         let took_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
         if adopted {
             info!(generation, took_ms, "configuration taken over");
@@ -179,29 +208,114 @@ impl Reload {
                 took_ms, "configuration given to the shards, but not all of them have answered yet"
             );
         }
-        Ok(generation)
+        Ok(Taken {
+            generation,
+            adopted,
+            changes: plan.changes_since(&before),
+            settings: plan.config().differences(before.config()),
+            waiting,
+            warnings: plan.config().warnings.clone(),
+        })
     }
 
     /// All that can fail, and changes nothing.
-    #[expect(clippy::type_complexity, reason = "what one function gives to one other")]
-    fn prepare(&self, before: &Plan) -> Result<(Arc<Plan>, Vec<Option<ServerConfig>>, Vec<String>), String> {
-        let tell = |problems: Vec<tidegate_config::Problem>| {
-            self.log.problems(&problems);
-            problems.first().map_or_else(String::new, tidegate_config::Problem::headline)
-        };
+    fn prepare(&self, before: &Plan) -> Result<Prepared, Refused> {
         let config: Config = self.arguments.config().map_err(|error| match error {
-            NoConfig::Invalid(problems) => tell(problems),
-            NoConfig::Usage(usage) => {
-                self.log.usage(&usage);
-                "it does not fit the arguments".to_owned()
-            }
+            NoConfig::Invalid(problems) => Refused::File(problems),
+            NoConfig::Usage(usage) => Refused::Usage(usage),
         })?;
-        let mut succession = before.config().succeeded_by(config).map_err(|refused| refused.join("; "))?;
+        let mut succession = before.config().succeeded_by(config).map_err(Refused::Running)?;
         let present = Before { config: before.config(), servers: &self.servers };
         let Secured { servers, clients } =
-            secure::secure(&mut succession.config, Some(present), SystemTime::now()).map_err(tell)?;
+            secure::secure(&mut succession.config, Some(present), SystemTime::now())
+                .map_err(Refused::File)?;
         let next = before.next_with_clients(succession.config, &clients);
         let plan = next.map_err(|error| error.to_string())?;
-        Ok((plan, servers, succession.waiting))
+        Ok(Prepared { plan, servers, waiting: succession.waiting })
     }
+
+    /// Logs why a configuration is not taken over; gives it in a sentence.
+    fn tell(&self, refused: &Refused) -> String {
+        match refused {
+            Refused::File(problems) => {
+                self.log.problems(problems);
+                problems.first().map_or_else(String::new, Problem::headline)
+            }
+            Refused::Usage(usage) => {
+                self.log.usage(usage);
+                "it does not fit the arguments".to_owned()
+            }
+            Refused::Running(sentences) => sentences.join("; "),
+        }
+    }
+
+    /// Drains what is meant, or ends that.
+    fn drain(&self, request: &DrainRequest) -> Meant {
+        if self.current.ends() {
+            return Err(ends());
+        }
+        let DrainRequest { what, keep, undo } = request;
+        let plan = self.current.plan();
+        let mut whom = plan.named(what);
+        if whom.is_empty() {
+            // One of several with the same path, as the control plane tells them apart.
+            whom.extend(self.names.present_number(what).map(|number| Whom::Route(RouteId(number))));
+        }
+        if whom.is_empty() {
+            return Err(format!("there is no route and no upstream {what:?}: tidegate status"));
+        }
+        plan.set_drained(&whom, !undo);
+        let pace = Pace::of_some(&plan.config().drain);
+        let goes_on = || !self.current.ends();
+        for whom in whom.iter().copied() {
+            let letter = || match (undo, keep) {
+                (true, _) => Mail::Readmit(whom),
+                (false, true) => Mail::Withhold(whom),
+                (false, false) => Mail::Depart(Departure { whom, pace: pace.clone() }),
+            };
+            self.shards.deliver(letter, goes_on);
+        }
+        match undo {
+            true => info!(what, "takes sessions again"),
+            false => info!(what, keep, "drained"),
+        }
+        Ok(whom)
+    }
+}
+
+/// What can be taken over.
+struct Prepared {
+    plan: Arc<Plan>,
+    servers: Vec<Option<ServerConfig>>,
+    /// What waits for a restart.
+    waiting: Vec<String>,
+}
+
+/// Why a configuration is not taken over.
+enum Refused {
+    /// It has these problems.
+    File(Vec<Problem>),
+    /// It does not fit the arguments.
+    Usage(clap::Error),
+    /// It cannot take the place of the one that runs: each reason in a sentence.
+    Running(Vec<String>),
+}
+
+impl From<String> for Refused {
+    fn from(sentence: String) -> Self {
+        Self::Running(vec![sentence])
+    }
+}
+
+impl Refused {
+    fn problems(self) -> Vec<Problem> {
+        match self {
+            Self::File(problems) => problems,
+            Self::Usage(_) | Self::Running(_) => Vec::new(),
+        }
+    }
+}
+
+fn ends() -> String {
+    "the gateway ends".to_owned()
 }

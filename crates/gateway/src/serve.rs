@@ -612,6 +612,7 @@ impl Running {
     /// Resolves names, reloads and looks after signals until all shards have ended.
     fn supervise(mut self, supervision: Supervision<'_>) -> Result<(), Fault> {
         let notify = Notify::from_environment();
+        let gateway = supervision.gateway.clone();
         let begun = self.look_after(supervision, &notify);
         let (watch, reloading, watchdog) = match begun {
             Ok(begun) => begun,
@@ -631,8 +632,11 @@ impl Running {
                 }
             }
         }
-        // With the watch goes the last who could ask for a reload.
+        // With them go the last who could ask for a reload.
         watch.end();
+        if let Some(gateway) = gateway {
+            gateway.set_operations(None);
+        }
         reloading.end();
         if let Some(watchdog) = watchdog {
             watchdog.end();
@@ -660,7 +664,11 @@ impl Running {
             names,
             gateway,
         };
+        let gateway = reload.gateway.clone();
         let (reloads, reloading) = reload.start()?;
+        if let Some(gateway) = gateway {
+            gateway.set_operations(Some(reloads.operations()));
+        }
         let watchdog = Watchdog::start(notify, &self.shards)?;
         let shards = Arc::clone(&self.shards);
         let watch = caught.watch(Concerned { shards, current, reloads, notify: notify.clone() })?;

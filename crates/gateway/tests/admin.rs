@@ -21,120 +21,9 @@ use crate::harness::{
     eventually,
     frame::{BINARY, CLOSE, FIN, PONG, TEXT, masked},
     gateway::{Gateway, output_of, run_to_end},
+    scene::{ROUTES, Scene},
     upstream::Upstream,
 };
-
-/// A gateway with its admin listener at a socket in a folder of its own.
-struct Scene {
-    gateway: Gateway,
-    folder: TempDir,
-    io: &'static str,
-}
-
-const ROUTES: &str =
-    "[[route]]\npath = '/echo'\necho = {}\n[[route]]\nhost = 'gw.test'\npath = '/other/*'\necho = {}\n";
-
-impl Scene {
-    fn start(io: &'static str) -> Scene {
-        Scene::with(io, "", ROUTES)
-    }
-
-    fn with(io: &'static str, settings: &str, routes: &str) -> Scene {
-        let folder = TempDir::new().expect("a folder");
-        let socket = folder.path().join("admin.sock");
-        let config = format!(
-            "version = 1\n{settings}\n[[listener]]\nbind = '127.0.0.1:0'\n[admin]\nbind = 'unix:{}'\n{routes}",
-            socket.display()
-        );
-        let gateway = Gateway::start_with(&config, &["--io", io, "--shards", "2"]);
-        Scene { gateway, folder, io }
-    }
-
-    fn socket(&self) -> String {
-        self.folder.path().join("admin.sock").display().to_string()
-    }
-
-    fn asker(&self) -> Asker {
-        Asker { bind: Bind::Unix(self.folder.path().join("admin.sock")), token: None }
-    }
-
-    fn get(&self, path: &str) -> Value {
-        self.asker().get(path, &[]).unwrap_or_else(|failure| panic!("{} {path}: {failure}", self.io))
-    }
-
-    fn status_of(&self, path: &str) -> u16 {
-        self.ask("GET", path).status
-    }
-
-    fn ask(&self, method: &str, path: &str) -> Answer {
-        self.asker().ask(method, path, None).unwrap_or_else(|failure| panic!("{} {path}: {failure}", self.io))
-    }
-
-    fn sessions(&self, query: &[(&str, &str)]) -> Vec<Value> {
-        let page: Value = self.asker().get("/sessions", query).expect("sessions");
-        page["sessions"].as_array().expect("a list").clone()
-    }
-
-    fn metrics(&self) -> Metrics {
-        Metrics::parse(&String::from_utf8(self.ask("GET", "/metrics").body).expect("text"))
-    }
-
-    /// Runs the command line against it.
-    fn run(&self, arguments: &[&str]) -> (Option<i32>, String, String) {
-        let admin = format!("unix:{}", self.socket());
-        run_to_end(&[arguments, &["--admin", &admin]].concat())
-    }
-}
-
-/// Metrics in the text format, parsed strictly.
-struct Metrics {
-    samples: Vec<(String, f64)>,
-}
-
-impl Metrics {
-    /// Each family is described once, before its samples, which stand together; no sample comes twice.
-    fn parse(text: &str) -> Metrics {
-        let mut samples = Vec::<(String, f64)>::new();
-        let mut described = Vec::<(String, String)>::new();
-        let mut helped = None;
-        for line in text.lines() {
-            if let Some(help) = line.strip_prefix("# HELP ") {
-                let (name, words) = help.split_once(' ').expect("a name and words");
-                assert!(words.ends_with('.'), "{line}");
-                helped = Some(name.to_owned());
-            } else if let Some(kind) = line.strip_prefix("# TYPE ") {
-                let (name, kind) = kind.split_once(' ').expect("a name and a kind");
-                assert_eq!(helped.take().as_deref(), Some(name), "HELP before TYPE");
-                assert!(["counter", "gauge", "histogram"].contains(&kind), "{line}");
-                assert!(described.iter().all(|(other, _)| other != name), "{name} is described twice");
-                described.push((name.to_owned(), kind.to_owned()));
-            } else {
-                let (name, value) = line.rsplit_once(' ').unwrap_or_else(|| panic!("{line:?}"));
-                let (family, kind) = described.last().expect("described before its samples");
-                let bare = name.split('{').next().expect("a name");
-                let endings: &[&str] =
-                    if kind == "histogram" { &["_bucket", "_sum", "_count"] } else { &[""] };
-                assert!(
-                    endings.iter().any(|ending| bare == format!("{family}{ending}")),
-                    "{line} in {family}"
-                );
-                assert_eq!(kind == "counter", bare.ends_with("_total"), "{line}");
-                assert!(samples.iter().all(|(other, _)| other != name), "{name} comes twice");
-                samples.push((name.to_owned(), value.parse().unwrap_or_else(|_| panic!("{line}"))));
-            }
-        }
-        assert!(samples.len() > 50, "{} samples", samples.len());
-        Metrics { samples }
-    }
-
-    fn find(&self, name: &str) -> Option<f64> {
-        self.samples.iter().find(|(own, _)| own == name).map(|(_, value)| *value)
-    }
-
-    fn value(&self, name: &str) -> f64 {
-        self.find(name).unwrap_or_else(|| panic!("no {name} in {:#?}", self.samples))
-    }
-}
 
 #[test]
 fn probes_and_status_answer() {
@@ -374,25 +263,75 @@ fn what_is_described_is_what_is_answered() {
     let scene = Scene::start("epoll");
     let _open = Client::open(scene.gateway.address(), "/echo");
     let document = scene.get("/openapi.json");
-    let schema = |name: &str| &document["components"]["schemas"][name];
-    let mut described = 0;
+    let mut described = Vec::new();
     for (path, methods) in document["paths"].as_object().expect("paths") {
         for (method, operation) in methods.as_object().expect("methods") {
             let answer = scene.ask(&method.to_uppercase(), path);
             assert!(![404, 405].contains(&answer.status), "{method} {path}: {}", answer.status);
-            let said = &operation["responses"][answer.status.to_string()];
-            assert!(said.is_object(), "{method} {path}: {} is not described", answer.status);
-            let wanted = &said["content"]["application/json"]["schema"];
-            if let Some(name) = wanted["$ref"].as_str().and_then(|name| name.rsplit('/').next()) {
-                let body: Value = serde_json::from_slice(&answer.body).expect("JSON");
-                fits(&body, schema(name), &document, path);
+            fits_operation(&answer, operation, &document, path);
+            described.push((method.to_uppercase(), path.clone()));
+            // What has a parameter or a field is told that, and what has not refuses it.
+            for name in operation["parameters"].as_array().into_iter().flatten() {
+                let target = format!("{path}?{}=%20", name["name"].as_str().expect("a name"));
+                let answer = scene.ask("GET", &target);
+                assert!([200, 400].contains(&answer.status), "{target}");
+                let said = String::from_utf8_lossy(&answer.body).into_owned();
+                assert!(!said.contains("unknown field"), "{target}: {said}");
             }
-            described += 1;
         }
     }
+    // What is described, what is listed and what is answered are the same.
+    let listed = tidegate_control::api::PATHS.map(|(method, path)| (method.to_owned(), path.to_owned()));
+    let sorted = |mut all: Vec<(String, String)>| {
+        all.sort();
+        all
+    };
+    assert_eq!(sorted(listed.to_vec()), sorted(described));
     let index = String::from_utf8(scene.ask("GET", "/").body).expect("text");
-    assert_eq!(index.lines().count(), described, "{index}");
+    assert_eq!(index.lines().count(), listed.len(), "{index}");
+    let bad = scene.asker().ask("GET", "/sessions?usr=x", None).expect("an answer");
+    assert!(String::from_utf8_lossy(&bad.body).contains("unknown field"), "the check above is one");
     scene.gateway.stop();
+}
+
+#[test]
+fn what_is_posted_is_answered_as_described() {
+    let scene = Scene::start("epoll");
+    let document = scene.get("/openapi.json");
+    let good = scene.config().to_owned();
+    let _open = Client::open(scene.gateway.address(), "/echo");
+    for (path, body, file, expected) in [
+        ("/drain", json!({ "what": "/echo", "keep": true }), &good, 200),
+        ("/drain", json!({ "what": "/echo", "undo": true }), &good, 200),
+        ("/drain", json!({ "what": "/echo", "undo": true, "keep": true }), &good, 400),
+        ("/drain", json!({ "what": "/none" }), &good, 400),
+        ("/sessions/kill", json!({ "route": "/echo", "user": "nobody" }), &good, 200),
+        ("/reload", Value::Null, &good.replace("/other", "/others"), 200),
+        ("/reload", Value::Null, &good.replace("echo =", "ecco ="), 422),
+        ("/reload", Value::Null, &good.replace("127.0.0.1:0", "127.0.0.1:1"), 422),
+    ] {
+        scene.gateway.rewrite(file);
+        let answer = scene.asker().ask("POST", path, Some(body.to_string().as_bytes())).expect("an answer");
+        assert_eq!(answer.status, expected, "{path} {body}: {}", String::from_utf8_lossy(&answer.body));
+        fits_operation(&answer, &document["paths"][path]["post"], &document, path);
+        if !body.is_null() {
+            let schema =
+                &document["paths"][path]["post"]["requestBody"]["content"]["application/json"]["schema"];
+            fits(&body, schema, &document, path);
+        }
+    }
+    scene.gateway.stop();
+}
+
+/// Whether an answer is one of those that are described.
+fn fits_operation(answer: &Answer, operation: &Value, document: &Value, path: &str) {
+    let said = &operation["responses"][answer.status.to_string()];
+    assert!(said.is_object(), "{path}: {} is not described", answer.status);
+    let schema = &said["content"]["application/json"]["schema"];
+    if schema.is_object() && path != "/openapi.json" {
+        let body: Value = serde_json::from_slice(&answer.body).expect("JSON");
+        fits(&body, schema, document, path);
+    }
 }
 
 /// Whether a value has what its schema says, no more and no less.

@@ -76,6 +76,14 @@ impl Filed {
         Asker { bind: Bind::Unix(self.folder.path().join("admin.sock")), token: None }
     }
 
+    /// Lines that were lost so far.
+    fn lost(&self) -> u64 {
+        let metrics = self.asker().ask("GET", "/metrics", None).expect("an answer").body;
+        let metrics = String::from_utf8(metrics).expect("text");
+        let lost = metrics.lines().find_map(|line| line.strip_prefix("tidegate_log_lines_lost_total "));
+        lost.expect("the family").parse().expect("a number")
+    }
+
     fn signal(&self, signal: Signal) {
         let id = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw).expect("a process id");
         kill_process(id, signal).expect("it is this test's own child");
@@ -141,12 +149,32 @@ fn a_full_disk_stops_nothing_and_is_counted() {
     eventually("its admin listener", || {
         gateway.asker().ask("GET", "/readyz", None).ok().filter(|answer| answer.status == 200)
     });
-    eventually("lost lines", || {
-        let metrics = gateway.asker().ask("GET", "/metrics", None).expect("an answer").body;
-        let metrics = String::from_utf8(metrics).expect("text");
-        let lost = metrics.lines().find_map(|line| line.strip_prefix("tidegate_log_lines_lost_total "));
-        (lost.expect("the family").parse::<u64>().expect("a number") >= 3).then_some(())
+    eventually("lost lines", || (gateway.lost() >= 3).then_some(()));
+    gateway.stop();
+}
+
+#[test]
+fn what_was_lost_on_a_full_disk_is_told_once_there_is_room() {
+    let folder = TempDir::new().expect("a folder");
+    let log = folder.path().join("log");
+    // Linux's device that is always full, until somebody puts something else there.
+    std::os::unix::fs::symlink("/dev/full", &log).expect("a link");
+    let gateway = Filed::start(Some(log.to_str().expect("a path")));
+    eventually("its admin listener", || {
+        gateway.asker().ask("GET", "/readyz", None).ok().filter(|answer| answer.status == 200)
     });
+    eventually("lost lines", || (gateway.lost() >= 3).then_some(()));
+    fs::remove_file(&log).expect("the link");
+    gateway.signal(Signal::USR1);
+    eventually("a new file", || log.exists().then_some(()));
+    // Something to say.
+    let killed = gateway.asker().ask("POST", "/sessions/kill", Some(br#"{"route":"/echo"}"#));
+    assert_eq!(killed.expect("an answer").status, 200);
+    let told = eventually("what was lost", || {
+        let lines = gateway.lines(&log);
+        lines.into_iter().find(|line| line["message"].as_str().is_some_and(|text| text.contains("are lost")))
+    });
+    assert!(told["lines"].as_u64().expect("a number") >= 3 && told["level"] == "WARN", "{told}");
     gateway.stop();
 }
 

@@ -46,7 +46,7 @@ pub struct Counted {
 }
 
 /// A session at a moment.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SessionState {
     /// Its shard.
     pub shard: u16,
@@ -56,6 +56,8 @@ pub struct SessionState {
     pub peer: Option<SocketAddr>,
     /// Its route's position in the configuration; `None` before its request was read.
     pub route: Option<u16>,
+    /// The user whom its token names; `None` where its route asks for none.
+    pub user: Option<Box<str>>,
     /// How far it is.
     pub stage: SessionStage,
     /// It speaks TLS.
@@ -156,6 +158,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             key: key.to_bits(),
             peer: session.peer.address(),
             route,
+            user: self.callers.get(key).and_then(|known| known.user.clone()),
             stage,
             tls: session.transport.is_tls(),
             age_ms: self.now_ms.saturating_sub(tally.accepted_ms),

@@ -54,26 +54,28 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             self.expects_last = true;
         }
         let why = if whom == Whom::All { "going away" } else { CHANGED };
-        match whom {
-            Whom::All => {}
-            Whom::Route(route) => {
-                self.upstreams.drain_route(route, true);
-            }
-            Whom::Upstream(route, upstream) => {
-                self.upstreams.drain(route, upstream, true);
-            }
-        }
+        self.set_drained(whom, true);
         self.begin_departure(BTreeSet::from([whom]), &pace, why, Vec::new());
+    }
+
+    /// A route or an upstream gets no new sessions, and those that it has stay.
+    pub(crate) fn withhold(&mut self, whom: Whom) {
+        self.leaving.forget(whom);
+        self.set_drained(whom, true);
     }
 
     /// New sessions of a route or an upstream that was drained are taken again; those that were not asked to go yet stay.
     pub(crate) fn readmit(&mut self, whom: Whom) {
         self.leaving.forget(whom);
+        self.set_drained(whom, false);
+    }
+
+    fn set_drained(&mut self, whom: Whom, drained: bool) {
         match whom {
-            // The end of the gateway is not taken back.
+            // The end of the gateway has no way back.
             Whom::All => {}
-            Whom::Route(route) => self.upstreams.drain_route(route, false),
-            Whom::Upstream(route, upstream) => self.upstreams.drain(route, upstream, false),
+            Whom::Route(route) => self.upstreams.drain_route(route, drained),
+            Whom::Upstream(route, upstream) => self.upstreams.drain(route, upstream, drained),
         }
     }
 

@@ -30,8 +30,8 @@ use crate::{
 const NOT_FOUND: Refusal =
     Refusal { status: 404, reason: "no route for this host and path", close: true, fields: &[] };
 
-/// Somebody drains the route.
-const DRAINED: Refusal = Refusal {
+/// Somebody drains the route, or all of its upstreams.
+pub(crate) const DRAINED: Refusal = Refusal {
     status: 503,
     reason: "this route takes no sessions for now",
     close: true,

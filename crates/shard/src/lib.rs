@@ -60,8 +60,8 @@ pub use leaving::{Pace, Whom};
 #[doc(hidden)]
 pub use mailbox::mailbox_of;
 pub use mailbox::{Answers, Departure, Generation, Mail, Mailbox, Sender, Undelivered, mailbox};
-pub use plan::{Addresses, NamedUpstream, NoSuccessor, Plan};
+pub use plan::{Addresses, Changes, NamedUpstream, NoSuccessor, Plan};
 pub use shard::{Progress, SPARE_SLOTS, Shard};
 #[doc(no_inline)]
-pub use tidegate_hub::{Counts as TopicCounts, Slow};
+pub use tidegate_hub::{Counts as TopicCounts, RouteId, Slow};
 pub use turn::{TURN_BUFFERS, TURN_BYTES};

@@ -27,6 +27,8 @@ pub enum Mail {
     Drain(CloseCode),
     /// Ask sessions to go, each at its own time. Meanwhile and behind it a route answers 503, and an upstream gets no sessions.
     Depart(Departure),
+    /// Give a route or an upstream no more sessions; those that it has, and that were not asked to go yet, stay until they end.
+    Withhold(Whom),
     /// Take sessions of a route or an upstream again.
     Readmit(Whom),
     /// The next generation of the configuration: all that comes from now on is judged by it.

@@ -3,6 +3,8 @@
 //! Invariant: a route that sessions go on with keeps its number ([`RouteId`]) from one generation to the next, and what is counted
 //! for it. A number is given to another route only when no shard has a session of the one before any more.
 
+mod changes;
+mod drains;
 mod next;
 mod route;
 mod slot;
@@ -21,13 +23,16 @@ use tidegate_registry::{Charge, Retained, Total};
 use tidegate_tls::ClientConfig;
 use tidegate_wire::{deflate::CodecLimits, http::HeadLimits};
 
-use self::topics::{has_topics, topic_rules};
-pub use self::{next::NoSuccessor, route::Addresses};
+pub use self::{changes::Changes, next::NoSuccessor, route::Addresses};
+use self::{
+    drains::Drains,
+    topics::{has_topics, topic_rules},
+};
 pub(crate) use self::{
     route::{ProxyPlan, RoutePlan},
     slot::{Retired, Slot},
 };
-use crate::{addresses::AddressTable, leaving::Whom, proxy::PING_MARK};
+use crate::{addresses::AddressTable, proxy::PING_MARK};
 
 /// The gateway's own ping on a client's leg: the same for all of them, sent from where it lies. FIN and opcode 9, no
 /// mask, and the payload that marks it (RFC 6455 §5.5.2).
@@ -65,6 +70,8 @@ struct Shared {
     shards: usize,
     /// Whether registries have room for upstream legs beside all sessions.
     has_legs: bool,
+    /// What is to get no sessions.
+    drains: Drains,
 }
 
 /// An upstream that is given by name.
@@ -129,6 +136,7 @@ impl Plan {
             worst: (0..shards).map(|_| AtomicUsize::new(0)).collect(),
             shards,
             has_legs: slots.iter().any(|slot| slot.plan().proxy.is_some()),
+            drains: Drains::default(),
         };
         let head = head_limits(&config.limits);
         let has_costly_identities = slots.iter().any(Slot::is_costly);
@@ -150,6 +158,17 @@ impl Plan {
     pub fn numbered_routes(&self) -> impl Iterator<Item = (u16, &tidegate_config::Route)> {
         let present = (0..=u16::MAX).zip(&self.slots).filter(|(_, slot)| slot.retired().is_none());
         present.map(|(number, slot)| (number, &slot.plan().route))
+    }
+
+    /// The upstreams of the configuration: their route's number, their place there, and their URL.
+    pub fn upstreams(&self) -> impl Iterator<Item = (u16, u16, &str)> {
+        let here = (0..=u16::MAX).zip(&self.slots).filter(|(_, slot)| slot.retired().is_none());
+        here.flat_map(|(number, slot)| {
+            let proxy = slot.plan().proxy.iter();
+            let all = proxy.flat_map(|proxy| proxy.upstreams.iter().zip(&proxy.gone));
+            let present = (0..=u16::MAX).zip(all).filter(|(_, (_, gone))| !**gone);
+            present.map(move |(place, (upstream, _))| (number, place, upstream.name.as_str()))
+        })
     }
 
     /// An upstream as it stands in the configuration, by its route's number and its place there as reports have them.
@@ -228,23 +247,6 @@ impl Plan {
                 known: Addresses::clone(&proxy.upstreams[upstream].addresses()),
             })
         })
-    }
-
-    /// The routes and upstreams that somebody means by `name`: a route by its host and path as in the file
-    /// (`chat.example.com/app/*`, `/echo`), an upstream by its URL, on whichever routes it is.
-    pub fn named(&self, name: &str) -> Vec<Whom> {
-        let mut named = Vec::new();
-        for (id, route) in self.routes.all() {
-            let host = route.host.as_ref().map(ToString::to_string).unwrap_or_default();
-            if name == format!("{host}{}", route.path) {
-                named.push(Whom::Route(id));
-            }
-            let Some(proxy) = &self.route(id).proxy else { continue };
-            let present = (0..=u16::MAX).zip(proxy.upstreams.iter().zip(&proxy.gone));
-            let meant = present.filter(|(_, (upstream, gone))| !**gone && upstream.name == name);
-            named.extend(meant.map(|(place, _)| Whom::Upstream(id, place)));
-        }
-        named
     }
 
     /// Replaces what is known of an upstream's addresses; [`crate::Mail::Resolved`] tells the shards.

@@ -172,7 +172,8 @@ impl<T> Reply<T> {
         Self(Box::new(tell))
     }
 
-    pub(crate) fn tell(self, answer: T) {
+    /// Answers.
+    pub fn tell(self, answer: T) {
         (self.0)(answer);
     }
 }

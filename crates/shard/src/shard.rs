@@ -537,6 +537,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             match mail {
                 Mail::Drain(code) => self.drain(code),
                 Mail::Depart(departure) => self.depart(departure),
+                Mail::Withhold(whom) => self.withhold(whom),
                 Mail::Readmit(whom) => self.readmit(whom),
                 Mail::Plan(generation) => self.adopt(generation),
                 Mail::Live(answers) => answers.answer(),

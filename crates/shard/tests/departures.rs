@@ -183,6 +183,60 @@ fn a_route_that_is_drained_takes_nobody_until_it_is_readmitted() {
 }
 
 #[test]
+fn a_drain_goes_on_over_generations_at_whichever_number() {
+    let up = |urls: &str| route("/p", &format!("proxy = {{ upstreams = [{urls}] }}"));
+    let (one, two) = ("\"ws://127.0.0.1:2\"", "\"ws://127.0.0.1:3\"");
+    let mut stage = stage(&(echo("/r") + &up(one)));
+    let status = |stage: &mut Stage, path: &str| {
+        let socket = stage.client_at(path, "");
+        stage.socket(socket, |kernel| {
+            String::from_utf8_lossy(&kernel.sent[..12.min(kernel.sent.len())]).into_owned()
+        })
+    };
+    for whom in ["/r", "ws://127.0.0.1:2"].map(|name| stage.plan.named(name)[0]) {
+        stage.plan.set_drained(&[whom], true);
+        stage.deliver(Mail::Withhold(whom));
+    }
+    assert_eq!(status(&mut stage, "/r"), "HTTP/1.1 503");
+    assert_eq!(status(&mut stage, "/p"), "HTTP/1.1 503", "its only upstream is drained");
+    // Another number for the route, and another place for the upstream.
+    let before = stage.plan.named("/r");
+    let plan =
+        adopt(&mut stage, &(route("/r", "echo = { deflate = \"off\" }") + &up(&format!("{two}, {one}"))));
+    assert_ne!(plan.named("/r"), before);
+    assert!(plan.is_drained(plan.named("/r")[0]));
+    assert_eq!(status(&mut stage, "/r"), "HTTP/1.1 503");
+    // The new upstream is dialed; without it there is none.
+    assert_eq!(status(&mut stage, "/p"), "");
+    stage.deliver(Mail::Withhold(plan.named("ws://127.0.0.1:3")[0]));
+    assert_eq!(status(&mut stage, "/p"), "HTTP/1.1 503");
+    assert_eq!(plan.forget_drains(), Vec::<String>::new());
+    let plan = adopt(&mut stage, &up(one));
+    assert_eq!(plan.forget_drains(), ["/r"]);
+    let plan = adopt(&mut stage, &(echo("/r") + &up(one)));
+    assert_eq!(
+        (plan.is_drained(plan.named("/r")[0]), status(&mut stage, "/r").as_str()),
+        (false, "HTTP/1.1 101")
+    );
+}
+
+#[test]
+fn who_was_not_asked_yet_stays_where_a_drain_keeps_sessions_from_then_on() {
+    let mut stage = stage(&echo("/r"));
+    let sockets: Vec<Socket> = (0..40).map(|_| stage.client("")).collect();
+    let whom = stage.plan.named("/r")[0];
+    let pace = Pace::of_some(&stage.plan.config().drain);
+    stage.deliver(Mail::Depart(Departure { whom, pace }));
+    let asked = closes(&mut stage, &sockets, 5_000).len();
+    assert!((15..=25).contains(&asked), "{asked} in half of the window");
+    stage.deliver(Mail::Withhold(whom));
+    assert_eq!(closes(&mut stage, &sockets, 20_000).len(), asked);
+    let refused = stage.accept();
+    stage.send(refused, &stage::request("/r", ""));
+    assert!(stage.socket(refused, |kernel| kernel.sent.starts_with(b"HTTP/1.1 503 ")));
+}
+
+#[test]
 fn a_route_counts_its_sessions_over_generations() {
     let limited = |most: u32| echo("/r") + &format!("[route.limits]\nmax_sessions = {most}\n");
     let mut stage = stage(&limited(2));

@@ -10,13 +10,10 @@ mod stage;
 
 use serde_json::{Value, json};
 
-use stage::{Socket, Stage, close_frame, frame};
+use stage::{Socket, Stage, UNIX_SECONDS, close_frame, frame};
 use tokens::Signer;
 
 const SECRET: &str = "0123456789abcdef0123456789abcdef";
-
-/// The system's clock, which stands still here.
-const UNIX_SECONDS: u64 = 784_111_777;
 
 const ECHO: &str = "echo = {}";
 const PROXY: &str = "proxy = { upstreams = [\"ws://127.0.0.1:2\"] }";

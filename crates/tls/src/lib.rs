@@ -27,6 +27,7 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod chains;
 mod client;
 mod error;
 mod identity;

@@ -15,6 +15,7 @@ use rustls::{
 
 use crate::{
     Error, Identity,
+    chains::ShortChains,
     client::{provider, system_roots},
 };
 
@@ -107,7 +108,8 @@ impl ServerConfig {
                     Clients::SignedByOrNone(_) => verifier.allow_unauthenticated(),
                     Clients::Anyone | Clients::SignedBy(_) => verifier,
                 };
-                builder.with_client_cert_verifier(verifier.build().map_err(|_| Error::NO_ROOTS)?)
+                let verifier = verifier.build().map_err(|_| Error::NO_ROOTS)?;
+                builder.with_client_cert_verifier(Arc::new(ShortChains(verifier)))
             }
         };
         let names = Names::new(identities).ok_or(Error::NO_IDENTITY)?;

@@ -4,7 +4,7 @@ use crate::{
     Company, Row,
     harness::{client::Client, tokens::Signer},
     http::each,
-    reaction::{Observed, Reaction, react, read_response, respond},
+    reaction::{Observed, Reaction, react, read_response, respond, respond_to},
     world::{Req, SECRET, World},
 };
 
@@ -210,34 +210,39 @@ fn w20_forged_addresses(world: &World) -> Vec<Observed> {
 
 fn w21_too_many(world: &World) -> Vec<Observed> {
     // An address that has three connections, as the PROXY header says, whatever port it comes from.
-    let line = |port| format!("PROXY TCP4 198.51.100.21 10.0.0.1 {port} 443\r\n").into_bytes();
-    let head = |port| [line(port), Req::new().bytes()].concat();
+    let from = |address: &str, port: u16| {
+        let mut client = Client::connect(world.behind_proxy());
+        client.precede(format!("PROXY TCP4 {address} 10.0.0.1 {port} 443\r\n").as_bytes());
+        client
+    };
     let open: Vec<_> = (1001..1004)
         .map(|port| {
-            let mut client = Client::connect(world.behind_proxy());
-            client.send(&head(port));
+            let mut client = from("198.51.100.21", port);
+            client.send(&Req::new().bytes());
             assert_eq!(read_response(&mut client).expect("a response").0.status, 101);
             client
         })
         .collect();
-    let refused = |address, variant: &str, head: &[u8], status: u16| {
-        let (response, observed) = respond(address, variant, head);
+    let refused = |client, variant: &str, head: &[u8], status: u16| {
+        let (response, observed) = respond_to(client, variant, head);
         let response = response.expect("a response");
         assert_eq!(response.status, status, "{variant}");
         let seconds = response.field("retry-after").and_then(|seconds| seconds.parse::<u32>().ok());
         assert!(seconds.is_some_and(|seconds| seconds > 0), "{}", response.head);
         observed
     };
-    let mut by_address = refused(world.behind_proxy(), "an address over its number", &head(1004), 429);
+    let fourth = from("198.51.100.21", 1004);
+    let mut by_address = refused(fourth, "an address over its number", &Req::new().bytes(), 429);
     // What the log names is the client.
     by_address.peer = ([198, 51, 100, 21], 1004).into();
-    let mut other = Client::connect(world.behind_proxy());
-    other.send(&[b"PROXY TCP4 198.51.100.22 10.0.0.1 1 443\r\n", &Req::new().bytes()[..]].concat());
+    let mut other = from("198.51.100.22", 1);
+    other.send(&Req::new().bytes());
     assert_eq!(read_response(&mut other).expect("a response").0.status, 101, "another address");
     other.close(1000);
 
     let capped = Client::open(world.address(), "/up/capped");
-    let by_route = refused(world.address(), "a route over its number", &Req::at("/up/capped").bytes(), 503);
+    let second = Client::connect(world.address());
+    let by_route = refused(second, "a route over its number", &Req::at("/up/capped").bytes(), 503);
     assert_eq!(world.scripts().heads_of("/up/capped").len(), 1, "no upstream hears of it");
     capped.close(1000);
     open.into_iter().for_each(|client| client.close(1000));
@@ -246,13 +251,14 @@ fn w21_too_many(world: &World) -> Vec<Observed> {
 
 fn w23_absolute_form(world: &World) -> Vec<Observed> {
     let absolute = |target: &str| Req::new().line(&format!("GET {target} HTTP/1.1")).bytes();
+    let scheme = if world.is_over_tls() { "wss" } else { "ws" };
     let seen = each(
         world,
         [
-            ("the same authority", absolute("ws://gw.test/ws")),
+            ("the same authority", absolute(&format!("{scheme}://gw.test/ws"))),
             // Only the authority in the target is that of the route; Host is gw.test.
-            ("the target's authority wins", absolute("ws://other.test/hosted")),
-            ("proxied", absolute("ws://gw.test/up/W23?q=1")),
+            ("the target's authority wins", absolute(&format!("{scheme}://other.test/hosted"))),
+            ("proxied", absolute(&format!("{scheme}://gw.test/up/W23?q=1"))),
         ],
     );
     let (refused, _) = respond(world.address(), "origin form", &Req::at("/hosted").bytes());

@@ -1,4 +1,4 @@
-//! Every row of `bad_inputs.tsv` against the real binary over real sockets, on both backends.
+//! Every row of `bad_inputs.tsv` against the real binary over real sockets, on both backends, over TLS and without.
 //!
 //! A row is a function that plays its inputs (all variants that the row names) and reports what it saw. This file holds
 //! each report against the table's `code` column, asks the log for a line that names the peer, the code and the cause,
@@ -21,6 +21,7 @@ mod pubsub;
 mod reaction;
 mod table;
 mod tcp;
+mod tls;
 mod upstream;
 mod world;
 
@@ -35,17 +36,27 @@ use std::{
 use crate::{reaction::Observed, table::Table, world::World};
 
 /// How many rows there are to run; a row more or less in the table must be noticed.
-const ROWS: usize = 113;
+const ROWS: usize = 116;
 
 /// Rows in the whole table, those of parts that do not exist yet included.
 const ROWS_OF_TABLE: usize = 129;
 
-/// Rows of these layers are run.
-const LAYERS: [&str; 9] =
-    ["tcp", "http", "ws-hs", "upstream", "frame", "deflate", "close", "pubsub", "admin"];
+/// Rows that speak of parts which do not exist yet: HTTP/2, and upstreams over TLS.
+const LATER: [&str; 3] = ["W22", "S18", "S19"];
 
-/// Rows of these layers that speak of parts which do not exist yet.
-const LATER: [&str; 1] = ["W22"];
+/// Rows that have a test in `tests/tls.rs`, as their clients send what no client sends, or need a gateway of their own.
+const ELSEWHERE: [(&str, &str); 10] = [
+    ("S01", "what_is_not_tls_gets_an_alert_and_the_end"),
+    ("S03", "close_notify_during_the_handshake_does_not_hold_it_open"),
+    ("S04", "what_has_nothing_in_common_is_told_so"),
+    ("S05", "what_has_nothing_in_common_is_told_so"),
+    ("S06", "what_is_not_tls_gets_an_alert_and_the_end"),
+    ("S07", "what_has_nothing_in_common_is_told_so"),
+    ("S09", "names_choose_the_certificate_and_the_first_is_for_all_others"),
+    ("S12", "a_second_handshake_within_a_session_is_refused"),
+    ("S16", "a_fin_without_close_notify_is_no_clean_close"),
+    ("S17", "a_handshake_that_stalls_is_ended"),
+];
 
 /// Rows that are judged differently, with what is accepted besides; `docs/CONFORMANCE.md` says why.
 const DIFFERENT: &[(&str, &str)] = &[
@@ -55,6 +66,8 @@ const DIFFERENT: &[(&str, &str)] = &[
     ("T08", "close=1013"),
     // H05 asks for 405 where the method is wrong, and a proxied route is no exception.
     ("U02", "http=405"),
+    // No way to an authority is unknown_ca, and one that is looked for in vain for too long certificate_unknown.
+    ("S15", "alert=unknown_ca|certificate_unknown"),
     // The row's 32,000 spaces pass the head's limit.
     ("W14", "http=431"),
     // So does the row's token of 16 KiB; one that passes it gets 401.
@@ -90,6 +103,7 @@ fn implementations() -> Vec<Row> {
         close::ROWS,
         flood::ROWS,
         pubsub::ROWS,
+        tls::ROWS,
     ]
     .concat()
 }
@@ -98,8 +112,12 @@ fn implementations() -> Vec<Row> {
 fn every_row_of_the_table_has_exactly_one_implementation() {
     let table = Table::read();
     assert_eq!(table.len(), ROWS_OF_TABLE);
-    let mut due: Vec<_> =
-        table.ids(|row| LAYERS.contains(&row.layer.as_str()) && !LATER.contains(&row.id.as_str()));
+    let elsewhere = include_str!("../tls.rs");
+    for (id, test) in ELSEWHERE {
+        assert!(elsewhere.contains(&format!("#[test]\nfn {test}()")), "{id}: {test}");
+    }
+    let is_elsewhere = |id: &str| LATER.contains(&id) || ELSEWHERE.iter().any(|(row, _)| *row == id);
+    let mut due: Vec<_> = table.ids(|row| !is_elsewhere(&row.id));
     let mut have: Vec<_> = implementations().iter().map(|(id, ..)| (*id).to_owned()).collect();
     due.sort();
     have.sort();
@@ -117,29 +135,41 @@ fn rows_that_are_judged_differently_stand_in_the_documentation() {
 
 #[test]
 fn every_row_gets_its_reaction_on_uring() {
-    run("uring");
+    run("uring", false);
 }
 
 #[test]
 fn every_row_gets_its_reaction_on_epoll() {
-    run("epoll");
+    run("epoll", false);
 }
 
-/// The two backends take turns: some rows measure time or memory.
+#[test]
+fn every_row_gets_its_reaction_over_tls_on_uring() {
+    run("uring", true);
+}
+
+#[test]
+fn every_row_gets_its_reaction_over_tls_on_epoll() {
+    run("epoll", true);
+}
+
+/// They take turns: some rows measure time or memory.
 static TURN: Mutex<()> = Mutex::new(());
 
 /// Rows under way at once: most of them wait most of the time.
 const THREADS: usize = 10;
 
-fn run(io: &str) {
+fn run(io: &str, over_tls: bool) {
     let _turn = TURN.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     let only = std::env::var("TIDEGATE_ROW").ok();
     let table = Table::read();
     let rows: Vec<Row> = implementations()
         .into_iter()
         .filter(|(id, ..)| only.as_ref().is_none_or(|only| only == id))
+        .filter(|(id, ..)| over_tls || table.row(id).layer != "tls")
         .collect();
-    let world = World::start(io);
+    let world = World::start(io, over_tls);
+    let over = if over_tls { "wss" } else { "ws" };
     let descriptors = world.gateway().descriptors();
     let failures = Mutex::new(Vec::new());
     let variants = AtomicUsize::new(0);
@@ -185,11 +215,15 @@ fn run(io: &str) {
     failures.extend(world.descriptors_left(descriptors));
     failures.sort();
     let passed = rows.len() - rows.iter().filter(|row| failures.iter().any(|f| f.starts_with(row.0))).count();
-    println!("bad inputs on {io}: {passed} of {} rows, {} variants", rows.len(), variants.into_inner());
+    println!(
+        "bad inputs over {over} on {io}: {passed} of {} rows, {} variants",
+        rows.len(),
+        variants.into_inner()
+    );
     let log = world.stop();
     assert!(
         failures.is_empty(),
-        "on {io}:\n  {}\nlog:\n{}",
+        "over {over} on {io}:\n  {}\nlog:\n{}",
         failures.join("\n  "),
         harness::gateway::tail(&log)
     );

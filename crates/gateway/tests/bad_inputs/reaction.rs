@@ -2,14 +2,17 @@
 
 use std::{net::SocketAddr, time::Duration};
 
+use rustls::AlertDescription;
+
 use crate::{
     harness::{
         PATIENCE,
-        client::{Client, End, Received, Response},
+        client::{Client, End, Received, Response, Target},
         frame::{CLOSE, Frame},
         gateway::Gateway,
     },
     table::Row,
+    tls::name_of,
 };
 
 /// How the gateway reacted, as a peer sees it.
@@ -23,6 +26,8 @@ pub(crate) enum Reaction {
     CloseEchoed,
     /// The connection ended, nothing came before.
     Tcp(End),
+    /// An alert of TLS, and nothing else.
+    Alert(AlertDescription),
     /// Nothing comes back; the log has this code.
     LogOnly(u16),
     /// An error of the protocol of topics, as a message: the session goes on.
@@ -59,8 +64,9 @@ impl Reaction {
                 Reaction::Tcp(End::Fin) => kind == "tcp" && value == "fin",
                 Reaction::Tcp(End::Reset) => kind == "tcp" && value == "rst",
                 Reaction::LogOnly(seen) => kind == "close" && value == format!("{seen}(log only)"),
+                Reaction::Alert(alert) => kind == "alert" && value == name_of(*alert),
                 Reaction::AppError => one == "app-error",
-                Reaction::Ok => one == "ok",
+                Reaction::Ok => one == "ok" || one == "ok(1-RTT)",
             }
         })
     }
@@ -139,6 +145,7 @@ pub(crate) fn read_response(client: &mut Client) -> Result<(Response, Reaction),
             let next = client.next();
             assert_eq!(next, Received::End(End::Fin), "behind {}", response.head);
             assert!(client.is_drained(), "more than one answer: {}", response.head);
+            assert!(client.is_end_told(), "no close_notify behind {}", response.head);
             closed = true;
         }
     }
@@ -147,17 +154,25 @@ pub(crate) fn read_response(client: &mut Client) -> Result<(Response, Reaction),
 }
 
 /// Sends a head and reads the reaction.
-pub(crate) fn react(address: SocketAddr, variant: impl Into<String>, head: &[u8]) -> Observed {
-    respond(address, variant, head).1
+pub(crate) fn react(target: impl Into<Target>, variant: impl Into<String>, head: &[u8]) -> Observed {
+    respond(target, variant, head).1
 }
 
 /// Sends a head and reads the response and the reaction.
 pub(crate) fn respond(
-    address: SocketAddr,
+    target: impl Into<Target>,
     variant: impl Into<String>,
     head: &[u8],
 ) -> (Option<Response>, Observed) {
-    let mut client = Client::connect(address);
+    respond_to(Client::connect(target), variant, head)
+}
+
+/// The same on a connection that is there.
+pub(crate) fn respond_to(
+    mut client: Client,
+    variant: impl Into<String>,
+    head: &[u8],
+) -> (Option<Response>, Observed) {
     let peer = client.local();
     // A refusal may come, and end the connection, before all is sent.
     let _ = client.try_send(head);
@@ -195,6 +210,7 @@ pub(crate) fn fails(mut client: Client, variant: impl Into<String>, bytes: &[u8]
     assert!(frames.is_empty(), "{variant}: delivered {frames:?}");
     let end = client.end_within(Duration::from_secs(5));
     assert_eq!(end, Some(End::Fin), "{variant}: after the Close");
+    assert!(client.is_end_told(), "{variant}: no close_notify behind the Close");
     Observed::new(variant, peer, reaction)
 }
 
@@ -221,6 +237,9 @@ fn the_code_column_is_read_as_it_is_written() {
     assert!(!extended.is_accepted_by("http=101(no ext)"));
     assert!(extended.is_accepted_by("http=101"));
     assert!(Reaction::Ok.is_accepted_by("ok") && Reaction::Ok.is_accepted_by("app-error|ok"));
+    assert!(Reaction::Ok.is_accepted_by("ok(1-RTT) or http=425"));
+    let alert = Reaction::Alert(AlertDescription::BadCertificate);
+    assert!(alert.is_accepted_by("alert=bad_certificate") && !alert.is_accepted_by("alert=unknown_ca"));
     assert!(Reaction::AppError.is_accepted_by("app-error") && !Reaction::AppError.is_accepted_by("ok"));
 }
 

@@ -11,7 +11,7 @@ use crate::{
         client::{Client, End},
         frame::{BINARY, FIN, PING, header, masked},
     },
-    reaction::{Due, Observed, Reaction, react, read_close, read_response},
+    reaction::{Due, Observed, Reaction, react, read_close, read_response, respond_to},
     world::{CLOSE_TIMEOUT, HEAD_TIMEOUT, Req, World},
 };
 
@@ -180,7 +180,10 @@ fn ends_without_a_word(world: &World, headers: &[(&str, Vec<u8>)]) -> Vec<Observ
     let end = |(variant, header): &(&str, Vec<u8>)| {
         let mut client = Client::connect(world.behind_proxy());
         let peer = client.local();
-        client.send(&[&header[..], &Req::new().bytes()].concat());
+        client.precede(header);
+        // Over TLS nothing comes of the handshake.
+        let sent = client.try_send(&Req::new().bytes());
+        assert!(sent.is_ok() || world.is_over_tls(), "{variant}: {sent:?}");
         let observed = match read_response(&mut client) {
             Ok((response, _)) => panic!("{variant}: answered with {}", response.head),
             Err(end) => Observed::new(*variant, peer, Reaction::Tcp(end)),
@@ -208,7 +211,8 @@ fn t09_bad_proxy_lines(world: &World) -> Vec<Observed> {
     // A right one is taken, and the address in it is the one that is logged.
     let mut client = Client::connect(world.behind_proxy());
     let head = Req::new().with("Sec-WebSocket-Key", "second").bytes();
-    client.send(&[b"PROXY TCP4 198.51.100.77 10.0.0.1 4711 2\r\n", &head[..]].concat());
+    client.precede(b"PROXY TCP4 198.51.100.77 10.0.0.1 4711 2\r\n");
+    client.send(&head);
     let (response, _) = read_response(&mut client).expect("a response");
     assert_eq!(response.status, 400);
     world.gateway().wait_for_log("the client's address", |line| {
@@ -233,8 +237,9 @@ fn t10_bad_proxy_lengths(world: &World) -> Vec<Observed> {
         ],
     );
     // With room for it the same extension is skipped, and the request behind it is read.
-    let right = header(20, &[&addresses[..], b"\x04\x00\x05GET /"].concat());
-    let taken = react(world.behind_proxy(), "an extension within", &[right, Req::new().bytes()].concat());
+    let mut client = Client::connect(world.behind_proxy());
+    client.precede(&header(20, &[&addresses[..], b"\x04\x00\x05GET /"].concat()));
+    let (_, taken) = respond_to(client, "an extension within", &Req::new().bytes());
     assert!(matches!(taken.reaction, Reaction::Http { status: 101, .. }), "{taken:?}");
     seen
 }
@@ -244,10 +249,17 @@ fn t11_proxy_protocol(world: &World) -> Vec<Observed> {
     let v2 = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\x00\x0c\x01\x02\x03\x04\x0a\x00\x00\x01\x00\x01\x00\x02";
     let listeners = [world.address(), world.beside_proxy()];
     let headers = [("v1", with(b"PROXY TCP4 1.2.3.4 10.0.0.1 1 2\r\n")), ("v2", with(v2))];
-    let seen = listeners.iter().flat_map(|address| {
-        headers.iter().map(|(variant, bytes)| react(*address, *variant, bytes)).collect::<Vec<_>>()
+    let seen = listeners.iter().flat_map(|target| {
+        headers.iter().map(|(variant, bytes)| react(target.clone(), *variant, bytes)).collect::<Vec<_>>()
     });
     let seen = seen.collect();
+    // Before a handshake it is no TLS.
+    for target in listeners.iter().filter(|_| world.is_over_tls()) {
+        let mut client = Client::connect(target.clone());
+        client.precede(v2);
+        assert!(client.try_send(&Req::new().bytes()).is_err());
+        assert_eq!(client.end_within(CLOSE_TIMEOUT), Some(End::Fin));
+    }
     // There a request is one without any header.
     let plain = react(world.beside_proxy(), "none", &Req::new().bytes());
     assert!(matches!(plain.reaction, Reaction::Http { status: 101, .. }), "{plain:?}");

@@ -10,13 +10,16 @@ use std::{
     time::{Duration, Instant},
 };
 
+use rustls::ClientConfig;
+
 use crate::{
     harness::{
         PATIENCE,
-        client::{Client, KEY},
+        certificates::Authority,
+        client::{Client, KEY, Target},
         eventually,
         frame::{BINARY, TEXT},
-        gateway::Gateway,
+        gateway::{Gateway, raise_descriptor_limit},
         upstream::Upstream,
     },
     upstream::Scripts,
@@ -36,10 +39,15 @@ pub(crate) const CONTROL_FRAMES: usize = 50;
 /// What tokens are signed with.
 pub(crate) const SECRET: &str = "0123456789abcdef0123456789abcdef";
 
-fn config(upstream: &str) -> String {
+/// With these settings of its listeners' TLS and these listeners beside them.
+fn config(upstream: &str, tls: &str, more_listeners: &str) -> String {
     format!(
         r#"
 version = 1
+
+# Each row looks for its own line, and some of them end a thousand sessions at once.
+[log]
+entries_per_second = 1_000_000
 
 [limits]
 head_bytes = "16KiB"
@@ -64,15 +72,15 @@ linger_bytes = "16MiB"
 
 [[listener]]
 bind = "127.0.0.1:0"
-
+{tls}
 [[listener]]
 bind = "127.0.0.1:0"
 proxy_protocol = ["127.0.0.0/8"]
-
+{tls}
 [[listener]]
 bind = "127.0.0.1:0"
 proxy_protocol = ["192.0.2.0/24"]
-
+{tls}{more_listeners}
 [[identity]]
 name = "users"
 secret = "{SECRET}"
@@ -172,29 +180,39 @@ proxy = {{ upstreams = ["{upstream}"], retries = 0, fail_timeout = "0s" }}
 /// What a row plays with.
 pub(crate) struct World {
     gateway: Gateway,
+    /// Where its listeners speak TLS.
+    tls: Option<(Authority, Arc<ClientConfig>)>,
     upstream: Upstream,
     scripts: Arc<Scripts>,
     others: Vec<Bystander>,
 }
 
 impl World {
-    pub(crate) fn start(io: &str) -> World {
+    /// On this backend, over TLS or without.
+    pub(crate) fn start(io: &str, over_tls: bool) -> World {
         // A thousand sessions of a row, and both their ends of some, are more than the usual soft limit.
-        let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
-        let raised = rustix::process::Rlimit { current: limit.maximum, maximum: limit.maximum };
-        rustix::process::setrlimit(rustix::process::Resource::Nofile, raised).expect("up to the hard limit");
-
+        raise_descriptor_limit();
         let scripts = Arc::new(Scripts::default());
         let upstream = Upstream::start({
             let scripts = Arc::clone(&scripts);
             move |connection| scripts.play(connection)
         });
-        let gateway = Gateway::start(&config(&upstream.url()), io);
-        let others = [("/ws", BINARY), ("/ws", TEXT), ("/takeover", TEXT), ("/up/echo", BINARY)]
-            .map(|(path, opcode)| Bystander::start(gateway.address(), path, opcode))
-            .into_iter()
-            .collect();
-        let world = World { gateway, upstream, scripts, others };
+        let (mut setting, mut for_known_clients) = (String::new(), String::new());
+        let tls = over_tls.then(|| {
+            let authority = Authority::new();
+            setting = format!("[listener.tls]\n{}", authority.issue("gw", &["gw.test"]).setting());
+            for_known_clients = format!(
+                "[[listener]]\nbind = \"127.0.0.1:0\"\n{setting}client_ca_file = {:?}\n",
+                authority.ca()
+            );
+            let client = authority.client();
+            (authority, client)
+        });
+        let gateway = Gateway::start(&config(&upstream.url(), &setting, &for_known_clients), io);
+        let mut world = World { gateway, tls, upstream, scripts, others: Vec::new() };
+        world.others = [("/ws", BINARY), ("/ws", TEXT), ("/takeover", TEXT), ("/up/echo", BINARY)]
+            .map(|(path, opcode)| Bystander::start(world.address(), path, opcode))
+            .into();
         world.assert_others_unharmed();
         world
     }
@@ -203,8 +221,35 @@ impl World {
         &self.gateway
     }
 
-    pub(crate) fn address(&self) -> SocketAddr {
-        self.gateway.address()
+    /// Its first listener, for all who come without a PROXY header.
+    pub(crate) fn address(&self) -> Target {
+        self.target(0)
+    }
+
+    fn target(&self, listener: usize) -> Target {
+        let tls = self.tls.as_ref().map(|(_, client)| Arc::clone(client));
+        Target { address: self.gateway.addresses()[listener], tls }
+    }
+
+    /// Whether its listeners speak TLS.
+    pub(crate) fn is_over_tls(&self) -> bool {
+        self.tls.is_some()
+    }
+
+    /// Who signed the certificate of its listeners.
+    pub(crate) fn authority(&self) -> &Authority {
+        &self.tls.as_ref().expect("a gateway over TLS").0
+    }
+
+    /// The listener for clients whose certificates that authority has signed; only over TLS there is one.
+    pub(crate) fn for_known_clients(&self) -> SocketAddr {
+        self.gateway.addresses()[3]
+    }
+
+    /// What so many sessions over TLS may take in KiB beside what they take without: 17 KiB for a record that is being
+    /// received, and the keys and counters of both directions.
+    pub(crate) fn tls_kib(&self, sessions: usize) -> usize {
+        if self.is_over_tls() { sessions * 24 } else { 0 }
     }
 
     /// Where its admin listener is.
@@ -213,13 +258,13 @@ impl World {
     }
 
     /// The listener whose connections from here begin with a PROXY header.
-    pub(crate) fn behind_proxy(&self) -> SocketAddr {
-        self.gateway.addresses()[1]
+    pub(crate) fn behind_proxy(&self) -> Target {
+        self.target(1)
     }
 
     /// The listener where that is so of connections from elsewhere.
-    pub(crate) fn beside_proxy(&self) -> SocketAddr {
-        self.gateway.addresses()[2]
+    pub(crate) fn beside_proxy(&self) -> Target {
+        self.target(2)
     }
 
     pub(crate) fn upstream(&self) -> &Upstream {
@@ -283,7 +328,7 @@ struct Bystander {
 }
 
 impl Bystander {
-    fn start(address: SocketAddr, path: &'static str, opcode: u8) -> Bystander {
+    fn start(target: Target, path: &'static str, opcode: u8) -> Bystander {
         let exchanges = Arc::new(AtomicU64::new(0));
         let failure = Arc::new(Mutex::new(None));
         let stopping = Arc::new(AtomicBool::new(false));
@@ -291,8 +336,8 @@ impl Bystander {
             let (exchanges, failure, stopping) =
                 (Arc::clone(&exchanges), Arc::clone(&failure), Arc::clone(&stopping));
             move || {
-                let played = std::panic::catch_unwind(|| {
-                    let mut client = Client::open(address, path);
+                let played = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+                    let mut client = Client::open(target, path);
                     for round in 0_usize.. {
                         if stopping.load(Ordering::SeqCst) {
                             client.close(1000);
@@ -304,7 +349,7 @@ impl Bystander {
                         exchanges.fetch_add(1, Ordering::SeqCst);
                         std::thread::sleep(Duration::from_millis(5));
                     }
-                });
+                }));
                 if let Err(panic) = played {
                     let text = panic.downcast_ref::<String>().cloned();
                     *failure.lock().expect("a lock") = Some(text.unwrap_or_else(|| "a panic".to_owned()));

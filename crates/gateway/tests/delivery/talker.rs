@@ -87,6 +87,10 @@ impl Talker {
         self.followed.clear();
     }
 
+    pub(crate) fn is_up(&self) -> bool {
+        self.is_upgraded
+    }
+
     /// Nothing that it asked is unanswered.
     pub(crate) fn is_idle(&self) -> bool {
         self.is_greeted && self.asked.is_empty()

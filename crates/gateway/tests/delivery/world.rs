@@ -380,6 +380,7 @@ impl<'s> World<'s> {
         if self.random.usize(..2) == 0 {
             for person in &mut self.people {
                 person.halted_until = 0;
+                person.at_the_end = true;
             }
             self.gateway.signal(Signal::INT);
             self.wait("the drain", |world| world.people.iter().all(|person| person.wire.is_none()))?;

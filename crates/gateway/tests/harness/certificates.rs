@@ -3,8 +3,8 @@
 use std::{fs, path::PathBuf, sync::Arc};
 
 use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    date_time_ymd,
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
+    KeyPair, date_time_ymd,
 };
 use rustls::{
     ClientConfig, RootCertStore, ServerConfig, SupportedProtocolVersion,
@@ -19,6 +19,7 @@ use tempfile::TempDir;
 pub(crate) struct Authority {
     folder: TempDir,
     certificate: CertificateDer<'static>,
+    name: DistinguishedName,
     issuer: Issuer<'static, KeyPair>,
 }
 
@@ -48,8 +49,8 @@ impl Authority {
         params.distinguished_name.push(DnType::CommonName, folder.path().to_string_lossy().into_owned());
         let certificate = params.self_signed(&key).expect("a certificate");
         fs::write(folder.path().join("ca.pem"), certificate.pem()).expect("write it");
-        let certificate = certificate.der().clone();
-        Authority { folder, certificate, issuer: Issuer::new(params, key) }
+        let (certificate, name) = (certificate.der().clone(), params.distinguished_name.clone());
+        Authority { folder, certificate, name, issuer: Issuer::new(params, key) }
     }
 
     /// A file in its folder.
@@ -128,7 +129,13 @@ impl Authority {
         Arc::new(config)
     }
 
-    fn roots(&self) -> RootCertStore {
+    /// Its name.
+    pub(crate) fn name(&self) -> DistinguishedName {
+        self.name.clone()
+    }
+
+    /// What a client that trusts it alone knows.
+    pub(crate) fn roots(&self) -> RootCertStore {
         let mut roots = RootCertStore::empty();
         roots.add(self.certificate.clone()).expect("a certificate");
         roots

@@ -1,17 +1,35 @@
-//! A raw client: it sends any bytes, and says exactly what came back.
+//! A raw client, over TLS or without: it sends any bytes, and says exactly what came back.
 
 use std::{
     io::Write,
     net::{IpAddr, Shutdown, SocketAddr, TcpStream},
+    sync::Arc,
     time::{Duration, Instant},
 };
+
+use rustls::ClientConfig;
 
 pub(crate) use super::inbox::{End, Received};
 use super::{
     PATIENCE,
     frame::{self, Frame},
     inbox::{self, Inbox, Incoming},
+    secure::Secure,
 };
+
+/// Where a client connects to, and how.
+#[derive(Clone, Debug)]
+pub(crate) struct Target {
+    pub(crate) address: SocketAddr,
+    /// What trusts the listener's certificate, where it speaks TLS.
+    pub(crate) tls: Option<Arc<ClientConfig>>,
+}
+
+impl From<SocketAddr> for Target {
+    fn from(address: SocketAddr) -> Target {
+        Target { address, tls: None }
+    }
+}
 
 /// A response head, and its body where it has a length.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,30 +60,61 @@ impl Response {
 }
 
 /// A raw connection.
-pub(crate) struct Client {
-    stream: TcpStream,
-    inbox: Inbox,
+pub(crate) struct Client(Transport);
+
+enum Transport {
+    Plain {
+        stream: TcpStream,
+        inbox: Inbox,
+        /// What goes out in front of the first bytes, in one piece with them.
+        preface: Vec<u8>,
+    },
+    Tls(Box<Secure>),
 }
 
 impl Incoming for Client {
     fn inbox(&mut self) -> &mut Inbox {
-        &mut self.inbox
+        match &mut self.0 {
+            Transport::Plain { inbox, .. } => inbox,
+            Transport::Tls(secure) => &mut secure.inbox,
+        }
     }
 
     fn read_more(&mut self, until: Instant) -> bool {
-        let piece = self.inbox.read(&self.stream, until);
-        self.inbox.bytes.extend(piece.iter().flatten());
-        piece.is_some()
+        match &mut self.0 {
+            Transport::Plain { stream, inbox, .. } => {
+                let piece = inbox.read(stream, until);
+                inbox.bytes.extend(piece.iter().flatten());
+                piece.is_some()
+            }
+            Transport::Tls(secure) => {
+                let more = secure.read_more(until);
+                match &secure.fault {
+                    None | Some(rustls::Error::AlertReceived(_)) => more,
+                    Some(fault) => panic!("what the gateway sent is no TLS: {fault}"),
+                }
+            }
+        }
     }
 }
 
+/// Connects a socket that sends each piece at once, and waits for room for a while.
+pub(crate) fn dial(address: SocketAddr) -> TcpStream {
+    let stream = TcpStream::connect(address).expect("connect on loopback");
+    stream.set_nodelay(true).expect("TCP_NODELAY");
+    stream.set_write_timeout(Some(PATIENCE)).expect("a write time-out");
+    stream
+}
+
 impl Client {
-    /// Connects.
-    pub(crate) fn connect(address: SocketAddr) -> Client {
-        let stream = TcpStream::connect(address).expect("connect on loopback");
-        stream.set_nodelay(true).expect("TCP_NODELAY");
-        stream.set_write_timeout(Some(PATIENCE)).expect("a write time-out");
-        Client::from_stream(stream)
+    /// Connects. Over TLS the handshake begins with the first bytes to be sent.
+    pub(crate) fn connect(target: impl Into<Target>) -> Client {
+        let target = target.into();
+        let stream = dial(target.address);
+        match target.tls {
+            None => Client::from_stream(stream),
+            Some(config) => Client(Transport::Tls(Box::new(Secure::over(stream, &config, "gw.test")))),
+        }
     }
 
     /// Connects from this local address.
@@ -79,17 +128,17 @@ impl Client {
 
     /// Takes over a connection.
     pub(crate) fn from_stream(stream: TcpStream) -> Client {
-        Client { stream, inbox: Inbox::default() }
+        Client(Transport::Plain { stream, inbox: Inbox::default(), preface: Vec::new() })
     }
 
     /// Connects, upgrades at `path` and checks the 101.
-    pub(crate) fn open(address: SocketAddr, path: &str) -> Client {
-        Client::open_with(address, path, "").0
+    pub(crate) fn open(target: impl Into<Target>, path: &str) -> Client {
+        Client::open_with(target, path, "").0
     }
 
     /// As [`open`](Client::open), with more request fields (each ended by CRLF); gives the response too.
-    pub(crate) fn open_with(address: SocketAddr, path: &str, fields: &str) -> (Client, Response) {
-        let mut client = Client::connect(address);
+    pub(crate) fn open_with(target: impl Into<Target>, path: &str, fields: &str) -> (Client, Response) {
+        let mut client = Client::connect(target);
         client.send(&request(path, fields));
         let response = client.response().unwrap_or_else(|end| panic!("no response at {path}: {end:?}"));
         assert_eq!(response.status, 101, "{path} {fields}: {response:?}");
@@ -97,14 +146,25 @@ impl Client {
         (client, response)
     }
 
+    /// Puts bytes in front of the first ones to be sent, in one piece with them; over TLS they are in the clear.
+    pub(crate) fn precede(&mut self, bytes: &[u8]) {
+        match &mut self.0 {
+            Transport::Plain { preface, .. } => bytes.clone_into(preface),
+            Transport::Tls(secure) => bytes.clone_into(&mut secure.preface),
+        }
+    }
+
     /// This end's address, as logs name it.
     pub(crate) fn local(&self) -> SocketAddr {
-        self.stream.local_addr().expect("a connected socket")
+        self.stream().local_addr().expect("a connected socket")
     }
 
     /// The socket.
     pub(crate) fn stream(&self) -> &TcpStream {
-        &self.stream
+        match &self.0 {
+            Transport::Plain { stream, .. } => stream,
+            Transport::Tls(secure) => &secure.stream,
+        }
     }
 
     /// Sends all; must succeed.
@@ -114,40 +174,58 @@ impl Client {
 
     /// Sends all, unless the peer is gone or takes nothing.
     pub(crate) fn try_send(&mut self, bytes: &[u8]) -> std::io::Result<()> {
-        self.stream.write_all(bytes)
+        match &mut self.0 {
+            Transport::Plain { stream, preface, .. } if preface.is_empty() => stream.write_all(bytes),
+            Transport::Plain { stream, preface, .. } => {
+                stream.write_all(&[&std::mem::take(preface)[..], bytes].concat())
+            }
+            Transport::Tls(secure) => secure.try_send(bytes),
+        }
     }
 
-    /// Sends bytes one by one, each in a segment of its own.
+    /// Sends bytes one by one, each in a segment of its own, over TLS in a record.
     pub(crate) fn send_byte_by_byte(&mut self, bytes: &[u8]) {
         bytes.chunks(1).for_each(|byte| self.send(byte));
     }
 
-    /// This end's FIN.
+    /// This end's FIN; over TLS nothing is said before it.
     pub(crate) fn finish(&self) {
         // Fails where the peer has reset.
-        let _ = self.stream.shutdown(Shutdown::Write);
+        let _ = self.stream().shutdown(Shutdown::Write);
     }
 
     /// Ends the connection with a reset.
     pub(crate) fn reset(self) {
-        let socket = socket2::SockRef::from(&self.stream);
+        let socket = socket2::SockRef::from(self.stream());
         socket.set_linger(Some(Duration::ZERO)).expect("SO_LINGER");
+    }
+
+    /// Whether the end that came can be told from one that an attacker makes: over TLS close_notify comes before a FIN
+    /// (RFC 8446 §6.1).
+    pub(crate) fn is_end_told(&self) -> bool {
+        match &self.0 {
+            Transport::Plain { .. } => true,
+            Transport::Tls(secure) => secure.notified,
+        }
     }
 
     /// The next response; `Err` where the connection ended (`None`: not in time) before it was complete.
     pub(crate) fn response(&mut self) -> Result<Response, Option<End>> {
         let until = Instant::now() + PATIENCE;
-        let head = inbox::head(self).ok_or(self.inbox.ended)?;
+        let head = match inbox::head(self) {
+            Some(head) => head,
+            None => return Err(self.inbox().ended),
+        };
         let status = head.split(' ').nth(1).and_then(|code| code.parse().ok());
         let status = status.unwrap_or_else(|| panic!("a status line: {head}"));
         let mut response = Response { status, head, body: Vec::new() };
         let len: usize = response.field("content-length").map_or(0, |len| len.parse().expect("a length"));
-        while self.inbox.bytes.len() < len {
+        while self.inbox().bytes.len() < len {
             if !self.read_more(until) {
-                return Err(self.inbox.ended);
+                return Err(self.inbox().ended);
             }
         }
-        response.body = self.inbox.bytes.drain(..len).collect();
+        response.body = self.inbox().bytes.drain(..len).collect();
         Ok(response)
     }
 
@@ -155,18 +233,19 @@ impl Client {
     pub(crate) fn chunk(&mut self) -> Vec<u8> {
         let until = Instant::now() + PATIENCE;
         loop {
-            if let Some(end) = self.inbox.bytes.windows(2).position(|two| two == b"\r\n") {
-                let size = std::str::from_utf8(&self.inbox.bytes[..end]).expect("a size");
+            let bytes = &mut self.inbox().bytes;
+            if let Some(end) = bytes.windows(2).position(|two| two == b"\r\n") {
+                let size = std::str::from_utf8(&bytes[..end]).expect("a size");
                 let size = usize::from_str_radix(size, 16).unwrap_or_else(|_| panic!("a size: {size}"));
                 let whole = end + 2 + size + 2;
-                if self.inbox.bytes.len() >= whole {
-                    let chunk = self.inbox.bytes[end + 2..end + 2 + size].to_vec();
-                    assert_eq!(self.inbox.bytes[whole - 2..whole], *b"\r\n");
-                    self.inbox.bytes.drain(..whole);
+                if bytes.len() >= whole {
+                    let chunk = bytes[end + 2..end + 2 + size].to_vec();
+                    assert_eq!(bytes[whole - 2..whole], *b"\r\n");
+                    bytes.drain(..whole);
                     return chunk;
                 }
             }
-            assert!(self.read_more(until), "a chunk was due; the connection: {:?}", self.inbox.ended);
+            assert!(self.read_more(until), "a chunk was due; the connection: {:?}", self.inbox().ended);
         }
     }
 
@@ -184,7 +263,7 @@ impl Client {
     pub(crate) fn frame(&mut self) -> Frame {
         match self.next() {
             Received::Frame(frame) => frame,
-            other => panic!("a frame was due, got {other:?}; unread {:?}", self.inbox.bytes),
+            other => panic!("a frame was due, got {other:?}; unread {:?}", self.inbox().bytes),
         }
     }
 
@@ -208,12 +287,34 @@ impl Client {
 
     /// Waits for anything to read, or the end; false where neither comes within the time.
     pub(crate) fn end_or_data_within(&mut self, time: Duration) -> bool {
-        !self.inbox.bytes.is_empty() || self.read_more(Instant::now() + time) || self.inbox.ended.is_some()
+        let until = Instant::now() + time;
+        // What comes over TLS need not be data: tickets are not.
+        while self.inbox().bytes.is_empty() && self.inbox().ended.is_none() {
+            if !self.read_more(until) {
+                return self.inbox().ended.is_some();
+            }
+        }
+        true
+    }
+
+    /// Whether there is anything to read, or the end, without waiting.
+    pub(crate) fn has_data(&self) -> bool {
+        let inbox = match &self.0 {
+            Transport::Plain { inbox, .. } => inbox,
+            Transport::Tls(secure) => &secure.inbox,
+        };
+        if !inbox.bytes.is_empty() {
+            return true;
+        }
+        self.stream().set_nonblocking(true).expect("a socket");
+        let peeked = self.stream().peek(&mut [0]);
+        self.stream().set_nonblocking(false).expect("a socket");
+        !matches!(peeked, Err(error) if error.kind() == std::io::ErrorKind::WouldBlock)
     }
 
     /// Whether nothing but the end is left to read.
-    pub(crate) fn is_drained(&self) -> bool {
-        self.inbox.bytes.is_empty()
+    pub(crate) fn is_drained(&mut self) -> bool {
+        self.inbox().bytes.is_empty()
     }
 
     /// The closing handshake from this end: the echo of the code, then the server's FIN.
@@ -222,6 +323,7 @@ impl Client {
         let answer = self.frame();
         assert_eq!((answer.opcode, answer.close_code()), (frame::CLOSE, code));
         assert_eq!(self.next(), Received::End(End::Fin), "the server closes first (RFC 6455 §7.1.1)");
+        assert!(self.is_end_told(), "a FIN without close_notify before it");
     }
 }
 

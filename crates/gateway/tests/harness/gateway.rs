@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, prlimit};
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, prlimit, setrlimit};
 use tempfile::NamedTempFile;
 
 use super::{PATIENCE, eventually};
@@ -26,6 +26,12 @@ pub(crate) fn binary() -> PathBuf {
 /// unless they are.
 pub(crate) fn is_optimised() -> bool {
     std::env::var_os("TIDEGATE_BIN").is_some() || !cfg!(debug_assertions)
+}
+
+/// Lets this process, and gateways that it starts from now on, have as many descriptors as the hard limit allows.
+pub(crate) fn raise_descriptor_limit() {
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).expect("up to the hard limit");
 }
 
 /// A running gateway; dropped, it is killed.
@@ -196,10 +202,19 @@ impl Gateway {
         matches!(self.child.try_wait(), Ok(None))
     }
 
+    /// Its configuration file.
+    pub(crate) fn file(&self) -> &std::path::Path {
+        self.config.as_ref().expect("it was started with a file").path()
+    }
+
+    /// Puts `config` in its file, and does not tell it.
+    pub(crate) fn rewrite(&self, config: &str) {
+        std::fs::write(self.file(), config).expect("write the configuration");
+    }
+
     /// Puts `config` in its file and has it read again; gives what the log says of that.
     pub(crate) fn reload(&self, config: &str) -> String {
-        let file = self.config.as_ref().expect("it was started with a file");
-        std::fs::write(file.path(), config).expect("write the configuration");
+        self.rewrite(config);
         let says = |line: &&String| line.contains("taken over");
         let before = self.log().iter().filter(says).count();
         self.signal(Signal::HUP);

@@ -11,7 +11,7 @@ use rustls::{ClientConfig, ClientConnection, pki_types::ServerName};
 
 use super::{
     PATIENCE,
-    client::{ACCEPT, request},
+    client::{ACCEPT, dial, request},
     frame::{self, Frame},
     inbox::{self, End, Inbox, Incoming, Received},
 };
@@ -26,6 +26,8 @@ pub(crate) struct Secure {
     pub(crate) fault: Option<rustls::Error>,
     /// The gateway has said that it sends nothing more.
     pub(crate) notified: bool,
+    /// What goes out in front of the handshake, in the clear: a PROXY header.
+    pub(crate) preface: Vec<u8>,
 }
 
 impl Incoming for Secure {
@@ -51,12 +53,15 @@ impl Incoming for Secure {
 impl Secure {
     /// Connects; the handshake has not begun.
     pub(crate) fn connect(address: SocketAddr, config: &Arc<ClientConfig>, name: &str) -> Secure {
-        let stream = TcpStream::connect(address).expect("connect on loopback");
-        stream.set_nodelay(true).expect("TCP_NODELAY");
-        stream.set_write_timeout(Some(PATIENCE)).expect("a write time-out");
+        Secure::over(dial(address), config, name)
+    }
+
+    /// Takes over a connection; the handshake has not begun.
+    pub(crate) fn over(stream: TcpStream, config: &Arc<ClientConfig>, name: &str) -> Secure {
         let name = ServerName::try_from(name.to_owned()).expect("a name");
         let connection = ClientConnection::new(Arc::clone(config), name).expect("a client");
-        Secure { connection, stream, inbox: Inbox::default(), fault: None, notified: false }
+        let (inbox, preface) = (Inbox::default(), Vec::new());
+        Secure { connection, stream, inbox, fault: None, notified: false, preface }
     }
 
     /// Connects and upgrades at `path`.
@@ -86,7 +91,7 @@ impl Secure {
 
     /// The ciphertext that waits to be sent, taken from the connection.
     pub(crate) fn take(&mut self) -> Vec<u8> {
-        let mut bytes = Vec::new();
+        let mut bytes = std::mem::take(&mut self.preface);
         while self.connection.wants_write() {
             self.connection.write_tls(&mut bytes).expect("a vector takes all");
         }
@@ -104,12 +109,21 @@ impl Secure {
         if let Err(error) = self.shake() {
             panic!("the handshake has failed: {error}");
         }
+        // The gateway may be gone.
+        let _ = self.try_send(plain);
+    }
+
+    /// The same, unless the handshake fails, or the gateway is gone or takes nothing.
+    pub(crate) fn try_send(&mut self, plain: &[u8]) -> std::io::Result<()> {
+        self.shake().map_err(std::io::Error::other)?;
         let mut rest = plain;
         while !rest.is_empty() {
-            let taken = self.connection.writer().write(rest).expect("a connection that is open");
+            let taken = self.connection.writer().write(rest)?;
             rest = &rest[taken..];
-            self.flush();
+            let bytes = self.take();
+            self.stream.write_all(&bytes)?;
         }
+        Ok(())
     }
 
     /// The next response's head; nothing where the connection ends before.

@@ -19,6 +19,7 @@ use tidegate_wire::{
 use super::{Attempt, Dialing, EARLY_BYTES, Phase, Waiting, upstreams::weight};
 use crate::{
     environment::Environment,
+    head::DRAINED,
     log::{Level, What},
     output::Content,
     plan::{Addresses, ProxyPlan},
@@ -152,6 +153,10 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                     self.upstreams.choose(route, proxy, key, waiting.hash, &waiting.tried, now_ms)
                 };
                 let Some(chosen) = chosen else {
+                    if waiting.tried.is_empty() && self.upstreams.are_drained(route, proxy) {
+                        self.refuse_waiting(key, &DRAINED);
+                        return;
+                    }
                     let refusal = if waiting.local_fault == 0 { &BAD_GATEWAY } else { &UNABLE };
                     self.refuse_waiting(key, refusal);
                     return;

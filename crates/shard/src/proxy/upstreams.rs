@@ -8,6 +8,7 @@ use tidegate_hub::RouteId;
 use tidegate_registry::Key;
 
 use crate::{
+    leaving::Whom,
     plan::{Plan, ProxyPlan},
     report::UpstreamState,
 };
@@ -54,6 +55,7 @@ impl Upstreams {
 
     /// Takes the next generation over: an upstream of a route that goes on keeps its place and what is known of it.
     pub(crate) fn adopt(&mut self, plan: &Plan, before: Option<&Plan>) {
+        let drained = plan.drained();
         for (place, slot) in plan.slots().iter().enumerate() {
             if self.groups.len() <= place {
                 self.groups.push(Group::default());
@@ -69,6 +71,12 @@ impl Upstreams {
             }
             let count = slot.plan().proxy.as_ref().map_or(0, |proxy| proxy.upstreams.len());
             group.states.resize(count, Upstream::default());
+            // What is drained may be at another place than before.
+            let id = RouteId(place as u16);
+            group.drained = drained.contains(&Whom::Route(id));
+            for (upstream, state) in (0..=u16::MAX).zip(&mut group.states) {
+                state.drained = drained.contains(&Whom::Upstream(id, upstream));
+            }
         }
     }
 
@@ -119,6 +127,12 @@ impl Upstreams {
             state.probe.get_or_insert(client);
         }
         Some(place as u16)
+    }
+
+    /// Whether all upstreams of a route that the configuration has are drained: none has failed, and none may be used.
+    pub(crate) fn are_drained(&self, route: RouteId, proxy: &ProxyPlan) -> bool {
+        let states = &self.groups[route.index()].states;
+        states.iter().zip(&proxy.gone).all(|(state, gone)| *gone || state.drained)
     }
 
     /// Whether a route takes sessions.

@@ -4,7 +4,7 @@
 #![allow(dead_code)]
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     collections::{BTreeMap, VecDeque},
     io,
     net::SocketAddr,
@@ -182,8 +182,11 @@ impl Backend for Manual {
     }
 }
 
-/// What was logged, as it is written, and the last seed that was drawn.
-pub(crate) struct Surroundings(Rc<RefCell<Vec<String>>>, u64);
+/// What was logged, as it is written, the last seed that was drawn, and the system's clock.
+pub(crate) struct Surroundings(Rc<RefCell<Vec<String>>>, u64, Rc<Cell<u64>>);
+
+/// Where the system's clock stands unless a test sets it: shards have a clock of their own.
+pub(crate) const UNIX_SECONDS: u64 = 784_111_777;
 
 impl Environment for Surroundings {
     fn random(&mut self, out: &mut [u8]) {
@@ -197,7 +200,7 @@ impl Environment for Surroundings {
     }
 
     fn unix_seconds(&self) -> u64 {
-        784_111_777
+        self.2.get()
     }
 
     fn log(&mut self, entry: Entry) {
@@ -214,6 +217,8 @@ pub(crate) struct Stage {
     pub(crate) others: Vec<Mailbox>,
     pub(crate) sender: Sender<Waker>,
     pub(crate) log: Rc<RefCell<Vec<String>>>,
+    /// The system's clock, in seconds since 1970.
+    pub(crate) unix_seconds: Rc<Cell<u64>>,
     /// The tokens of sockets, from when they were first armed.
     pub(crate) tokens: BTreeMap<Socket, Token>,
 }
@@ -245,14 +250,15 @@ impl Stage {
         }));
         let log = Rc::new(RefCell::new(Vec::new()));
         let (sender, inbox) = mailbox(Waker);
-        let surroundings = Surroundings(Rc::clone(&log), 0);
+        let unix_seconds = Rc::new(Cell::new(UNIX_SECONDS));
+        let surroundings = Surroundings(Rc::clone(&log), 0, Rc::clone(&unix_seconds));
         let mut shard = Shard::new(0, Manual(Rc::clone(&world)), surroundings, Arc::clone(&plan), inbox, 100);
         shard.listen(ListenerId(0), ()).expect("it takes all");
         #[cfg(feature = "record-transport")]
         shard.listen_records(RECORDS, ()).expect("it takes all");
         let (peers, others): (Vec<_>, Vec<_>) = (0..shards).map(|_| mailbox(Waker)).unzip();
         shard.meet(peers);
-        Stage { world, shard, plan, others, sender, log, tokens: BTreeMap::new() }
+        Stage { world, shard, plan, others, sender, log, unix_seconds, tokens: BTreeMap::new() }
     }
 
     pub(crate) fn turn(&mut self) -> Progress {

@@ -1,0 +1,271 @@
+//! What is done to the whole gateway on request: a reload, drains. How it is done is the process's affair; here it is asked for, and
+//! what came of it is told.
+
+use std::{fmt, sync::Arc};
+
+use axum::{
+    Json,
+    http::StatusCode,
+    response::{IntoResponse, Response},
+};
+use serde::{Deserialize, Serialize};
+use tidegate_config::Problem as Mistake;
+use tidegate_shard::{Changes, Whom, report::Reply};
+use tokio::{sync::oneshot, time::timeout};
+
+use crate::{
+    api::Problem,
+    gateway::{Gateway, reports_of_route, reports_of_upstream},
+    server::REQUEST_SECONDS,
+};
+
+/// How long it may take: somewhat less than the connection may.
+const PATIENCE: std::time::Duration = std::time::Duration::from_secs(REQUEST_SECONDS - 5);
+
+/// The ways to whoever does it.
+pub struct Operations {
+    /// Reads the configuration again.
+    pub reload: Box<dyn Fn(Reply<Outcome>) + Send + Sync>,
+    /// Drains a route or an upstream, or ends that.
+    pub drain: Box<dyn Fn(DrainRequest, Reply<Meant>) + Send + Sync>,
+}
+
+/// How a reload has ended.
+pub type Outcome = Result<Taken, NotTaken>;
+
+/// Which places are meant by what somebody wants to drain, or why there are none.
+pub type Meant = Result<Vec<Whom>, String>;
+
+impl fmt::Debug for Operations {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Operations")
+    }
+}
+
+/// A configuration was taken over.
+#[derive(Clone, Debug)]
+pub struct Taken {
+    /// Its number.
+    pub generation: u64,
+    /// All shards have it.
+    pub adopted: bool,
+    /// What is different of its routes.
+    pub changes: Changes,
+    /// The sections that are different besides.
+    pub settings: Vec<String>,
+    /// What waits for a restart.
+    pub waiting: Vec<String>,
+    /// What is hardly meant.
+    pub warnings: Vec<Mistake>,
+}
+
+/// A configuration was not taken over; the one of before stays.
+#[derive(Clone, Debug)]
+pub struct NotTaken {
+    /// The number of the one that stays.
+    pub generation: u64,
+    /// Why, in a sentence.
+    pub why: String,
+    /// What is wrong with the file.
+    pub problems: Vec<Mistake>,
+}
+
+/// The answer of a reload that changed something.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct Reloaded {
+    /// The number of the configuration in force.
+    pub generation: u64,
+    /// All shards have it; otherwise some had not said so within ten seconds.
+    pub adopted: bool,
+    /// Routes that are not what they were.
+    pub routes: Vec<RouteChange>,
+    /// Sections of the file that are different besides.
+    pub settings: Vec<String>,
+    /// Whose sessions are asked to go.
+    pub draining: Vec<Leaving>,
+    /// What waits for a restart, each in a sentence.
+    pub waiting: Vec<String>,
+    /// What is valid, but hardly meant.
+    pub warnings: Vec<Finding>,
+}
+
+/// The answer of a reload that changed nothing.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct NotReloaded {
+    /// Why, in a sentence.
+    pub error: String,
+    /// The number of the configuration that stays in force.
+    pub generation: u64,
+    /// Every mistake in the file.
+    pub problems: Vec<Finding>,
+}
+
+/// A route that is not what it was.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct RouteChange {
+    /// Its host and path.
+    pub route: String,
+    /// `added`; `changed`, and its sessions go on; `replaced`, and those of before go; `removed`, and they go.
+    pub change: String,
+}
+
+/// Sessions that are to go, and whose they are.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct Leaving {
+    /// The route.
+    pub route: String,
+    /// The upstream, where only its sessions go.
+    pub upstream: Option<String>,
+    /// How many of them are there yet.
+    pub sessions: u64,
+}
+
+/// A mistake in a configuration, or a warning, as `tidegate check` shows it.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct Finding {
+    /// The file.
+    pub file: String,
+    /// The line, from 1; absent where it is about the file as a whole.
+    pub line: Option<usize>,
+    /// The column in characters, from 1.
+    pub column: Option<usize>,
+    /// What is wrong.
+    pub message: String,
+    /// What was probably meant.
+    pub suggestion: Option<String>,
+    /// All of it for people: several lines, with the one in question.
+    pub text: String,
+}
+
+/// What is to be drained, and how.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct DrainRequest {
+    /// A route, or an upstream by its URL, as `/status` has them.
+    pub what: String,
+    /// Ask nobody to go.
+    #[serde(default)]
+    pub keep: bool,
+    /// Take sessions again.
+    #[serde(default)]
+    pub undo: bool,
+}
+
+/// What is drained, or takes sessions again.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct Drained {
+    /// It gets no new sessions now.
+    pub drained: bool,
+    /// Its sessions stay until they end by themselves.
+    pub keep: bool,
+    /// What was meant, with the sessions that it has.
+    pub places: Vec<Leaving>,
+}
+
+impl From<&Mistake> for Finding {
+    fn from(mistake: &Mistake) -> Self {
+        let Mistake { file, line, column, message, suggestion, .. } = mistake;
+        let place = |number: usize| (number > 0).then_some(number);
+        Self {
+            file: file.clone(),
+            line: place(*line),
+            column: place(*column),
+            message: message.clone(),
+            suggestion: suggestion.clone(),
+            text: mistake.to_string(),
+        }
+    }
+}
+
+fn findings(mistakes: &[Mistake]) -> Vec<Finding> {
+    mistakes.iter().map(Finding::from).collect()
+}
+
+pub(crate) async fn reload(gateway: &Arc<Gateway>) -> Result<Response, Problem> {
+    let taken = ask(gateway, |operations, reply| (operations.reload)(reply)).await?;
+    let Taken { generation, adopted, changes, settings, waiting, warnings } = match taken {
+        Ok(taken) => taken,
+        Err(NotTaken { generation, why, problems }) => {
+            let answer = NotReloaded { error: why, generation, problems: findings(&problems) };
+            return Ok((StatusCode::UNPROCESSABLE_ENTITY, Json(answer)).into_response());
+        }
+    };
+    let Changes { added, changed, replaced, removed, left } = changes;
+    let of = |numbers: Vec<u16>, change: &'static str| {
+        numbers.into_iter().map(move |number| RouteChange {
+            route: gateway.names.name(number).unwrap_or_default(),
+            change: change.to_owned(),
+        })
+    };
+    let old = replaced.iter().map(|(old, _)| *old).chain(removed.iter().copied());
+    let route = |number: u16| Whom::Route(tidegate_shard::RouteId(number));
+    let upstream = |(number, place)| Whom::Upstream(tidegate_shard::RouteId(number), place);
+    let whom: Vec<Whom> = old.map(route).chain(left.into_iter().map(upstream)).collect();
+    let routes = of(added, "added")
+        .chain(of(changed, "changed"))
+        // Both have the same host and path; what is new is told apart from it by a number.
+        .chain(of(replaced.into_iter().map(|(old, _)| old).collect(), "replaced"))
+        .chain(of(removed, "removed"))
+        .collect();
+    let draining = places(gateway, &whom).await;
+    let warnings = findings(&warnings);
+    Ok(Json(Reloaded { generation, adopted, routes, settings, draining, waiting, warnings }).into_response())
+}
+
+pub(crate) async fn drain(gateway: &Arc<Gateway>, request: DrainRequest) -> Result<Json<Drained>, Problem> {
+    if request.keep && request.undo {
+        return Err(Problem::bad("either `keep` or `undo`"));
+    }
+    let (drained, keep) = (!request.undo, request.keep);
+    let whom = ask(gateway, |operations, reply| (operations.drain)(request, reply)).await?;
+    let whom = whom.map_err(Problem::bad)?;
+    // Shards answer in the order of their letters: when they have said what they have, they know of the drain.
+    Ok(Json(Drained { drained, keep, places: places(gateway, &whom).await }))
+}
+
+/// Asks whoever does it.
+async fn ask<T: Send + 'static>(
+    gateway: &Gateway,
+    ask: impl FnOnce(&Operations, Reply<T>),
+) -> Result<T, Problem> {
+    let (tell, told) = oneshot::channel();
+    {
+        let operations = gateway.operations();
+        let Some(operations) = operations.as_ref() else {
+            return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "the gateway starts or ends"));
+        };
+        // Nobody may wait for it any more.
+        ask(operations, Reply::new(move |answer| drop(tell.send(answer))));
+    }
+    match timeout(PATIENCE, told).await {
+        Ok(Ok(answer)) => Ok(answer),
+        Ok(Err(_)) => Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "the gateway ends")),
+        Err(_) => Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "it takes long: the log will say")),
+    }
+}
+
+/// These with their names, and the sessions that they have now.
+async fn places(gateway: &Gateway, whom: &[Whom]) -> Vec<Leaving> {
+    if whom.is_empty() {
+        return Vec::new();
+    }
+    let (reports, plan) = (gateway.reports().await, gateway.plan());
+    let place = |whom: &Whom| {
+        let (route, upstream) = match whom {
+            Whom::All => return None,
+            Whom::Route(route) => (route.0, None),
+            Whom::Upstream(route, upstream) => (route.0, Some(*upstream)),
+        };
+        let sessions = match upstream {
+            None => reports_of_route(&reports, route),
+            Some(upstream) => reports_of_upstream(&reports, route, upstream),
+        };
+        Some(Leaving {
+            route: gateway.names.name(route).unwrap_or_default(),
+            upstream: upstream
+                .map(|upstream| plan.upstream_name(route, upstream).unwrap_or_default().to_owned()),
+            sessions,
+        })
+    };
+    whom.iter().filter_map(place).collect()
+}
