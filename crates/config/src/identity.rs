@@ -1,6 +1,6 @@
 //! Who callers are: the keys that their tokens are signed with, what a token must say, and what follows from it.
 
-use crate::{PemFile, Secret};
+use crate::{HttpUrl, PemFile, Secret};
 
 /// One `[[identity]]`: tokens (JWT, RFC 7519) that are believed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -9,7 +9,8 @@ pub struct Identity {
     pub name: String,
     /// What signatures are checked with.
     pub keys: TokenKeys,
-    /// The algorithms that are believed; at least one, and either all of them with a shared secret or none.
+    /// The algorithms that are believed; at least one, and either all of them with a shared secret or none. None where a hook is
+    /// asked.
     pub algorithms: Vec<Algorithm>,
     /// Issuers of which a token must name one (`iss`); empty: any, or none.
     pub issuers: Vec<String>,
@@ -17,11 +18,11 @@ pub struct Identity {
     pub audiences: Vec<String>,
     /// How much the clocks of issuers may differ from this machine's, in milliseconds; whole seconds.
     pub leeway_ms: u64,
-    /// Whether a token must say when it expires (`exp`).
+    /// Whether a token, or a hook's answer, must say when it expires (`exp`).
     pub requires_expiry: bool,
     /// The code of the Close that a session gets when its token has expired: 1008 or 3000 to 4999.
     pub expired_code: u16,
-    /// Where a token is looked for, in this order; at least one.
+    /// Where a token is looked for, in this order; at least one. Where a hook is asked, what upstreams do not hear of; perhaps none.
     pub sources: Vec<TokenSource>,
     /// Whether upstreams get tokens of the query and of the list of subprotocols, too.
     pub forward_token: bool,
@@ -34,7 +35,7 @@ pub struct Identity {
     pub permissions: Option<PermissionClaims>,
 }
 
-/// What signatures are checked with.
+/// What signatures are checked with, or who is asked in the place of that.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TokenKeys {
     /// A JSON Web Key Set (RFC 7517 §5).
@@ -43,6 +44,47 @@ pub enum TokenKeys {
     Public(PemFile),
     /// A secret that issuers have, too.
     Secret(Secret),
+    /// A JSON Web Key Set that is fetched.
+    Url(KeySetUrl),
+    /// None: this hook says who callers are.
+    Hook(Box<Hook>),
+}
+
+/// Where a key set is fetched, and how often.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeySetUrl {
+    /// Where.
+    pub url: HttpUrl,
+    /// How often, in milliseconds.
+    pub interval_ms: u64,
+    /// How long an answer may take, in milliseconds.
+    pub timeout_ms: u64,
+}
+
+/// Somebody who is asked by HTTP whether a request may come in, and for whom.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hook {
+    /// Where.
+    pub url: HttpUrl,
+    /// How long an answer may take, in milliseconds.
+    pub timeout_ms: u64,
+    /// Most requests of the process that wait for it at a time.
+    pub max_in_flight: usize,
+    /// The fields of a request that it is told, in lower case.
+    pub fields: Vec<String>,
+    /// By which it knows the gateway.
+    pub secret: Option<Secret>,
+}
+
+impl Identity {
+    /// The hook that is asked, where there is one.
+    #[must_use]
+    pub fn hook(&self) -> Option<&Hook> {
+        match &self.keys {
+            TokenKeys::Hook(hook) => Some(hook),
+            TokenKeys::Set(_) | TokenKeys::Public(_) | TokenKeys::Secret(_) | TokenKeys::Url(_) => None,
+        }
+    }
 }
 
 /// An algorithm of signatures (RFC 7518 §3.1, RFC 8037 §3.1).

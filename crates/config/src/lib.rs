@@ -29,6 +29,7 @@ mod certificate;
 mod change;
 mod config;
 mod drain;
+mod http_url;
 mod identity;
 mod limits;
 mod log;
@@ -59,7 +60,10 @@ pub use self::{
         MAX_SHARDS, MAX_UPSTREAMS,
     },
     drain::Drain,
-    identity::{Algorithm, Identity, MAX_IDENTITIES, PermissionClaims, TokenKeys, TokenSource},
+    http_url::HttpUrl,
+    identity::{
+        Algorithm, Hook, Identity, KeySetUrl, MAX_IDENTITIES, PermissionClaims, TokenKeys, TokenSource,
+    },
     limits::{DEFAULT_MAX_SESSIONS, DEFAULT_MEMORY_BYTES, Limits, RouteLimits, SESSION_TAKEOVER_BYTES},
     log::{DEFAULT_LOG_ENTRIES, Log, LogFormat, LogLevel},
     pattern::{HostPattern, PathPattern, bare_host},

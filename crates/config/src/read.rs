@@ -229,6 +229,16 @@ fn listeners(report: &mut Report<'_>, top: &Section<'_>, files: Files) -> Vec<Li
             let message = "what only redirects to https:// is plain: leave out `tls`, or `https_redirect`";
             report.relation(span, message);
         }
+        if let (Some(own), Some(span)) = (&https_redirect, section.key_span("https_redirect"))
+            && listeners
+                .iter()
+                .any(|(earlier, _)| earlier.https_redirect.as_ref().is_some_and(|other| other != own))
+        {
+            report.relation(
+                span,
+                "all listeners that redirect do so alike, and an earlier one does it otherwise",
+            );
+        }
         let Some(text) = section.text(report, "bind") else { continue };
         let Some(bind) = report.check(&text.span, address::bind(text.value)) else { continue };
         if let Some((earlier, at)) = listeners.iter().find(|(earlier, _)| earlier.bind.overlaps(&bind)) {

@@ -111,9 +111,13 @@ pub(crate) const IDENTITY: Table = Table {
     keys: &[
         "name",
         "jwks_file",
+        "jwks_url",
+        "jwks_interval",
+        "jwks_timeout",
         "key_file",
         "secret",
         "secret_file",
+        "hook",
         "algorithms",
         "issuers",
         "audiences",
@@ -126,6 +130,11 @@ pub(crate) const IDENTITY: Table = Table {
         "headers",
         "permissions",
     ],
+};
+
+pub(crate) const HOOK: Table = Table {
+    name: "hook = {}",
+    keys: &["url", "timeout", "max_in_flight", "forward", "secret", "secret_file"],
 };
 
 pub(crate) const PERMISSIONS: Table =
@@ -259,6 +268,7 @@ pub const SCHEMA: &[Table] = &[
     PUBLISH,
     PUBLISH_KEY,
     IDENTITY,
+    HOOK,
     PERMISSIONS,
 ];
 

@@ -46,6 +46,7 @@ fn needed(table: &str, key: &str) -> &'static str {
         ("[[topic]]", "history_age" | "history_bytes") => "history = 3",
         ("[[topic]]", "keys") => "slow = 'conflate'",
         ("[[topic]]", "backlog_bytes") => "slow = 'drop_old'",
+        ("[[identity]]", "jwks_interval" | "jwks_timeout") => "jwks_url = 'https://a'",
         ("topics = {}", "subscribe") => "publish = ['a']",
         ("topics = {}", _) => "subscribe = ['a']",
         _ => "",
@@ -56,6 +57,7 @@ fn needed(table: &str, key: &str) -> &'static str {
 fn config_with(table: &str, setting: &str) -> Config {
     let place = |name: &str| if name == table { setting } else { "" };
     let topics = if table == "topics = {}" { setting } else { "subscribe = ['a']" };
+    let keys = if setting.contains("jwks_url") { "" } else { "jwks_file = '/j'" };
     let files = "certificate_file = '/c'\nkey_file = '/k'";
     let asks = "client_ca_file = '/a'";
     let tls = match table {
@@ -68,7 +70,8 @@ fn config_with(table: &str, setting: &str) -> Config {
         "version = 1\n{}\n[limits]\n{}\n[[listener]]\nbind = '127.0.0.1:0'\n{}\n[listener.https_redirect]\n{}\n\
          [drain]\n{}\n[[listener]]\nbind = '127.0.0.1:1'\n[listener.tls]\n{tls}\n\
          [admin]\n{}\n[log]\n{}\n[topics]\n{}\n[[topic]]\nname = 'a/*'\n{}\n\
-         [[identity]]\nname = 'a'\nalgorithms = ['ES256']\njwks_file = '/j'\n{}\n[identity.permissions]\nsubscribe = 'a'\n{}\n\
+         [[identity]]\nname = 'a'\nalgorithms = ['ES256']\n{keys}\n{}\n[identity.permissions]\nsubscribe = 'a'\n{}\n\
+         [[identity]]\nname = 'b'\n[identity.hook]\nurl = 'https://a'\n{}\n\
          [[route]]\npath = '/echo'\n{}\n[route.client_certificate]\n{}\n[route.limits]\n{}\n[route.echo]\n{}\n\
          [[route]]\npath = '/'\n[route.page]\n{}\n\
          [[route]]\npath = '/proxy'\n[route.proxy]\nupstreams = ['wss://a']\n{}\n[route.proxy.tls]\n{}\n\
@@ -88,6 +91,7 @@ fn config_with(table: &str, setting: &str) -> Config {
         place("[[topic]]"),
         place("[[identity]]"),
         place("permissions = {}"),
+        place("hook = {}"),
         place("[[route]]"),
         place("[route.client_certificate]"),
         place("[route.limits]"),
@@ -178,6 +182,8 @@ fn other_values_make_another_configuration() {
         ("[topics]", "max_topics = 3"),
         ("[[topic]]", "presence = true"),
         ("[[identity]]", "expiry = 'optional'"),
+        ("[[identity]]", "jwks_url = 'https://a'\njwks_interval = '1s'"),
+        ("hook = {}", "max_in_flight = 3"),
         ("permissions = {}", "publish = 'b'"),
         ("page = {}", "name = 'chat'"),
         ("topics = {}", "subscribe = ['a']\nmax_patterns = 3"),
@@ -199,7 +205,7 @@ fn durations_and_sizes_have_their_unit() {
             || key.ends_with("_window")
             || key.ends_with("_age")
             || key.ends_with("_delay")
-            || ["window", "deadline", "leeway"].contains(&key.as_str());
+            || ["window", "deadline", "leeway", "timeout"].contains(&key.as_str());
         assert_eq!(timed, unit == "duration", "{key}");
         let sized = key.ends_with("_bytes") || key.starts_with("outbox_") || key == "memory";
         assert_eq!(sized, unit == "size", "{key}");

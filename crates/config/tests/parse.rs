@@ -10,9 +10,9 @@ use tidegate_config::{
     Action, AddressLimits, Algorithm, Balance, Bind, CertificateName, ClientCertificate, Config, Deflate,
     Drain, Echo, EchoDeflate, EventsAction, Excess, FullAction, HashKey, HostPattern, HttpsRedirect,
     Identity, IoChoice, Limits, Listener, Log, LogFormat, LogLevel, Page, PathPattern, PemFile,
-    PermissionClaims, PollAction, Proxy, PublishAction, Route, RouteLimits, SCHEMA, SessionRates, SlowPolicy,
-    Target, TlsVersion, TokenKeys, TokenSource, TopicPattern, TopicPatterns, TopicRule, TopicSettings,
-    Topics, TopicsAction, Upstream, Utf8, embedded, parse,
+    PermissionClaims, PollAction, Proxy, PublishAction, Route, RouteLimits, SCHEMA, Secret, SessionRates,
+    SlowPolicy, Target, TlsVersion, TokenKeys, TokenSource, TopicPattern, TopicPatterns, TopicRule,
+    TopicSettings, Topics, TopicsAction, Upstream, Utf8, embedded, parse,
 };
 
 const EVERY_KEY: &str = include_str!("every_key.toml");
@@ -329,7 +329,9 @@ fn every_key_arrives() {
 /// Secrets and files are made by reading them alone, so that these are looked at one by one.
 fn assert_identities(identities: &[Identity]) {
     let owned = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
-    let [users, services, devices, meters] = identities else { panic!("{identities:?}") };
+    let [users, services, devices, meters, guests, callers, visitors] = identities else {
+        panic!("{identities:?}")
+    };
     let expected = Identity {
         name: "users".to_owned(),
         keys: users.keys.clone(),
@@ -359,7 +361,7 @@ fn assert_identities(identities: &[Identity]) {
     assert_eq!(*users, expected);
     let path = |identity: &Identity| match &identity.keys {
         TokenKeys::Set(file) | TokenKeys::Public(file) => file.path().display().to_string(),
-        TokenKeys::Secret(_) => String::new(),
+        TokenKeys::Secret(_) | TokenKeys::Url(_) | TokenKeys::Hook(_) => String::new(),
     };
     assert_eq!(
         (path(users), path(services)),
@@ -367,7 +369,9 @@ fn assert_identities(identities: &[Identity]) {
     );
     let secret = |identity: &Identity| match &identity.keys {
         TokenKeys::Secret(secret) => secret.bytes().map(<[u8]>::to_vec),
-        TokenKeys::Set(_) | TokenKeys::Public(_) => panic!("{identity:?}"),
+        TokenKeys::Set(_) | TokenKeys::Public(_) | TokenKeys::Url(_) | TokenKeys::Hook(_) => {
+            panic!("{identity:?}")
+        }
     };
     assert_eq!(secret(devices).as_deref(), Some(&b"0123456789abcdef0123456789abcdef"[..]));
     assert_eq!(secret(meters), None, "nothing was read");
@@ -375,6 +379,23 @@ fn assert_identities(identities: &[Identity]) {
     assert_eq!((services.leeway_ms, services.requires_expiry, services.expired_code), (5_000, true, 4401));
     assert_eq!((&services.sources[..], services.forward_token), (&[TokenSource::Authorization][..], false));
     assert_eq!((services.user.as_str(), &services.permissions), ("sub", &None));
+    let TokenKeys::Url(set) = &guests.keys else { panic!("{guests:?}") };
+    assert_eq!(set.url.as_str(), "https://login.example.com:443/keys?tenant=a");
+    assert_eq!((set.interval_ms, set.timeout_ms, guests.requires_expiry), (420_000, 3_000, true));
+    let hook = callers.hook().expect("a hook");
+    assert_eq!((hook.url.as_str(), hook.timeout_ms), ("http://127.0.0.1:9000/ask", 700));
+    assert_eq!((hook.max_in_flight, &hook.fields), (70, &owned(&["authorization", "x-ticket"])));
+    assert_eq!(hook.secret.as_ref().and_then(Secret::present), Some("0123456789abcdef-hook"));
+    assert_eq!((&callers.algorithms[..], callers.requires_expiry), (&[][..], false));
+    assert_eq!(callers.sources, [TokenSource::Query("ticket".to_owned())]);
+    let hook = visitors.hook().expect("a hook");
+    assert_eq!(
+        (hook.url.as_str(), hook.timeout_ms, hook.max_in_flight),
+        ("https://auth.internal/", 2_000, 256)
+    );
+    assert_eq!(hook.fields, owned(&["authorization", "cookie"]));
+    assert!(hook.secret.as_ref().is_some_and(|secret| secret.present().is_none()), "nothing was read");
+    assert_eq!(visitors.sources, []);
 }
 
 #[test]

@@ -22,6 +22,7 @@ pub(crate) fn write(gateway: &Gateway, reports: &[Report], format: Format) -> St
     process(&mut out, gateway);
     sessions(&mut out, gateway, reports);
     flows(&mut out, gateway, reports);
+    identities(&mut out, gateway, reports);
     trouble(&mut out, gateway, reports);
     topics(&mut out, gateway, reports);
     upstreams(&mut out, gateway, reports);
@@ -178,6 +179,60 @@ fn flows(out: &mut Writer, gateway: &Gateway, reports: &[Report]) {
     let deflated = sum(reports, |report| report.inflation.deflated_bytes);
     let help = "Bytes of messages that were deflated, before.";
     out.single(Kind::Counter, "tidegate_deflate_bytes", help, deflated);
+}
+
+/// Who callers are: what was asked of others, and what came of it.
+fn identities(out: &mut Writer, gateway: &Gateway, reports: &[Report]) {
+    let plan = gateway.plan();
+    if plan.identities().is_empty() {
+        return;
+    }
+    out.family(Kind::Counter, "tidegate_tokens_refused", "Tokens that were not believed.", |samples| {
+        samples.add(&[("reason", "invalid")], sum(reports, |report| report.counters.tokens_refused));
+        samples.add(&[("reason", "no_keys")], sum(reports, |report| report.counters.tokens_unjudged));
+    });
+    let help = "Sessions and requests that have ended with their tokens, or when their hook had said.";
+    out.single(
+        Kind::Counter,
+        "tidegate_tokens_expired",
+        help,
+        sum(reports, |report| report.counters.tokens_expired),
+    );
+    let help = "Requests that a hook was asked about, by what came of it.";
+    out.family(Kind::Counter, "tidegate_hook_decisions", help, |samples| {
+        samples.add(&[("result", "allowed")], sum(reports, |report| report.counters.hooks_allowed));
+        samples.add(&[("result", "denied")], sum(reports, |report| report.counters.hooks_denied));
+        samples.add(&[("result", "failed")], sum(reports, |report| report.counters.hooks_failed));
+        samples.add(&[("result", "busy")], sum(reports, |report| report.counters.hooks_busy));
+        samples.add(&[("result", "late")], sum(reports, |report| report.counters.hooks_late));
+    });
+    let hooks = || plan.identities().iter().filter(|identity| identity.rules().hook().is_some());
+    out.family(Kind::Gauge, "tidegate_hook_in_flight", "Requests that wait for a hook now.", |samples| {
+        for identity in hooks() {
+            samples.add(&[("identity", &identity.rules().name)], identity.in_flight());
+        }
+    });
+    let fetched = || {
+        let all = plan.identities().iter();
+        all.filter_map(|identity| Some((identity.rules().name.as_str(), identity.fetched()?.fetches())))
+    };
+    out.family(Kind::Gauge, "tidegate_key_set_keys", "Keys that were fetched and can be used.", |samples| {
+        for (identity, fetches) in fetched() {
+            samples.add(&[("identity", identity)], fetches.keys);
+        }
+    });
+    let help = "When keys were last fetched, in seconds since 1970; 0: never.";
+    out.family(Kind::Gauge, "tidegate_key_set_timestamp_seconds", help, |samples| {
+        for (identity, fetches) in fetched() {
+            samples.add(&[("identity", identity)], fetches.fetched_unix_seconds);
+        }
+    });
+    out.family(Kind::Counter, "tidegate_key_set_fetches", "Fetches of keys by their result.", |samples| {
+        for (identity, fetches) in fetched() {
+            samples.add(&[("identity", identity), ("result", "fetched")], fetches.fetched);
+            samples.add(&[("identity", identity), ("result", "failed")], fetches.failed);
+        }
+    });
 }
 
 fn trouble(out: &mut Writer, _: &Gateway, reports: &[Report]) {

@@ -13,11 +13,14 @@ use std::{
 
 use tidegate_config::Config;
 use tidegate_control::RouteNames;
+use tidegate_identity::FetchedKeys;
 use tidegate_shard::{
-    Environment,
+    Environment, Question,
     log::{Cause, Entry, Level, Totals, What},
 };
 use tracing::{debug, info, level_filters::LevelFilter, warn};
+
+use crate::outbound::Errands;
 
 /// Entries that may wait to be written; further ones are left out and counted.
 const QUEUE: usize = 4096;
@@ -47,9 +50,10 @@ impl Journal {
     }
 
     /// The surroundings of a shard.
-    pub(crate) fn surroundings(&self, shard: u16) -> Surroundings {
+    pub(crate) fn surroundings(&self, shard: u16, errands: &Errands) -> Surroundings {
         Surroundings {
             shard,
+            errands: errands.clone(),
             sender: self.sender.clone(),
             least: least_level(),
             omitted: 0,
@@ -183,6 +187,7 @@ fn tell(Entry { level, shard, session, peer, what }: Entry, names: &RouteNames) 
 /// What a shard needs from outside besides the kernel.
 pub(crate) struct Surroundings {
     shard: u16,
+    errands: Errands,
     sender: SyncSender<Entry>,
     least: Option<Level>,
     /// Entries that found the queue full, since the last that did not.
@@ -206,6 +211,14 @@ impl Environment for Surroundings {
         // Used up: a later read of this memory must not tell a mask that may still be under way.
         fresh.fill(0);
         self.used += out.len();
+    }
+
+    fn ask(&mut self, question: Question) {
+        self.errands.ask(question);
+    }
+
+    fn want_keys(&mut self, keys: &Arc<FetchedKeys>) {
+        self.errands.fetch(keys);
     }
 
     fn unix_seconds(&self) -> u64 {
@@ -244,6 +257,7 @@ mod tests {
         let lost = Arc::default();
         Surroundings {
             shard: 7,
+            errands: Errands::new().0,
             sender,
             least,
             omitted: 0,

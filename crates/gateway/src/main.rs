@@ -6,7 +6,8 @@
 //! ```text
 //! Arguments ──► Config ──► Plan ──────────────► Shard (one thread each)
 //!    main        check       │                    ▲         │ Entry
-//!                            ├─► Resolver, signals ┘ Mail    └──► Journal ──► standard error
+//!                            ├─► Resolver, signals ┤ Mail    ├──► Journal ──► standard error
+//!                            ├─► Outbound: keys, hooks ◄─────┘ Question
 //!                            └─► Plane: the admin listener, beside all of it
 //! ```
 #![forbid(unsafe_code)]
@@ -25,6 +26,7 @@ mod logs;
 mod manual;
 mod notify;
 mod operate;
+mod outbound;
 mod plane;
 mod reload;
 mod resolver;

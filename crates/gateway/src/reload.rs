@@ -24,6 +24,7 @@ use crate::{
     arguments::{ConfigArguments, NoConfig},
     logs::Log,
     notify::Notify,
+    outbound::Outbound,
     resolver::Resolver,
     secure::{self, Before, Secured},
     serve::Shards,
@@ -74,6 +75,7 @@ pub(crate) struct Reload {
     pub(crate) current: Current,
     pub(crate) servers: Vec<Option<ServerConfig>>,
     pub(crate) resolver: Resolver,
+    pub(crate) outbound: Outbound,
     /// As logs and the control plane name routes.
     pub(crate) names: RouteNames,
     /// What the control plane shows, where there is one.
@@ -120,6 +122,7 @@ impl Reloading {
         // If it panicked, that was told.
         if let Ok(reload) = self.0.join() {
             reload.resolver.stop();
+            reload.outbound.stop();
         }
     }
 }
@@ -192,6 +195,9 @@ impl Reload {
         }
         if let Err(error) = self.resolver.go_on(&plan, &self.shards) {
             warn!("names of upstreams are resolved as before: no thread can be started: {error}");
+        }
+        if let Err(error) = self.outbound.go_on(&plan) {
+            warn!("neither key sets nor hooks can be asked for: no thread can be started: {error}");
         }
         let generation = plan.generation();
         self.log.warnings(&plan.config().warnings);

@@ -31,6 +31,7 @@ use crate::{
     listeners::{AdminSocket, BindError, Listeners},
     logs::{self, Log},
     notify::{Notify, Watchdog},
+    outbound::{Errands, Outbound, Waiting},
     plane::Plane,
     reload::{Current, Reload, Reloading},
     resolver::Resolver,
@@ -235,8 +236,10 @@ fn serve(config: Config, secured: Secured, arguments: &ConfigArguments, log: &Ar
     let names = RouteNames::new(&plan);
     let journal = Journal::start(plan.config(), &names, log.lost())
         .map_err(|error| Fault::System("no thread can be started", error))?;
+    let (errands, waiting) = Errands::new();
     let start = Start {
         plan: &plan,
+        errands: &errands,
         journal: &journal,
         cores: &cores,
         count,
@@ -277,7 +280,17 @@ fn serve(config: Config, secured: Secured, arguments: &ConfigArguments, log: &Ar
             if let Some(gateway) = &gateway {
                 gateway.set_ready();
             }
-            running.supervise(Supervision { plan: &plan, caught, arguments, log, servers, names, gateway })
+            let errands = (errands.clone(), waiting);
+            running.supervise(Supervision {
+                plan: &plan,
+                caught,
+                arguments,
+                log,
+                servers,
+                names,
+                gateway,
+                errands,
+            })
         });
         // As long as sessions are closing, somebody may want to see that.
         if let Some(plane) = plane {
@@ -320,11 +333,13 @@ struct Supervision<'a> {
     servers: Vec<Option<ServerConfig>>,
     names: RouteNames,
     gateway: Option<Arc<Gateway>>,
+    errands: (Errands, Waiting),
 }
 
 /// What a shard's thread is given to begin with.
 pub(crate) struct Start<'a> {
     plan: &'a Arc<Plan>,
+    errands: &'a Errands,
     journal: &'a Journal,
     cores: &'a Cores,
     count: usize,
@@ -425,7 +440,7 @@ impl Start<'_> {
                 id,
                 core,
                 plan: Arc::clone(self.plan),
-                surroundings: self.journal.surroundings(id),
+                surroundings: self.journal.surroundings(id, self.errands),
                 // The first shards take what does not divide.
                 sessions: self.sessions / self.count + usize::from(index < self.sessions % self.count),
                 begin,
@@ -651,7 +666,7 @@ impl Running {
         supervision: Supervision<'_>,
         notify: &Notify,
     ) -> io::Result<(signals::Watch, Reloading, Option<Watchdog>)> {
-        let Supervision { plan, caught, arguments, log, servers, names, gateway } = supervision;
+        let Supervision { plan, caught, arguments, log, servers, names, gateway, errands } = supervision;
         let current = Current::new(plan);
         let reload = Reload {
             arguments: arguments.clone(),
@@ -661,6 +676,7 @@ impl Running {
             current: current.clone(),
             servers,
             resolver: Resolver::start(plan, &self.shards)?,
+            outbound: Outbound::start(errands, plan, &self.shards)?,
             names,
             gateway,
         };

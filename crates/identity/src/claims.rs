@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 use crate::Invalid;
 
 /// The claims of a token. None stands twice: of two, parsers do not agree which counts (RFC 7519 §4).
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Claims(Map<String, Value>);
 
 impl Claims {

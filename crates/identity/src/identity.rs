@@ -4,16 +4,27 @@ use std::sync::Arc;
 
 use tidegate_config::{self as config, Algorithm, Config, Problem, TokenKeys};
 
-use crate::{Caller, Invalid, claims::Claims, jwk::KeySet, key::Key, token::Token};
+use crate::{
+    Caller, FetchedKeys, Invalid, answer::InFlight, claims::Claims, jwk::KeySet, key::Key, token::Token,
+};
 
-/// One identity of the configuration, ready to judge tokens. It does not change: new keys are a new one.
+/// One identity of the configuration, ready to judge tokens. It does not change, but for keys that are fetched: new keys of a
+/// file are a new one.
 #[derive(Debug)]
 pub struct Identity {
     rules: config::Identity,
-    keys: Vec<Key>,
+    keys: Keys,
+    /// What waits for its hook, where it has one.
+    pub(crate) in_flight: Arc<InFlight>,
     /// Whether tokens name their key: the only key of a file needs no name.
     by_name: bool,
     warnings: Vec<Problem>,
+}
+
+#[derive(Debug)]
+enum Keys {
+    Here(Vec<Key>),
+    Fetched(Arc<FetchedKeys>),
 }
 
 /// The identities of a configuration, in its order. One whose file was not read ([`tidegate_config::parse`] opens none)
@@ -22,10 +33,21 @@ pub struct Identity {
 /// # Errors
 /// What is wrong with the files of keys, each told where the configuration names it.
 pub fn identities(config: &Config) -> Result<Vec<Arc<Identity>>, Vec<Problem>> {
+    identities_after(config, &[])
+}
+
+/// The same behind others: keys that are fetched from the same place, and what waits for the same hook, stay.
+///
+/// # Errors
+/// As [`identities`].
+pub fn identities_after(
+    config: &Config,
+    before: &[Arc<Identity>],
+) -> Result<Vec<Arc<Identity>>, Vec<Problem>> {
     let mut problems = Vec::new();
     let mut identities = Vec::new();
     for rules in &config.identities {
-        match Identity::new(rules) {
+        match Identity::new(rules, before) {
             Ok(identity) => identities.push(Arc::new(identity)),
             Err(problem) => problems.push(*problem),
         }
@@ -40,10 +62,19 @@ pub fn warnings(identities: &[Arc<Identity>]) -> Vec<Problem> {
 }
 
 impl Identity {
-    fn new(rules: &config::Identity) -> Result<Self, Box<Problem>> {
+    fn new(rules: &config::Identity, before: &[Arc<Identity>]) -> Result<Self, Box<Problem>> {
         let algorithms = &rules.algorithms;
         let mut warnings = Vec::new();
+        let mut fetched = None;
         let keys = match &rules.keys {
+            TokenKeys::Url(set) => {
+                let present = before.iter().filter_map(|identity| identity.fetched());
+                let present = present.into_iter().find(|keys| keys.is_of(&set.url, algorithms));
+                let new = || Arc::new(FetchedKeys::new(&set.url, algorithms));
+                fetched = Some(present.map_or_else(new, Arc::clone));
+                Vec::new()
+            }
+            TokenKeys::Hook(_) => Vec::new(),
             TokenKeys::Set(file) | TokenKeys::Public(file) if !file.was_read() => Vec::new(),
             TokenKeys::Set(file) => {
                 let set = KeySet::parse(file.bytes(), algorithms)
@@ -64,8 +95,22 @@ impl Identity {
                 secret.bytes().and_then(|bytes| Key::secret(bytes, algorithms).ok()).into_iter().collect()
             }
         };
-        let by_name = matches!(&rules.keys, TokenKeys::Set(_));
-        Ok(Self { rules: rules.clone(), keys, by_name, warnings })
+        let by_name = matches!(&rules.keys, TokenKeys::Set(_) | TokenKeys::Url(_));
+        let asks_alike = |other: &&Arc<Identity>| {
+            rules.hook().is_some_and(|hook| other.rules.hook().is_some_and(|other| other.url == hook.url))
+        };
+        let in_flight = before.iter().find(asks_alike).map(|other| Arc::clone(&other.in_flight));
+        let keys = fetched.map_or(Keys::Here(keys), Keys::Fetched);
+        Ok(Self { rules: rules.clone(), keys, in_flight: in_flight.unwrap_or_default(), by_name, warnings })
+    }
+
+    /// Its keys, where they are fetched.
+    #[must_use]
+    pub fn fetched(&self) -> Option<&Arc<FetchedKeys>> {
+        match &self.keys {
+            Keys::Fetched(keys) => Some(keys),
+            Keys::Here(_) => None,
+        }
     }
 
     /// What the configuration says of it.
@@ -91,7 +136,15 @@ impl Identity {
         if !self.rules.algorithms.contains(&token.algorithm) {
             return Err(Invalid::Algorithm);
         }
-        self.key(token.key.as_deref(), token.algorithm)?.check(&token)?;
+        let fetched;
+        let keys = match &self.keys {
+            Keys::Here(keys) => keys,
+            Keys::Fetched(keys) => {
+                fetched = keys.load().ok_or(Invalid::NoKeys)?;
+                &fetched
+            }
+        };
+        self.key(keys, token.key.as_deref(), token.algorithm)?.check(&token)?;
         let claims = Claims::parse(&token.claims()?)?;
         let ends = self.check_time(&claims, unix_seconds)?;
         self.check_issuer(&claims)?;
@@ -100,10 +153,10 @@ impl Identity {
     }
 
     /// The one key that a token can be signed with. Never several: each costs as much as all else.
-    fn key(&self, name: Option<&str>, algorithm: Algorithm) -> Result<&Key, Invalid> {
+    fn key<'k>(&self, keys: &'k [Key], name: Option<&str>, algorithm: Algorithm) -> Result<&'k Key, Invalid> {
         let name = name.filter(|_| self.by_name);
         let fits = |key: &&Key| key.is_for(algorithm) && (name.is_none() || key.name.as_deref() == name);
-        let mut fitting = self.keys.iter().filter(fits);
+        let mut fitting = keys.iter().filter(fits);
         match (fitting.next(), fitting.next()) {
             (Some(key), None) => Ok(key),
             (Some(_), Some(_)) => Err(Invalid::AnyKey),
@@ -112,7 +165,7 @@ impl Identity {
     }
 
     /// RFC 7519 §4.1.4 and §4.1.5; gives when the token is over.
-    fn check_time(&self, claims: &Claims, now: u64) -> Result<Option<u64>, Invalid> {
+    pub(crate) fn check_time(&self, claims: &Claims, now: u64) -> Result<Option<u64>, Invalid> {
         let leeway = self.rules.leeway_ms / 1_000;
         let ends = claims.seconds("exp")?.map(|expires| expires.saturating_add(leeway));
         if ends.is_none() && self.rules.requires_expiry {

@@ -17,6 +17,8 @@ pub enum Invalid {
     Type,
     /// Its algorithm is not believed here.
     Algorithm,
+    /// No keys have come yet: whether it is valid nobody knows.
+    NoKeys,
     /// No key fits what it names.
     Key,
     /// It names no key, and several fit.
@@ -56,6 +58,7 @@ impl Invalid {
             Self::Critical => "the token's header has `crit`",
             Self::Type => "the token is for something else (`typ`)",
             Self::Algorithm => "the token's algorithm is not in the list",
+            Self::NoKeys => "no keys have been fetched yet",
             Self::Key => "no key is the one that the token names, for its algorithm",
             Self::AnyKey => "the token names no key, and several fit",
             Self::Signature => "the token's signature is wrong",

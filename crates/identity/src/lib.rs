@@ -1,4 +1,5 @@
-//! Who a caller is: a token (JWT, RFC 7519) is verified, and what follows from its claims is said.
+//! Who a caller is: a token (JWT, RFC 7519) is verified, or the answer of a hook is judged, and what follows from the claims is
+//! said.
 //!
 //! No I/O, no clock, no threads: tokens and the time come in, a [`Caller`] or the reason why not comes out. Where in a
 //! request a token stands, and what is refused without one, is others' business.
@@ -22,8 +23,10 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod answer;
 mod caller;
 mod claims;
+mod fetched;
 mod identity;
 mod invalid;
 mod jwk;
@@ -31,8 +34,10 @@ mod key;
 mod token;
 
 pub use self::{
+    answer::{Answer, Place},
     caller::{Caller, Permissions},
-    identity::{Identity, identities, warnings},
+    fetched::{FetchedKeys, Fetches, Put},
+    identity::{Identity, identities, identities_after, warnings},
     invalid::Invalid,
     token::MAX_TOKEN_BYTES,
 };

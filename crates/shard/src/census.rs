@@ -144,7 +144,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         }
         let closing = session.marks.close_sent || session.marks.close_received;
         let stage = match &session.state {
-            State::Head(_) => SessionStage::Handshake,
+            State::Head(_) | State::Deciding(_) => SessionStage::Handshake,
             State::Waiting(_) => SessionStage::Waiting,
             State::Open(_) | State::Paired(_) if !closing => SessionStage::Open,
             State::Exchange(_) => SessionStage::Request,

@@ -27,6 +27,18 @@ pub struct Counters {
     pub tls_waited: u64,
     /// Tokens that were not believed.
     pub tokens_refused: u64,
+    /// Tokens that nobody could judge, as no keys had been fetched yet.
+    pub tokens_unjudged: u64,
+    /// Requests that a hook has allowed.
+    pub hooks_allowed: u64,
+    /// Requests that a hook has denied.
+    pub hooks_denied: u64,
+    /// Requests refused because a hook gave no answer that can be used.
+    pub hooks_failed: u64,
+    /// Requests refused because as many waited for their hook as may.
+    pub hooks_busy: u64,
+    /// Answers of hooks that nobody waited for any more.
+    pub hooks_late: u64,
     /// Sessions and requests that have ended with their tokens.
     pub tokens_expired: u64,
     /// Requests refused with a status.

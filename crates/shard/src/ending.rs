@@ -126,7 +126,11 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                     topics.leave(key);
                 }
             }
-            State::Head(_) | State::Waiting(_) | State::Lingering { .. } | State::Dead => {}
+            State::Head(_)
+            | State::Deciding(_)
+            | State::Waiting(_)
+            | State::Lingering { .. }
+            | State::Dead => {}
         }
     }
 
@@ -159,7 +163,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             return;
         }
         match &session.state {
-            State::Head(_) => self.abort(key, false),
+            State::Head(_) | State::Deciding(_) => self.abort(key, false),
             State::Waiting(_) => self.give_up_waiting(key),
             State::Dialing(_) if session.transport.is_handshaking() => {
                 self.dial_failed(key, "closed in the handshake of TLS", 0);
@@ -199,7 +203,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                 self.log_end(key, Leg::Client, ABNORMAL, "connection broken");
                 self.linger(key);
             }
-            State::Head(_) | State::Exchange(_) => self.linger(key),
+            State::Head(_) | State::Deciding(_) | State::Exchange(_) => self.linger(key),
             State::Dialing(_) | State::Lingering { .. } | State::Dead => {}
         }
     }
@@ -215,7 +219,9 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                 self.abort(key, true);
             }
             State::Paired(_) => self.leg_vanished(key, errno),
-            State::Head(_) | State::Exchange(_) | State::Lingering { .. } => self.abort(key, true),
+            State::Head(_) | State::Deciding(_) | State::Exchange(_) | State::Lingering { .. } => {
+                self.abort(key, true);
+            }
             State::Dead => {}
         }
     }
@@ -272,6 +278,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                     self.refuse(key, &DRAINING, false);
                 }
             }
+            State::Deciding(_) => self.refuse(key, &DRAINING, false),
             State::Waiting(_) => self.refuse_waiting(key, &DRAINING),
             State::Open(open) => {
                 // RFC 6455 §5.5.1: no message follows a Close.

@@ -1,6 +1,10 @@
 //! What a shard needs from outside besides the kernel: random bytes, the date, and somewhere to write.
 
-use crate::log::Entry;
+use std::sync::Arc;
+
+use tidegate_identity::FetchedKeys;
+
+use crate::{identity::Question, log::Entry};
 
 /// The shard's surroundings; in the simulator all of it comes from a seed.
 pub trait Environment {
@@ -26,4 +30,15 @@ pub trait Environment {
 
     /// Takes an entry of the log. Must not block.
     fn log(&mut self, entry: Entry);
+
+    /// Has a hook asked; the answer comes as a letter ([`crate::Mail::Decided`]). Must not block. Where nobody asks, the request is
+    /// refused when its time is over.
+    fn ask(&mut self, question: Question) {
+        drop(question);
+    }
+
+    /// Has keys fetched anew: a token names one that is not among them. Must not block.
+    fn want_keys(&mut self, keys: &Arc<FetchedKeys>) {
+        let _ = keys;
+    }
 }

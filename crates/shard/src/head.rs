@@ -16,12 +16,12 @@ use tidegate_wire::{
 
 use crate::{
     environment::Environment,
-    identity::drop_token_offers,
+    identity::{Halt, drop_token_offers},
     leaving::Farewell,
     log::{Level, What},
     output::Content,
     pages,
-    session::{Fact, Head, Open, State},
+    session::{Head, Open, State},
     shard::Shard,
     stamp::Stamp,
 };
@@ -47,13 +47,13 @@ const PAGE_BODY: Refusal =
     Refusal { status: 400, reason: "this request takes no body", close: true, fields: &[] };
 
 impl<B: Backend, E: Environment> Shard<B, E> {
-    /// The state of a new connection.
-    pub(crate) fn new_head(&self, now_ms: u64, listener: u8) -> State {
+    /// The state of a new connection, or of one kept alive behind a page.
+    pub(crate) fn new_head(&self, now_ms: u64, kept_alive: bool) -> State {
         State::Head(Head {
             scanner: HeadScanner::default(),
             bytes: Vec::new(),
             deadline_ms: now_ms + self.plan.limits().head_timeout_ms,
-            listener,
+            kept_alive,
         })
     }
 
@@ -87,21 +87,25 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         }
     }
 
-    fn answer(&mut self, key: Key, head: &[u8]) {
+    /// Answers a request, or has somebody asked whether it may come in.
+    pub(crate) fn answer(&mut self, key: Key, head: &[u8]) {
         let plan = std::sync::Arc::clone(&self.plan);
         let head_only = head.starts_with(b"HEAD ");
         let by_tls = self.came_by_tls(key);
         let redirect = self.redirect_of(key, &plan);
-        let outcome = Request::parse(head, plan.head_limits(), by_tls).and_then(|request| match redirect {
-            Some(redirect) => self.redirect(key, &request, redirect),
+        let parsed = Request::parse(head, plan.head_limits(), by_tls).map_err(Halt::from);
+        let outcome = parsed.and_then(|request| match redirect {
+            Some(redirect) => self.redirect(key, &request, redirect).map_err(Halt::from),
             None => self.dispatch(key, &request),
         });
-        if let Err(refusal) = outcome {
-            self.refuse(key, &refusal, head_only);
+        match outcome {
+            Ok(()) => {}
+            Err(Halt::Refused(refusal)) => self.refuse(key, &refusal, head_only),
+            Err(Halt::Asked(asked)) => self.await_decision(key, asked, head),
         }
     }
 
-    fn dispatch(&mut self, key: Key, request: &Request<'_>) -> Result<(), Refusal> {
+    fn dispatch(&mut self, key: Key, request: &Request<'_>) -> Result<(), Halt> {
         let plan = std::sync::Arc::clone(&self.plan);
         // Who has asked before on this connection need not be who asks now.
         self.callers.forget(key);
@@ -109,10 +113,10 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         let (id, route) =
             plan.routes().lookup(request.host, request.target.path, protocols).ok_or(NOT_FOUND)?;
         if !self.upstreams.takes(id) {
-            return Err(DRAINED);
+            return Err(DRAINED.into());
         }
         match &route.action {
-            Action::Page(page) => self.answer_page(key, request, *page),
+            Action::Page(page) => Ok(self.answer_page(key, request, *page)?),
             Action::Echo(echo) => {
                 let upgrade = self.upgrade(key, id, request)?;
                 self.enter_route(key, id)?;
@@ -123,8 +127,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                 let below = route.path.below(request.target.path);
                 if below.is_some() && !request.is_upgrade() {
                     self.set_route(key, id);
-                    self.begin_request(key, id, request);
-                    return Ok(());
+                    return self.begin_request(key, id, request);
                 }
                 let upgrade = self.upgrade(key, id, request)?;
                 let way = self.topics_way(key, topics, below)?;
@@ -133,20 +136,14 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                 self.enter_topics(key, topics, way);
                 Ok(())
             }
-            Action::Events(_) => {
-                self.enter_route(key, id)?;
-                self.begin_request(key, id, request);
-                Ok(())
-            }
-            Action::Poll(_) | Action::Publish(_) => {
+            Action::Events(_) | Action::Poll(_) | Action::Publish(_) => {
                 self.set_route(key, id);
-                self.begin_request(key, id, request);
-                Ok(())
+                self.begin_request(key, id, request)
             }
             Action::Proxy(_) => {
                 let upgrade = self.upgrade(key, id, request)?;
                 self.enter_route(key, id)?;
-                self.begin_proxy(key, request, &upgrade)
+                Ok(self.begin_proxy(key, request, &upgrade)?)
             }
         }
     }
@@ -163,10 +160,10 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         key: Key,
         id: tidegate_hub::RouteId,
         request: &Request<'b>,
-    ) -> Result<Upgrade<'b>, Refusal> {
+    ) -> Result<Upgrade<'b>, Halt> {
         let mut upgrade = handshake::upgrade(request)?;
         if !self.allows_origin(key, id, request, upgrade.origin) {
-            return Err(FOREIGN_ORIGIN);
+            return Err(FOREIGN_ORIGIN.into());
         }
         self.admit(key, id, request)?;
         drop_token_offers(self.plan.route(id).identity.as_ref(), &mut upgrade.protocols);
@@ -218,9 +215,8 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         let source = self.turn.keep(response, 0);
         self.emit(key, source, Content::WHOLE);
         if keep_alive {
-            let head = self.new_head(self.now_ms, 0);
+            let head = self.new_head(self.now_ms, true);
             if let Some(session) = self.registry.get_mut(key) {
-                session.marks.facts.set(Fact::KeptAlive, true);
                 session.state = head;
             }
             self.ensure_deadline(key, self.now_ms + self.plan.limits().head_timeout_ms);

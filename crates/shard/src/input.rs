@@ -262,6 +262,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                 State::Open(_) => self.read_messages(key, bytes, place),
                 State::Paired(_) => self.relay(key, bytes, place),
                 State::Head(_) => self.read_head(key, bytes),
+                State::Deciding(_) => self.hold_undecided(key, bytes),
                 State::Waiting(_) => self.hold_early(key, bytes),
                 State::Dialing(_) => self.read_answer(key, bytes),
                 State::Exchange(_) => self.read_exchange(key, bytes),

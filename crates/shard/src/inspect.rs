@@ -70,6 +70,8 @@ pub struct Inspection {
 pub struct Legs {
     /// Reading a request.
     pub head: u32,
+    /// Waiting for a hook.
+    pub deciding: u32,
     /// Waiting for an upstream.
     pub waiting: u32,
     /// Open, answered here or paired.
@@ -113,6 +115,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             let closing = session.marks.close_sent || session.marks.close_received;
             let (state, partial) = match &session.state {
                 State::Head(head) => (&mut seen.legs.head, head.bytes.len()),
+                State::Deciding(deciding) => (&mut seen.legs.deciding, deciding.held_bytes()),
                 State::Waiting(waiting) => (&mut seen.legs.waiting, waiting.early.len()),
                 State::Dialing(dialing) => (&mut seen.legs.dialing, dialing.bytes.len()),
                 State::Open(open) => (

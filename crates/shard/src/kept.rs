@@ -172,6 +172,16 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                 session.marks.end_kept = true;
                 self.put_back(key, Kept::Ended { key, end }, false);
             }
+            // Who has sent all of a request may still wait for its answer.
+            Some(session)
+                if end == ReceiveEnd::Eof
+                    && session.in_flight.receive
+                    && matches!(&session.state, State::Deciding(deciding) if !deciding.is_upgrade) =>
+            {
+                session.marks.paused = true;
+                session.marks.end_kept = true;
+                self.put_back(key, Kept::Ended { key, end }, false);
+            }
             _ => self.receive_ended(key, end),
         }
     }

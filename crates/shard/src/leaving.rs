@@ -20,7 +20,7 @@ use crate::{
     environment::Environment,
     log::{Level, What},
     plan::Retired,
-    session::{Fact, Session, State},
+    session::{Session, State},
     shard::Shard,
 };
 
@@ -138,9 +138,11 @@ impl Departure {
                 self.has(Whom::Route(session.route))
                     || self.has(Whom::Upstream(session.route, paired.upstream))
             }
-            State::Waiting(_) | State::Dialing(_) | State::Open(_) | State::Exchange(_) => {
-                self.has(Whom::Route(session.route))
-            }
+            State::Deciding(_)
+            | State::Waiting(_)
+            | State::Dialing(_)
+            | State::Open(_)
+            | State::Exchange(_) => self.has(Whom::Route(session.route)),
         }
     }
 }
@@ -278,8 +280,8 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         // Who becomes a session yet gets another time then (`join_departure`).
         let end_ms = Some(terms.window_end_ms).filter(|end_ms| self.now_ms < *end_ms);
         let later_ms = match &session.state {
-            State::Waiting(_) => Some(end_ms.unwrap_or(self.now_ms + RETRY_MS)),
-            State::Head(_) => end_ms.filter(|_| !session.marks.facts.has(Fact::KeptAlive)),
+            State::Deciding(_) | State::Waiting(_) => Some(end_ms.unwrap_or(self.now_ms + RETRY_MS)),
+            State::Head(head) => end_ms.filter(|_| !head.kept_alive),
             State::Exchange(_) => (!self.depart_exchange(key)).then_some(self.now_ms + RETRY_MS),
             State::Dialing(_) | State::Open(_) | State::Paired(_) | State::Lingering { .. } | State::Dead => {
                 None

@@ -55,6 +55,7 @@ mod turn;
 pub use census::{CENSUS_SLOTS, Census, Counted, Ended, SessionStage, SessionState};
 pub use counters::Counters;
 pub use environment::Environment;
+pub use identity::{Asked, Decision, Denial, Outcome, Question};
 pub use inspect::{Inspection, Legs};
 pub use leaving::{Pace, Whom};
 #[doc(hidden)]

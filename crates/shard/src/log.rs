@@ -93,6 +93,13 @@ pub enum What {
         /// Why: nothing of the token is in it.
         reason: &'static str,
     },
+    /// A hook could not be asked, or has not answered in its time.
+    HookFailed {
+        /// The route's position in the configuration.
+        route: u16,
+        /// Why.
+        reason: &'static str,
+    },
     /// A connection was ended without an answer, before anything of it was read but a PROXY header.
     ConnectionRefused {
         /// Why.
@@ -185,6 +192,7 @@ impl What {
             What::Refused { reason, .. }
             | What::ConnectionRefused { reason }
             | What::TokenRefused { reason }
+            | What::HookFailed { reason, .. }
             | What::TlsFailed { reason }
             | What::Ended { reason, .. }
             | What::UpstreamFailed { reason, .. }
@@ -208,6 +216,9 @@ impl fmt::Display for What {
                 write!(f, "request refused status={status} reason={reason:?}")
             }
             What::TokenRefused { reason } => write!(f, "token refused reason={reason:?}"),
+            What::HookFailed { route, reason } => {
+                write!(f, "authorization hook failed route={route} reason={reason:?}")
+            }
             What::ConnectionRefused { reason } => write!(f, "connection refused reason={reason:?}"),
             What::TlsFailed { reason } => write!(f, "TLS failed reason={reason:?}"),
             What::Ended { leg, code, reason } => {

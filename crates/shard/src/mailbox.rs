@@ -14,6 +14,7 @@ use tidegate_wire::close::CloseCode;
 
 use crate::{
     census::{Census, Ended},
+    identity::Decision,
     leaving::{Pace, Whom},
     plan::Plan,
     report::Reply,
@@ -37,6 +38,8 @@ pub enum Mail {
     Live(Answers),
     /// End now.
     Stop,
+    /// A hook has said whether a request may come in.
+    Decided(Decision),
     /// Upstream names were resolved: sessions that wait for them go on.
     Resolved,
     /// Copy the numbers to where others read them, and say that it was done.

@@ -18,6 +18,7 @@ use std::{
 
 use tidegate_config::{Config, DEFAULT_MEMORY_BYTES, Drain, Limits};
 use tidegate_hub::{Hub, RouteId, Routes, TopicRules};
+use tidegate_identity::Identity;
 use tidegate_io::{Address, ListenerId};
 use tidegate_registry::{Charge, Retained, Total};
 use tidegate_tls::ClientConfig;
@@ -53,6 +54,8 @@ pub struct Plan {
     /// By route.
     slots: Vec<Slot>,
     head: HeadLimits,
+    /// As the configuration has them.
+    identities: Vec<Arc<Identity>>,
     /// Where a route has topics, or one had some.
     topics: Option<Arc<TopicRules>>,
     /// Whether some route's tokens take long to judge.
@@ -141,7 +144,17 @@ impl Plan {
         let head = head_limits(&config.limits);
         let has_costly_identities = slots.iter().any(Slot::is_costly);
         let shared = Arc::new(shared);
-        Arc::new(Plan { generation: 1, routes, slots, head, topics, has_costly_identities, shared, config })
+        Arc::new(Plan {
+            generation: 1,
+            routes,
+            slots,
+            head,
+            identities,
+            topics,
+            has_costly_identities,
+            shared,
+            config,
+        })
     }
 
     /// Which generation it is, the first being 1.
@@ -152,6 +165,11 @@ impl Plan {
     /// The configuration that it was made of.
     pub fn config(&self) -> &Config {
         &self.config
+    }
+
+    /// The identities of the configuration, in its order.
+    pub fn identities(&self) -> &[Arc<Identity>] {
+        &self.identities
     }
 
     /// The routes of the configuration by the numbers that sessions, reports and the log have for them.

@@ -5,13 +5,7 @@ use tidegate_io::Backend;
 use tidegate_registry::Key;
 use tidegate_wire::http::{self, Refusal, Request, Version};
 
-use crate::{
-    environment::Environment,
-    output::Content,
-    plan::Plan,
-    session::{Fact, State},
-    shard::Shard,
-};
+use crate::{environment::Environment, output::Content, plan::Plan, session::Fact, shard::Shard};
 
 /// HTTP/1.0 has requests without a host, and then there is nothing to send them to.
 const NO_HOST: Refusal = Refusal::new(400, "the Host field is missing");
@@ -23,9 +17,9 @@ impl<B: Backend, E: Environment> Shard<B, E> {
     /// Where the listener of a new connection sends all requests, if it does.
     #[inline]
     pub(crate) fn redirect_of<'p>(&self, key: Key, plan: &'p Plan) -> Option<&'p HttpsRedirect> {
-        let session = self.registry.get(key).filter(|session| !session.marks.facts.has(Fact::KeptAlive))?;
-        let State::Head(head) = &session.state else { return None };
-        plan.config().listeners.get(usize::from(head.listener))?.https_redirect.as_ref()
+        self.registry.get(key).filter(|session| session.marks.facts.has(Fact::Redirects))?;
+        // They all redirect alike: a session has no room for its listener's number.
+        plan.config().listeners.iter().find_map(|listener| listener.https_redirect.as_ref())
     }
 
     /// Answers with where to ask instead, and ends the connection: what is behind the head was plain, too.

@@ -2,9 +2,9 @@
 //!
 //! ```text
 //! client:    Head ──► Open ───────────────────┐
-//!              ├─◄► Exchange ─────────────────┤
-//!              │  └─► Waiting ──► Paired ─────┤──► Lingering ──► Dead ──► (slot freed)
-//!              └──────────────────────────────┘
+//!            │ ▲ ├─◄► Exchange ───────────────┤
+//!            ▼ │ ├──► Waiting ──► Paired ─────┤──► Lingering ──► Dead ──► (slot freed)
+//!       Deciding └────────────────────────────┘
 //! upstream:  Dialing ──► Paired ──► Lingering ──► Dead
 //! ```
 //! Invariant: a slot is freed only when no receive, poll or connect is in flight on its socket ([`InFlight`]).
@@ -21,7 +21,9 @@ use tidegate_wire::{
     relay::Inspector,
 };
 
-use crate::{proxy::Dialing, proxy::Waiting, stamp::Stamp, topics::Exchange, transport::Transport};
+use crate::{
+    identity::Deciding, proxy::Dialing, proxy::Waiting, stamp::Stamp, topics::Exchange, transport::Transport,
+};
 
 /// What the kernel still holds of a session, and what this side wants of it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -88,8 +90,8 @@ pub(crate) enum Fact {
     Routed = 16,
     /// It was too fast, and is not read until its next message is in time.
     Delayed = 32,
-    /// A page was answered, and the connection kept.
-    KeptAlive = 64,
+    /// Its listener only redirects.
+    Redirects = 64,
 }
 
 /// A set of them.
@@ -176,6 +178,8 @@ pub(crate) struct Session<S> {
 pub(crate) enum State {
     /// Reading a request's head.
     Head(Head),
+    /// A hook is asked whether a request may come in.
+    Deciding(Box<Deciding>),
     /// A proxied client waits for its upstream.
     Waiting(Box<Waiting>),
     /// An upstream leg connects, or waits for the answer to its handshake.
@@ -205,8 +209,8 @@ pub(crate) struct Head {
     /// What came so far, where it did not come at once.
     pub(crate) bytes: Vec<u8>,
     pub(crate) deadline_ms: u64,
-    /// The number of the connection's listener; of one that was kept alive none.
-    pub(crate) listener: u8,
+    /// A page was answered, and the connection kept.
+    pub(crate) kept_alive: bool,
 }
 
 /// An open session whose messages are answered here.

@@ -15,7 +15,7 @@ use crate::{
     accounts::Accounts,
     counters::Counters,
     environment::Environment,
-    identity::Callers,
+    identity::{Callers, Hooks},
     kept::Backlog,
     leaving::{Farewell, Leaving},
     log::{Entry, Level, What},
@@ -137,6 +137,8 @@ pub struct Shard<B: Backend, E: Environment> {
     pub(crate) early_letters: Vec<(u16, Vec<Letter>)>,
     /// Who sessions' callers are, where routes ask.
     pub(crate) callers: Callers,
+    /// What hooks are asked.
+    pub(crate) hooks: Hooks,
     /// The other shards, by number.
     pub(crate) peers: Vec<Sender<B::Waker>>,
     /// The turn before has left its deadlines to this one.
@@ -202,6 +204,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             topics,
             early_letters: Vec::new(),
             callers: Callers::default(),
+            hooks: Hooks::default(),
             peers: Vec::new(),
             skipped: false,
             throttle: Throttle::new(plan.limits().log_entries),
@@ -504,12 +507,16 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             return;
         }
         let now_ms = self.now_ms;
-        let head = self.new_head(now_ms, listener.0);
+        let head = self.new_head(now_ms, false);
         let mut session = Session::new(socket, peer, head, now_ms);
         session.marks.facts.set(
             Fact::ProxyHeader,
             peer.address().is_some_and(|peer| self.plan.wants_proxy_header(listener, peer.ip())),
         );
+        let place = usize::from(listener.0);
+        let redirects =
+            self.plan.config().listeners.get(place).is_some_and(|own| own.https_redirect.is_some());
+        session.marks.facts.set(Fact::Redirects, redirects);
         if let Some(Some(tls)) = tls {
             session.transport = Transport::Tls(Box::new(tls));
         }
@@ -543,6 +550,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                 Mail::Live(answers) => answers.answer(),
                 Mail::Stop => self.stopping = !planted::is(Bug::IgnoreStop),
                 Mail::Resolved => self.resume_resolving(),
+                Mail::Decided(decision) => self.decided(decision),
                 Mail::Report(reply) => {
                     self.report();
                     reply.tell(());
@@ -645,7 +653,8 @@ impl<B: Backend, E: Environment> Shard<B, E> {
     /// Takes a receive back, where one is armed.
     pub(crate) fn cancel_receive(&mut self, key: Key) {
         let Some(session) = self.registry.get_mut(key) else { return };
-        if session.in_flight.receive && !session.in_flight.cancelling {
+        // One whose end is kept has ended already.
+        if session.in_flight.receive && !session.in_flight.cancelling && !session.marks.end_kept {
             session.in_flight.cancelling = true;
             self.backend.cancel_receive(&session.socket, token(key));
         }

@@ -95,10 +95,9 @@ pub(crate) fn judge<S>(
     }
     match &session.state {
         // Behind a page its time runs from the last byte of that on.
-        State::Head(_) if session.marks.facts.has(Fact::KeptAlive) && session.is_held() => {
-            earliest.look_at(now_ms + RETRY_MS)
-        }
+        State::Head(head) if head.kept_alive && session.is_held() => earliest.look_at(now_ms + RETRY_MS),
         State::Head(head) => earliest.by(Timer::Head, head.deadline_ms),
+        State::Deciding(deciding) => earliest.by(Timer::Handshake, deciding.deadline_ms),
         State::Waiting(waiting) => earliest.by(Timer::Handshake, waiting.deadline_ms),
         State::Dialing(dialing) => earliest.by(Timer::Handshake, dialing.deadline_ms),
         State::Lingering { deadline_ms, .. } => earliest.by(Timer::Linger, *deadline_ms),
@@ -134,9 +133,12 @@ fn can_expire<S>(session: &Session<S>) -> bool {
             Stage::Body(_) | Stage::Polling(_) | Stage::Streaming(_) => true,
             Stage::Publishing(_) | Stage::Asking => false,
         },
-        State::Head(_) | State::Waiting(_) | State::Dialing(_) | State::Lingering { .. } | State::Dead => {
-            false
-        }
+        State::Head(_)
+        | State::Deciding(_)
+        | State::Waiting(_)
+        | State::Dialing(_)
+        | State::Lingering { .. }
+        | State::Dead => false,
     }
 }
 
@@ -213,7 +215,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         session.spoke = now;
         session.pinged = now;
         if let State::Head(head) = &mut session.state
-            && session.marks.facts.has(Fact::KeptAlive)
+            && head.kept_alive
         {
             head.deadline_ms = self.now_ms + self.plan.limits().head_timeout_ms;
         }
@@ -272,8 +274,8 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                 self.abort(key, false);
             }
             Timer::Head => {
-                let idle = matches!(&session.state, State::Head(head) if head.bytes.is_empty())
-                    && session.marks.facts.has(Fact::KeptAlive);
+                let idle =
+                    matches!(&session.state, State::Head(head) if head.bytes.is_empty() && head.kept_alive);
                 if idle {
                     self.abort(key, false);
                 } else {
@@ -283,6 +285,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             Timer::Handshake => match &session.state {
                 State::Dialing(_) => self.dial_timed_out(key),
                 State::Exchange(_) => self.exchange_timed_out(key),
+                State::Deciding(_) => self.decision_timed_out(key),
                 _ => self.wait_timed_out(key),
             },
             Timer::Ping => {

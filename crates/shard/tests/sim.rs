@@ -9,8 +9,10 @@
 mod sim;
 
 use sim::{
+    fitting::Fate,
     gateway,
     net::Trace,
+    proxy_header::ProxyHeader,
     runner::{self, Summary},
     script::{Mistake, Violation},
     upstream::{Failure, Wrong},
@@ -39,6 +41,12 @@ fn unmet(summary: &Summary) -> Vec<String> {
     }
     for mistake in Mistake::ALL {
         wanted.push(format!("{mistake:?}"));
+    }
+    for name in ProxyHeader::NAMES {
+        wanted.push(format!("PROXY header: {name}"));
+    }
+    for fate in Fate::ALL {
+        wanted.push(format!("hook: {fate:?}"));
     }
     for wrong in Wrong::ALL {
         wanted.push(format!("upstream: Wrong({wrong:?})"));

@@ -1,5 +1,7 @@
 //! `[[identity]]`.
 
+mod asked;
+
 use std::{collections::HashMap, ops::Range};
 
 use super::Files;
@@ -61,13 +63,15 @@ fn identity<'d>(
     names: &mut HashMap<&'d str, Range<usize>>,
 ) -> Option<Identity> {
     let name = own_name(report, section, names);
-    let algorithms = algorithms(report, section);
+    let has_hook = section.has("hook");
+    let algorithms = if has_hook { Vec::new() } else { algorithms(report, section) };
     let keys = keys(report, section, files, &algorithms);
     let issuers = texts(report, section, "issuers");
     let audiences = texts(report, section, "audiences");
     let leeway_ms = leeway_ms(report, section);
     let words = [("required", true), ("optional", false)];
-    let requires_expiry = section.word(report, "expiry", &words).is_none_or(|word| word.value);
+    // A hook is asked for each session anew.
+    let requires_expiry = section.word(report, "expiry", &words).map_or(!has_hook, |word| word.value);
     let expired_code = expired_code(report, section);
     let sources = sources(report, section);
     let forward_token = section.boolean(report, "forward_token").is_some_and(|forward| forward.value);
@@ -166,21 +170,27 @@ fn keys(
     files: Files,
     algorithms: &[At<Algorithm>],
 ) -> Option<TokenKeys> {
-    const KEYS: [&str; 4] = ["jwks_file", "key_file", "secret", "secret_file"];
+    const KEYS: [&str; 6] = ["jwks_file", "jwks_url", "key_file", "secret", "secret_file", "hook"];
     let mut named: Vec<(&str, Range<usize>)> =
         KEYS.iter().filter_map(|key| section.key_span(key).map(|span| (*key, span))).collect();
     named.sort_by_key(|(_, span)| span.start);
     if named.is_empty() && KEYS.iter().all(|key| section.lacks(key)) {
-        let message = "an identity needs keys: `jwks_file`, `key_file`, `secret` or `secret_file`";
+        let message = "an identity needs keys (`jwks_file`, `jwks_url`, `key_file`, `secret` or `secret_file`), or a `hook`";
         report.relation(section.span.clone(), message);
     }
     for (_, span) in named.iter().skip(1) {
-        let message = format!("an identity has one source of keys, and this one has `{}`", named[0].0);
+        let message = match named[0].0 {
+            "hook" => "a hook stands in the place of keys: leave out one of both".to_owned(),
+            key => format!("an identity has one source of keys, and this one has `{key}`"),
+        };
         report.relation(span.clone(), message);
     }
     let shared = algorithms.first().is_some_and(|first| first.value.least_secret_bytes().is_some());
     for (key, span) in &named {
         let wrong = match *key {
+            "jwks_url" if shared => {
+                "the algorithms are with a shared secret, which nobody publishes at a URL"
+            }
             "key_file" if shared => "the algorithms are with a shared secret, and `key_file` is a public key",
             "secret" | "secret_file" if !shared && !algorithms.is_empty() => {
                 "the algorithms are with a public key, which a secret is not"
@@ -189,10 +199,13 @@ fn keys(
         };
         report.relation(span.clone(), wrong);
     }
+    let fetched = asked::key_set(report, section);
+    let hook = asked::hook(report, section, files);
     let jwks = file(report, section, "jwks_file", files);
     let public = file(report, section, "key_file", files);
     let secret = secret(report, section, files, algorithms);
-    jwks.map(TokenKeys::Set).or(public.map(TokenKeys::Public)).or(secret.map(TokenKeys::Secret))
+    let here = jwks.map(TokenKeys::Set).or(public.map(TokenKeys::Public)).or(secret.map(TokenKeys::Secret));
+    here.or(fetched.map(TokenKeys::Url)).or(hook.map(|hook| TokenKeys::Hook(Box::new(hook))))
 }
 
 /// A path of a file.
@@ -221,35 +234,7 @@ fn secret(
     files: Files,
     algorithms: &[At<Algorithm>],
 ) -> Option<Secret> {
-    let text = section.text(report, "secret");
-    let file = path(report, section, "secret_file", "/etc/tidegate/tokens.secret");
-    let (secret, span) = match (text, file) {
-        (Some(At { value, span }), _) => {
-            let secret = report.check(&span, Secret::parse(value))?;
-            if let Files::Open(Exposure::Open(mode)) = files {
-                let message = format!(
-                    "this file holds a secret, and its mode {mode:04o} lets others read or change it: use \
-                     `secret_file`, or chmod 640"
-                );
-                report.warn(span.clone(), message);
-            }
-            (secret, span)
-        }
-        (None, Some(At { value: path, span })) => match files {
-            Files::Closed => return Some(Secret::unread(path)),
-            Files::Open(_) => {
-                let (secret, exposure) = report.check(&span, Secret::read(path))?;
-                if let Exposure::Open(mode) = exposure {
-                    let message = format!(
-                        "the secret's file has mode {mode:04o}, which lets others read or change it: chmod 600, or 640"
-                    );
-                    report.warn(span.clone(), message);
-                }
-                (secret, span)
-            }
-        },
-        (None, None) => return None,
-    };
+    let At { value: secret, span } = any_secret(report, section, files)?;
     // RFC 7518 §3.2: a key of at least the hash's size.
     let least = algorithms
         .iter()
@@ -266,6 +251,40 @@ fn secret(
         report.wrong(span, Mistake::new(message));
     }
     Some(secret)
+}
+
+/// `secret`, or what stands in `secret_file`.
+fn any_secret(report: &mut Report<'_>, section: &Section<'_>, files: Files) -> Option<At<Secret>> {
+    let text = section.text(report, "secret");
+    let file = path(report, section, "secret_file", "/etc/tidegate/tokens.secret");
+    let (secret, span) = match (text, file) {
+        (Some(At { value, span }), _) => {
+            let secret = report.check(&span, Secret::parse(value))?;
+            if let Files::Open(Exposure::Open(mode)) = files {
+                let message = format!(
+                    "this file holds a secret, and its mode {mode:04o} lets others read or change it: use \
+                     `secret_file`, or chmod 640"
+                );
+                report.warn(span.clone(), message);
+            }
+            (secret, span)
+        }
+        (None, Some(At { value: path, span })) => match files {
+            Files::Closed => (Secret::unread(path), span),
+            Files::Open(_) => {
+                let (secret, exposure) = report.check(&span, Secret::read(path))?;
+                if let Exposure::Open(mode) = exposure {
+                    let message = format!(
+                        "the secret's file has mode {mode:04o}, which lets others read or change it: chmod 600, or 640"
+                    );
+                    report.warn(span.clone(), message);
+                }
+                (secret, span)
+            }
+        },
+        (None, None) => return None,
+    };
+    Some(At { value: secret, span })
 }
 
 fn texts(report: &mut Report<'_>, section: &Section<'_>, key: &str) -> Vec<String> {
@@ -313,7 +332,10 @@ fn expired_code(report: &mut Report<'_>, section: &Section<'_>) -> u16 {
 }
 
 fn sources(report: &mut Report<'_>, section: &Section<'_>) -> Vec<TokenSource> {
-    let Some(texts) = section.texts(report, "token") else { return vec![TokenSource::Authorization] };
+    let Some(texts) = section.texts(report, "token") else {
+        // A hook is told fields of its own choice.
+        return if section.has("hook") { Vec::new() } else { vec![TokenSource::Authorization] };
+    };
     if texts.value.is_empty() {
         report.relation(texts.span, "a token must stand somewhere: list a place, or leave `token` out");
     }

@@ -135,7 +135,7 @@ fn w19_tokens(world: &World) -> Vec<Observed> {
         |path: &str, token: &str| Req::at(path).with("Authorization", format!("Bearer {token}")).bytes();
     let query = |path: &str, token: &str| Req::at(&format!("{path}?access_token={token}")).bytes();
     let mut seen = Vec::new();
-    for path in ["/token", "/up/W19"] {
+    for path in ["/token", "/up/W19", "/up/W19-hook"] {
         seen.extend(each(
             world,
             [
@@ -157,7 +157,11 @@ fn w19_tokens(world: &World) -> Vec<Observed> {
         let Reaction::Http { status, .. } = observed.reaction else { panic!("{observed:?}") };
         assert_eq!(status == 431, observed.variant == "16 KiB", "{observed:?}");
     }
-    assert!(world.scripts().heads_of("/up/W19").is_empty(), "the upstream was asked");
+    for path in ["/up/W19", "/up/W19-hook"] {
+        assert!(world.scripts().heads_of(path).is_empty(), "the upstream was asked");
+    }
+    // About each of them but the one that passes the head's limit.
+    assert_eq!(world.hook_asked() % 10, 0, "{} questions", world.hook_asked());
     // Whoever has a token that is valid comes in.
     let claims = serde_json::json!({ "exp": 4_000_000_000_u64 });
     let valid = Signer::secret(SECRET).token("HS256", None, &claims);

@@ -21,6 +21,7 @@ use crate::{
         frame::{BINARY, TEXT},
         gateway::{Gateway, raise_descriptor_limit},
         upstream::Upstream,
+        web::{Reply, Web},
     },
     upstream::Scripts,
 };
@@ -39,8 +40,8 @@ pub(crate) const CONTROL_FRAMES: usize = 50;
 /// What tokens are signed with.
 pub(crate) const SECRET: &str = "0123456789abcdef0123456789abcdef";
 
-/// With these settings of its listeners' TLS and these listeners beside them.
-fn config(upstream: &str, tls: &str, more_listeners: &str) -> String {
+/// With this hook, these settings of its listeners' TLS and these listeners beside them.
+fn config(upstream: &str, hook: &str, tls: &str, more_listeners: &str) -> String {
     format!(
         r#"
 version = 1
@@ -86,6 +87,11 @@ name = "users"
 secret = "{SECRET}"
 algorithms = ["HS256"]
 token = ["authorization", "query:access_token"]
+
+[[identity]]
+name = "callers"
+hook = {{ url = "{hook}", timeout = "1m" }}
+
 [admin]
 bind = "127.0.0.1:0"
 
@@ -101,6 +107,11 @@ echo = {{}}
 [[route]]
 path = "/up/W19"
 identity = "users"
+proxy = {{ upstreams = ["{upstream}"], retries = 0, fail_timeout = "0s" }}
+
+[[route]]
+path = "/up/W19-hook"
+identity = "callers"
 proxy = {{ upstreams = ["{upstream}"], retries = 0, fail_timeout = "0s" }}
 
 [[route]]
@@ -184,6 +195,8 @@ pub(crate) struct World {
     tls: Option<(Authority, Arc<ClientConfig>)>,
     upstream: Upstream,
     scripts: Arc<Scripts>,
+    /// Says who callers are: it believes nobody.
+    hook: Web,
     others: Vec<Bystander>,
 }
 
@@ -197,6 +210,7 @@ impl World {
             let scripts = Arc::clone(&scripts);
             move |connection| scripts.play(connection)
         });
+        let hook = Web::start(|_| Reply::Status(401, String::new()));
         let (mut setting, mut for_known_clients) = (String::new(), String::new());
         let tls = over_tls.then(|| {
             let authority = Authority::new();
@@ -208,13 +222,19 @@ impl World {
             let client = authority.client();
             (authority, client)
         });
-        let gateway = Gateway::start(&config(&upstream.url(), &setting, &for_known_clients), io);
-        let mut world = World { gateway, tls, upstream, scripts, others: Vec::new() };
+        let gateway =
+            Gateway::start(&config(&upstream.url(), &hook.url("/"), &setting, &for_known_clients), io);
+        let mut world = World { gateway, tls, upstream, scripts, hook, others: Vec::new() };
         world.others = [("/ws", BINARY), ("/ws", TEXT), ("/takeover", TEXT), ("/up/echo", BINARY)]
             .map(|(path, opcode)| Bystander::start(world.address(), path, opcode))
             .into();
         world.assert_others_unharmed();
         world
+    }
+
+    /// How often its hook was asked.
+    pub(crate) fn hook_asked(&self) -> usize {
+        self.hook.asked().len()
     }
 
     pub(crate) fn gateway(&self) -> &Gateway {

@@ -15,6 +15,7 @@ pub(crate) mod scene;
 pub(crate) mod secure;
 pub(crate) mod tokens;
 pub(crate) mod upstream;
+pub(crate) mod web;
 
 use std::time::{Duration, Instant};
 

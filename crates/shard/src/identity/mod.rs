@@ -4,13 +4,14 @@
 //! Invariant: nothing of a token leaves this module but to an upstream, where the configuration says so; not into a log either.
 
 mod callers;
+mod hook;
 mod place;
 mod renewal;
 
 use std::{borrow::Cow, sync::Arc};
 
 use tidegate_hub::RouteId;
-use tidegate_identity::{Caller, Identity};
+use tidegate_identity::{Caller, Identity, Invalid};
 use tidegate_io::Backend;
 use tidegate_registry::Key;
 use tidegate_wire::{
@@ -18,7 +19,11 @@ use tidegate_wire::{
     http::{Refusal, Request, Target},
 };
 
-pub(crate) use self::callers::Callers;
+pub use self::hook::{Asked, Decision, Denial, Outcome, Question};
+pub(crate) use self::{
+    callers::Callers,
+    hook::{Deciding, Halt, Hooks},
+};
 use self::{callers::Known, place::Found};
 use crate::{
     environment::Environment,
@@ -50,6 +55,9 @@ pub(crate) const BAD_TOKEN: Refusal = Refusal {
     fields: &[("WWW-Authenticate", "Bearer error=\"invalid_token\"")],
 };
 
+/// Nothing is believed before the first keys are there.
+const NO_KEYS: Refusal = Refusal::new(503, "tokens cannot be judged yet").with(&[("Retry-After", "2")]);
+
 /// What a Close says whose token has expired.
 const EXPIRED: &str = "the token has expired";
 
@@ -57,19 +65,26 @@ impl<B: Backend, E: Environment> Shard<B, E> {
     /// Lets a request pass whose token is valid, where its route wants one, and notes who calls.
     ///
     /// # Errors
-    /// 401.
-    pub(crate) fn admit(&mut self, key: Key, id: RouteId, request: &Request<'_>) -> Result<(), Refusal> {
+    /// 401, or what its hook says; 503 where nobody can judge it; or that its hook is asked.
+    pub(crate) fn admit(&mut self, key: Key, id: RouteId, request: &Request<'_>) -> Result<(), Halt> {
         self.admit_certificate(key, id)?;
         let Some(identity) = self.plan.route(id).identity.clone() else { return Ok(()) };
+        if identity.rules().hook().is_some() {
+            return self.admit_by_hook(key, id, &identity, request);
+        }
         let token = match place::find(&identity.rules().sources, request) {
             Found::Token(token) => token,
-            Found::Nothing => return Err(NO_TOKEN),
+            Found::Nothing => return Err(NO_TOKEN.into()),
             Found::Several => {
                 self.log(Level::Debug, Some(key), What::TokenRefused { reason: "there are several tokens" });
-                return Err(BAD_TOKEN);
+                return Err(BAD_TOKEN.into());
             }
         };
-        let (caller, ends_ms) = self.judge_token(key, &identity, &token).ok_or(BAD_TOKEN)?;
+        let (caller, ends_ms) =
+            self.judge_token(key, &identity, &token).map_err(|invalid| match invalid {
+                Invalid::NoKeys => NO_KEYS,
+                _ => BAD_TOKEN,
+            })?;
         self.callers.put(Known::new(key, caller, ends_ms));
         Ok(())
     }
@@ -89,27 +104,45 @@ impl<B: Backend, E: Environment> Shard<B, E> {
 
     /// Who calls, by this token, and until when in the shard's time. The system's clock is read here alone: what is set
     /// afterwards ends nobody by mistake.
+    ///
+    /// # Errors
+    /// Why it is not believed.
     pub(crate) fn judge_token(
         &mut self,
         key: Key,
         identity: &Identity,
         token: &[u8],
-    ) -> Option<(Caller, u64)> {
+    ) -> Result<(Caller, u64), Invalid> {
         let unix_seconds = self.environment.unix_seconds();
         // A signature takes as long as the answer to a handshake of TLS, and a turn has room for as many of either.
         self.turn.handshakes += u32::from(identity.is_costly());
         match identity.verify(token, unix_seconds) {
             Ok(caller) => {
-                let left_ms = caller.ends.map(|ends| ends.saturating_sub(unix_seconds).saturating_mul(1_000));
-                let ends_ms = left_ms.map_or(u64::MAX, |left_ms| self.now_ms.saturating_add(left_ms));
-                Some((caller, ends_ms))
+                let ends_ms = self.ends_ms(&caller, unix_seconds);
+                Ok((caller, ends_ms))
             }
             Err(invalid) => {
-                self.counters.tokens_refused += 1;
+                match invalid {
+                    Invalid::NoKeys => self.counters.tokens_unjudged += 1,
+                    _ => self.counters.tokens_refused += 1,
+                }
+                // Who signs may have new keys.
+                if matches!(invalid, Invalid::NoKeys | Invalid::Key)
+                    && let Some(keys) = identity.fetched()
+                    && keys.want()
+                {
+                    self.environment.want_keys(keys);
+                }
                 self.log(Level::Debug, Some(key), What::TokenRefused { reason: invalid.reason() });
-                None
+                Err(invalid)
             }
         }
+    }
+
+    /// When a caller's time is over, in the shard's time, where it was judged at this second.
+    fn ends_ms(&self, caller: &Caller, unix_seconds: u64) -> u64 {
+        let left_ms = caller.ends.map(|ends| ends.saturating_sub(unix_seconds).saturating_mul(1_000));
+        left_ms.map_or(u64::MAX, |left_ms| self.now_ms.saturating_add(left_ms))
     }
 
     /// Whether what a session sends next may take long to judge, so that a turn has room for a few alone.
@@ -137,6 +170,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             }
             State::Exchange(_) => self.exchange_expired(key),
             State::Head(_)
+            | State::Deciding(_)
             | State::Waiting(_)
             | State::Dialing(_)
             | State::Lingering { .. }

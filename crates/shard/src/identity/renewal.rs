@@ -4,6 +4,7 @@ use tidegate_hub::{
     Filter,
     protocol::{Code, write},
 };
+use tidegate_identity::Invalid;
 use tidegate_io::Backend;
 use tidegate_registry::Key;
 
@@ -15,6 +16,7 @@ use crate::{
 
 const NO_IDENTITY: Fault = Fault::new(Code::NotAllowed, "this route wants no token");
 const BUSY: Fault = Fault::new(Code::Busy, "many tokens are being judged");
+const NO_KEYS: Fault = Fault::new(Code::Busy, "tokens cannot be judged yet");
 const NOT_VALID: Fault = Fault::new(Code::InvalidToken, "the token is not valid");
 const ANOTHER_USER: Fault = Fault::new(Code::InvalidToken, "the token is another user's");
 
@@ -29,7 +31,15 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         if self.turn.is_full_of_handshakes() {
             return Err(BUSY);
         }
-        let (caller, ends_ms) = self.judge_token(key, &identity, token.as_bytes()).ok_or(NOT_VALID)?;
+        // A hook is asked when a session begins.
+        if identity.rules().hook().is_some() {
+            return Err(NO_IDENTITY);
+        }
+        let judged = self.judge_token(key, &identity, token.as_bytes());
+        let (caller, ends_ms) = judged.map_err(|invalid| match invalid {
+            Invalid::NoKeys => NO_KEYS,
+            _ => NOT_VALID,
+        })?;
         let known = self.callers.get_mut(key).ok_or(NO_IDENTITY)?;
         if known.user != caller.user {
             return Err(ANOTHER_USER);

@@ -84,13 +84,16 @@ impl Plan {
                 .any(|route| has_topics(&route.action))
                 .then(|| topic_rules(&config.topics, |_| {}).into()),
         };
-        let (ids, slots) = self.next_slots(&config, clients)?;
+        let identities =
+            tidegate_identity::identities_after(&config, &self.identities).expect("judged before");
+        let (ids, slots) = self.next_slots(&config, &identities, clients)?;
         Ok(Arc::new(Plan {
             has_costly_identities: slots.iter().any(Slot::is_costly),
             generation: self.generation + 1,
             routes: Routes::numbered(&config, ids),
             slots,
             head: head_limits(&config.limits),
+            identities,
             topics,
             shared: Arc::clone(&self.shared),
             config,
@@ -100,10 +103,10 @@ impl Plan {
     fn next_slots(
         &self,
         config: &Config,
+        identities: &[Arc<Identity>],
         clients: &[Option<ClientConfig>],
     ) -> Result<(Vec<RouteId>, Vec<Slot>), NoSuccessor> {
         let client_of = |place: usize| clients.get(place).cloned().flatten();
-        let identities = tidegate_identity::identities(config).expect("judged before");
         let identity_of = |route: &Route| route.identity.map(|place| Arc::clone(&identities[place]));
         let mut slots: Vec<Slot> = self.slots.iter().map(Slot::retire).collect();
         let mut free =

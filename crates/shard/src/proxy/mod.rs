@@ -22,7 +22,7 @@ use tidegate_wire::{extension::DeflateParams, http::HeadScanner};
 
 use crate::plan::Addresses;
 
-pub(crate) use upstreams::Upstreams;
+pub(crate) use self::{request::client_address, upstreams::Upstreams};
 
 /// A client that waits for its upstream.
 pub(crate) struct Waiting {

@@ -175,7 +175,7 @@ fn forwarded_fields(
 
 /// Where the request comes from: the last address that is not a trusted proxy's, from the connection's back through
 /// `X-Forwarded-For`. What stands before that is the client's own word. Where a hop has no address, the one behind it counts.
-fn client_address(
+pub(crate) fn client_address(
     request: &Request<'_>,
     peer: Option<IpAddr>,
     trusts: impl Fn(IpAddr) -> bool,

@@ -26,10 +26,10 @@ use super::{
 };
 use crate::{
     environment::Environment,
-    identity::BAD_TOKEN,
+    identity::{BAD_TOKEN, Halt},
     log::{Level, What},
     output::Content,
-    session::{Fact, State},
+    session::State,
     shard::Shard,
 };
 
@@ -149,30 +149,43 @@ impl Manner {
 impl<B: Backend, E: Environment> Shard<B, E> {
     /// A request to a route of topics that is no upgrade. What is wrong with it is told as such routes tell it: as JSON, which
     /// pages of the origins that may come here can read.
-    pub(crate) fn begin_request(&mut self, key: Key, id: RouteId, request: &Request<'_>) {
+    ///
+    /// # Errors
+    /// Where it waits for a hook, or finds no room on its route.
+    pub(crate) fn begin_request(&mut self, key: Key, id: RouteId, request: &Request<'_>) -> Result<(), Halt> {
         let plan = std::sync::Arc::clone(&self.plan);
         let route = &plan.route(id).route;
         let below = route.path.below(request.target.path);
         let mut manner = Manner::of(request, None, self.is_ending());
-        let outcome = self.cors(key, id, request).and_then(|cors| {
+        let admitted = self.cors(key, id, request).map_err(Halt::from).and_then(|cors| {
             manner.cors = cors.map(Into::into);
             // What a browser asks before a request has no token (Fetch, CORS-preflight), and its answer tells nothing.
-            if request.method != "OPTIONS" {
-                self.admit(key, id, request)?;
-            }
-            match &route.action {
-                Action::Topics(action) => {
-                    self.ask_state(key, request, action, below.unwrap_or_default(), &manner)
-                }
-                Action::Events(action) => self.begin_events(key, request, action, &manner),
-                Action::Poll(action) => self.begin_poll(key, request, action, &manner),
-                Action::Publish(action) => self.begin_publish(key, id, request, action, below, &manner),
-                Action::Page(_) | Action::Echo(_) | Action::Proxy(_) => Err(Refusal::NOT_FOUND),
-            }
+            if request.method == "OPTIONS" { Ok(()) } else { self.admit(key, id, request) }
         });
+        match admitted {
+            Ok(()) => {}
+            Err(Halt::Refused(refusal)) => {
+                self.refuse_request(key, &manner, &refusal);
+                return Ok(());
+            }
+            Err(Halt::Asked(asked)) => return Err(asked.into()),
+        }
+        if let Action::Events(_) = route.action {
+            self.enter_route(key, id)?;
+        }
+        let outcome = match &route.action {
+            Action::Topics(action) => {
+                self.ask_state(key, request, action, below.unwrap_or_default(), &manner)
+            }
+            Action::Events(action) => self.begin_events(key, request, action, &manner),
+            Action::Poll(action) => self.begin_poll(key, request, action, &manner),
+            Action::Publish(action) => self.begin_publish(key, id, request, action, below, &manner),
+            Action::Page(_) | Action::Echo(_) | Action::Proxy(_) => Err(Refusal::NOT_FOUND),
+        };
         if let Err(refusal) = outcome {
             self.refuse_request(key, &manner, &refusal);
         }
+        Ok(())
     }
 
     /// A session's request takes longer from here on.
@@ -309,11 +322,8 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         }
         if keep_alive {
             let early = self.exchange_mut(key).map(|exchange| std::mem::take(&mut exchange.early));
-            let head = self.new_head(self.now_ms, 0);
+            let head = self.new_head(self.now_ms, true);
             self.release_state(key, head);
-            if let Some(session) = self.registry.get_mut(key) {
-                session.marks.facts.set(Fact::KeptAlive, true);
-            }
             self.ensure_deadline(key, self.now_ms + self.plan.limits().head_timeout_ms);
             if let Some(early) = early {
                 self.resume(key);

@@ -341,6 +341,7 @@ fn kept_of(state: &State) -> Option<&Kept> {
     match state {
         State::Exchange(exchange) => exchange.kept(),
         State::Head(_)
+        | State::Deciding(_)
         | State::Waiting(_)
         | State::Dialing(_)
         | State::Open(_)

@@ -15,7 +15,8 @@ use super::{
     facts::{self, Promise},
     fitting::Asks,
     link::{Link, Pace},
-    net::{Actor, ActorId, ConnId, Excuse, Net, SECONDS},
+    net::{Actor, ActorId, ConnId, Excuse, Net, PROXIED, SECONDS},
+    proxy_header::ProxyHeader,
     random::Random,
     script::{Act, Asking, Script, Violation},
 };
@@ -56,6 +57,8 @@ pub(crate) struct Client {
     random: Random,
     route: usize,
     listener: u8,
+    /// What its proxy writes before its bytes.
+    header: Option<ProxyHeader>,
     script: Script,
     next_act: usize,
     start: u64,
@@ -136,6 +139,10 @@ impl Client {
         // Of its own: what else a client does must not depend on it.
         let asks = demands.draw_asks(&mut Random::new(random.clone().next() ^ 0x6669_7473), !right);
         facts.note_asks(id, &asks);
+        // Of its own: what else a client does must not depend on it.
+        let header = (listener == PROXIED)
+            .then(|| ProxyHeader::draw(&mut Random::new(random.clone().next() ^ 0x7072_6f78)));
+        facts.note_source(id, header.as_ref().and_then(|header| header.source));
         let mut nonce = [0; 16];
         random.fill(&mut nonce);
         Client {
@@ -143,6 +150,7 @@ impl Client {
             facts: facts::Shared::clone(facts),
             route,
             listener,
+            header,
             script,
             next_act: 0,
             start,
@@ -185,6 +193,11 @@ impl Client {
 
     fn promise(&self) -> &Promise {
         &self.facts.routes[self.route].promise
+    }
+
+    /// Whether its proxy has said something that the gateway does not take: then it gets no answer.
+    fn is_unannounced(&self) -> bool {
+        self.header.as_ref().is_some_and(|header| !header.is_right)
     }
 
     fn is_excused(&self) -> bool {

@@ -1,6 +1,6 @@
 //! What all peers of one seed know of it: limits, routes, and who is excused from what.
 
-use std::{cell::RefCell, collections::BTreeMap, rc::Rc};
+use std::{cell::RefCell, collections::BTreeMap, net::IpAddr, rc::Rc};
 
 use super::{
     fitting::{Asks, Demands},
@@ -100,6 +100,8 @@ struct Standing {
     chosen: Option<&'static str>,
     /// Its text that is not UTF-8 has come to its upstream.
     bad_text: bool,
+    /// Its address as its proxy has told it.
+    source: Option<IpAddr>,
 }
 
 /// Shared by a seed's peers.
@@ -173,6 +175,15 @@ impl Facts {
 
     pub(crate) fn had_bad_text(&self, client: u64) -> bool {
         self.clients.borrow().get(&client).is_some_and(|standing| standing.bad_text)
+    }
+
+    pub(crate) fn note_source(&self, client: u64, source: Option<IpAddr>) {
+        self.clients.borrow_mut().entry(client).or_default().source = source;
+    }
+
+    /// The address that a client's proxy has told.
+    pub(crate) fn source(&self, client: u64) -> Option<IpAddr> {
+        self.clients.borrow().get(&client).and_then(|standing| standing.source)
     }
 
     pub(crate) fn route_failed(&self, route: usize) {

@@ -1,6 +1,16 @@
-//! Which requests a route takes: its subprotocols and origins, what clients ask with, and what they may hope for then.
+//! Which requests a route takes: its subprotocols and origins, what its hook says, what clients ask with, and what they may hope
+//! for then.
 
-use super::random::Random;
+use super::{
+    net::{MILLIS, SECONDS},
+    random::Random,
+};
+
+/// How long a hook may take.
+pub(crate) const HOOK_TIMEOUT: u64 = 3 * SECONDS;
+
+/// The field with which a request says what its hook is to answer.
+pub(crate) const ASK: &str = "x-fate";
 
 /// What a route asks of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -9,6 +19,45 @@ pub(crate) struct Demands {
     pub(crate) subprotocols: &'static [&'static str],
     /// Where not empty, a request with an origin must name one of them, or the gateway's own.
     pub(crate) origins: &'static [&'static str],
+    /// Where a hook is asked, how many requests may wait for it.
+    pub(crate) hook: Option<usize>,
+}
+
+/// What becomes of a request that a hook is asked about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fate {
+    Allow,
+    /// Allowed, and its answer comes twice.
+    Twice,
+    /// Allowed when it was given up.
+    Late,
+    Unauthorized,
+    Forbidden,
+    Fail,
+    /// Whoever asks has forgotten it.
+    Never,
+}
+
+impl Fate {
+    pub(crate) const ALL: [Fate; 7] =
+        [Fate::Allow, Fate::Twice, Fate::Late, Fate::Unauthorized, Fate::Forbidden, Fate::Fail, Fate::Never];
+
+    fn draw(random: &mut Random) -> Fate {
+        if random.below(3) > 0 { Fate::Allow } else { *random.pick(&Fate::ALL) }
+    }
+
+    pub(crate) fn read(value: &[u8]) -> Option<Fate> {
+        Fate::ALL.into_iter().find(|fate| format!("{fate:?}").as_bytes() == value)
+    }
+
+    fn refusal(self) -> Option<u16> {
+        match self {
+            Fate::Allow | Fate::Twice => None,
+            Fate::Unauthorized => Some(401),
+            Fate::Forbidden => Some(403),
+            Fate::Late | Fate::Fail | Fate::Never => Some(503),
+        }
+    }
 }
 
 /// What a request offers.
@@ -18,6 +67,8 @@ pub(crate) struct Asks {
     /// In a field for each instead of in a list.
     pub(crate) apart: bool,
     pub(crate) origin: Option<&'static str>,
+    /// Where the route asks a hook.
+    pub(crate) fate: Option<Fate>,
 }
 
 /// The origin of the clients' `Host` on a connection without TLS.
@@ -58,12 +109,36 @@ impl Demands {
                 &[LISTED],
                 &["http://app.test:8080", "null", LISTED],
             ]),
+            hook: None,
         }
+    }
+
+    /// Has a hook asked on every other route, which has room for all but now and then.
+    pub(crate) fn with_hook(self, random: &mut Random) -> Demands {
+        Demands { hook: (random.below(2) == 0).then(|| *random.pick(&[1_000, 1_000, 3])), ..self }
+    }
+
+    /// Whether requests may find no room with the hook.
+    pub(crate) fn may_be_busy(&self) -> bool {
+        self.hook.is_some_and(|most| most < 1_000)
     }
 
     /// The lines of a route's configuration.
     pub(crate) fn text(&self) -> String {
-        format!("subprotocols = {:?}\norigins = {:?}\n", self.subprotocols, self.origins)
+        let identity = self.hook.map(|most| format!("identity = \"hook-{most}\"\n")).unwrap_or_default();
+        format!("subprotocols = {:?}\norigins = {:?}\n{identity}", self.subprotocols, self.origins)
+    }
+
+    /// The identities that routes may name.
+    pub(crate) fn identities() -> String {
+        let each = [3, 1_000].map(|most| {
+            format!(
+                "[[identity]]\nname = \"hook-{most}\"\nhook = {{ url = \"http://127.0.0.1:9/\", timeout = \"{}ms\", \
+                 max_in_flight = {most}, forward = [\"{ASK}\"] }}\n",
+                HOOK_TIMEOUT / MILLIS
+            )
+        });
+        each.concat()
     }
 
     /// What a client asks with: mostly what fits; only that where `fits`.
@@ -75,6 +150,7 @@ impl Demands {
         if !self.subprotocols.is_empty() || random.below(4) == 0 {
             asks.subprotocols = random.pick(&OFFERS).to_vec();
         }
+        asks.fate = self.hook.map(|_| Fate::draw(random));
         let keep = !fits && random.below(2) == 0;
         if !self.admits(asks.origin) && !keep {
             asks.origin = None;
@@ -92,12 +168,20 @@ impl Demands {
     fn admits(&self, origin: Option<&str>) -> bool {
         let Some(origin) = origin else { return true };
         let bare = origin.strip_suffix(":443").unwrap_or(origin);
-        self.origins.is_empty() || self.origins.contains(&bare) || origin == OWN
+        // Who asks who callers are takes browsers from its own pages alone, where it lists no others.
+        let takes_all = self.origins.is_empty() && self.hook.is_none();
+        takes_all || self.origins.contains(&bare) || origin == OWN
     }
 
     /// The status that refuses a request; a route that does not take its offers is none for it.
     pub(crate) fn refusal(&self, asks: &Asks) -> Option<u16> {
-        if !self.takes(&asks.subprotocols) { Some(404) } else { (!self.admits(asks.origin)).then_some(403) }
+        if !self.takes(&asks.subprotocols) {
+            Some(404)
+        } else if !self.admits(asks.origin) {
+            Some(403)
+        } else {
+            asks.fate.and_then(Fate::refusal)
+        }
     }
 
     /// What the echo agrees to: the first of the client's that is listed.
@@ -112,6 +196,9 @@ impl Asks {
         let mut text = String::new();
         if let Some(origin) = self.origin {
             text += &format!("Origin: {origin}\r\n");
+        }
+        if let Some(fate) = self.fate {
+            text += &format!("{ASK}: {fate:?}\r\n");
         }
         if self.apart {
             for subprotocol in &self.subprotocols {

@@ -9,7 +9,7 @@ use std::{
 
 use tidegate_io::{Address, BUFFER_BYTES, Backend, ListenerId};
 use tidegate_shard::{
-    Environment, Mail, Plan, Progress, Sender, Shard,
+    Environment, Mail, Plan, Progress, Question, Sender, Shard,
     log::{Cause, Entry, What},
     mailbox,
 };
@@ -20,8 +20,9 @@ use super::{
     facts::{Deflate, Facts, Full, Promise, RoutePlan, Shared, Terms},
     fitting::Demands,
     generations,
+    hooks::Hooks,
     kernel::Armed,
-    net::{Connect, Destination, MILLIS, Net, SECONDS, Trace},
+    net::{Connect, Destination, MILLIS, Net, PROXIED, SECONDS, Trace},
     random::Random,
     upstream::{Mode, Upstream},
     world::{Bounds, Inspection, Outcome, Subject, World},
@@ -33,11 +34,13 @@ pub(crate) struct Surroundings {
     trace: Trace,
     /// Sessions that were logged as slow.
     slow: BTreeSet<u64>,
+    /// Where routes have some.
+    hooks: Option<Hooks>,
 }
 
 impl Surroundings {
     pub(crate) fn new(random: Random, trace: Trace) -> Surroundings {
-        Surroundings { random, trace, slow: BTreeSet::new() }
+        Surroundings { random, trace, slow: BTreeSet::new(), hooks: None }
     }
 }
 
@@ -48,6 +51,10 @@ impl Environment for Surroundings {
 
     fn unix_seconds(&self) -> u64 {
         784_111_777
+    }
+
+    fn ask(&mut self, question: Question) {
+        self.hooks.as_ref().expect("a route with a hook").ask(question);
     }
 
     fn log(&mut self, entry: Entry) {
@@ -81,6 +88,7 @@ impl Subject for Gateway {
         Inspection {
             slots: seen.slots,
             legs: legs.head
+                + legs.deciding
                 + legs.waiting
                 + legs.open
                 + legs.closing
@@ -192,7 +200,14 @@ impl Setup {
         let deflate = (0..=proxies.len()).map(|route| draw_deflate(random, route > 0)).collect();
         // Of its own: what else a seed draws must not depend on it.
         let mut fitting = Random::new(seed ^ 0x6669_7473);
-        let demands = (0..=proxies.len()).map(|_| Demands::draw(&mut fitting)).collect();
+        // Of its own: what else a seed draws must not depend on it.
+        let mut asking = Random::new(seed ^ 0x686f_6f6b);
+        let has_hooks = asking.below(3) == 0;
+        let demands = (0..=proxies.len()).map(|_| {
+            let demands = Demands::draw(&mut fitting);
+            if has_hooks { demands.with_hook(&mut asking) } else { demands }
+        });
+        let demands = demands.collect();
         let mut texts = Random::new(seed ^ 0x7574_6638);
         let any_text = (0..=proxies.len()).map(|route| route > 0 && texts.below(2) == 0).collect();
         let inflaters = *random.pick(&[1, 2, 64]);
@@ -259,7 +274,9 @@ impl Setup {
         let mut text = format!(
             "version = 1\n[limits]\nmax_sessions = {}\nmessage_bytes = {}\noutbox_soft = {}\noutbox_hard = {}\n\
              head_timeout = {}\nmessage_timeout = {}\nping_interval = {}\npong_timeout = {}\nclose_timeout = {}\n\
-             write_timeout = {}\nidle_timeout = {}\n{}[[listener]]\nbind = \"127.0.0.1:9001\"\n\
+             write_timeout = {}\nidle_timeout = {}\n{}{}[[listener]]\nbind = \"127.0.0.1:9001\"\n\
+             [[listener]]\nbind = \"127.0.0.1:9002\"\n[[listener]]\nbind = \"127.0.0.1:9003\"\n\
+             proxy_protocol = [\"192.0.2.3\"]\n\
              [[route]]\npath = \"/\"\npage = {{}}\n[[route]]\npath = \"/echo\"\n{}echo = {{ {} }}\nfull = \"{}\"\n",
             self.max_sessions,
             terms.message_bytes,
@@ -273,6 +290,7 @@ impl Setup {
             seconds(terms.write_timeout),
             seconds(terms.idle_timeout),
             self.codecs,
+            Demands::identities(),
             self.demands[0].text(),
             match self.deflate[0] {
                 Deflate::Nobody | Deflate::Ends => "deflate = \"off\"",
@@ -370,7 +388,9 @@ pub(crate) fn run(seed: u64, trace: Trace) -> Outcome {
     let plan = Plan::new(config, 1);
     let backend = world.backend();
     let (letters, letterbox) = mailbox(backend.waker());
-    let surroundings = Surroundings::new(world.random.fork(), trace);
+    let mut surroundings = Surroundings::new(world.random.fork(), trace);
+    // Of its own: what else a seed draws must not depend on it.
+    surroundings.hooks = Some(Hooks::new(&world.net, &letters, Random::new(seed ^ 0x6465_6369)));
     let mut shard = Shard::new(0, backend, surroundings, Arc::clone(&plan), letterbox, setup.max_sessions);
     // What is counted besides must change nothing.
     if seed % 2 == 1 {
@@ -380,10 +400,11 @@ pub(crate) fn run(seed: u64, trace: Trace) -> Outcome {
     let backlog = *world.random.pick(&[1, 4, 128]);
     shard.listen(ListenerId(0), SimListener { backlog }).expect("it is the first one");
     listen_again(&mut shard, SimListener { backlog });
+    shard.listen(ListenerId(PROXIED), SimListener { backlog }).expect("it is the third one");
     let facts = Facts::new(setup.terms, setup.routes());
     let records = dial_records(&mut shard, seed);
     add_upstreams(&mut world.net.borrow_mut(), &setup, &facts, records);
-    let span = add_clients(&mut world, &setup, &facts);
+    let span = add_clients(&mut world, &setup, &facts, seed);
     world.plan_faults(span);
     // One seed in four is drained while sessions are open.
     let early = (world.random.below(4) == 0).then(|| world.net.borrow().now + world.random.below(2 * span));
@@ -511,7 +532,7 @@ fn resolve_names(
     }
 }
 
-fn add_clients(world: &mut World, setup: &Setup, facts: &Shared) -> u64 {
+fn add_clients(world: &mut World, setup: &Setup, facts: &Shared, seed: u64) -> u64 {
     let span = *world.random.pick(&[SECONDS, 20 * SECONDS, 100 * SECONDS]);
     let span = if setup.terms.contest { SECONDS / 10 } else { span };
     let mut net = world.net.borrow_mut();
@@ -520,6 +541,9 @@ fn add_clients(world: &mut World, setup: &Setup, facts: &Shared) -> u64 {
         // Half of them at the echo, the others anywhere.
         let route = if world.random.below(2) == 0 { 0 } else { world.random.index(facts.routes.len()) };
         let listener = u8::from(world.random.below(4) == 0);
+        // Of its own: what else a seed draws must not depend on it.
+        let is_proxied = listener == 0 && Random::new(seed ^ id << 32 ^ 0x5052_4f58).below(6) == 0;
+        let listener = if is_proxied { PROXIED } else { listener };
         let client = Client::new(id, facts, route, listener, start, world.random.fork());
         let actor = net.add_actor(Box::new(client));
         net.wake_at(actor, start);

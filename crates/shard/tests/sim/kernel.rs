@@ -15,7 +15,7 @@ use tidegate_io::{Address, Buffer, Lent, ReceiveEnd};
 
 use super::{
     faults::Fault,
-    net::{Actor, ConnId, Connect, Net, SECONDS, Way, libc_errno as errno},
+    net::{Actor, ConnId, Connect, Net, PROXIED, SECONDS, Way, libc_errno as errno},
 };
 
 /// A listening socket of the gateway.
@@ -565,7 +565,9 @@ impl Net {
                     IpAddr::V4(Ipv4Addr::new(192, 0, 2, id + 1)),
                     1024 + (conn % 60_000) as u16,
                 );
-                let peer = (!gone && !self.strikes(Fault::NoPeerAddress)).then_some(peer);
+                // Whom to expect a PROXY header of is known by it.
+                let is_known = id == PROXIED || !self.strikes(Fault::NoPeerAddress);
+                let peer = (!gone && is_known).then_some(peer);
                 self.complete(Stream::Accept(id), What::Accepted(id, conn, peer));
                 if self.strikes(Fault::AcceptRearm) {
                     self.end_accept(id, 0);

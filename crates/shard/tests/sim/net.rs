@@ -46,6 +46,9 @@ pub(crate) trait Actor {
     fn describe(&self) -> String;
 }
 
+/// The listener behind a proxy that speaks the PROXY protocol.
+pub(crate) const PROXIED: u8 = 2;
+
 /// Why the gateway is excused from what it owes a peer (never from keeping bytes in order).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Excuse {

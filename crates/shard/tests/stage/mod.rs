@@ -18,7 +18,9 @@ use tidegate_io::{
     Address, BUFFER_BYTES, Backend, Buffer, ConnectOptions, Counters, Event, Lent, ListenerId, Pool,
     ReceiveEnd, Remainder, Sends, Token, Wake,
 };
-use tidegate_shard::{Environment, Mail, Mailbox, Plan, Progress, Sender, Shard, log::Entry, mailbox};
+use tidegate_shard::{
+    Environment, Mail, Mailbox, Plan, Progress, Question, Sender, Shard, log::Entry, mailbox,
+};
 use tidegate_wire::close::CloseCode;
 
 /// A socket's number: those that were accepted and those that were made to connect, in one row.
@@ -182,8 +184,8 @@ impl Backend for Manual {
     }
 }
 
-/// What was logged, as it is written, the last seed that was drawn, and the system's clock.
-pub(crate) struct Surroundings(Rc<RefCell<Vec<String>>>, u64, Rc<Cell<u64>>);
+/// What was logged, as it is written, the last seed that was drawn, the system's clock, and what hooks are asked.
+pub(crate) struct Surroundings(Rc<RefCell<Vec<String>>>, u64, Rc<Cell<u64>>, Rc<RefCell<VecDeque<Question>>>);
 
 /// Where the system's clock stands unless a test sets it: shards have a clock of their own.
 pub(crate) const UNIX_SECONDS: u64 = 784_111_777;
@@ -206,6 +208,10 @@ impl Environment for Surroundings {
     fn log(&mut self, entry: Entry) {
         self.0.borrow_mut().push(entry.what.to_string());
     }
+
+    fn ask(&mut self, question: Question) {
+        self.3.borrow_mut().push_back(question);
+    }
 }
 
 /// A shard and the hand that plays its kernel.
@@ -217,6 +223,8 @@ pub(crate) struct Stage {
     pub(crate) others: Vec<Mailbox>,
     pub(crate) sender: Sender<Waker>,
     pub(crate) log: Rc<RefCell<Vec<String>>>,
+    /// What hooks were asked and have not answered.
+    pub(crate) questions: Rc<RefCell<VecDeque<Question>>>,
     /// The system's clock, in seconds since 1970.
     pub(crate) unix_seconds: Rc<Cell<u64>>,
     /// The tokens of sockets, from when they were first armed.
@@ -250,15 +258,15 @@ impl Stage {
         }));
         let log = Rc::new(RefCell::new(Vec::new()));
         let (sender, inbox) = mailbox(Waker);
-        let unix_seconds = Rc::new(Cell::new(UNIX_SECONDS));
-        let surroundings = Surroundings(Rc::clone(&log), 0, Rc::clone(&unix_seconds));
+        let (questions, unix_seconds) = (Rc::default(), Rc::new(Cell::new(UNIX_SECONDS)));
+        let surroundings = Surroundings(Rc::clone(&log), 0, Rc::clone(&unix_seconds), Rc::clone(&questions));
         let mut shard = Shard::new(0, Manual(Rc::clone(&world)), surroundings, Arc::clone(&plan), inbox, 100);
         shard.listen(ListenerId(0), ()).expect("it takes all");
         #[cfg(feature = "record-transport")]
         shard.listen_records(RECORDS, ()).expect("it takes all");
         let (peers, others): (Vec<_>, Vec<_>) = (0..shards).map(|_| mailbox(Waker)).unzip();
         shard.meet(peers);
-        Stage { world, shard, plan, others, sender, log, unix_seconds, tokens: BTreeMap::new() }
+        Stage { world, shard, plan, others, sender, log, questions, unix_seconds, tokens: BTreeMap::new() }
     }
 
     pub(crate) fn turn(&mut self) -> Progress {

@@ -23,6 +23,10 @@ impl Client {
         }
         self.link = Some(link);
         self.phase = Phase::Asking;
+        if let Some(header) = &self.header {
+            let bytes = header.bytes.clone();
+            self.send(&bytes);
+        }
         let request = self.request();
         self.send(&request);
         if matches!(self.script.asking, Asking::Right | Asking::PageFirst) {
@@ -107,6 +111,11 @@ impl Client {
         }
         let rest = self.head.split_off(answer.len);
         let status = answer.status();
+        // A gateway that is full says so to everybody.
+        let is_told = (status == 503 && self.facts.terms.may_be_full) || self.is_excused();
+        if self.is_unannounced() && !is_told {
+            self.fail(&format!("an answer of {status}, though its PROXY header is wrong"));
+        }
         if status == 101 {
             self.check_101(&answer);
             self.agree(&answer);
@@ -180,7 +189,8 @@ impl Client {
     }
 
     pub(super) fn check_status(&self, status: u16) {
-        let full = status == 503 && self.facts.terms.may_be_full;
+        let busy = self.facts.routes[self.route].demands.may_be_busy();
+        let full = status == 503 && (self.facts.terms.may_be_full || busy);
         let gateway = matches!(status, 502..=504);
         let allowed: &[u16] = match (self.script.asking, self.promise()) {
             (Asking::Page, _) => &[200],

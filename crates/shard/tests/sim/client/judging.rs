@@ -36,6 +36,7 @@ impl Client {
         let much = self.link.as_ref().is_some_and(|link| link.moved > LINGER_BYTES);
         match self.phase {
             Phase::Asking => match self.script.asking {
+                _ if self.is_unannounced() && (!reset || much) => {}
                 Asking::Wrong(Mistake::CutOff | Mistake::Endless) => {}
                 _ if self.facts.terms.may_be_full => {}
                 _ if reset && matches!(self.promise(), Promise::Breaks(_)) => {}
@@ -66,6 +67,9 @@ impl Client {
             Promise::Refused(_) => "refused",
             Promise::Breaks(_) => "breaks",
         };
+        if let Some(header) = &self.header {
+            net.cover(format!("PROXY header: {}", header.name));
+        }
         match (self.phase, self.script.asking, &self.last) {
             (Phase::Asking | Phase::Answered { .. }, Asking::Wrong(mistake), _) => {
                 net.cover(format!("{mistake:?}"));

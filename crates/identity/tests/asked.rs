@@ -1,0 +1,171 @@
+//! Keys that are fetched, and answers of hooks: what is believed of them, and what is not.
+
+// Shared with the gateway's tests.
+#[allow(dead_code)]
+#[path = "../../gateway/tests/harness/tokens.rs"]
+mod tokens;
+
+use std::sync::Arc;
+
+use proptest::prelude::*;
+use serde_json::{Value, json};
+use tidegate_identity::{Answer, Caller, Identity, Invalid, identities, identities_after};
+
+use crate::tokens::Signer;
+
+const NOW: u64 = 1_800_000_000;
+
+fn config(identities: &str) -> tidegate_config::Config {
+    let text = format!(
+        "version = 1\n[[listener]]\nbind = '127.0.0.1:0'\n{identities}\n[[route]]\npath = '/echo'\necho = {{}}\n"
+    );
+    tidegate_config::parse(&text, "t.toml").unwrap_or_else(|problems| panic!("{problems:#?}"))
+}
+
+fn fetched(name: &str, url: &str, says: &str) -> String {
+    format!("[[identity]]\nname = '{name}'\nalgorithms = ['ES256']\njwks_url = '{url}'\n{says}\n")
+}
+
+fn one(identities_text: &str) -> Arc<Identity> {
+    identities(&config(identities_text)).expect("nothing is wrong").remove(0)
+}
+
+fn set(keys: &[Value]) -> Vec<u8> {
+    json!({ "keys": keys }).to_string().into_bytes()
+}
+
+fn token(signer: &Signer, name: &str) -> Vec<u8> {
+    signer.token("ES256", Some(name), &json!({ "sub": "ada", "exp": NOW + 60 })).into_bytes()
+}
+
+#[test]
+fn before_keys_came_nobody_knows_and_bad_ones_change_nothing() {
+    let identity = one(&fetched("a", "https://a.test/keys", ""));
+    let keys = identity.fetched().expect("they are fetched");
+    let (old, new) = (Signer::p256(), Signer::p256());
+    assert_eq!(identity.verify(&token(&old, "old"), NOW), Err(Invalid::NoKeys));
+    assert_eq!(identity.verify(b"no token", NOW), Err(Invalid::Form), "what is none needs no keys");
+    let put = keys.put(&set(&[old.jwk("old")]), NOW).expect("a right set");
+    assert_eq!((put.keys, put.warnings.len()), (1, 0));
+    assert!(identity.verify(&token(&old, "old"), NOW).is_ok());
+    for bad in [&b"{"[..], b"[]", b"{\"keys\":[]}", b"\xff", &set(&[json!({"kty": "EC", "kid": "x"})])] {
+        assert!(keys.put(bad, NOW).is_err(), "{}", String::from_utf8_lossy(bad));
+        assert!(identity.verify(&token(&old, "old"), NOW).is_ok());
+    }
+    let private = json!({ "kty": "oct", "k": "c2VjcmV0", "kid": "s" });
+    let error = keys.put(&set(&[private]), NOW).expect_err("nothing that can be used");
+    assert!(!error.contains("c2VjcmV0"), "{error}");
+    assert_eq!(keys.fetches().fetched_unix_seconds, NOW);
+    keys.put(&set(&[new.jwk("new")]), NOW + 7).expect("a right set");
+    assert_eq!(identity.verify(&token(&old, "old"), NOW), Err(Invalid::Key));
+    assert!(identity.verify(&token(&new, "new"), NOW).is_ok());
+    let fetches = keys.fetches();
+    assert_eq!((fetches.keys, fetches.fetched, fetches.fetched_unix_seconds), (1, 2, NOW + 7));
+}
+
+#[test]
+fn what_is_wanted_is_wanted_once_until_it_is_looked_for() {
+    let identity = one(&fetched("a", "https://a.test/keys", ""));
+    let keys = identity.fetched().expect("they are fetched");
+    assert_eq!([keys.want(), keys.want()], [true, false]);
+    keys.begin();
+    assert_eq!([keys.want(), keys.want()], [true, false]);
+}
+
+#[test]
+fn keys_outlive_what_leaves_their_url_and_algorithms_alone() {
+    let before = identities(&config(&fetched("a", "https://a.test/keys", ""))).expect("nothing is wrong");
+    let signer = Signer::p256();
+    before[0].fetched().expect("they are fetched").put(&set(&[signer.jwk("one")]), NOW).expect("a right set");
+    for (next, stays) in [
+        (fetched("b", "https://a.test/keys", "leeway = '9s'\njwks_interval = '1m'"), true),
+        (fetched("a", "https://a.test/other", ""), false),
+        (fetched("a", "https://a.test/keys", "").replace("'ES256'", "'ES256', 'ES384'"), false),
+    ] {
+        let next = identities_after(&config(&next), &before).expect("nothing is wrong").remove(0);
+        let judged = next.verify(&token(&signer, "one"), NOW);
+        assert_eq!(judged.map(|_| ()), if stays { Ok(()) } else { Err(Invalid::NoKeys) });
+    }
+}
+
+const HOOK: &str = "[[identity]]\nname = 'a'\nleeway = '5s'\nheaders = { X-User = 'sub' }\n\
+    permissions = { subscribe = 'topics' }\nhook = { url = 'https://a.test/', max_in_flight = 2 }\n";
+
+fn allowed(identity: &Identity, body: &str) -> Caller {
+    match identity.judge_answer(body.as_bytes(), NOW) {
+        Ok(Answer::Allowed(caller)) => caller,
+        other => panic!("{body}: {other:?}"),
+    }
+}
+
+#[test]
+fn an_answer_says_who_calls_as_a_token_does() {
+    let identity = one(HOOK);
+    for empty in ["", " \r\n", "{}", "{\"allow\":true}", "{\"allow\":null}"] {
+        let caller = allowed(&identity, empty);
+        assert_eq!((caller.user, caller.ends, caller.fields.len()), (None, None, 0), "{empty}");
+        let permissions = caller.permissions.expect("a claim is named");
+        assert_eq!(
+            permissions.subscribe,
+            Some(tidegate_config::TopicPatterns::default()),
+            "nothing is allowed"
+        );
+    }
+    let body = json!({ "sub": "ada", "exp": NOW + 10, "topics": ["a/*"], "other": {} }).to_string();
+    let caller = allowed(&identity, &body);
+    assert_eq!((caller.user.as_deref(), caller.ends), (Some("ada"), Some(NOW + 15)));
+    assert_eq!(caller.fields, [("X-User".to_owned(), "ada".to_owned())]);
+    assert_eq!(identity.judge_answer(b"{\"allow\":false,\"sub\":\"ada\"}", NOW), Ok(Answer::Denied));
+    for (body, why) in [
+        ("[]", Invalid::Claims),
+        ("\"yes\"", Invalid::Claims),
+        ("{\"sub\":\"a\",\"sub\":\"b\"}", Invalid::Claims),
+        ("{} {}", Invalid::Claims),
+        ("{\"allow\":\"false\"}", Invalid::Claims),
+        ("{\"allow\":0}", Invalid::Claims),
+        ("{\"exp\":\"soon\"}", Invalid::Time),
+        ("{\"exp\":1}", Invalid::Expired),
+        ("{\"nbf\":9999999999}", Invalid::NotYet),
+        ("{\"sub\":[]}", Invalid::User),
+        ("{\"topics\":\"a//b\"}", Invalid::Permissions),
+    ] {
+        assert_eq!(identity.judge_answer(body.as_bytes(), NOW), Err(why), "{body}");
+    }
+    let strict = one(&HOOK.replace("leeway", "expiry = 'required'\nleeway"));
+    assert_eq!(strict.judge_answer(b"{}", NOW), Err(Invalid::NoExpiry));
+}
+
+#[test]
+fn so_many_wait_for_a_hook_and_places_come_back() {
+    let before = identities(&config(HOOK)).expect("nothing is wrong");
+    let places: Vec<_> = (0..3).map(|_| before[0].enter_hook()).collect();
+    assert_eq!(places.iter().map(Option::is_some).collect::<Vec<_>>(), [true, true, false]);
+    // Those who wait wait for the next generation, too.
+    let next = identities_after(&config(&HOOK.replace("= 2", "= 3")), &before).expect("nothing is wrong");
+    assert_eq!(next[0].in_flight(), 2);
+    let one_more = next[0].enter_hook();
+    assert!(one_more.is_some() && next[0].enter_hook().is_none());
+    drop((places, one_more));
+    assert_eq!((before[0].in_flight(), next[0].in_flight()), (0, 0));
+    let tokens = one(&fetched("a", "https://a.test/keys", ""));
+    assert!(tokens.enter_hook().is_none(), "it has no hook");
+}
+
+proptest! {
+    #[test]
+    fn no_answer_and_no_set_makes_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+        let identity = one(HOOK);
+        let _ = identity.judge_answer(&bytes, NOW);
+        let identity = one(&fetched("a", "https://a.test/keys", ""));
+        let _ = identity.fetched().expect("they are fetched").put(&bytes, NOW);
+    }
+
+    #[test]
+    fn what_is_no_clear_yes_lets_nobody_in(text in "[ -~]{0,40}") {
+        let identity = one(HOOK);
+        if let Ok(Answer::Allowed(_)) = identity.judge_answer(text.as_bytes(), NOW) {
+            let object = serde_json::from_str::<serde_json::Map<String, Value>>(&text);
+            prop_assert!(text.trim().is_empty() || object.is_ok_and(|object| object.get("allow") != Some(&json!(false))));
+        }
+    }
+}

@@ -1,0 +1,232 @@
+//! Requests that wait for a hook, in a shard that a test plays by hand: answers that come, come late, twice or never, clients
+//! that go away, and what they send meanwhile.
+
+mod stage;
+
+use tidegate_identity::Answer;
+use tidegate_shard::{Decision, Denial, Mail, Outcome, Question};
+
+use stage::{Socket, Stage, close_frame, frame, request};
+
+/// The system's clock, which stands still here.
+const UNIX_SECONDS: u64 = 784_111_777;
+
+/// A route at `/r` whose callers a hook is asked about, for two seconds, and at most three at a time.
+fn stage(route: &str) -> Stage {
+    Stage::of(
+        &format!(
+            "[limits]\nclose_timeout = \"3s\"\nping_interval = \"0s\"\n[[identity]]\nname = \"a\"\nleeway = \"0s\"\n\
+             hook = {{ url = \"https://a.test/\", timeout = \"2s\", max_in_flight = 3 }}\n\
+             [[route]]\npath = \"/r\"\nidentity = \"a\"\n{route}\n[[route]]\npath = \"/free\"\necho = {{}}\n"
+        ),
+        1,
+    )
+}
+
+fn question(stage: &Stage) -> Question {
+    stage.questions.borrow_mut().pop_front().expect("the hook is asked")
+}
+
+/// What a hook says whose answer has this body.
+fn allowed(question: &Question, body: &str) -> Outcome {
+    match question.identity.judge_answer(body.as_bytes(), UNIX_SECONDS).expect("a right answer") {
+        Answer::Allowed(caller) => Outcome::Allowed(Box::new(caller)),
+        Answer::Denied => panic!("{body}"),
+    }
+}
+
+fn allow(stage: &mut Stage) -> Decision {
+    let question = question(stage);
+    let outcome = allowed(&question, "");
+    let decision = question.answered(outcome);
+    stage.deliver(Mail::Decided(decision.clone()));
+    decision
+}
+
+fn status(stage: &Stage, socket: Socket) -> String {
+    String::from_utf8_lossy(&stage.sent(socket)).chars().take(12).collect()
+}
+
+#[test]
+fn a_request_waits_for_its_answer_and_nobody_else_does() {
+    let mut stage = stage("echo = {}");
+    let client = stage.client("Cookie: a=b\r\n");
+    assert_eq!((stage.sent(client), stage.shard.inspect().legs.deciding), (Vec::new(), 1));
+    let other = stage.client_at("/free", "");
+    assert_eq!(status(&stage, other), "HTTP/1.1 101");
+    stage.send(client, &frame(0x82, b"early", true));
+    assert_eq!(stage.questions.borrow().len(), 1, "asked once");
+    assert_eq!(stage.questions.borrow()[0].asked.fields, [("cookie".to_owned(), b"a=b".to_vec())]);
+    stage.pass(1);
+    allow(&mut stage);
+    stage.turns(3);
+    assert!(stage.sent(client).starts_with(b"HTTP/1.1 101"));
+    assert!(stage.sent(client).ends_with(&frame(0x82, b"early", false)));
+    assert_eq!(stage.shard.counters().hooks_allowed, 1);
+    stage.pass(100);
+    assert_eq!(stage.down(client), None, "its time is not limited any more");
+}
+
+#[test]
+fn a_denial_is_told_and_a_failure_too() {
+    let mut stage = stage("echo = {}");
+    for (outcome, expected) in [
+        (Outcome::Denied(Denial::Unauthorized), "HTTP/1.1 401"),
+        (Outcome::Denied(Denial::Forbidden), "HTTP/1.1 403"),
+        (Outcome::Failed, "HTTP/1.1 503"),
+    ] {
+        let client = stage.client("");
+        let decision = question(&stage).answered(outcome);
+        stage.deliver(Mail::Decided(decision));
+        assert_eq!(status(&stage, client), expected);
+        stage.turns(3);
+        assert!(stage.socket(client, |kernel| kernel.fin), "nothing follows");
+    }
+    let counters = stage.shard.counters();
+    assert_eq!((counters.hooks_denied, counters.hooks_failed), (2, 1));
+}
+
+#[test]
+fn who_asks_and_never_answers_lets_nobody_in_and_later_answers_are_for_nobody() {
+    let mut stage = stage("echo = {}");
+    let client = stage.client("");
+    stage.pass(2);
+    assert_eq!(stage.sent(client), b"");
+    stage.pass(1);
+    assert_eq!(status(&stage, client), "HTTP/1.1 503");
+    let sent = stage.sent(client);
+    allow(&mut stage);
+    assert_eq!(stage.sent(client), sent);
+    assert_eq!(stage.shard.counters().hooks_late, 1);
+    let told =
+        stage.log.borrow().iter().any(|line| line.contains("hook failed") && line.contains("no answer"));
+    assert!(told, "{:?}", stage.log.borrow());
+}
+
+#[test]
+fn an_answer_that_comes_twice_counts_once() {
+    let mut stage = stage("echo = {}");
+    let client = stage.client("");
+    let decision = allow(&mut stage);
+    let sent = stage.sent(client);
+    stage.deliver(Mail::Decided(decision));
+    assert_eq!(stage.sent(client), sent);
+    assert_eq!((stage.shard.counters().opened, stage.shard.counters().hooks_late), (1, 1));
+}
+
+/// Its slot is another's when its answer comes.
+#[test]
+fn a_client_that_went_away_leaves_its_answer_to_nobody() {
+    let mut stage = stage("echo = {}");
+    let gone = stage.client("");
+    let token = stage.socket(gone, |kernel| kernel.receive.take()).expect("it is read");
+    stage
+        .world
+        .borrow_mut()
+        .complete(tidegate_io::Event::ReceiveEnded { token, end: tidegate_io::ReceiveEnd::Error(104) });
+    stage.turns(3);
+    assert_eq!(stage.shard.inspect().legs.deciding, 0);
+    let other = stage.client("");
+    allow(&mut stage);
+    assert_eq!((stage.sent(other), stage.shard.counters().hooks_late), (Vec::new(), 1));
+    allow(&mut stage);
+    assert_eq!(status(&stage, other), "HTTP/1.1 101");
+}
+
+#[test]
+fn a_place_is_taken_until_its_question_is_over() {
+    let mut stage = stage("echo = {}");
+    let clients: Vec<Socket> = (0..4).map(|_| stage.client("")).collect();
+    assert_eq!(status(&stage, clients[3]), "HTTP/1.1 503");
+    assert_eq!((stage.questions.borrow().len(), stage.shard.counters().hooks_busy), (3, 1));
+    // Whoever asks has lost it.
+    drop(question(&stage));
+    let client = stage.client("");
+    assert_eq!((stage.sent(client), stage.questions.borrow().len()), (Vec::new(), 3));
+    stage.pass(3);
+    assert_eq!(status(&stage, clients[0]), "HTTP/1.1 503");
+}
+
+#[test]
+fn what_comes_meanwhile_is_kept_and_is_not_without_bound() {
+    let mut stage = stage("echo = {}\nlimits = { message_bytes = \"1MiB\" }");
+    let client = stage.client("");
+    let message = frame(0x82, &vec![7; 60_000], true);
+    let mut at = 0;
+    while stage.socket(client, |kernel| kernel.receive.is_some()) {
+        assert!(at < message.len(), "it is read on and on");
+        let part = &message[at..message.len().min(at + 8_000)];
+        stage.send(client, part);
+        at += part.len();
+    }
+    assert!(stage.shard.inspect().partial_bytes < 40_000, "{:?}", stage.shard.inspect());
+    allow(&mut stage);
+    stage.turns(4);
+    while at < message.len() {
+        let part = &message[at..message.len().min(at + 8_000)];
+        stage.send(client, part);
+        at += part.len();
+    }
+    assert!(stage.sent(client).ends_with(&frame(0x82, &vec![7; 60_000], false)), "nothing is lost");
+}
+
+#[test]
+fn a_drain_ends_requests_that_wait() {
+    let mut stage = stage("echo = {}");
+    let client = stage.client("");
+    stage.drain();
+    assert_eq!(status(&stage, client), "HTTP/1.1 503");
+    allow(&mut stage);
+    assert_eq!(stage.shard.counters().hooks_late, 1);
+}
+
+#[test]
+fn a_session_ends_when_its_hook_has_said() {
+    let mut stage = stage("echo = {}");
+    let client = stage.client("");
+    let question = question(&stage);
+    let outcome = allowed(&question, &format!("{{\"exp\":{}}}", UNIX_SECONDS + 10));
+    stage.deliver(Mail::Decided(question.answered(outcome)));
+    stage.socket(client, |kernel| kernel.sent.clear());
+    stage.pass(9);
+    assert_eq!(stage.sent(client), b"");
+    stage.pass(2);
+    assert_eq!(stage.sent(client), close_frame(4401, "the token has expired"));
+}
+
+/// On a connection that is kept each request is asked about by itself.
+#[test]
+fn each_request_on_a_connection_is_asked_about() {
+    let mut stage = Stage::of(
+        "[[topic]]\nname = \"a\"\n[[identity]]\nname = \"a\"\nhook = { url = \"https://a.test/\" }\n\
+         [[route]]\npath = \"/publish/*\"\nidentity = \"a\"\npublish = { publish = [\"a\"] }\n",
+        1,
+    );
+    let client = stage.accept();
+    let post = b"POST /publish/a HTTP/1.1\r\nHost: gw.test\r\nContent-Length: 10\r\n\r\n{\"data\":1}";
+    // Both at once: the second waits behind the first.
+    stage.send(client, &[&post[..], &post[..]].concat());
+    for count in 1..=2 {
+        assert_eq!(stage.questions.borrow().len(), 1);
+        allow(&mut stage);
+        stage.turns(4);
+        let sent = String::from_utf8_lossy(&stage.sent(client)).into_owned();
+        assert_eq!(sent.matches("HTTP/1.1 200").count(), count, "{sent}");
+    }
+    // Who has sent all still gets an answer.
+    stage.send(client, post);
+    let token = stage.socket(client, |kernel| kernel.receive.take()).expect("it is read");
+    stage
+        .world
+        .borrow_mut()
+        .complete(tidegate_io::Event::ReceiveEnded { token, end: tidegate_io::ReceiveEnd::Eof });
+    stage.turns(4);
+    allow(&mut stage);
+    stage.turns(4);
+    let sent = String::from_utf8_lossy(&stage.sent(client)).into_owned();
+    assert_eq!(sent.matches("HTTP/1.1 200").count(), 3, "{sent}");
+    // A session's request that is no more is gone.
+    let other = stage.accept();
+    stage.send(other, &request("/nowhere", ""));
+    assert_eq!(status(&stage, other), "HTTP/1.1 404");
+}
