@@ -13,7 +13,7 @@ use crate::{
 
 const BIND_FORM: &str = "an address to bind is like 0.0.0.0:8080, [::]:8080 or unix:/run/tidegate.sock";
 const UPSTREAM_FORM: &str =
-    "an upstream is like ws://10.0.0.5:9000, ws://app.internal:9000 or unix:/run/app.sock";
+    "an upstream is like ws://10.0.0.5:9000, wss://app.internal or unix:/run/app.sock";
 
 impl Bind {
     /// Reads `0.0.0.0:8080`, `[::]:8080` or `unix:/path`, as in a file; for command lines.
@@ -114,7 +114,7 @@ pub(crate) fn upstream(text: &str) -> Result<Upstream, Mistake> {
     let (scheme, rest) = match text.split_once(':') {
         Some((scheme, rest)) if scheme.eq_ignore_ascii_case("unix") => {
             let target = Target::Unix(name::unix_path(rest)?);
-            return Ok(Upstream { target, text: text.to_owned() });
+            return Ok(Upstream { target, text: text.to_owned(), tls: false });
         }
         _ => match text.split_once("://") {
             Some(parts) => parts,
@@ -127,21 +127,21 @@ pub(crate) fn upstream(text: &str) -> Result<Upstream, Mistake> {
             None => return Err(Mistake::new(UPSTREAM_FORM)),
         },
     };
-    match scheme.to_ascii_lowercase().as_str() {
-        "ws" => {}
-        "wss" | "https" => {
-            return Err(Mistake::new("TLS to an upstream is not supported yet: use ws:// or unix:"));
-        }
+    let tls = match scheme.to_ascii_lowercase().as_str() {
+        "ws" => false,
+        "wss" => true,
+        "https" => return Err(Mistake::suggesting(UPSTREAM_FORM, format!("wss://{rest}"))),
         "http" => return Err(Mistake::suggesting(UPSTREAM_FORM, format!("ws://{rest}"))),
         "unix" => unreachable!("handled above"),
         _ => return Err(Mistake::new(format!("unknown scheme {}: {UPSTREAM_FORM}", shown(scheme)))),
-    }
+    };
     if let Some(at) = rest.find(['/', '?', '#']) {
         let message = "an upstream has no path: the path of the request is forwarded as it is";
-        return Err(Mistake::suggesting(message, format!("ws://{}", &rest[..at])));
+        let scheme = if tls { "wss" } else { "ws" };
+        return Err(Mistake::suggesting(message, format!("{scheme}://{}", &rest[..at])));
     }
     let (host, port) = name::authority(rest)?;
-    let port = port.unwrap_or(80);
+    let port = port.unwrap_or(if tls { 443 } else { 80 });
     let target = match host {
         Host::Address(address) if address.is_unspecified() || address.is_multicast() => {
             return Err(Mistake::new(format!("nothing can be connected to at {address}")));
@@ -149,7 +149,7 @@ pub(crate) fn upstream(text: &str) -> Result<Upstream, Mistake> {
         Host::Address(address) => Target::Address(SocketAddr::new(address, port)),
         Host::Name(host) => Target::Name { host, port },
     };
-    Ok(Upstream { target, text: text.to_owned() })
+    Ok(Upstream { target, text: text.to_owned(), tls })
 }
 
 /// A network like `10.0.0.0/8`, or one address.

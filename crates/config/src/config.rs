@@ -4,7 +4,7 @@ use std::{net::SocketAddr, path::PathBuf};
 
 use ipnet::IpNet;
 
-use crate::{Admin, Drain, Identity, Limits, Log, Problem, Route, Tls, Topics};
+use crate::{Admin, Drain, HostPattern, Identity, Limits, Log, Problem, Route, Tls, Topics};
 
 /// A valid configuration: nothing in it has to be checked again.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,6 +60,19 @@ pub struct Listener {
     pub tls: Option<Tls>,
     /// Networks whose connections begin with a PROXY header; on those from elsewhere none is read.
     pub proxy_protocol: Vec<IpNet>,
+    /// It serves nothing, and sends whoever asks elsewhere. Never together with `tls`.
+    pub https_redirect: Option<HttpsRedirect>,
+}
+
+/// Where a plain listener sends all requests: the same target at `https://` or `wss://`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HttpsRedirect {
+    /// The host to which they are sent, as it stands in a URL; `None`: the one that they ask for.
+    pub host: Option<String>,
+    /// Hosts that are sent anywhere; empty means every one.
+    pub hosts: Vec<HostPattern>,
+    /// The port there.
+    pub port: u16,
 }
 
 /// Where a listener listens.

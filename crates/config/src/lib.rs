@@ -25,6 +25,7 @@
 
 mod address;
 mod admin;
+mod certificate;
 mod change;
 mod config;
 mod drain;
@@ -52,10 +53,11 @@ mod units;
 
 pub use self::{
     admin::{Admin, DEFAULT_ADMIN_PATH},
+    certificate::{CertificateName, ClientCertificate},
     change::Succession,
     config::{
-        Bind, Config, DEFAULT_BACKLOG, IoChoice, Listener, MAX_LISTENERS, MAX_ROUTES, MAX_SHARDS,
-        MAX_UPSTREAMS,
+        Bind, Config, DEFAULT_BACKLOG, HttpsRedirect, IoChoice, Listener, MAX_LISTENERS, MAX_ROUTES,
+        MAX_SHARDS, MAX_UPSTREAMS,
     },
     drain::Drain,
     http_url::HttpUrl,
@@ -66,7 +68,7 @@ pub use self::{
     log::{DEFAULT_LOG_ENTRIES, Log, LogFormat, LogLevel},
     pattern::{HostPattern, PathPattern, bare_host},
     problem::{Problem, printable},
-    proxy::{Balance, Deflate, HashKey, Proxy, Target, Upstream, Utf8},
+    proxy::{Balance, Deflate, HashKey, Proxy, Target, Upstream, UpstreamTls, Utf8},
     rates::{AddressLimits, Excess, SessionRates},
     reach::hiding,
     read::{load, parse},

@@ -41,6 +41,12 @@ impl Problem {
         Self { file: file.to_owned(), line: 0, column: 0, message, suggestion: None, excerpt: None }
     }
 
+    /// A problem that is in no line of the file: `what` stands there as it should, and cannot be had.
+    #[must_use]
+    pub fn without_place(what: &str, message: String) -> Self {
+        Self::whole_file(what, message)
+    }
+
     /// The first line of what [`fmt::Display`] writes: `file:line:column: message (did you mean …?)`.
     #[must_use]
     pub fn headline(&self) -> String {

@@ -5,6 +5,8 @@ use std::{
     path::PathBuf,
 };
 
+use crate::{CertificateFiles, PemFile, TlsVersion};
+
 /// How a route's sessions reach its upstreams.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Proxy {
@@ -37,6 +39,29 @@ pub struct Proxy {
     /// Local addresses to connect from, in turn; empty leaves the choice to the kernel. For a target of one address
     /// family only the addresses of that family count.
     pub source: Vec<IpAddr>,
+    /// How upstreams with TLS are verified; only where there are such.
+    pub tls: Box<UpstreamTls>,
+}
+
+/// TLS towards the upstreams of a route that are given as `wss://`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct UpstreamTls {
+    /// Authorities of which one must have signed an upstream's certificate; `None`: those that the system trusts.
+    pub ca: Option<PemFile>,
+    /// The name that certificates must be for, an address as such; `None`: that of each upstream.
+    pub server_name: Option<String>,
+    /// Who the gateway is, for upstreams that ask.
+    pub certificate: Option<CertificateFiles>,
+    /// The lowest version that is spoken.
+    pub min_version: TlsVersion,
+}
+
+impl UpstreamTls {
+    /// Whether it is the same upstreams that both let through: a certificate of the gateway's own may be another.
+    #[must_use]
+    pub fn trusts_as(&self, other: &Self) -> bool {
+        (&self.ca, &self.server_name, self.min_version) == (&other.ca, &other.server_name, other.min_version)
+    }
 }
 
 /// One upstream.
@@ -46,6 +71,20 @@ pub struct Upstream {
     pub target: Target,
     /// As written in the file, for logs.
     pub text: String,
+    /// It speaks TLS: `wss://`. Never so on a unix socket.
+    pub tls: bool,
+}
+
+impl Upstream {
+    /// The name that its certificate must be for, unless another one is configured; an address as such.
+    #[must_use]
+    pub fn host(&self) -> Option<String> {
+        match &self.target {
+            Target::Address(address) => Some(address.ip().to_string()),
+            Target::Name { host, .. } => Some(host.clone()),
+            Target::Unix(_) => None,
+        }
+    }
 }
 
 /// Where an upstream is.

@@ -195,6 +195,7 @@ mod tests {
             subprotocols,
             origins,
             identity: None,
+            client_certificate: None,
             limits,
             full: FullAction::Pause,
             action: Action::Page(Page::Index),

@@ -2,6 +2,7 @@
 //! not stop at the first mistake.
 
 mod admin;
+mod certificate;
 mod drain;
 mod feeds;
 mod identity;
@@ -26,8 +27,9 @@ use toml::de::DeTable;
 
 use self::limits::ProcessLimits;
 use crate::{
-    Bind, Config, DEFAULT_BACKLOG, Identity, IoChoice, Listener, MAX_LISTENERS, MAX_ROUTES, MAX_SHARDS,
-    Problem, Route, Topics, address,
+    Bind, Config, DEFAULT_BACKLOG, HostPattern, HttpsRedirect, Identity, IoChoice, Listener, MAX_LISTENERS,
+    MAX_ROUTES, MAX_SHARDS, Problem, Route, Topics, address,
+    name::Host,
     problem::Source,
     reach,
     report::{Mistake, Report},
@@ -57,6 +59,8 @@ struct Surroundings<'a> {
     identities: &'a [Identity],
     /// Whether some could not: a name that is not there may be one of theirs.
     lacks_identities: bool,
+    /// Whether a listener asks clients for certificates.
+    asks_for_certificates: bool,
     files: Files,
 }
 
@@ -152,8 +156,16 @@ fn config(report: &mut Report<'_>, document: &DeTable<'_>, files: Files) -> Conf
         report.relation(span, message);
     }
     let (identities, lacks_identities) = identity::read(report, &top, files);
-    let around =
-        Surroundings { limits: &limits, topics: &topics, identities: &identities, lacks_identities, files };
+    let around = Surroundings {
+        limits: &limits,
+        topics: &topics,
+        identities: &identities,
+        lacks_identities,
+        asks_for_certificates: listeners
+            .iter()
+            .any(|listener| listener.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some())),
+        files,
+    };
     let routes = routes(report, &top, &around);
     let shards = shards.map(|shards| shards.value as usize);
     let warnings = Vec::new();
@@ -212,6 +224,21 @@ fn listeners(report: &mut Report<'_>, top: &Section<'_>, files: Files) -> Vec<Li
         let backlog = backlog.map_or(DEFAULT_BACKLOG, |backlog| backlog.value as u32);
         let tls = tls::read(report, section, files);
         let proxy_protocol = networks(report, section, "proxy_protocol");
+        let https_redirect = https_redirect(report, section);
+        if let (Some(_), Some(span)) = (&https_redirect, section.key_span("tls")) {
+            let message = "what only redirects to https:// is plain: leave out `tls`, or `https_redirect`";
+            report.relation(span, message);
+        }
+        if let (Some(own), Some(span)) = (&https_redirect, section.key_span("https_redirect"))
+            && listeners
+                .iter()
+                .any(|(earlier, _)| earlier.https_redirect.as_ref().is_some_and(|other| other != own))
+        {
+            report.relation(
+                span,
+                "all listeners that redirect do so alike, and an earlier one does it otherwise",
+            );
+        }
         let Some(text) = section.text(report, "bind") else { continue };
         let Some(bind) = report.check(&text.span, address::bind(text.value)) else { continue };
         if let Some((earlier, at)) = listeners.iter().find(|(earlier, _)| earlier.bind.overlaps(&bind)) {
@@ -228,9 +255,22 @@ fn listeners(report: &mut Report<'_>, top: &Section<'_>, files: Files) -> Vec<Li
                 "`proxy_protocol` lists networks, and who connects to a unix socket comes from none of them";
             report.relation(span, message);
         }
-        listeners.push((Listener { bind, backlog, tls, proxy_protocol }, text.span));
+        listeners.push((Listener { bind, backlog, tls, proxy_protocol, https_redirect }, text.span));
     }
     listeners.into_iter().map(|(listener, _)| listener).collect()
+}
+
+/// Where a plain listener sends all requests.
+fn https_redirect(report: &mut Report<'_>, listener: &Section<'_>) -> Option<HttpsRedirect> {
+    let section = listener.table(report, "https_redirect", schema::HTTPS_REDIRECT)?;
+    let host = section.text(report, "host").and_then(|text| {
+        let host = report.check(&text.span, Host::parse(text.value))?;
+        Some(host.to_string())
+    });
+    let texts = section.texts(report, "hosts").into_iter().flat_map(|texts| texts.value);
+    let hosts = texts.filter_map(|text| report.check(&text.span, HostPattern::parse(text.value))).collect();
+    let port = section.integer(report, "port", 1..=u64::from(u16::MAX));
+    Some(HttpsRedirect { host, hosts, port: port.map_or(443, |port| port.value as u16) })
 }
 
 fn routes(report: &mut Report<'_>, top: &Section<'_>, around: &Surroundings<'_>) -> Vec<Route> {

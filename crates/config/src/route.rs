@@ -1,7 +1,8 @@
 //! A route: which requests it takes, and what it does with them.
 
 use crate::{
-    EventsAction, HostPattern, PathPattern, PollAction, Proxy, PublishAction, RouteLimits, TopicsAction,
+    ClientCertificate, EventsAction, HostPattern, PathPattern, PollAction, Proxy, PublishAction, RouteLimits,
+    TopicsAction,
 };
 
 /// One `[[route]]`. Routes are tried in the order of the file; the first that matches takes the request.
@@ -21,6 +22,8 @@ pub struct Route {
     /// The position of the identity of which it wants a token, in [`crate::Config::identities`]; `None`: it takes anyone. Where it
     /// wants one and lists no origins, browsers may only come from its own.
     pub identity: Option<usize>,
+    /// What it wants of its clients' certificates; `None`: nothing.
+    pub client_certificate: Option<ClientCertificate>,
     /// The limits of its sessions.
     pub limits: RouteLimits,
     /// What happens when a session's outbox is full.

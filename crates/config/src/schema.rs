@@ -63,11 +63,21 @@ pub(crate) const DRAIN: Table =
     Table { name: "[drain]", keys: &["window", "deadline", "code", "route_code", "reconnect_delay"] };
 
 pub(crate) const LISTENER: Table =
-    Table { name: "[[listener]]", keys: &["bind", "backlog", "tls", "proxy_protocol"] };
+    Table { name: "[[listener]]", keys: &["bind", "backlog", "tls", "proxy_protocol", "https_redirect"] };
+
+pub(crate) const HTTPS_REDIRECT: Table =
+    Table { name: "https_redirect = {}", keys: &["host", "hosts", "port"] };
 
 pub(crate) const TLS: Table = Table {
     name: "tls = {}",
-    keys: &["certificate_file", "key_file", "certificates", "min_version", "client_ca_file"],
+    keys: &[
+        "certificate_file",
+        "key_file",
+        "certificates",
+        "min_version",
+        "client_ca_file",
+        "client_certificate",
+    ],
 };
 
 pub(crate) const CERTIFICATE: Table =
@@ -138,6 +148,7 @@ pub(crate) const ROUTE: Table = Table {
         "subprotocols",
         "origins",
         "identity",
+        "client_certificate",
         "limits",
         "full",
         "echo",
@@ -149,6 +160,9 @@ pub(crate) const ROUTE: Table = Table {
         "publish",
     ],
 };
+
+pub(crate) const CLIENT_CERTIFICATE: Table =
+    Table { name: "[route.client_certificate]", keys: &["required", "names", "header"] };
 
 pub(crate) const ROUTE_LIMITS: Table = Table {
     name: "[route.limits]",
@@ -195,7 +209,13 @@ pub(crate) const PROXY: Table = Table {
         "fail_timeout",
         "failure_code",
         "source",
+        "tls",
     ],
+};
+
+pub(crate) const UPSTREAM_TLS: Table = Table {
+    name: "[route.proxy.tls]",
+    keys: &["ca_file", "server_name", "certificate_file", "key_file", "min_version"],
 };
 
 pub(crate) const ROUTE_TOPICS: Table = Table {
@@ -228,6 +248,7 @@ pub const SCHEMA: &[Table] = &[
     LIMITS,
     DRAIN,
     LISTENER,
+    HTTPS_REDIRECT,
     TLS,
     CERTIFICATE,
     ADMIN,
@@ -235,10 +256,12 @@ pub const SCHEMA: &[Table] = &[
     TOPICS,
     TOPIC,
     ROUTE,
+    CLIENT_CERTIFICATE,
     ROUTE_LIMITS,
     ECHO,
     PAGE,
     PROXY,
+    UPSTREAM_TLS,
     ROUTE_TOPICS,
     EVENTS,
     POLL,

@@ -18,6 +18,8 @@ pub struct Tls {
     pub min_version: TlsVersion,
     /// Authorities of which one must have signed a client's certificate; without them clients are not asked for one.
     pub client_ca: Option<PemFile>,
+    /// Whether clients may come without one; only with `client_ca`.
+    pub client_certificate_optional: bool,
 }
 
 /// A certificate with its chain, and its key.

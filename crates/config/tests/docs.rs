@@ -59,20 +59,22 @@ fn config_with(table: &str, setting: &str) -> Config {
     let topics = if table == "topics = {}" { setting } else { "subscribe = ['a']" };
     let keys = if setting.contains("jwks_url") { "" } else { "jwks_file = '/j'" };
     let files = "certificate_file = '/c'\nkey_file = '/k'";
+    let asks = "client_ca_file = '/a'";
     let tls = match table {
-        "tls = {}" => format!("{files}\n{setting}"),
-        "certificates = [{}]" => format!("[[listener.tls.certificates]]\n{files}\n{setting}"),
-        _ => files.to_owned(),
+        "tls = {}" if setting.contains("client_ca_file") => format!("{files}\n{setting}"),
+        "tls = {}" => format!("{files}\n{asks}\n{setting}"),
+        "certificates = [{}]" => format!("{asks}\n[[listener.tls.certificates]]\n{files}\n{setting}"),
+        _ => format!("{files}\n{asks}"),
     };
     let text = format!(
-        "version = 1\n{}\n[limits]\n{}\n[[listener]]\nbind = '127.0.0.1:0'\n{}\n\
+        "version = 1\n{}\n[limits]\n{}\n[[listener]]\nbind = '127.0.0.1:0'\n{}\n[listener.https_redirect]\n{}\n\
          [drain]\n{}\n[[listener]]\nbind = '127.0.0.1:1'\n[listener.tls]\n{tls}\n\
          [admin]\n{}\n[log]\n{}\n[topics]\n{}\n[[topic]]\nname = 'a/*'\n{}\n\
          [[identity]]\nname = 'a'\nalgorithms = ['ES256']\n{keys}\n{}\n[identity.permissions]\nsubscribe = 'a'\n{}\n\
          [[identity]]\nname = 'b'\n[identity.hook]\nurl = 'https://a'\n{}\n\
-         [[route]]\npath = '/echo'\n{}\n[route.limits]\n{}\n[route.echo]\n{}\n\
+         [[route]]\npath = '/echo'\n{}\n[route.client_certificate]\n{}\n[route.limits]\n{}\n[route.echo]\n{}\n\
          [[route]]\npath = '/'\n[route.page]\n{}\n\
-         [[route]]\npath = '/proxy'\n[route.proxy]\nupstreams = ['ws://a']\n{}\n\
+         [[route]]\npath = '/proxy'\n[route.proxy]\nupstreams = ['wss://a']\n{}\n[route.proxy.tls]\n{}\n\
          [[route]]\npath = '/topics'\n[route.topics]\n{topics}\n\
          [[route]]\npath = '/events'\n[route.events]\nsubscribe = ['a']\n{}\n\
          [[route]]\npath = '/poll'\n[route.poll]\nsubscribe = ['a']\n{}\n\
@@ -81,6 +83,7 @@ fn config_with(table: &str, setting: &str) -> Config {
         place(""),
         place("[limits]"),
         place("[[listener]]"),
+        place("https_redirect = {}"),
         place("[drain]"),
         place("[admin]"),
         place("[log]"),
@@ -90,10 +93,12 @@ fn config_with(table: &str, setting: &str) -> Config {
         place("permissions = {}"),
         place("hook = {}"),
         place("[[route]]"),
+        place("[route.client_certificate]"),
         place("[route.limits]"),
         place("echo = {}"),
         place("page = {}"),
         place("proxy = {}"),
+        place("[route.proxy.tls]"),
         place("events = {}"),
         place("poll = {}"),
         place("publish = {}"),
@@ -143,9 +148,9 @@ fn documented_defaults_are_the_defaults() {
         );
         tested += 1;
     }
-    // 22 limits, 4 of a drain, 1 of a listener, 1 of TLS, 3 of a route, 2 of an echo, 12 of a proxy, 2 of the top, 3 of all topics, 7 of a
+    // 22 limits, 4 of a drain, 1 of a listener, 1 of its redirect, 2 of TLS, 1 of a client's certificate, 3 of a route, 2 of an echo, 12 of a proxy, 1 of TLS with upstreams, 2 of the top, 3 of all topics, 7 of a
     // topic, 6 of an identity, 1 of a page, 7 of topics over a WebSocket, 1 of events, 2 of polling, 2 of publishing.
-    assert!(tested >= 76, "{tested} defaults");
+    assert!(tested >= 80, "{tested} defaults");
 }
 
 /// The test above could not fail if keys had no effect.
@@ -156,12 +161,21 @@ fn other_values_make_another_configuration() {
         ("[limits]", "ping_interval = '26s'"),
         ("[drain]", "code = 1012"),
         ("[[listener]]", "backlog = 4097"),
+        ("https_redirect = {}", "host = 'a'"),
+        ("https_redirect = {}", "hosts = ['a']"),
+        ("https_redirect = {}", "port = 444"),
         ("tls = {}", "min_version = '1.3'"),
         ("tls = {}", "client_ca_file = '/ca'"),
+        ("tls = {}", "client_certificate = 'optional'"),
         ("[[route]]", "full = 'disconnect'"),
+        ("[route.client_certificate]", "required = false"),
+        ("[route.client_certificate]", "names = ['a']"),
         ("[route.limits]", "message_bytes = 1"),
         ("echo = {}", "deflate = 'off'"),
         ("proxy = {}", "retries = 3"),
+        ("[route.proxy.tls]", "ca_file = '/ca'"),
+        ("[route.proxy.tls]", "server_name = 'b'"),
+        ("[route.proxy.tls]", "certificate_file = '/c'\nkey_file = '/k'"),
         ("[admin]", "bind = '127.0.0.1:1234'"),
         ("[log]", "file = '/l'"),
         ("[log]", "entries_per_second = 3"),

@@ -7,11 +7,12 @@ use std::{
 
 use proptest::prelude::*;
 use tidegate_config::{
-    Action, AddressLimits, Algorithm, Balance, Bind, Config, Deflate, Drain, Echo, EchoDeflate, EventsAction,
-    Excess, FullAction, HashKey, HostPattern, Identity, IoChoice, Limits, Listener, Log, LogFormat, LogLevel,
-    Page, PathPattern, PemFile, PermissionClaims, PollAction, Proxy, PublishAction, Route, RouteLimits,
-    SCHEMA, Secret, SessionRates, SlowPolicy, Target, TlsVersion, TokenKeys, TokenSource, TopicPattern,
-    TopicPatterns, TopicRule, TopicSettings, Topics, TopicsAction, Upstream, Utf8, embedded, parse,
+    Action, AddressLimits, Algorithm, Balance, Bind, CertificateName, ClientCertificate, Config, Deflate,
+    Drain, Echo, EchoDeflate, EventsAction, Excess, FullAction, HashKey, HostPattern, HttpsRedirect,
+    Identity, IoChoice, Limits, Listener, Log, LogFormat, LogLevel, Page, PathPattern, PemFile,
+    PermissionClaims, PollAction, Proxy, PublishAction, Route, RouteLimits, SCHEMA, Secret, SessionRates,
+    SlowPolicy, Target, TlsVersion, TokenKeys, TokenSource, TopicPattern, TopicPatterns, TopicRule,
+    TopicSettings, Topics, TopicsAction, Upstream, Utf8, embedded, parse,
 };
 
 const EVERY_KEY: &str = include_str!("every_key.toml");
@@ -102,13 +103,15 @@ fn every_key_arrives() {
         },
         max_sessions: Some(77),
     };
-    let upstream = |target, text: &str| Upstream { target, text: text.to_owned() };
+    let upstream =
+        |target, text: &str| Upstream { target, text: text.to_owned(), tls: text.starts_with("wss") };
     let proxy = Proxy {
         upstreams: vec![
             upstream(Target::Address(address("10.0.0.5:9000")), "ws://10.0.0.5:9000"),
             upstream(Target::Name { host: "app.internal".to_owned(), port: 80 }, "WS://App.internal"),
             upstream(Target::Unix(PathBuf::from("/run/app.sock")), "unix:/run/app.sock"),
             upstream(Target::Address(address("[2001:db8::1]:80")), "ws://[2001:db8::1]"),
+            upstream(Target::Name { host: "tls.internal".to_owned(), port: 443 }, "wss://TLS.internal"),
         ],
         balance: Balance::Hash(HashKey::Header("x-user".to_owned())),
         deflate: Deflate::Edge,
@@ -123,6 +126,7 @@ fn every_key_arrives() {
         fail_timeout_ms: 20_000,
         failure_code: 1014,
         source: vec!["10.0.0.2".parse().unwrap(), "2001:db8::2".parse().unwrap()],
+        tls: Box::default(),
     };
     let plain = |path: &str, full, action| Route {
         host: None,
@@ -130,6 +134,7 @@ fn every_key_arrives() {
         subprotocols: Vec::new(),
         origins: Vec::new(),
         identity: None,
+        client_certificate: None,
         limits: limits.route_limits(),
         full,
         action,
@@ -184,6 +189,12 @@ fn every_key_arrives() {
         session_bytes: 97 << 10,
     };
     let mut got = valid(EVERY_KEY);
+    // Files are made by reading them alone: what is in it is looked at below.
+    let Some(Action::Proxy(Proxy { tls: upstream_tls, .. })) = got.routes.first().map(|route| &route.action)
+    else {
+        panic!("{:?}", got.routes.first());
+    };
+    let upstream_tls = upstream_tls.clone();
     // Secrets are compared, and cannot be made here.
     let Some(Action::Publish(action)) = got.routes.last_mut().map(|route| &mut route.action) else {
         panic!("{:?}", got.routes.last());
@@ -213,12 +224,21 @@ fn every_key_arrives() {
                 backlog: 100,
                 tls: None,
                 proxy_protocol: vec!["10.0.0.0/8".parse().unwrap(), "fd00::1/128".parse().unwrap()],
+                https_redirect: Some(HttpsRedirect {
+                    host: Some("www.example.com".to_owned()),
+                    hosts: vec![
+                        HostPattern::Exact("example.com".to_owned()),
+                        HostPattern::Below("example.com".to_owned()),
+                    ],
+                    port: 8443,
+                }),
             },
             Listener {
                 bind: Bind::Unix(PathBuf::from("/run/tidegate.sock")),
                 backlog: 4096,
                 tls: None,
                 proxy_protocol: Vec::new(),
+                https_redirect: None,
             },
             // What is in it is looked at below: a file is made by reading it alone.
             Listener {
@@ -226,6 +246,7 @@ fn every_key_arrives() {
                 backlog: 4096,
                 tls: got.listeners[2].tls.clone(),
                 proxy_protocol: Vec::new(),
+                https_redirect: None,
             },
         ],
         routes: vec![
@@ -239,9 +260,17 @@ fn every_key_arrives() {
                     "null".to_owned(),
                 ],
                 identity: None,
+                client_certificate: Some(ClientCertificate {
+                    required: false,
+                    names: vec![
+                        CertificateName::Exact("device 7".to_owned()),
+                        CertificateName::Below(HostPattern::Below("devices.example.com".to_owned())),
+                    ],
+                    header: Some("X-Client-Subject".to_owned()),
+                }),
                 limits: own,
                 full: FullAction::Disconnect,
-                action: Action::Proxy(proxy),
+                action: Action::Proxy(Proxy { tls: upstream_tls.clone(), ..proxy }),
             },
             plain("/echo", FullAction::DropOld, echo),
             plain("/", FullAction::Pause, Action::Page(Page::Index)),
@@ -277,6 +306,12 @@ fn every_key_arrives() {
         trusted: ["10.0.0.0/8", "fd00::/8", "192.0.2.7/32"].map(|network| network.parse().unwrap()).to_vec(),
     };
     assert_eq!(got, expected);
+    let own = upstream_tls.certificate.as_ref().expect("it was read");
+    let paths =
+        [upstream_tls.ca.as_ref().expect("it was read"), &own.certificate, &own.key].map(PemFile::path);
+    assert_eq!(paths, ["/etc/upstreams.pem", "/etc/gateway.pem", "/etc/gateway.key"].map(Path::new));
+    assert_eq!(upstream_tls.server_name.as_deref(), Some("app.internal"));
+    assert_eq!(upstream_tls.min_version, TlsVersion::Tls13);
     let admin = got.admin.as_ref().expect("it was read");
     assert_eq!(admin.bind, Bind::Unix(PathBuf::from("/run/tidegate/other.sock")));
     assert_eq!(admin.allow_uids, [1000, 1001]);
@@ -288,6 +323,7 @@ fn every_key_arrives() {
     let expected =
         ["/etc/one.pem", "/etc/one.key", "/etc/two.pem", "/etc/two.key", "/etc/clients.pem"].map(Path::new);
     assert_eq!((paths, tls.min_version), (expected.to_vec(), TlsVersion::Tls13));
+    assert!(tls.client_certificate_optional);
 }
 
 /// Secrets and files are made by reading them alone, so that these are looked at one by one.
@@ -419,7 +455,8 @@ fn the_embedded_configuration_is_the_defaults() {
             bind: Bind::Tcp(address("127.0.0.1:9001")),
             backlog: 4096,
             tls: None,
-            proxy_protocol: Vec::new()
+            proxy_protocol: Vec::new(),
+            https_redirect: None
         }]
     );
     assert_eq!((config.shards, config.io, config.limits), (None, IoChoice::Auto, Limits::default()));

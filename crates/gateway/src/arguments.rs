@@ -320,6 +320,7 @@ impl ConfigArguments {
                 backlog: DEFAULT_BACKLOG,
                 tls: None,
                 proxy_protocol: Vec::new(),
+                https_redirect: None,
             };
             config.listeners = self.bind.iter().map(listener).collect();
         }

@@ -12,12 +12,8 @@ use crate::{Outcome, arguments::CheckArguments, logs, secure};
 /// Problems and warnings go to standard error; what is valid is said on standard output.
 pub(crate) fn check(arguments: &CheckArguments) -> Outcome {
     let file = printable(&arguments.config.display().to_string());
-    let loaded = tidegate_config::load(&arguments.config).and_then(|mut config| {
-        let servers = secure::servers(&config, None, SystemTime::now());
-        let tokens = secure::judge_tokens(&mut config);
-        let problems: Vec<_> = [servers.err(), tokens.err()].into_iter().flatten().flatten().collect();
-        if problems.is_empty() { Ok(config) } else { Err(problems) }
-    });
+    let loaded = tidegate_config::load(&arguments.config)
+        .and_then(|mut config| secure::secure(&mut config, None, SystemTime::now()).map(|_| config));
     match loaded {
         Ok(config) => {
             logs::print_warnings(&config.warnings);

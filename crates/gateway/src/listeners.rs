@@ -263,7 +263,13 @@ mod tests {
     use super::*;
 
     fn listener(bind: &str) -> Listener {
-        Listener { bind: Bind::parse(bind).unwrap(), backlog: 128, tls: None, proxy_protocol: Vec::new() }
+        Listener {
+            bind: Bind::parse(bind).unwrap(),
+            backlog: 128,
+            tls: None,
+            proxy_protocol: Vec::new(),
+            https_redirect: None,
+        }
     }
 
     fn open(bind: &str, shards: usize) -> Result<Listeners, BindError> {

@@ -26,7 +26,7 @@ use crate::{
     notify::Notify,
     outbound::Outbound,
     resolver::Resolver,
-    secure::{self, Before},
+    secure::{self, Before, Secured},
     serve::Shards,
 };
 
@@ -232,16 +232,11 @@ impl Reload {
         })?;
         let mut succession = before.config().succeeded_by(config).map_err(Refused::Running)?;
         let present = Before { config: before.config(), servers: &self.servers };
-        let servers = secure::servers(&succession.config, Some(present), SystemTime::now());
-        let tokens = secure::judge_tokens(&mut succession.config);
-        let servers = match (servers, tokens) {
-            (Ok(servers), Ok(())) => servers,
-            (servers, tokens) => {
-                let problems = [servers.err(), tokens.err()].into_iter().flatten().flatten();
-                return Err(Refused::File(problems.collect()));
-            }
-        };
-        let plan = before.next(succession.config).map_err(|error| error.to_string())?;
+        let Secured { servers, clients } =
+            secure::secure(&mut succession.config, Some(present), SystemTime::now())
+                .map_err(Refused::File)?;
+        let next = before.next_with_clients(succession.config, &clients);
+        let plan = next.map_err(|error| error.to_string())?;
         Ok(Prepared { plan, servers, waiting: succession.waiting })
     }
 

@@ -35,7 +35,7 @@ use crate::{
     plane::Plane,
     reload::{Current, Reload, Reloading},
     resolver::Resolver,
-    secure,
+    secure::{self, Secured},
     signals::{self, Concerned},
 };
 
@@ -72,20 +72,16 @@ pub(crate) fn run(arguments: &RunArguments) -> Outcome {
             return Outcome::Usage;
         }
     };
-    let servers = match secure::servers(&config, None, SystemTime::now()) {
-        Ok(servers) => servers,
+    let secured = match secure::secure(&mut config, None, SystemTime::now()) {
+        Ok(secured) => secured,
         Err(problems) => {
             log.problems(&problems);
             return Outcome::BadConfig;
         }
     };
-    if let Err(problems) = secure::judge_tokens(&mut config) {
-        log.problems(&problems);
-        return Outcome::BadConfig;
-    }
     log.warnings(&config.warnings);
     let log = Arc::new(log);
-    match serve(config, servers, &arguments.config, &log) {
+    match serve(config, secured, &arguments.config, &log) {
         Ok(()) => Outcome::Clean,
         Err(fault) => {
             error!("{fault}");
@@ -205,12 +201,8 @@ impl Shards {
     }
 }
 
-fn serve(
-    config: Config,
-    servers: Vec<Option<ServerConfig>>,
-    arguments: &ConfigArguments,
-    log: &Arc<Log>,
-) -> Result<(), Fault> {
+fn serve(config: Config, secured: Secured, arguments: &ConfigArguments, log: &Arc<Log>) -> Result<(), Fault> {
+    let Secured { servers, clients } = secured;
     info!(version = env!("CARGO_PKG_VERSION"), "tidegate starts");
     let caught = signals::catch(arguments.has_file())
         .map_err(|error| Fault::System("signals cannot be caught", error))?;
@@ -240,7 +232,7 @@ fn serve(
     let admin = admin.transpose().map_err(Fault::Bind)?;
     let cells = admin.as_ref().map(|_| (0..count).map(|_| Arc::default()).collect());
 
-    let plan = Plan::new(config, count);
+    let plan = Plan::with_clients(config, count, &clients);
     let names = RouteNames::new(&plan);
     let journal = Journal::start(plan.config(), &names, log.lost())
         .map_err(|error| Fault::System("no thread can be started", error))?;
@@ -600,9 +592,12 @@ impl Threads {
             }
         }
         let has_page = plan.config().routes.iter().any(|route| route.action == Action::Page(Page::Index));
-        for (bound, server) in listeners.bound.iter().zip(servers) {
+        for ((bound, server), listener) in listeners.bound.iter().zip(servers).zip(&plan.config().listeners) {
             let s = if server.is_some() { "s" } else { "" };
             match bound {
+                Bind::Tcp(address) if listener.https_redirect.is_some() => {
+                    info!("listening on http://{address} (which only redirects to https://)");
+                }
                 Bind::Tcp(address) if has_page => {
                     info!(
                         "listening on ws{s}://{address} (there is a page for browsers: http{s}://{address}/)"

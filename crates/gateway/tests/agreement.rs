@@ -5,6 +5,7 @@ use tidegate_config::{
     Action, Config, HostPattern, PathPattern, SESSION_TAKEOVER_BYTES, TopicPattern, bare_host, parse,
 };
 use tidegate_hub::{TopicName, protocol::topic_of_path};
+use tidegate_tls::{ClientConfig, ClientOptions, Trust};
 use tidegate_wire::{
     HeadLimits,
     deflate::{CodecLimits, Codecs},
@@ -166,7 +167,10 @@ fn a_valid_configuration_is_a_plan() {
     }
     assert_eq!(plans, 3, "the whole file, that with topics and the embedded one");
     let every_key = include_str!("../../config/tests/every_key.toml");
-    tidegate_shard::Plan::new(parse(every_key, "every_key.toml").unwrap(), 2);
+    let config = parse(every_key, "every_key.toml").unwrap();
+    let options = ClientOptions { trust: Trust::Nothing, alpn: Vec::new(), resumes: false };
+    let clients = vec![Some(ClientConfig::new(&options).unwrap()); config.routes.len()];
+    tidegate_shard::Plan::with_clients(config, 2, &clients);
 }
 
 /// What the configuration takes for enough is enough.

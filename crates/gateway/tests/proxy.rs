@@ -1,5 +1,5 @@
 //! A proxied session from both its ends: what the upstream is told, and how each kind of ending reaches the other side
-//! (the table of endings in `docs/ARCHITECTURE.md`). On both backends.
+//! (the table of endings in `docs/ARCHITECTURE.md`). On both backends, with plain upstreams and with such as speak TLS.
 
 mod harness;
 
@@ -13,6 +13,7 @@ use rustix::process::Signal;
 
 use crate::harness::{
     BACKENDS, PATIENCE,
+    certificates::Authority,
     client::{Client, End, Received, request},
     frame::{BINARY, CLOSE, FIN, PING, PONG, TEXT, close, header, masked, plain},
     gateway::Gateway,
@@ -33,19 +34,38 @@ fn config(upstreams: &[String], settings: &str, more: &str) -> String {
 struct Stage {
     upstream: Upstream,
     sessions: Receiver<(String, Connection)>,
+    /// Who has signed its certificate, where it speaks TLS.
+    authority: Option<Authority>,
 }
 
 impl Stage {
     fn start() -> Stage {
+        Stage::start_as(None)
+    }
+
+    fn secure() -> Stage {
+        Stage::start_as(Some(Authority::new()))
+    }
+
+    fn start_as(authority: Option<Authority>) -> Stage {
+        let secure = authority
+            .as_ref()
+            .map(|authority| authority.server(&authority.issue("upstream", &["127.0.0.1"]), false));
         let (sender, sessions): (Sender<_>, _) = channel();
         let sender = std::sync::Mutex::new(sender);
-        let upstream = Upstream::start(move |mut connection| {
+        let upstream = Upstream::start_with(secure, move |mut connection| {
             let Some(head) = connection.head() else { return };
             connection.send(switching_protocols(&head, "").as_bytes());
             // The test may be over.
             let _ = sender.lock().expect("a lock").send((head, connection));
         });
-        Stage { upstream, sessions }
+        Stage { upstream, sessions, authority }
+    }
+
+    /// A route to it with these settings.
+    fn config(&self, settings: &str) -> String {
+        let tls = self.authority.as_ref().map(|own| format!(", tls = {{ ca_file = {:?} }}", own.ca()));
+        config(&[self.upstream.url()], &format!("{settings}{}", tls.unwrap_or_default()), "")
     }
 
     fn next(&self) -> (String, Connection) {
@@ -55,9 +75,11 @@ impl Stage {
 
 /// Plays on both backends with a session through the gateway: the gateway, the client, the upstream's end.
 fn with_session(settings: &str, play: impl Fn(Gateway, Client, Connection)) {
-    for io in BACKENDS {
-        let stage = Stage::start();
-        let gateway = Gateway::start(&config(&[stage.upstream.url()], settings, ""), io);
+    for (io, start) in
+        BACKENDS.into_iter().flat_map(|io| [(io, Stage::start as fn() -> Stage), (io, Stage::secure)])
+    {
+        let stage = start();
+        let gateway = Gateway::start(&stage.config(settings), io);
         let client = Client::open(gateway.address(), "/p");
         let (_, connection) = stage.next();
         play(gateway, client, connection);
@@ -404,9 +426,8 @@ fn a_client_may_answer_every_ping_of_its_upstream() {
 
 #[test]
 fn a_slow_client_is_disconnected_where_that_is_asked_for() {
-    for io in BACKENDS {
-        let stage = Stage::start();
-        let config = format!("{}full = \"disconnect\"\n", config(&[stage.upstream.url()], "", ""));
+    for (io, stage) in BACKENDS.into_iter().flat_map(|io| [(io, Stage::start()), (io, Stage::secure())]) {
+        let config = format!("{}full = \"disconnect\"\n", stage.config(""));
         let gateway = Gateway::start(&config, io);
         let mut client = Client::open(gateway.address(), "/p");
         let (_, mut upstream) = stage.next();

@@ -567,7 +567,7 @@ fn a_request_may_name_its_scheme() {
 #[test]
 fn a_storm_of_handshakes_does_not_stop_an_echo() {
     for io in BACKENDS {
-        let world = World::with(io, "head_timeout = '60s'", "", ROUTES);
+        let world = World::with(io, "head_timeout = '60s'\nping_interval = '0s'", "", ROUTES);
         let mut echo = world.open();
         let (storming, done) = (Arc::new(AtomicBool::new(true)), Arc::new(AtomicUsize::new(0)));
         // All hellos are on their way before the first answer is read.
@@ -678,5 +678,53 @@ fn check_names_what_is_wrong_with_certificates() {
         let (code, errors) = check(certificate, key, more);
         assert_eq!(code, Some(78), "{errors}");
         assert!(errors.contains(expected), "{expected}\n{errors}");
+    }
+}
+
+#[test]
+fn a_listener_that_redirects_serves_nothing() {
+    for io in BACKENDS {
+        let config = format!(
+            "version = 1\n[limits]\nhead_timeout = '1s'\n[[listener]]\nbind = '127.0.0.1:0'\n\
+             https_redirect = {{ hosts = ['gw.test'], port = 8443 }}\n{ROUTES}"
+        );
+        let gateway = Gateway::start(&config, io);
+        let answer = |head: &[u8]| {
+            let mut client = Client::connect(gateway.address());
+            client.send(head);
+            let response = client.response().expect("a response");
+            assert_eq!(client.next(), Received::End(End::Fin), "nothing follows it");
+            (response.status, response.field("location").map(str::to_owned))
+        };
+        let to = |url: &str| (308, Some(url.to_owned()));
+        // What is behind the head is not read as another request.
+        let get =
+            b"GET /echo?a=%20b HTTP/1.1\r\nHost: gw.test:80\r\n\r\nGET / HTTP/1.1\r\nHost: gw.test\r\n\r\n";
+        assert_eq!(answer(get), to("https://gw.test:8443/echo?a=%20b"));
+        assert_eq!(answer(&request("/echo", "")), to("wss://gw.test:8443/echo"));
+        let post = b"POST /no/such/route HTTP/1.1\r\nHost: gw.test\r\nContent-Length: 4\r\n\r\nbody";
+        assert_eq!(answer(post), to("https://gw.test:8443/no/such/route"));
+        assert_eq!(answer(b"GET / HTTP/1.0\r\nHost: gw.test\r\n\r\n").0, 301);
+        for (head, status) in [
+            (&b"GET / HTTP/1.1\r\nHost: evil.test\r\n\r\n"[..], 421),
+            (b"GET / HTTP/1.1\r\nHost: gw.test@evil.test\r\n\r\n", 400),
+            (b"GET / HTTP/1.1\r\nHost: gw.test\r\nX: a\rLocation: b\r\n\r\n", 400),
+            (b"GET //evil.test/ HTTP/1.1\r\nHost: gw.test\r\n\r\n", 400),
+            (b"GET / HTTP/1.1\r\n\r\n", 400),
+            (b"PRI * HTTP/2.0\r\n\r\n", 505),
+        ] {
+            assert_eq!(answer(head), (status, None), "{}", String::from_utf8_lossy(head));
+        }
+        // One that sends no head has the same time as everywhere.
+        let mut client = Client::connect(gateway.address());
+        client.send(b"GET / HT");
+        assert_eq!(client.response().expect("a response").status, 408);
+        // From a reload on it is a listener like others, and back.
+        let serves = config.replace("https_redirect = { hosts = ['gw.test'], port = 8443 }\n", "");
+        assert!(gateway.reload(&serves).contains("configuration taken over"));
+        Client::open(gateway.address(), "/echo").exchange(TEXT, b"served");
+        assert!(gateway.reload(&config).contains("configuration taken over"));
+        assert_eq!(answer(&request("/echo", "")), to("wss://gw.test:8443/echo"));
+        gateway.stop();
     }
 }

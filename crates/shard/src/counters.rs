@@ -49,6 +49,8 @@ pub struct Counters {
     pub ended: u64,
     /// Pages answered.
     pub pages: u64,
+    /// Requests sent to `https://`.
+    pub redirected: u64,
     /// Messages answered here.
     pub messages: u64,
     /// Messages of topics given to subscribers.

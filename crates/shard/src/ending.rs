@@ -175,6 +175,9 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         match &session.state {
             State::Head(_) | State::Deciding(_) => self.abort(key, false),
             State::Waiting(_) => self.give_up_waiting(key),
+            State::Dialing(_) if session.transport.is_handshaking() => {
+                self.dial_failed(key, "closed in the handshake of TLS", 0);
+            }
             State::Dialing(_) => self.dial_failed(key, "closed before it answered the handshake", 0),
             State::Open(_) => {
                 if !session.marks.close_sent {

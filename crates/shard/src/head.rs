@@ -92,8 +92,13 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         let plan = std::sync::Arc::clone(&self.plan);
         let head_only = head.starts_with(b"HEAD ");
         let by_tls = self.came_by_tls(key);
+        let redirect = self.redirect_of(key, &plan);
         let parsed = Request::parse(head, plan.head_limits(), by_tls).map_err(Halt::from);
-        match parsed.and_then(|request| self.dispatch(key, &request)) {
+        let outcome = parsed.and_then(|request| match redirect {
+            Some(redirect) => self.redirect(key, &request, redirect).map_err(Halt::from),
+            None => self.dispatch(key, &request),
+        });
+        match outcome {
             Ok(()) => {}
             Err(Halt::Refused(refusal)) => self.refuse(key, &refusal, head_only),
             Err(Halt::Asked(asked)) => self.await_decision(key, asked, head),

@@ -186,7 +186,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
     }
 
     /// What a transport has to say itself goes out: its part of a handshake, tickets, an alert.
-    fn say_sealed(&mut self, key: Key) {
+    pub(crate) fn say_sealed(&mut self, key: Key) {
         let Some(session) = self.registry.get_mut(key) else { return };
         if !session.transport.has_sealed() || session.marks.fin_sent || matches!(session.state, State::Dead) {
             return;
@@ -205,12 +205,16 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         }
     }
 
-    /// A client's handshake of TLS has come a step further.
+    /// A handshake of TLS has come a step further.
     fn has_shaken(&mut self, key: Key) {
         let Some(session) = self.registry.get_mut(key) else { return };
         if session.transport.is_handshaking() {
             // Its answer, with the keys and the signature in it, is what takes time.
             self.turn.handshakes += u32::from(session.transport.has_sealed());
+            return;
+        }
+        if session.marks.upstream {
+            self.has_secured(key);
             return;
         }
         let Transport::Tls(tls) = &mut session.transport else { return };
@@ -227,9 +231,11 @@ impl<B: Backend, E: Environment> Shard<B, E> {
 
     /// What came is not what the peer can have sealed.
     fn sealed_failed(&mut self, key: Key, reason: &'static str) {
-        match self.registry.get(key).is_some_and(|session| session.transport.is_tls()) {
-            true => self.tls_failed(key, reason),
-            false => self.peer_broke(key, 0),
+        let Some(session) = self.registry.get(key) else { return };
+        match (session.transport.is_tls(), session.marks.upstream) {
+            (true, true) => self.leg_unsealable(key, reason),
+            (true, false) => self.tls_failed(key, reason),
+            (false, _) => self.peer_broke(key, 0),
         }
     }
 
@@ -237,7 +243,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
     fn sealed_ended(&mut self, key: Key) {
         let Some(session) = self.registry.get_mut(key) else { return };
         session.marks.ended = true;
-        if session.transport.is_handshaking() {
+        if session.transport.is_handshaking() && !session.marks.upstream {
             self.counters.tls_failed += 1;
         }
         self.peer_ended(key);

@@ -40,6 +40,7 @@ mod plan;
 pub mod planted;
 mod proxy;
 mod proxy_header;
+mod redirect;
 pub mod report;
 mod sealing;
 mod session;

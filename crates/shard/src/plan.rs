@@ -21,6 +21,7 @@ use tidegate_hub::{Hub, RouteId, Routes, TopicRules};
 use tidegate_identity::Identity;
 use tidegate_io::{Address, ListenerId};
 use tidegate_registry::{Charge, Retained, Total};
+use tidegate_tls::ClientConfig;
 use tidegate_wire::{deflate::CodecLimits, http::HeadLimits};
 
 pub use self::{changes::Changes, next::NoSuccessor, route::Addresses};
@@ -99,7 +100,15 @@ impl Plan {
     /// # Panics
     /// Where `config` was not validated by `tidegate-config`, or has keys that [`tidegate_identity::identities`] refuses.
     pub fn new(config: Config, shards: usize) -> Arc<Plan> {
-        Plan::with_limits(config, shards, |_| {})
+        Plan::with_limits(config, shards, &[], |_| {})
+    }
+
+    /// The same with upstreams that speak TLS. `clients`: for each route of the configuration how it does so towards them.
+    ///
+    /// # Panics
+    /// As [`Plan::new`].
+    pub fn with_clients(config: Config, shards: usize, clients: &[Option<ClientConfig>]) -> Arc<Plan> {
+        Plan::with_limits(config, shards, clients, |_| {})
     }
 
     /// The same where hubs have limits that no configuration can ask for, for tests.
@@ -107,13 +116,15 @@ impl Plan {
     pub fn with_limits(
         config: Config,
         shards: usize,
+        clients: &[Option<ClientConfig>],
         change: impl FnOnce(&mut tidegate_hub::Limits),
     ) -> Arc<Plan> {
         let routes = Routes::new(&config);
         let identities = tidegate_identity::identities(&config).expect("validated");
-        let slots = config.routes.iter().map(|route| {
+        let slots = config.routes.iter().enumerate().map(|(place, route)| {
             let identity = route.identity.map(|place| Arc::clone(&identities[place]));
-            Slot::new(RoutePlan::new(route, identity, None, &|_| None))
+            let client = clients.get(place).cloned().flatten();
+            Slot::new(RoutePlan::new(route, identity, client, None, &|_| None))
         });
         let slots: Vec<Slot> = slots.collect();
         let topics = config

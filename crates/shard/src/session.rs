@@ -90,6 +90,8 @@ pub(crate) enum Fact {
     Routed = 16,
     /// It was too fast, and is not read until its next message is in time.
     Delayed = 32,
+    /// Its listener only redirects.
+    Redirects = 64,
 }
 
 /// A set of them.

@@ -101,6 +101,11 @@ pub struct Shard<B: Backend, E: Environment> {
     pub(crate) broken: Vec<(Key, i32)>,
     /// Slots that may be free now.
     pub(crate) freeable: Vec<Key>,
+    /// Legs that are connected and wait for a turn that has time for TLS.
+    pub(crate) securing: VecDeque<Key>,
+    /// Upstreams speak the test-only records.
+    #[cfg(feature = "record-transport")]
+    pub(crate) dials_records: bool,
     pub(crate) listening: Vec<Listening>,
     /// Those that are closed, and whose last connections are served.
     pub(crate) closed: Vec<Listening>,
@@ -177,6 +182,9 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             again: Vec::new(),
             broken: Vec::new(),
             freeable: Vec::new(),
+            securing: VecDeque::new(),
+            #[cfg(feature = "record-transport")]
+            dials_records: false,
             listening: Vec::new(),
             closed: Vec::new(),
             expects_last: false,
@@ -253,6 +261,12 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         Ok(())
     }
 
+    /// Speaks the test-only records with all upstreams, in the place of TLS.
+    #[cfg(feature = "record-transport")]
+    pub fn dial_records(&mut self) {
+        self.dials_records = true;
+    }
+
     /// Bounds what one turn holds more tightly than [`TURN_BYTES`] and [`TURN_BUFFERS`] do, for tests.
     ///
     /// [`TURN_BYTES`]: crate::TURN_BYTES
@@ -316,6 +330,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         self.now_ms = millis(self.began);
         self.settle();
         let had_events = !self.events.is_empty() || self.can_take_up();
+        self.secure_waiting();
         self.take_up_kept();
         let mut events = std::mem::take(&mut self.events);
         for event in events.drain(..) {
@@ -419,7 +434,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         self.feed_starved();
         // What filled the turn at hand is kept behind the system call only.
         let rest = !self.turn.unread.is_empty() && !planted::is(Bug::SleepOnRest);
-        self.hurried |= self.can_take_up() || rest;
+        self.hurried |= self.can_take_up() || rest || !self.securing.is_empty();
         Ok(())
     }
 
@@ -514,6 +529,10 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             Fact::ProxyHeader,
             peer.address().is_some_and(|peer| self.plan.wants_proxy_header(listener, peer.ip())),
         );
+        let place = usize::from(listener.0);
+        let redirects =
+            self.plan.config().listeners.get(place).is_some_and(|own| own.https_redirect.is_some());
+        session.marks.facts.set(Fact::Redirects, redirects);
         if let Some(Some(tls)) = tls {
             session.transport = Transport::Tls(Box::new(tls));
         }

@@ -70,7 +70,7 @@ fn unmet(summary: &Summary) -> Vec<String> {
         ("refused", &["status 403", "status 502", "status 504"]),
         ("upstream", &["Echo", "Source", "Silent", "inflated"]),
         ("inflated", &["Gateway { takeover: false }", "Gateway { takeover: true }", "Ends"]),
-        ("records", &["echo", "proxy"]),
+        ("records", &["echo", "proxy", "upstream", "upstream without a session"]),
         ("records over buffers", &["turns of 1 byte", "turns of 1 buffer", "turns of 1 byte and 1 buffer"]),
         (
             "stopped",

@@ -10,9 +10,10 @@ use rustls::{
     },
     crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature},
     pki_types::{CertificateDer, ServerName, UnixTime, pem::PemObject},
+    sign::SingleCertAndKey,
 };
 
-use crate::Error;
+use crate::{Authorities, Error, Identity, Lowest};
 
 /// Sessions of a client that can be resumed: the last ones.
 const RESUMABLE: usize = 1024;
@@ -69,9 +70,35 @@ impl ClientConfig {
             if options.resumes { Resumption::in_memory_sessions(RESUMABLE) } else { Resumption::disabled() };
         Ok(Self(Arc::new(config)))
     }
+
+    /// A client that trusts servers whose certificates one of `authorities` has signed, for the name that it wants to speak with.
+    /// `own`: who it is itself, for servers that ask. Sessions resume earlier ones with the same name.
+    ///
+    /// # Errors
+    /// Where the library refuses the versions.
+    pub fn trusting(
+        authorities: &Authorities,
+        own: Option<&Identity>,
+        lowest: Lowest,
+        alpn: Vec<Vec<u8>>,
+    ) -> Result<Self, Error> {
+        let builder = rustls::ClientConfig::builder_with_provider(provider())
+            .with_protocol_versions(lowest.versions())?
+            .with_root_certificates(Arc::clone(&authorities.0));
+        let mut config = match own {
+            Some(own) => {
+                let own = SingleCertAndKey::from(Arc::clone(&own.certified));
+                builder.with_client_cert_resolver(Arc::new(own))
+            }
+            None => builder.with_no_client_auth(),
+        };
+        config.alpn_protocols = alpn;
+        config.resumption = Resumption::in_memory_sessions(RESUMABLE);
+        Ok(Self(Arc::new(config)))
+    }
 }
 
-fn system_roots() -> Result<RootCertStore, Error> {
+pub(crate) fn system_roots() -> Result<RootCertStore, Error> {
     let mut roots = RootCertStore::empty();
     // A store may well hold some that cannot be used; without any, nobody is trusted.
     let (added, _) = roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);

@@ -2,7 +2,7 @@
 
 use std::{fmt, io, path::PathBuf};
 
-use rustls::{CertificateError, pki_types::pem};
+use rustls::{AlertDescription, CertificateError, pki_types::pem};
 
 /// Why a configuration cannot be made, or a session cannot go on.
 #[derive(Debug)]
@@ -84,9 +84,11 @@ impl Error {
             Inner::Tls(Tls::NoCertificatesPresented) => "the client has no certificate",
             Inner::Tls(Tls::PeerSentOversizedRecord) => "a record is too long",
             Inner::Tls(Tls::DecryptError) => "a record does not open",
+            Inner::Tls(Tls::InvalidCertificate(error)) => bad_certificate(error),
+            Inner::Tls(Tls::AlertReceived(alert)) => alerted(*alert),
             _ => match self.cause() {
-                Cause::Certificate => "the peer's certificate is not good",
-                Cause::Alert(_) => "the peer gave up with an alert",
+                Cause::Certificate => BAD_CERTIFICATE,
+                Cause::Alert(_) => ALERTED,
                 Cause::Incompatible => "nothing in common",
                 Cause::Peer => "what came is not TLS, or breaks it",
                 Cause::Caller => "not open",
@@ -116,6 +118,50 @@ impl Error {
     pub(crate) const NO_ROOTS: Self = Self(Inner::NoRoots);
     pub(crate) const NAME: Self = Self(Inner::Name);
     pub(crate) const NOT_OPEN: Self = Self(Inner::NotOpen);
+}
+
+const BAD_CERTIFICATE: &str = "the peer's certificate is not good";
+const ALERTED: &str = "the peer gave up with an alert";
+
+/// What is wrong with a certificate, in words that hold nothing of it.
+fn bad_certificate(error: &CertificateError) -> &'static str {
+    use CertificateError as Bad;
+    match error {
+        Bad::Expired | Bad::ExpiredContext { .. } => "the peer's certificate has expired",
+        Bad::NotValidYet | Bad::NotValidYetContext { .. } => "the peer's certificate is not valid yet",
+        Bad::UnknownIssuer => "the peer's certificate is of an issuer that is not trusted",
+        Bad::NotValidForName | Bad::NotValidForNameContext { .. } => {
+            "the peer's certificate is for another name"
+        }
+        Bad::InvalidPurpose | Bad::InvalidPurposeContext { .. } => {
+            "the peer's certificate is for another use"
+        }
+        Bad::BadSignature => "the peer's certificate has a wrong signature",
+        Bad::BadEncoding => "the peer's certificate cannot be read",
+        Bad::Revoked => "the peer's certificate was revoked",
+        // rustls adds to these.
+        _ => BAD_CERTIFICATE,
+    }
+}
+
+/// What a peer says that gives up, where it says more than that.
+fn alerted(alert: AlertDescription) -> &'static str {
+    use AlertDescription as Alert;
+    match alert {
+        Alert::CertificateRequired => "the peer wants a certificate (alert)",
+        Alert::UnknownCA => "the peer does not trust the issuer of the certificate (alert)",
+        Alert::BadCertificate
+        | Alert::UnsupportedCertificate
+        | Alert::CertificateRevoked
+        | Alert::CertificateExpired
+        | Alert::CertificateUnknown => "the peer does not take the certificate (alert)",
+        Alert::HandshakeFailure | Alert::ProtocolVersion | Alert::InsufficientSecurity => {
+            "no version, cipher or signature in common (alert)"
+        }
+        Alert::NoApplicationProtocol => "no application protocol in common (alert)",
+        Alert::UnrecognisedName => "the peer does not know the name (alert)",
+        _ => ALERTED,
+    }
 }
 
 impl From<rustls::Error> for Error {

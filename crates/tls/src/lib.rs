@@ -33,6 +33,7 @@ mod error;
 mod identity;
 mod server;
 mod session;
+mod subject;
 
 pub use self::{
     client::{ClientConfig, ClientOptions, Trust},
@@ -40,4 +41,5 @@ pub use self::{
     identity::{BadIdentity, Identity, Part},
     server::{Authorities, Clients, Lowest, ServerConfig, ServerOptions},
     session::Session,
+    subject::Subject,
 };

@@ -3,7 +3,7 @@
 use std::{collections::HashMap, sync::Arc};
 
 use rustls::{
-    RootCertStore,
+    RootCertStore, SupportedProtocolVersion,
     crypto::aws_lc_rs::Ticketer,
     pki_types::{CertificateDer, pem::PemObject},
     server::{
@@ -13,7 +13,11 @@ use rustls::{
     version::{TLS12, TLS13},
 };
 
-use crate::{Error, Identity, chains::ShortChains, client::provider};
+use crate::{
+    Error, Identity,
+    chains::ShortChains,
+    client::{provider, system_roots},
+};
 
 /// The lowest version of the protocol that is spoken.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -25,6 +29,16 @@ pub enum Lowest {
     Tls13,
 }
 
+impl Lowest {
+    pub(crate) fn versions(self) -> &'static [&'static SupportedProtocolVersion] {
+        static FROM_12: [&SupportedProtocolVersion; 2] = [&TLS13, &TLS12];
+        match self {
+            Self::Tls12 => &FROM_12,
+            Self::Tls13 => &FROM_12[..1],
+        }
+    }
+}
+
 /// Whose certificates a server wants to see.
 #[derive(Clone, Debug, Default)]
 pub enum Clients {
@@ -33,11 +47,13 @@ pub enum Clients {
     Anyone,
     /// Those that an authority has signed; nobody else gets in.
     SignedBy(Authorities),
+    /// Those that an authority has signed, and those who show none.
+    SignedByOrNone(Authorities),
 }
 
-/// Authorities whose clients are let in.
+/// Authorities whose signatures count.
 #[derive(Clone, Debug)]
-pub struct Authorities(Arc<RootCertStore>);
+pub struct Authorities(pub(crate) Arc<RootCertStore>);
 
 /// What a server is made of besides its identities.
 #[derive(Clone, Debug, Default)]
@@ -82,16 +98,16 @@ impl ServerConfig {
         identities: Vec<Identity>,
         tickets: Arc<dyn ProducesTickets>,
     ) -> Result<Self, Error> {
-        let versions = match options.lowest {
-            Lowest::Tls12 => &[&TLS13, &TLS12][..],
-            Lowest::Tls13 => &[&TLS13],
-        };
-        let builder =
-            rustls::ServerConfig::builder_with_provider(provider()).with_protocol_versions(versions)?;
+        let builder = rustls::ServerConfig::builder_with_provider(provider())
+            .with_protocol_versions(options.lowest.versions())?;
         let builder = match &options.clients {
             Clients::Anyone => builder.with_no_client_auth(),
-            Clients::SignedBy(Authorities(roots)) => {
+            Clients::SignedBy(Authorities(roots)) | Clients::SignedByOrNone(Authorities(roots)) => {
                 let verifier = WebPkiClientVerifier::builder_with_provider(Arc::clone(roots), provider());
+                let verifier = match &options.clients {
+                    Clients::SignedByOrNone(_) => verifier.allow_unauthenticated(),
+                    Clients::Anyone | Clients::SignedBy(_) => verifier,
+                };
                 let verifier = verifier.build().map_err(|_| Error::NO_ROOTS)?;
                 builder.with_client_cert_verifier(Arc::new(ShortChains(verifier)))
             }
@@ -118,6 +134,14 @@ impl Authorities {
             roots.add(certificate)?;
         }
         if roots.is_empty() { Err(Error::NO_CERTIFICATE) } else { Ok(Self(Arc::new(roots))) }
+    }
+
+    /// Those that this system trusts. Reads files, so it may take some milliseconds.
+    ///
+    /// # Errors
+    /// Where there are none.
+    pub fn of_system() -> Result<Self, Error> {
+        Ok(Self(Arc::new(system_roots()?)))
     }
 }
 

@@ -21,7 +21,7 @@ use rustls::{
     },
 };
 
-use crate::{ClientConfig, Error, ServerConfig};
+use crate::{ClientConfig, Error, ServerConfig, Subject};
 
 /// What a record adds at most to the up to 16 KiB in it: its header, a nonce and a tag of TLS 1.2 are 29 bytes.
 const RECORD_EXTRA: usize = 32;
@@ -128,6 +128,15 @@ impl Session {
     pub fn suite(&self) -> Option<(&'static str, &'static str)> {
         let common = self.connection.common();
         Some((common.protocol_version()?.as_str()?, common.negotiated_cipher_suite()?.suite().as_str()?))
+    }
+
+    /// Who the peer is, by the certificate that was verified; `None` where it has shown none, or the handshake goes on.
+    #[must_use]
+    pub fn peer_subject(&self) -> Option<Subject> {
+        if self.is_failed || self.is_handshaking() {
+            return None;
+        }
+        Subject::of(self.connection.common().peer_certificates()?.first()?)
     }
 
     /// Heap bytes held here for ciphertext of either direction.

@@ -381,20 +381,10 @@ fn source(text: &str) -> Result<TokenSource, Mistake> {
 
 fn headers(report: &mut Report<'_>, section: &Section<'_>) -> Vec<(String, String)> {
     let mut headers = Vec::<(String, String)>::new();
-    // Servers that put fields into an environment (RFC 3875 §4.1.18) cannot tell `-` from `_`.
-    let plain = |name: &str| name.to_ascii_lowercase().replace('_', "-");
     for (name, claim) in section.pairs(report, "headers") {
-        let lower = plain(name.value);
-        let reserved = RESERVED_FIELDS.contains(&&*lower)
-            || lower.starts_with("sec-websocket-")
-            || lower.starts_with("x-forwarded-");
-        if !name::is_token(name.value) {
-            let message = format!("{} is not the name of a field: a token of RFC 9110", shown(name.value));
-            report.wrong(name.span, Mistake::new(message));
-        } else if reserved {
-            let message = format!("{} is written by the gateway itself", shown(name.value));
-            report.wrong(name.span, Mistake::new(message));
-        } else if headers.iter().any(|(earlier, _)| plain(earlier) == lower) {
+        if let Err(mistake) = field_name(name.value) {
+            report.wrong(name.span, mistake);
+        } else if headers.iter().any(|(earlier, _)| same_field(earlier, name.value)) {
             let message = format!("{} is like another field here", shown(name.value));
             report.wrong(name.span, Mistake::new(message));
         } else if claim.value.is_empty() {
@@ -407,6 +397,31 @@ fn headers(report: &mut Report<'_>, section: &Section<'_>) -> Vec<(String, Strin
         }
     }
     headers
+}
+
+/// Servers that put fields into an environment (RFC 3875 §4.1.18) cannot tell `-` from `_`.
+fn plain_field(name: &str) -> String {
+    name.to_ascii_lowercase().replace('_', "-")
+}
+
+/// Whether two names are of one field to an upstream.
+pub(super) fn same_field(one: &str, other: &str) -> bool {
+    plain_field(one) == plain_field(other)
+}
+
+/// A field that the gateway may write for upstreams.
+pub(super) fn field_name(name: &str) -> Result<(), Mistake> {
+    let lower = plain_field(name);
+    let reserved = RESERVED_FIELDS.contains(&&*lower)
+        || lower.starts_with("sec-websocket-")
+        || lower.starts_with("x-forwarded-");
+    if !name::is_token(name) {
+        return Err(Mistake::new(format!("{} is not the name of a field: a token of RFC 9110", shown(name))));
+    }
+    if reserved {
+        return Err(Mistake::new(format!("{} is written by the gateway itself", shown(name))));
+    }
+    Ok(())
 }
 
 fn permissions(report: &mut Report<'_>, section: &Section<'_>) -> Option<PermissionClaims> {

@@ -5,7 +5,7 @@ use std::{
     net::IpAddr,
 };
 
-use super::limits::ProcessLimits;
+use super::{Files, limits::ProcessLimits, tls};
 use crate::{
     Balance, Deflate, HashKey, MAX_UPSTREAMS, Proxy, Target, Upstream, Utf8, address, name,
     report::{At, Mistake, Report},
@@ -13,7 +13,12 @@ use crate::{
 };
 
 /// The proxy; `None` where there is no upstream.
-pub(super) fn read(report: &mut Report<'_>, section: &Section<'_>, process: &ProcessLimits) -> Option<Proxy> {
+pub(super) fn read(
+    report: &mut Report<'_>,
+    section: &Section<'_>,
+    process: &ProcessLimits,
+    files: Files,
+) -> Option<Proxy> {
     let upstreams = upstreams(report, section);
     let balance = balance(report, section);
     let words = [("edge", Deflate::Edge), ("pass", Deflate::Pass), ("off", Deflate::Off)];
@@ -44,6 +49,9 @@ pub(super) fn read(report: &mut Report<'_>, section: &Section<'_>, process: &Pro
     let max_fails = count("max_fails", 1, 1_000_000, 1);
     let failure_code = failure_code(report, section);
     let source = sources(report, section, &upstreams);
+    // Where the upstreams are wrong, that has been told.
+    let some_speak_tls = upstreams.is_empty() || upstreams.iter().any(|upstream| upstream.value.tls);
+    let tls = Box::new(tls::read_upstream(report, section, some_speak_tls, files));
 
     let context_takeover = takeover.is_some_and(|takeover| takeover.value);
     let upstreams: Vec<Upstream> = upstreams.into_iter().map(|upstream| upstream.value).collect();
@@ -62,6 +70,7 @@ pub(super) fn read(report: &mut Report<'_>, section: &Section<'_>, process: &Pro
         fail_timeout_ms,
         failure_code,
         source,
+        tls,
     })
 }
 

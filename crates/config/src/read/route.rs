@@ -2,7 +2,7 @@
 
 use std::{collections::HashSet, ops::Range};
 
-use super::{Surroundings, feeds, limits::ProcessLimits, proxy, publish};
+use super::{Surroundings, certificate, feeds, identity::same_field, limits::ProcessLimits, proxy, publish};
 use crate::{
     Action, Echo, EchoDeflate, Excess, FullAction, HostPattern, Page, PathPattern, Route, RouteLimits,
     TokenSource, name,
@@ -43,6 +43,16 @@ pub(super) fn read(
 
     let identity = identity(report, section, around, &subprotocols);
 
+    let client_certificate = certificate::read(report, section, around);
+    if let Some(header) = client_certificate.as_ref().and_then(|own| own.header.as_deref())
+        && let Some(place) = identity
+        && around.identities[place].headers.iter().any(|(name, _)| same_field(name, header))
+    {
+        let span = section.key_span("client_certificate").unwrap_or(section.span.clone());
+        let message = format!("the route's identity writes the field {} already", shown(header));
+        report.relation(span, message);
+    }
+
     let own = section.table(report, "limits", schema::ROUTE_LIMITS);
     let limits = around.limits.route(report, own.as_ref());
     let action = action(report, section, around, &limits);
@@ -58,7 +68,7 @@ pub(super) fn read(
         // A page is answered to any GET and holds no session.
         Some(Action::Page(_)) => {
             without(
-                &["subprotocols", "origins", "identity", "limits", "full"],
+                &["subprotocols", "origins", "identity", "client_certificate", "limits", "full"],
                 "a page, which is no WebSocket",
             );
         }
@@ -102,7 +112,10 @@ pub(super) fn read(
     let path = path_pattern?;
     // Without an action there is a problem anyhow; the pattern still counts for those behind.
     let action = action.unwrap_or(Action::Page(Page::Index));
-    Some((Route { host, path, subprotocols, origins, identity, limits, full, action }, place))
+    Some((
+        Route { host, path, subprotocols, origins, identity, client_certificate, limits, full, action },
+        place,
+    ))
 }
 
 fn subprotocols(report: &mut Report<'_>, section: &Section<'_>) -> Vec<String> {
@@ -224,7 +237,7 @@ fn read_action(
     Some(match key {
         "echo" => Action::Echo(echo(report, &own, around.limits)),
         "page" => Action::Page(page(report, &own)),
-        "proxy" => Action::Proxy(proxy::read(report, &own, around.limits)?),
+        "proxy" => Action::Proxy(proxy::read(report, &own, around.limits, around.files)?),
         "topics" => Action::Topics(feeds::topics(report, &own, around, limits)),
         "events" => Action::Events(feeds::events(report, &own, around, limits)),
         "poll" => Action::Poll(feeds::poll(report, &own, around, limits)),

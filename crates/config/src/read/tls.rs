@@ -1,8 +1,9 @@
-//! `tls = { … }` of a listener.
+//! `tls = { … }` of a listener, and of a route's upstreams.
 
 use super::Files;
 use crate::{
-    CertificateFiles, PemFile, Tls, TlsVersion,
+    CertificateFiles, PemFile, Tls, TlsVersion, UpstreamTls,
+    name::Host,
     report::{At, Mistake, Report},
     schema,
     secret::Exposure,
@@ -24,12 +25,60 @@ enum Kind {
 /// The TLS of a listener; `None` where it has none, or something is wrong with it.
 pub(super) fn read(report: &mut Report<'_>, listener: &Section<'_>, files: Files) -> Option<Tls> {
     let section = listener.table(report, "tls", schema::TLS)?;
-    let words = [("1.2", TlsVersion::Tls12), ("1.3", TlsVersion::Tls13)];
-    let min_version =
-        section.word(report, "min_version", &words).map(|version| version.value).unwrap_or_default();
+    let min_version = min_version(report, &section);
     let client_ca = file(report, &section, "client_ca_file", Kind::Certificates, files);
+    let words = [("required", false), ("optional", true)];
+    let optional = section.word(report, "client_certificate", &words);
+    if let Some(span) = section.key_span("client_certificate")
+        && section.lacks("client_ca_file")
+    {
+        let message =
+            "`client_certificate` means nothing without `client_ca_file`: clients are not asked for one";
+        report.relation(span, message);
+    }
+    let client_certificate_optional = optional.is_some_and(|optional| optional.value);
     let certificates = certificates(report, &section, files);
-    (!certificates.is_empty()).then_some(Tls { certificates, min_version, client_ca })
+    (!certificates.is_empty()).then_some(Tls {
+        certificates,
+        min_version,
+        client_ca,
+        client_certificate_optional,
+    })
+}
+
+/// TLS towards the upstreams of a route, of which some speak it or none.
+pub(super) fn read_upstream(
+    report: &mut Report<'_>,
+    proxy: &Section<'_>,
+    some_speak_it: bool,
+    files: Files,
+) -> UpstreamTls {
+    let Some(section) = proxy.table(report, "tls", schema::UPSTREAM_TLS) else {
+        return UpstreamTls::default();
+    };
+    if !some_speak_it {
+        let message = "`tls` means something only for upstreams like wss://app.internal, and there is none";
+        report.relation(section.span.clone(), message);
+    }
+    let server_name = section.text(report, "server_name").and_then(|text| {
+        let host = report.check(&text.span, Host::parse(text.value))?;
+        Some(match host {
+            Host::Address(address) => address.to_string(),
+            Host::Name(name) => name,
+        })
+    });
+    let has_own = section.has("certificate_file") || section.has("key_file");
+    UpstreamTls {
+        ca: file(report, &section, "ca_file", Kind::Certificates, files),
+        server_name,
+        certificate: if has_own { pair(report, &section, files) } else { None },
+        min_version: min_version(report, &section),
+    }
+}
+
+fn min_version(report: &mut Report<'_>, section: &Section<'_>) -> TlsVersion {
+    let words = [("1.2", TlsVersion::Tls12), ("1.3", TlsVersion::Tls13)];
+    section.word(report, "min_version", &words).map(|version| version.value).unwrap_or_default()
 }
 
 /// The one that stands in the table itself, or those that are listed.

@@ -7,9 +7,10 @@ use rcgen::{
     KeyPair, date_time_ymd,
 };
 use rustls::{
-    ClientConfig, RootCertStore, SupportedProtocolVersion,
+    ClientConfig, RootCertStore, ServerConfig, SupportedProtocolVersion,
     crypto::aws_lc_rs,
     pki_types::{CertificateDer, PrivateKeyDer},
+    server::WebPkiClientVerifier,
     version::{TLS12, TLS13},
 };
 use tempfile::TempDir;
@@ -67,6 +68,11 @@ impl Authority {
         self.issue_with(stem, names, |_| {})
     }
 
+    /// One whose subject has this common name.
+    pub(crate) fn issue_to(&self, stem: &str, common_name: &str, names: &[&str]) -> Issued {
+        self.issue_with(stem, names, |params| params.distinguished_name.push(DnType::CommonName, common_name))
+    }
+
     /// One that has expired years ago.
     pub(crate) fn issue_expired(&self, stem: &str, names: &[&str]) -> Issued {
         self.issue_with(stem, names, |params| {
@@ -75,14 +81,25 @@ impl Authority {
         })
     }
 
+    /// A certificate that nobody has signed but itself.
+    pub(crate) fn issue_alone(&self, stem: &str, names: &[&str]) -> Issued {
+        let key = KeyPair::generate().expect("a key");
+        let params = CertificateParams::new(owned(names)).expect("names");
+        let certificate = params.self_signed(&key).expect("a certificate");
+        self.keep(stem, &certificate, &key)
+    }
+
     fn issue_with(&self, stem: &str, names: &[&str], change: impl FnOnce(&mut CertificateParams)) -> Issued {
         let key = KeyPair::generate().expect("a key");
-        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
-        let mut params = CertificateParams::new(names).expect("names");
+        let mut params = CertificateParams::new(owned(names)).expect("names");
         params.extended_key_usages =
             vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         change(&mut params);
         let certificate = params.signed_by(&key, &self.issuer).expect("a certificate");
+        self.keep(stem, &certificate, &key)
+    }
+
+    fn keep(&self, stem: &str, certificate: &rcgen::Certificate, key: &KeyPair) -> Issued {
         let issued = Issued {
             chain: self.path(&format!("{stem}.pem")),
             key: self.path(&format!("{stem}.key")),
@@ -92,6 +109,24 @@ impl Authority {
         fs::write(&issued.chain, certificate.pem()).expect("write it");
         fs::write(&issued.key, key.serialize_pem()).expect("write it");
         issued
+    }
+
+    /// A server with this certificate; with `clients`, for those alone that this authority has signed.
+    pub(crate) fn server(&self, own: &Issued, clients: bool) -> Arc<ServerConfig> {
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
+            .with_protocol_versions(&[&TLS13, &TLS12])
+            .expect("versions");
+        let builder = if clients {
+            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(self.roots()), provider);
+            builder.with_client_cert_verifier(verifier.build().expect("a verifier"))
+        } else {
+            builder.with_no_client_auth()
+        };
+        let key = PrivateKeyDer::try_from(own.key_der.clone()).expect("a key");
+        let mut config = builder.with_single_cert(vec![own.certificate.clone()], key).expect("a pair");
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        Arc::new(config)
     }
 
     /// Its name.
@@ -132,4 +167,8 @@ impl Authority {
         config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
         Arc::new(config)
     }
+}
+
+fn owned(names: &[&str]) -> Vec<String> {
+    names.iter().map(|name| (*name).to_owned()).collect()
 }

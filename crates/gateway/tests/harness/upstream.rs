@@ -1,6 +1,7 @@
 //! Scripted upstreams: each connection is handed to a function, on a thread of its own.
 
 use std::{
+    io::{Read, Write},
     net::{SocketAddr, TcpListener},
     sync::{
         Arc, Mutex,
@@ -11,6 +12,7 @@ use std::{
 };
 
 use base64::{Engine, prelude::BASE64_STANDARD};
+use rustls::{ServerConfig, ServerConnection};
 use sha1::{Digest, Sha1};
 
 use super::{
@@ -22,6 +24,7 @@ use super::{
 /// A listener whose connections run `script`.
 pub(crate) struct Upstream {
     address: SocketAddr,
+    is_secure: bool,
     accepted: Arc<AtomicUsize>,
     stopping: Arc<AtomicBool>,
     failures: Arc<Mutex<Vec<String>>>,
@@ -31,6 +34,15 @@ pub(crate) struct Upstream {
 impl Upstream {
     /// Starts one on a port that the kernel chooses.
     pub(crate) fn start(script: impl Fn(Connection) + Send + Sync + 'static) -> Upstream {
+        Upstream::start_with(None, script)
+    }
+
+    /// One that speaks TLS, where it is given how.
+    pub(crate) fn start_with(
+        secure: Option<Arc<ServerConfig>>,
+        script: impl Fn(Connection) + Send + Sync + 'static,
+    ) -> Upstream {
+        let is_secure = secure.is_some();
         let listener = TcpListener::bind("127.0.0.1:0").expect("a loopback port");
         let address = listener.local_addr().expect("a bound socket");
         let accepted = Arc::new(AtomicUsize::new(0));
@@ -50,8 +62,9 @@ impl Upstream {
                     stream.set_write_timeout(Some(PATIENCE)).expect("a write time-out");
                     accepted.fetch_add(1, Ordering::SeqCst);
                     let (script, failures) = (Arc::clone(&script), Arc::clone(&failures));
+                    let connection = Connection::new(stream, secure.as_ref());
                     std::thread::spawn(move || {
-                        let run = std::panic::AssertUnwindSafe(|| script(Connection::new(stream)));
+                        let run = std::panic::AssertUnwindSafe(|| script(connection));
                         if let Err(panic) = std::panic::catch_unwind(run) {
                             let text = panic.downcast_ref::<String>().cloned();
                             failures
@@ -63,7 +76,7 @@ impl Upstream {
                 }
             }
         });
-        Upstream { address, accepted, stopping, failures, acceptor: Some(acceptor) }
+        Upstream { address, is_secure, accepted, stopping, failures, acceptor: Some(acceptor) }
     }
 
     /// One that upgrades every connection and echoes every message.
@@ -81,7 +94,7 @@ impl Upstream {
 
     /// As a configuration names it.
     pub(crate) fn url(&self) -> String {
-        format!("ws://{}", self.address)
+        format!("{}://{}", if self.is_secure { "wss" } else { "ws" }, self.address)
     }
 
     /// Connections so far.
@@ -110,6 +123,16 @@ impl Drop for Upstream {
 pub(crate) struct Connection {
     stream: std::net::TcpStream,
     inbox: Inbox,
+    pub(crate) secure: Option<Sealed>,
+}
+
+/// An upstream's TLS.
+pub(crate) struct Sealed {
+    pub(crate) connection: ServerConnection,
+    /// What this end found wrong, an alert of the gateway too.
+    pub(crate) fault: Option<rustls::Error>,
+    /// The gateway has said that it sends nothing more.
+    pub(crate) notified: bool,
 }
 
 impl Incoming for Connection {
@@ -118,15 +141,70 @@ impl Incoming for Connection {
     }
 
     fn read_more(&mut self, until: Instant) -> bool {
-        let piece = self.inbox.read(&self.stream, until);
-        self.inbox.bytes.extend(piece.iter().flatten());
-        piece.is_some()
+        let Some(piece) = self.inbox.read(&self.stream, until) else { return false };
+        let Some(Sealed { connection, fault, notified }) = &mut self.secure else {
+            self.inbox.bytes.extend(piece);
+            return true;
+        };
+        let mut rest = &piece[..];
+        while !rest.is_empty() && fault.is_none() {
+            connection.read_tls(&mut rest).expect("a slice");
+            match connection.process_new_packets() {
+                Ok(state) => *notified |= state.peer_has_closed(),
+                Err(error) => *fault = Some(error),
+            }
+            let _ = connection.reader().read_to_end(&mut self.inbox.bytes);
+        }
+        self.flush();
+        true
     }
 }
 
 impl Connection {
-    fn new(stream: std::net::TcpStream) -> Connection {
-        Connection { stream, inbox: Inbox::default() }
+    fn new(stream: std::net::TcpStream, secure: Option<&Arc<ServerConfig>>) -> Connection {
+        let secure = secure.map(|config| {
+            let mut connection = ServerConnection::new(Arc::clone(config)).expect("a server");
+            connection.set_buffer_limit(None);
+            Sealed { connection, fault: None, notified: false }
+        });
+        Connection { stream, inbox: Inbox::default(), secure }
+    }
+
+    /// Completes the handshake of TLS, where there is one; false where it cannot be.
+    pub(crate) fn shake(&mut self) -> bool {
+        let until = Instant::now() + PATIENCE;
+        while self.secure.as_ref().is_some_and(|secure| secure.connection.is_handshaking()) {
+            if !self.read_more(until) || self.secure.as_ref().is_some_and(|secure| secure.fault.is_some()) {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Sends what TLS has to say; false where the gateway is gone.
+    fn flush(&mut self) -> bool {
+        let Some(secure) = &mut self.secure else { return true };
+        while secure.connection.wants_write() {
+            if secure.connection.write_tls(&mut self.stream).is_err() {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// The socket, past TLS.
+    pub(crate) fn stream(&self) -> &std::net::TcpStream {
+        &self.stream
+    }
+
+    /// This end's last word: close_notify where there is TLS, and the FIN.
+    pub(crate) fn finish(&mut self) {
+        if let Some(secure) = &mut self.secure {
+            secure.connection.send_close_notify();
+        }
+        self.flush();
+        // Fails where the peer has reset.
+        let _ = self.stream.shutdown(std::net::Shutdown::Write);
     }
 
     /// The gateway's end of it.
@@ -136,8 +214,13 @@ impl Connection {
 
     /// Sends all; false where the gateway is gone.
     pub(crate) fn send(&mut self, bytes: &[u8]) -> bool {
-        use std::io::Write;
-        self.stream.write_all(bytes).is_ok()
+        match &mut self.secure {
+            None => self.stream.write_all(bytes).is_ok(),
+            Some(secure) => {
+                secure.connection.writer().write_all(bytes).expect("a buffer without a bound");
+                self.flush()
+            }
+        }
     }
 
     /// The gateway's request head; `None` where it ends before.

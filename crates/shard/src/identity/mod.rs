@@ -32,6 +32,13 @@ use crate::{
     shard::Shard,
 };
 
+/// A client cannot be asked again in this connection (RFC 8446 §4.6.2 is not for HTTP with upgrades): no 401.
+const NO_CERTIFICATE: Refusal =
+    Refusal { status: 403, reason: "this route wants a client certificate", close: true, fields: &[] };
+
+const FOREIGN_CERTIFICATE: Refusal =
+    Refusal { status: 403, reason: "this certificate may not come here", close: true, fields: &[] };
+
 /// RFC 6750 §3.1: who shows nothing is told nothing more.
 const NO_TOKEN: Refusal = Refusal {
     status: 401,
@@ -60,6 +67,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
     /// # Errors
     /// 401, or what its hook says; 503 where nobody can judge it; or that its hook is asked.
     pub(crate) fn admit(&mut self, key: Key, id: RouteId, request: &Request<'_>) -> Result<(), Halt> {
+        self.admit_certificate(key, id)?;
         let Some(identity) = self.plan.route(id).identity.clone() else { return Ok(()) };
         if identity.rules().hook().is_some() {
             return self.admit_by_hook(key, id, &identity, request);
@@ -79,6 +87,19 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             })?;
         self.callers.put(Known::new(key, caller, ends_ms));
         Ok(())
+    }
+
+    /// Lets those through whose certificate the route takes, and of others who show none where it wants none.
+    fn admit_certificate(&self, key: Key, id: RouteId) -> Result<(), Refusal> {
+        let Some(rule) = &self.plan.route(id).route.client_certificate else { return Ok(()) };
+        let subject = self.registry.get(key).and_then(|session| session.transport.subject());
+        match subject {
+            None if rule.required => Err(NO_CERTIFICATE),
+            Some(subject) if !rule.takes(subject.dns_names(), subject.other_names()) => {
+                Err(FOREIGN_CERTIFICATE)
+            }
+            None | Some(_) => Ok(()),
+        }
     }
 
     /// Who calls, by this token, and until when in the shard's time. The system's clock is read here alone: what is set

@@ -5,6 +5,7 @@ use std::{collections::HashMap, fmt, sync::Arc};
 use tidegate_config::{Action, Config, PublishAction, Route, Target};
 use tidegate_hub::{Incompatible, RouteId, Routes};
 use tidegate_identity::Identity;
+use tidegate_tls::ClientConfig;
 
 use super::{
     Plan, RoutePlan, Slot, head_limits,
@@ -52,6 +53,22 @@ impl Plan {
     /// # Panics
     /// Where it has keys that [`tidegate_identity::identities`] refuses.
     pub fn next(&self, config: Config) -> Result<Arc<Plan>, NoSuccessor> {
+        self.next_with_clients(config, &[])
+    }
+
+    /// The same with upstreams that speak TLS. `clients`: for each route of the configuration how it does so towards them; of routes
+    /// that have not changed it stays what it was.
+    ///
+    /// # Errors
+    /// As [`Plan::next`].
+    ///
+    /// # Panics
+    /// As [`Plan::next`].
+    pub fn next_with_clients(
+        &self,
+        config: Config,
+        clients: &[Option<ClientConfig>],
+    ) -> Result<Arc<Plan>, NoSuccessor> {
         let topics = match &self.topics {
             Some(rules) => {
                 let same = |limits: &mut tidegate_hub::Limits| {
@@ -69,7 +86,7 @@ impl Plan {
         };
         let identities =
             tidegate_identity::identities_after(&config, &self.identities).expect("judged before");
-        let (ids, slots) = self.next_slots(&config, &identities)?;
+        let (ids, slots) = self.next_slots(&config, &identities, clients)?;
         Ok(Arc::new(Plan {
             has_costly_identities: slots.iter().any(Slot::is_costly),
             generation: self.generation + 1,
@@ -87,7 +104,9 @@ impl Plan {
         &self,
         config: &Config,
         identities: &[Arc<Identity>],
+        clients: &[Option<ClientConfig>],
     ) -> Result<(Vec<RouteId>, Vec<Slot>), NoSuccessor> {
+        let client_of = |place: usize| clients.get(place).cloned().flatten();
         let identity_of = |route: &Route| route.identity.map(|place| Arc::clone(&identities[place]));
         let mut slots: Vec<Slot> = self.slots.iter().map(Slot::retire).collect();
         let mut free =
@@ -129,12 +148,12 @@ impl Plan {
             slots[id.index()] = if old.route == *route && has_keys {
                 slot.clone()
             } else {
-                Slot::new(RoutePlan::new(route, identity, Some(old), &known))
+                Slot::new(RoutePlan::new(route, identity, client_of(ids.len()), Some(old), &known))
             };
             ids.push(id);
         }
         for (place, route) in fresh {
-            let slot = Slot::new(RoutePlan::new(route, identity_of(route), None, &known));
+            let slot = Slot::new(RoutePlan::new(route, identity_of(route), client_of(place), None, &known));
             let number = match free.pop() {
                 Some(number) => {
                     slots[number] = slot;
@@ -184,7 +203,16 @@ fn goes_on(old: &RoutePlan, new: &Route, identity: Option<&Identity>) -> bool {
         (Action::Publish(old), Action::Publish(new)) => keeps_publishers(old, new),
         (old, new) => old == new,
     };
-    takes_subprotocols && takes_origins && acts_alike && asks_alike(old.identity.as_deref(), identity)
+    let admits_alike = match (&old.route.client_certificate, &new.client_certificate) {
+        (_, None) => true,
+        (Some(old), Some(new)) => old.admits_as(new),
+        (None, Some(_)) => false,
+    };
+    takes_subprotocols
+        && takes_origins
+        && acts_alike
+        && admits_alike
+        && asks_alike(old.identity.as_deref(), identity)
 }
 
 /// Requests under way know their key by its place, and so do idempotency keys.

@@ -16,6 +16,7 @@ use tidegate_config::{
 use tidegate_identity::Identity;
 use tidegate_io::Address;
 use tidegate_registry::{FullPolicy, OutboxLimits};
+use tidegate_tls::ClientConfig;
 use tidegate_wire::{budget::ControlRule, close::CloseCode, extension::DeflatePolicy, handshake::OriginRule};
 
 use crate::meter::RateRule;
@@ -60,11 +61,15 @@ pub(crate) struct ProxyPlan {
     pub(crate) failure_code: CloseCode,
     /// Counts connections from `source` addresses, so that they take turns over all shards.
     turns: AtomicUsize,
+    /// How TLS is spoken with those of its upstreams that do.
+    tls: Option<ClientConfig>,
 }
 
 /// One upstream.
 pub(crate) struct UpstreamPlan {
     pub(crate) name: String,
+    /// Whose certificate it must show, where it speaks TLS: a name of the configuration, never of what is resolved or heard.
+    verified: Option<String>,
     target: Target,
     addresses: ArcSwap<Addresses>,
     /// Counts the sessions that began with its addresses, so that these take turns over all shards.
@@ -84,10 +89,11 @@ pub enum Addresses {
 pub(super) type Known<'a> = &'a dyn Fn(&Target) -> Option<Arc<Addresses>>;
 
 impl RoutePlan {
-    /// The plan of a route. `before`: what it was like in the generation before, where its sessions go on.
+    /// The plan of a route. `client`: how it speaks TLS with its upstreams. `before`: what it was like in the generation before, where its sessions go on.
     pub(super) fn new(
         route: &Route,
         identity: Option<Arc<Identity>>,
+        client: Option<ClientConfig>,
         before: Option<&RoutePlan>,
         known: Known<'_>,
     ) -> RoutePlan {
@@ -101,7 +107,7 @@ impl RoutePlan {
         let proxy = match &route.action {
             Action::Proxy(proxy) => {
                 let before = before.and_then(|before| before.proxy.as_deref());
-                Some(Arc::new(ProxyPlan::new(proxy, before, known)))
+                Some(Arc::new(ProxyPlan::new(proxy, client, before, known)))
             }
             Action::Echo(_)
             | Action::Page(_)
@@ -183,14 +189,25 @@ impl RoutePlan {
 impl ProxyPlan {
     /// Upstreams that were there before keep their places, their addresses and whose turn it is; those that are not there any more
     /// keep their places, for their sessions.
-    fn new(settings: &Proxy, before: Option<&ProxyPlan>, known: Known<'_>) -> ProxyPlan {
+    fn new(
+        settings: &Proxy,
+        tls: Option<ClientConfig>,
+        before: Option<&ProxyPlan>,
+        known: Known<'_>,
+    ) -> ProxyPlan {
+        assert!(
+            tls.is_some() || !settings.upstreams.iter().any(|upstream| upstream.tls),
+            "a route with wss:// upstreams is given how to verify them"
+        );
+        let server_name = settings.tls.server_name.as_deref();
         let mut upstreams = before.map_or_else(Vec::new, |before| before.upstreams.clone());
         let mut gone = vec![true; upstreams.len()];
         for upstream in &settings.upstreams {
             match upstreams.iter().position(|present| present.is(upstream)) {
                 Some(place) => gone[place] = false,
                 None => {
-                    upstreams.push(Arc::new(UpstreamPlan::new(upstream, known(&upstream.target))));
+                    let known = known(&upstream.target);
+                    upstreams.push(Arc::new(UpstreamPlan::new(upstream, server_name, known)));
                     gone.push(false);
                 }
             }
@@ -201,7 +218,14 @@ impl ProxyPlan {
             failure_code: CloseCode::new(settings.failure_code).expect("validated"),
             turns: AtomicUsize::new(before.map_or(0, |before| before.turns.load(Ordering::Relaxed))),
             settings: settings.clone(),
+            tls,
         }
+    }
+
+    /// How TLS is spoken with an upstream, and whose certificate it must show; `None`: it speaks none.
+    pub(crate) fn tls(&self, upstream: u16) -> Option<(&ClientConfig, &str)> {
+        let verified = self.upstreams[usize::from(upstream)].verified.as_deref()?;
+        Some((self.tls.as_ref()?, verified))
     }
 
     /// Whether sessions may go on with these settings in the place of its own: what they have agreed to with their peers stays,
@@ -209,7 +233,9 @@ impl ProxyPlan {
     pub(super) fn may_become(&self, new: &Proxy) -> bool {
         let agreed = |proxy: &Proxy| (proxy.deflate, proxy.utf8, proxy.context_takeover);
         let is_new = |upstream: &&Upstream| !self.upstreams.iter().any(|present| present.is(upstream));
+        // Who is trusted no more must not go on, and whom it was trusted for is part of that.
         agreed(&self.settings) == agreed(new)
+            && self.settings.tls.trusts_as(&new.tls)
             && self.upstreams.len() + new.upstreams.iter().filter(is_new).count() <= MAX_UPSTREAMS
     }
 
@@ -235,7 +261,7 @@ impl ProxyPlan {
 }
 
 impl UpstreamPlan {
-    fn new(upstream: &Upstream, known: Option<Arc<Addresses>>) -> UpstreamPlan {
+    fn new(upstream: &Upstream, server_name: Option<&str>, known: Option<Arc<Addresses>>) -> UpstreamPlan {
         let addresses = known.unwrap_or_else(|| {
             Arc::new(match &upstream.target {
                 Target::Address(address) => Addresses::Known(vec![Address::Tcp(*address)]),
@@ -245,6 +271,10 @@ impl UpstreamPlan {
         });
         UpstreamPlan {
             name: upstream.text.clone(),
+            verified: upstream
+                .tls
+                .then(|| server_name.map(str::to_owned).or_else(|| upstream.host()))
+                .flatten(),
             target: upstream.target.clone(),
             addresses: ArcSwap::from(addresses),
             turns: AtomicUsize::new(0),

@@ -311,10 +311,29 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             self.dial_failed(key, "cannot connect", errno);
             return;
         }
+        let proxy = plan.route(route).proxy.as_ref();
+        dialing.deadline_ms = now_ms + proxy.map_or(0, |proxy| proxy.settings.handshake_timeout_ms);
+        let deadline_ms = dialing.deadline_ms;
+        let upstream = dialing.upstream;
+        dialing.phase = Phase::Securing;
+        let is_secure = proxy.is_some_and(|proxy| self.is_secure(proxy, upstream));
+        self.wheel.cancel(key.index());
+        self.ensure_deadline(key, deadline_ms);
+        if is_secure {
+            self.secure(key);
+        } else {
+            self.send_request(key);
+        }
+    }
+
+    /// The request goes out.
+    pub(super) fn send_request(&mut self, key: Key) {
+        let Some(State::Dialing(dialing)) = self.registry.get_mut(key).map(|session| &mut session.state)
+        else {
+            return;
+        };
         dialing.phase = Phase::Handshake;
-        dialing.deadline_ms =
-            now_ms + plan.route(route).proxy.as_ref().map_or(0, |proxy| proxy.settings.handshake_timeout_ms);
-        let (far, deadline_ms) = (dialing.far, dialing.deadline_ms);
+        let far = dialing.far;
         let Some(State::Waiting(waiting)) = self.registry.get(far).map(|session| &session.state) else {
             self.abort(key, true);
             return;
@@ -325,8 +344,6 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         if let Some(early) = early.filter(|early| !self.turn.bytes(*early).is_empty()) {
             self.emit(key, early, Content::WHOLE);
         }
-        self.wheel.cancel(key.index());
-        self.ensure_deadline(key, deadline_ms);
         self.arm_receive(key);
     }
 
@@ -493,12 +510,12 @@ impl<B: Backend, E: Environment> Shard<B, E> {
 
     /// A dial has failed before any answer: the next address, or the next upstream.
     pub(crate) fn dial_failed(&mut self, key: Key, reason: &'static str, errno: i32) {
-        let Some(State::Dialing(dialing)) = self.registry.get(key).map(|session| &session.state) else {
-            return;
-        };
+        let Some(session) = self.registry.get(key) else { return };
+        let State::Dialing(dialing) = &session.state else { return };
+        let ends_in_order = session.transport.ends_in_order();
         match &dialing.phase {
-            // The end of the connection is the end of a body without a length.
-            Phase::Refusal { missing: None, .. } if errno == 0 => {
+            // The end of the connection is the end of a body without a length; with TLS it must be told (RFC 9112 §9.8).
+            Phase::Refusal { missing: None, .. } if errno == 0 && ends_in_order => {
                 self.relay_refusal(key);
             }
             Phase::Refusal { .. } => {
@@ -507,7 +524,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             Phase::Handshake if !dialing.bytes.is_empty() || dialing.interims > 0 => {
                 self.answer_bad(key, "its answer was cut off");
             }
-            Phase::Connecting | Phase::Handshake => {
+            Phase::Connecting | Phase::Securing | Phase::Handshake => {
                 let Some((far, _)) = self.end_dial(key, reason, errno) else { return };
                 self.address_failed(far, errno);
                 self.dial(far);
@@ -522,6 +539,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         };
         match dialing.phase {
             Phase::Connecting => self.dial_failed(key, "cannot connect", ETIMEDOUT),
+            Phase::Securing => self.dial_failed(key, "no handshake of TLS in time", ETIMEDOUT),
             Phase::Handshake | Phase::Refusal { .. } => {
                 let plan = std::sync::Arc::clone(&self.plan);
                 let Some((far, upstream)) = self.end_dial(key, "no answer to the handshake in time", 0)
@@ -543,7 +561,12 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         if Fault::of(errno) == Fault::Upstream {
             self.log_upstream(far, upstream, reason, errno);
         }
-        self.abort(key, true);
+        if self.registry.get(key).is_some_and(|leg| leg.marks.ended && leg.transport.is_tls()) {
+            // An upstream that cannot be verified is told so (RFC 8446 §6.2).
+            self.linger(key);
+        } else {
+            self.abort(key, true);
+        }
         match &mut self.registry.get_mut(far)?.state {
             State::Waiting(waiting) if waiting.leg == Some(key) => {
                 waiting.leg = None;
@@ -624,7 +647,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         self.log(Level::Warn, Some(key), What::LocalFault { upstream, route, reason, errno });
     }
 
-    fn log_upstream(&mut self, key: Key, upstream: u16, reason: &'static str, errno: i32) {
+    pub(super) fn log_upstream(&mut self, key: Key, upstream: u16, reason: &'static str, errno: i32) {
         let route = self.registry.get(key).map_or(0, |session| session.route.index() as u16);
         self.log(Level::Warn, Some(key), What::UpstreamFailed { upstream, route, reason, errno });
     }

@@ -3,7 +3,7 @@
 //! ```text
 //! client   Waiting ────────────────────────────► Paired ──► Lingering
 //!             │ dial        ▲ retry                ▲ │
-//! upstream  Dialing: connect ──► handshake ──► 101 verified ─► Paired ──► Lingering
+//! upstream  Dialing: connect ──► [TLS ──►] handshake ──► 101 verified ─► Paired ──► Lingering
 //! ```
 //! Nothing that the client sends is forwarded before the upstream's 101 was verified; what comes early waits: one
 //! receive buffer here, and what had arrived when its reader was paused for it in the backlog. A leg that was upgraded is never used again.
@@ -12,6 +12,7 @@ mod dial;
 mod messages;
 mod pair;
 mod request;
+mod secure;
 mod upstreams;
 
 use std::sync::Arc;
@@ -105,6 +106,8 @@ pub(crate) struct Dialing {
 pub(crate) enum Phase {
     /// The connection is being made.
     Connecting,
+    /// The connection stands: the upstream's certificate is awaited, or a turn that has time for TLS.
+    Securing,
     /// The request was sent: the answer's head is awaited.
     Handshake,
     /// The upstream refuses: its body is awaited.

@@ -87,10 +87,20 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         let forwarded = forwarded_fields(request, peer, trusted, scheme);
         let identity = route.identity.as_ref();
         let known = self.callers.get_mut(key).map(|known| std::mem::take(&mut known.fields));
-        let known = known.unwrap_or_default();
-        let claimed = identity.map_or(&[][..], |identity| &identity.rules().headers);
-        // What the token says nobody else does, whether it says it or not.
-        let is_claimed = |name: &str| claimed.iter().any(|(own, _)| is_alike(own, name.as_bytes()));
+        let mut known = known.unwrap_or_default();
+        let by_token = identity.map_or(&[][..], |identity| &identity.rules().headers);
+        let by_certificate =
+            route.route.client_certificate.as_ref().and_then(|certificate| certificate.header.as_deref());
+        if let (Some(field), Some(subject)) =
+            (by_certificate, by_certificate.and_then(|_| session.transport.subject()))
+            && !subject.distinguished_name().is_empty()
+        {
+            known.push((field.to_owned(), subject.distinguished_name().to_owned()));
+        }
+        let claimed: Vec<&str> =
+            by_token.iter().map(|(name, _)| name.as_str()).chain(by_certificate).collect();
+        // What a token or a certificate says nobody else does, whether it says it or not.
+        let is_claimed = |name: &str| claimed.iter().any(|own| is_alike(own, name.as_bytes()));
         let fields = handshake::forwarded_fields(&request.fields)
             .filter(|(name, _)| goes_along(name, trusted) && !is_claimed(name));
         let offer = if passed_offers.is_empty() { Offer::None } else { Offer::Raw(&passed_offers) };
@@ -114,7 +124,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             edge,
             passed_offers,
             early: Vec::new(),
-            hash: balance_hash(request, proxy, claimed, &known, || {
+            hash: balance_hash(request, proxy, &claimed, &known, || {
                 client_address(request, peer, |ip| plan.trusts(ip))
             }),
             tried: Vec::new(),
@@ -195,7 +205,7 @@ fn hop_address(text: &str) -> Option<IpAddr> {
 fn balance_hash(
     request: &Request<'_>,
     proxy: &ProxyPlan,
-    claimed: &[(String, String)],
+    claimed: &[&str],
     known: &[(String, String)],
     client_address: impl Fn() -> Option<IpAddr>,
 ) -> u64 {
@@ -205,10 +215,8 @@ fn balance_hash(
     match &proxy.settings.balance {
         Balance::RoundRobin | Balance::LeastSessions => 0,
         Balance::Hash(HashKey::ClientAddress) => address(),
-        // A field that a token fills is the token's, not the client's.
-        Balance::Hash(HashKey::Header(name))
-            if claimed.iter().any(|(own, _)| is_alike(own, name.as_bytes())) =>
-        {
+        // A field that a token or a certificate fills is not the client's.
+        Balance::Hash(HashKey::Header(name)) if claimed.iter().any(|own| is_alike(own, name.as_bytes())) => {
             let value = known.iter().find(|(own, _)| is_alike(own, name.as_bytes()));
             named(value.map(|(_, value)| value.as_bytes()))
         }

@@ -9,13 +9,15 @@
 pub(crate) mod record;
 pub(crate) mod tls;
 
+use tidegate_tls::Subject;
+
 use self::tls::Tls;
 
 /// A session's transport.
 pub(crate) enum Transport {
     /// The bytes are what they are.
     Plain,
-    /// TLS, as the server.
+    /// TLS: the server towards clients, the client towards upstreams.
     Tls(Box<Tls>),
     /// Test-only records: proof of the seam.
     #[cfg(feature = "record-transport")]
@@ -59,6 +61,16 @@ impl Transport {
     #[inline]
     pub(crate) fn is_tls(&self) -> bool {
         matches!(self, Transport::Tls(_))
+    }
+
+    /// Who the peer is, by the certificate that was verified.
+    pub(crate) fn subject(&self) -> Option<Subject> {
+        match self {
+            Transport::Plain => None,
+            Transport::Tls(tls) => tls.subject(),
+            #[cfg(feature = "record-transport")]
+            Transport::Record(_) => None,
+        }
     }
 
     /// Opens all that came, into `plain`; gives it with what is behind it.
@@ -123,6 +135,17 @@ impl Transport {
     pub(crate) fn has_ended(&self) -> bool {
         match self {
             Transport::Plain | Transport::Tls(_) => true,
+            #[cfg(feature = "record-transport")]
+            Transport::Record(record) => record.has_ended(),
+        }
+    }
+
+    /// Whether nothing can be missing at the peer's FIN, whatever it is the end of. Of a stream whose end means something that is
+    /// what counts: anybody can make a FIN (RFC 8446 §6.1).
+    pub(crate) fn ends_in_order(&self) -> bool {
+        match self {
+            Transport::Plain => true,
+            Transport::Tls(tls) => tls.peer_has_closed(),
             #[cfg(feature = "record-transport")]
             Transport::Record(record) => record.has_ended(),
         }

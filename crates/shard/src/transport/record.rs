@@ -13,8 +13,10 @@ const BROKEN: Behind = Behind::Fault("records: a wrong one");
 const FROM_CLIENT: u64 = 0x7469_6465_6331_0001;
 const FROM_SERVER: u64 = 0x7469_6465_7332_0002;
 
-/// One session's records, as the server.
+/// One session's records.
 pub(crate) struct Record {
+    /// What the peer's are scrambled with, and what the own ones are.
+    keys: (u64, u64),
     opened: u64,
     sealed: u64,
     carry: Vec<u8>,
@@ -27,8 +29,26 @@ pub(crate) struct Record {
 }
 
 impl Record {
+    /// As the server.
     pub(crate) fn new() -> Record {
-        Record { opened: 0, sealed: 0, carry: Vec::new(), out: Vec::new(), ended: false, own_ended: false }
+        Record::with((FROM_CLIENT, FROM_SERVER))
+    }
+
+    /// As the client, towards an upstream.
+    pub(crate) fn client() -> Record {
+        Record::with((FROM_SERVER, FROM_CLIENT))
+    }
+
+    fn with(keys: (u64, u64)) -> Record {
+        Record {
+            keys,
+            opened: 0,
+            sealed: 0,
+            carry: Vec::new(),
+            out: Vec::new(),
+            ended: false,
+            own_ended: false,
+        }
     }
 
     pub(super) fn open(&mut self, mut input: &[u8], plain: &mut Vec<u8>) -> Behind {
@@ -109,12 +129,12 @@ impl Record {
         out.extend_from_slice(&check(self.sealed, part).to_be_bytes());
         let start = out.len();
         out.extend_from_slice(part);
-        scramble(FROM_SERVER, self.sealed, &mut out[start..]);
+        scramble(self.keys.1, self.sealed, &mut out[start..]);
         self.sealed += 1;
     }
 
     fn unscramble(&mut self, payload: &mut [u8], expected: u32) -> bool {
-        scramble(FROM_CLIENT, self.opened, payload);
+        scramble(self.keys.0, self.opened, payload);
         let right = check(self.opened, payload) == expected;
         self.opened += 1;
         right

@@ -1,8 +1,9 @@
-//! TLS on a connection that a listener accepted.
+//! TLS on a connection that a listener accepted, or on one to an upstream.
 //!
-//! The session's state stands at the head of a request while the handshake goes on, and has its deadline.
+//! A client's state stands at the head of a request while the handshake goes on, and has its deadline; that of a leg is being
+//! dialed.
 
-use tidegate_tls::{Cause, ServerConfig, Session};
+use tidegate_tls::{Cause, ClientConfig, ServerConfig, Session, Subject};
 use tidegate_wire::http::Refusal;
 
 use super::{Behind, Unsealable};
@@ -20,6 +21,12 @@ impl Tls {
         Some(Tls { session: Session::server(config).ok()?, unwelcome: None })
     }
 
+    /// The client's side, towards a server whose certificate must be for `name`. Nothing where the configuration or the name cannot
+    /// be used.
+    pub(crate) fn client(config: &ClientConfig, name: &str) -> Option<Tls> {
+        Some(Tls { session: Session::client(config, name).ok()?, unwelcome: None })
+    }
+
     #[inline]
     pub(super) fn is_handshaking(&self) -> bool {
         self.session.is_handshaking()
@@ -33,6 +40,14 @@ impl Tls {
     /// Whether an earlier session was resumed, once that is known.
     pub(crate) fn is_resumed(&self) -> bool {
         self.session.is_resumed() == Some(true)
+    }
+
+    pub(super) fn subject(&self) -> Option<Subject> {
+        self.session.peer_subject()
+    }
+
+    pub(super) fn peer_has_closed(&self) -> bool {
+        self.session.peer_has_closed()
     }
 
     pub(super) fn open(&mut self, input: &mut [u8], plain: &mut Vec<u8>) -> Behind {

@@ -402,7 +402,8 @@ pub(crate) fn run(seed: u64, trace: Trace) -> Outcome {
     listen_again(&mut shard, SimListener { backlog });
     shard.listen(ListenerId(PROXIED), SimListener { backlog }).expect("it is the third one");
     let facts = Facts::new(setup.terms, setup.routes());
-    add_upstreams(&mut world.net.borrow_mut(), &setup, &facts);
+    let records = dial_records(&mut shard, seed);
+    add_upstreams(&mut world.net.borrow_mut(), &setup, &facts, records);
     let span = add_clients(&mut world, &setup, &facts, seed);
     world.plan_faults(span);
     // One seed in four is drained while sessions are open.
@@ -475,6 +476,18 @@ fn listen_again(shard: &mut Shard<SimBackend, Surroundings>, listener: SimListen
     listening.expect("it is the second one");
 }
 
+/// In half of the seeds upstreams speak records, where the feature is there; whether they do.
+#[cfg_attr(not(feature = "record-transport"), expect(unused_variables, reason = "then there are no records"))]
+fn dial_records(shard: &mut Shard<SimBackend, Surroundings>, seed: u64) -> bool {
+    #[cfg(feature = "record-transport")]
+    // Of its own: what else a seed draws must not depend on it.
+    if Random::new(seed ^ 0x6c65_6773).below(2) == 0 {
+        shard.dial_records();
+        return true;
+    }
+    false
+}
+
 /// Names are resolved some time after the start: to an address that refuses and to the right one.
 fn resolve_names(
     world: &mut World,
@@ -538,7 +551,7 @@ fn add_clients(world: &mut World, setup: &Setup, facts: &Shared, seed: u64) -> u
     span
 }
 
-fn add_upstreams(net: &mut Net, setup: &Setup, facts: &Shared) {
+fn add_upstreams(net: &mut Net, setup: &Setup, facts: &Shared, records: bool) {
     for (place, upstreams) in setup.proxies.iter().enumerate() {
         let route = place + 1;
         for (index, &(mode, connect)) in upstreams.iter().enumerate() {
@@ -551,7 +564,7 @@ fn add_upstreams(net: &mut Net, setup: &Setup, facts: &Shared) {
                 address: address(place, index),
                 serve: Rc::new(move |net, conn| {
                     let random = net.random.fork();
-                    Box::new(Upstream::new(&served, route, mode, conn, random))
+                    Box::new(Upstream::new(&served, route, mode, conn, records, random))
                 }),
                 connect,
                 // That those before the last one cannot be reached is no excuse, but for the gateway's own machine.

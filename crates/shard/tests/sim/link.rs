@@ -67,8 +67,18 @@ pub(crate) struct Link {
 }
 
 impl Link {
+    /// A client's end.
     pub(crate) fn new(conn: ConnId, pace: Pace, records: bool) -> Link {
-        let seal = records.then(|| (Seal::new(Direction::ToServer), Open::new(Direction::ToClient)));
+        Link::sealed(conn, pace, records.then_some((Direction::ToServer, Direction::ToClient)))
+    }
+
+    /// An upstream's end.
+    pub(crate) fn of_upstream(conn: ConnId, pace: Pace, records: bool) -> Link {
+        Link::sealed(conn, pace, records.then_some((Direction::ToClient, Direction::ToServer)))
+    }
+
+    fn sealed(conn: ConnId, pace: Pace, directions: Option<(Direction, Direction)>) -> Link {
+        let seal = directions.map(|(out, back)| (Seal::new(out), Open::new(back)));
         Link {
             conn,
             pace,

@@ -137,6 +137,8 @@ pub(crate) struct Upstream {
     route: usize,
     mode: Mode,
     link: Link,
+    /// What goes through the link is in records.
+    records: bool,
     head: Vec<u8>,
     /// When it answers the request; until then nothing may follow it.
     answer_at: Option<u64>,
@@ -165,6 +167,7 @@ impl Upstream {
         route: usize,
         mode: Mode,
         conn: ConnId,
+        records: bool,
         mut random: Random,
     ) -> Upstream {
         let pace = Pace::draw(&mut random);
@@ -174,7 +177,8 @@ impl Upstream {
             facts: facts::Shared::clone(facts),
             route,
             mode,
-            link: Link::new(conn, pace, false),
+            link: Link::of_upstream(conn, pace, records),
+            records,
             head: Vec::new(),
             answer_at: None,
             client: None,
@@ -509,6 +513,12 @@ impl Upstream {
             });
             if self.inbox.inflated > 0 {
                 net.cover("upstream: inflated".to_string());
+            }
+            if self.records {
+                net.cover(match self.open {
+                    true => "records: upstream".to_string(),
+                    false => "records: upstream without a session".to_string(),
+                });
             }
         }
         net.close_peer(self.link.conn, reset);

@@ -134,7 +134,7 @@ impl Life {
             let problems: Vec<String> = problems.iter().map(ToString::to_string).collect();
             panic!("{}\n{text}", problems.join("\n"))
         });
-        let plan = Plan::with_limits(config, setup.shards, |limits| {
+        let plan = Plan::with_limits(config, setup.shards, &[], |limits| {
             limits.letters = setup.letters;
             limits.memory_bytes = setup.memory.unwrap_or(limits.memory_bytes);
         });

@@ -1,0 +1,197 @@
+//! Clients' certificates behind the handshake: who may come to which route, and what upstreams are told. On both backends.
+
+mod harness;
+
+use std::{
+    net::SocketAddr,
+    sync::{Arc, Mutex},
+};
+
+use harness::{
+    BACKENDS,
+    certificates::{Authority, Issued},
+    client::{Client, request},
+    eventually,
+    frame::TEXT,
+    gateway::Gateway,
+    secure::Secure,
+    upstream::{Upstream, field, switching_protocols},
+};
+use rustls::{
+    ClientConfig, HandshakeKind,
+    version::{TLS12, TLS13},
+};
+
+/// A gateway that asks for certificates, and an upstream that notes what it is told.
+struct World {
+    authority: Authority,
+    upstream: Upstream,
+    heads: Arc<Mutex<Vec<String>>>,
+    gateway: Gateway,
+}
+
+const ROUTES: &str = "[[route]]\npath = '/any'\necho = {}\n\
+    [[route]]\npath = '/wanted'\nclient_certificate = {}\necho = {}\n\
+    [[route]]\npath = '/listed'\nclient_certificate = { names = ['device 7', '*.devices.test'] }\necho = {}\n\
+    [[route]]\npath = '/poll'\nclient_certificate = {}\npoll = { subscribe = ['a'] }\n";
+
+impl World {
+    fn start(io: &str) -> World {
+        let authority = Authority::new();
+        let heads = Arc::new(Mutex::new(Vec::new()));
+        let upstream = Upstream::start({
+            let heads = Arc::clone(&heads);
+            move |mut connection| {
+                let Some(head) = connection.head() else { return };
+                connection.send(switching_protocols(&head, "").as_bytes());
+                heads.lock().expect("a lock").push(head);
+                connection.echo();
+            }
+        });
+        let config = World::config(&authority, &upstream, "optional", ROUTES);
+        World { gateway: Gateway::start(&config, io), authority, upstream, heads }
+    }
+
+    fn config(authority: &Authority, upstream: &Upstream, mode: &str, routes: &str) -> String {
+        let own = authority.issue("gateway", &["localhost"]);
+        format!(
+            "version = 1\n[drain]\nwindow = '100ms'\n[[listener]]\nbind = '127.0.0.1:0'\n[listener.tls]\n{}\
+             client_ca_file = {:?}\nclient_certificate = {mode:?}\n[[listener]]\nbind = '127.0.0.1:0'\n{routes}\
+             [[route]]\npath = '/p'\nproxy = {{ upstreams = [{:?}] }}\n\
+             client_certificate = {{ required = false, header = 'X-Client-Subject' }}\n",
+            own.setting(),
+            authority.ca(),
+            upstream.url(),
+        )
+    }
+
+    fn client(&self, own: Option<&Issued>) -> Arc<ClientConfig> {
+        self.authority.client_with(&[&TLS13, &TLS12], &[], own)
+    }
+
+    fn address(&self) -> SocketAddr {
+        self.gateway.address()
+    }
+
+    /// The status of an answer to this client at a path.
+    fn status(&self, config: &Arc<ClientConfig>, path: &str) -> u16 {
+        let mut client = Secure::connect(self.address(), config, "localhost");
+        client.send(&request(path, ""));
+        let head = client.head().expect("a response");
+        head.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status")
+    }
+
+    /// What the upstream is told of this client, which claims to be somebody itself.
+    fn told(&self, config: &Arc<ClientConfig>) -> Option<String> {
+        let before = self.heads.lock().expect("a lock").len();
+        let mut client = Secure::connect(self.address(), config, "localhost");
+        client.send(&request("/p", "X-Client-Subject: CN=root\r\nx_client_subject: CN=root\r\n"));
+        assert!(client.head().is_some_and(|head| head.starts_with("HTTP/1.1 101 ")));
+        let head = eventually("the head", || self.heads.lock().expect("a lock").get(before).cloned());
+        assert!(!head.contains("root"), "{head}");
+        field(&head, "x-client-subject").map(str::to_owned)
+    }
+}
+
+#[test]
+fn routes_say_who_may_come() {
+    for io in BACKENDS {
+        let world = World::start(io);
+        let nobody = world.client(None);
+        let stranger =
+            world.client(Some(&world.authority.issue_to("stranger", "device 8", &["devices.test"])));
+        let seven = world.client(Some(&world.authority.issue_to("seven", "Device 7", &["other.test"])));
+        let below = world.client(Some(&world.authority.issue_to("below", "any", &["a.b.devices.test"])));
+        for (who, config, expected) in [
+            ("nobody", &nobody, [101, 403, 403, 403, 101]),
+            ("stranger", &stranger, [101, 101, 403, 200, 101]),
+            ("seven", &seven, [101, 101, 101, 200, 101]),
+            ("below", &below, [101, 101, 101, 200, 101]),
+        ] {
+            let got = ["/any", "/wanted", "/listed", "/poll", "/p"].map(|path| match path {
+                "/poll" => {
+                    let mut client = Secure::connect(world.address(), config, "localhost");
+                    client.send(b"GET /poll?topic=a&wait=0s HTTP/1.1\r\nHost: gw.test\r\n\r\n");
+                    let head = client.head().expect("a response");
+                    // Whatever else it may be, it is not refused for want of a certificate.
+                    if head.starts_with("HTTP/1.1 403 ") { 403 } else { 200 }
+                }
+                path => world.status(config, path),
+            });
+            assert_eq!(got, expected, "{who}");
+        }
+        // Who comes without TLS has no certificate, either.
+        let mut plain = Client::connect(world.gateway.addresses()[1]);
+        plain.send(&request("/wanted", ""));
+        assert_eq!(plain.response().expect("a response").status, 403);
+        Client::open(world.gateway.addresses()[1], "/any").exchange(TEXT, b"plain");
+        let log = world.gateway.stop();
+        assert!(log.iter().any(|line| line.contains("this route wants a client certificate")));
+        assert!(log.iter().any(|line| line.contains("this certificate may not come here")));
+    }
+}
+
+#[test]
+fn an_upstream_learns_the_subject_from_the_gateway_alone() {
+    for io in BACKENDS {
+        let world = World::start(io);
+        let issue = |stem, common_name| world.authority.issue_to(stem, common_name, &["client.test"]);
+        assert_eq!(world.told(&world.client(None)), None);
+        assert_eq!(world.told(&world.client(Some(&issue("a", "device 7")))).as_deref(), Some("CN=device 7"));
+        // No name can end a line, or look like another part of the name.
+        let sly = issue("b", "x,O=Admins\r\nX-Admin: Zoë");
+        let expected = "CN=x\\,O\\=Admins\\0D\\0AX-Admin: Zo\\C3\\AB";
+        assert_eq!(world.told(&world.client(Some(&sly))).as_deref(), Some(expected));
+        // Nobody on the plain listener has one, whatever is claimed.
+        let before = world.heads.lock().expect("a lock").len();
+        let fields = "X-Client-Subject: CN=root\r\n";
+        drop(Client::open_with(world.gateway.addresses()[1], "/p", fields));
+        let head = eventually("the head", || world.heads.lock().expect("a lock").get(before).cloned());
+        assert_eq!(field(&head, "x-client-subject"), None);
+        world.gateway.stop();
+        assert_eq!(world.upstream.failures(), [""; 0]);
+    }
+}
+
+#[test]
+fn a_session_that_is_resumed_has_the_certificate_of_the_one_before() {
+    for io in BACKENDS {
+        let world = World::start(io);
+        let own = world.authority.issue_to("own", "device 7", &["client.test"]);
+        for version in [&TLS13, &TLS12] {
+            let config = world.authority.client_with(&[version], &[], Some(&own));
+            for number in 0..3 {
+                let mut client = Secure::open(world.address(), &config, "localhost", "/listed");
+                client.exchange(TEXT, b"it is me");
+                let kind = client.connection.handshake_kind();
+                assert!(number == 0 || kind == Some(HandshakeKind::Resumed), "{kind:?}");
+                client.close();
+                assert_eq!(world.told(&config).as_deref(), Some("CN=device 7"));
+            }
+        }
+        world.gateway.stop();
+    }
+}
+
+/// Who came without a certificate has a ticket that says so: it is good for nothing once all need one.
+#[test]
+fn a_reload_that_wants_certificates_believes_no_ticket_of_before() {
+    for io in BACKENDS {
+        let world = World::start(io);
+        let nobody = world.client(None);
+        let mut before = Secure::open(world.address(), &nobody, "localhost", "/any");
+        before.exchange(TEXT, b"here");
+        // The route now wants what this session did not show: it goes. The one that asks for nothing does not.
+        let wants = ROUTES.replace("path = '/any'\n", "path = '/any'\nclient_certificate = {}\n");
+        let config = World::config(&world.authority, &world.upstream, "required", &wants);
+        assert!(world.gateway.reload(&config).contains("configuration taken over"));
+        assert_eq!(before.frame().close_code(), 1012);
+        let mut again = Secure::connect(world.address(), &nobody, "localhost");
+        let _ = again.shake();
+        assert!(again.end().is_some());
+        assert!(again.fault.is_some(), "nobody gets in without a certificate");
+        let own = world.authority.issue_to("own", "device 7", &["client.test"]);
+        assert_eq!(world.status(&world.client(Some(&own)), "/any"), 101);
+        world.gateway.stop();
+    }
+}
