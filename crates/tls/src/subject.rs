@@ -29,7 +29,7 @@ impl Subject {
             match name {
                 GeneralName::DNSName(name) => dns_names.push(name.to_ascii_lowercase()),
                 GeneralName::RFC822Name(name) | GeneralName::URI(name) => {
-                    other_names.push((*name).to_owned())
+                    other_names.push((*name).to_owned());
                 }
                 _ => {}
             }
