@@ -40,8 +40,10 @@ class Certificates:
 class Typed:
     """A session by hand: `openssl s_client` with these arguments, which must verify the certificate."""
 
-    def __init__(self, address, own, log, arguments):
-        command = ["openssl", "s_client", "-connect", address, "-CAfile", own.ca, "-verify_return_error", "-nocommands", "-ign_eof"]
+    def __init__(self, address, own, log, arguments, commands=False):
+        command = ["openssl", "s_client", "-connect", address, "-CAfile", own.ca, "-verify_return_error"]
+        # A line that begins with R asks for another handshake (commands), else it is data like any other.
+        command += [] if commands else ["-nocommands", "-ign_eof"]
         self.log = log
         with open(log, "wb") as file:
             self.child = subprocess.Popen([*command, *arguments], stdin=subprocess.PIPE, stdout=file, stderr=file)
@@ -93,10 +95,10 @@ def typed(report, label, address, own, logs):
     """The cases with `openssl s_client`."""
     number = 0
 
-    def client(*arguments):
+    def client(*arguments, **more):
         nonlocal number
         number += 1
-        return Typed(address, own, os.path.join(logs, f"openssl-{label}-{number}.log"), arguments)
+        return Typed(address, own, os.path.join(logs, f"openssl-{label}-{number}.log"), arguments, **more)
 
     def holds(text, *wanted):
         for each in wanted:
@@ -130,7 +132,19 @@ def typed(report, label, address, own, logs):
         with client() as none:
             holds(none.session(), "No ALPN negotiated")
 
+    def renegotiation():
+        # Row S12 of the table of bad input; RFC 9325 §3.5.
+        with client("-tls1_2", commands=True) as one:
+            one.type(REQUEST)
+            one.until(ACCEPT)
+            one.type(b"R\n")
+            code, text = one.end()
+            holds(text, "RENEGOTIATING")
+            assert code != 0, f"it was let: {text[-400:]}"
+            holds(text, "no renegotiation")
+
     for name, flag in VERSIONS.items():
         report.case(f"{label}, openssl s_client, TLS {name}: a typed session, and resumed ones", version, name, flag)
     report.case(f"{label}, openssl s_client: a certificate for each name", names)
     report.case(f"{label}, openssl s_client: ALPN", protocols)
+    report.case(f"{label}, openssl s_client: no second handshake within a session", renegotiation)

@@ -37,9 +37,12 @@ use crate::{
 const ACCEPT_PAUSE_MS: u64 = 100;
 
 /// A turn that takes this much longer than its deadline allows means that the process did not run (stopped, or the
-/// machine slept): what the peers sent meanwhile is read first, before any of them is found to be too late. One turn is
-/// enough for that.
+/// machine slept): what the peers sent meanwhile is read first, before any of them is found to be too late.
 const LAG_MS: u64 = 1_000;
+
+/// Most time for that. Until then turns judge nobody as long as they find anything: of many sessions the kernel reports some in
+/// each turn, and the first one may come back from its wait with nothing, as the standstill has cut it short (signal(7): `EINTR`).
+const CATCH_UP_MS: u64 = 10_000;
 
 /// Buffers kept for messages that do not lie in one receive buffer.
 const SPARE_BYTES: usize = 4 << 20;
@@ -141,8 +144,8 @@ pub struct Shard<B: Backend, E: Environment> {
     pub(crate) hooks: Hooks,
     /// The other shards, by number.
     pub(crate) peers: Vec<Sender<B::Waker>>,
-    /// The turn before has left its deadlines to this one.
-    skipped: bool,
+    /// Until then nobody is judged as long as something comes; 0: the process did not stand still lately.
+    catches_up_until_ms: u64,
     pub(crate) throttle: Throttle,
     pub(crate) full_logged_ms: u64,
 }
@@ -206,7 +209,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             callers: Callers::default(),
             hooks: Hooks::default(),
             peers: Vec::new(),
-            skipped: false,
+            catches_up_until_ms: 0,
             throttle: Throttle::new(plan.limits().log_entries),
             full_logged_ms: 0,
             backend,
@@ -338,13 +341,26 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         while let Some(what) = self.throttle.left_out(self.now_ms) {
             self.log(Level::Warn, None, what);
         }
-        let lagging = deadline_ms.is_some_and(|deadline| self.now_ms > deadline.max(before_ms) + LAG_MS);
-        self.skipped = lagging && had_events && !self.skipped;
-        if !self.skipped {
+        let late_ms = deadline_ms.map_or(0, |deadline| self.now_ms.saturating_sub(deadline.max(before_ms)));
+        if !self.catches_up(late_ms, had_events) {
             self.expire();
             self.run_departures();
         }
         Ok(Progress::Running)
+    }
+
+    /// Whether what has come while the process did not run is still being read.
+    fn catches_up(&mut self, late_ms: u64, had_events: bool) -> bool {
+        let goes_on = match self.catches_up_until_ms {
+            0 => late_ms > LAG_MS,
+            until_ms => had_events && self.now_ms < until_ms,
+        };
+        self.catches_up_until_ms = match (goes_on, self.catches_up_until_ms) {
+            (false, _) => 0,
+            (true, 0) => self.now_ms + CATCH_UP_MS,
+            (true, until_ms) => until_ms,
+        };
+        goes_on
     }
 
     pub(crate) fn listeners(&self) -> usize {

@@ -41,8 +41,55 @@ fn what_came_while_the_process_stood_still_is_read_first() {
     assert!(stage.sent(silent).starts_with(b"HTTP/1.1 408"), "the turn behind that one judges");
 }
 
+/// Sessions at `/r` that have been silent for longer than they may, each with a message that waits to be read.
+fn behind_a_standstill(sessions: usize) -> (Stage, Vec<Socket>) {
+    let mut stage = Stage::new("ping_interval = \"0s\"\nidle_timeout = \"3s\"", ECHO);
+    let sockets: Vec<Socket> = (0..sessions).map(|_| stage.open()).collect();
+    stage.world.borrow_mut().now_ms += 5_000;
+    (stage, sockets)
+}
+
 #[test]
-fn a_process_that_always_comes_late_skips_one_turn_at_most() {
+fn a_wait_that_was_cut_short_by_the_standstill_is_no_proof_that_nothing_came() {
+    let (mut stage, sockets) = behind_a_standstill(1);
+    // A process that is stopped and goes on comes back from its wait with nothing (signal(7): `EINTR`).
+    stage.turn();
+    stage.send(sockets[0], &frame(0x82, b"here", true));
+    stage.turns(3);
+    assert_eq!(stage.sent(sockets[0]), frame(0x82, b"here", false));
+}
+
+#[test]
+fn what_came_meanwhile_is_read_however_many_turns_that_takes() {
+    let (mut stage, sockets) = behind_a_standstill(40);
+    // The kernel reports some of it in each turn (an epoll backend 256 at most, a ring as few as 20).
+    for &socket in &sockets {
+        stage.arrive(socket, &frame(0x82, b"here", true));
+        stage.turn();
+    }
+    stage.turns(3);
+    for socket in sockets {
+        assert_eq!(stage.sent(socket), frame(0x82, b"here", false), "{socket}");
+    }
+}
+
+#[test]
+fn who_goes_on_talking_puts_off_nobodys_end_behind_a_standstill() {
+    let (mut stage, sockets) = behind_a_standstill(2);
+    for _ in 0..150 {
+        stage.world.borrow_mut().now_ms += 100;
+        stage.arrive(sockets[0], &frame(0x82, b"here", true));
+        stage.turn();
+    }
+    assert!(
+        stage.sent(sockets[1]).ends_with(&close_frame(1001, "idle for too long")),
+        "{:?}",
+        stage.sent(sockets[1])
+    );
+}
+
+#[test]
+fn a_process_that_always_comes_late_judges_in_every_other_turn() {
     let mut stage = Stage::new("head_timeout = \"5s\"", ECHO);
     let silent = stage.accept();
     for _ in 0..2 {
@@ -387,11 +434,11 @@ fn what_did_not_fit_into_a_turn_is_not_waited_for() {
 }
 
 #[test]
-fn a_late_turn_without_events_judges_at_once() {
+fn a_late_turn_is_followed_by_one_that_judges_where_nothing_has_come() {
     let mut stage = Stage::new("head_timeout = \"5s\"", ECHO);
     let silent = stage.accept();
     stage.world.borrow_mut().now_ms += 60_000;
-    stage.turns(2);
+    stage.turns(3);
     assert!(stage.sent(silent).starts_with(b"HTTP/1.1 408"));
 }
 

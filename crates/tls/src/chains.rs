@@ -72,3 +72,33 @@ impl ClientCertVerifier for ShortChains {
         self.0.requires_raw_public_keys()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+    use rustls::{RootCertStore, server::WebPkiClientVerifier};
+
+    use super::*;
+    use crate::client::provider;
+
+    #[test]
+    fn a_chain_of_seven_is_judged_and_a_longer_one_refused() {
+        let (key, own) = (KeyPair::generate().unwrap(), KeyPair::generate().unwrap());
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let mut roots = RootCertStore::empty();
+        roots.add(params.self_signed(&key).unwrap().der().clone()).unwrap();
+        let issuer = Issuer::new(params, key);
+        let client = CertificateParams::new(vec!["client.test".to_owned()]).unwrap();
+        let client = client.signed_by(&own, &issuer).unwrap().der().clone();
+        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider());
+        let chains = ShortChains(verifier.build().unwrap());
+        let judge = |beside: usize| {
+            chains.verify_client_cert(&client, &vec![client.clone(); beside], UnixTime::now()).map(|_| ())
+        };
+        assert_eq!((judge(0), judge(6)), (Ok(()), Ok(())));
+        assert_eq!(judge(7), Err(CertificateError::BadEncoding.into()));
+        assert!(chains.offer_client_auth() && chains.client_auth_mandatory());
+        assert_eq!(chains.root_hint_subjects().len(), 1);
+    }
+}

@@ -1,11 +1,13 @@
 //! A gateway with its admin listener, asked over that and by the command line.
 
+use std::process::Command;
+
 use serde_json::Value;
 use tempfile::TempDir;
 use tidegate_config::Bind;
 use tidegate_control::client::{Answer, Client as Asker};
 
-use super::gateway::{Gateway, run_to_end};
+use super::gateway::{Gateway, binary, config_file, run_to_end};
 
 /// A gateway with its admin listener at a socket in a folder of its own.
 pub(crate) struct Scene {
@@ -29,14 +31,40 @@ impl Scene {
 
     /// The same on so many shards.
     pub(crate) fn on(io: &'static str, shards: usize, settings: &str, routes: &str) -> Scene {
+        let shards = shards.to_string();
+        Scene::started(io, settings, routes, |config| {
+            Gateway::start_with(config, &["--io", io, "--shards", &shards])
+        })
+    }
+
+    /// On one shard, with so many descriptors at most; some of them are taken from the beginning, and never given back.
+    pub(crate) fn scarce(io: &'static str, most: u64, taken: usize, settings: &str, routes: &str) -> Scene {
+        use rustix::fs::{Mode, OFlags, open};
+        Scene::started(io, settings, routes, |config| {
+            let file = config_file(config);
+            let mut command = Command::new("prlimit");
+            command
+                .arg(format!("--nofile={most}:{most}"))
+                .arg(binary())
+                .arg("run")
+                .arg("-c")
+                .arg(file.path());
+            command.args(["--log", "json", "--io", io, "--shards", "1"]);
+            // What is not closed when a program is executed is the new one's, too.
+            let open = |_| open("/dev/null", OFlags::RDONLY, Mode::empty()).expect("a descriptor");
+            let _taken: Vec<_> = (0..taken).map(open).collect();
+            Gateway::spawn(command, 1, Some(file))
+        })
+    }
+
+    fn started(io: &'static str, settings: &str, routes: &str, start: impl FnOnce(&str) -> Gateway) -> Scene {
         let folder = TempDir::new().expect("a folder");
         let socket = folder.path().join("admin.sock");
         let config = format!(
             "version = 1\n{settings}\n[[listener]]\nbind = '127.0.0.1:0'\n[admin]\nbind = 'unix:{}'\n{routes}",
             socket.display()
         );
-        let shards = shards.to_string();
-        let gateway = Gateway::start_with(&config, &["--io", io, "--shards", &shards]);
+        let gateway = start(&config);
         Scene { gateway, folder, io, config }
     }
 
