@@ -11,12 +11,17 @@
 //! Everything was run once before it is counted, so that buffers are there and the processor's features are known.
 #![allow(missing_docs, unused_qualifications, reason = "the macros write modules and whole paths")]
 
-use std::hint::black_box;
+use std::{hint::black_box, sync::Arc};
 
 use gungraun::{
     Callgrind, EventKind, LibraryBenchmarkConfig, library_benchmark, library_benchmark_group, main,
 };
 use tidegate_benches::paths::{Echo, HEAD, inflate, json, push, switch};
+use tidegate_hub::{
+    Ask, Class, ClientId, Envelope, Hub, Kind, MemberRules, Publication, Publish, Ticket, TopicName,
+    arena::{Arenas, Lane, Layout},
+    protocol::{self, Content, Format, Scratch},
+};
 use tidegate_registry::{
     Admission, Chunk, End, Frame, FullPolicy, Key, Outbox, OutboxLimits, Registry, Retained, Total, Wheel,
     jitter,
@@ -247,9 +252,100 @@ fn append(mut topic: Topic) -> Topic {
     topic
 }
 
+/// A hub with a topic that has so many subscribers.
+struct Crowd {
+    hub: Hub,
+    topic: TopicName,
+}
+
+fn crowd(subscribers: u64) -> Crowd {
+    let mut hub = Hub::new(0, 1, Arc::default(), 1, &Total::default());
+    let topic = TopicName::parse("scores/football/42").expect("a name");
+    for number in 0..subscribers {
+        let key = Key::from_bits(1 << 32 | number);
+        let class = Class::plain(Envelope::Protocol);
+        let member = hub.enter(key, class, ClientId::from_bits(number), MemberRules::default());
+        let ticket = Ticket { key, request: 1 };
+        hub.subscribe(member, ticket, &topic, Ask::default(), 0).expect("there is room");
+        assert!(hub.poll_reply().is_some());
+    }
+    let mut crowd = Crowd { hub, topic };
+    let (arenas, layout) = &mut lanes();
+    assert!(fan_out(&mut crowd, arenas, layout) > 64 * subscribers as usize);
+    crowd
+}
+
+/// Publishes, and walks over the audience as a shard does before it comes to sockets. Gives how many bytes would be sent.
+fn fan_out(crowd: &mut Crowd, arenas: &mut Arenas, layout: &mut Layout) -> usize {
+    let Crowd { hub, topic } = crowd;
+    hub.publish(None, topic, Publish::new(Format::Text, vec![b'x'; 64]), 0).expect("there is room");
+    let mut bytes = 0;
+    while let Some(batch) = hub.poll_batch() {
+        layout.begin();
+        let publications = hub.publications(batch);
+        for subscriber in hub.audience(batch).iter().filter(|subscriber| !subscriber.lags()) {
+            let lane = Lane { class: subscriber.class, presence: subscriber.watches() };
+            let skip = usize::from(subscriber.skip);
+            let range = layout.range(lane, skip, publications, arenas, write_frame);
+            bytes += arenas.of(lane).bytes(range).len();
+        }
+        hub.finish_batch(batch);
+    }
+    arenas.clear();
+    bytes
+}
+
+fn write_frame(publication: &Publication, out: &mut Vec<u8>) {
+    let Kind::Message { format, payload, .. } = publication.kind() else { return };
+    let content = Content { format: *format, bytes: payload };
+    protocol::write::message(out, publication.topic().as_str(), publication.offset(), content);
+}
+
+fn lanes() -> (Arenas, Layout) {
+    (Arenas::default(), Layout::default())
+}
+
+fn crowd_and_lanes(subscribers: u64) -> (Crowd, Arenas, Layout) {
+    let mut crowd = crowd(subscribers);
+    let (mut arenas, mut layout) = lanes();
+    fan_out(&mut crowd, &mut arenas, &mut layout);
+    (crowd, arenas, layout)
+}
+
+// One publication: offsets, the arena, and a look at each subscriber.
+#[library_benchmark]
+#[bench::subscriber_1(args = (1), setup = crowd_and_lanes, config = about(4_313))]
+#[bench::subscribers_1_000(args = (1000), setup = crowd_and_lanes, config = about(89_228))]
+fn publish_to_topic((mut crowd, mut arenas, mut layout): (Crowd, Arenas, Layout)) -> (Crowd, Arenas, Layout) {
+    black_box(fan_out(black_box(&mut crowd), &mut arenas, &mut layout));
+    (crowd, arenas, layout)
+}
+
+/// A command that publishes so many bytes of JSON, and memory for its reader, which was used before.
+fn command(len: usize) -> (Vec<u8>, Scratch) {
+    let feed = String::from_utf8(json(len)).expect("JSON is UTF-8");
+    // Down to the last object that is whole.
+    let data = format!("{}]", &feed[..=feed.rfind("},").expect("an object")]);
+    let text = format!(r#"{{"op":"publish","id":5,"topic":"scores/football/42","data":{data},"key":"k"}}"#);
+    let mut scratch = Scratch::new();
+    assert!(protocol::parse(text.as_bytes(), &mut scratch).all(|request| request.command.is_ok()));
+    (text.into_bytes(), scratch)
+}
+
+#[library_benchmark]
+#[bench::json_128(args = (128), setup = command, config = about(5_645))]
+#[bench::json_8_kib(args = (8 * 1024), setup = command, config = about(237_140))]
+fn parse_command((text, mut scratch): (Vec<u8>, Scratch)) -> (Vec<u8>, Scratch) {
+    for request in protocol::parse(black_box(&text), &mut scratch) {
+        let _ = black_box(request);
+    }
+    (text, scratch)
+}
+
 library_benchmark_group!(
     name = wire,
     benchmarks = [unmask, parse, answer, handshake, deflate, inflate_message]
 );
 library_benchmark_group!(name = sessions, benchmarks = [touch, reschedule, due, publish, append]);
-main!(library_benchmark_groups = [wire, sessions]);
+library_benchmark_group!(name = topics, benchmarks = [publish_to_topic, parse_command]);
+main!(library_benchmark_groups = [wire, sessions, topics]);

@@ -24,7 +24,7 @@ use criterion::{BenchmarkId, Criterion, Throughput};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, value::RawValue};
 use simd_json::{Buffers, INPUT_PADDING, Tape, fill_tape_padded};
-use tidegate_hub::protocol::{Command, Content, Kind, Scratch, parse, write};
+use tidegate_hub::protocol::{Command, Content, Format, Scratch, parse, write};
 
 const TOPIC: &str = "chat/lobby";
 const SIZES: [usize; 8] = [32, 128, 512, 1024, 2048, 4096, 16 * 1024, 256 * 1024];
@@ -176,7 +176,7 @@ fn write(measure: &mut Measure, data: &str) {
     };
     let own = |out: &mut Vec<u8>| {
         out.clear();
-        let content = Content { kind: Kind::Json, bytes: black_box(data.as_bytes()) };
+        let content = Content { format: Format::Json, bytes: black_box(data.as_bytes()) };
         write::message(out, black_box(TOPIC), offset, content);
     };
 

@@ -11,7 +11,7 @@ const PAGES = {
   "/broadcast.html": ["broadcast.html", "text/html"], "/tidegate.js": ["tidegate.js", "text/javascript"],
 };
 
-const isName = name => /^[^/*?#\p{Cc}]+(\/[^/*?#\p{Cc}]+){0,15}$/u.test(name) && Buffer.byteLength(name) <= 256;
+const isName = name => /^[^/*?#;\\\p{Cc}]+(\/[^/*?#;\\\p{Cc}]+){0,15}$/u.test(name) && !/(^|\/)\.\.?(\/|$)/.test(name) && Buffer.byteLength(name) <= 256;
 
 /**
  * Whether a subscription's name or pattern means this topic, as docs/PROTOCOL.md has it. Not by the library's own `matches`: what
@@ -21,6 +21,13 @@ function means(filter, name) {
   if (!filter.includes("*")) return filter === name;
   const parts = filter.split("/").map(part => part === "**" ? ".+" : part === "*" ? "[^/]+" : part.replace(/[^\w]/g, "\\$&"));
   return new RegExp(`^${parts.join("/")}$`, "s").test(name);
+}
+
+/** How much of the past each topic of a request is to have: one number for all of them, or one for each. */
+function wanted(search, names) {
+  const numbers = (search.get("history") ?? "0").split(",").map(Number);
+  if (numbers.length > 1 && numbers.length !== names.length) throw new Error("history is for other topics");
+  return names.map((_, index) => numbers[numbers.length > 1 ? index : 0]);
 }
 
 /** `message_bytes` of the embedded configuration. */
@@ -317,7 +324,7 @@ export class FakeGateway {
     this.sessions.add(session);
     response.on("close", () => this.#end(session));
     const positions = search.get("last-event-id")?.split(",") ?? [];
-    const done = names.map((topic, index) => this.subscribe(session, { topic, info, attends: attends(topic), history: Number(search.get("history") ?? 0), recover: this.#recover(positions[index]) }));
+    const done = names.map((topic, index) => this.subscribe(session, { topic, info, attends: attends(topic), history: wanted(search, names)[index], recover: this.#recover(positions[index]) }));
     write("subscribed", { topics: done.map(({ answer }) => answer) });
     for (const { first } of done) for (const message of first) write("message", message);
   }
@@ -330,7 +337,7 @@ export class FakeGateway {
     if (client) for (const name of attended.length ? attended : names) this.#join(client, name, info);
     const probe = () => {
       const session = new Session(this, () => {});
-      const done = names.map((topic, index) => this.subscribe(session, { topic, attends: false, history: Number(search.get("history") ?? 0), recover: this.#recover(positions[index]) }));
+      const done = names.map((topic, index) => this.subscribe(session, { topic, attends: false, history: wanted(search, names)[index], recover: this.#recover(positions[index]) }));
       for (const name of [...session.subscriptions.keys()]) this.leave(session, name);
       return { topics: done.map(each => each.answer), messages: done.flatMap(each => each.first), position: done.map(each => `${each.answer.epoch}-${each.answer.offset}`).join(",") };
     };

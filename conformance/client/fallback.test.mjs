@@ -95,6 +95,24 @@ test("over events: topics that want different parts of the past in one stream ea
   assert.deepEqual(topics.map(data), [[4], [3, 4], [1, 2, 3, 4]]);
 });
 
+for (const transport of ["events", "poll"]) {
+  test(`over ${transport}: a topic that conflates has its state, whatever others of its request want of the past`, async t => {
+    const gateway = await gatewayFor(t);
+    for (const key of ["one", "two", "one"]) gateway.publish("state/scores", { data: key }, { key });
+    for (const each of [1, 2, 3]) gateway.publish("log", { data: each });
+    const { client } = open(t, gateway, { transports: [transport] });
+    const topics = [["log", 2], ["state/scores", 0], ["state/none", 0]].map(([name, history]) => record(client.subscribe(name, { history }), "message"));
+    await until("both pasts", () => topics[0].length === 2 && topics[1].length === 2);
+    assert.deepEqual(topics.map(data), [[2, 3], ["two", "one"], []]);
+    if (transport === "events") return;
+    // A restart, and all topics are asked for at once: the state of the new life comes first.
+    await until("the poll that waits", () => gateway.sessions.size === 1);
+    gateway.topics.clear();
+    gateway.publish("state/scores", { data: "new" }, { key: "one" });
+    await until("the new state", () => topics[1].length === 3);
+  });
+}
+
 test("a stream that a proxy keeps to itself leads on to polls", async t => {
   const gateway = await gatewayFor(t, { upgrade: 403, events: "hang" });
   const { client, clock } = open(t, gateway, { connectTimeoutMs: 4000 });

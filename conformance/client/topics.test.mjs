@@ -254,6 +254,26 @@ test("patterns: each subscription gets what fits, and a replay is for the topic 
   assert.equal(any.position, null);
 });
 
+test("patterns get what the answer to a subscription by name has overtaken", async t => {
+  const gateway = await gatewayFor(t);
+  const { client } = open(t, gateway);
+  const any = client.subscribe("scores/*"), seen = record(any, "message");
+  await any.ready;
+  publish(gateway, "scores/1", "a", "b");
+  await until("two", () => seen.length === 2);
+  // Two more wait for the pattern's turn when the topic is asked for by its name; the history has all four.
+  gateway.faults.command = ({ op, id, topic }, session) => {
+    if (op !== "subscribe") return undefined;
+    session.send({ op: "subscribed", id, topic, epoch: "00000001", offset: 4, pattern_offset: 2 });
+    for (const [place, data] of ["a", "b", "c", "d", "live"].entries()) session.send({ op: "message", topic, offset: place + 1, data });
+    return "lost";
+  };
+  const one = client.subscribe("scores/1", { history: 10 }), own = record(one, "message");
+  await until("all", () => own.length === 5);
+  assert.deepEqual(own.map(event => event.replayed), [true, true, true, true, false]);
+  assert.deepEqual(texts(seen), ["a", "b", "c", "d", "live"]);
+});
+
 test("patterns match by segment", () => {
   for (const [pattern, topic, fits] of [
     ["a/*", "a/b", true], ["a/*", "a", false], ["a/*", "a/b/c", false], ["a/**", "a/b/c", true], ["a/**", "a", false], ["**", "a", true],

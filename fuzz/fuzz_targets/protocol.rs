@@ -35,7 +35,9 @@ fuzz_target!(|data: &[u8]| {
         assert!((1..=16).contains(&query.topics.len()));
     }
     if let Ok(query) = PollQuery::parse(text) {
-        assert!((1..=16).contains(&query.topics.len()) && query.wait_seconds <= 25 && query.history <= 1000);
+        assert!((1..=16).contains(&query.topics.len()) && query.wait_seconds <= 25);
+        assert_eq!(query.history.len(), query.topics.len());
+        assert!(query.history.iter().all(|history| *history <= 1000));
         assert!(query.client.is_none_or(|client| (8..=64).contains(&client.len())));
     }
     let _ = (topic_of_path(text), Positions::parse(text, 3));

@@ -51,6 +51,8 @@ pub(crate) struct Fanout {
     pub(crate) echo: Echo,
     /// Of the subscribers, how many never read: 0 to 1. They are no audience.
     pub(crate) share: f64,
+    /// Conflation keys that publications have in turn; 0: they have none.
+    pub(crate) keys: u32,
 }
 
 /// What a session is.
@@ -160,7 +162,7 @@ mod tests {
     fn each_publisher_and_subscriber_has_its_worker_and_its_topic() {
         let echo = Echo::Any;
         let adapter = AdapterName::Nchan;
-        let plan = Fanout { publishers: 5, subscribers: 11, topics: 3, adapter, echo, share: 0.25 };
+        let plan = Fanout { publishers: 5, subscribers: 11, topics: 3, adapter, echo, share: 0.25, keys: 0 };
         for workers in 1..=7 {
             let (mut publishers, mut subscribers, mut silent) = (Vec::new(), vec![0; 3], vec![0; 3]);
             for worker in 0..workers {
@@ -191,7 +193,7 @@ mod tests {
     #[test]
     fn each_topic_has_a_stream_where_there_are_more_of_them_than_publishers() {
         let (adapter, echo) = (AdapterName::Tidegate, Echo::Any);
-        let plan = Fanout { publishers: 3, subscribers: 9, topics: 8, share: 0.0, adapter, echo };
+        let plan = Fanout { publishers: 3, subscribers: 9, topics: 8, share: 0.0, keys: 0, adapter, echo };
         let mut all = Vec::new();
         for publisher in 0..3 {
             for (desk, stream) in plan.streams_of(publisher).enumerate() {

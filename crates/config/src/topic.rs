@@ -47,7 +47,9 @@ pub enum BadTopic {
     EmptySegment,
     /// It has a control character (Unicode Cc).
     ControlCharacter,
-    /// It has a `?` or a `#`.
+    /// A segment is `.` or `..`.
+    DotSegment,
+    /// It has a `?`, `#`, `;` or `\`.
     Reserved,
     /// A `*` stands beside something else than a `/`.
     PartOfSegment,
@@ -165,7 +167,7 @@ fn check(text: &str) -> Result<usize, BadTopic> {
     }
     for c in text.chars() {
         match c {
-            '?' | '#' => return Err(BadTopic::Reserved),
+            '?' | '#' | ';' | '\\' => return Err(BadTopic::Reserved),
             _ if c.is_control() => return Err(BadTopic::ControlCharacter),
             _ => {}
         }
@@ -174,6 +176,9 @@ fn check(text: &str) -> Result<usize, BadTopic> {
     for segment in text.split('/') {
         if segment.is_empty() {
             return Err(BadTopic::EmptySegment);
+        }
+        if matches!(segment, "." | "..") {
+            return Err(BadTopic::DotSegment);
         }
         count += 1;
     }
@@ -240,7 +245,8 @@ impl fmt::Display for BadTopic {
             Self::TooManySegments => "a topic has at most 16 segments",
             Self::EmptySegment => "a topic has no empty segment: no / at an end or beside another",
             Self::ControlCharacter => "a topic has no control characters",
-            Self::Reserved => "a topic has neither ? nor #",
+            Self::DotSegment => "a topic has no segment that is . or ..",
+            Self::Reserved => "a topic has none of ? # ; \\",
             Self::PartOfSegment => "a `*` stands for a whole segment, like chat/*",
             Self::RestInside => "a `**` can only stand at the end, like chat/**",
         })

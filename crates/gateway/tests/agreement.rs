@@ -1,8 +1,15 @@
 //! Two crates read the same things and share no code: what the configuration takes, the protocol must take too.
 
 use proptest::prelude::*;
+<<<<<<< HEAD
 use tidegate_config::{Action, Config, HostPattern, PathPattern, SESSION_TAKEOVER_BYTES, bare_host, parse};
 use tidegate_tls::{ClientConfig, ClientOptions, Trust};
+=======
+use tidegate_config::{
+    Action, Config, HostPattern, PathPattern, SESSION_TAKEOVER_BYTES, TopicPattern, bare_host, parse,
+};
+use tidegate_hub::{TopicName, protocol::topic_of_path};
+>>>>>>> origin/main
 use tidegate_wire::{
     HeadLimits,
     deflate::{CodecLimits, Codecs},
@@ -113,6 +120,41 @@ proptest! {
         let rule = rule.unwrap_or_else(|error| panic!("{origin}: {error}"));
         prop_assert!(origin_allowed(&[rule], Some(&config.routes[0].origins[0]), "other.test", false), "{}", origin);
     }
+}
+
+/// Each segment as `encodeURIComponent` writes it, which is what the client library does.
+fn encoded(name: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.!~*'()/".contains(&byte);
+    name.bytes()
+        .map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") })
+        .collect()
+}
+
+/// What is a name on a WebSocket is one in a URL, and in a configuration.
+#[test]
+fn each_name_of_a_topic_is_carried_by_a_path() {
+    let mut names = 0;
+    let mut check = |name: &str| {
+        let is_name = TopicName::parse(name).is_ok();
+        assert_eq!(is_name, TopicPattern::parse(name).is_ok() && !name.contains('*'), "{name:?}");
+        if is_name {
+            let path = format!("/topics/{}", encoded(name));
+            assert!(passes(&path), "{name:?}");
+            assert_eq!(topic_of_path(&path["/topics/".len()..]).unwrap(), name);
+            names += 1;
+        }
+    };
+    for c in (0..0x3000).filter_map(char::from_u32).chain(['🌊', '\u{feff}', '\u{ffff}', '\u{10ffff}']) {
+        for name in [format!("{c}"), format!("a{c}b"), format!("a/{c}"), format!("{c}/{c}{c}")] {
+            check(&name);
+        }
+    }
+    for name in
+        [".", "..", "...", "a/../b", "./a", "a/.", "%2e%2e", "a%2Fb", "..;", "a b/c d", "a+b", "a&b=c"]
+    {
+        check(name);
+    }
+    assert!(names > 40_000, "{names}");
 }
 
 /// Whatever is valid makes a plan; the examples of the documentation, too.

@@ -22,7 +22,7 @@ use std::{
 };
 
 pub use self::story::story;
-use crate::topic::{Epoch, Position};
+use crate::topic::{Epoch, Filter, Position, TopicName};
 
 /// Something that was seen.
 #[derive(Clone, Debug)]
@@ -61,10 +61,12 @@ pub enum Event {
         /// The position from which it asked to recover, if it did, and whether that succeeded.
         recovered: Option<(Position, bool)>,
     },
-    /// A session is subscribed to what a pattern matches from here on; or no more.
-    Pattern {
+    /// A session is subscribed to what these patterns match from here on, beside what it has by name.
+    Patterns {
         /// Who.
         session: u64,
+        /// All that it has.
+        patterns: Vec<String>,
     },
     /// A session is not subscribed to a topic any more.
     Unsubscribed {
@@ -226,6 +228,8 @@ pub struct Checker {
     numbers: HashMap<u64, u64>,
     lives: HashMap<(String, Epoch), Life>,
     sessions: HashMap<u64, HashMap<String, Subscription>>,
+    /// What else each session is subscribed to.
+    patterns: HashMap<u64, Vec<Filter>>,
     over: HashSet<u64>,
     retired: HashSet<Epoch>,
     conflates: Option<Conflates>,
@@ -298,8 +302,11 @@ impl Checker {
             Event::Subscribed { session, topic, position, recovered } => {
                 self.subscribed(*session, topic, *position, *recovered)
             }
-            Event::Pattern { session } => {
+            Event::Patterns { session, patterns } => {
                 self.live(*session)?;
+                let parse =
+                    |text: &String| Filter::parse(text).expect("the history's author has subscribed to it");
+                self.patterns.insert(*session, patterns.iter().map(parse).collect());
                 // What comes by patterns begins anew.
                 if let Some(topics) = self.sessions.get_mut(session) {
                     topics.retain(|_, subscription| subscription.by_name);
@@ -319,11 +326,13 @@ impl Checker {
             Event::Gap { session, topic, from, to } => self.gap(*session, topic, *from, *to),
             Event::Ended { session } => {
                 self.sessions.remove(session);
+                self.patterns.remove(session);
                 self.over.insert(*session);
                 Ok(())
             }
             Event::Restart => {
                 self.over.extend(self.sessions.drain().map(|(session, _)| session));
+                self.over.extend(self.patterns.drain().map(|(session, _)| session));
                 self.retired.extend(self.lives.keys().map(|(_, epoch)| *epoch));
                 Ok(())
             }
@@ -401,6 +410,7 @@ impl Checker {
             return self.broken(Violation::CrossDelivery, &detail);
         }
         let key = known.key.clone().unwrap_or_default();
+        self.subscribes(session, topic)?;
         self.summary.receipts += 1;
         let conflates = self.conflates(topic);
         let place = self.sessions.entry(session).or_default();
@@ -496,6 +506,7 @@ impl Checker {
 
     fn gap(&mut self, session: u64, topic: &str, from: u64, to: u64) -> Checked {
         self.live(session)?;
+        self.subscribes(session, topic)?;
         self.summary.gaps += 1;
         let conflates = self.conflates(topic);
         let topics = self.sessions.entry(session).or_default();
@@ -570,6 +581,19 @@ impl Checker {
             return self.broken(Violation::NotSubscribed, "the session is over");
         }
         Ok(())
+    }
+
+    /// Nothing comes to whom it was not promised.
+    fn subscribes(&self, session: u64, topic: &str) -> Checked {
+        let has_topic = self.sessions.get(&session).is_some_and(|topics| topics.contains_key(topic));
+        let by_pattern = || {
+            let patterns = self.patterns.get(&session).map_or(&[][..], Vec::as_slice);
+            TopicName::parse(topic).is_ok_and(|topic| patterns.iter().any(|pattern| pattern.matches(&topic)))
+        };
+        if has_topic || by_pattern() {
+            return Ok(());
+        }
+        self.broken(Violation::NotSubscribed, "neither by name nor by a pattern")
     }
 
     fn broken<T>(&self, violation: Violation, detail: &str) -> Checked<T> {

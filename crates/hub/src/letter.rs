@@ -143,6 +143,8 @@ pub enum Reply {
         position: Position,
         /// Whether nothing is missing since the position that it had; `None` where it had none.
         recovered: Option<bool>,
+        /// Where the member has the topic by a pattern as well, and something of that is among `first`: up to where it came by then.
+        pattern_offset: Option<u64>,
         /// What comes first, in order of offset: what was missed, or what history and state have. There may be gaps among it.
         first: Vec<Arc<Publication>>,
     },

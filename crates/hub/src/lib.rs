@@ -34,8 +34,10 @@
 //! What topics promise is in [`delivery`], as a checker of what happened.
 #![forbid(unsafe_code)]
 
+pub mod arena;
 mod backlog;
 pub mod delivery;
+mod growth;
 mod history;
 mod home;
 mod hub;

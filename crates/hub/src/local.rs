@@ -10,6 +10,7 @@ use slab::Slab;
 
 use crate::{
     backlog::Backlog,
+    growth,
     member::{Subscriber, SubscriptionId},
     members::Members,
     publication::Publication,
@@ -73,7 +74,7 @@ impl LocalTopic {
         if subscriber.skip > 0 {
             self.skips_from = self.skips_from.min(place);
         }
-        self.audience.push(subscriber);
+        growth::push(&mut self.audience, subscriber);
         place
     }
 
@@ -226,12 +227,14 @@ impl Locals {
     }
 
     /// Another topic than this one, for a planted bug.
+    #[cfg(feature = "planted-bugs")]
     pub(crate) fn another(&self, id: u32) -> Option<u32> {
         let other = |(other, _): (usize, &LocalTopic)| Some(other as u32).filter(|&other| other != id);
         self.topics.iter().find_map(other)
     }
 
     /// For a planted bug.
+    #[cfg(feature = "planted-bugs")]
     pub(crate) fn swap_first_two(&mut self, id: u32) {
         if let [first, second, ..] = &mut self.topics[id as usize].batch[..] {
             std::mem::swap(first, second);
@@ -239,6 +242,7 @@ impl Locals {
     }
 
     /// The last subscriber of a batch's audience skips its first item, for a planted bug.
+    #[cfg(feature = "planted-bugs")]
     pub(crate) fn drop_delivery(&mut self, id: u32, mixed: Option<&mut Vec<Subscriber>>) {
         let topic = &mut self.topics[id as usize];
         // Where patterns add to the audience it is a copy.

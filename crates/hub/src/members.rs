@@ -7,6 +7,7 @@ use slab::Slab;
 use tidegate_registry::Key;
 
 use crate::{
+    growth,
     member::{ClientId, MemberRules},
     publication::Class,
 };
@@ -93,7 +94,7 @@ impl Members {
             class,
         };
         // Sessions of a shard are far below 2³².
-        self.members.insert(member) as u32
+        growth::insert(&mut self.members, member) as u32
     }
 
     /// # Panics
@@ -176,7 +177,7 @@ impl Members {
         let next = own.first;
         let subscription =
             Subscription { member, target, place, next, previous: NONE, watches, attends, state };
-        let id = self.subscriptions.insert(subscription) as u32;
+        let id = growth::insert(&mut self.subscriptions, subscription) as u32;
         own.first = id;
         own.subscriptions += 1;
         own.patterns += u32::from(state == State::Pattern);

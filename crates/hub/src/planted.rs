@@ -80,6 +80,12 @@ mod switch {
         MET.set(0);
     }
 
+    /// Plants one of those bugs that strike now and then, which strikes once in so many times.
+    pub fn set_one_in(bug: Bug, times: u64) {
+        set(Some(bug));
+        TIMES.set(Some(times));
+    }
+
     /// The bug that is planted on this thread.
     #[must_use]
     pub fn planted() -> Option<Bug> {
@@ -113,7 +119,7 @@ mod switch {
 }
 
 #[cfg(feature = "planted-bugs")]
-pub use switch::{VARIABLE, met, planted, set};
+pub use switch::{VARIABLE, met, planted, set, set_one_in};
 #[cfg(feature = "planted-bugs")]
 pub(crate) use switch::{is, one_in, one_in_many};
 
@@ -128,12 +134,5 @@ pub(crate) const fn is(_: Bug) -> bool {
 #[cfg(not(feature = "planted-bugs"))]
 #[inline(always)]
 pub(crate) const fn one_in(_: Bug, _: u64) -> bool {
-    false
-}
-
-/// Whether this bug is planted, and strikes once in so many passes, of which these are some: never, without the feature.
-#[cfg(not(feature = "planted-bugs"))]
-#[inline(always)]
-pub(crate) fn one_in_many(_: Bug, _: impl FnOnce() -> u64, _: u64) -> bool {
     false
 }

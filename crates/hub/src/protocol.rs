@@ -55,12 +55,13 @@ pub use self::answer::{Results, State, push_error, push_poll, push_poll_message,
 pub use self::body::{PublishFields, publication, publications};
 pub use self::code::{Code, Problem};
 pub use self::command::{Command, Commands, Payload, Publish, Request, Subscribe, parse, places};
-pub use self::content::{Content, Kind};
+pub use self::content::Content;
 pub use self::id::{Id, KeptId};
 pub use self::position::{Position, Positions, Recover, push_positions};
 pub use self::query::{EventsQuery, PollQuery, StateQuery, topic_of_path};
 pub use self::structure::Scratch;
-pub use self::write::{Acceptance, Gap, GapReason, Present, Standing};
+pub use self::write::{Acceptance, Gap, Present, Standing};
+pub use crate::publication::{Format, GapReason};
 
 /// The subprotocol of the WebSocket protocol.
 pub const SUBPROTOCOL: &str = "tidegate.v1";

@@ -87,11 +87,11 @@ impl fmt::Debug for Class {
 /// What kind of bytes a message has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Format {
-    /// JSON, handed on byte by byte.
+    /// A JSON value, handed on byte by byte: raw subscribers get it as a text message, all others as `data`.
     Json,
-    /// UTF-8.
+    /// UTF-8: a text message, or `text`.
     Text,
-    /// Any bytes.
+    /// Any bytes: a binary message, or `base64`.
     Binary,
 }
 
@@ -132,18 +132,18 @@ impl Publish {
 }
 
 /// Why offsets are left out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum GapReason {
-    /// The session was too slow.
+    /// The session is too slow for what its topic allows.
     Slow,
-    /// The gateway was too busy.
+    /// The gateway is too busy.
     Busy,
 }
 
 impl GapReason {
-    /// As the protocol has it.
+    /// The name on the wire.
     #[must_use]
-    pub const fn as_str(self) -> &'static str {
+    pub const fn name(self) -> &'static str {
         match self {
             Self::Slow => "slow",
             Self::Busy => "busy",

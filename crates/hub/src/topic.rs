@@ -257,7 +257,8 @@ impl Filter {
     }
 }
 
-/// What names and patterns have in common.
+/// What names and patterns have in common. All of what is a name can stand in the path of a URL, percent-encoded where it must be:
+/// what the paths of requests never have, as others could read it in another way (`;`, `\`, segments of dots), names have not either.
 fn check(text: &str) -> Result<(), NameError> {
     if text.is_empty() {
         return Err(NameError::Empty);
@@ -265,7 +266,7 @@ fn check(text: &str) -> Result<(), NameError> {
     if text.len() > NAME_BYTES {
         return Err(NameError::TooLong { bytes: text.len() });
     }
-    let refused = |(_, c): &(usize, char)| c.is_control() || matches!(c, '?' | '#');
+    let refused = |(_, c): &(usize, char)| c.is_control() || matches!(c, '?' | '#' | ';' | '\\');
     if let Some((at, found)) = text.char_indices().find(refused) {
         return Err(NameError::Character { at, found });
     }
@@ -274,6 +275,9 @@ fn check(text: &str) -> Result<(), NameError> {
     for segment in text.split('/') {
         if segment.is_empty() {
             return Err(NameError::EmptySegment { at });
+        }
+        if matches!(segment, "." | "..") {
+            return Err(NameError::DotSegment { at });
         }
         at += segment.len() + 1;
         segments += 1;
@@ -304,7 +308,12 @@ pub enum NameError {
         /// Where it would be.
         at: usize,
     },
-    /// A control character, `?` or `#`.
+    /// A segment `.` or `..`, which clients take out of URLs (RFC 3986 §5.2.4).
+    DotSegment {
+        /// Where.
+        at: usize,
+    },
+    /// A control character, `?`, `#`, `;` or `\`.
     Character {
         /// Where.
         at: usize,
@@ -344,6 +353,7 @@ impl fmt::Display for NameError {
                 write!(f, "it has {segments} segments; {NAME_SEGMENTS} are allowed")
             }
             Self::EmptySegment { at } => write!(f, "the segment at byte {at} is empty"),
+            Self::DotSegment { at } => write!(f, "the segment at byte {at} is `.` or `..`"),
             Self::Character { at, found } if found.is_control() => {
                 write!(f, "there is a control character (U+{:04X}) at byte {at}", u32::from(*found))
             }
@@ -419,13 +429,26 @@ mod tests {
             ("é\u{85}", NameError::Character { at: 2, found: '\u{85}' }),
             ("a?b", NameError::Character { at: 1, found: '?' }),
             ("a#", NameError::Character { at: 1, found: '#' }),
+            ("a;b", NameError::Character { at: 1, found: ';' }),
+            ("a\\b", NameError::Character { at: 1, found: '\\' }),
+            ("..", NameError::DotSegment { at: 0 }),
+            ("a/./b", NameError::DotSegment { at: 2 }),
+            ("a/..", NameError::DotSegment { at: 2 }),
             ("a/*", NameError::Pattern { at: 2 }),
         ] {
             assert_eq!(TopicName::parse(text).map(|_| ()), Err(error), "{text:?}");
             assert!(!error.to_string().is_empty());
         }
-        for text in ["a", "scores/football/42", "é/Zürich", "a b>c", &["a"; 16].join("/"), &"a".repeat(256)]
-        {
+        for text in [
+            "a",
+            "scores/football/42",
+            "é/Zürich",
+            "a b>c",
+            "...",
+            ".a/b.",
+            &["a"; 16].join("/"),
+            &"a".repeat(256),
+        ] {
             assert_eq!(TopicName::parse(text).unwrap().as_str(), text);
         }
     }
@@ -438,6 +461,8 @@ mod tests {
             ("a/***", NameError::PartOfSegment { at: 2 }),
             ("a/**/b", NameError::NotLast { at: 2 }),
             ("*//a", NameError::EmptySegment { at: 2 }),
+            ("*/../a", NameError::DotSegment { at: 2 }),
+            ("*/a;b", NameError::Character { at: 3, found: ';' }),
         ] {
             assert_eq!(Pattern::parse(text).map(|_| ()), Err(error), "{text:?}");
         }

@@ -114,6 +114,32 @@ fn come_and_go(
 }
 
 #[test]
+fn a_topic_counts_as_long_as_something_of_it_is_remembered() {
+    let settings = |history| TopicSettings { history, ..TopicSettings::default() };
+    for (history, pattern, counts_ms) in [(0, false, 0), (10, false, 60_000), (0, true, 300_000)] {
+        let mut hub = hub(settings(history), Limits::default());
+        let member = enter(&mut hub, 1);
+        if pattern {
+            hub.subscribe_pattern(member, &Pattern::parse("*").unwrap()).unwrap();
+        }
+        let topic = name("a");
+        come_and_go(&mut hub, member, &topic, None);
+        if pattern {
+            publish(&mut hub, &topic, b"x", 0);
+            fan_out(&mut hub);
+        }
+        if counts_ms > 0 {
+            hub.expire(counts_ms - 1);
+            assert_eq!(hub.rules().topics(), 1, "{counts_ms}");
+            hub.expire(counts_ms + 100);
+        }
+        assert_eq!(hub.rules().topics(), 0, "{counts_ms}");
+        hub.leave(member);
+        assert!(hub.is_empty());
+    }
+}
+
+#[test]
 fn one_topic_may_come_and_go_as_often_as_it_likes() {
     let mut hub = hub(TopicSettings { history: 10, ..TopicSettings::default() }, Limits::default());
     let member = enter(&mut hub, 1);

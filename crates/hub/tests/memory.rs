@@ -69,6 +69,7 @@ fn a_subscription_takes_at_most_128_bytes() {
     let each = (HEAP.allocated() - before) / COUNT;
     println!("a member with its subscription: {each} bytes");
     assert!(each <= 128, "{each}");
+    each_count_of_subscriptions_takes_little(&topic);
 
     let with_all = bytes_per_publication(&mut hub, &topic);
     println!("a publication of 128 bytes allocates {alone} bytes for one subscriber, {with_all} for {COUNT}");
@@ -113,6 +114,25 @@ fn a_subscription_takes_at_most_128_bytes() {
 
     what_is_kept_counts_as_what_it_takes();
     who_is_there_counts_as_what_it_takes();
+}
+
+/// Tables grow in steps, and right behind one there is most of what is not used: so each count is looked at, of members with a
+/// subscription each, among them those around each power of two.
+fn each_count_of_subscriptions_takes_little(topic: &TopicName) {
+    const FEW: usize = 500;
+    const MANY: usize = 70_000;
+    let mut hub = new_hub();
+    let (mut worst, start) = ((0, 0), HEAP.allocated());
+    for count in 1..=MANY {
+        let member = enter(&mut hub, count as u64);
+        subscribe(&mut hub, member, topic);
+        let each = (HEAP.allocated() - start).div_ceil(count);
+        if count >= FEW {
+            assert!(each <= 128, "{count} members with a subscription take {each} bytes each");
+            worst = worst.max((each, count));
+        }
+    }
+    println!("a member with its subscription at the worst count, {}: {} bytes", worst.1, worst.0);
 }
 
 /// The setting `memory` bounds what is counted, so that must not be less than what is taken.

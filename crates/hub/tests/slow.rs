@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use tidegate_hub::{
     Ask, CatchUp, Class, ClientId, Envelope, Fate, Filter, Format, Hub, Kind, Limits, MemberId, MemberRules,
-    PUBLICATION_COST, Pattern, Publication, Publish, Refused, Reply, Rule, Slow, Stay, Ticket, TopicName,
-    TopicRules, TopicSettings,
+    PUBLICATION_COST, Pattern, Position, Publication, Publish, Refused, Reply, Rule, Slow, Stay, Ticket,
+    TopicName, TopicRules, TopicSettings,
 };
 use tidegate_registry::{Key, Total};
 
@@ -173,12 +173,49 @@ fn by_a_pattern_a_member_lags_in_each_topic_for_itself() {
     assert_eq!(fan_out(&mut hub, |_| 99), [(1, "1".to_owned())], "of b");
     // Asked for by name as well: what is owed comes with the answer.
     hub.subscribe(member, TICKET, &a, Ask::default(), 0).unwrap();
-    let Some((_, Reply::Subscribed { position, first, .. })) = hub.poll_reply() else { panic!() };
-    assert_eq!((position.offset, read(&first).as_str()), (3, "2-3"));
+    let Some((_, Reply::Subscribed { position, first, pattern_offset, .. })) = hub.poll_reply() else {
+        panic!()
+    };
+    assert_eq!((position.offset, read(&first).as_str(), pattern_offset), (3, "2-3", Some(1)));
     assert!(!hub.lags(member));
     publish(&mut hub, &a, &["x"]);
     assert_eq!(fan_out(&mut hub, |_| 99), [(1, "4".to_owned())], "once, though two subscriptions match");
     hub.leave(member);
+}
+
+#[test]
+fn an_answer_says_up_to_where_a_pattern_has_brought_a_topic() {
+    let (topic, pattern) = (TopicName::parse("t/a").unwrap(), Pattern::parse("t/*").unwrap());
+    for recover in [false, true] {
+        let settings = TopicSettings { history: 10, ..TopicSettings::default() };
+        let mut hub = Hub::new(0, 1, rules(settings, Limits::default()), 1, &Total::default());
+        let member = enter(&mut hub, 1);
+        publish(&mut hub, &topic, &["x"]);
+        hub.subscribe_pattern(member, &pattern).unwrap();
+        publish(&mut hub, &topic, &["x"]);
+        assert_eq!(fan_out(&mut hub, |_| 99), [(1, "2".to_owned())]);
+        let ask = |hub: &mut Hub, ask| {
+            hub.subscribe(member, TICKET, &topic, ask, 0).unwrap();
+            let Some((_, Reply::Subscribed { position, first, pattern_offset, .. })) = hub.poll_reply()
+            else {
+                panic!()
+            };
+            hub.unsubscribe(member, &Filter::Topic(topic.clone())).unwrap();
+            (position, read(&first), pattern_offset)
+        };
+        let (begin, first, brought) = ask(&mut hub, Ask::default());
+        assert_eq!((begin.offset, first.as_str(), brought), (2, "", None), "nothing is owed");
+        publish(&mut hub, &topic, &["x", "x"]);
+        let from = Position { offset: 0, ..begin };
+        let asked = if recover {
+            Ask { recover: Some(from), ..Ask::default() }
+        } else {
+            Ask { history: 9, ..Ask::default() }
+        };
+        let (now, first, brought) = ask(&mut hub, asked);
+        assert_eq!((now.offset, first.as_str(), brought), (4, "1 2 3 4", Some(2)));
+        hub.leave(member);
+    }
 }
 
 /// Somebody comes under a name, as with a poll, and is there until then.

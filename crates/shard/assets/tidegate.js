@@ -289,6 +289,8 @@ class Track {
     this.epoch = options.recover?.epoch;
     /** The topic's offset when the gateway answered: up to there comes what was before. */
     this.start = -1;
+    /** What comes up to here is this subscription's alone; what comes behind it is new to patterns that have the topic, too. */
+    this.ownThrough = -1;
     /** The last offset that came. */
     this.last = options.recover?.offset ?? -1;
     /** Up to here nothing is owed: it came, or is announced as lost. */
@@ -323,6 +325,7 @@ class Track {
     this.state = "subscribed";
     this.settled = false;
     this.start = answer.offset ?? -1;
+    this.ownThrough = answer.pattern_offset ?? this.start;
     if (!recovered) {
       this.epoch = answer.epoch;
       this.last = this.through = -1;
@@ -975,11 +978,9 @@ export class Client extends Emitter {
 
   #deliver(message) {
     const exact = this.#tracks.get(message.topic);
-    // What an exact subscription has missed or gets first was for it alone; a pattern had its own at its time.
-    if (exact?.state === "subscribed") {
-      const replayed = message.offset <= exact.start;
-      if (!exact.handleMessage(message) || replayed) return;
-    }
+    // What an exact subscription has missed or gets first was for it alone; a pattern had its own at its time, unless the answer
+    // has overtaken it.
+    if (exact?.state === "subscribed" && (!exact.handleMessage(message) || message.offset <= exact.ownThrough)) return;
     for (const track of [...this.#patterns]) if (matches(track.topic, message.topic)) track.handleMessage(message);
   }
 
@@ -1265,8 +1266,11 @@ class HttpTransport {
     });
   }
 
-  /** How much of the past the topics want: one number for all, so some get more than they want. */
-  wanted(topics) { return Math.max(0, ...topics.map(topic => this.client.track(topic)?.options.history ?? 0)); }
+  /** How much of the past the topics want: one number for each, or none where none wants anything. */
+  wanted(topics) {
+    const numbers = topics.map(topic => this.client.track(topic)?.options.history || 0);
+    return numbers.some(Boolean) ? numbers.join(",") : null;
+  }
 
   /** What is said of a topic, at first and whenever something could not be recovered. */
   subscribed({ topic, epoch, offset, recovered }) {
@@ -1274,14 +1278,6 @@ class HttpTransport {
     if (id === undefined || (id === null && recovered !== false)) return;
     this.topics.set(topic, null);
     this.client.received(this, { op: "subscribed", id, topic, epoch, offset, recovered });
-  }
-
-  /** Whether a topic gets this message; not where another one asked for more of the past. */
-  due(message, given) {
-    const track = this.client.track(message.topic);
-    if (!track || track.position() === null || message.offset > track.start || track.last >= 0) return true;
-    const own = track.options.history ?? 0;
-    return own >= given || message.offset > track.start - own;
   }
 
   post(command) {
@@ -1486,7 +1482,7 @@ class EventsTransport extends HttpTransport {
       // A pattern has no position, so perhaps nothing is said of it.
       for (const topic of topics) if (isPattern(topic)) this.subscribed({ topic });
     });
-    hear("message", message => { if (this.due(message, history)) this.client.received(this, { op: "message", ...message }); });
+    hear("message", message => this.client.received(this, { op: "message", ...message }));
     hear("gap", gap => this.client.received(this, { op: "gap", ...gap }));
   }
 
@@ -1592,7 +1588,7 @@ class PollTransport extends HttpTransport {
     if (this.closed) return false;
     this.confirm();
     for (const topic of answer.topics) this.subscribed(topic);
-    for (const message of answer.messages) if (this.due(message, history)) this.client.received(this, { op: "message", ...message });
+    for (const message of answer.messages) this.client.received(this, { op: "message", ...message });
     for (const { topic, epoch, offset } of answer.topics) {
       const track = this.client.track(topic);
       if (track?.epoch === epoch) track.reach(offset);

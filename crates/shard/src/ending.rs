@@ -52,7 +52,8 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         let look_ms = self.now_ms + timeout_ms;
         let deadline_ms = if self.is_ending() { look_ms } else { u64::MAX };
         let timeout_ms = u32::try_from(timeout_ms).unwrap_or(u32::MAX);
-        self.release_state(key, State::Lingering { discarded: 0, timeout_ms, deadline_ms });
+        let left_bytes = u32::try_from(self.plan.limits().linger_bytes).unwrap_or(u32::MAX);
+        self.release_state(key, State::Lingering { left_bytes, timeout_ms, deadline_ms });
         let Some(session) = self.registry.get_mut(key) else { return };
         session.marks.paused = false;
         session.marks.facts.set(Fact::ProxyHeader, false);
@@ -62,6 +63,15 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             self.ensure_deadline(key, look_ms);
         }
         self.arm_receive(key);
+    }
+
+    /// Lingers behind the answer to a request, of which so many bytes may still come that nobody wants. RFC 9112 §9.6: a reset can
+    /// destroy the answer, so reading goes on until the client, which may write all of its request first, has had it.
+    pub(crate) fn linger_behind_request(&mut self, key: Key, body_bytes: usize) {
+        self.linger(key);
+        if let Some(State::Lingering { left_bytes, .. }) = self.registry.get_mut(key).map(|s| &mut s.state) {
+            *left_bytes = left_bytes.saturating_add(u32::try_from(body_bytes).unwrap_or(u32::MAX));
+        }
     }
 
     /// The FIN was sent, or there is no time left to wait for it: the peer's is awaited, but not for ever.

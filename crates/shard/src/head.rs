@@ -112,6 +112,17 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         let protocols = request.fields.list("sec-websocket-protocol");
         let (id, route) =
             plan.routes().lookup(request.host, request.target.path, protocols).ok_or(NOT_FOUND)?;
+        let below = route.path.below(request.target.path);
+        let is_request = match &route.action {
+            Action::Topics(_) => below.is_some() && !request.is_upgrade(),
+            Action::Events(_) | Action::Poll(_) | Action::Publish(_) => true,
+            Action::Page(_) | Action::Echo(_) | Action::Proxy(_) => false,
+        };
+        if is_request {
+            // From here on a refusal is told in the topics' own terms.
+            self.set_route(key, id);
+            return self.begin_request(key, id, request);
+        }
         if !self.upstreams.takes(id) {
             return Err(DRAINED.into());
         }
@@ -124,11 +135,6 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                 Ok(())
             }
             Action::Topics(topics) => {
-                let below = route.path.below(request.target.path);
-                if below.is_some() && !request.is_upgrade() {
-                    self.set_route(key, id);
-                    return self.begin_request(key, id, request);
-                }
                 let upgrade = self.upgrade(key, id, request)?;
                 let way = self.topics_way(key, topics, below)?;
                 self.enter_route(key, id)?;
@@ -136,10 +142,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                 self.enter_topics(key, topics, way);
                 Ok(())
             }
-            Action::Events(_) | Action::Poll(_) | Action::Publish(_) => {
-                self.set_route(key, id);
-                self.begin_request(key, id, request)
-            }
+            Action::Events(_) | Action::Poll(_) | Action::Publish(_) => Ok(()),
             Action::Proxy(_) => {
                 let upgrade = self.upgrade(key, id, request)?;
                 self.enter_route(key, id)?;

@@ -289,12 +289,11 @@ impl<B: Backend, E: Environment> Shard<B, E> {
 
     /// Counts what a lingering session still sends; past the bound it is cut off.
     fn discard(&mut self, key: Key, len: usize) -> usize {
-        let bound = self.plan.limits().linger_bytes;
         let Some(session) = self.registry.get_mut(key) else { return len };
-        if let State::Lingering { discarded, .. } = &mut session.state {
-            *discarded = discarded.saturating_add(len as u32);
-            if *discarded as usize > bound {
-                self.abort(key, true);
+        if let State::Lingering { left_bytes, .. } = &mut session.state {
+            match left_bytes.checked_sub(len as u32) {
+                Some(left) => *left_bytes = left,
+                None => self.abort(key, true),
             }
         }
         len

@@ -192,8 +192,8 @@ pub(crate) enum State {
     Exchange(Box<Exchange>),
     /// The last bytes are on their way or sent: what comes is discarded until the peer ends or the deadline.
     Lingering {
-        /// Bytes discarded so far.
-        discarded: u32,
+        /// So many bytes may still come; who sends more is cut off.
+        left_bytes: u32,
         /// How long the peer may take once nothing is left to send, in milliseconds.
         timeout_ms: u32,
         /// By when it must be over, in milliseconds.

@@ -13,7 +13,7 @@ use sim::{net::Trace, runner, topics};
 const SEEDS: u64 = 30;
 
 /// What the seeds must have led to.
-const WANTED: [&str; 12] = [
+const WANTED: [&str; 13] = [
     "shard: publisher held back",
     "shard: subscriber fell behind",
     "shard: slow session ended",
@@ -24,6 +24,7 @@ const WANTED: [&str; 12] = [
     "topics: conflated",
     "topics: converged",
     "topics: raw, one behind the other",
+    "presence: judged",
     "told: slow",
     "told: busy",
 ];

@@ -33,6 +33,9 @@ pub(super) struct FanoutArguments {
     /// The share of subscribers that never read: 0.1 or 10% [default: none]
     #[arg(long, value_name = "SHARE", value_parser = share)]
     share: Option<f64>,
+    /// Conflation keys: publications have so many in turn [default: none; needs --adapter tidegate]
+    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true, value_parser = clap::value_parser!(u32).range(..=1_000_000))]
+    keys: u32,
     #[command(flatten)]
     timing: Timing,
     /// Messages published for each second over all publishers, whether deliveries come or not (open loop)
@@ -50,11 +53,15 @@ impl FanoutArguments {
             adapter: self.adapter,
             echo: self.echo_to_sender,
             share: self.share.unwrap_or(0.0),
+            keys: self.keys,
         };
         if fanout.topics > 1 && !fanout.adapter.has_topics(&self.common.url.path) {
             return Err(usage(
                 "more than one topic needs --adapter tidegate, or --adapter nchan and a URL with {topic} in its path",
             ));
+        }
+        if fanout.keys > 0 && fanout.adapter != AdapterName::Tidegate {
+            return Err(usage("--keys needs --adapter tidegate: others have no place for a key"));
         }
         if fanout.topics > subscribers {
             return Err(usage("each topic needs a subscriber"));

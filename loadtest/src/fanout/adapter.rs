@@ -35,10 +35,17 @@ pub(crate) trait Adapter: fmt::Debug + Sync {
         None
     }
 
-    /// Appends to `out` what a publisher sends to have a payload of this kind published, and tells of what kind that is;
-    /// `None` where it is just the payload.
-    fn wrap(&self, topic: &str, kind: Kind, payload: &[u8], out: &mut Vec<u8>) -> Option<Kind> {
-        let _ = (topic, kind, payload, out);
+    /// Appends to `out` what a publisher sends to have a payload of this kind published, with the number of a conflation key where it
+    /// has one, and tells of what kind that is; `None` where it is just the payload.
+    fn wrap(
+        &self,
+        topic: &str,
+        kind: Kind,
+        payload: &[u8],
+        key: Option<u32>,
+        out: &mut Vec<u8>,
+    ) -> Option<Kind> {
+        let _ = (topic, kind, payload, key, out);
         None
     }
 

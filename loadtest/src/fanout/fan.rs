@@ -459,6 +459,7 @@ mod tests {
             adapter: AdapterName::Broadcast,
             echo: Echo::Any,
             share: 0.0,
+            keys: 0,
         };
         let (mut home, mut other) = (Fan::new(plan, 0, 2), Fan::new(plan, 1, 2));
         let key = Key { index: 4, serial: 4 };
@@ -535,6 +536,6 @@ mod tests {
 
     fn one_worker(subscribers: u32) -> Fan {
         let (adapter, echo) = (AdapterName::Broadcast, Echo::Any);
-        Fan::new(Fanout { publishers: 1, subscribers, topics: 1, adapter, echo, share: 0.0 }, 0, 1)
+        Fan::new(Fanout { publishers: 1, subscribers, topics: 1, adapter, echo, share: 0.0, keys: 0 }, 0, 1)
     }
 }

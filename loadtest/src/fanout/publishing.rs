@@ -104,7 +104,7 @@ mod tests {
     fn streams_of_a_publisher_take_turns() {
         let (adapter, echo) = (AdapterName::Tidegate, Echo::Any);
         // The second publisher has the topics 1 and 3.
-        let plan = Fanout { publishers: 2, subscribers: 5, topics: 5, share: 0.0, adapter, echo };
+        let plan = Fanout { publishers: 2, subscribers: 5, topics: 5, share: 0.0, keys: 0, adapter, echo };
         let rules = FanRules::new(plan, None, 0);
         let fan = Fan::new(plan, 0, 1);
         let mut publishing = Publishing::new(1, &rules);
@@ -122,7 +122,7 @@ mod tests {
     #[test]
     fn in_a_closed_loop_each_stream_has_its_own_room() {
         let (adapter, echo) = (AdapterName::Tidegate, Echo::Any);
-        let plan = Fanout { publishers: 1, subscribers: 3, topics: 3, share: 0.0, adapter, echo };
+        let plan = Fanout { publishers: 1, subscribers: 3, topics: 3, share: 0.0, keys: 0, adapter, echo };
         let rules = FanRules::new(plan, Some(2), 0);
         let mut fan = Fan::new(plan, 0, 1);
         let key = Key { index: 7, serial: 7 };

@@ -379,7 +379,9 @@ fn put_message(
     tidegate_simd::unmask(&mut bytes[payload..], mask, 0);
     let topic = &fanout.names[fanout.plan.topic(message.serial) as usize];
     scratch.clear();
-    match fanout.adapter.wrap(topic, payloads.kind(), &bytes[payload..], scratch) {
+    let keys = fanout.plan.keys;
+    let key = (keys > 0).then(|| (message.number % u64::from(keys)) as u32);
+    match fanout.adapter.wrap(topic, payloads.kind(), &bytes[payload..], key, scratch) {
         Some(kind) => {
             bytes.truncate(start);
             put_frame(bytes, Opcode::from(kind), scratch, mask);

@@ -226,6 +226,7 @@ fn pattern(text: &str) -> Result<TopicPattern, Mistake> {
             | BadTopic::TooLong
             | BadTopic::TooManySegments
             | BadTopic::ControlCharacter
+            | BadTopic::DotSegment
             | BadTopic::PartOfSegment => String::new(),
         };
         let suggestion = TopicPattern::parse(&meant).is_ok().then_some(meant);

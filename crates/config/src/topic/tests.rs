@@ -26,7 +26,7 @@ fn split(text: &str) -> Vec<&str> {
 #[test]
 fn names_match_themselves_alone() {
     for name in
-        ["a", "chat/lobby", "Chat/lobby", "ä/ö ü/+", "a/./..", "1/2/3/4/5/6/7/8/9/10/11/12/13/14/15/16"]
+        ["a", "chat/lobby", "Chat/lobby", "ä/ö ü/+", "a/.../.b", "1/2/3/4/5/6/7/8/9/10/11/12/13/14/15/16"]
     {
         let own = pattern(name);
         assert!(own.is_literal() && own.matches(name) && own.as_str() == name && own.to_string() == name);
@@ -76,6 +76,11 @@ fn what_is_no_pattern_says_why() {
         ("a\u{9b}", BadTopic::ControlCharacter),
         ("a?b", BadTopic::Reserved),
         ("#", BadTopic::Reserved),
+        ("a;b", BadTopic::Reserved),
+        ("\\", BadTopic::Reserved),
+        (".", BadTopic::DotSegment),
+        ("a/../b", BadTopic::DotSegment),
+        ("*/..", BadTopic::DotSegment),
         ("a*", BadTopic::PartOfSegment),
         ("***", BadTopic::PartOfSegment),
         ("a/*b/c", BadTopic::PartOfSegment),

@@ -62,6 +62,10 @@ const ELSEWHERE: [(&str, &str); 10] = [
 const DIFFERENT: &[(&str, &str)] = &[
     // H11 has it both ways.
     ("A02", "http=400"),
+    // A space and `>` are characters of names like others.
+    ("P01", "app-error"),
+    // Keys are shown in requests, and have no session to close.
+    ("P05", "http=401"),
     // A consumer that takes nothing is closed with 1013, as the table of endings has it, or reset.
     ("T08", "close=1013"),
     // H05 asks for 405 where the method is wrong, and a proxied route is no exception.

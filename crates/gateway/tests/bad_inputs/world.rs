@@ -168,6 +168,10 @@ limits = {{ message_bytes = "2MiB" }}
 topics = {{ subscribe = ["many/*", "*"], publish = ["*"] }}
 
 [[route]]
+path = "/keyed"
+publish = {{ publish = ["*"], keys = [{{ name = "service", key = "{PUBLISHING_KEY}", publish = ["guessed"] }}] }}
+
+[[route]]
 host = "other.test"
 path = "/hosted"
 echo = {{}}
@@ -187,6 +191,9 @@ proxy = {{ upstreams = ["{upstream}"], retries = 0, fail_timeout = "0s" }}
 "#
     )
 }
+
+/// The key with which `/keyed` publishes.
+pub(crate) const PUBLISHING_KEY: &str = "3ZcWvT0mX8q1Lr5uYb7nKd";
 
 /// What a row plays with.
 pub(crate) struct World {

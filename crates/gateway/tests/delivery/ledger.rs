@@ -57,6 +57,7 @@ struct Unplaced {
 pub(crate) struct Counts {
     pub(crate) raw: u64,
     pub(crate) by_events: u64,
+    pub(crate) by_polls: u64,
     pub(crate) cuts: u64,
     pub(crate) too_slow: u64,
     pub(crate) restarts: u64,
@@ -231,7 +232,7 @@ impl Ledger {
             }
             // Those that go on get a new number with each judgement.
             let session = self.number();
-            self.observe(Event::Pattern { session })?;
+            self.observe(Event::Patterns { session, patterns: vec![topic.clone()] })?;
             for id in ids {
                 // Its publisher and the witness were cut before they were told.
                 let Some(place) = self.places.get(&id).copied() else { break };

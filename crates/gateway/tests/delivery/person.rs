@@ -6,6 +6,7 @@ use tidegate_hub::{Position, delivery::Event};
 
 use crate::{
     ledger::{Checked, Draft, Ledger, wrong},
+    poller::Poller,
     poster::Poster,
     raw::Raw,
     stream::Stream,
@@ -17,6 +18,7 @@ pub(crate) enum Role {
     Talker(Talker),
     Raw(Raw),
     Stream(Stream),
+    Poller(Poller),
     Poster(Poster),
 }
 
@@ -84,6 +86,7 @@ impl Person {
             Role::Talker(talker) => talker.begin(&mut wire, self.session),
             Role::Raw(raw) => raw.begin(&mut wire, self.session),
             Role::Stream(stream) => stream.begin(&mut wire, self.session),
+            Role::Poller(poller) => poller.begin(&mut wire, self.session),
             Role::Poster(_) => {}
         }
         self.wire = Some(wire);
@@ -105,6 +108,7 @@ impl Person {
                 Role::Talker(talker) => talker.is_idle(),
                 Role::Raw(raw) => raw.is_idle(),
                 Role::Stream(stream) => stream.is_up(),
+                Role::Poller(poller) => poller.is_up(),
                 Role::Poster(poster) => poster.is_idle(),
             }
     }
@@ -115,7 +119,7 @@ impl Person {
             && match &self.role {
                 Role::Talker(talker) => talker.may_publish(),
                 Role::Raw(raw) => raw.is_up(),
-                Role::Stream(_) => false,
+                Role::Stream(_) | Role::Poller(_) => false,
                 Role::Poster(poster) => poster.may_publish(),
             }
     }
@@ -125,6 +129,7 @@ impl Person {
             Role::Talker(talker) => talker.has_all(newest),
             Role::Raw(raw) => raw.has_all(newest, ledger),
             Role::Stream(stream) => stream.has_all(newest),
+            Role::Poller(poller) => poller.has_all(newest),
             Role::Poster(_) => true,
         }
     }
@@ -136,7 +141,7 @@ impl Person {
         match &mut self.role {
             Role::Talker(talker) => talker.publish(wire, drafts),
             Role::Poster(poster) => poster.publish(wire, drafts),
-            Role::Raw(_) | Role::Stream(_) => panic!("it does not publish many at once"),
+            Role::Raw(_) | Role::Stream(_) | Role::Poller(_) => panic!("it does not publish many at once"),
         }
     }
 
@@ -153,6 +158,7 @@ impl Person {
             Role::Talker(talker) => talker.hear(wire, ledger)?,
             Role::Raw(raw) => raw.hear(wire, ledger)?,
             Role::Stream(stream) => stream.hear(wire, ledger)?,
+            Role::Poller(poller) => poller.hear(wire, ledger)?,
             Role::Poster(poster) => poster.hear(wire, ledger)?,
         }
         if wire.ended { self.ended(ledger) } else { Ok(()) }
@@ -164,7 +170,7 @@ impl Person {
             Role::Talker(talker) => (talker.closed, talker.is_up()),
             Role::Raw(raw) => (raw.closed, raw.is_up()),
             // Streams and requests have no word for why they end: these may.
-            Role::Stream(_) | Role::Poster(_) => (Some(1000), true),
+            Role::Stream(_) | Role::Poller(_) | Role::Poster(_) => (Some(1000), true),
         };
         match closed {
             Some(1013) => ledger.counts.too_slow += 1,
@@ -187,7 +193,7 @@ impl Person {
         match &mut self.role {
             Role::Talker(talker) => talker.end(ledger),
             Role::Raw(raw) => raw.end(ledger),
-            Role::Stream(_) => {}
+            Role::Stream(_) | Role::Poller(_) => {}
             Role::Poster(poster) => poster.end(ledger),
         }
         if self.session == ledger.witness {

@@ -181,7 +181,8 @@ impl Stream {
             ledger.observe(Event::Subscribed { session, topic, position, recovered })?;
         }
         if follows {
-            ledger.observe(Event::Pattern { session })?;
+            let patterns = self.filters.iter().filter(|filter| filter.contains('*')).cloned().collect();
+            ledger.observe(Event::Patterns { session, patterns })?;
         }
         Ok(())
     }

@@ -241,12 +241,13 @@ impl Talker {
             }
             (Asked::Follow(pattern), "subscribed") => {
                 self.patterns.insert(pattern);
-                ledger.observe(Event::Pattern { session })
+                ledger.observe(Event::Patterns { session, patterns: self.patterns.iter().cloned().collect() })
             }
             (Asked::Unsubscribe(filter), "unsubscribed") => {
                 if self.patterns.remove(&filter) {
                     self.followed.retain(|topic, _| self.patterns.iter().any(|other| matches(other, topic)));
-                    ledger.observe(Event::Pattern { session })
+                    let patterns = self.patterns.iter().cloned().collect();
+                    ledger.observe(Event::Patterns { session, patterns })
                 } else {
                     self.epochs.remove(&filter);
                     ledger.observe(Event::Unsubscribed { session, topic: filter })

@@ -20,6 +20,7 @@ use crate::{
     harness::{client::Client, gateway::Gateway},
     ledger::{Checked, Format, Ledger, wrong},
     person::{Pace, Person, Role},
+    poller::Poller,
     poster::Poster,
     raw::Raw,
     stream::Stream,
@@ -84,6 +85,9 @@ events = { subscribe = ["**"], session_bytes = "4MiB" }
 path = "/slow-events"
 events = { subscribe = ["**"], session_bytes = "16KiB" }
 [[route]]
+path = "/poll"
+poll = { subscribe = ["**"], session_bytes = "64KiB" }
+[[route]]
 path = "/publish/*"
 publish = { publish = ["**"], rate = 1_000_000 }
 "#;
@@ -137,6 +141,8 @@ fn people() -> Vec<Person> {
         Person::new(Role::Raw(Raw::new("/slow", "plain/b"))).that_is_slow(),
         Person::new(Role::Stream(Stream::new("/events", &["kept/a", "plain/b", "conf/*"]))).that_roams(),
         Person::new(Role::Stream(Stream::new("/slow-events", &PATIENT))).that_is_slow(),
+        Person::new(Role::Poller(Poller::new(&["kept/a", "kept/b", "old/a"]))).that_roams(),
+        Person::new(Role::Poller(Poller::new(&["kept/b"]))),
         Person::new(Role::Poster(Poster::default())).that_publishes(),
     ]
 }
@@ -330,7 +336,7 @@ impl<'s> World<'s> {
                 (Role::Talker(talker), Some(wire)) => talker.subscribe_to_all(wire, &mut self.ledger),
                 // Its subscription has no answer but its own message.
                 (Role::Raw(raw), Some(wire)) => raw.publish(wire, Format::Text, "here", &mut self.ledger)?,
-                (Role::Stream(_) | Role::Poster(_), _) | (_, None) => {}
+                (Role::Stream(_) | Role::Poller(_) | Role::Poster(_), _) | (_, None) => {}
             }
         }
         self.wait("all to be subscribed", |world| {

@@ -11,6 +11,7 @@ pub(crate) mod deflate;
 pub(crate) mod frame;
 pub(crate) mod gateway;
 pub(crate) mod inbox;
+pub(crate) mod request;
 pub(crate) mod scene;
 pub(crate) mod secure;
 pub(crate) mod tokens;

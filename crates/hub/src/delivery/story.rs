@@ -22,7 +22,7 @@ fn concerned(event: &Event) -> (Option<u64>, Option<&str>) {
         | Event::Unsubscribed { session, topic }
         | Event::Receipt { session, topic, .. }
         | Event::Gap { session, topic, .. } => (Some(*session), Some(topic)),
-        Event::Pattern { session } | Event::Ended { session } => (Some(*session), None),
+        Event::Patterns { session, .. } | Event::Ended { session } => (Some(*session), None),
         Event::Publish { topic, .. } => (None, Some(topic)),
         Event::Published { .. } | Event::Refused { .. } | Event::Restart => (None, None),
     }

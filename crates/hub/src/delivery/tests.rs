@@ -123,13 +123,32 @@ fn of_a_topic_that_conflates_the_newest_of_each_key_is_recovered() {
     assert_eq!(passed, Err(Violation::FalseRecovery), "where it begins is the newest of its key");
 }
 
+fn by_pattern() -> Event {
+    Event::Patterns { session: 1, patterns: vec!["x/*".into(), "*".into()] }
+}
+
+#[test]
+fn nothing_comes_to_whom_nothing_was_promised() {
+    let published = publish(1, "t", 1, None);
+    let got = receipt(1, 1, 1);
+    let judged = |events: &[Event]| check(events, false, None).map(|_| ());
+    let not_subscribed = Err(Violation::NotSubscribed);
+    assert_eq!(judged(&[published.clone(), got.clone()]), not_subscribed);
+    assert_eq!(judged(&[gap(1, 1, 1)]), not_subscribed);
+    let other = Event::Patterns { session: 1, patterns: vec!["t/*".into()] };
+    assert_eq!(judged(&[published.clone(), other, got.clone()]), not_subscribed);
+    let none = Event::Patterns { session: 1, patterns: Vec::new() };
+    assert_eq!(judged(&[published.clone(), by_pattern(), none, got.clone()]), not_subscribed);
+    assert_eq!(judged(&[published, by_pattern(), got]), Ok(()));
+}
+
 #[test]
 fn by_a_pattern_the_first_that_comes_is_the_begin() {
     let events = [
         publish(1, "t", 1, None),
         publish(1, "t", 2, None),
         publish(1, "t", 3, None),
-        Event::Pattern { session: 1 },
+        by_pattern(),
         receipt(1, 2, 2),
     ];
     assert!(check(&events, false, Some(at(A, 2))).is_ok());
@@ -141,7 +160,7 @@ fn by_a_pattern_the_first_that_comes_is_the_begin() {
 fn by_a_pattern_gaps_are_where_the_subscription_is() {
     let got = |offset| Event::Receipt { session: 1, topic: "t".into(), epoch: None, offset, id: offset };
     let mut begin: Vec<Event> = (1..=9).map(|id| publish(1, "t", id, None)).collect();
-    begin.push(Event::Pattern { session: 1 });
+    begin.push(by_pattern());
     let judged = |more: &[Event]| {
         let events = [&begin[..], more].concat();
         check(&events, false, None).map(|summary| summary.gaps)

@@ -81,6 +81,7 @@ impl<S: Store> Hub<S> {
         if planted::one_in(Bug::DeliverTwice, 100) && item.is_message() {
             self.locals.push(local, Arc::clone(&item));
         }
+        #[cfg(feature = "planted-bugs")]
         if planted::one_in(Bug::CrossDeliver, 100)
             && let Some(other) = self.locals.another(local)
         {
@@ -129,21 +130,28 @@ impl<S: Store> Hub<S> {
             let mixed = self.mix_audience(topic);
             self.batch = Some(Open { topic, mixed });
             if mixed || !self.locals.topic(topic).audience.is_empty() {
-                if planted::one_in(Bug::SwapTwo, 20) {
-                    self.locals.swap_first_two(topic);
-                }
-                let id = BatchId(topic);
-                let deliveries = || (self.publications(id).len() * self.audience(id).len()) as u64;
-                if planted::one_in_many(Bug::DropDelivery, deliveries, 100) {
-                    self.locals.drop_delivery(topic, mixed.then_some(&mut self.audience));
-                }
-                return Some(id);
+                #[cfg(feature = "planted-bugs")]
+                self.spoil_batch(topic, mixed);
+                return Some(BatchId(topic));
             }
             self.finish_batch(BatchId(topic));
         }
         // What comes from now on is behind all of them.
         self.late.clear();
         None
+    }
+
+    /// What planted bugs do to a batch that is about to be handed out.
+    #[cfg(feature = "planted-bugs")]
+    fn spoil_batch(&mut self, topic: u32, mixed: bool) {
+        if planted::one_in(Bug::SwapTwo, 20) {
+            self.locals.swap_first_two(topic);
+        }
+        let id = BatchId(topic);
+        let deliveries = || (self.publications(id).len() * self.audience(id).len()) as u64;
+        if planted::one_in_many(Bug::DropDelivery, deliveries, 100) {
+            self.locals.drop_delivery(topic, mixed.then_some(&mut self.audience));
+        }
     }
 
     /// Whether patterns add to a topic's audience; then it is put together here.

@@ -312,9 +312,10 @@ impl<S: Store> Hub<S> {
         let flags = if watches { Subscriber::WATCHES } else { 0 };
         let entry = subscriber(self.members.member(member), id, flags);
         self.reach(local, position);
-        if self.members.member(member).patterns > 0 {
-            self.fold_in_patterns(member, local, recovered == Some(true), &mut first);
-        }
+        let pattern_offset = match self.members.member(member).patterns {
+            0 => None,
+            _ => self.fold_in_patterns(member, local, recovered == Some(true), &mut first),
+        };
         let own = self.locals.topic_mut(local);
         own.asked -= 1;
         let place = own.admit(entry);
@@ -326,7 +327,8 @@ impl<S: Store> Hub<S> {
         own.place = place;
         own.attends = attends.is_some();
         let member = MemberId(member);
-        self.replies.push_back((ticket, Reply::Subscribed { member, topic, position, recovered, first }));
+        let reply = Reply::Subscribed { member, topic, position, recovered, pattern_offset, first };
+        self.replies.push_back((ticket, reply));
     }
 
     /// A home has refused.
@@ -367,25 +369,29 @@ impl<S: Store> Hub<S> {
 
     /// A member that has had a topic by a pattern has now asked for it by name. What the pattern still owes comes with the
     /// answer: what waits in the batch, which the new entry skips, and the gap where the member lagged. Where it has recovered,
-    /// it has all of that, or had it before.
+    /// it has all of that, or had it before. Returns the offset up to which the pattern has brought everything, where it owes
+    /// something behind that.
     fn fold_in_patterns(
         &mut self,
         member: u32,
         local: u32,
         recovered: bool,
         first: &mut Vec<Arc<Publication>>,
-    ) {
+    ) -> Option<u64> {
         let name = self.locals.topic(local).name.clone();
-        let Some(begin) = self.first_of_patterns(member, &name, Some(local)) else { return };
+        let begin = self.first_of_patterns(member, &name, Some(local))?;
         let topic = self.locals.topic(local);
         let batch = topic.batch.iter().skip(usize::from(begin));
         // Of a life that has ended meanwhile nothing is owed: the answer's epoch says it.
         let is_owed =
             |item: &&Arc<Publication>| !item.is_presence() && item.position().epoch == topic.position.epoch;
         let mut owed: Vec<_> = batch.filter(is_owed).cloned().collect();
+        let mut brought = owed.first().map(|first| first.offset() - 1);
         owed.retain(|item| first.binary_search_by_key(&item.offset(), |other| other.offset()).is_err());
         if let Some(lag) = self.lags.find(member, local) {
             let (cursor, end) = (self.lags.get_mut(lag).cursor, topic.finished);
+            // Of another life it has nothing.
+            brought = Some(if cursor.epoch == end.epoch { cursor.offset } else { 0 });
             // Where the epoch has changed meanwhile, the answer's position says it.
             let last = first.first().map_or(end.offset, |first| end.offset.min(first.offset() - 1));
             if cursor.epoch == end.epoch && cursor.offset < last {
@@ -398,6 +404,7 @@ impl<S: Store> Hub<S> {
             first.append(&mut owed);
             first.sort_by_key(|item| item.offset());
         }
+        brought
     }
 }
 

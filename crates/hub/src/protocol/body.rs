@@ -6,7 +6,7 @@ use super::command::{check_key, check_once, publish};
 use super::json::{utf8, value};
 use super::object::{Objects, objects};
 use super::structure::Scratch;
-use super::{Code, Kind, MAX_PUBLICATIONS, Payload, Problem, Publish};
+use super::{Code, Format, MAX_PUBLICATIONS, Payload, Problem, Publish};
 
 /// What a body is, as its `Content-Type` says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,18 +90,18 @@ pub fn publication<'b>(
     fields: PublishFields<'b>,
     body: &'b [u8],
 ) -> Result<Publish<'b>, Problem> {
-    let (kind, bytes) = match Media::of(fields.content_type) {
-        Media::Json => (Kind::Json, json(body)?),
-        Media::Text if utf8(body).is_ok() => (Kind::Text, body),
+    let (format, bytes) = match Media::of(fields.content_type) {
+        Media::Json => (Format::Json, json(body)?),
+        Media::Text if utf8(body).is_ok() => (Format::Text, body),
         Media::Text => return Err(Problem::request("the body is not UTF-8")),
         Media::Foreign => {
             return Err(Problem::new(Code::UnsupportedType, "the charset of a text must be UTF-8"));
         }
-        Media::Bytes => (Kind::Bytes, body),
+        Media::Bytes => (Format::Binary, body),
     };
     Ok(Publish {
         topic,
-        payload: Payload { kind, bytes: Cow::Borrowed(bytes) },
+        payload: Payload { format, bytes: Cow::Borrowed(bytes) },
         key: fields.key.map(|key| check_key(Cow::Borrowed(key))).transpose()?,
         once: fields.idempotency_key.map(|key| check_once(Cow::Borrowed(unquoted(key)))).transpose()?,
     })
@@ -147,14 +147,14 @@ mod tests {
             let fields = PublishFields { content_type, ..PublishFields::default() };
             publication("a".into(), fields, body).map(|publish| {
                 assert_eq!(publish.topic, "a");
-                (publish.payload.kind, publish.payload.bytes.into_owned())
+                (publish.payload.format, publish.payload.bytes.into_owned())
             })
         };
         let json = Some("application/json");
-        assert_eq!(read(json, b" [1e400,\n2] \n"), Ok((Kind::Json, b"[1e400,\n2]".to_vec())));
-        assert_eq!(read(Some("text/plain"), b" a\0"), Ok((Kind::Text, b" a\0".to_vec())));
-        assert_eq!(read(None, b"\xff"), Ok((Kind::Bytes, b"\xff".to_vec())));
-        assert_eq!(read(None, b""), Ok((Kind::Bytes, Vec::new())));
+        assert_eq!(read(json, b" [1e400,\n2] \n"), Ok((Format::Json, b"[1e400,\n2]".to_vec())));
+        assert_eq!(read(Some("text/plain"), b" a\0"), Ok((Format::Text, b" a\0".to_vec())));
+        assert_eq!(read(None, b"\xff"), Ok((Format::Binary, b"\xff".to_vec())));
+        assert_eq!(read(None, b""), Ok((Format::Binary, Vec::new())));
         let codes = [
             (json, &b""[..], Code::InvalidJson),
             (json, b"1 2", Code::InvalidJson),

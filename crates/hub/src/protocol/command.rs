@@ -9,7 +9,7 @@ use super::object::{Field, Fields, Objects, objects};
 use super::structure::Scratch;
 use super::text::{from_base64, whole};
 use super::{
-    Code, Content, Id, Kind, MAX_COMMANDS, MAX_HISTORY, MAX_INFO_BYTES, MAX_KEY_BYTES, MAX_ONCE_BYTES,
+    Code, Content, Format, Id, MAX_COMMANDS, MAX_HISTORY, MAX_INFO_BYTES, MAX_KEY_BYTES, MAX_ONCE_BYTES,
     Problem, Recover,
 };
 
@@ -89,7 +89,7 @@ pub struct Publish<'b> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Payload<'b> {
     /// What the bytes are.
-    pub kind: Kind,
+    pub format: Format,
     /// JSON byte by byte as it was sent, without the space around it; the text itself; the bytes themselves.
     pub bytes: Cow<'b, [u8]>,
 }
@@ -98,7 +98,7 @@ impl Payload<'_> {
     /// As it is encoded.
     #[must_use]
     pub fn content(&self) -> Content<'_> {
-        Content { kind: self.kind, bytes: &self.bytes }
+        Content { format: self.format, bytes: &self.bytes }
     }
 }
 
@@ -286,15 +286,17 @@ fn payload<'b>(fields: &Fields<'b>) -> Result<Payload<'b>, Problem> {
     };
     // `null` is data like any other.
     match (fields.raw(Field::Data), fields.some(Field::Text), fields.some(Field::Base64)) {
-        (Some(data), None, None) => Ok(Payload { kind: Kind::Json, bytes: Cow::Borrowed(data.as_bytes()) }),
+        (Some(data), None, None) => {
+            Ok(Payload { format: Format::Json, bytes: Cow::Borrowed(data.as_bytes()) })
+        }
         (None, Some(text), None) => {
             let text = string(text).ok_or(Problem::request("`text` is not a string"))?;
-            Ok(Payload { kind: Kind::Text, bytes: bytes(text) })
+            Ok(Payload { format: Format::Text, bytes: bytes(text) })
         }
         (None, None, Some(base64)) => {
             let text = string(base64).ok_or(Problem::request("`base64` is not a string"))?;
             let decoded = from_base64(&text).ok_or(Problem::request("`base64` is not base64"))?;
-            Ok(Payload { kind: Kind::Bytes, bytes: Cow::Owned(decoded) })
+            Ok(Payload { format: Format::Binary, bytes: Cow::Owned(decoded) })
         }
         (None, None, None) => Err(Problem::request("`data`, `text` or `base64` is missing")),
         _ => Err(Problem::request("there is more than one of `data`, `text` and `base64`")),

@@ -1,23 +1,13 @@
 //! What a message carries.
 
 use super::text::{push_base64, push_string, push_whole};
-
-/// What a publication's bytes are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Kind {
-    /// A JSON value: raw subscribers get it as a text message, all others as `data`.
-    Json,
-    /// UTF-8: a text message, or `text`.
-    Text,
-    /// Bytes: a binary message, or `base64`.
-    Bytes,
-}
+use crate::publication::Format;
 
 /// What a publication carries. It was checked when it came in, so it is encoded without another look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Content<'p> {
     /// What the bytes are.
-    pub kind: Kind,
+    pub format: Format,
     /// The JSON value as it was sent; the text; the bytes.
     pub bytes: &'p [u8],
 }
@@ -40,16 +30,16 @@ pub(super) fn push_message(out: &mut Vec<u8>, topic: &str, offset: u64, content:
 pub(super) fn push_offset(out: &mut Vec<u8>, offset: u64, content: Content<'_>) {
     out.extend_from_slice(b"\"offset\":");
     push_whole(out, offset);
-    match content.kind {
-        Kind::Json => {
+    match content.format {
+        Format::Json => {
             out.extend_from_slice(b",\"data\":");
             out.extend_from_slice(content.bytes);
         }
-        Kind::Text => {
+        Format::Text => {
             out.extend_from_slice(b",\"text\":");
             push_string(out, content.bytes);
         }
-        Kind::Bytes => {
+        Format::Binary => {
             out.extend_from_slice(b",\"base64\":");
             push_base64(out, content.bytes);
         }

@@ -105,11 +105,11 @@ pub fn chunk_head(out: &mut Vec<u8>, len: usize) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::Kind;
+    use crate::protocol::Format;
 
     fn event(json: &str) -> String {
         let mut out = Vec::new();
-        message(&mut out, "a", 1, Content { kind: Kind::Json, bytes: json.as_bytes() });
+        message(&mut out, "a", 1, Content { format: Format::Json, bytes: json.as_bytes() });
         String::from_utf8(out).unwrap()
     }
 

@@ -14,8 +14,8 @@ pub struct EventsQuery<'q> {
     pub topics: Vec<Cow<'q, str>>,
     /// From where to go on; one for each topic.
     pub positions: Option<Positions>,
-    /// Messages that are wanted first where nothing is recovered: at most [`MAX_HISTORY`].
-    pub history: u32,
+    /// Messages that are wanted first where nothing is recovered, at most [`MAX_HISTORY`]; one number for each topic.
+    pub history: Vec<u32>,
     /// As whom the reader is present: 8 to 64 letters, digits, `-` and `_`, and no connection's name.
     pub client: Option<Cow<'q, str>>,
     /// What others see of it: JSON of at most [`MAX_INFO_BYTES`].
@@ -31,8 +31,8 @@ pub struct PollQuery<'q> {
     pub topics: Vec<Cow<'q, str>>,
     /// From where to go on; one for each topic. Without, the answer comes at once.
     pub positions: Option<Positions>,
-    /// Messages that are wanted where nothing is recovered: at most [`MAX_HISTORY`].
-    pub history: u32,
+    /// Messages that are wanted where nothing is recovered, at most [`MAX_HISTORY`]; one number for each topic.
+    pub history: Vec<u32>,
     /// How long the answer may wait: at most [`MAX_WAIT_SECONDS`].
     pub wait_seconds: u32,
     /// As whom the poller is present: 8 to 64 letters, digits, `-` and `_`, and no connection's name.
@@ -167,10 +167,18 @@ impl<'q> Parameters<'q> {
         text.filter(|text| !text.is_empty()).map(parse)
     }
 
-    fn history(&self) -> Result<u32, Problem> {
-        const WRONG: Problem = Problem::request("`history` is not a whole number");
-        let Some(text) = &self.history else { return Ok(0) };
-        Ok(bounded(whole(text).ok_or(WRONG)?, MAX_HISTORY))
+    /// A number for all topics, or one for each. They differ in what they want, and what is the state of a topic that conflates
+    /// cannot be told from another one's history by whoever gets it.
+    fn history(&self) -> Result<Vec<u32>, Problem> {
+        const WRONG: Problem = Problem::request("`history` is not a whole number, or one for each topic");
+        let count = self.topics.len();
+        let Some(text) = &self.history else { return Ok(vec![0; count]) };
+        let number = |text: &str| whole(text).map(|number| bounded(number, MAX_HISTORY)).ok_or(WRONG);
+        if !text.contains(',') {
+            return Ok(vec![number(text)?; count]);
+        }
+        let numbers = text.split(',').map(number).collect::<Result<Vec<_>, _>>()?;
+        if numbers.len() == count { Ok(numbers) } else { Err(WRONG) }
     }
 }
 
@@ -280,7 +288,7 @@ mod tests {
             EventsQuery {
                 topics: vec!["a/b".into(), "c/*".into()],
                 positions: None,
-                history: 5,
+                history: vec![5, 5],
                 client: None,
                 info: None,
                 attend: Vec::new(),
@@ -309,15 +317,17 @@ mod tests {
     #[test]
     fn a_poll_has_what_it_says_or_the_defaults() {
         let query = PollQuery::parse("topic=a").unwrap();
-        assert_eq!((query.history, query.wait_seconds, query.positions), (0, MAX_WAIT_SECONDS, None));
+        assert_eq!((query.history, query.wait_seconds, query.positions), (vec![0], MAX_WAIT_SECONDS, None));
         assert_eq!((query.client, query.info), (None, None));
         let info = "%20%7B%22name%22%3A%22Ada%22%7D";
         let text = format!("wait=0&history=99999999999&client=abcd-_12&info={info}&position=x&topic=a");
         let query = PollQuery::parse(&text).unwrap();
-        assert_eq!((query.history, query.wait_seconds), (MAX_HISTORY, 0));
+        assert_eq!((query.history, query.wait_seconds), (vec![MAX_HISTORY], 0));
         assert_eq!(query.positions, Some(Positions::foreign(1)));
         assert_eq!(query.client.as_deref(), Some("abcd-_12"));
         assert_eq!(query.info.as_deref(), Some(r#"{"name":"Ada"}"#));
+        let three = PollQuery::parse("history=7%2C0,5000&topic=a&topic=b&topic=c").unwrap();
+        assert_eq!(three.history, [7, 0, MAX_HISTORY]);
         assert_eq!(PollQuery::parse("topic=a&wait=60").unwrap().wait_seconds, MAX_WAIT_SECONDS);
     }
 
@@ -335,6 +345,9 @@ mod tests {
             ("topic=a&wait=", Code::InvalidRequest),
             ("topic=a&wait=1&wait=1", Code::InvalidRequest),
             ("topic=a&history=x", Code::InvalidRequest),
+            ("topic=a&history=1,2", Code::InvalidRequest),
+            ("topic=a&topic=b&topic=c&history=1,2", Code::InvalidRequest),
+            ("topic=a&topic=b&history=1,", Code::InvalidRequest),
             ("topic=%", Code::InvalidRequest),
             ("topic=a&%=1", Code::InvalidRequest),
             ("topic=a&client=short", Code::InvalidRequest),

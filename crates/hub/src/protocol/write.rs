@@ -6,6 +6,7 @@
 use super::content::{push_message, push_offset};
 use super::text::{push_epoch, push_string, push_whole};
 use super::{Code, Content, Id, Position, VERSION};
+use crate::publication::GapReason;
 
 /// How a subscription begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,6 +17,8 @@ pub struct Standing<'t> {
     pub position: Option<Position>,
     /// Where recovery was asked for: whether all that was missed follows.
     pub recovered: Option<bool>,
+    /// Where the session has the topic by a pattern, too, and messages of that come with the answer: the last offset before them.
+    pub pattern_offset: Option<u64>,
 }
 
 /// How a publication was taken.
@@ -27,26 +30,6 @@ pub struct Acceptance<'t> {
     pub position: Position,
     /// Whether it was published before, and so not again.
     pub duplicate: bool,
-}
-
-/// Why messages will not come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum GapReason {
-    /// The session is too slow for what its topic allows.
-    Slow,
-    /// The gateway is.
-    Busy,
-}
-
-impl GapReason {
-    /// The name on the wire.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Slow => "slow",
-            Self::Busy => "busy",
-        }
-    }
 }
 
 /// Messages that will not come.
@@ -253,6 +236,10 @@ pub(super) fn push_standing(out: &mut Vec<u8>, standing: &Standing<'_>) {
         None => {}
         Some(true) => out.extend_from_slice(br#","recovered":true"#),
         Some(false) => out.extend_from_slice(br#","recovered":false"#),
+    }
+    if let Some(offset) = standing.pattern_offset {
+        out.extend_from_slice(br#","pattern_offset":"#);
+        push_whole(out, offset);
     }
 }
 

@@ -5,9 +5,9 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 use tidegate_hub::Epoch;
 use tidegate_hub::protocol::{
-    Acceptance, Code, Content, EventsQuery, Gap, GapReason, Id, Kind, PollQuery, Position, Present, Problem,
-    PublishFields, Recover, Results, Scratch, Standing, State, StateQuery, events, publication, publications,
-    push_error, push_poll, push_poll_message, push_state, topic_of_path, write,
+    Acceptance, Code, Content, EventsQuery, Format, Gap, GapReason, Id, PollQuery, Position, Present,
+    Problem, PublishFields, Recover, Results, Scratch, Standing, State, StateQuery, events, publication,
+    publications, push_error, push_poll, push_poll_message, push_state, topic_of_path, write,
 };
 
 use crate::oracle::{check, parse, told_publish};
@@ -129,8 +129,8 @@ fn each_request_is_read_and_each_answer_is_written() {
                     let topic = topic_of_path(name).unwrap();
                     let one = publication(topic, fields, body.as_bytes()).unwrap();
                     assert_eq!(
-                        (&*one.topic, one.payload.kind, one.once.as_deref()),
-                        ("chat/lobby", Kind::Text, Some("5b8f8a"))
+                        (&*one.topic, one.payload.format, one.once.as_deref()),
+                        ("chat/lobby", Format::Text, Some("5b8f8a"))
                     );
                     assert_eq!(&*one.payload.bytes, b"Hello");
                     vec![Ok(one)]
@@ -156,7 +156,7 @@ fn get(target: &str) -> Result<(), Problem> {
             let query = EventsQuery::parse(query, None)?;
             assert_eq!(
                 (&query.topics[..], query.history),
-                (&["chat/lobby".into(), "scores/*".into()][..], 10)
+                (&["chat/lobby".into(), "scores/*".into()][..], vec![10, 10])
             );
             let positions = query.positions.expect("positions");
             assert_eq!((positions.of(0), positions.of(1)), (from(0x9f86_d081, 41), None));
@@ -214,6 +214,7 @@ fn standing(value: &Value) -> Standing<'_> {
         topic: text(&value["topic"]),
         position,
         recovered: value.get("recovered").and_then(Value::as_bool),
+        pattern_offset: value.get("pattern_offset").map(number),
     }
 }
 
@@ -238,22 +239,22 @@ fn code(value: &Value) -> Code {
 }
 
 /// What a message carries.
-struct Owned(Kind, Vec<u8>);
+struct Owned(Format, Vec<u8>);
 
 impl Owned {
     fn content(&self) -> Content<'_> {
-        Content { kind: self.0, bytes: &self.1 }
+        Content { format: self.0, bytes: &self.1 }
     }
 }
 
 /// The document's data is as compact as serde_json writes it, its names in order.
 fn content(value: &Value) -> Owned {
     match (value.get("data"), value.get("text"), value.get("base64")) {
-        (Some(data), None, None) => Owned(Kind::Json, data.to_string().into_bytes()),
-        (None, Some(own), None) => Owned(Kind::Text, text(own).as_bytes().to_vec()),
+        (Some(data), None, None) => Owned(Format::Json, data.to_string().into_bytes()),
+        (None, Some(own), None) => Owned(Format::Text, text(own).as_bytes().to_vec()),
         (None, None, Some(base64)) => {
             assert_eq!(base64, "AAEC/w==");
-            Owned(Kind::Bytes, vec![0, 1, 2, 255])
+            Owned(Format::Binary, vec![0, 1, 2, 255])
         }
         _ => panic!("{value}"),
     }

@@ -4,8 +4,8 @@ use std::fmt::Write;
 use std::time::{Duration, Instant};
 
 use tidegate_hub::protocol::{
-    self, Code, Command, Id, Kind, Problem, Publish, Request, Scratch, VECTORS_FROM_BYTES, VECTORS_TO_BYTES,
-    publications, write,
+    self, Code, Command, Format, Id, Problem, Publish, Request, Scratch, VECTORS_FROM_BYTES,
+    VECTORS_TO_BYTES, publications, write,
 };
 
 use crate::oracle::{check, parse};
@@ -181,7 +181,7 @@ fn data_is_what_was_sent_and_nothing_else() {
     ] {
         let text = format!("{{\"topic\" : \"a\" ,\"data\" : \n{data}\t, \"op\":\"publish\"}}");
         let Ok(Command::Publish(publish)) = one(&text).command else { panic!("{text}") };
-        assert_eq!((publish.payload.kind, &*publish.payload.bytes), (Kind::Json, data.as_bytes()));
+        assert_eq!((publish.payload.format, &*publish.payload.bytes), (Format::Json, data.as_bytes()));
     }
 }
 
@@ -190,15 +190,15 @@ fn a_publication_carries_one_thing() {
     let publish = |fields: &str| {
         let text = format!(r#"{{"op":"publish","topic":"a"{fields}}}"#);
         match one(&text).command {
-            Ok(Command::Publish(publish)) => Ok((publish.payload.kind, publish.payload.bytes.into_owned())),
+            Ok(Command::Publish(publish)) => Ok((publish.payload.format, publish.payload.bytes.into_owned())),
             Ok(other) => panic!("{other:?}"),
             Err(problem) => Err(problem.code),
         }
     };
-    assert_eq!(publish(r#","text":"a\n\u00e9","base64":null"#), Ok((Kind::Text, "a\né".into())));
-    assert_eq!(publish(r#","base64":"AP\/+""#), Ok((Kind::Bytes, vec![0, 255, 254])));
-    assert_eq!(publish(r#","base64":"AA""#), Ok((Kind::Bytes, vec![0])));
-    assert_eq!(publish(r#","data":null"#), Ok((Kind::Json, b"null".to_vec())));
+    assert_eq!(publish(r#","text":"a\n\u00e9","base64":null"#), Ok((Format::Text, "a\né".into())));
+    assert_eq!(publish(r#","base64":"AP\/+""#), Ok((Format::Binary, vec![0, 255, 254])));
+    assert_eq!(publish(r#","base64":"AA""#), Ok((Format::Binary, vec![0])));
+    assert_eq!(publish(r#","data":null"#), Ok((Format::Json, b"null".to_vec())));
     for wrong in [
         "",
         r#","text":null"#,

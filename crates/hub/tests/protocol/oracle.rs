@@ -5,7 +5,7 @@ use std::{cell::RefCell, fmt};
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
-use tidegate_hub::protocol::{self, Code, Command, Commands, Id, Kind, Publish, Recover, Request, Scratch};
+use tidegate_hub::protocol::{self, Code, Command, Commands, Format, Id, Publish, Recover, Request, Scratch};
 
 /// The members of an object in order, those that stand twice too.
 struct Members<'b>(Vec<(String, &'b RawValue)>);
@@ -236,10 +236,10 @@ pub(crate) fn told(command: &Command<'_>) -> Value {
 pub(crate) fn told_publish(publish: &Publish<'_>) -> Value {
     let bytes = &publish.payload.bytes;
     let text = || std::str::from_utf8(bytes).expect("UTF-8");
-    let payload = match publish.payload.kind {
-        Kind::Json => json!({ "json": text() }),
-        Kind::Text => json!({ "text": text() }),
-        Kind::Bytes => json!({ "bytes": bytes }),
+    let payload = match publish.payload.format {
+        Format::Json => json!({ "json": text() }),
+        Format::Text => json!({ "text": text() }),
+        Format::Binary => json!({ "bytes": bytes }),
     };
     json!({ "op": "publish", "topic": publish.topic, "payload": payload, "key": publish.key, "once": publish.once })
 }

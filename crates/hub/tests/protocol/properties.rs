@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 use tidegate_hub::Epoch;
 use tidegate_hub::protocol::{
-    Acceptance, Code, Command, Content, Gap, GapReason, Id, Kind, Position, Positions, Present, Recover,
+    Acceptance, Code, Command, Content, Format, Gap, GapReason, Id, Position, Positions, Present, Recover,
     Results, Standing, State, events, push_error, push_poll, push_poll_message, push_positions, push_state,
     write,
 };
@@ -84,22 +84,22 @@ fn some_command() -> impl Strategy<Value = String> {
         .prop_map(|members| format!("{{{}}}", members.join(",")))
 }
 
-fn some_content() -> impl Strategy<Value = (Kind, Vec<u8>)> {
+fn some_content() -> impl Strategy<Value = (Format, Vec<u8>)> {
     prop_oneof![
-        some_json().prop_map(|json| (Kind::Json, json.into_bytes())),
-        any::<String>().prop_map(|text| (Kind::Text, text.into_bytes())),
-        any::<Vec<u8>>().prop_map(|bytes| (Kind::Bytes, bytes)),
+        some_json().prop_map(|json| (Format::Json, json.into_bytes())),
+        any::<String>().prop_map(|text| (Format::Text, text.into_bytes())),
+        any::<Vec<u8>>().prop_map(|bytes| (Format::Binary, bytes)),
     ]
 }
 
 /// The three fields of a message back to what it carried.
-fn content_of(message: &str) -> (Kind, Vec<u8>) {
+fn content_of(message: &str) -> (Format, Vec<u8>) {
     // A message with its content is nearly a publication.
     let text = message.replacen(r#""op":"message""#, r#""op":"publish""#, 1);
     let Ok(Command::Publish(publish)) = parse(text.as_bytes()).next().expect("one").command else {
         panic!("{text}")
     };
-    (publish.payload.kind, publish.payload.bytes.into_owned())
+    (publish.payload.format, publish.payload.bytes.into_owned())
 }
 
 fn value(out: &[u8]) -> Value {
@@ -136,12 +136,12 @@ proptest! {
     }
 
     #[test]
-    fn what_is_published_is_what_comes((kind, bytes) in some_content(), topic in any::<String>(), offset in offset()) {
+    fn what_is_published_is_what_comes((format, bytes) in some_content(), topic in any::<String>(), offset in offset()) {
         let mut out = Vec::new();
-        write::message(&mut out, &topic, offset, Content { kind, bytes: &bytes });
+        write::message(&mut out, &topic, offset, Content { format, bytes: &bytes });
         let text = std::str::from_utf8(&out).unwrap();
-        prop_assert_eq!(content_of(text), (kind, bytes.clone()));
-        if kind == Kind::Json {
+        prop_assert_eq!(content_of(text), (format, bytes.clone()));
+        if format == Format::Json {
             let raw = text.strip_suffix('}').unwrap();
             prop_assert!(raw.ends_with(std::str::from_utf8(&bytes).unwrap()), "byte by byte");
         } else {
@@ -151,7 +151,7 @@ proptest! {
 
         // The same as an event: a parser of event streams gets the same object.
         let mut event = Vec::new();
-        events::message(&mut event, &topic, offset, Content { kind, bytes: &bytes });
+        events::message(&mut event, &topic, offset, Content { format, bytes: &bytes });
         let event = String::from_utf8(event).unwrap();
         let lines: Vec<&str> = event.strip_suffix("\n\n").unwrap().split('\n').map(|line| line.strip_prefix("data: ").unwrap()).collect();
         prop_assert!(!event.contains('\r'));
@@ -183,12 +183,16 @@ proptest! {
             write(&mut out);
             value(&out)
         };
-        let standing = Standing { topic: &topic, position: recovered.map(|_| position), recovered };
+        let pattern_offset = duplicate.then_some(offset);
+        let standing = Standing { topic: &topic, position: recovered.map(|_| position), recovered, pattern_offset };
         let mut expected = json!({"op": "subscribed", "id": id_value, "topic": topic});
         if let Some(recovered) = recovered {
             expected["epoch"] = json!(epoch_text);
             expected["offset"] = json!(offset);
             expected["recovered"] = json!(recovered);
+        }
+        if let Some(pattern_offset) = pattern_offset {
+            expected["pattern_offset"] = json!(pattern_offset);
         }
         prop_assert_eq!(written(&|out| write::subscribed(out, id, &standing)), expected);
 
@@ -259,7 +263,7 @@ proptest! {
     #[test]
     fn lists_of_messages_are_lists(messages in proptest::collection::vec((offset(), any::<String>()), 0..4), epoch in any::<u32>(), offset in offset()) {
         let position = Position { epoch: Epoch(epoch), offset };
-        let contents = || messages.iter().map(|(offset, text)| (*offset, Content { kind: Kind::Text, bytes: text.as_bytes() }));
+        let contents = || messages.iter().map(|(offset, text)| (*offset, Content { format: Format::Text, bytes: text.as_bytes() }));
         let mut out = Vec::new();
         write::history(&mut out, Id::Number(1), "a", position, contents());
         let own: Vec<Value> = messages.iter().map(|(offset, text)| json!({"offset": offset, "text": text})).collect();
@@ -267,7 +271,7 @@ proptest! {
         prop_assert_eq!(value(&out), json!({"op": "history", "id": 1, "topic": "a", "epoch": epoch_text, "offset": offset, "messages": own}));
 
         let mut out = Vec::new();
-        let standing = Standing { topic: "a", position: Some(position), recovered: Some(false) };
+        let standing = Standing { topic: "a", position: Some(position), recovered: Some(false), pattern_offset: None };
         let written = contents().map(|(offset, content)| {
             let mut message = Vec::new();
             push_poll_message(&mut message, "b", offset, content);

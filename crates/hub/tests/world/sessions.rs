@@ -195,7 +195,8 @@ impl World {
         let pattern = Pattern::parse(text).expect("a pattern");
         if self.hubs[shard].subscribe_pattern(session.member, &pattern).is_ok() {
             assert!(session.patterns.insert(text.to_owned()));
-            self.observe(Event::Pattern { session: id })?;
+            let patterns = session.patterns.iter().cloned().collect();
+            self.observe(Event::Patterns { session: id, patterns })?;
         }
         Ok(())
     }
@@ -213,7 +214,8 @@ impl World {
         let ended = self.hubs[shard].unsubscribe(session.member, &filter);
         if session.patterns.remove(text) {
             assert_eq!(ended, Ok(()));
-            self.observe(Event::Pattern { session: id })?;
+            let patterns = session.patterns.iter().cloned().collect();
+            self.observe(Event::Patterns { session: id, patterns })?;
         } else if session.topics[text].is_none() {
             // Not answered yet: its answer will say that it is over.
             assert_eq!(ended, Ok(()));

@@ -447,7 +447,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
 
     /// The upstream's 101 is right: the client gets its own, and both legs are one session.
     fn pair_up(&mut self, client: Key, upstream: Key, agreed: &Agreed) {
-        let placeholder = State::Lingering { discarded: 0, timeout_ms: 0, deadline_ms: 0 };
+        let placeholder = State::Lingering { left_bytes: 0, timeout_ms: 0, deadline_ms: 0 };
         let Some(session) = self.registry.get_mut(upstream) else { return };
         let route = session.route;
         let State::Dialing(dialing) = &session.state else { return };

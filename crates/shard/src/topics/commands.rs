@@ -251,7 +251,12 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                         }
                         topics.hub.subscribe_pattern(member_id, &pattern)?;
                         if let Some(id) = id {
-                            let standing = Standing { topic: text, position: None, recovered: None };
+                            let standing = Standing {
+                                topic: text,
+                                position: None,
+                                recovered: None,
+                                pattern_offset: None,
+                            };
                             self.tell_json(key, |out| protocol::write::subscribed(out, id, &standing));
                         }
                         Ok(Step::Done)
@@ -413,11 +418,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
 /// What a client wants to publish, as the hub takes it.
 pub(super) fn publication(publish: protocol::Publish<'_>, publisher: Publisher) -> Publish {
     Publish {
-        format: match publish.payload.kind {
-            protocol::Kind::Json => Format::Json,
-            protocol::Kind::Text => Format::Text,
-            protocol::Kind::Bytes => Format::Binary,
-        },
+        format: publish.payload.format,
         payload: publish.payload.bytes.into_owned(),
         key: publish.key.map(|key| key.into_owned().into()),
         once: publish.once.map(|once| once.into_owned().into()),

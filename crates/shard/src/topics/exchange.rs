@@ -26,6 +26,7 @@ use super::{
 };
 use crate::{
     environment::Environment,
+    head::DRAINED,
     identity::{BAD_TOKEN, Halt},
     log::{Level, What},
     output::Content,
@@ -159,6 +160,9 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         let mut manner = Manner::of(request, None, self.is_ending());
         let admitted = self.cors(key, id, request).map_err(Halt::from).and_then(|cors| {
             manner.cors = cors.map(Into::into);
+            if !self.upstreams.takes(id) {
+                return Err(DRAINED.into());
+            }
             // What a browser asks before a request has no token (Fetch, CORS-preflight), and its answer tells nothing.
             if request.method == "OPTIONS" { Ok(()) } else { self.admit(key, id, request) }
         });
@@ -170,10 +174,9 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             }
             Err(Halt::Asked(asked)) => return Err(asked.into()),
         }
-        if let Action::Events(_) = route.action {
-            self.enter_route(key, id)?;
-        }
-        let outcome = match &route.action {
+        let is_stream = matches!(route.action, Action::Events(_));
+        let entered = if is_stream { self.enter_route(key, id) } else { Ok(()) };
+        let outcome = entered.and_then(|()| match &route.action {
             Action::Topics(action) => {
                 self.ask_state(key, request, action, below.unwrap_or_default(), &manner)
             }
@@ -181,7 +184,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             Action::Poll(action) => self.begin_poll(key, request, action, &manner),
             Action::Publish(action) => self.begin_publish(key, id, request, action, below, &manner),
             Action::Page(_) | Action::Echo(_) | Action::Proxy(_) => Err(Refusal::NOT_FOUND),
-        };
+        });
         if let Err(refusal) = outcome {
             self.refuse_request(key, &manner, &refusal);
         }
@@ -273,10 +276,8 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         };
         let mut body = Vec::new();
         protocol::push_error(&mut body, code, refusal.reason);
-        // It stands with these statuses anyway.
-        let fields = refusal.fields.iter().filter(|(name, _)| *name != "Retry-After");
-        let fields: Vec<_> = fields.copied().collect();
-        self.answer_request(key, &manner, refusal.status, JSON, Answer::Own(&body), &fields, refusal.reason);
+        let reason = refusal.reason;
+        self.answer_request(key, &manner, refusal.status, JSON, Answer::Own(&body), refusal.fields, reason);
     }
 
     /// Answers a request; the next one may follow. `reason`: for the log, where it is refused.
@@ -298,7 +299,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         if let Some(origin) = &manner.cors {
             fields.extend([("Access-Control-Allow-Origin", &**origin), ("Vary", "Origin")]);
         }
-        if matches!(status, 429 | 503) {
+        if matches!(status, 429 | 503) && !more.iter().any(|(name, _)| *name == "Retry-After") {
             fields.push(("Retry-After", "1"));
         }
         let keep_alive = manner.keep_alive && !self.is_ending();
@@ -330,7 +331,11 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                 self.keep_early(key, early);
             }
         } else {
-            self.linger(key);
+            // A body that is somewhat too long, or comes without a key, is read to its end.
+            let route = self.registry.get(key).map(|session| self.plan.route(session.route));
+            let publish = route.and_then(|route| route.publish.as_ref());
+            let body_bytes = publish.map_or(0, |publish| publish.body_bytes);
+            self.linger_behind_request(key, body_bytes);
         }
     }
 

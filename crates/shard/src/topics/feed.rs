@@ -104,7 +104,9 @@ struct FeedTopic {
 
 impl FeedTopic {
     fn standing(&self, at: Option<Position>) -> Standing<'_> {
-        Standing { topic: self.filter.as_str(), position: at, recovered: self.recovered }
+        // Patterns and names of a stream begin together.
+        let topic = self.filter.as_str();
+        Standing { topic, position: at, recovered: self.recovered, pattern_offset: None }
     }
 }
 
@@ -184,7 +186,8 @@ impl Feed {
 pub(super) struct Wanted<'q> {
     pub(super) topics: &'q [Cow<'q, str>],
     pub(super) positions: Option<&'q Positions>,
-    pub(super) history: u32,
+    /// How much of the past each of them wants where nothing is recovered.
+    pub(super) history: &'q [u32],
     pub(super) patterns: bool,
     pub(super) envelope: Envelope,
     pub(super) presence: Option<Presence<'q>>,
@@ -221,7 +224,7 @@ impl Wanted<'_> {
         };
         Ask {
             recover,
-            history: self.history,
+            history: self.history[place],
             returns: true,
             info: present.and_then(|presence| presence.info).map(Into::into),
             stay: present.map(stay),

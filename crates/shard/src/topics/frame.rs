@@ -100,20 +100,11 @@ pub(crate) fn put_frame(out: &mut Vec<u8>, opcode: Opcode, payload: &[u8]) {
 /// What a message holds, as the protocol wraps it; nothing for other publications.
 pub(super) fn content(publication: &Publication) -> Option<protocol::Content<'_>> {
     let Kind::Message { format, payload, .. } = publication.kind() else { return None };
-    let kind = match format {
-        Format::Json => protocol::Kind::Json,
-        Format::Text => protocol::Kind::Text,
-        Format::Binary => protocol::Kind::Bytes,
-    };
-    Some(protocol::Content { kind, bytes: payload })
+    Some(protocol::Content { format: *format, bytes: payload })
 }
 
 /// A gap in the protocol's terms.
 pub(super) fn gap(publication: &Publication, from: u64, reason: GapReason) -> protocol::Gap<'_> {
-    let reason = match reason {
-        GapReason::Slow => protocol::GapReason::Slow,
-        GapReason::Busy => protocol::GapReason::Busy,
-    };
     protocol::Gap { topic: publication.topic().as_str(), from, to: publication.offset(), reason }
 }
 

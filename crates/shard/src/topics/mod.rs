@@ -5,7 +5,6 @@
 //! letters to other shards.
 
 mod allowed;
-mod arena;
 mod attend;
 mod commands;
 mod due;
@@ -28,8 +27,10 @@ mod stream;
 
 use std::sync::Arc;
 
+pub(crate) use tidegate_hub::arena::{Arenas, Lane};
 use tidegate_hub::{
     Hub, Letter, Publication,
+    arena::Layout,
     protocol::{KeptId, Scratch},
 };
 use tidegate_io::Backend;
@@ -38,13 +39,11 @@ use tidegate_registry::Key;
 use self::open::{get_only, no_body};
 pub(crate) use self::{
     allowed::Allowed,
-    arena::{Arenas, Lane},
     commands::allows_pattern,
     exchange::{Exchange, Stage},
     fault::Fault,
 };
 use self::{
-    arena::Layout,
     attend::Pollers,
     due::Due,
     frame::Frames,

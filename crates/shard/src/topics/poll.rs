@@ -100,7 +100,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         let wanted = Wanted {
             topics: &query.topics,
             positions: query.positions.as_ref(),
-            history: query.history,
+            history: &query.history,
             patterns: false,
             envelope: Envelope::Poll,
             presence,

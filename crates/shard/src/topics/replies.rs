@@ -56,9 +56,10 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         }
         let id = id.as_ref().map(|kept| kept.id());
         match reply {
-            Reply::Subscribed { topic, position: at, recovered, first, .. } => {
+            Reply::Subscribed { topic, position: at, recovered, pattern_offset, first, .. } => {
                 if let Some(id) = id {
-                    let standing = Standing { topic: topic.as_str(), position: Some(at), recovered };
+                    let topic = topic.as_str();
+                    let standing = Standing { topic, position: Some(at), recovered, pattern_offset };
                     self.tell_json(key, |out| protocol::write::subscribed(out, id, &standing));
                 }
                 self.deliver_first(key, first);

@@ -68,7 +68,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         let wanted = Wanted {
             topics: &query.topics,
             positions: query.positions.as_ref(),
-            history: query.history,
+            history: &query.history,
             patterns: true,
             envelope: Envelope::Events,
             presence,

@@ -33,9 +33,19 @@ impl Adapter for Tidegate {
         Some(format!(r#"{{"op":"subscribe","id":1,"topic":"{topic}"}}"#))
     }
 
-    fn wrap(&self, topic: &str, kind: Kind, payload: &[u8], out: &mut Vec<u8>) -> Option<Kind> {
+    fn wrap(
+        &self,
+        topic: &str,
+        kind: Kind,
+        payload: &[u8],
+        key: Option<u32>,
+        out: &mut Vec<u8>,
+    ) -> Option<Kind> {
         out.extend_from_slice(br#"{"op":"publish","topic":""#);
         out.extend_from_slice(topic.as_bytes());
+        if let Some(key) = key {
+            out.extend_from_slice(format!(r#"","key":"k{key}"#).as_bytes());
+        }
         match kind {
             Kind::Text => {
                 out.extend_from_slice(br#"","text":""#);
@@ -252,7 +262,7 @@ mod tests {
         let bytes = (0..9).map(|len| (Kind::Binary, every_byte[250 - len..].to_vec()));
         for (kind, payload) in texts.chain(bytes).chain([(Kind::Binary, every_byte.clone())]) {
             let mut envelope = Vec::new();
-            assert_eq!(Tidegate.wrap(TOPIC, kind, &payload, &mut envelope), Some(Kind::Text));
+            assert_eq!(Tidegate.wrap(TOPIC, kind, &payload, None, &mut envelope), Some(Kind::Text));
             let envelope = String::from_utf8(envelope).unwrap();
             let sent: serde_json::Value = serde_json::from_str(&envelope).unwrap();
             assert_eq!((&sent["op"], &sent["topic"]), (&"publish".into(), &TOPIC.into()), "{envelope}");
@@ -264,6 +274,13 @@ mod tests {
             assert_eq!(scanned(&told), expected, "{told}");
             assert_eq!(parsed(&told), expected, "{told}");
         }
+    }
+
+    #[test]
+    fn a_key_goes_with_what_is_published() {
+        let mut envelope = Vec::new();
+        Tidegate.wrap(TOPIC, Kind::Text, b"x", Some(7), &mut envelope);
+        assert_eq!(envelope, br#"{"op":"publish","topic":"t1_0","key":"k7","text":"x"}"#);
     }
 
     #[test]

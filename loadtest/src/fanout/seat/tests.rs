@@ -22,7 +22,14 @@ impl Adapter for Envelopes {
         Some(format!("sub {topic}"))
     }
 
-    fn wrap(&self, topic: &str, kind: Kind, payload: &[u8], out: &mut Vec<u8>) -> Option<Kind> {
+    fn wrap(
+        &self,
+        topic: &str,
+        kind: Kind,
+        payload: &[u8],
+        _: Option<u32>,
+        out: &mut Vec<u8>,
+    ) -> Option<Kind> {
         out.extend_from_slice(format!("pub {topic} ").as_bytes());
         out.extend_from_slice(payload);
         Some(kind)
@@ -79,7 +86,10 @@ impl World {
     /// One publisher.
     fn of(subscribers: u32) -> Self {
         let (adapter, echo) = (AdapterName::Broadcast, Echo::Any);
-        Self::new(Fanout { publishers: 1, subscribers, topics: 1, share: 0.0, adapter, echo }, Some(1))
+        Self::new(
+            Fanout { publishers: 1, subscribers, topics: 1, share: 0.0, keys: 0, adapter, echo },
+            Some(1),
+        )
     }
 
     fn seat(&self, role: Role) -> Seat {
@@ -283,7 +293,7 @@ fn gaps_must_agree_with_what_comes() {
 #[test]
 fn where_several_publish_on_a_topic_gaps_count_all_the_same() {
     let (adapter, echo) = (AdapterName::Broadcast, Echo::Any);
-    let plan = Fanout { publishers: 2, subscribers: 1, topics: 1, share: 0.0, adapter, echo };
+    let plan = Fanout { publishers: 2, subscribers: 1, topics: 1, share: 0.0, keys: 0, adapter, echo };
     let mut world = World::new(plan, None);
     let mut seat = world.subscriber();
     world.hear(&mut seat, 1, 0, 11);

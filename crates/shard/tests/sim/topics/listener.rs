@@ -74,7 +74,10 @@ impl Listener {
             query += &format!("&history={}", self.visit.random().range(1..=12));
         }
         if self.visit.random().below(3) == 0 {
-            query += &format!("&client=listener-{}", self.visit.session);
+            let name = format!("listener-{}", self.visit.session);
+            query += &format!("&client={name}");
+            let mut presence = self.visit.society.presence.borrow_mut();
+            self.topics.iter().for_each(|(topic, _)| presence.name(topic, &name));
         }
         let version = if self.chunked { "1.1" } else { "1.0" };
         let mut field = String::new();
@@ -205,7 +208,9 @@ impl Listener {
             self.visit.person().memory.insert(topic, before);
         }
         if told.topics.iter().any(|standing| standing.epoch.is_none()) {
-            self.visit.observe(Event::Pattern { session });
+            let filters = self.topics.iter().map(|(filter, _)| filter);
+            let patterns = filters.filter(|filter| filter.contains('*')).cloned().collect();
+            self.visit.observe(Event::Patterns { session, patterns });
         }
     }
 

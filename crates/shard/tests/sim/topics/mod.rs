@@ -4,6 +4,7 @@
 //! A seed is one or more lives of the gateway. In each people do what they came for; the last one ends calmly, so that it
 //! can be judged whether everybody has everything, and that nothing is left when all have gone.
 
+mod attendance;
 mod body;
 mod cluster;
 mod judge;
@@ -66,8 +67,17 @@ enum Ending {
 
 /// Runs a seed.
 pub(crate) fn run(seed: u64, trace: Trace) -> Outcome {
+    run_as(seed, trace, Setup::draw)
+}
+
+/// Runs a seed in which many publish to many.
+pub(crate) fn run_crowd(seed: u64, trace: Trace) -> Outcome {
+    run_as(seed, trace, Setup::crowd)
+}
+
+fn run_as(seed: u64, trace: Trace, draw: fn(&mut Random) -> Setup) -> Outcome {
     let mut random = Random::new(seed ^ 0x746f_7069_6373);
-    let setup = Setup::draw(&mut random);
+    let setup = draw(&mut random);
     let mut people: Vec<Person> = (0..setup.people).map(|name| Person::new(name, &mut random)).collect();
     let society = Society::new(setup, &mut random);
     let mut outcome = Outcome::default();
@@ -179,6 +189,7 @@ impl Life {
         let span = society.setup.span;
         let count = people.len();
         society.busy.set(count);
+        society.presence.borrow_mut().begin();
         for mut person in people.drain(..) {
             person.visits = random.range(0..=4) as u32;
             let start = self.start + random.below(span);
@@ -261,12 +272,20 @@ impl Life {
         }
         let society = Rc::clone(&self.society);
         society.newest.borrow_mut().clear();
+        society.presence.borrow_mut().counted.clear();
+        let changes = society.presence.borrow().changes;
         // A probe may be cut off as anybody may.
         for _ in 0..20 {
             until = self.probe(until, people, random);
             if society.newest.borrow().len() == TOPICS.len() {
                 break;
             }
+        }
+        // Where somebody was cut off meanwhile, the answers are of other times.
+        if society.presence.borrow().changes == changes {
+            let judged = society.presence.borrow().check(society.is_short());
+            let mut net = self.cluster.places[0].world.net.borrow_mut();
+            net.cover(format!("presence: {}", if judged > 0 { "judged" } else { "nobody" }));
         }
         let newest = society.newest.borrow();
         assert_eq!(newest.len(), TOPICS.len(), "nobody could tell where all topics are");

@@ -229,6 +229,7 @@ pub(crate) fn run(shards: usize, worst: usize) {
         history: 12,
         message_most: BYTES,
         memory: Some(MEMORY),
+        crowd: false,
     };
     let society = Society::new(setup, &mut random);
     let mut life = Life::new(&society, 7, Trace::Off, SECONDS, &mut random);

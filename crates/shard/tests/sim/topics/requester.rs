@@ -104,8 +104,10 @@ impl Requester {
             query += &format!("&history={}", random.range(1..=12));
         }
         if random.below(3) == 0 {
-            query += "&client=poller-";
-            query += &self.visit.person().name.to_string();
+            let name = format!("poller-{}", self.visit.person().name);
+            query += &format!("&client={name}");
+            let mut presence = self.visit.society.presence.borrow_mut();
+            topics.iter().for_each(|(topic, _)| presence.name(topic, &name));
         }
         let session = self.visit.society.judge.borrow_mut().number();
         self.asked = Some(Asked::Poll { session, topics, waits: all && wait > 0 });
@@ -190,6 +192,9 @@ impl Requester {
             Asked::State(topic) if status == 200 => {
                 let told = Told::read(body);
                 assert_eq!((&told.topic, told.present.is_some()), (&topic, has_presence(&topic)));
+                if let Some(count) = told.present {
+                    self.visit.society.presence.borrow_mut().counted.insert(topic.clone(), count);
+                }
                 let newest = &mut self.visit.society.newest.borrow_mut();
                 // One that does not exist has no position.
                 newest.insert(topic, told.epoch.is_some().then(|| told.at()));

@@ -73,6 +73,8 @@ pub(crate) struct Setup {
     pub(crate) message_most: usize,
     /// What topics may hold, where that is so little that it is not enough now and then.
     pub(crate) memory: Option<usize>,
+    /// Many who publish much to each other, and nothing is scarce: what strikes seldom is met.
+    pub(crate) crowd: bool,
 }
 
 impl Setup {
@@ -92,6 +94,7 @@ impl Setup {
             history: *random.pick(&[3, 12, 200]),
             message_most: *random.pick(&[60, 600, 4_000]),
             memory: (random.below(4) == 0).then(|| *random.pick(&[24 << 10, 48 << 10, 200 << 10])),
+            crowd: false,
         };
         if setup.memory.is_some() {
             // Sessions may hold more than all topics.
@@ -99,6 +102,25 @@ impl Setup {
             setup.message_most = 4_000;
         }
         setup
+    }
+
+    /// Where most of what is published comes to many, and there is a second life of the gateway.
+    pub(crate) fn crowd(random: &mut Random) -> Setup {
+        Setup {
+            people: 48,
+            span: 5 * SECONDS,
+            restarts: 1,
+            session_bytes: 64 << 10,
+            mailbox: 256,
+            letters: 8_192,
+            delay: *random.pick(&[0, 100, 5 * MILLIS]),
+            few_topics: false,
+            history: 200,
+            message_most: 60,
+            memory: None,
+            crowd: true,
+            ..Setup::draw(random)
+        }
     }
 
     pub(crate) fn text(&self) -> String {

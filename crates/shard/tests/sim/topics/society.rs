@@ -14,6 +14,7 @@ use super::{
         net::{ActorId, Excuse, MILLIS, Net, SECONDS},
         random::Random,
     },
+    attendance::Attendance,
     judge::Judge,
     setup::{Setup, TOPICS},
 };
@@ -74,8 +75,7 @@ pub(crate) struct Society {
     /// For how long publications were refused for want of memory while nobody was taken one from and nobody has ended, and
     /// when the last one was.
     pub(crate) refusals: Cell<(u64, u64)>,
-    /// Who is present, by topic and session.
-    pub(crate) present: RefCell<BTreeMap<(String, u64), u64>>,
+    pub(crate) presence: RefCell<Attendance>,
 }
 
 impl Person {
@@ -138,7 +138,7 @@ impl Society {
             raw: RefCell::default(),
             newest: RefCell::default(),
             refusals: Cell::default(),
-            present: RefCell::default(),
+            presence: RefCell::default(),
         })
     }
 

@@ -101,6 +101,8 @@ pub(crate) struct Socket {
     next_act: usize,
     pause: u64,
     greeted: bool,
+    /// Its name in presence.
+    client: String,
     subs: BTreeMap<String, Sub>,
     patterns: BTreeSet<String>,
     /// Subscriptions that it has asked for, or has.
@@ -126,7 +128,7 @@ impl Socket {
         let mut nonce = [0; 16];
         random.fill(&mut nonce);
         let offer = (random.below(3) == 0).then(|| *random.pick(&OFFERS));
-        let acts = acting::draw(&mut person, raw.is_some(), society.is_short());
+        let acts = acting::draw(&mut person, raw.is_some(), &society.setup);
         Socket {
             visit: Visit::new(society, person, start),
             phase: Phase::Waiting,
@@ -140,6 +142,7 @@ impl Socket {
             next_act: 0,
             pause: 0,
             greeted: false,
+            client: String::new(),
             subs: BTreeMap::new(),
             patterns: BTreeSet::new(),
             wanted: 0,
@@ -309,7 +312,7 @@ impl Socket {
     /// It is present nowhere any more.
     fn absent(&self) {
         let own = self.visit.session;
-        self.visit.society.present.borrow_mut().retain(|(_, session), _| *session != own);
+        self.visit.society.presence.borrow_mut().end(own);
     }
 }
 

@@ -19,6 +19,7 @@ pub(crate) struct Told<'a> {
     pub(crate) epoch: Option<String>,
     pub(crate) offset: Option<u64>,
     pub(crate) recovered: Option<bool>,
+    pub(crate) pattern_offset: Option<u64>,
     #[serde(borrow)]
     pub(crate) data: Option<&'a RawValue>,
     pub(crate) text: Option<String>,

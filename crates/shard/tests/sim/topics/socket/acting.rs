@@ -1,6 +1,6 @@
 //! What a client on a WebSocket does.
 
-use super::*;
+use super::{setup::Setup, *};
 use crate::sim::random::Random;
 
 /// Errors that commands get for being wrong: what is sent, with a place for the id, and the code.
@@ -20,11 +20,19 @@ const WRONG: [(&str, &str); 12] = [
 ];
 
 /// What a visit consists of.
-pub(super) fn draw(person: &mut Person, raw: bool, insists: bool) -> Vec<Act> {
+pub(super) fn draw(person: &mut Person, raw: bool, setup: &Setup) -> Vec<Act> {
     let known = person.memory.len();
     let random = &mut person.random;
     let mut acts = Vec::new();
-    if insists && !raw && random.below(3) == 0 {
+    if setup.crowd && !raw {
+        acts.extend([Act::Subscribe; 6]);
+        let publish = [Act::Publish(3), Act::Await, Act::Pause(50 * MILLIS)];
+        acts.extend(publish.repeat(random.size(10..=24)));
+        // Most are cut off, and come back for what they have missed.
+        acts.push(if random.below(3) == 0 { Act::Stay } else { Act::Reset });
+        return acts;
+    }
+    if setup.memory.is_some() && !raw && random.below(3) == 0 {
         // Whoever goes on publishing learns whether it does any good.
         acts.extend((0..150).flat_map(|_| [Act::Publish(1), Act::Await, Act::Pause(50 * MILLIS)]));
         acts.push(Act::Stay);

@@ -18,6 +18,7 @@ impl Socket {
                 self.fail(&format!("no right hello: {told:?}"));
             }
             self.greeted = true;
+            self.client = told.client.unwrap_or_default();
             return;
         }
         match told.op.as_str() {
@@ -29,6 +30,8 @@ impl Socket {
                 if !watches || told.client.is_none() != (told.op == "presence_gap") {
                     self.fail(&format!("who comes and goes is not for it: {told:?}"));
                 }
+                let mut presence = self.visit.society.presence.borrow_mut();
+                presence.tell(&told.topic, self.visit.session, told.client.as_deref(), told.op == "join");
             }
             "error" if told.id.is_none() => self.loose_error(net, &told),
             _ => self.answer(net, &told),
@@ -129,7 +132,9 @@ impl Socket {
                 let recovered = recover.zip(told.recovered);
                 self.visit.observe(Event::Subscribed { session, topic: topic.clone(), position, recovered });
                 if setup::has_presence(&topic) {
-                    self.visit.society.present.borrow_mut().insert((topic.clone(), session), 1);
+                    let watches = self.subs.get(&topic).is_some_and(|sub| sub.watches);
+                    let mut presence = self.visit.society.presence.borrow_mut();
+                    presence.come(&topic, session, &self.client, watches);
                 }
                 // What was recovered comes behind it.
                 let from = recovered.filter(|(_, whole)| *whole).map_or(position, |(from, _)| from);
@@ -142,15 +147,17 @@ impl Socket {
             }
             (Asked::Follow(pattern), "subscribed") if told.topic == pattern => {
                 self.patterns.insert(pattern);
-                self.visit.observe(Event::Pattern { session });
+                let patterns = self.patterns.iter().cloned().collect();
+                self.visit.observe(Event::Patterns { session, patterns });
             }
             (Asked::Unsubscribe(filter), "unsubscribed") if told.topic == filter => {
                 self.wanted -= 1;
                 if self.patterns.remove(&filter) {
-                    self.visit.observe(Event::Pattern { session });
+                    let patterns = self.patterns.iter().cloned().collect();
+                    self.visit.observe(Event::Patterns { session, patterns });
                 } else {
                     self.subs.remove(&filter);
-                    self.visit.society.present.borrow_mut().remove(&(filter.clone(), session));
+                    self.visit.society.presence.borrow_mut().go(&filter, session);
                     self.visit.observe(Event::Unsubscribed { session, topic: filter });
                 }
             }

@@ -6,7 +6,7 @@
 
 use std::{ops::Range, sync::Arc};
 
-use tidegate_hub::{Class, Envelope, Publication};
+use crate::publication::{Class, Envelope, Publication};
 
 /// What all arenas of a shard keep of their memory for the next turn. To grow it anew in each took 1.4 % of a shard's time
 /// (a profile) with messages on 10,000 topics in a turn, beside the copies.
@@ -18,18 +18,21 @@ const IDLE_TURNS: u8 = 64;
 
 /// A class of subscribers, with or without those events that only some of them want.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Lane {
-    pub(crate) class: Class,
+pub struct Lane {
+    /// Envelope and window.
+    pub class: Class,
     /// Joins and leaves come too.
-    pub(crate) presence: bool,
+    pub presence: bool,
 }
 
 impl Lane {
     /// Two envelopes of WebSockets, plain or with a window of 9 to 15 bits, with presence or without.
-    pub(crate) const COUNT: usize = 2 * 8 * 2;
+    pub const COUNT: usize = 2 * 8 * 2;
 
+    /// Its place among all.
     #[inline]
-    pub(crate) fn index(self) -> usize {
+    #[must_use]
+    pub fn index(self) -> usize {
         let window = self.class.window_bits().map_or(0, |bits| usize::from(bits) - 8);
         let raw = usize::from(self.class.envelope() == Envelope::Raw);
         window * 4 + raw * 2 + usize::from(self.presence)
@@ -37,14 +40,15 @@ impl Lane {
 }
 
 /// The frames of one lane.
-#[derive(Default)]
-pub(crate) struct Arena {
+#[derive(Debug, Default)]
+pub struct Arena {
     bytes: Vec<u8>,
     laid: Vec<Laid>,
     /// Turns in a row that had little use for its memory.
     idle: u8,
 }
 
+#[derive(Debug)]
 struct Laid {
     /// Where its frame ends.
     end: u32,
@@ -53,12 +57,13 @@ struct Laid {
 
 impl Arena {
     /// Where the next frame begins.
-    pub(crate) fn end(&self) -> u32 {
+    #[must_use]
+    pub fn end(&self) -> u32 {
         self.bytes.len() as u32
     }
 
     /// Lays a publication's frame behind the others. One without a frame in this lane takes no room.
-    pub(crate) fn lay(&mut self, publication: &Arc<Publication>, write: impl FnOnce(&mut Vec<u8>)) {
+    pub fn lay(&mut self, publication: &Arc<Publication>, write: impl FnOnce(&mut Vec<u8>)) {
         let start = self.bytes.len();
         write(&mut self.bytes);
         if self.bytes.len() > start {
@@ -66,12 +71,17 @@ impl Arena {
         }
     }
 
-    pub(crate) fn bytes(&self, range: Range<u32>) -> &[u8] {
+    /// What lies there.
+    ///
+    /// # Panics
+    /// Where nothing was laid so far.
+    #[must_use]
+    pub fn bytes(&self, range: Range<u32>) -> &[u8] {
         &self.bytes[range.start as usize..range.end as usize]
     }
 
     /// The publications that have bytes in a range which begins and ends with frames, and their frames' bytes.
-    pub(crate) fn frames(&self, range: Range<u32>) -> impl Iterator<Item = (&Arc<Publication>, &[u8])> {
+    pub fn frames(&self, range: Range<u32>) -> impl Iterator<Item = (&Arc<Publication>, &[u8])> {
         let first = self.laid.partition_point(|laid| laid.end <= range.start);
         let mut start = range.start;
         self.laid[first..].iter().take_while(move |laid| laid.end <= range.end).map(move |laid| {
@@ -98,7 +108,8 @@ impl Arena {
 }
 
 /// The arenas of all lanes.
-pub(crate) struct Arenas {
+#[derive(Debug)]
+pub struct Arenas {
     lanes: [Arena; Lane::COUNT],
     /// One of them is not empty.
     used: bool,
@@ -111,18 +122,20 @@ impl Default for Arenas {
 }
 
 impl Arenas {
-    pub(crate) fn of(&self, lane: Lane) -> &Arena {
+    /// What was laid for a lane.
+    #[must_use]
+    pub fn of(&self, lane: Lane) -> &Arena {
         &self.lanes[lane.index()]
     }
 
     /// An arena to lay frames in.
-    pub(crate) fn of_mut(&mut self, lane: Lane) -> &mut Arena {
+    pub fn of_mut(&mut self, lane: Lane) -> &mut Arena {
         self.used = true;
         &mut self.lanes[lane.index()]
     }
 
     /// After the turn.
-    pub(crate) fn clear(&mut self) {
+    pub fn clear(&mut self) {
         if !std::mem::take(&mut self.used) {
             return;
         }
@@ -135,7 +148,8 @@ impl Arenas {
 }
 
 /// Where the publications of the batch at hand lie in each lane.
-pub(crate) struct Layout {
+#[derive(Debug)]
+pub struct Layout {
     /// For each lane where each publication's frame begins, and where the last one ends; of this batch or an older one.
     starts: [Vec<u32>; Lane::COUNT],
     laid_out: u64,
@@ -151,14 +165,14 @@ impl Default for Layout {
 
 impl Layout {
     /// Another batch.
-    pub(crate) fn begin(&mut self) {
+    pub fn begin(&mut self) {
         self.laid_out = 0;
     }
 
     /// What a subscriber of a lane gets of the batch's publications but the first `skip`; `write` makes frames of them where
     /// nobody has asked for this lane yet.
     #[inline]
-    pub(crate) fn range(
+    pub fn range(
         &mut self,
         lane: Lane,
         skip: usize,
