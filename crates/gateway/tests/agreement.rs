@@ -1,15 +1,11 @@
 //! Two crates read the same things and share no code: what the configuration takes, the protocol must take too.
 
 use proptest::prelude::*;
-<<<<<<< HEAD
-use tidegate_config::{Action, Config, HostPattern, PathPattern, SESSION_TAKEOVER_BYTES, bare_host, parse};
-use tidegate_tls::{ClientConfig, ClientOptions, Trust};
-=======
 use tidegate_config::{
     Action, Config, HostPattern, PathPattern, SESSION_TAKEOVER_BYTES, TopicPattern, bare_host, parse,
 };
 use tidegate_hub::{TopicName, protocol::topic_of_path};
->>>>>>> origin/main
+use tidegate_tls::{ClientConfig, ClientOptions, Trust};
 use tidegate_wire::{
     HeadLimits,
     deflate::{CodecLimits, Codecs},
