@@ -1,26 +1,37 @@
-//! Bounds on what a client's certificates cost before it is known who it is.
+//! Bounds on what a peer's certificates cost before it is known who it is.
 
 use std::sync::Arc;
 
 use rustls::{
     CertificateError, DigitallySignedStruct, DistinguishedName, Error, SignatureScheme,
-    client::danger::HandshakeSignatureValid,
-    pki_types::{CertificateDer, UnixTime},
+    client::{
+        WebPkiServerVerifier,
+        danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+    },
+    pki_types::{CertificateDer, ServerName, UnixTime},
     server::danger::{ClientCertVerified, ClientCertVerifier},
 };
 
-/// Certificates that a client may show beside its own: webpki goes no way that is longer.
+/// Certificates that a peer may show beside its own: webpki goes no way that is longer.
 const MOST_INTERMEDIATES: usize = 6;
 
 /// Refuses a chain that is longer than any good one, and has another verifier judge the rest.
 ///
-/// webpki looks for a way from the client's certificate to an authority among all that the client has sent. It gives up
+/// webpki looks for a way from the peer's certificate to an authority among all that the peer has sent. It gives up
 /// after 200,000 steps, which nine certificates of one name reach: a sixth of a second in which no session of the shard
 /// is served. With six of them there are fewer than two thousand.
 #[derive(Debug)]
-pub(crate) struct ShortChains(pub(crate) Arc<dyn ClientCertVerifier>);
+pub(crate) struct ShortChains<V: ?Sized>(pub(crate) Arc<V>);
 
-impl ClientCertVerifier for ShortChains {
+/// Its alert is bad_certificate (RFC 8446 §6.2).
+fn bounded(intermediates: &[CertificateDer<'_>]) -> Result<(), Error> {
+    if intermediates.len() > MOST_INTERMEDIATES {
+        return Err(CertificateError::BadEncoding.into());
+    }
+    Ok(())
+}
+
+impl ClientCertVerifier for ShortChains<dyn ClientCertVerifier> {
     fn offer_client_auth(&self) -> bool {
         self.0.offer_client_auth()
     }
@@ -39,10 +50,7 @@ impl ClientCertVerifier for ShortChains {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
-        if intermediates.len() > MOST_INTERMEDIATES {
-            // Its alert is bad_certificate (RFC 8446 §6.2).
-            return Err(CertificateError::BadEncoding.into());
-        }
+        bounded(intermediates)?;
         self.0.verify_client_cert(end_entity, intermediates, now)
     }
 
@@ -73,6 +81,42 @@ impl ClientCertVerifier for ShortChains {
     }
 }
 
+impl ServerCertVerifier for ShortChains<WebPkiServerVerifier> {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        bounded(intermediates)?;
+        self.0.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.0.verify_tls12_signature(message, cert, dss)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.0.verify_tls13_signature(message, cert, dss)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.supported_verify_schemes()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
@@ -100,5 +144,26 @@ mod tests {
         assert_eq!(judge(7), Err(CertificateError::BadEncoding.into()));
         assert!(chains.offer_client_auth() && chains.client_auth_mandatory());
         assert_eq!(chains.root_hint_subjects().len(), 1);
+    }
+
+    #[test]
+    fn so_it_is_with_a_server() {
+        let (key, own) = (KeyPair::generate().unwrap(), KeyPair::generate().unwrap());
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let mut roots = RootCertStore::empty();
+        roots.add(params.self_signed(&key).unwrap().der().clone()).unwrap();
+        let issuer = Issuer::new(params, key);
+        let server = CertificateParams::new(vec!["server.test".to_owned()]).unwrap();
+        let server = server.signed_by(&own, &issuer).unwrap().der().clone();
+        let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider());
+        let chains = ShortChains(verifier.build().unwrap());
+        let name = ServerName::try_from("server.test").unwrap();
+        let judge = |beside: usize| {
+            let beside = vec![server.clone(); beside];
+            chains.verify_server_cert(&server, &beside, &name, &[], UnixTime::now()).map(|_| ())
+        };
+        assert_eq!((judge(0), judge(6)), (Ok(()), Ok(())));
+        assert_eq!(judge(7), Err(CertificateError::BadEncoding.into()));
     }
 }

@@ -5,7 +5,7 @@ use std::{path::PathBuf, sync::Arc};
 use rustls::{
     DigitallySignedStruct, RootCertStore, SignatureScheme,
     client::{
-        Resumption,
+        Resumption, WebPkiServerVerifier,
         danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
     },
     crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature},
@@ -13,7 +13,7 @@ use rustls::{
     sign::SingleCertAndKey,
 };
 
-use crate::{Authorities, Error, Identity, Lowest};
+use crate::{Authorities, Error, Identity, Lowest, chains::ShortChains};
 
 /// Sessions of a client that can be resumed: the last ones.
 const RESUMABLE: usize = 1024;
@@ -75,16 +75,20 @@ impl ClientConfig {
     /// `own`: who it is itself, for servers that ask. Sessions resume earlier ones with the same name.
     ///
     /// # Errors
-    /// Where the library refuses the versions.
+    /// Where the library refuses the versions, or no authority is given.
     pub fn trusting(
         authorities: &Authorities,
         own: Option<&Identity>,
         lowest: Lowest,
         alpn: Vec<Vec<u8>>,
     ) -> Result<Self, Error> {
+        // What the library makes of authorities by itself, with a bound on what it looks at.
+        let verifier = WebPkiServerVerifier::builder_with_provider(Arc::clone(&authorities.0), provider());
+        let verifier = verifier.build().map_err(|error| rustls::Error::General(error.to_string()))?;
         let builder = rustls::ClientConfig::builder_with_provider(provider())
             .with_protocol_versions(lowest.versions())?
-            .with_root_certificates(Arc::clone(&authorities.0));
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(ShortChains(verifier)));
         let mut config = match own {
             Some(own) => {
                 let own = SingleCertAndKey::from(Arc::clone(&own.certified));
