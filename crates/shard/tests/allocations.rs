@@ -263,6 +263,8 @@ where
     echo.stop();
 }
 
+// Not with the transport of tests, which takes more.
+#[cfg_attr(feature = "record-transport", ignore = "counts what users have")]
 #[test]
 fn a_message_allocates_nothing_in_steady_state_and_an_idle_session_holds_little() {
     let epoll = || Epoll::new(&EpollOptions::default()).expect("epoll is always there");
