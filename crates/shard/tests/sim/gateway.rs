@@ -202,7 +202,7 @@ impl Setup {
         let mut fitting = Random::new(seed ^ 0x6669_7473);
         // Of its own: what else a seed draws must not depend on it.
         let mut asking = Random::new(seed ^ 0x686f_6f6b);
-        let has_hooks = asking.below(3) == 0;
+        let has_hooks = asking.below(3) == 0 && !contest;
         let demands = (0..=proxies.len()).map(|_| {
             let demands = Demands::draw(&mut fitting);
             if has_hooks { demands.with_hook(&mut asking) } else { demands }
@@ -447,9 +447,9 @@ fn stop_early(world: &World, seed: u64, drain: Option<u64>, span: u64, letters: 
     net.stop_at(time, Box::new(move || letters.send(Mail::Stop).expect("the mailbox has room")));
 }
 
-/// In one seed of sixteen clients compete for the shard's turns.
+/// In one seed of eight clients compete for the shard's turns.
 fn is_contest(seed: u64) -> bool {
-    Random::new(seed ^ 0x7261_6365).below(16) == 0
+    Random::new(seed ^ 0x7261_6365).below(8) == 0
 }
 
 /// In half of the seeds a turn holds so little that much has to wait for later ones; gives the bytes.
@@ -544,6 +544,8 @@ fn add_clients(world: &mut World, setup: &Setup, facts: &Shared, seed: u64) -> u
         // Of its own: what else a seed draws must not depend on it.
         let is_proxied = listener == 0 && Random::new(seed ^ id << 32 ^ 0x5052_4f58).below(6) == 0;
         let listener = if is_proxied { PROXIED } else { listener };
+        // Who competes is there, and at the same place.
+        let (route, listener) = if setup.terms.contest { (0, 0) } else { (route, listener) };
         let client = Client::new(id, facts, route, listener, start, world.random.fork());
         let actor = net.add_actor(Box::new(client));
         net.wake_at(actor, start);
