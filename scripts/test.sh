@@ -80,7 +80,7 @@ tests() {
 
 simulator() {
   TIDEGATE_SEEDS=${TIDEGATE_SEEDS:-2000} TIDEGATE_TOPIC_SEEDS=${TIDEGATE_TOPIC_SEEDS:-1000} \
-    cargo test --profile simulator -p tidegate-shard --features planted-bugs,record-transport --test sim --test topics --test answers --test planted --test simulator
+    cargo test --no-fail-fast --profile simulator -p tidegate-shard --features planted-bugs,record-transport --test sim --test topics --test answers --test planted --test simulator
   TIDEGATE_SEEDS=${TIDEGATE_SEEDS:-500} cargo test --profile simulator -p tidegate-hub --features planted-bugs --test model --test planted
   # Its broken gateway is this profile's alone: what other steps start is another program.
   cargo test --profile simulator -p tidegate --features planted-bugs --test delivery -- planted::

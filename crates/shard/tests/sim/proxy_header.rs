@@ -55,7 +55,8 @@ impl ProxyHeader {
             ),
             "local" => binary(0, 0, &[]),
             "long" => {
-                let padding = random.size(100..=3_000);
+                // With a head behind it no longer than what the slowest segments bring within `head_timeout`.
+                let padding = random.size(20..=250);
                 // PP2_TYPE_NOOP.
                 let head = [4, (padding >> 8) as u8, padding as u8];
                 binary(1, 0x11, &v4(&[&head[..], &vec![0; padding]].concat()))

@@ -171,7 +171,12 @@ impl Client {
     /// Where there are no pings, a silent session that owes it nothing is kept until the idle time-out.
     fn insist_on_silence(&mut self) {
         let served = matches!(self.promise(), Promise::Echo | Promise::Proxied { .. });
-        let settled = self.expected.is_empty() && self.pings.is_empty() && self.close_got.is_none();
+        // What its upstream says by itself and it no longer reads is waited for by `write_timeout` alone.
+        let told = match *self.promise() {
+            Promise::Proxied { greeting } => self.from_upstream >= greeting,
+            _ => true,
+        };
+        let settled = told && self.expected.is_empty() && self.pings.is_empty() && self.close_got.is_none();
         let terms = &self.facts.terms;
         if terms.ping_interval == 0 && served && settled {
             self.kept_until = match (self.leaves, terms.idle_timeout) {
