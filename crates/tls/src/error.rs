@@ -137,7 +137,8 @@ fn bad_certificate(error: &CertificateError) -> &'static str {
             "the peer's certificate is for another use"
         }
         Bad::BadSignature => "the peer's certificate has a wrong signature",
-        Bad::BadEncoding => "the peer's certificate cannot be read",
+        // `ShortChains` says so too.
+        Bad::BadEncoding => "the peer's certificates cannot be read, or are too many",
         Bad::Revoked => "the peer's certificate was revoked",
         // rustls adds to these.
         _ => BAD_CERTIFICATE,

@@ -190,7 +190,7 @@ fn is_not_let_in(world: &World, config: &Arc<ClientConfig>, variant: &str) -> Ob
     let _ = client.shake();
     assert_eq!(client.end(), Some(End::Fin), "{variant}");
     world.gateway().wait_for_log(&format!("{peer} and its certificate ({variant})"), |line| {
-        line.contains(&peer.to_string()) && line.contains("certificate is not good")
+        line.contains(&peer.to_string()) && line.contains("the peer's certificate")
     });
     match client.fault {
         Some(Error::AlertReceived(alert)) => {
