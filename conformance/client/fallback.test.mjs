@@ -304,6 +304,15 @@ test("too large a body is sent one by one; what is too large alone is refused", 
   assert.deepEqual(results.map(({ status, reason }) => reason?.code ?? status), ["fulfilled", "fulfilled", "fulfilled", "too_large"]);
 });
 
+for (const transport of ["events", "poll"]) {
+  test(`over ${transport}: who is there is not asked of another topic than the one that is named`, async t => {
+    const gateway = await gatewayFor(t);
+    const { client } = open(t, gateway, { transports: [transport] });
+    for (const name of ["..", "room/../admin", "room/./a", "room//a"]) await refused(client.presence(name), "invalid_topic");
+    assert.deepEqual(gateway.commands, []);
+  });
+}
+
 test("without the right to publish: refused with a code", async t => {
   const gateway = await gatewayFor(t);
   const { client } = open(t, gateway, { transports: ["poll"] });

@@ -158,7 +158,12 @@ function showing(token, options, address, protocols) {
   return [asked, protocols];
 }
 
-const below = (path, topic) => path.replace(/\/?$/, "/") + topic.split("/").map(encodeURIComponent).join("/");
+/** @throws {TidegateError} for what is not a name: an address loses such segments, so that it would be another topic's */
+function below(path, topic) {
+  const segments = topic.split("/");
+  if (segments.some(segment => ["", ".", ".."].includes(segment))) throw new TidegateError("invalid_topic", `"${topic}" is not a name: a segment of it is empty, . or ..`, topic);
+  return path.replace(/\/?$/, "/") + segments.map(encodeURIComponent).join("/");
+}
 
 /** The gateway's addresses: the WebSocket's, and beside it those over HTTP. */
 function addresses(url, paths) {
