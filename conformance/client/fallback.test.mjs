@@ -363,6 +363,22 @@ test("WebSockets that work again are taken again, and nothing is lost or doubled
   assert.equal((await client.publish("a", 4)).offset, 4);
 });
 
+test("how long events have held counts where a WebSocket that takes over is cut soon", async t => {
+  const gateway = await gatewayFor(t);
+  const { client, clock } = open(t, gateway, { webSocketAgainMs: 16_000, livedMs: 10_000 });
+  await arrive(client, clock, "events");
+  await clock.advance(5000);
+  await until("the first look's failure", () => clock.next(10_001) === 12_000);
+  gateway.faults.upgrade = null;
+  await clock.advance(12_000);
+  await until("the WebSocket", () => client.transport === "websocket");
+  await clock.advance(3000);
+  const states = record(client, "state");
+  gateway.cut();
+  await stateOf(client, "waiting");
+  assert.deepEqual(states.map(({ state, tries }) => [state, tries]), [["waiting", 1]]);
+});
+
 test("where nothing works, the ways take turns, from the first one again", async t => {
   const gateway = await gatewayFor(t, { upgrade: 503, events: 404, poll: 404 });
   const { client, clock } = open(t, gateway);
