@@ -174,7 +174,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             }
             Err(Halt::Asked(asked)) => return Err(asked.into()),
         }
-        let is_stream = matches!(route.action, Action::Events(_));
+        let is_stream = matches!(route.action, Action::Events(_)) && request.method != "OPTIONS";
         let entered = if is_stream { self.enter_route(key, id) } else { Ok(()) };
         let outcome = entered.and_then(|()| match &route.action {
             Action::Topics(action) => {
