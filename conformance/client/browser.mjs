@@ -205,6 +205,19 @@ await check("what is broadcast is received: text, Blob and ArrayBuffer, by clien
   for (const page of [one, two]) await counted(page, 106);
   await sender.until("all answers", `document.querySelector("#accepted").innerText === "104"`);
   assert.equal(await sender.text("#failed"), "0");
+  // An address would lose the dots, and mean the topic that both receive.
+  await sender.type("#topic", "room/../broadcast");
+  assert.equal(await sender.text("#shell"), '"room/../broadcast" is not a name');
+  for (const [way, failed] of [["post", 1], ["raw", 2]]) {
+    await sender.choose("#way", way);
+    await sender.click("#text");
+    await sender.until("the refusal", `document.querySelector("#failed").innerText === "${failed}"`);
+    await logged(sender, "invalid_topic", "room/../broadcast");
+  }
+  await sender.type("#topic", "broadcast");
+  await sender.choose("#way", "client");
+  await sender.click("#text");
+  for (const page of [one, two]) await counted(page, 107);
 });
 
 await check("readyState, close(code, reason) and its events are the standard's", async () => {

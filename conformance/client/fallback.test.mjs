@@ -304,6 +304,15 @@ test("too large a body is sent one by one; what is too large alone is refused", 
   assert.deepEqual(results.map(({ status, reason }) => reason?.code ?? status), ["fulfilled", "fulfilled", "fulfilled", "too_large"]);
 });
 
+for (const transport of ["events", "poll"]) {
+  test(`over ${transport}: who is there is not asked of another topic than the one that is named`, async t => {
+    const gateway = await gatewayFor(t);
+    const { client } = open(t, gateway, { transports: [transport] });
+    for (const name of ["..", "room/../admin", "room/./a", "room//a"]) await refused(client.presence(name), "invalid_topic");
+    assert.deepEqual(gateway.commands, []);
+  });
+}
+
 test("without the right to publish: refused with a code", async t => {
   const gateway = await gatewayFor(t);
   const { client } = open(t, gateway, { transports: ["poll"] });
@@ -352,6 +361,22 @@ test("WebSockets that work again are taken again, and nothing is lost or doubled
   assert.equal(events.findLast(event => event.type === "subscribed").recovered, true);
   await until("the stream's end", () => gateway.sessions.size === 1);
   assert.equal((await client.publish("a", 4)).offset, 4);
+});
+
+test("how long events have held counts where a WebSocket that takes over is cut soon", async t => {
+  const gateway = await gatewayFor(t);
+  const { client, clock } = open(t, gateway, { webSocketAgainMs: 16_000, livedMs: 10_000 });
+  await arrive(client, clock, "events");
+  await clock.advance(5000);
+  await until("the first look's failure", () => clock.next(10_001) === 12_000);
+  gateway.faults.upgrade = null;
+  await clock.advance(12_000);
+  await until("the WebSocket", () => client.transport === "websocket");
+  await clock.advance(3000);
+  const states = record(client, "state");
+  gateway.cut();
+  await stateOf(client, "waiting");
+  assert.deepEqual(states.map(({ state, tries }) => [state, tries]), [["waiting", 1]]);
 });
 
 test("where nothing works, the ways take turns, from the first one again", async t => {

@@ -81,3 +81,15 @@ test("close ends it", async t => {
   assert.deepEqual(clock.timers, []);
   await assert.rejects(raw.send(5));
 });
+
+test("what is not a name is refused: an address would lose such segments, and mean another topic", async t => {
+  const gateway = await gatewayFor(t);
+  const { client } = open(t, gateway);
+  for (const name of ["", ".", "..", "room/../admin", "room/./a", "room//a", "room/", "/room"]) {
+    assert.throws(() => client.raw(name), { name: "TidegateError", code: "invalid_topic", topic: name });
+  }
+  const raw = client.raw("room/.../..a");
+  t.after(() => raw.close());
+  await stateOf(raw, "open");
+  assert.deepEqual([...gateway.raw.keys()], ["room/.../..a"]);
+});

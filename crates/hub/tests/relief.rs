@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use tidegate_hub::{
-    Ask, CatchUp, Class, ClientId, Envelope, Fate, Filter, Format, Hub, Kind, Limits, MemberRules,
+    Ask, CatchUp, Class, ClientId, Envelope, Fate, Filter, Format, Hub, Kind, Limits, MemberId, MemberRules,
     PUBLICATION_COST, Pattern, Publication, Publish, Refused, Reply, Rule, Slow, Ticket, TopicName,
     TopicRules, TopicSettings,
 };
@@ -72,7 +72,7 @@ fn pinned(hub: &mut Hub) -> Vec<Arc<Publication>> {
     held
 }
 
-fn subscribe(hub: &mut Hub, number: u64, topic: &TopicName) {
+fn subscribe(hub: &mut Hub, number: u64, topic: &TopicName) -> MemberId {
     let class = Class::plain(Envelope::Protocol);
     let member = hub.enter(
         Key::from_bits(1 << 32 | number),
@@ -82,6 +82,7 @@ fn subscribe(hub: &mut Hub, number: u64, topic: &TopicName) {
     );
     hub.subscribe(member, TICKET, topic, Ask::default(), 0).unwrap();
     while hub.poll_reply().is_some() {}
+    member
 }
 
 #[test]
@@ -198,6 +199,47 @@ fn joins_and_leaves_that_wait_are_given_up_before_anybody_ends() {
     drop(items);
     hub.leave(watcher);
     hub.leave(late);
+}
+
+#[test]
+fn where_there_is_no_memory_the_newest_message_of_a_topic_that_resyncs_is_a_gap_too() {
+    let settings = TopicSettings { slow: Slow::Resync, ..TopicSettings::default() };
+    let rules = rules(settings, 30 * COST);
+    let [mut hub] = hubs::<1>(&rules);
+    let (topic, other) = (topic(0, 1), TopicName::parse("other").unwrap());
+    let member = subscribe(&mut hub, 1, &topic);
+    let fall_behind = |hub: &mut Hub| {
+        publish(hub, &topic, 0).unwrap();
+        let batch = hub.poll_batch().unwrap();
+        let subscription = hub.audience(batch)[0].subscription;
+        assert_eq!(hub.fell_behind(batch, subscription, 1), Fate::Waits);
+        hub.finish_batch(batch);
+        for _ in 0..2 {
+            publish(hub, &topic, 0).unwrap();
+        }
+        pinned(hub);
+    };
+    // From where to where, and whether it is a gap.
+    let offsets = |hub: &mut Hub| -> Vec<(u64, u64, bool)> {
+        let CatchUp { items, done } = hub.catch_up(member, usize::MAX);
+        assert!(done);
+        let told = items.iter().map(|item| match item.kind() {
+            Kind::Gap { from, .. } => (*from, item.offset(), true),
+            _ => (item.offset(), item.offset(), false),
+        });
+        told.collect()
+    };
+    fall_behind(&mut hub);
+    assert_eq!(offsets(&mut hub), [(2, 2, true), (3, 3, false)]);
+    fall_behind(&mut hub);
+    let large = Publish::new(Format::Text, vec![0; 29 * COST]);
+    assert_eq!(hub.publish(None, &other, large, 0), Ok(()));
+    assert_eq!(rules.shortages(), 0, "nobody has to end for it");
+    assert_eq!(offsets(&mut hub), [(5, 6, true)], "what is missing is said all the same");
+    // The next one comes as ever.
+    pinned(&mut hub);
+    publish(&mut hub, &topic, 0).unwrap();
+    assert_eq!(pinned(&mut hub).iter().map(|item| item.offset()).collect::<Vec<_>>(), [7]);
 }
 
 #[test]

@@ -315,7 +315,10 @@ export class Client extends Emitter<ClientEvents> {
   presence(topic: string): Promise<Presence>;
   /** The newest messages (100 unless told), or those before an offset; the latter over a WebSocket. */
   history(topic: string, options?: { limit?: number; before?: number }): Promise<History>;
-  /** A topic without the protocol. Needs WebSockets; nothing is recovered. */
+  /**
+   * A topic without the protocol. Needs WebSockets; nothing is recovered.
+   * @throws {TidegateError} `invalid_topic` where a segment of the name is empty, `.` or `..`
+   */
   raw(topic: string, options?: { binaryType?: BinaryType; onstate?: (event: RawStateEvent) => void; onmessage?: (event: RawMessageEvent) => void }): RawTopic;
   /** Tries at once, instead of waiting or after the gateway said not to come back. */
   reconnect(): void;

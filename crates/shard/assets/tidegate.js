@@ -158,7 +158,12 @@ function showing(token, options, address, protocols) {
   return [asked, protocols];
 }
 
-const below = (path, topic) => path.replace(/\/?$/, "/") + topic.split("/").map(encodeURIComponent).join("/");
+/** @throws {TidegateError} for what is not a name: an address loses such segments, so that it would be another topic's */
+function below(path, topic) {
+  const segments = topic.split("/");
+  if (segments.some(segment => ["", ".", ".."].includes(segment))) throw new TidegateError("invalid_topic", `"${topic}" is not a name: a segment of it is empty, . or ..`, topic);
+  return path.replace(/\/?$/, "/") + segments.map(encodeURIComponent).join("/");
+}
 
 /** The gateway's addresses: the WebSocket's, and beside it those over HTTP. */
 function addresses(url, paths) {
@@ -648,6 +653,7 @@ export class Client extends Emitter {
       // WebSockets work again: what was there instead goes, and each topic is recovered from where it was.
       this.#probe = null;
       this.#clear("retry");
+      this.#forgive();
       this.#drop(1000, "");
       this.#transport = transport;
       this.#place = this.#options.transports.indexOf("websocket");
@@ -717,8 +723,8 @@ export class Client extends Emitter {
     const wasOpen = this.#state === "open";
     const { code = 1006, reason = "", status, cause } = why;
     const refused = code === 1009 ? this.#tooLarge(transport) : undefined;
+    this.#forgive();
     this.#drop(1000, "");
-    if (wasOpen && this.#environment.now() - this.#openedAt >= this.#options.livedMs) this.#waits.tries = 0;
     // Without the one that was too large there is no reason not to come back.
     const told = why.retryMs !== undefined ? { retryMs: why.retryMs } : advice(refused ? 1006 : code, reason, this.#options);
     if (told.stay) return this.#end({ code, reason, cause: "told" });
@@ -730,6 +736,11 @@ export class Client extends Emitter {
     this.#toldToWait = told.rest === true || told.retryMs !== undefined;
     this.#timer("retry", ms, () => this.#retry());
     this.#become("waiting", { waitMs: ms, tries: this.#waits.tries, code, reason, status, cause });
+  }
+
+  /** What failed before a connection that held counts no more. */
+  #forgive() {
+    if (this.#state === "open" && this.#environment.now() - this.#openedAt >= this.#options.livedMs) this.#waits.tries = 0;
   }
 
   /**

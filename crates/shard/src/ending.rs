@@ -288,7 +288,10 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                     self.refuse(key, &DRAINING, false);
                 }
             }
-            State::Deciding(_) => self.refuse(key, &DRAINING, false),
+            State::Deciding(deciding) => match deciding.manner.take() {
+                Some(manner) => self.refuse_request(key, &manner, &DRAINING),
+                None => self.refuse(key, &DRAINING, false),
+            },
             State::Waiting(_) => self.refuse_waiting(key, &DRAINING),
             State::Open(open) => {
                 // RFC 6455 §5.5.1: no message follows a Close.

@@ -180,6 +180,27 @@ fn a_drain_ends_requests_that_wait() {
     assert_eq!(stage.shard.counters().hooks_late, 1);
 }
 
+/// As every refusal of such a route: pages of the origins that may come there can read it.
+#[test]
+fn a_drain_tells_requests_of_topics_in_their_own_terms() {
+    for route in ["poll = { subscribe = [\"a\"] }", "events = { subscribe = [\"a\"] }"] {
+        let mut stage = stage(&format!("origins = [\"https://page.test\"]\n{route}"));
+        let client = stage.accept();
+        stage.send(client, b"GET /r?topic=a HTTP/1.1\r\nHost: gw.test\r\nOrigin: https://page.test\r\n\r\n");
+        assert_eq!(stage.shard.inspect().legs.deciding, 1);
+        stage.drain();
+        let sent = String::from_utf8_lossy(&stage.sent(client)).into_owned();
+        assert!(sent.starts_with("HTTP/1.1 503 "), "{sent}");
+        assert!(sent.contains("\r\nAccess-Control-Allow-Origin: https://page.test\r\n"), "{sent}");
+        assert!(sent.contains("\r\nConnection: close\r\n"), "{sent}");
+        let body = "{\"error\":{\"code\":\"busy\",\"message\":\"the gateway is shutting down\"}}";
+        assert!(sent.ends_with(body), "{sent}");
+        allow(&mut stage);
+        assert_eq!(stage.shard.counters().hooks_late, 1);
+        assert_eq!(stage.sent(client).len(), sent.len(), "one answer");
+    }
+}
+
 #[test]
 fn a_session_ends_when_its_hook_has_said() {
     let mut stage = stage("echo = {}");

@@ -111,13 +111,17 @@ fn each_event_is_written() {
 #[test]
 fn each_request_is_read_and_each_answer_is_written() {
     let mut refused = None;
-    for example in examples("http") {
+    let blocks = examples("http");
+    for (index, example) in blocks.iter().enumerate() {
         let (head, body) = example.split_once("\n\n").unwrap_or((example, ""));
         let mut head = head.lines();
         let first = head.next().expect("a first line");
         let field = |name: &str| example.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
         if let Some(("GET", target)) = first.split_once(' ') {
-            refused = get(target).err();
+            let read = get(target);
+            let is_bad = blocks.get(index + 1).is_some_and(|next| next.starts_with("400\n"));
+            assert_eq!(read.is_err(), is_bad, "{target}: {read:?}");
+            refused = read.err();
         } else if let Some(("POST", path)) = first.split_once(' ') {
             let content_type = field("Content-Type");
             let all = match path.strip_prefix("/publish/") {
@@ -141,7 +145,7 @@ fn each_request_is_read_and_each_answer_is_written() {
         } else {
             let (status, written) = answer(&object(body));
             assert_eq!((status.to_string().as_str(), written.as_str()), (first, body));
-            if let Some(problem) = refused.take().filter(|_| first == "400") {
+            if let Some(problem) = refused.take() {
                 assert!(written.contains(problem.message), "{problem:?}");
             }
         }

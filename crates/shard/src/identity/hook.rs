@@ -21,6 +21,7 @@ use crate::{
     proxy::{EARLY_BYTES, client_address},
     session::State,
     shard::Shard,
+    topics::Manner,
 };
 
 /// How much later than the hook's own time-out a request is given up: whoever asks tells of that in time.
@@ -123,6 +124,8 @@ pub(crate) struct Deciding {
     /// What came behind it.
     early: Vec<u8>,
     pub(crate) is_upgrade: bool,
+    /// How it is answered where its route is one of topics: without another look at it, if it comes to nothing.
+    pub(crate) manner: Option<Manner>,
     pub(crate) deadline_ms: u64,
 }
 
@@ -145,6 +148,14 @@ pub(crate) struct Parked {
     number: u64,
     identity: Arc<Identity>,
     is_upgrade: bool,
+    manner: Option<Manner>,
+}
+
+impl Parked {
+    /// A request that is answered as routes of topics do.
+    pub(crate) fn answered_in(self, manner: Manner) -> Self {
+        Self { manner: Some(manner), ..self }
+    }
 }
 
 impl From<Refusal> for Halt {
@@ -238,7 +249,8 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         self.hooks.asked += 1;
         let number = self.hooks.asked;
         let (identity, session) = (Arc::clone(identity), key.to_bits());
-        let parked = Parked { number, identity: Arc::clone(&identity), is_upgrade: request.is_upgrade() };
+        let is_upgrade = request.is_upgrade();
+        let parked = Parked { number, identity: Arc::clone(&identity), is_upgrade, manner: None };
         self.environment.ask(Question { identity, asked, shard: self.id, session, number, _place: place });
         // Its limits are those that hold for it while it waits.
         if let Some(session) = self.registry.get_mut(key) {
@@ -249,11 +261,11 @@ impl<B: Backend, E: Environment> Shard<B, E> {
 
     /// A request waits from here on.
     pub(crate) fn await_decision(&mut self, key: Key, asked: Parked, head: &[u8]) {
-        let Parked { number, identity, is_upgrade } = asked;
+        let Parked { number, identity, is_upgrade, manner } = asked;
         let timeout_ms = identity.rules().hook().map_or(0, |hook| hook.timeout_ms);
         let deadline_ms = self.now_ms + timeout_ms + GRACE_MS;
-        let deciding =
-            Deciding { number, identity, head: head.to_vec(), early: Vec::new(), is_upgrade, deadline_ms };
+        let (head, early) = (head.to_vec(), Vec::new());
+        let deciding = Deciding { number, identity, head, early, is_upgrade, manner, deadline_ms };
         let Some(session) = self.registry.get_mut(key) else { return };
         session.state = State::Deciding(Box::new(deciding));
         self.wheel.cancel(key.index());

@@ -172,9 +172,9 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                 self.refuse_request(key, &manner, &refusal);
                 return Ok(());
             }
-            Err(Halt::Asked(asked)) => return Err(asked.into()),
+            Err(Halt::Asked(asked)) => return Err(asked.answered_in(manner).into()),
         }
-        let is_stream = matches!(route.action, Action::Events(_));
+        let is_stream = matches!(route.action, Action::Events(_)) && request.method != "OPTIONS";
         let entered = if is_stream { self.enter_route(key, id) } else { Ok(()) };
         let outcome = entered.and_then(|()| match &route.action {
             Action::Topics(action) => {
@@ -264,7 +264,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
     }
 
     /// Refuses a request, and all that follows it.
-    fn refuse_request(&mut self, key: Key, manner: &Manner, refusal: &Refusal) {
+    pub(crate) fn refuse_request(&mut self, key: Key, manner: &Manner, refusal: &Refusal) {
         let manner = Manner { keep_alive: manner.keep_alive && !refusal.close, ..manner.clone() };
         let code = match refusal.status {
             401 if *refusal == BAD_TOKEN => Code::InvalidToken,

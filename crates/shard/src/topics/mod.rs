@@ -40,7 +40,7 @@ use self::open::{get_only, no_body};
 pub(crate) use self::{
     allowed::Allowed,
     commands::allows_pattern,
-    exchange::{Exchange, Stage},
+    exchange::{Exchange, Manner, Stage},
     fault::Fault,
 };
 use self::{
