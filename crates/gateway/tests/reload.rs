@@ -376,6 +376,15 @@ fn term_with_ten_thousand_sessions() {
     }
 }
 
+/// Ends the others also where its thread panics, so that a failure is told and nobody waited for.
+struct Over<'o>(&'o AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// Runs `act` again and again on a thread of its own until `over`; gives how often.
 fn again(over: &AtomicBool, mut act: impl FnMut()) -> usize {
     let mut count = 0;
@@ -456,7 +465,7 @@ fn reloads_under_load(io: &str) {
             again(over, || {
                 let mut session = Client::open(plain, "/new");
                 loop {
-                    match session.next_within(Duration::from_millis(20)) {
+                    match session.next_within(Duration::from_millis(100)) {
                         Received::Nothing if over.load(Ordering::Relaxed) => break,
                         Received::Nothing => session.send(&frame::masked(FIN | frame::PONG, b"")),
                         Received::Frame(frame) => {
@@ -470,6 +479,7 @@ fn reloads_under_load(io: &str) {
             })
         }));
         let begun = Instant::now();
+        let ends = Over(over);
         let mut generation = 1;
         for number in 1..=RELOADS {
             let is_bad = number % 10 == 5;
@@ -493,7 +503,7 @@ fn reloads_under_load(io: &str) {
             std::thread::sleep(next.saturating_duration_since(Instant::now()));
         }
         assert!(begun.elapsed() < Duration::from_secs(60), "{:?}", begun.elapsed());
-        over.store(true, Ordering::Relaxed);
+        drop(ends);
         for thread in threads {
             assert!(thread.join().expect("nobody was dropped or refused") > 0);
         }
