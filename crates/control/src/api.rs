@@ -88,7 +88,8 @@ async fn admit(State(access): State<Access>, request: Request, next: Next) -> Re
     };
     // A page that a browser of this machine shows sends its origin; nobody else does, and no page has business here. So has
     // one that has made its own name mean this address: a name is no host of ours, and reading needs no origin.
-    if request.headers().contains_key(header::ORIGIN) || !is_own_host(request.headers()) {
+    let is_named = rules.token.is_some() || is_own_host(request.headers());
+    if request.headers().contains_key(header::ORIGIN) || !is_named {
         return Problem::new(StatusCode::FORBIDDEN, "pages may not ask here").into_response();
     }
     let presented = request.headers().get(header::AUTHORIZATION).map(HeaderValue::as_bytes);
@@ -104,11 +105,8 @@ async fn admit(State(access): State<Access>, request: Request, next: Next) -> Re
     }
 }
 
-/// Whether the request names an address or this machine, as those do who mean it; with a token any name will do.
+/// Whether the request names an address or this machine, as those do who mean it; where a token is wanted any name will do.
 fn is_own_host(headers: &HeaderMap) -> bool {
-    if headers.contains_key(header::AUTHORIZATION) {
-        return true;
-    }
     let Some(host) = headers.get(header::HOST).and_then(|host| host.to_str().ok()) else { return true };
     let name = tidegate_config::bare_host(host);
     name == "localhost"

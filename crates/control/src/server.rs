@@ -24,6 +24,9 @@ use crate::{
 /// Connections at a time; the next ones are closed at once.
 pub const CONNECTIONS: usize = 32;
 
+/// Connections at a time of users who may not ask, beside those.
+const STRANGERS: usize = 4;
+
 /// How long a connection may take from its beginning to its end, in seconds.
 pub const REQUEST_SECONDS: u64 = 30;
 
@@ -88,14 +91,18 @@ pub(crate) async fn serve(listening: Listening, rules: Arc<Rules>, gateway: Arc<
     let allowed = api::router(Arc::clone(&gateway), Access::Token(Arc::clone(&rules)));
     let refused = api::router(gateway, Access::Nobody);
     let permits = Arc::new(Semaphore::new(CONNECTIONS));
+    // Who may not ask is told so, and takes nobody's place.
+    let strangers = Arc::new(Semaphore::new(STRANGERS));
     loop {
         // Who has no permit is closed by being dropped.
         match &listening {
             Listening::Unix(listener) => match listener.accept().await {
                 Ok((stream, _)) => {
-                    let Ok(permit) = Arc::clone(&permits).try_acquire_owned() else { continue };
                     let uid = stream.peer_cred().ok().map(|peer| peer.uid());
-                    let router = if rules.allows(uid) { allowed.clone() } else { refused.clone() };
+                    let (router, permits) =
+                        if rules.allows(uid) { (&allowed, &permits) } else { (&refused, &strangers) };
+                    let Ok(permit) = Arc::clone(permits).try_acquire_owned() else { continue };
+                    let router = router.clone();
                     tokio::spawn(async move {
                         answer(stream, router).await;
                         drop(permit);

@@ -407,6 +407,10 @@ fn over_tcp_a_token_is_asked_for_and_pages_are_refused() {
         client.send(format!("GET /livez HTTP/1.1\r\nHost: {host}\r\n\r\n").as_bytes());
         assert_eq!(client.response().expect("an answer").status, expected, "{host}");
     }
+    // A token that nobody asked for makes it none either.
+    let mut client = Client::connect(gateway.admin());
+    client.send(b"GET /config HTTP/1.1\r\nHost: evil.test\r\nAuthorization: Bearer x\r\n\r\n");
+    assert_eq!(client.response().expect("an answer").status, 403);
     gateway.stop();
 }
 
@@ -505,4 +509,39 @@ fn the_command_line_asks_a_running_gateway() {
     let (code, _, error) = output_of(command);
     assert_eq!(code, Some(1));
     assert!(error.contains("cannot ask the gateway at unix:"), "{error}");
+}
+
+/// A peer of another user, which only root can make.
+#[test]
+fn who_may_not_ask_takes_nobodys_place() {
+    use std::{
+        fs::{Permissions, set_permissions},
+        io::{BufRead, BufReader},
+        os::unix::{fs::PermissionsExt, process::CommandExt},
+        process::{Command, Stdio},
+    };
+    if !rustix::process::geteuid().is_root() {
+        println!("SKIPPED: only root can be somebody else");
+        return;
+    }
+    const HOLDS: &str = "import socket, sys\nheld = [socket.socket(socket.AF_UNIX) for _ in range(40)]\n\
+                         for one in held: one.connect(sys.argv[1])\nprint('held', flush=True)\nsys.stdin.read()";
+    // As it names somebody, the socket is open to all.
+    let scene = Scene::with("epoll", "", &format!("allow_uids = [65534]\n{ROUTES}"));
+    set_permissions(scene.folder.path(), Permissions::from_mode(0o755)).expect("our own folder");
+    let mut stranger = Command::new("python3")
+        .args(["-c", HOLDS])
+        .arg(scene.folder.path().join("admin.sock"))
+        .uid(1234)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("python3");
+    let mut line = String::new();
+    BufReader::new(stranger.stdout.take().expect("a pipe")).read_line(&mut line).expect("its word");
+    assert_eq!(line, "held\n");
+    assert_eq!(scene.status_of("/livez"), 200);
+    drop(stranger.stdin.take());
+    stranger.wait().expect("it was started");
+    scene.gateway.stop();
 }

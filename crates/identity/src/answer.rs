@@ -68,7 +68,8 @@ impl Identity {
             [] => Claims::default(),
             body => Claims::parse(body)?,
         };
-        match claims.find(ALLOW) {
+        // `null` is no clear yes: a hook that forgot to set it would let everybody in.
+        match claims.member(ALLOW) {
             None | Some(Value::Bool(true)) => {}
             Some(Value::Bool(false)) => return Ok(Answer::Denied),
             Some(_) => return Err(Invalid::Claims),

@@ -19,6 +19,11 @@ impl Claims {
         serde_json::from_slice(text).map_err(|_| Invalid::Claims)
     }
 
+    /// What stands under exactly this name, `null` too.
+    pub(crate) fn member(&self, name: &str) -> Option<&Value> {
+        self.0.get(name)
+    }
+
     /// A claim by its name; where there is none of that name, each dot in it leads into an object. `null` is as if it were
     /// not there.
     pub(crate) fn find(&self, name: &str) -> Option<&Value> {

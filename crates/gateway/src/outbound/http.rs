@@ -97,12 +97,9 @@ impl HttpClient {
     ) -> Result<(StatusCode, Bytes), NoAnswer> {
         let asked = async {
             let broken = |error: &(dyn Error + 'static)| NoAnswer::Connection(chain(error));
-            let again = request.clone();
-            let response = match self.0.request(request).await {
-                // It has closed a connection that was kept. That is no answer, and nothing is done twice.
-                Err(error) if !error.is_connect() => self.0.request(again).await,
-                response => response,
-            };
+            // Nothing is asked twice: what was sent may have been read. On a kept connection that was closed before, the client
+            // by itself takes another one.
+            let response = self.0.request(request).await;
             let response = response.map_err(|error| broken(&error))?;
             let status = response.status();
             if !wants(status) {
