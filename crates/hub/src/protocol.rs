@@ -13,13 +13,16 @@
 //! | a topic's state | [`topic_of_path`], [`StateQuery`] | [`push_state`] |
 //!
 //! ```
-//! use tidegate_hub::protocol::{Command, Id, Kind, Scratch, parse, write};
+//! use tidegate_hub::{
+//!     Format,
+//!     protocol::{Command, Id, Scratch, parse, write},
+//! };
 //!
 //! let sent = br#"{"op":"publish","id":3,"topic":"chat/lobby","data":{"text": "Hello"}}"#;
 //! for request in parse(sent, &mut Scratch::new()) {
 //!     assert_eq!(request.id, Some(Id::Number(3)));
 //!     let Ok(Command::Publish(publish)) = request.command else { panic!() };
-//!     assert_eq!((&*publish.topic, publish.payload.kind), ("chat/lobby", Kind::Json));
+//!     assert_eq!((&*publish.topic, publish.payload.format), ("chat/lobby", Format::Json));
 //!
 //!     let mut out = Vec::new();
 //!     write::message(&mut out, &publish.topic, 42, publish.payload.content());
