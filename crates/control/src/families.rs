@@ -3,13 +3,13 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tidegate_shard::{
-    RouteId, Slow, Whom,
+    Counters, RouteId, Slow, Whom,
     report::{Flow, Histogram, Report, RouteCounts},
 };
 
 use crate::{
     gateway::Gateway,
-    metrics::{Format, Kind, Writer},
+    metrics::{Format, Kind, Samples, Writer},
     process::Process,
 };
 
@@ -119,11 +119,24 @@ fn sessions(out: &mut Writer, gateway: &Gateway, reports: &[Report]) {
             samples.add(&[("result", "refused"), ("status", &status.to_string())], count);
         }
     });
+    let handshakes = |samples: &mut Samples<'_>, counts: fn(&Counters) -> [u64; 3]| {
+        let [opened, resumed, failed] =
+            [0, 1, 2].map(|at| sum(reports, |report| counts(&report.counters)[at]));
+        for (result, count) in [("full", opened - resumed), ("resumed", resumed), ("failed", failed)] {
+            samples.add(&[("result", result)], count);
+        }
+    };
     out.family(Kind::Counter, "tidegate_tls_handshakes", "Handshakes of TLS by their result.", |samples| {
-        let resumed = sum(reports, |report| report.counters.tls_resumed);
-        samples.add(&[("result", "full")], sum(reports, |report| report.counters.tls_opened) - resumed);
-        samples.add(&[("result", "resumed")], resumed);
-        samples.add(&[("result", "failed")], sum(reports, |report| report.counters.tls_failed));
+        handshakes(samples, |counters| [counters.tls_opened, counters.tls_resumed, counters.tls_failed]);
+    });
+    let help = "Handshakes of TLS with upstreams by their result.";
+    out.family(Kind::Counter, "tidegate_upstream_tls_handshakes", help, |samples| {
+        handshakes(samples, |counters| {
+            [counters.upstream_tls_opened, counters.upstream_tls_resumed, counters.upstream_tls_failed]
+        });
+    });
+    out.family(Kind::Counter, "tidegate_redirects", "Requests that were sent to https.", |samples| {
+        samples.add(&[], sum(reports, |report| report.counters.redirected));
     });
     let help = "Sessions that have ended, by the leg where the cause was, the Close's code and the cause.";
     out.family(Kind::Counter, "tidegate_closes", help, |samples| {
@@ -301,7 +314,7 @@ fn upstreams(out: &mut Writer, gateway: &Gateway, reports: &[Report]) {
     let plan = gateway.plan();
     // All shards have the same in the same order.
     let of = |place: usize| reports.iter().filter_map(move |report| report.upstreams.get(place));
-    let each = |samples: &mut crate::metrics::Samples<'_>, value: &dyn Fn(usize) -> u64| {
+    let each = |samples: &mut Samples<'_>, value: &dyn Fn(usize) -> u64| {
         for (place, upstream) in first.upstreams.iter().enumerate() {
             let route = gateway.names.name(upstream.route).unwrap_or_default();
             let name = plan.upstream_name(upstream.route, upstream.upstream).unwrap_or_default();

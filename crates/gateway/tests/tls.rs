@@ -21,6 +21,7 @@ use harness::{
     frame::{self, BINARY, CLOSE, FIN, TEXT},
     gateway::{Gateway, config_file, run_to_end},
     inbox::Incoming,
+    scene::Scene,
     secure::Secure,
     upstream::Upstream,
 };
@@ -726,5 +727,21 @@ fn a_listener_that_redirects_serves_nothing() {
         assert!(gateway.reload(&config).contains("configuration taken over"));
         assert_eq!(answer(&request("/echo", "")), to("wss://gw.test:8443/echo"));
         gateway.stop();
+    }
+}
+
+#[test]
+fn who_is_sent_to_https_is_counted() {
+    for io in BACKENDS {
+        let listener = "[[listener]]\nbind = '127.0.0.1:0'\nhttps_redirect = { hosts = ['gw.test'] }\n";
+        let scene = Scene::on(io, 1, listener, "[[route]]\npath = '/echo'\necho = {}\n");
+        let status = |host: &str| {
+            let mut client = Client::connect(scene.gateway.address());
+            client.send(format!("GET /echo HTTP/1.1\r\nHost: {host}\r\n\r\n").as_bytes());
+            client.response().expect("a response").status
+        };
+        assert_eq!([status("gw.test"), status("evil.test"), status("gw.test")], [308, 421, 308]);
+        assert_eq!(scene.metrics().value("tidegate_redirects_total"), 2.0);
+        scene.gateway.stop();
     }
 }

@@ -17,6 +17,7 @@ use harness::{
     frame::{self, BINARY, CLOSE, FIN, TEXT},
     gateway::{Gateway, run_to_end},
     inbox::Incoming,
+    scene::Scene,
     secure::Secure,
     upstream::{Connection, Upstream, switching_protocols},
 };
@@ -533,5 +534,41 @@ fn many_sessions_at_once_find_their_upstream() {
         drop(clients);
         gateway.stop();
         assert_eq!(upstream.failures(), [""; 0]);
+    }
+}
+
+#[test]
+fn handshakes_with_upstreams_are_counted_by_their_result() {
+    for io in BACKENDS {
+        let world = World::new();
+        let (good, bad) =
+            (world.echo(), world.upstream(&world.authority.issue("other", &["other.test"]), echo));
+        let route = |path: &str, upstream: &Upstream| {
+            let (url, authority) = (upstream.url(), world.authority.ca());
+            format!(
+                "[[route]]\npath = '{path}'\nproxy = {{ upstreams = ['{url}'], tls = {{ ca_file = {authority:?} }} }}\n"
+            )
+        };
+        let scene = Scene::on(
+            io,
+            1,
+            "[limits]\nclose_timeout = '100ms'",
+            &(route("/good", &good) + &route("/bad", &bad)),
+        );
+        let counted = || {
+            let metrics = scene.metrics();
+            ["full", "resumed", "failed"].map(|result| {
+                metrics.value(&format!("tidegate_upstream_tls_handshakes_total{{result=\"{result}\"}}"))
+            })
+        };
+        assert_eq!(counted(), [0.0; 3]);
+        for path in ["/good", "/good"] {
+            Client::open(scene.gateway.address(), path).exchange(TEXT, b"served");
+        }
+        let mut refused = Client::connect(scene.gateway.address());
+        refused.send(&request("/bad", ""));
+        assert_eq!(refused.response().expect("a response").status, 502);
+        assert_eq!(counted(), [1.0, 1.0, 1.0], "the second resumes the first");
+        scene.gateway.stop();
     }
 }

@@ -103,4 +103,10 @@ pub struct Counters {
     pub dialed: u64,
     /// Upstream connections that failed.
     pub dial_failures: u64,
+    /// Handshakes of TLS with upstreams that were completed.
+    pub upstream_tls_opened: u64,
+    /// Of them, those that resumed an earlier session.
+    pub upstream_tls_resumed: u64,
+    /// Handshakes of TLS with upstreams that were not: who answered was not believed, or not in time.
+    pub upstream_tls_failed: u64,
 }

@@ -524,7 +524,8 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             Phase::Handshake if !dialing.bytes.is_empty() || dialing.interims > 0 => {
                 self.answer_bad(key, "its answer was cut off");
             }
-            Phase::Connecting | Phase::Securing | Phase::Handshake => {
+            phase @ (Phase::Connecting | Phase::Securing | Phase::Handshake) => {
+                self.counters.upstream_tls_failed += u64::from(matches!(phase, Phase::Securing));
                 let Some((far, _)) = self.end_dial(key, reason, errno) else { return };
                 self.address_failed(far, errno);
                 self.dial(far);

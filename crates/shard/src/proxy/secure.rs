@@ -76,9 +76,11 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         // Its certificates and signature were judged.
         self.turn.handshakes += 1;
         let Some(session) = self.registry.get_mut(key) else { return };
-        let is_open = matches!(&session.transport, Transport::Tls(tls) if tls.is_open());
+        let Transport::Tls(tls) = &session.transport else { return };
         let State::Dialing(dialing) = &session.state else { return };
-        if is_open && matches!(dialing.phase, Phase::Securing) {
+        if tls.is_open() && matches!(dialing.phase, Phase::Securing) {
+            self.counters.upstream_tls_opened += 1;
+            self.counters.upstream_tls_resumed += u64::from(tls.is_resumed());
             self.send_request(key);
         }
     }
