@@ -189,7 +189,8 @@ fn run(io: &str, over_tls: bool) {
             let observed = play(&world);
             assert!(!observed.is_empty(), "nothing was observed");
             variants.fetch_add(observed.len(), Ordering::Relaxed);
-            let wrong: Vec<_> = observed.iter().filter_map(|seen| seen.fault(row, world.gateway(), lines_before)).collect();
+            let wrong: Vec<_> =
+                observed.iter().filter_map(|seen| seen.fault(row, world.gateway(), lines_before)).collect();
             world.assert_others_unharmed();
             assert!(wrong.is_empty(), "{}", wrong.join("\n    "));
         }));
