@@ -104,8 +104,8 @@ impl Feed {
                 head + &rest
             })
             .collect();
-        let frames = texts.iter().flat_map(|text| frame::plain(FIN | TEXT, text.as_bytes())).collect();
-        Feed { texts, frames }
+        let frames: Vec<_> = texts.iter().map(|text| frame::plain(FIN | TEXT, text.as_bytes())).collect();
+        Feed { texts, frames: frames.concat() }
     }
 
     /// The bytes of so many frames.

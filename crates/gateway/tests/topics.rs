@@ -13,6 +13,7 @@ use crate::harness::{
     everywhere,
     frame::{BINARY, CLOSE, FIN, PING, PONG, TEXT, close, masked},
     gateway::Gateway,
+    request::take_event,
 };
 
 const CONFIG: &str = r#"
@@ -570,8 +571,7 @@ fn a_slow_stream_of_events_catches_up() {
         let (mut last, mut gaps) = (0, 0);
         while last < count {
             text.push_str(std::str::from_utf8(&stream.chunk()).expect("UTF-8"));
-            while let Some(end) = text.find("\n\n") {
-                let event: String = text.drain(..end + 2).collect();
+            while let Some(event) = take_event(&mut text) {
                 let Some(data) = event.lines().find_map(|line| line.strip_prefix("data: ")) else { continue };
                 let data: Value = serde_json::from_str(data).expect("JSON");
                 if data.get("topics").is_some() {
