@@ -7,7 +7,7 @@ use std::{
     collections::BTreeSet,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     sync::{
-        Arc, Mutex,
+        Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering},
         mpsc::{Receiver, channel},
     },
@@ -43,10 +43,9 @@ struct Pool {
 impl Pool {
     fn start(count: usize) -> Pool {
         let (sender, sessions) = channel();
-        let sender = Arc::new(Mutex::new(sender));
         let moods: Vec<Arc<Mood>> = (0..count).map(|_| Arc::default()).collect();
         let start = |(place, mood): (usize, &Arc<Mood>)| {
-            let (sender, mood) = (Arc::clone(&sender), Arc::clone(mood));
+            let (sender, mood) = (sender.clone(), Arc::clone(mood));
             Upstream::start(move |mut connection| {
                 let Some(head) = connection.head() else { return };
                 if mood.down.load(Ordering::SeqCst) {
@@ -58,7 +57,7 @@ impl Pool {
                 });
                 mood.waiting.fetch_sub(1, Ordering::SeqCst);
                 // The test may be over.
-                let _ = sender.lock().expect("a lock").send((place, connection.peer()));
+                let _ = sender.send((place, connection.peer()));
                 connection.send(switching_protocols(&head, "").as_bytes());
                 connection.echo();
             })

@@ -4,11 +4,11 @@ mod harness;
 
 use std::{
     net::SocketAddr,
-    sync::{Arc, Mutex},
+    sync::{Arc, mpsc::Receiver},
 };
 
 use harness::{
-    BACKENDS,
+    BACKENDS, PATIENCE,
     certificates::{Authority, Issued},
     client::{Client, request},
     eventually,
@@ -16,7 +16,7 @@ use harness::{
     gateway::Gateway,
     scene::Scene,
     secure::Secure,
-    upstream::{Upstream, field, switching_protocols},
+    upstream::{Upstream, field},
 };
 use rustls::{
     ClientConfig, HandshakeKind,
@@ -27,7 +27,7 @@ use rustls::{
 struct World {
     authority: Authority,
     upstream: Upstream,
-    heads: Arc<Mutex<Vec<String>>>,
+    heads: Receiver<String>,
     gateway: Gateway,
 }
 
@@ -39,16 +39,7 @@ const ROUTES: &str = "[[route]]\npath = '/any'\necho = {}\n\
 impl World {
     fn start(io: &str) -> World {
         let authority = Authority::new();
-        let heads = Arc::new(Mutex::new(Vec::new()));
-        let upstream = Upstream::start({
-            let heads = Arc::clone(&heads);
-            move |mut connection| {
-                let Some(head) = connection.head() else { return };
-                connection.send(switching_protocols(&head, "").as_bytes());
-                heads.lock().expect("a lock").push(head);
-                connection.echo();
-            }
-        });
+        let (upstream, heads) = Upstream::telling();
         let config = World::config(&authority, &upstream, "optional", ROUTES);
         World { gateway: Gateway::start(&config, io), authority, upstream, heads }
     }
@@ -84,11 +75,10 @@ impl World {
 
     /// What the upstream is told of this client, which claims to be somebody itself.
     fn told(&self, config: &Arc<ClientConfig>) -> Option<String> {
-        let before = self.heads.lock().expect("a lock").len();
         let mut client = Secure::connect(self.address(), config, "localhost");
         client.send(&request("/p", "X-Client-Subject: CN=root\r\nx_client_subject: CN=root\r\n"));
         assert!(client.head().is_some_and(|head| head.starts_with("HTTP/1.1 101 ")));
-        let head = eventually("the head", || self.heads.lock().expect("a lock").get(before).cloned());
+        let head = self.heads.recv_timeout(PATIENCE).expect("the upstream is asked");
         assert!(!head.contains("root"), "{head}");
         field(&head, "x-client-subject").map(str::to_owned)
     }
@@ -144,10 +134,9 @@ fn an_upstream_learns_the_subject_from_the_gateway_alone() {
         let expected = "CN=x\\,O\\=Admins\\0D\\0AX-Admin: Zo\\C3\\AB";
         assert_eq!(world.told(&world.client(Some(&sly))).as_deref(), Some(expected));
         // Nobody on the plain listener has one, whatever is claimed.
-        let before = world.heads.lock().expect("a lock").len();
         let fields = "X-Client-Subject: CN=root\r\n";
         drop(Client::open_with(world.gateway.addresses()[1], "/p", fields));
-        let head = eventually("the head", || world.heads.lock().expect("a lock").get(before).cloned());
+        let head = world.heads.recv_timeout(PATIENCE).expect("the upstream is asked");
         assert_eq!(field(&head, "x-client-subject"), None);
         world.gateway.stop();
         assert_eq!(world.upstream.failures(), [""; 0]);

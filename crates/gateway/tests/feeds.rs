@@ -13,7 +13,7 @@ use crate::harness::{
     everywhere,
     frame::{BINARY, TEXT},
     gateway::Gateway,
-    request::{AS_JSON, ask, body, get, post},
+    request::{AS_JSON, ask, body, get, post, take_event},
 };
 
 const CONFIG: &str = r#"
@@ -239,8 +239,7 @@ impl Stream {
     /// The next event: name, id, data. Comments are left out.
     fn event(&mut self) -> (String, String, Value) {
         loop {
-            while let Some(end) = self.text.find("\n\n") {
-                let event: String = self.text.drain(..end + 2).collect();
+            while let Some(event) = take_event(&mut self.text) {
                 let field = |name: &str| {
                     event
                         .lines()

@@ -8,9 +8,9 @@ use std::{
     sync::{
         Arc, Condvar, Mutex,
         atomic::{AtomicUsize, Ordering},
-        mpsc::{Receiver, sync_channel},
+        mpsc::Receiver,
     },
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant},
 };
 
 use serde_json::json;
@@ -22,12 +22,17 @@ use crate::harness::{
     eventually,
     frame::{BINARY, CLOSE, TEXT, close, masked},
     gateway::Gateway,
+    request::{ask, get, post},
     secure::Secure,
-    upstream::{Upstream, field, switching_protocols},
+    unix_seconds,
+    upstream::{Upstream, field},
     web::{Asked, Reply, Web},
 };
 
 const HOOK_SECRET: &str = "0123456789abcdef-hook-secret";
+
+/// What is published.
+const DATA: &[u8] = br#"{"data":1}"#;
 
 /// Where `HOOK`, `UPSTREAM` and `TLS` stand, there are a hook's table, an upstream's address and a listener's table.
 const CONFIG: &str = r#"
@@ -93,14 +98,7 @@ struct Scene {
 impl Scene {
     /// With these lines in its hook's table.
     fn start(io: &str, hook: &str) -> Scene {
-        let (sender, heads) = sync_channel(100);
-        let upstream = Upstream::start(move |mut connection| {
-            let Some(head) = connection.head() else { return };
-            connection.send(switching_protocols(&head, "").as_bytes());
-            // The test may be over.
-            let _ = sender.send(head);
-            connection.echo();
-        });
+        let (upstream, heads) = Upstream::telling();
         let authority = Authority::new();
         let tls = authority.issue("gw", &["gw.test"]).setting();
         let config = CONFIG.replace("UPSTREAM", &upstream.url()).replace("TLS", &tls);
@@ -116,9 +114,7 @@ impl Scene {
     }
 
     fn asked(&self, request: &[u8]) -> Response {
-        let mut client = Client::connect(self.gateway.address());
-        client.send(request);
-        client.response().expect("an answer")
+        ask(&self.gateway, request)
     }
 
     /// A session on another route is not held up.
@@ -143,32 +139,20 @@ fn hook(web: &Web, more: &str) -> String {
     format!("url = {:?}, secret = {HOOK_SECRET:?}, {more}", web.url("/ask?key=5"))
 }
 
-fn now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs()
-}
-
-fn get(path: &str, fields: &str) -> Vec<u8> {
-    format!("GET {path} HTTP/1.1\r\nHost: gw.test\r\n{fields}\r\n").into_bytes()
-}
-
-fn post(path: &str, fields: &str, body: &str) -> Vec<u8> {
-    let length = body.len();
-    format!("POST {path} HTTP/1.1\r\nHost: gw.test\r\nContent-Length: {length}\r\n{fields}\r\n{body}")
-        .into_bytes()
-}
-
 /// Says yes, no and nonsense by the name in a request's cookie.
 fn by_cookie(asked: &Asked) -> Reply {
     let cookie = asked.json()["headers"]["cookie"][0].as_str().unwrap_or_default().to_owned();
     let yes = |claims: serde_json::Value| Reply::Status(200, claims.to_string());
     match cookie.rsplit_once('=').map_or("", |(_, name)| name) {
         "ada" => yes(json!({ "sub": "ada", "plan": [1], "topics": { "write": ["chat/lobby"] } })),
-        "brief" => yes(json!({ "sub": "ada", "exp": now() + 3, "topics": { "write": "chat/lobby" } })),
+        "brief" => {
+            yes(json!({ "sub": "ada", "exp": unix_seconds() + 3, "topics": { "write": "chat/lobby" } }))
+        }
         "nobody" => Reply::Status(204, String::new()),
         "unknown" => Reply::Status(401, "{}".to_owned()),
         "forbidden" => Reply::Status(403, "no".to_owned()),
         "denied" => yes(json!({ "allow": false, "sub": "ada" })),
-        "over" => yes(json!({ "sub": "ada", "exp": now() - 1 })),
+        "over" => yes(json!({ "sub": "ada", "exp": unix_seconds() - 1 })),
         "list" => Reply::Status(200, "[]".to_owned()),
         "twice" => Reply::Status(200, "{\"sub\":\"a\",\"sub\":\"b\"}".to_owned()),
         "odd" => yes(json!({ "allow": "yes" })),
@@ -203,7 +187,7 @@ fn a_hook_lets_in_whom_it_allows_over_each_way() {
             .send(&[request("/up?a=b&ticket=credential", &spoofed), masked(0x80 | TEXT, b"early")].concat());
         assert_eq!(client.response().expect("an answer").status, 101);
         assert!(matches!(client.next(), Received::Frame(frame) if frame.payload == b"early"));
-        let head = scene.heads.recv().expect("the upstream is asked");
+        let head = scene.heads.recv_timeout(PATIENCE).expect("the upstream is asked");
         assert!(head.starts_with("GET /up?a=b HTTP/1.1\r\n"), "{head}");
         assert_eq!((field(&head, "x-user"), field(&head, "x-plan")), (Some("ada"), Some("[1]")));
         assert!(!head.contains("eve"), "{head}");
@@ -228,7 +212,7 @@ fn a_hook_lets_in_whom_it_allows_over_each_way() {
         assert_eq!(stream.response().expect("a stream").status, 200);
 
         // Its body lies behind a request that waits, in part.
-        let publication = post("/publish/chat/lobby", &cookie("ada"), "{\"data\":1}");
+        let publication = post("/publish/chat/lobby", &cookie("ada"), DATA);
         let mut publisher = Client::connect(address);
         for _ in 0..2 {
             let (first, rest) = publication.split_at(publication.len() - 3);
@@ -241,9 +225,9 @@ fn a_hook_lets_in_whom_it_allows_over_each_way() {
         done.send(&publication);
         done.finish();
         assert_eq!(done.response().expect("an answer").status, 200);
-        let refused = scene.asked(&post("/publish/chat/other", &cookie("ada"), "{\"data\":1}"));
+        let refused = scene.asked(&post("/publish/chat/other", &cookie("ada"), DATA));
         assert_eq!(refused.status, 403, "its claims do not allow that: {refused:?}");
-        let refused = scene.asked(&post("/publish/chat/lobby", &cookie("nobody"), "{\"data\":1}"));
+        let refused = scene.asked(&post("/publish/chat/lobby", &cookie("nobody"), DATA));
         assert_eq!(refused.status, 403, "no claims, no permissions: {refused:?}");
         let polled = scene.asked(&get("/poll?topic=chat/lobby&wait=0", &cookie("ada")));
         assert_eq!(polled.status, 200, "{polled:?}");
@@ -294,7 +278,7 @@ fn whom_a_hook_denies_is_told_so_and_what_is_unclear_lets_nobody_in() {
                 scene.upgrade("/up", &cookie(name)),
                 scene.asked(&get("/events?topic=chat/lobby", &cookie(name))),
                 scene.asked(&get("/poll?topic=chat/lobby", &cookie(name))),
-                scene.asked(&post("/publish/chat/lobby", &cookie(name), "{\"data\":1}")),
+                scene.asked(&post("/publish/chat/lobby", &cookie(name), DATA)),
             ];
             for answer in &answers {
                 assert_eq!(answer.status, status, "{name}: {answer:?}");

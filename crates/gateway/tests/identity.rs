@@ -3,7 +3,7 @@
 
 mod harness;
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::sync::mpsc::Receiver;
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -13,8 +13,10 @@ use crate::harness::{
     client::{Client, End, Received, Response, request},
     frame::{BINARY, CLOSE, FIN, TEXT, close, masked},
     gateway::{Gateway, config_file, run_to_end},
+    request::{ask, body, get, post},
     tokens::Signer,
-    upstream::{Upstream, field, switching_protocols},
+    unix_seconds,
+    upstream::{Upstream, field},
 };
 
 const SECRET: &str = "0123456789abcdef0123456789abcdef";
@@ -87,7 +89,7 @@ publish = { publish = ["chat/*", "news"] }
 struct Scene {
     gateway: Gateway,
     upstream: Upstream,
-    heads: std::sync::mpsc::Receiver<String>,
+    heads: Receiver<String>,
     users: Signer,
     _folder: TempDir,
 }
@@ -98,15 +100,7 @@ impl Scene {
         let users = Signer::p256();
         let keys = json!({ "keys": [users.jwk("2026"), Signer::p256().jwk("2025")] });
         std::fs::write(folder.path().join("jwks.json"), keys.to_string()).expect("a file");
-        let (sender, heads) = std::sync::mpsc::channel();
-        let sender = std::sync::Mutex::new(sender);
-        let upstream = Upstream::start(move |mut connection| {
-            let Some(head) = connection.head() else { return };
-            connection.send(switching_protocols(&head, "").as_bytes());
-            // The test may be over.
-            let _ = sender.lock().expect("a lock").send(head);
-            connection.echo();
-        });
+        let (upstream, heads) = Upstream::telling();
         let config = CONFIG
             .replace("FOLDER", folder.path().to_str().expect("a path"))
             .replace("UPSTREAM", &upstream.url())
@@ -136,9 +130,7 @@ impl Scene {
     }
 
     fn asked(&self, request: &[u8]) -> Response {
-        let mut client = Client::connect(self.gateway.address());
-        client.send(request);
-        client.response().expect("an answer")
+        ask(&self.gateway, request)
     }
 
     /// Nothing of a token is in the log; all of them begin alike.
@@ -159,27 +151,15 @@ fn everywhere(test: impl Fn(&Scene)) {
     }
 }
 
-fn now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs()
-}
-
 fn ada() -> Value {
     json!({
-        "sub": "ada", "exp": now() + 60, "plan": 3,
+        "sub": "ada", "exp": unix_seconds() + 60, "plan": 3,
         "topics": { "read": ["chat/**"], "write": ["chat/lobby"], "see": ["chat/lobby"] },
     })
 }
 
 fn bearer(token: &str) -> String {
     format!("Authorization: Bearer {token}\r\n")
-}
-
-fn get(path: &str, fields: &str) -> Vec<u8> {
-    format!("GET {path} HTTP/1.1\r\nHost: gw.test\r\n{fields}\r\n").into_bytes()
-}
-
-fn body(response: &Response) -> Value {
-    serde_json::from_slice(&response.body).unwrap_or_else(|error| panic!("{error}: {response:?}"))
 }
 
 #[test]
@@ -213,13 +193,13 @@ fn a_token_lets_in_from_each_place_where_it_may_stand() {
 #[test]
 fn without_a_valid_token_nobody_is_let_in_and_no_upstream_asked() {
     everywhere(|scene| {
-        let expired = scene.token(&json!({ "sub": "ada", "exp": now() - 1 }));
-        let early = scene.token(&json!({ "exp": now() + 60, "nbf": now() + 50 }));
+        let expired = scene.token(&json!({ "sub": "ada", "exp": unix_seconds() - 1 }));
+        let early = scene.token(&json!({ "exp": unix_seconds() + 60, "nbf": unix_seconds() + 50 }));
         let unsigned = scene.valid().rsplit_once('.').map(|(signed, _)| format!("{signed}.")).expect("a dot");
         let confused = Signer::secret(SECRET).token("HS256", Some("2026"), &ada());
         let other = Signer::p256().token("ES256", Some("2026"), &ada());
         let retired = scene.users.token("ES256", Some("2025"), &ada());
-        let long = scene.token(&json!({ "exp": now() + 60, "pad": "x".repeat(7_000) }));
+        let long = scene.token(&json!({ "exp": unix_seconds() + 60, "pad": "x".repeat(7_000) }));
         let bad = [&expired, &early, &unsigned, &confused, &other, &retired, &long, "x", "a.b.c", "\"\""];
         for path in ["/echo", "/up", "/topics", "/topics/chat/lobby"] {
             for fields in
@@ -277,7 +257,7 @@ fn an_upstream_gets_what_the_token_says_and_not_the_token() {
         assert_eq!(field(&head, "sec-websocket-protocol"), Some("v1"));
         assert_eq!((field(&head, "x-other"), field(&head, "cookie")), (Some("1"), Some("a=b")));
         // A claim that is not there leaves no field, and the client's own does not stand in for it.
-        let bare = scene.token(&json!({ "exp": now() + 60 }));
+        let bare = scene.token(&json!({ "exp": unix_seconds() + 60 }));
         let (_client, _) = Client::open_with(address, "/up", &format!("{spoofed}{}", bearer(&bare)));
         let head = next();
         assert_eq!((field(&head, "x-user"), field(&head, "x-plan")), (None, None), "{head}");
@@ -362,7 +342,7 @@ fn a_token_narrows_what_may_be_done_with_topics() {
             assert!(expected != "error" || answer["code"] == "not_allowed", "{answer}");
         }
         // Without its claims a token allows nothing.
-        let mut nobody = on_topics(scene, &scene.token(&json!({ "exp": now() + 60 })));
+        let mut nobody = on_topics(scene, &scene.token(&json!({ "exp": unix_seconds() + 60 })));
         let answer = says(&mut nobody, &json!({ "op": "subscribe", "topic": "chat/lobby", "id": 1 }));
         assert_eq!(answer["code"], "not_allowed");
 
@@ -378,10 +358,7 @@ fn a_token_narrows_what_may_be_done_with_topics() {
         // Over HTTP.
         let token = bearer(&scene.valid());
         let status = |request: Vec<u8>| scene.asked(&request).status;
-        let post = |path: &str, fields: &str| {
-            format!("POST {path} HTTP/1.1\r\nHost: gw.test\r\nContent-Length: 1\r\n{fields}\r\n1")
-                .into_bytes()
-        };
+        let post = |path: &str, fields: &str| post(path, fields, b"1");
         for (path, with, without) in [
             ("/poll?topic=chat/lobby&wait=0", 200, 401),
             ("/poll?topic=news&wait=0", 403, 401),
@@ -442,7 +419,7 @@ fn each_request_of_a_connection_shows_its_own_token() {
         let path = "/poll?topic=chat/lobby&wait=0";
         client.send(&get(path, &bearer(&scene.valid())));
         assert_eq!(client.response().expect("an answer").status, 200);
-        let nothing = scene.token(&json!({ "exp": now() + 60 }));
+        let nothing = scene.token(&json!({ "exp": unix_seconds() + 60 }));
         client.send(&get(path, &bearer(&nothing)));
         assert_eq!(client.response().expect("an answer").status, 403);
         client.send(&get(path, ""));
@@ -496,7 +473,7 @@ fn what_is_open_ends_with_its_token() {
         let address = scene.gateway.address();
         let soon = |seconds: u64| {
             let mut claims = ada();
-            claims["exp"] = json!(now() + seconds);
+            claims["exp"] = json!(unix_seconds() + seconds);
             claims
         };
         let token = scene.token(&soon(3));
@@ -538,7 +515,7 @@ fn a_newer_token_brings_a_session_further_and_replaces_what_it_may() {
     everywhere(|scene| {
         let token = |seconds: u64, read: &[&str]| {
             let topics = json!({ "read": read, "write": ["chat/lobby"], "see": ["chat/lobby"] });
-            scene.token(&json!({ "sub": "ada", "exp": now() + seconds, "topics": topics }))
+            scene.token(&json!({ "sub": "ada", "exp": unix_seconds() + seconds, "topics": topics }))
         };
         let mut client = scene.open("/topics", &token(3, &["chat/*"]));
         let hello: Value = serde_json::from_slice(&client.message(TEXT)).expect("JSON");
@@ -551,7 +528,7 @@ fn a_newer_token_brings_a_session_further_and_replaces_what_it_may() {
         for (token, code) in [
             ("x", "invalid_token"),
             (&*token(0, &[]), "invalid_token"),
-            (&*scene.token(&json!({ "sub": "bob", "exp": now() + 60 })), "invalid_token"),
+            (&*scene.token(&json!({ "sub": "bob", "exp": unix_seconds() + 60 })), "invalid_token"),
             (&*Signer::secret(SECRET).token("HS256", None, &ada()), "invalid_token"),
         ] {
             let answer = says(&mut client, &auth(token));

@@ -5,7 +5,7 @@ mod harness;
 use std::{
     net::TcpListener,
     sync::{Arc, Mutex, mpsc::sync_channel},
-    time::{Instant, SystemTime, UNIX_EPOCH},
+    time::Instant,
 };
 
 use serde_json::{Value, json};
@@ -18,6 +18,7 @@ use crate::harness::{
     frame::BINARY,
     gateway::Gateway,
     tokens::Signer,
+    unix_seconds,
     web::{Reply, Web, secure_web},
 };
 
@@ -40,8 +41,7 @@ fn set(keys: &[Value]) -> String {
 }
 
 fn token(signer: &Signer, name: &str) -> String {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs();
-    signer.token("ES256", Some(name), &json!({ "sub": "ada", "exp": now + 600 }))
+    signer.token("ES256", Some(name), &json!({ "sub": "ada", "exp": unix_seconds() + 600 }))
 }
 
 fn ask(gateway: &Gateway, path: &str, token: &str) -> Response {

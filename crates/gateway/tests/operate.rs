@@ -3,7 +3,7 @@
 
 mod harness;
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
@@ -15,6 +15,7 @@ use crate::harness::{
     gateway::run_to_end,
     scene::Scene,
     tokens::Signer,
+    unix_seconds,
     upstream::Upstream,
 };
 
@@ -273,11 +274,10 @@ fn sessions_of_a_user_are_listed_and_end_at_the_pace() {
          [[route]]\npath = '/echo'\nidentity = 'users'\necho = {{}}\n[[route]]\npath = '/open'\necho = {{}}\n"
     );
     let signer = Signer::secret(SECRET);
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs();
     for io in BACKENDS {
         let scene = Scene::with(io, "", &identity);
         let open = |user: &str| {
-            let token = signer.token("HS256", None, &json!({ "sub": user, "exp": now + 600 }));
+            let token = signer.token("HS256", None, &json!({ "sub": user, "exp": unix_seconds() + 600 }));
             let field = format!("Authorization: Bearer {token}\r\n");
             Client::open_with(scene.gateway.address(), "/echo", &field).0
         };

@@ -13,6 +13,7 @@ use crate::harness::{
     everywhere,
     frame::{CLOSE, FIN, TEXT, masked},
     gateway::Gateway,
+    request::{body, get, post},
 };
 
 const CONFIG: &str = r#"
@@ -60,18 +61,12 @@ fn talker(gateway: &Gateway) -> Client {
     client
 }
 
-fn get(path: &str) -> Vec<u8> {
-    format!("GET {path} HTTP/1.1\r\nHost: gw.test\r\n\r\n").into_bytes()
-}
-
-fn post(topic: &str, body: &str) -> Vec<u8> {
-    let head = format!("POST /publish/{topic} HTTP/1.1\r\nHost: gw.test\r\nContent-Type: text/plain\r\n");
-    format!("{head}Content-Length: {}\r\n\r\n{body}", body.len()).into_bytes()
+fn publication(topic: &str, text: &str) -> Vec<u8> {
+    post(&format!("/publish/{topic}"), "Content-Type: text/plain\r\n", text.as_bytes())
 }
 
 fn answer(client: &mut Client) -> Value {
-    let response = client.response().expect("an answer");
-    serde_json::from_slice(&response.body).unwrap_or_else(|error| panic!("{error}: {response:?}"))
+    body(&client.response().expect("an answer"))
 }
 
 /// Publishes to eight topics without asking what became of it, on connections of the protocol and raw ones: each must be told.
@@ -120,7 +115,7 @@ fn a_request_that_follows_a_refused_one_has_its_own_answer() {
     everywhere(CONFIG, |gateway| {
         let mut client = Client::connect(gateway.address());
         for n in 1..=3 {
-            client.send(&post("kept/a", &n.to_string()));
+            client.send(&publication("kept/a", &n.to_string()));
             assert_eq!(answer(&mut client)["results"][0]["offset"], n);
         }
         // Three of the four subscriptions that there may be.
@@ -132,12 +127,13 @@ fn a_request_that_follows_a_refused_one_has_its_own_answer() {
         let until = Instant::now() + PATIENCE;
         loop {
             // The first of two topics is subscribed to, the second is one too many: the next request is read in the same turn.
-            let both = [get("/poll?topic=kept/a&topic=kept/1"), get("/poll?topic=kept/2&history=10&wait=0")];
+            let both =
+                [get("/poll?topic=kept/a&topic=kept/1", ""), get("/poll?topic=kept/2&history=10&wait=0", "")];
             client.send(&both.concat());
             let refused = client.response().expect("an answer");
             assert_eq!(refused.status, 429, "{refused:?}");
             let polled = client.response().expect("an answer");
-            let told: Value = serde_json::from_slice(&polled.body).expect("JSON");
+            let told = body(&polled);
             if polled.status == 429 {
                 // The subscription that was taken back lives on another shard, or here for a moment.
                 assert!(Instant::now() < until, "it is not given back");
@@ -154,28 +150,28 @@ fn a_request_that_follows_a_refused_one_has_its_own_answer() {
 fn a_poll_whose_client_has_ended_its_side_is_answered_and_a_stream_ends_in_order() {
     everywhere(CONFIG, |gateway| {
         let mut poller = Client::connect(gateway.address());
-        poller.send(&get("/poll?topic=kept/p"));
+        poller.send(&get("/poll?topic=kept/p", ""));
         let position = answer(&mut poller)["position"].as_str().expect("a position").to_owned();
-        poller.send(&get(&format!("/poll?topic=kept/p&position={position}")));
+        poller.send(&get(&format!("/poll?topic=kept/p&position={position}"), ""));
         poller.finish();
         let begun = Instant::now();
         let response = poller.response().expect("an answer");
         assert_eq!((response.status, response.field("connection")), (200, Some("close")));
-        let told: Value = serde_json::from_slice(&response.body).expect("JSON");
+        let told = body(&response);
         assert_eq!((&told["position"], &told["messages"]), (&json!(position), &json!([])), "{told}");
         // Far sooner than its 25 seconds.
         assert!(begun.elapsed() < Duration::from_secs(20));
         assert_eq!(poller.end_within(PATIENCE), Some(End::Fin));
 
         let mut stream = Client::connect(gateway.address());
-        stream.send(&get("/events?topic=kept/p"));
+        stream.send(&get("/events?topic=kept/p", ""));
         assert_eq!(stream.response().expect("a stream").status, 200);
         let next = |stream: &mut Client| String::from_utf8(stream.chunk()).expect("UTF-8");
         assert!(next(&mut stream).contains("event: subscribed"));
         // Nobody asked for it, but it harms nobody either.
         stream.send(b"\r\n");
         let mut client = Client::connect(gateway.address());
-        client.send(&post("kept/p", "still there"));
+        client.send(&publication("kept/p", "still there"));
         assert_eq!(answer(&mut client)["results"][0]["offset"], 1);
         assert!(next(&mut stream).contains("still there"));
         stream.finish();
@@ -183,7 +179,7 @@ fn a_poll_whose_client_has_ended_its_side_is_answered_and_a_stream_ends_in_order
         assert_eq!(stream.end_within(PATIENCE), Some(End::Fin));
         // Who ends its side at once has the head and an end.
         let mut short = Client::connect(gateway.address());
-        short.send(&get("/events?topic=kept/p"));
+        short.send(&get("/events?topic=kept/p", ""));
         short.finish();
         assert_eq!(short.response().expect("a stream").status, 200);
         assert!(next(&mut short).contains("event: subscribed"));

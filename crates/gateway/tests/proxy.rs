@@ -5,7 +5,7 @@ mod harness;
 
 use std::{
     net::TcpListener,
-    sync::mpsc::{Receiver, Sender, channel},
+    sync::mpsc::{Receiver, channel},
     time::Duration,
 };
 
@@ -51,13 +51,12 @@ impl Stage {
         let secure = authority
             .as_ref()
             .map(|authority| authority.server(&authority.issue("upstream", &["127.0.0.1"]), false));
-        let (sender, sessions): (Sender<_>, _) = channel();
-        let sender = std::sync::Mutex::new(sender);
+        let (sender, sessions) = channel();
         let upstream = Upstream::start_with(secure, move |mut connection| {
             let Some(head) = connection.head() else { return };
             connection.send(switching_protocols(&head, "").as_bytes());
             // The test may be over.
-            let _ = sender.lock().expect("a lock").send((head, connection));
+            let _ = sender.send((head, connection));
         });
         Stage { upstream, sessions, authority }
     }

@@ -17,14 +17,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rustix::{
-    event::{PollFd, PollFlags, Timespec, poll},
-    process::{Resource, Rlimit, getrlimit, setrlimit},
-};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde_json::{Value, json};
 
 use crate::{
     harness::{
+        affordable,
         client::{self, Client},
         eventually,
         frame::{self, FIN, TEXT},
@@ -83,17 +81,9 @@ const WIDE: Scale = Scale { subscribers: 2_000, rounds: 260 };
 
 /// How many read, and how many do not.
 fn audience(wanted: usize) -> (usize, usize) {
-    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
-    if current < maximum {
-        // Where it stays as it is there are fewer.
-        let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
-    }
-    let most = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
-    // Both tests may run at once, in this process, and the gateway needs some for itself.
-    let all = wanted.min(usize::try_from(most / 2).unwrap_or(usize::MAX).saturating_sub(200));
-    assert!(all >= 100, "{most} descriptors are too few");
+    let all = affordable(wanted);
     if all < wanted {
-        eprintln!("{all} subscribers and not {wanted}: a process may have {most} descriptors");
+        eprintln!("{all} subscribers and not {wanted}: a process may not have more descriptors");
     }
     (all - all / 10, all / 10)
 }
@@ -114,8 +104,8 @@ impl Feed {
                 head + &rest
             })
             .collect();
-        let frames = texts.iter().flat_map(|text| frame::plain(FIN | TEXT, text.as_bytes())).collect();
-        Feed { texts, frames }
+        let frames: Vec<_> = texts.iter().map(|text| frame::plain(FIN | TEXT, text.as_bytes())).collect();
+        Feed { texts, frames: frames.concat() }
     }
 
     /// The bytes of so many frames.

@@ -10,11 +10,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustls::ClientConfig;
 
 use crate::harness::{
-    BACKENDS, PATIENCE,
+    BACKENDS, PATIENCE, affordable,
     certificates::Authority,
     client::{Client, request},
     eventually,
@@ -216,19 +215,6 @@ impl Slow {
             Err(error) => error.kind() == ErrorKind::WouldBlock,
         }
     }
-}
-
-/// Descriptors for as many as possible; how many of `wanted` clients there can be.
-fn affordable(wanted: usize) -> usize {
-    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
-    if current < maximum {
-        // Where it stays as it is there are fewer.
-        let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
-    }
-    let most = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
-    let all = wanted.min(usize::try_from(most / 2).unwrap_or(usize::MAX).saturating_sub(200));
-    assert!(all >= 100, "{most} descriptors are too few");
-    all
 }
 
 #[test]

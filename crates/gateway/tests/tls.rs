@@ -17,13 +17,12 @@ use harness::{
     BACKENDS, PATIENCE,
     certificates::Authority,
     client::{Client, End, Received, request},
-    eventually,
     frame::{self, BINARY, CLOSE, FIN, TEXT},
     gateway::{Gateway, config_file, run_to_end},
     inbox::Incoming,
     scene::Scene,
     secure::Secure,
-    upstream::Upstream,
+    upstream::{Upstream, field},
 };
 use rustls::{AlertDescription, ClientConfig, Error, HandshakeKind, ProtocolVersion, version};
 
@@ -211,17 +210,7 @@ fn a_slow_reader_gets_every_byte_of_what_waited_for_it() {
 #[test]
 fn a_proxied_session_says_how_it_came() {
     for io in BACKENDS {
-        let heads = Arc::new(std::sync::Mutex::new(Vec::new()));
-        let upstream = Upstream::start({
-            let heads = Arc::clone(&heads);
-            move |mut connection| {
-                let Some(head) = connection.head() else { return };
-                let answer = harness::upstream::switching_protocols(&head, "");
-                heads.lock().unwrap().push(head);
-                connection.send(answer.as_bytes());
-                connection.echo();
-            }
-        });
+        let (upstream, heads) = Upstream::telling();
         let routes =
             format!("[[route]]\npath = '/app/*'\nproxy = {{ upstreams = [{:?}] }}\n", upstream.url());
         let world = World::with(io, "", "", &routes);
@@ -231,9 +220,9 @@ fn a_proxied_session_says_how_it_came() {
         }
         client.close();
         drop(Client::open(world.plain(), "/app/x"));
-        let head = |at: usize| eventually("a head", || heads.lock().unwrap().get(at).cloned());
-        for (at, scheme) in [(0, "https"), (1, "http")] {
-            assert_eq!(harness::upstream::field(&head(at), "x-forwarded-proto"), Some(scheme));
+        for scheme in ["https", "http"] {
+            let head = heads.recv_timeout(PATIENCE).expect("the upstream is asked");
+            assert_eq!(field(&head, "x-forwarded-proto"), Some(scheme));
         }
         world.gateway.stop();
         assert_eq!(upstream.failures(), [""; 0]);

@@ -166,13 +166,12 @@ fn both_versions_are_spoken_and_the_configured_name_is_sent_and_http_offered() {
         let world = World::new();
         let own = world.authority.issue("named", &["up.test"]);
         let (seen, heard) = std::sync::mpsc::channel();
-        let seen = std::sync::Mutex::new(seen);
         let upstream = world.upstream(&own, move |mut connection| {
             if connection.upgrade() {
                 let tls = &connection.secure.as_ref().expect("TLS").connection;
                 let alpn = tls.alpn_protocol().map(<[u8]>::to_vec);
                 let told = (tls.server_name().map(str::to_owned), alpn, tls.protocol_version());
-                seen.lock().expect("a lock").send(told).expect("the test goes on");
+                seen.send(told).expect("the test goes on");
                 connection.echo();
             }
         });
@@ -265,11 +264,10 @@ fn an_upstream_is_verified_by_the_configured_name_and_its_authority() {
             (&issued, "the peer's certificate is of an issuer that is not trusted"),
         ] {
             let (told, alerts) = std::sync::mpsc::channel();
-            let told = std::sync::Mutex::new(told);
             let upstream = world.upstream(own, move |mut connection| {
                 assert!(!connection.upgrade(), "a request for somebody who was not believed");
                 let fault = connection.secure.and_then(|secure| secure.fault);
-                told.lock().expect("a lock").send(fault).expect("the test goes on");
+                told.send(fault).expect("the test goes on");
             });
             let gateway = Gateway::start(&world.config(&[&upstream], ALWAYS, ""), io);
             world.is_bad_gateway(gateway, why);

@@ -40,8 +40,8 @@ pub const TURN_BYTES: usize = 1 << 20;
 /// A turn that holds so many receive buffers of either reads nothing more, so that its system call is not too far away.
 pub const TURN_BUFFERS: usize = 256;
 
-/// A turn that has answered so many handshakes of TLS, or judged so many signatures of tokens, does no more of it: each takes some tenths of a millisecond, or more than
-/// one with a large RSA key, for which all open sessions wait.
+/// A turn that has answered so many handshakes of TLS, or judged so many signatures of tokens, does no more of it: each
+/// takes some tenths of a millisecond, or more than one with a large RSA key, for which all open sessions wait.
 pub(crate) const TURN_HANDSHAKES: u32 = 8;
 
 /// Of a session with small limits a turn still answers this much.

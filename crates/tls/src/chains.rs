@@ -125,17 +125,22 @@ mod tests {
     use super::*;
     use crate::client::provider;
 
-    #[test]
-    fn a_chain_of_seven_is_judged_and_a_longer_one_refused() {
+    /// An authority that is trusted, and a certificate for this name that it has signed.
+    fn issued(name: &str) -> (Arc<RootCertStore>, CertificateDer<'static>) {
         let (key, own) = (KeyPair::generate().unwrap(), KeyPair::generate().unwrap());
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let mut roots = RootCertStore::empty();
         roots.add(params.self_signed(&key).unwrap().der().clone()).unwrap();
         let issuer = Issuer::new(params, key);
-        let client = CertificateParams::new(vec!["client.test".to_owned()]).unwrap();
-        let client = client.signed_by(&own, &issuer).unwrap().der().clone();
-        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider());
+        let leaf = CertificateParams::new(vec![name.to_owned()]).unwrap().signed_by(&own, &issuer).unwrap();
+        (Arc::new(roots), leaf.der().clone())
+    }
+
+    #[test]
+    fn a_chain_of_seven_is_judged_and_a_longer_one_refused() {
+        let (roots, client) = issued("client.test");
+        let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider());
         let chains = ShortChains(verifier.build().unwrap());
         let judge = |beside: usize| {
             chains.verify_client_cert(&client, &vec![client.clone(); beside], UnixTime::now()).map(|_| ())
@@ -148,15 +153,8 @@ mod tests {
 
     #[test]
     fn so_it_is_with_a_server() {
-        let (key, own) = (KeyPair::generate().unwrap(), KeyPair::generate().unwrap());
-        let mut params = CertificateParams::new(Vec::new()).unwrap();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let mut roots = RootCertStore::empty();
-        roots.add(params.self_signed(&key).unwrap().der().clone()).unwrap();
-        let issuer = Issuer::new(params, key);
-        let server = CertificateParams::new(vec!["server.test".to_owned()]).unwrap();
-        let server = server.signed_by(&own, &issuer).unwrap().der().clone();
-        let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider());
+        let (roots, server) = issued("server.test");
+        let verifier = WebPkiServerVerifier::builder_with_provider(roots, provider());
         let chains = ShortChains(verifier.build().unwrap());
         let name = ServerName::try_from("server.test").unwrap();
         let judge = |beside: usize| {

@@ -188,10 +188,12 @@ fn run(io: &str, over_tls: bool) {
         }
         let row = &row;
         let judged = catch_unwind(AssertUnwindSafe(|| {
+            let lines_before = world.gateway().log_len();
             let observed = play(&world);
             assert!(!observed.is_empty(), "nothing was observed");
             variants.fetch_add(observed.len(), Ordering::Relaxed);
-            let wrong: Vec<_> = observed.iter().filter_map(|seen| seen.fault(row, world.gateway())).collect();
+            let wrong: Vec<_> =
+                observed.iter().filter_map(|seen| seen.fault(row, world.gateway(), lines_before)).collect();
             world.assert_others_unharmed();
             assert!(wrong.is_empty(), "{}", wrong.join("\n    "));
         }));

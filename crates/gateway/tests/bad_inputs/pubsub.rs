@@ -8,6 +8,7 @@ use crate::{
         client::{Client, Received},
         frame::{FIN, TEXT, masked},
         gateway::is_optimised,
+        request::{AS_JSON, body, post},
     },
     reaction::{Observed, Reaction, read_close, respond},
     world::{PUBLISHING_KEY, World},
@@ -126,7 +127,7 @@ fn p02_subscriptions_that_come_and_go(world: &World) -> Vec<Observed> {
     }
     let mut asker = Client::connect(world.address());
     asker.send(b"GET /topics/fickle HTTP/1.1\r\nHost: gw.test\r\n\r\n");
-    let state: Value = serde_json::from_slice(&asker.response().expect("an answer").body).expect("JSON");
+    let state = body(&asker.response().expect("an answer"));
     assert_eq!((&state["subscribers"], &state["offset"]), (&json!(0), &json!(0)), "nothing is left of it");
     let more = world.gateway().heap_kib().saturating_sub(before);
     assert!(more < 4 << 10, "{more} KiB more");
@@ -174,12 +175,9 @@ fn p05_positions_and_keys_that_are_guessed(world: &World) -> Vec<Observed> {
 /// Keys that are nearly right are as wrong as others, wherever they differ, and whoever guesses locks nobody out. That they are
 /// compared in constant time is seen in the code (`Secret::is`), not here: no clock over sockets is as exact as that.
 fn guessed_keys(world: &World) -> Vec<Observed> {
-    let post = |key: &str| {
-        let body = r#"{"topic":"guessed","data":1}"#;
-        let head = "POST /keyed HTTP/1.1\r\nHost: gw.test\r\nContent-Type: application/json";
-        let length = body.len();
-        format!("{head}\r\nContent-Length: {length}\r\nAuthorization: Bearer {key}\r\n\r\n{body}")
-            .into_bytes()
+    let publication = |key: &str| {
+        let fields = format!("{AS_JSON}Authorization: Bearer {key}\r\n");
+        post("/keyed", &fields, br#"{"topic":"guessed","data":1}"#)
     };
     let guesses = if is_optimised() { 10_000 } else { 1_000 };
     let mut seen = Vec::new();
@@ -191,17 +189,17 @@ fn guessed_keys(world: &World) -> Vec<Observed> {
             place if place == PUBLISHING_KEY.len() => key.truncate(n / 24 % PUBLISHING_KEY.len()),
             _ => key.push_str(&n.to_string()),
         }
-        let (response, observed) = respond(world.address(), format!("the key {key:?}"), &post(&key));
+        let (response, observed) = respond(world.address(), format!("the key {key:?}"), &publication(&key));
         let response = response.expect("an answer");
-        let told: Value = serde_json::from_slice(&response.body).expect("JSON");
+        let told = body(&response);
         assert_eq!((response.status, &told["error"]["code"]), (401, &json!("not_allowed")), "{key}");
         if n % 100 == 0 {
             seen.push(observed);
         }
     }
-    let (response, _) = respond(world.address(), "the key itself", &post(PUBLISHING_KEY));
+    let (response, _) = respond(world.address(), "the key itself", &publication(PUBLISHING_KEY));
     let response = response.expect("an answer");
-    let told: Value = serde_json::from_slice(&response.body).expect("JSON");
+    let told = body(&response);
     assert_eq!((response.status, &told["results"][0]["offset"]), (200, &json!(1)), "{told}");
     seen
 }

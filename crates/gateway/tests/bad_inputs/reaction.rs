@@ -106,14 +106,15 @@ impl Observed {
         Observed { due, ..self }
     }
 
-    /// What is wrong with it by the table and the log.
-    pub(crate) fn fault(&self, row: &Row, gateway: &Gateway) -> Option<String> {
+    /// What is wrong with it by the table, and by the log behind the lines that there were before.
+    pub(crate) fn fault(&self, row: &Row, gateway: &Gateway, lines_before: usize) -> Option<String> {
         if !self.reaction.is_accepted_by(&row.code) {
             return Some(format!("{}: {:?} where {} is due", self.variant, self.reaction, row.code));
         }
         if let Due::Number(number) = self.due {
             let (peer, number) = (self.peer.to_string(), number.to_string());
-            gateway.wait_for_log(&format!("{peer}, {number} and a reason ({})", self.variant), |line| {
+            let what = format!("{peer}, {number} and a reason ({})", self.variant);
+            gateway.wait_for_log_behind(lines_before, &what, |line| {
                 names(line, &peer) && names(line, &number) && line.contains("reason")
             });
         }

@@ -184,13 +184,15 @@ fn s15_chains_that_lead_nowhere(world: &World) -> Vec<Observed> {
 
 /// A handshake that ends with an alert.
 fn is_not_let_in(world: &World, config: &Arc<ClientConfig>, variant: &str) -> Observed {
+    let lines_before = world.gateway().log_len();
     let mut client = Secure::connect(world.for_known_clients(), config, "gw.test");
     let peer = client.stream.local_addr().expect("a connected socket");
     // With TLS 1.3 the client's part of the handshake is over before it hears.
     let _ = client.shake();
     assert_eq!(client.end(), Some(End::Fin), "{variant}");
-    world.gateway().wait_for_log(&format!("{peer} and its certificate ({variant})"), |line| {
-        line.contains(&peer.to_string()) && line.contains("the peer's certificate")
+    let (what, named) = (format!("{peer} and its certificate ({variant})"), peer.to_string());
+    world.gateway().wait_for_log_behind(lines_before, &what, |line| {
+        line.contains(&named) && line.contains("the peer's certificate")
     });
     match client.fault {
         Some(Error::AlertReceived(alert)) => {

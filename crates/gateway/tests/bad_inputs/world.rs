@@ -318,8 +318,9 @@ impl World {
 
     /// All other sessions have had another answer since the call began.
     pub(crate) fn assert_others_unharmed(&self) {
-        for other in &self.others {
-            other.assert_goes_on();
+        let before: Vec<u64> = self.others.iter().map(Bystander::exchanges).collect();
+        for (other, before) in self.others.iter().zip(before) {
+            other.assert_goes_on(before);
         }
     }
 
@@ -365,14 +366,14 @@ impl Bystander {
             move || {
                 let played = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
                     let mut client = Client::open(target, path);
+                    let letters: Vec<u8> = (b'a'..=b'z').cycle().take(26 + 70_000).collect();
                     for round in 0_usize.. {
                         if stopping.load(Ordering::SeqCst) {
                             client.close(1000);
                             return;
                         }
                         let len = [0, 1, 125, 126, 1000, 20_000, 70_000][round % 7];
-                        let payload: Vec<u8> = (0..len).map(|at| b'a' + ((at + round) % 26) as u8).collect();
-                        client.exchange(opcode, &payload);
+                        client.exchange(opcode, &letters[round % 26..][..len]);
                         exchanges.fetch_add(1, Ordering::SeqCst);
                         std::thread::sleep(Duration::from_millis(5));
                     }
@@ -386,18 +387,23 @@ impl Bystander {
         Bystander { name: format!("{path}, opcode {opcode}"), exchanges, failure, stopping, thread }
     }
 
-    fn assert_goes_on(&self) {
-        let before = self.exchanges.load(Ordering::SeqCst);
+    /// How many answers it has had.
+    fn exchanges(&self) -> u64 {
+        self.exchanges.load(Ordering::SeqCst)
+    }
+
+    /// It has had another answer since it had so many.
+    fn assert_goes_on(&self, before: u64) {
         // Two: the first may have begun before.
         eventually(&format!("the session at {} to go on", self.name), || {
             let failure = self.failure.lock().expect("a lock").clone();
             assert_eq!(failure, None, "the other session at {} was harmed", self.name);
-            (self.exchanges.load(Ordering::SeqCst) >= before + 2).then_some(())
+            (self.exchanges() >= before + 2).then_some(())
         });
     }
 
     fn finish(self) {
-        self.assert_goes_on();
+        self.assert_goes_on(self.exchanges());
         self.stopping.store(true, Ordering::SeqCst);
         self.thread.join().expect("it catches its panics");
         let failure = self.failure.lock().expect("a lock").take();

@@ -19,18 +19,16 @@ pub(crate) struct Poller {
     /// This connection has had an answer.
     is_up: bool,
     asked: Option<Vec<Position>>,
-    /// The length of the body that comes.
-    due: Option<(u16, usize)>,
 }
 
 impl Poller {
     pub(crate) fn new(topics: &[&str]) -> Poller {
         let topics = topics.iter().map(|&topic| topic.to_owned()).collect();
-        Poller { topics, last: None, session: 0, is_up: false, asked: None, due: None }
+        Poller { topics, last: None, session: 0, is_up: false, asked: None }
     }
 
     pub(crate) fn begin(&mut self, wire: &mut Wire, session: u64) {
-        (self.session, self.is_up, self.due) = (session, false, None);
+        (self.session, self.is_up) = (session, false);
         self.ask(wire);
     }
 
@@ -59,17 +57,7 @@ impl Poller {
     }
 
     pub(crate) fn hear(&mut self, wire: &mut Wire, ledger: &mut Ledger) -> Checked {
-        loop {
-            if self.due.is_none() {
-                let Some((status, length)) = wire.head() else { return Ok(()) };
-                self.due = Some((status, length.expect("an answer has a length")));
-            }
-            let Some((status, length)) = self.due else { return Ok(()) };
-            if wire.incoming.len() < length {
-                return Ok(());
-            }
-            self.due = None;
-            let body: Vec<u8> = wire.incoming.drain(..length).collect();
+        while let Some((status, body)) = wire.answer() {
             match status {
                 200 => self.answered(std::str::from_utf8(&body).expect("JSON is UTF-8"), ledger)?,
                 // It ends: another one will answer.
@@ -79,6 +67,7 @@ impl Poller {
             self.is_up = true;
             self.ask(wire);
         }
+        Ok(())
     }
 
     /// Each answer is a subscription that goes on where the one before has ended.

@@ -14,13 +14,10 @@ use crate::{
 pub(crate) struct Poster {
     /// The requests that are not answered, each with what it publishes.
     asked: VecDeque<Vec<u64>>,
-    /// The length of the body that comes.
-    due: Option<(u16, usize)>,
 }
 
 impl Poster {
     pub(crate) fn end(&mut self, ledger: &mut Ledger) {
-        self.due = None;
         self.asked.drain(..).flatten().for_each(|id| ledger.forget(id));
     }
 
@@ -45,17 +42,7 @@ impl Poster {
     }
 
     pub(crate) fn hear(&mut self, wire: &mut Wire, ledger: &mut Ledger) -> Checked {
-        loop {
-            if self.due.is_none() {
-                let Some((status, length)) = wire.head() else { return Ok(()) };
-                self.due = Some((status, length.expect("an answer has a length")));
-            }
-            let Some((status, length)) = self.due else { return Ok(()) };
-            if wire.incoming.len() < length {
-                return Ok(());
-            }
-            self.due = None;
-            let body: Vec<u8> = wire.incoming.drain(..length).collect();
+        while let Some((status, body)) = wire.answer() {
             let answer: Value = serde_json::from_slice(&body).unwrap_or_default();
             let Some(ids) = self.asked.pop_front() else { return wrong("an answer to nothing") };
             let results = answer["results"].as_array().map(Vec::as_slice).unwrap_or_default();
@@ -70,5 +57,6 @@ impl Poster {
                 }
             }
         }
+        Ok(())
     }
 }

@@ -37,7 +37,9 @@ pub(crate) enum Window {
 pub(crate) struct Wire {
     stream: TcpStream,
     outgoing: Vec<u8>,
-    pub(crate) incoming: Vec<u8>,
+    incoming: Vec<u8>,
+    /// The status and the length of the body that comes.
+    due: Option<(u16, usize)>,
     pub(crate) ended: bool,
 }
 
@@ -53,7 +55,7 @@ impl Wire {
         let stream = TcpStream::from(socket);
         stream.set_nodelay(true).expect("TCP_NODELAY");
         stream.set_nonblocking(true).expect("O_NONBLOCK");
-        Wire { stream, outgoing: Vec::new(), incoming: Vec::new(), ended: false }
+        Wire { stream, outgoing: Vec::new(), incoming: Vec::new(), due: None, ended: false }
     }
 
     pub(crate) fn stream(&self) -> &TcpStream {
@@ -122,6 +124,17 @@ impl Wire {
             name.eq_ignore_ascii_case("content-length").then(|| value.trim().parse().expect("digits"))
         });
         Some((status.unwrap_or_else(|| panic!("a status line: {head}")), length))
+    }
+
+    /// The next answer whose body has a length, once all of it is there: its status, and its body.
+    pub(crate) fn answer(&mut self) -> Option<(u16, Vec<u8>)> {
+        if self.due.is_none() {
+            let (status, length) = self.head()?;
+            self.due = Some((status, length.expect("an answer has a length")));
+        }
+        let (status, length) = self.due.filter(|(_, length)| *length <= self.incoming.len())?;
+        self.due = None;
+        Some((status, self.incoming.drain(..length).collect()))
     }
 
     /// The next message; pings are answered.

@@ -84,7 +84,7 @@ impl Incoming for Client {
         match &mut self.0 {
             Transport::Plain { stream, inbox, .. } => {
                 let piece = inbox.read(stream, until);
-                inbox.bytes.extend(piece.iter().flatten());
+                inbox.bytes.extend_from_slice(piece.as_deref().unwrap_or_default());
                 piece.is_some()
             }
             Transport::Tls(secure) => {

@@ -125,15 +125,33 @@ impl Gateway {
         self.log.lock().expect("the log's lock").clone()
     }
 
+    /// How many lines there are so far.
+    pub(crate) fn log_len(&self) -> usize {
+        self.log.lock().expect("the log's lock").len()
+    }
+
     /// Waits for a line of the log.
     pub(crate) fn wait_for_log(&self, what: &str, wanted: impl Fn(&str) -> bool) -> String {
+        self.wait_for_log_behind(0, what, wanted)
+    }
+
+    /// Waits for a line of the log behind so many lines.
+    pub(crate) fn wait_for_log_behind(
+        &self,
+        lines: usize,
+        what: &str,
+        wanted: impl Fn(&str) -> bool,
+    ) -> String {
         let until = Instant::now() + PATIENCE;
+        let mut judged = lines;
         loop {
-            let log = self.log();
-            if let Some(line) = log.iter().find(|line| wanted(line)) {
+            // A copy: a judgement that panics must not leave the log locked for ever.
+            let new = self.log.lock().expect("the log's lock")[judged..].to_vec();
+            if let Some(line) = new.iter().find(|line| wanted(line)) {
                 return line.clone();
             }
-            assert!(Instant::now() < until, "no log line with {what}; the last ones:\n{}", tail(&log));
+            judged += new.len();
+            assert!(Instant::now() < until, "no log line with {what}; the last ones:\n{}", tail(&self.log()));
             std::thread::sleep(Duration::from_millis(10));
         }
     }

@@ -18,7 +18,9 @@ pub(crate) mod tokens;
 pub(crate) mod upstream;
 pub(crate) mod web;
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// The backends that every behaviour must hold on.
 pub(crate) const BACKENDS: [&str; 2] = ["uring", "epoll"];
@@ -36,6 +38,25 @@ pub(crate) fn eventually<T>(what: &str, mut ready: impl FnMut() -> Option<T>) ->
         assert!(Instant::now() < until, "waited {PATIENCE:?} in vain for {what}");
         std::thread::sleep(Duration::from_millis(10));
     }
+}
+
+/// Seconds since 1970, as tokens have them.
+pub(crate) fn unix_seconds() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs()
+}
+
+/// Descriptors for as many as possible; how many of `wanted` clients there can be.
+pub(crate) fn affordable(wanted: usize) -> usize {
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    if current < maximum {
+        // Where it stays as it is there are fewer.
+        let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
+    }
+    let most = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    // Two tests may do so at once, in this process, and the gateway needs some for itself.
+    let all = wanted.min(usize::try_from(most / 2).unwrap_or(usize::MAX).saturating_sub(200));
+    assert!(all >= 100, "{most} descriptors are too few");
+    all
 }
 
 /// Runs a test on each backend, on one shard and on three, so that most topics live on another one than their clients.

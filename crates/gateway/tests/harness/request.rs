@@ -31,6 +31,14 @@ pub(crate) fn ask(gateway: &Gateway, request: &[u8]) -> Response {
     client.response().expect("an answer")
 }
 
+/// Takes an event off the front of a stream's text (HTML Standard §9.2.5); `None` where it is not complete.
+pub(crate) fn take_event(text: &mut String) -> Option<String> {
+    // From line to line: a search for both line feeds goes byte by byte where tests are not optimised.
+    let (end, _) = text.match_indices('\n').find(|(at, _)| text[at + 1..].starts_with('\n'))?;
+    let rest = text.split_off(end + 2);
+    Some(std::mem::replace(text, rest))
+}
+
 /// The JSON of an answer.
 pub(crate) fn body(response: &Response) -> Value {
     serde_json::from_slice(&response.body).unwrap_or_else(|error| panic!("{error}: {response:?}"))

@@ -6,6 +6,7 @@ use std::{
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, AtomicUsize, Ordering},
+        mpsc::{Receiver, channel},
     },
     thread::JoinHandle,
     time::{Duration, Instant},
@@ -86,6 +87,20 @@ impl Upstream {
                 connection.echo();
             }
         })
+    }
+
+    /// The same, and the head of each request, which is told before it is answered.
+    pub(crate) fn telling() -> (Upstream, Receiver<String>) {
+        let (sender, heads) = channel();
+        let upstream = Upstream::start(move |mut connection| {
+            let Some(head) = connection.head() else { return };
+            let answer = switching_protocols(&head, "");
+            // The test may be over.
+            let _ = sender.send(head);
+            connection.send(answer.as_bytes());
+            connection.echo();
+        });
+        (upstream, heads)
     }
 
     pub(crate) fn address(&self) -> SocketAddr {
