@@ -30,7 +30,7 @@ const STEPS: u32 = 10;
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct SessionsQuery {
-    /// Those of the route of this name, as `/config` lists them.
+    /// Those of the route of this name, as `/config` lists them; `/x (2)`: what is left of one that was replaced.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub route: Option<String>,
     /// Those from this address, or of this network.

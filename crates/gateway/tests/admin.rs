@@ -545,3 +545,33 @@ fn who_may_not_ask_takes_nobodys_place() {
     stranger.wait().expect("it was started");
     scene.gateway.stop();
 }
+
+#[test]
+fn the_route_that_is_there_has_the_name_and_not_the_one_that_was_replaced() {
+    for io in BACKENDS {
+        // Nobody is asked to go while this lasts.
+        let scene = Scene::with(io, "[drain]\nwindow = '167h'\ndeadline = '168h'\n", ROUTES);
+        let address = scene.gateway.address();
+        let mut old = Client::open(address, "/echo");
+        scene.gateway.rewrite(&scene.config().replacen("echo = {}", "echo = { deflate = 'off' }", 1));
+        let (code, out, error) = scene.run(&["reload"]);
+        assert_eq!((code, error.as_str()), (Some(0), ""), "{io}");
+        assert!(out.contains("  route /echo: replaced\n"), "{io}: {out}");
+        assert!(out.contains("  asked to go: /echo (2) (1 session)\n"), "{io}: {out}");
+        let mut new = Client::open(address, "/echo");
+        assert_eq!(scene.get("/config")["routes"], json!(["/echo", "gw.test/other/*"]), "{io}");
+        let metrics = scene.metrics();
+        for name in ["/echo", "/echo (2)"] {
+            assert_eq!(metrics.value(&format!("tidegate_sessions{{route=\"{name}\"}}")), 1.0, "{io} {name}");
+            assert_eq!(scene.sessions(&[("route", name)])[0]["route"], json!(name), "{io}");
+        }
+        let (code, out, _) = scene.run(&["sessions", "kill", "--route", "/echo"]);
+        assert_eq!((code, out.as_str()), (Some(0), "ended 1 of 1\n"), "{io}");
+        assert_eq!(new.frame().opcode, CLOSE, "{io}");
+        old.exchange(TEXT, b"still here");
+        let (code, _, _) = scene.run(&["sessions", "kill", "--route", "/echo (2)"]);
+        assert_eq!((code, old.frame().opcode), (Some(0), CLOSE), "{io}");
+        drop((old, new));
+        scene.gateway.stop();
+    }
+}
