@@ -202,7 +202,7 @@ pub struct RouteStatus {
     pub received_messages: u64,
     /// Messages to clients.
     pub sent_messages: u64,
-    /// It takes no new sessions, as somebody has asked for.
+    /// It takes no new sessions, as somebody has asked for: of it, or of all its upstreams.
     pub drained: bool,
 }
 

@@ -575,3 +575,33 @@ fn the_route_that_is_there_has_the_name_and_not_the_one_that_was_replaced() {
         scene.gateway.stop();
     }
 }
+
+#[test]
+fn where_all_upstreams_of_a_route_are_drained_so_is_the_route() {
+    for io in BACKENDS {
+        let (one, two) = (Upstream::echo(), Upstream::echo());
+        let route = format!(
+            "[[route]]\npath = '/up'\nproxy = {{ upstreams = ['{}', '{}'] }}\n",
+            one.url(),
+            two.url()
+        );
+        let scene = Scene::with(io, "", &route);
+        let state = || {
+            let status = scene.get("/status");
+            assert_eq!(scene.status_of("/readyz") == 200, status["ready"] == "ok", "{io}: {status}");
+            let drained = status["routes"][0]["drained"].as_bool().expect("a boolean");
+            let metrics = scene.metrics();
+            let gauge = metrics.value("tidegate_route_drained{route=\"/up\"}");
+            (drained, gauge, metrics.value("tidegate_ready"), status["ready"].clone())
+        };
+        let takes_some = (false, 0.0, 1.0, json!("ok"));
+        assert_eq!(state(), takes_some, "{io}");
+        assert_eq!(scene.run(&["drain", &one.url()]).0, Some(0));
+        assert_eq!(state(), takes_some, "{io}: the other one takes sessions");
+        assert_eq!(scene.run(&["drain", &two.url()]).0, Some(0));
+        assert_eq!(state(), (true, 1.0, 0.0, json!("drained")), "{io}");
+        assert_eq!(scene.run(&["drain", "--undo", &one.url()]).0, Some(0));
+        assert_eq!(state(), takes_some, "{io}");
+        scene.gateway.stop();
+    }
+}
