@@ -387,6 +387,13 @@ fn over_tcp_a_token_is_asked_for_and_pages_are_refused() {
         [status(None), status(Some("0123456789abcdeF")), status(Some("0123456789abcdef"))],
         [401, 401, 200]
     );
+    // RFC 9110 §11.1: the name of a scheme has no case.
+    for (scheme, expected) in [("bearer ", 200), ("BEARER  ", 200), ("Bearer", 401), ("Basic ", 401)] {
+        let mut client = Client::connect(gateway.admin());
+        let field = format!("Authorization: {scheme}0123456789abcdef");
+        client.send(format!("GET /livez HTTP/1.1\r\nHost: any.test\r\n{field}\r\n\r\n").as_bytes());
+        assert_eq!(client.response().expect("an answer").status, expected, "{scheme}");
+    }
     let mut page = Client::connect(gateway.admin());
     page.send(
         b"GET /sessions HTTP/1.1\r\nHost: localhost\r\nOrigin: https://evil.test\r\n\
@@ -402,7 +409,9 @@ fn over_tcp_a_token_is_asked_for_and_pages_are_refused() {
     let config =
         format!("version = 1\n[[listener]]\nbind = '127.0.0.1:0'\n[admin]\nbind = '127.0.0.1:0'\n{ROUTES}");
     let gateway = Gateway::start(&config, "epoll");
-    for (host, expected) in [("127.0.0.1:9", 200), ("localhost", 200), ("[::1]:9", 200), ("evil.test", 403)] {
+    for (host, expected) in
+        [("127.0.0.1:9", 200), ("localhost", 200), ("LocalHost:9", 200), ("[::1]:9", 200), ("evil.test", 403)]
+    {
         let mut client = Client::connect(gateway.admin());
         client.send(format!("GET /livez HTTP/1.1\r\nHost: {host}\r\n\r\n").as_bytes());
         assert_eq!(client.response().expect("an answer").status, expected, "{host}");
