@@ -25,7 +25,7 @@ pub enum Invalid {
     AnyKey,
     /// Its signature is not its key's.
     Signature,
-    /// Its claims are not an object, or one stands twice.
+    /// Its claims are not an object, or one stands twice, there or in an object below.
     Claims,
     /// A time in it is no number of seconds.
     Time,
