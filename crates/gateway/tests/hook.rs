@@ -511,3 +511,26 @@ fn a_session_ends_when_its_hook_has_said() {
     assert!(answer.contains("not_allowed"), "{answer}");
     scene.stop();
 }
+
+/// What a route takes from nobody is no question of who asks.
+#[test]
+fn a_method_that_a_route_does_not_have_is_refused_without_asking() {
+    let web = Web::start(by_cookie);
+    let scene = Scene::start("epoll", &hook(&web, ""));
+    let ada = cookie("ada");
+    let delete = format!("DELETE /publish/chat/lobby HTTP/1.1\r\nHost: gw.test\r\n{ada}\r\n");
+    for request in [
+        get("/publish/chat/lobby", &ada),
+        delete.into_bytes(),
+        post("/poll?topic=chat/lobby", &ada, ""),
+        post("/events?topic=chat/lobby", &ada, ""),
+        post("/topics/chat/lobby", &ada, ""),
+    ] {
+        let refused = scene.asked(&request);
+        assert_eq!((refused.status, refused.field("allow").is_some()), (405, true), "{refused:?}");
+    }
+    assert_eq!(web.asked().len(), 0);
+    assert_eq!(scene.asked(&post("/publish/chat/lobby", &ada, "{\"data\":1}")).status, 200);
+    assert_eq!(web.asked().len(), 1, "the check above is one");
+    scene.stop();
+}
