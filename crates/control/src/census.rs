@@ -39,7 +39,7 @@ pub struct SessionsQuery {
     /// Those of this user, as their tokens name it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
-    /// Those that are so far: `handshake`, `waiting`, `open`, `request`, `closing`.
+    /// Those that are so far: `handshake`, `deciding`, `waiting`, `open`, `request`, `closing`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub state: Option<String>,
     /// Those that have lasted so many seconds.

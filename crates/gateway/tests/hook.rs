@@ -582,6 +582,8 @@ fn what_comes_of_asking_a_hook_is_counted() {
         let waits = ask("/narrow", "ada");
         eventually("the question", || (held.asked().len() == 1).then_some(()));
         assert_eq!((waiting("narrow"), waiting("patient"), waiting("hasty")), (1, 0, 0), "{io}");
+        let listed = scene.sessions(&[("route", "/narrow")]);
+        assert_eq!((listed.len(), &listed[0]["state"]), (1, &json!("deciding")), "{io}: {listed:?}");
         assert_eq!(ask("/narrow", "ada").response().expect("an answer").status, 503, "{io}");
         assert_eq!(counted(), [2, 3, 3, 1, 0], "{io}");
         // Who has asked is gone before the answer comes.
