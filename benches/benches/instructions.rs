@@ -11,7 +11,7 @@
 //! Everything was run once before it is counted, so that buffers are there and the processor's features are known.
 #![allow(missing_docs, unused_qualifications, reason = "the macros write modules and whole paths")]
 
-use std::{hint::black_box, sync::Arc};
+use std::{hint::black_box, sync::Arc, time::SystemTime};
 
 use gungraun::{
     Callgrind, EventKind, LibraryBenchmarkConfig, library_benchmark, library_benchmark_group, main,
@@ -26,6 +26,7 @@ use tidegate_registry::{
     Admission, Chunk, End, Frame, FullPolicy, Key, Outbox, OutboxLimits, Registry, Retained, Total, Wheel,
     jitter,
 };
+use tidegate_tls::{ClientConfig, ClientOptions, Identity, ServerConfig, ServerOptions, Session, Trust};
 use tidegate_wire::{
     Role,
     deflate::{CodecLimits, Codecs, Compression},
@@ -342,9 +343,53 @@ fn parse_command((text, mut scratch): (Vec<u8>, Scratch)) -> (Vec<u8>, Scratch) 
     (text, scratch)
 }
 
+/// A server that has answered a record of so many bytes, and the next one.
+fn sealed(len: usize) -> (Session, Vec<u8>, Vec<u8>) {
+    let own = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
+    let (chain, key) = (own.cert.pem(), own.signing_key.serialize_pem());
+    let identity = Identity::from_pem(chain.as_bytes(), key.as_bytes(), SystemTime::now()).expect("a pair");
+    let config = ServerConfig::new(&ServerOptions::default(), vec![identity]).expect("a configuration");
+    let options = ClientOptions { trust: Trust::Nothing, alpn: Vec::new(), resumes: false };
+    let client = ClientConfig::new(&options).expect("a configuration");
+    let mut client = Session::client(&client, "localhost").expect("a name");
+    let mut server = Session::server(&config);
+    let mut plain = Vec::with_capacity(2 * len);
+    while !(client.is_open() && server.is_open()) {
+        server.handle_ciphertext(&mut client.take_transmit(), &mut plain).expect("a handshake");
+        client.handle_ciphertext(&mut server.take_transmit(), &mut plain).expect("a handshake");
+    }
+    let mut next = || {
+        client.seal(&vec![7; len]).expect("it is open");
+        client.take_transmit()
+    };
+    let (first, second) = (next(), next());
+    let (mut server, _, plain) = open_and_seal((server, first, plain));
+    drop(server.take_transmit());
+    (server, second, plain)
+}
+
+fn open_and_seal(
+    (mut server, mut record, mut plain): (Session, Vec<u8>, Vec<u8>),
+) -> (Session, Vec<u8>, Vec<u8>) {
+    plain.clear();
+    server.handle_ciphertext(black_box(&mut record), &mut plain).expect("a good record");
+    assert!(!plain.is_empty(), "it was opened");
+    server.give_room(Vec::with_capacity(plain.len() + 64));
+    server.seal(&plain).expect("it is open");
+    (server, record, plain)
+}
+
+// An echo over TLS 1.3: rustls, AES with keys of 128 bits, and what is around them.
+#[library_benchmark]
+#[bench::bytes_64(args = (64), setup = sealed, config = about(4_933))]
+#[bench::bytes_16_kib(args = (16 * 1024), setup = sealed, config = about(163_956))]
+fn answer_sealed(echo: (Session, Vec<u8>, Vec<u8>)) -> (Session, Vec<u8>, Vec<u8>) {
+    open_and_seal(echo)
+}
+
 library_benchmark_group!(
     name = wire,
-    benchmarks = [unmask, parse, answer, handshake, deflate, inflate_message]
+    benchmarks = [unmask, parse, answer, answer_sealed, handshake, deflate, inflate_message]
 );
 library_benchmark_group!(name = sessions, benchmarks = [touch, reschedule, due, publish, append]);
 library_benchmark_group!(name = topics, benchmarks = [publish_to_topic, parse_command]);

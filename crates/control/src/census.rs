@@ -15,6 +15,8 @@ use crate::{api::Problem, gateway::Gateway};
 /// Sessions of a page where none are asked for, and most of one.
 const PAGE: usize = 100;
 const LARGEST_PAGE: usize = 1_000;
+/// Certificates that a shard reads for one letter, some microseconds each.
+const CERTIFICATES: usize = 100;
 
 /// How long one shard may take to look at some of its slots.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -73,6 +75,8 @@ pub struct SessionEntry {
     pub route: Option<String>,
     /// The user whom its token names; absent where its route asks for none.
     pub user: Option<String>,
+    /// Whom its certificate names (RFC 4514); absent where it has shown none.
+    pub subject: Option<String>,
     /// How far it is.
     pub state: String,
     /// It came over TLS.
@@ -201,11 +205,13 @@ async fn count(
     shard: usize,
     from: u32,
     most: usize,
+    with_subjects: bool,
     filter: &Filter,
 ) -> Result<Counted, Problem> {
     let filter = filter.clone();
     let answer = gateway.shards[shard].ask(|reply| {
-        Mail::Census(Census { from, most, wanted: Arc::new(move |session| filter.takes(session)), reply })
+        let wanted = Arc::new(move |session: &SessionState| filter.takes(session));
+        Mail::Census(Census { from, most, with_subjects, wanted, reply })
     });
     match timeout(PATIENCE, answer).await {
         Ok(Ok(counted)) => Ok(counted),
@@ -227,7 +233,7 @@ pub(crate) async fn list(gateway: &Gateway, query: &SessionsQuery) -> Result<Ses
             page.next = Some(format!("{shard}-{slot}"));
             break;
         }
-        let counted = count(gateway, shard, slot, most, &filter).await?;
+        let counted = count(gateway, shard, slot, most.min(CERTIFICATES), true, &filter).await?;
         page.sessions.extend(counted.sessions.iter().map(|session| entry(gateway, session)));
         (shard, slot) = match counted.next {
             Some(next) => (shard, next),
@@ -243,6 +249,7 @@ fn entry(gateway: &Gateway, session: &SessionState) -> SessionEntry {
         address: session.peer.map(|peer| peer.to_string()),
         route: session.route.and_then(|route| gateway.names.name(route)),
         user: session.user.as_deref().map(str::to_owned),
+        subject: session.subject.as_deref().map(str::to_owned),
         state: session.stage.as_str().to_owned(),
         tls: session.tls,
         age_seconds: session.age_ms as f64 / 1_000.0,
@@ -280,7 +287,7 @@ pub(crate) async fn kill(gateway: Arc<Gateway>, request: KillRequest) -> Result<
         for shard in 0..gateway.shards.len() {
             let mut next = Some(0);
             while let Some(from) = next {
-                let counted = count(&gateway, shard, from, LARGEST_PAGE, &filter).await?;
+                let counted = count(&gateway, shard, from, LARGEST_PAGE, false, &filter).await?;
                 found.extend(counted.sessions.iter().map(|session| (shard, session.key)));
                 next = counted.next;
             }

@@ -14,6 +14,7 @@ use harness::{
     eventually,
     frame::TEXT,
     gateway::Gateway,
+    scene::Scene,
     secure::Secure,
     upstream::{Upstream, field, switching_protocols},
 };
@@ -193,5 +194,32 @@ fn a_reload_that_wants_certificates_believes_no_ticket_of_before() {
         let own = world.authority.issue_to("own", "device 7", &["client.test"]);
         assert_eq!(world.status(&world.client(Some(&own)), "/any"), 101);
         world.gateway.stop();
+    }
+}
+
+#[test]
+fn those_who_run_the_gateway_see_whom_certificates_name() {
+    for io in BACKENDS {
+        let authority = Authority::new();
+        let listener = format!(
+            "[[listener]]\nbind = '127.0.0.1:0'\n[listener.tls]\n{}client_ca_file = {:?}\n\
+             client_certificate = 'optional'\n",
+            authority.issue("gateway", &["localhost"]).setting(),
+            authority.ca()
+        );
+        let scene = Scene::on(io, 1, &listener, "[[route]]\npath = '/any'\necho = {}\n");
+        let own = authority.issue_to("own", "device 7", &["client.test"]);
+        for (own, subject) in
+            [(Some(&own), serde_json::json!("CN=device 7")), (None, serde_json::Value::Null)]
+        {
+            let config = authority.client_with(&[&TLS13, &TLS12], &[], own);
+            let mut client = Secure::open(scene.gateway.address(), &config, "localhost", "/any");
+            client.exchange(TEXT, b"it is me");
+            let sessions = scene.sessions(&[("route", "/any")]);
+            assert_eq!((sessions.len(), &sessions[0]["subject"]), (1, &subject), "{sessions:?}");
+            client.close();
+            eventually("its end", || scene.sessions(&[("route", "/any")]).is_empty().then_some(()));
+        }
+        scene.gateway.stop();
     }
 }

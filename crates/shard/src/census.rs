@@ -24,6 +24,8 @@ pub struct Census {
     pub from: u32,
     /// Most sessions of an answer.
     pub most: usize,
+    /// Whether to say whom their certificates name: each is read for it, so that `most` has to be small.
+    pub with_subjects: bool,
     /// Which ones.
     pub wanted: Arc<dyn Fn(&SessionState) -> bool + Send + Sync>,
     /// Where the answer goes.
@@ -58,6 +60,8 @@ pub struct SessionState {
     pub route: Option<u16>,
     /// The user whom its token names; `None` where its route asks for none.
     pub user: Option<Box<str>>,
+    /// Whom its certificate names (RFC 4514), where that was asked for; not yet there for `wanted`.
+    pub subject: Option<Box<str>>,
     /// How far it is.
     pub stage: SessionStage,
     /// It speaks TLS.
@@ -124,15 +128,17 @@ const REASON: &str = "ended by an operator";
 
 impl<B: Backend, E: Environment> Shard<B, E> {
     pub(crate) fn take_census(&self, census: Census) {
-        let Census { from, most, wanted, reply } = census;
+        let Census { from, most, with_subjects, wanted, reply } = census;
         let until = self.registry.slots().min(from.saturating_add(CENSUS_SLOTS));
         let mut counted = Counted::default();
         let mut slot = from;
         while slot < until && counted.sessions.len() < most {
-            if let Some(state) = self.registry.key_at(slot).and_then(|key| self.session_state(key))
+            if let Some(key) = self.registry.key_at(slot)
+                && let Some(state) = self.session_state(key)
                 && wanted(&state)
             {
-                counted.sessions.push(state);
+                let subject = with_subjects.then(|| self.subject(key)).flatten();
+                counted.sessions.push(SessionState { subject, ..state });
             }
             slot += 1;
         }
@@ -164,6 +170,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             peer: session.peer.address(),
             route,
             user: self.callers.get(key).and_then(|known| known.user.clone()),
+            subject: None,
             stage,
             tls: session.transport.is_tls(),
             age_ms: self.now_ms.saturating_sub(tally.accepted_ms),
@@ -171,6 +178,11 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             buffered_bytes: session.outbox.buffered() as u64,
             flow: tally.flow,
         })
+    }
+
+    fn subject(&self, key: Key) -> Option<Box<str>> {
+        let subject = self.registry.get(key)?.transport.subject()?;
+        Some(subject.distinguished_name().into())
     }
 
     /// Ends sessions as a drain does, each at a boundary.

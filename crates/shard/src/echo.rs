@@ -78,9 +78,15 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             if delayed {
                 break Stop::Delayed;
             }
-            if !closing && rates.is_none() {
+            if !closing && rates.is_none_or(|rates| meters.have_room(key, bytes.len(), rates, *now_ms)) {
+                let begin = cursor.write;
                 let answered = open.decoder.answer_short(bytes, &mut cursor, &route.messages, plain);
                 if answered > 0 {
+                    if let Some(rates) = rates {
+                        // RFC 6455 §5.2: an answer's header is two bytes.
+                        let payloads = cursor.write - begin - 2 * answered as usize;
+                        meters.count(key, answered, payloads, rates, *now_ms);
+                    }
                     counters.messages += answered;
                     reading.completed = true;
                     session.spoke = session.seen;

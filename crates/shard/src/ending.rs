@@ -94,12 +94,21 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         if session.marks.facts.take(Fact::Routed) {
             self.plan.route(session.route).leave();
         }
-        match std::mem::replace(&mut session.state, state) {
+        let state = std::mem::replace(&mut session.state, state);
+        let is_session = match &state {
+            State::Open(_) => true,
+            State::Paired(_) => !session.marks.upstream,
+            State::Exchange(exchange) => matches!(exchange.stage, Stage::Streaming(_)),
+            _ => false,
+        };
+        if is_session {
+            self.counters.ended += 1;
+            if let Some(accounts) = &mut self.accounts {
+                accounts.ended(session);
+            }
+        }
+        match state {
             State::Open(mut open) => {
-                self.counters.ended += 1;
-                if let Some(accounts) = &mut self.accounts {
-                    accounts.ended(session);
-                }
                 if let Some(topics) = &mut self.topics {
                     topics.leave(key);
                 }
@@ -111,11 +120,6 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             State::Paired(paired) => {
                 if session.marks.upstream {
                     self.upstreams.ended(session.route, paired.upstream);
-                } else {
-                    self.counters.ended += 1;
-                    if let Some(accounts) = &mut self.accounts {
-                        accounts.ended(session);
-                    }
                 }
                 if let Reading::Messages(mut messages) = paired.reading {
                     messages.decoder.abandon(&mut self.codecs);
@@ -125,13 +129,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                 }
             }
             State::Dialing(dialing) => self.upstreams.ended(session.route, dialing.upstream),
-            State::Exchange(exchange) => {
-                if matches!(exchange.stage, Stage::Streaming(_)) {
-                    self.counters.ended += 1;
-                    if let Some(accounts) = &mut self.accounts {
-                        accounts.ended(session);
-                    }
-                }
+            State::Exchange(_) => {
                 if let Some(topics) = &mut self.topics {
                     topics.leave(key);
                 }

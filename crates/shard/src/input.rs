@@ -156,7 +156,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             return;
         }
         let handshakes = session.transport.is_handshaking();
-        let (plain, behind) = session.transport.open(bytes, self.spares.take_large(bytes.len()));
+        let (plain, behind) = session.transport.open(bytes, self.spares.take_brief(bytes.len()));
         self.say_sealed(key);
         if handshakes {
             self.has_shaken(key);

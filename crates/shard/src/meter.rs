@@ -84,6 +84,23 @@ impl Meters {
         if rule.excess == Excess::Drop { Pace::Drop } else { Pace::Close }
     }
 
+    /// Whether all messages in `len` bytes of a client's frames are in time, and one more, whatever they are: then they need not be
+    /// judged one by one.
+    pub(crate) fn have_room(&self, key: Key, len: usize, rule: &RateRule, now_ms: u64) -> bool {
+        let Some(meter) = self.0.get(key.index() as usize) else { return true };
+        // RFC 6455 §5.2: two bytes and the mask's four before each payload.
+        let (messages, bytes) = ((len / 6 + 1) as u64, len.max(1) as u64);
+        rule.messages.is_none_or(|rate| meter.messages.holds(messages, &rate, now_ms))
+            && rule.bytes.is_none_or(|rate| meter.bytes.holds(bytes, &rate, now_ms))
+    }
+
+    /// Counts messages that had room, and the bytes of their payloads.
+    pub(crate) fn count(&mut self, key: Key, messages: u64, len: usize, rule: &RateRule, now_ms: u64) {
+        if let Some(meter) = self.0.get_mut(key.index() as usize) {
+            meter.owe(messages, len, rule, now_ms);
+        }
+    }
+
     /// Counts what was forwarded as it came: so many messages were begun in so many bytes.
     pub(crate) fn take_piece(
         &mut self,
@@ -216,6 +233,45 @@ mod tests {
         assert_eq!(meters.take(key, 1, &rule, 5_500), Pace::Last);
         assert_eq!(meters.ready_ms(key, &rule), 6_000);
         assert_eq!(meters.take(key, 1, &rule, 9_000), Pace::Within);
+    }
+
+    #[test]
+    fn what_has_room_is_all_in_time_and_counts_the_same() {
+        for excess in [Excess::Delay, Excess::Drop, Excess::Close] {
+            for (messages, bytes) in [(100, 0), (0, 1_000), (100, 1_000), (7, 300)] {
+                let rule = rule(messages, bytes, excess);
+                let mut had_room = 0;
+                for spent in 0..20_u32 {
+                    // As many short messages as can be in so many bytes, or one that fills them.
+                    for (len, count) in [(6, 1), (60, 10), (60, 1), (600, 100), (600, 1), (6_000, 1_000)] {
+                        let (mut meters, key) = meters();
+                        for _ in 0..spent {
+                            meters.take(key, 30, &rule, 5_000);
+                        }
+                        if !meters.have_room(key, len, &rule, 5_000) {
+                            continue;
+                        }
+                        had_room += 1;
+                        let payload = (len - 6 * count) / count;
+                        let mut at_once = Meters(meters.0.clone());
+                        at_once.count(key, count as u64, payload * count, &rule, 5_000);
+                        for _ in 0..count {
+                            assert_eq!(meters.take(key, payload, &rule, 5_000), Pace::Within);
+                        }
+                        assert_eq!(at_once.ready_ms(key, &rule), meters.ready_ms(key, &rule));
+                    }
+                }
+                assert!(had_room > 5, "{excess:?} {messages} {bytes}: {had_room}");
+            }
+        }
+        // One more must be in time behind them, or the session would not be delayed where it is to be.
+        let (mut meters, key) = meters();
+        let rule = rule(7, 0, Excess::Delay);
+        assert!(
+            meters.have_room(key, 6 * 6 + 5, &rule, 5_000) && !meters.have_room(key, 7 * 6, &rule, 5_000)
+        );
+        meters.count(key, 6, 0, &rule, 5_000);
+        assert!(meters.have_room(key, 5, &rule, 5_000) && !meters.have_room(key, 6, &rule, 5_000));
     }
 
     #[test]

@@ -17,6 +17,8 @@ use crate::{
 
 /// The most plaintext of a record (RFC 8446 §5.1).
 const RECORD_MAX: usize = 16 << 10;
+/// What a record takes beside it, and some bytes more: its header, a nonce, a tag.
+const RECORD_EXTRA: usize = 64;
 
 impl<B: Backend, E: Environment> Shard<B, E> {
     /// Seals what sealed sessions send in this turn past their outboxes.
@@ -53,7 +55,8 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         let mut outcome = Ok(());
         if turn.has_pieces(place as usize) {
             if !session.transport.has_sealed() {
-                session.transport.give_room(spares.take_large(turn.dirty[place as usize].bytes()));
+                let bytes = turn.dirty[place as usize].bytes();
+                session.transport.give_room(spares.take_brief(bytes + RECORD_EXTRA));
             }
             scratch.clear();
             for source in turn.chain(place as usize) {

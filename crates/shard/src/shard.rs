@@ -517,7 +517,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         self.counters.accepted += 1;
         let listening = self.listening.iter().chain(&self.closed).find(|l| l.id == listener);
         let tls = listening.and_then(|l| l.tls.as_ref()).map(Tls::new);
-        if listening.is_none() || matches!(tls, Some(None)) {
+        if listening.is_none() {
             self.backend.shutdown(&socket, false);
             self.backend.close(socket);
             return;
@@ -533,7 +533,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         let redirects =
             self.plan.config().listeners.get(place).is_some_and(|own| own.https_redirect.is_some());
         session.marks.facts.set(Fact::Redirects, redirects);
-        if let Some(Some(tls)) = tls {
+        if let Some(tls) = tls {
             session.transport = Transport::Tls(Box::new(tls));
         }
         #[cfg(feature = "record-transport")]

@@ -42,7 +42,7 @@ fn report(stage: &mut Stage, cell: &Cell) -> Report {
 fn census(stage: &mut Stage, from: u32, most: usize) -> Counted {
     let (sender, answer) = channel();
     let reply = Reply::new(move |counted| sender.send(counted).expect("it is awaited"));
-    tell(stage, Mail::Census(Census { from, most, wanted: Arc::new(|_| true), reply }));
+    tell(stage, Mail::Census(Census { from, most, with_subjects: false, wanted: Arc::new(|_| true), reply }));
     answer.try_recv().expect("it was counted")
 }
 

@@ -3,6 +3,11 @@
 
 mod stage;
 
+use std::{
+    pin::pin,
+    task::{Context, Waker},
+};
+
 use tidegate_identity::Answer;
 use tidegate_shard::{Decision, Denial, Mail, Outcome, Question};
 
@@ -33,6 +38,11 @@ fn allowed(question: &Question, body: &str) -> Outcome {
         Answer::Allowed(caller) => Outcome::Allowed(Box::new(caller)),
         Answer::Denied => panic!("{body}"),
     }
+}
+
+/// Whether nobody waits for its answer any more.
+fn is_abandoned(question: &mut Question) -> bool {
+    pin!(question.abandoned()).poll(&mut Context::from_waker(Waker::noop())).is_ready()
 }
 
 fn allow(stage: &mut Stage) -> Decision {
@@ -92,8 +102,10 @@ fn who_asks_and_never_answers_lets_nobody_in_and_later_answers_are_for_nobody() 
     let client = stage.client("");
     stage.pass(2);
     assert_eq!(stage.sent(client), b"");
+    assert!(!is_abandoned(&mut stage.questions.borrow_mut()[0]));
     stage.pass(1);
     assert_eq!(status(&stage, client), "HTTP/1.1 503");
+    assert!(is_abandoned(&mut stage.questions.borrow_mut()[0]), "it was told that it is in vain");
     let sent = stage.sent(client);
     allow(&mut stage);
     assert_eq!(stage.sent(client), sent);
@@ -126,7 +138,9 @@ fn a_client_that_went_away_leaves_its_answer_to_nobody() {
         .complete(tidegate_io::Event::ReceiveEnded { token, end: tidegate_io::ReceiveEnd::Error(104) });
     stage.turns(3);
     assert_eq!(stage.shard.inspect().legs.deciding, 0);
+    assert!(is_abandoned(&mut stage.questions.borrow_mut()[0]), "nobody needs to ask on");
     let other = stage.client("");
+    assert!(!is_abandoned(&mut stage.questions.borrow_mut()[1]));
     allow(&mut stage);
     assert_eq!((stage.sent(other), stage.shard.counters().hooks_late), (Vec::new(), 1));
     allow(&mut stage);

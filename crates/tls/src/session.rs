@@ -43,16 +43,20 @@ pub struct Session {
     has_closed: bool,
 }
 
-/// Either role. rustls gives each its own type.
+/// Either role. rustls gives each its own type, of a KiB and more.
 enum Connection {
-    Client(UnbufferedClientConnection),
-    Server(UnbufferedServerConnection),
+    /// A server that has heard nothing: whoever connects and says nothing is to cost nothing.
+    Silent(ServerConfig),
+    Client(Box<UnbufferedClientConnection>),
+    Server(Box<UnbufferedServerConnection>),
 }
 
 /// What came of a look at the incoming bytes.
 enum Step {
     /// There may be more in them.
     Again,
+    /// The same, behind plaintext.
+    Plaintext,
     /// There is nothing more in them.
     Rest,
     PeerClosed,
@@ -67,17 +71,15 @@ impl Session {
     pub fn client(config: &ClientConfig, host: &str) -> Result<Self, Error> {
         let name = ServerName::try_from(host.to_owned()).map_err(|_| Error::NAME)?;
         let connection = UnbufferedClientConnection::new(config.0.clone(), name)?;
-        let mut session = Self::new(Connection::Client(connection));
+        let mut session = Self::new(Connection::Client(Box::new(connection)));
         session.process(&mut [], &mut Vec::new())?;
         Ok(session)
     }
 
-    /// A server that waits for a ClientHello.
-    ///
-    /// # Errors
-    /// Where the configuration cannot be used.
-    pub fn server(config: &ServerConfig) -> Result<Self, Error> {
-        Ok(Self::new(Connection::Server(UnbufferedServerConnection::new(config.0.clone())?)))
+    /// A server that waits for a ClientHello, and takes next to no memory before it hears something.
+    #[must_use]
+    pub fn server(config: &ServerConfig) -> Self {
+        Self::new(Connection::Silent(config.clone()))
     }
 
     fn new(connection: Connection) -> Self {
@@ -95,13 +97,13 @@ impl Session {
     /// Whether plaintext may be sealed: the handshake is done, and this side has not closed.
     #[must_use]
     pub fn is_open(&self) -> bool {
-        !self.is_failed && !self.has_closed && !self.connection.common().is_handshaking()
+        !self.is_failed && !self.has_closed && !self.connection.is_handshaking()
     }
 
     /// Whether the handshake still goes on: neither done nor failed.
     #[must_use]
     pub fn is_handshaking(&self) -> bool {
-        !self.is_failed && self.connection.common().is_handshaking()
+        !self.is_failed && self.connection.is_handshaking()
     }
 
     /// Whether the peer has said that it sends nothing more. Where an end of the stream comes before that, it may have been
@@ -114,19 +116,19 @@ impl Session {
     /// The protocol that was agreed on.
     #[must_use]
     pub fn alpn(&self) -> Option<&[u8]> {
-        self.connection.common().alpn_protocol()
+        self.connection.common()?.alpn_protocol()
     }
 
     /// Whether an earlier session was resumed; `None` while that is not known.
     #[must_use]
     pub fn is_resumed(&self) -> Option<bool> {
-        self.connection.common().handshake_kind().map(|kind| kind == HandshakeKind::Resumed)
+        self.connection.common()?.handshake_kind().map(|kind| kind == HandshakeKind::Resumed)
     }
 
     /// Version and cipher suite that were agreed on, as `TLSv1_3` and `TLS13_AES_128_GCM_SHA256`.
     #[must_use]
     pub fn suite(&self) -> Option<(&'static str, &'static str)> {
-        let common = self.connection.common();
+        let common = self.connection.common()?;
         Some((common.protocol_version()?.as_str()?, common.negotiated_cipher_suite()?.suite().as_str()?))
     }
 
@@ -136,7 +138,7 @@ impl Session {
         if self.is_failed || self.is_handshaking() {
             return None;
         }
-        Subject::of(self.connection.common().peer_certificates()?.first()?)
+        Subject::of(self.connection.common()?.peer_certificates()?.first()?)
     }
 
     /// Heap bytes held here for ciphertext of either direction.
@@ -152,8 +154,13 @@ impl Session {
     /// Why the session cannot go on. An alert that tells the peer may then wait to be sent; plaintext that came
     /// before is good.
     pub fn handle_ciphertext(&mut self, input: &mut [u8], plaintext: &mut Vec<u8>) -> Result<(), Error> {
-        if self.is_failed || self.peer_has_closed {
+        if self.is_failed || self.peer_has_closed || input.is_empty() {
             return Ok(());
+        }
+        if let Connection::Silent(config) = &self.connection {
+            let server =
+                UnbufferedServerConnection::new(config.0.clone()).inspect_err(|_| self.is_failed = true)?;
+            self.connection = Connection::Server(Box::new(server));
         }
         if self.incoming.is_empty() {
             let used = self.process(input, plaintext)?;
@@ -238,6 +245,7 @@ impl Session {
         loop {
             let rest = &mut bytes[used..];
             let (taken, step) = match &mut self.connection {
+                Connection::Silent(_) => return Ok(used),
                 Connection::Client(client) => {
                     step(client.process_tls_records(rest), plaintext, &mut self.outgoing)
                 }
@@ -247,7 +255,12 @@ impl Session {
             };
             used += taken;
             match step {
-                Ok(Step::Again) => {}
+                // Each look costs as much as a short record's decryption. Behind plaintext nothing is left to be told where all was
+                // taken: a close_notify would be a record of its own, and was not looked at yet.
+                Ok(Step::Plaintext) if used == bytes.len() && !self.connection.wants_write() => {
+                    return Ok(used);
+                }
+                Ok(Step::Again | Step::Plaintext) => {}
                 Ok(Step::Rest) => return Ok(used),
                 // What comes after it is not looked at (RFC 8446 §6.1).
                 Ok(Step::PeerClosed) => {
@@ -265,8 +278,9 @@ impl Session {
 
     /// Takes over what tells the peer of a failure. rustls must not look at the incoming bytes any more.
     fn flush_alert(&mut self) {
-        while self.connection.common().wants_write() {
+        while self.connection.wants_write() {
             let (_, step) = match &mut self.connection {
+                Connection::Silent(_) => return,
                 Connection::Client(client) => {
                     step(client.process_tls_records(&mut []), &mut Vec::new(), &mut self.outgoing)
                 }
@@ -275,7 +289,7 @@ impl Session {
                 }
             };
             match step {
-                Ok(Step::Again) => {}
+                Ok(Step::Again | Step::Plaintext) => {}
                 Ok(Step::Rest | Step::PeerClosed) | Err(_) => return,
             }
         }
@@ -285,6 +299,7 @@ impl Session {
     fn append(&mut self, room: usize, what: Sealed<'_>) -> Result<(), Error> {
         loop {
             let status = match &mut self.connection {
+                Connection::Silent(_) => return Err(Error::NOT_OPEN),
                 Connection::Client(client) => {
                     write(client.process_tls_records(&mut self.incoming), &mut self.outgoing, room, &what)
                 }
@@ -305,11 +320,21 @@ impl Session {
 }
 
 impl Connection {
-    fn common(&self) -> &rustls::CommonState {
+    /// `None` before anything was heard.
+    fn common(&self) -> Option<&rustls::CommonState> {
         match self {
-            Self::Client(client) => client,
-            Self::Server(server) => server,
+            Self::Silent(_) => None,
+            Self::Client(client) => Some(client),
+            Self::Server(server) => Some(server),
         }
+    }
+
+    fn is_handshaking(&self) -> bool {
+        self.common().is_none_or(rustls::CommonState::is_handshaking)
+    }
+
+    fn wants_write(&self) -> bool {
+        self.common().is_some_and(rustls::CommonState::wants_write)
     }
 }
 
@@ -328,7 +353,7 @@ fn step<Data>(
     let mut taken = status.discard;
     let step = match status.state {
         Ok(ConnectionState::ReadTraffic(mut traffic)) => {
-            let mut verdict = Ok(Step::Again);
+            let mut verdict = Ok(Step::Plaintext);
             while let Some(record) = traffic.next_record() {
                 match record {
                     Ok(record) => {

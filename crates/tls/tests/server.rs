@@ -132,13 +132,13 @@ fn rfc7301_3_2_a_client_that_speaks_something_else_is_told() {
     let config = ServerConfig::new(&options, vec![authority.identity(&["localhost"])]).unwrap();
     for (offered, expected) in [(&[&b"h2"[..], b"http/1.1"][..], Some(&b"http/1.1"[..])), (&[][..], None)] {
         let mut client = Session::client(&authority.client(offered), "localhost").unwrap();
-        let mut server = Session::server(&config).unwrap();
+        let mut server = Session::server(&config);
         shake(&mut client, &mut server).unwrap();
         assert_eq!((client.alpn(), server.alpn()), (expected, expected));
         assert!(!server.is_handshaking() && server.is_open());
     }
     let mut client = Session::client(&authority.client(&[b"h2"]), "localhost").unwrap();
-    let mut server = Session::server(&config).unwrap();
+    let mut server = Session::server(&config);
     let error = shake(&mut client, &mut server).unwrap_err();
     // RFC 7301 §3.2: no_application_protocol, 120.
     assert_eq!(error.cause(), Cause::Alert(120), "{error}");
@@ -165,7 +165,7 @@ fn each_name_gets_its_own_certificate_and_others_the_first() {
         ("other.test", false),
     ] {
         let mut client = Session::client(&client, host).unwrap();
-        match shake(&mut client, &mut Session::server(&server).unwrap()) {
+        match shake(&mut client, &mut Session::server(&server)) {
             Ok(()) => assert!(is_good, "{host}"),
             Err(error) => assert!(!is_good && error.cause() == Cause::Certificate, "{host}: {error}"),
         }

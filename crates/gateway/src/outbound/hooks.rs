@@ -15,9 +15,9 @@ use hyper::{
 };
 use serde::Serialize;
 use tidegate_config::Hook;
-use tidegate_identity::Answer;
+use tidegate_identity::{Answer, Identity};
 use tidegate_shard::{Asked, Denial, Mail, Outcome, Question, Undelivered};
-use tokio::time::sleep;
+use tokio::{select, time::sleep};
 use tracing::warn;
 
 use super::{Sparing, http::HttpClient, unix_seconds};
@@ -75,20 +75,23 @@ impl Hooks {
         Self { client, shards, failures: Arc::default() }
     }
 
-    /// Asks, while others are asked.
-    pub(super) fn ask(&self, question: Question) {
+    /// Asks, while others are asked, for as long as somebody waits for the answer.
+    pub(super) fn ask(&self, mut question: Question) {
         let (client, shards) = (self.client.clone(), Arc::clone(&self.shards));
         let failures = Arc::clone(&self.failures);
         tokio::spawn(async move {
             let identity = Arc::clone(&question.identity);
             let Some(hook) = identity.rules().hook() else { return };
-            let outcome = match outcome(&client, hook, &question).await {
-                Ok(outcome) => outcome,
-                Err(why) => {
-                    failures.tell(&identity.rules().name, hook.url.origin(), &why);
-                    Outcome::Failed
-                }
+            let asked = std::mem::take(&mut question.asked);
+            let outcome = select! {
+                outcome = outcome(&client, hook, &identity, &asked) => outcome,
+                // Its connection to the hook is closed, and its place is another's.
+                () = question.abandoned() => return,
             };
+            let outcome = outcome.unwrap_or_else(|why| {
+                failures.tell(&identity.rules().name, hook.url.origin(), &why);
+                Outcome::Failed
+            });
             let shard = usize::from(question.shard);
             let mut letter = Mail::Decided(question.answered(outcome));
             let Some(sender) = shards.0.get(shard) else { return };
@@ -101,8 +104,13 @@ impl Hooks {
     }
 }
 
-async fn outcome(client: &HttpClient, hook: &Hook, question: &Question) -> Result<Outcome, String> {
-    let body = body(&question.identity.rules().name, &question.asked)?;
+async fn outcome(
+    client: &HttpClient,
+    hook: &Hook,
+    identity: &Identity,
+    asked: &Asked,
+) -> Result<Outcome, String> {
+    let body = body(&identity.rules().name, asked)?;
     let mut request = Request::builder()
         .method(Method::POST)
         .uri(hook.url.as_str())
@@ -123,15 +131,13 @@ async fn outcome(client: &HttpClient, hook: &Hook, question: &Question) -> Resul
     match sent.map_err(|no_answer| no_answer.to_string())? {
         (StatusCode::UNAUTHORIZED, _) => Ok(Outcome::Denied(Denial::Unauthorized)),
         (StatusCode::FORBIDDEN, _) => Ok(Outcome::Denied(Denial::Forbidden)),
-        (status, body) if status.is_success() => {
-            match question.identity.judge_answer(&body, unix_seconds()) {
-                Ok(Answer::Allowed(caller)) => Ok(Outcome::Allowed(Box::new(caller))),
-                Ok(Answer::Denied) => Ok(Outcome::Denied(Denial::Forbidden)),
-                Err(invalid) => {
-                    Err(format!("its answer cannot be used: {}", invalid.reason().replace("token", "answer")))
-                }
+        (status, body) if status.is_success() => match identity.judge_answer(&body, unix_seconds()) {
+            Ok(Answer::Allowed(caller)) => Ok(Outcome::Allowed(Box::new(caller))),
+            Ok(Answer::Denied) => Ok(Outcome::Denied(Denial::Forbidden)),
+            Err(invalid) => {
+                Err(format!("its answer cannot be used: {}", invalid.reason().replace("token", "answer")))
             }
-        }
+        },
         (status, _) => Err(format!("the answer is {status}, which is neither 2xx, 401 nor 403")),
     }
 }

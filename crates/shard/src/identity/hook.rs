@@ -6,8 +6,9 @@
 //! Invariant: a request is judged by what its route asks for when the answer is there. Where that is another hook by then, that
 //! one is asked, too.
 
-use std::{net::IpAddr, sync::Arc};
+use std::{convert::Infallible, net::IpAddr, sync::Arc};
 
+use futures_channel::oneshot;
 use tidegate_hub::RouteId;
 use tidegate_identity::{Caller, Identity, Place};
 use tidegate_io::Backend;
@@ -51,10 +52,12 @@ pub struct Question {
     number: u64,
     /// Given back with the question.
     _place: Place,
+    /// Its other end is where the request waits.
+    waits: oneshot::Receiver<Infallible>,
 }
 
 /// What a hook is told of a request.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct Asked {
     /// Its method.
     pub method: String,
@@ -113,12 +116,20 @@ impl Question {
     pub fn answered(self, outcome: Outcome) -> Decision {
         Decision { session: self.session, number: self.number, outcome }
     }
+
+    /// Waits until nobody waits for the answer any more: the client has gone, or was told that its request is in vain. Whoever
+    /// asks on keeps a place that is another's.
+    pub async fn abandoned(&mut self) {
+        let Err(oneshot::Canceled) = (&mut self.waits).await;
+    }
 }
 
 /// A request whose hook is asked.
 pub(crate) struct Deciding {
     number: u64,
     identity: Arc<Identity>,
+    /// Tells who asks that nobody waits any more, by being dropped.
+    _waits: oneshot::Sender<Infallible>,
     /// The whole head, which is read again.
     head: Vec<u8>,
     /// What came behind it.
@@ -147,6 +158,7 @@ pub(crate) enum Halt {
 pub(crate) struct Parked {
     number: u64,
     identity: Arc<Identity>,
+    waits: oneshot::Sender<Infallible>,
     is_upgrade: bool,
     manner: Option<Manner>,
 }
@@ -250,8 +262,11 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         let number = self.hooks.asked;
         let (identity, session) = (Arc::clone(identity), key.to_bits());
         let is_upgrade = request.is_upgrade();
-        let parked = Parked { number, identity: Arc::clone(&identity), is_upgrade, manner: None };
-        self.environment.ask(Question { identity, asked, shard: self.id, session, number, _place: place });
+        let (sender, waits) = oneshot::channel();
+        let parked =
+            Parked { number, identity: Arc::clone(&identity), waits: sender, is_upgrade, manner: None };
+        let shard = self.id;
+        self.environment.ask(Question { identity, asked, shard, session, number, _place: place, waits });
         // Its limits are those that hold for it while it waits.
         if let Some(session) = self.registry.get_mut(key) {
             session.route = id;
@@ -261,11 +276,12 @@ impl<B: Backend, E: Environment> Shard<B, E> {
 
     /// A request waits from here on.
     pub(crate) fn await_decision(&mut self, key: Key, asked: Parked, head: &[u8]) {
-        let Parked { number, identity, is_upgrade, manner } = asked;
+        let Parked { number, identity, waits, is_upgrade, manner } = asked;
         let timeout_ms = identity.rules().hook().map_or(0, |hook| hook.timeout_ms);
         let deadline_ms = self.now_ms + timeout_ms + GRACE_MS;
         let (head, early) = (head.to_vec(), Vec::new());
-        let deciding = Deciding { number, identity, head, early, is_upgrade, manner, deadline_ms };
+        let deciding =
+            Deciding { number, identity, _waits: waits, head, early, is_upgrade, manner, deadline_ms };
         let Some(session) = self.registry.get_mut(key) else { return };
         session.state = State::Deciding(Box::new(deciding));
         self.wheel.cancel(key.index());

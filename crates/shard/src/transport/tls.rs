@@ -16,9 +16,9 @@ pub(crate) struct Tls {
 }
 
 impl Tls {
-    /// Nothing where the configuration cannot be used.
-    pub(crate) fn new(config: &ServerConfig) -> Option<Tls> {
-        Some(Tls { session: Session::server(config).ok()?, unwelcome: None })
+    /// The server's side.
+    pub(crate) fn new(config: &ServerConfig) -> Tls {
+        Tls { session: Session::server(config), unwelcome: None }
     }
 
     /// The client's side, towards a server whose certificate must be for `name`. Nothing where the configuration or the name cannot

@@ -4,6 +4,8 @@ use super::partial::Partial;
 
 /// Buffers kept at most, whatever their size: a search looks at each.
 const BUFFERS: usize = 32;
+/// Shorter ones are quicker made than found among those that are kept.
+const SHORT_BYTES: usize = 1024;
 /// Partials kept at most.
 const PARTIALS: usize = 64;
 
@@ -33,7 +35,8 @@ impl Spares {
     /// or any other.
     pub fn give(&mut self, mut buffer: Vec<u8>) {
         let capacity = buffer.capacity();
-        if capacity == 0 || capacity > self.budget_bytes {
+        let is_full = self.buffers.len() >= BUFFERS;
+        if capacity == 0 || capacity > self.budget_bytes || (is_full && capacity < SHORT_BYTES) {
             return;
         }
         while self.buffers.len() >= BUFFERS || self.bytes + capacity > self.budget_bytes {
@@ -82,7 +85,13 @@ impl Spares {
 
     /// An empty buffer for something about as large as `want`, as large as there is one.
     pub fn take_large(&mut self, want: usize) -> Vec<u8> {
-        self.take(0, want.clamp(1024, 64 * 1024), usize::MAX)
+        self.take(0, want.clamp(SHORT_BYTES, 64 * 1024), usize::MAX)
+    }
+
+    /// An empty buffer for something about as large as `want` that lasts no longer than a turn, which may have thousands of them:
+    /// short ones lie close to each other, and so in the cache.
+    pub fn take_brief(&mut self, want: usize) -> Vec<u8> {
+        if want < SHORT_BYTES { Vec::with_capacity(want) } else { self.take_large(want) }
     }
 
     pub(super) fn take_partial(&mut self) -> Box<Partial> {

@@ -1,0 +1,123 @@
+#!/usr/bin/env python3
+"""What asking the control plane costs the data plane under full load, and how long its answers take there.
+
+    cargo build --release && scripts/admin-under-load.py [--rounds 5] [--seconds 5]
+
+One gateway on one core, its load on another; rounds with nobody asking and with somebody who asks for /livez ten times a
+second and for /metrics each second take turns. Judges nothing itself: docs/BENCHMARKS.md has the bars.
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import socket
+import statistics
+import subprocess
+import tempfile
+import threading
+import time
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+RELEASE = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "release"
+CONFIG = """
+version = 1
+shards = 1
+[[listener]]
+bind = "127.0.0.1:0"
+[admin]
+bind = "unix:{folder}/admin.sock"
+[[route]]
+path = "/*"
+echo = {{}}
+"""
+
+
+def ask(path, admin):
+    """Seconds until the whole answer is there, which must be a 200."""
+    begun = time.monotonic()
+    with socket.socket(socket.AF_UNIX) as stream:
+        stream.settimeout(30)
+        stream.connect(admin)
+        stream.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
+        answer = b""
+        while part := stream.recv(1 << 16):
+            answer += part
+    if not answer.startswith(b"HTTP/1.1 200 "):
+        raise SystemExit(f"{path}: {answer[:200]!r}")
+    return time.monotonic() - begun
+
+
+def load(arguments, url, pid):
+    """Nanoseconds of the gateway's CPU time for each message."""
+    command = ["taskset", "-c", "1", RELEASE / "tidegate-loadtest", "echo", *arguments, "--pid", str(pid), "--json", "-", url]
+    report = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
+    if report["errors"]["total"]:
+        raise SystemExit(f"errors under load: {report['errors']}")
+    return report["server"]["cpu_ns_per_message"]
+
+
+def main():
+    arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    arguments.add_argument("--rounds", type=int, default=5)
+    arguments.add_argument("--seconds", type=int, default=5)
+    options = arguments.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        config, admin = pathlib.Path(folder, "tidegate.toml"), f"{folder}/admin.sock"
+        config.write_text(CONFIG.format(folder=folder))
+        command = ["taskset", "-c", "0", RELEASE / "tidegate", "run", "-c", config, "--log", "json"]
+        with open(f"{folder}/log", "wb") as log:
+            gateway = subprocess.Popen(command, stdout=log, stderr=log)
+        try:
+            measure(options, gateway, url(gateway, pathlib.Path(folder, "log")), admin)
+        finally:
+            gateway.terminate()
+            gateway.wait()
+
+
+def url(gateway, log):
+    """Where it listens, once it does."""
+    until = time.monotonic() + 10
+    while True:
+        for line in log.read_text().splitlines():
+            message = json.loads(line)["message"]
+            if message.startswith("listening on "):
+                return message.removeprefix("listening on ")
+        if time.monotonic() > until or gateway.poll() is not None:
+            raise SystemExit(f"the gateway has not come up: {log.read_text()}")
+        time.sleep(0.02)
+
+
+def measure(options, gateway, url, admin):
+    for name, work in [("500 sessions, 64 B", "-c 500 -s 64"), ("64 sessions, 64 B, 32 in flight", "-c 64 -s 64 --depth 32")]:
+        work = [*work.split(), "-d", f"{options.seconds}s", "--warmup", "1s"]
+        quiet, asked, livez, metrics = [], [], [], []
+        for _ in range(options.rounds):
+            quiet.append(load(work, url, gateway.pid))
+            over = threading.Event()
+
+            def asking():
+                count = 0
+                while not over.wait(0.1):
+                    livez.append(ask("/livez", admin))
+                    if count % 10 == 0:
+                        metrics.append(ask("/metrics", admin))
+                    count += 1
+
+            thread = threading.Thread(target=asking)
+            thread.start()
+            asked.append(load(work, url, gateway.pid))
+            over.set()
+            thread.join()
+        ratio = statistics.median(b / a for a, b in zip(quiet, asked))
+        print(f"{name}: {options.rounds} rounds of {options.seconds} s each way")
+        for what, values in [("nobody asks", quiet), ("somebody asks", asked)]:
+            print(f"  {what}: CPU each {statistics.median(values):,.0f} ns ({min(values):,.0f} to {max(values):,.0f})")
+        print(f"  median of the rounds' ratios: {ratio:.3f}")
+        for what, values in [("/livez", livez), ("/metrics", metrics)]:
+            middle, most = statistics.median(values) * 1e3, max(values) * 1e3
+            print(f"  {what}: {len(values)} answers, median {middle:.1f} ms, at most {most:.1f} ms")
+
+
+if __name__ == "__main__":
+    main()
