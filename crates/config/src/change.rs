@@ -80,11 +80,15 @@ impl Config {
         let proxy_protocol = |config: &Config| {
             config.listeners.iter().map(|one| one.proxy_protocol.clone()).collect::<Vec<_>>()
         };
+        let redirects = |config: &Config| {
+            config.listeners.iter().map(|one| one.https_redirect.clone()).collect::<Vec<_>>()
+        };
         let sections = [
             ("[limits]", self.limits != other.limits),
             ("[drain]", self.drain != other.drain),
             ("[listener.tls]", tls(self) != tls(other)),
             ("[[listener]] proxy_protocol", proxy_protocol(self) != proxy_protocol(other)),
+            ("[[listener]] https_redirect", redirects(self) != redirects(other)),
             ("[topics] and [[topic]]", self.topics != other.topics),
             ("[[identity]]", self.identities != other.identities),
             ("trusted", self.trusted != other.trusted),
@@ -152,5 +156,26 @@ mod tests {
         assert!(waiting[0].starts_with("max_sessions ") && waiting[1].starts_with("backlog "), "{waiting:?}");
         let same = old.succeeded_by(old.clone()).unwrap();
         assert_eq!((same.config, same.waiting), (old, Vec::new()));
+    }
+
+    #[test]
+    fn each_section_that_differs_is_named() {
+        let old = config("", "", BIND);
+        let new = |top: &str, limits: &str, more: &str| config(top, limits, &format!("{BIND}\n{more}"));
+        for (new, name) in [
+            (new("", "message_bytes = 9", ""), "[limits]"),
+            (new("", "", "[drain]\nwindow = '1s'"), "[drain]"),
+            (new("", "", "tls = { certificate_file = '/c', key_file = '/k' }"), "[listener.tls]"),
+            (new("", "", "proxy_protocol = ['10.0.0.0/8']"), "[[listener]] proxy_protocol"),
+            (new("", "", "https_redirect = { hosts = ['a.test'] }"), "[[listener]] https_redirect"),
+            (new("", "", "[topics]\nmemory = '128MiB'"), "[topics] and [[topic]]"),
+            (new("", "", "[[topic]]\nname = 'a'"), "[topics] and [[topic]]"),
+            (new("", "", "[[identity]]\nname = 'i'\nhook = { url = 'http://127.0.0.1/' }"), "[[identity]]"),
+            (new("trusted = ['10.0.0.0/8']", "", ""), "trusted"),
+        ] {
+            assert_eq!(new.differences(&old), [name]);
+            assert_eq!(old.differences(&new), [name]);
+        }
+        assert_eq!(old.differences(&old), Vec::<String>::new());
     }
 }

@@ -65,7 +65,7 @@ pub use self::{
         Algorithm, Hook, Identity, KeySetUrl, MAX_IDENTITIES, PermissionClaims, TokenKeys, TokenSource,
     },
     limits::{DEFAULT_MAX_SESSIONS, DEFAULT_MEMORY_BYTES, Limits, RouteLimits, SESSION_TAKEOVER_BYTES},
-    log::{DEFAULT_LOG_ENTRIES, Log, LogFormat, LogLevel},
+    log::{DEFAULT_LOG_ENTRIES, Log, LogFormat, LogLevel, LogPath},
     pattern::{HostPattern, PathPattern, bare_host},
     problem::{Problem, printable},
     proxy::{Balance, Deflate, HashKey, Proxy, Target, Upstream, UpstreamTls, Utf8},

@@ -1,8 +1,8 @@
 //! What is wrong in a file, and where: told with the line itself and a caret under it.
 
-use std::{fmt, ops::Range};
+use std::{fmt, ops::Range, path::Path};
 
-use crate::secret::secrets;
+use crate::{secret::secrets, section::cut};
 
 /// One mistake in a configuration file, or one thing in it that is hardly meant.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,6 +45,12 @@ impl Problem {
     #[must_use]
     pub fn without_place(what: &str, message: String) -> Self {
         Self::whole_file(what, message)
+    }
+
+    /// The same place, with what is wrong with a file that is named there.
+    pub(crate) fn about(&self, path: &Path, why: &str) -> Self {
+        let message = printable(&format!("{}: {why}", cut(&path.display().to_string())));
+        Self { message, ..self.clone() }
     }
 
     /// The first line of what [`fmt::Display`] writes: `file:line:column: message (did you mean …?)`.

@@ -30,7 +30,7 @@ use crate::{
     Bind, Config, DEFAULT_BACKLOG, HostPattern, HttpsRedirect, Identity, IoChoice, Listener, MAX_LISTENERS,
     MAX_ROUTES, MAX_SHARDS, Problem, Route, Topics, address,
     name::Host,
-    problem::Source,
+    problem::{Place, Source},
     reach,
     report::{Mistake, Report},
     schema,
@@ -93,7 +93,7 @@ fn read(text: &str, name: &str, files: Files) -> Result<Config, Vec<Problem>> {
 /// Reads a configuration file, and those of keys and certificates that it names.
 ///
 /// # Errors
-/// As [`parse`]; one problem without a line where the file cannot be read.
+/// As [`parse`]; one problem where the file cannot be read, without a line unless one of its bytes is the cause.
 pub fn load(path: impl AsRef<Path>) -> Result<Config, Vec<Problem>> {
     let path = path.as_ref();
     let name = path.display().to_string();
@@ -116,11 +116,21 @@ pub fn load(path: impl AsRef<Path>) -> Result<Config, Vec<Problem>> {
     }
     match std::str::from_utf8(&bytes) {
         Ok(text) => read(text, &name, Files::Open(exposure)),
-        Err(error) => {
-            let line = 1 + bytes[..error.valid_up_to()].iter().filter(|byte| **byte == b'\n').count();
-            Err(whole(format!("is not UTF-8 (line {line})")))
-        }
+        Err(error) => Err(vec![not_utf8(&bytes, error.valid_up_to(), &name)]),
     }
+}
+
+/// The first byte that is no part of a character, shown in its line.
+fn not_utf8(bytes: &[u8], at: usize, name: &str) -> Problem {
+    // What is before it stays as it is, and it becomes one visible character.
+    let text = String::from_utf8_lossy(bytes);
+    let in_line = 1 + bytes[..at].iter().rev().take_while(|byte| **byte != b'\n').count();
+    let message = format!(
+        "the file is UTF-8, and the byte {:#04x} here is not (byte {in_line} of the line)",
+        bytes[at]
+    );
+    let span = at..at + char::REPLACEMENT_CHARACTER.len_utf8();
+    Source::new(&text, name).problem(&mut Place::default(), &span, message, None)
 }
 
 /// The whole document. Where something is wrong, the report says so and the result is of no use.

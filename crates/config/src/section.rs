@@ -126,8 +126,17 @@ impl<'d> Section<'d> {
 
     /// A duration in milliseconds, at least `shortest_ms` and at most a week.
     pub(crate) fn duration(&self, report: &mut Report<'_>, key: &str, shortest_ms: u64) -> Option<At<u64>> {
+        self.duration_within(report, key, shortest_ms..=LONGEST_MS)
+    }
+
+    /// A duration within a range of milliseconds.
+    pub(crate) fn duration_within(
+        &self,
+        report: &mut Report<'_>,
+        key: &str,
+        range: RangeInclusive<u64>,
+    ) -> Option<At<u64>> {
         let value = self.value(key)?;
-        let range = shortest_ms..=LONGEST_MS;
         let show = |ms: &u64| units::duration_text(*ms);
         let checked = match &value.value {
             DeValue::String(text) => units::duration(text).and_then(|ms| within(key, ms, &range, show)),

@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::{Problem, problem::printable, report::Mistake, secret::Exposure, section::cut};
+use crate::{Problem, report::Mistake, secret::Exposure, section::cut};
 
 /// TLS on a listener.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -77,10 +77,7 @@ impl PemFile {
     /// What is wrong with it, told where the configuration names it.
     #[must_use]
     pub fn problem(&self, why: &str) -> Problem {
-        let message = printable(&format!("{}: {why}", cut(&self.path.display().to_string())));
-        let mut problem = self.place.clone();
-        problem.message = message;
-        problem
+        self.place.about(&self.path, why)
     }
 
     /// One that is not read.

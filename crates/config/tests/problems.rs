@@ -103,12 +103,36 @@ fn a_file_that_cannot_be_read_is_a_problem_of_the_whole() {
     assert_eq!(headline("none.toml"), "none.toml: there is no such file");
     fs::create_dir(folder.path().join("folder")).unwrap();
     assert!(headline("folder").starts_with("folder: cannot be read: "));
-    fs::write(folder.path().join("latin1.toml"), b"version = 1\n# \xfc\n").unwrap();
-    assert_eq!(headline("latin1.toml"), "latin1.toml: is not UTF-8 (line 2)");
     fs::write(folder.path().join("long.toml"), "#".repeat((4 << 20) + 1)).unwrap();
     assert_eq!(headline("long.toml"), "long.toml: is longer than 4 MiB");
     fs::write(folder.path().join("good.toml"), tidegate_config::EMBEDDED).unwrap();
     assert_eq!(tidegate_config::load(folder.path().join("good.toml")).unwrap(), tidegate_config::embedded());
+}
+
+#[test]
+fn a_file_that_is_not_utf8_is_told_with_its_first_wrong_byte() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("t.toml");
+    let shown = |bytes: &[u8]| {
+        fs::write(&path, bytes).unwrap();
+        let problems = tidegate_config::load(&path).unwrap_err();
+        assert_eq!(problems.len(), 1);
+        problems[0].to_string().replace(&format!("{}/", folder.path().display()), "")
+    };
+    let told = |byte: &str, at: usize| {
+        format!("the file is UTF-8, and the byte {byte} here is not (byte {at} of the line)")
+    };
+    assert_eq!(
+        shown(b"version = 1\n# \xc3\xbc gr\xfcn, \xfc\n"),
+        format!("t.toml:2:7: {}\n2 | # ü gr\u{fffd}n, \u{fffd}\n  |       ^", told("0xfc", 8))
+    );
+    // The first byte, the last one, and a character that is cut off.
+    assert!(shown(b"\xff\xfev\0e\0r\0").starts_with(&format!("t.toml:1:1: {}", told("0xff", 1))));
+    assert!(shown(b"version = 1\r\n\xe2\x82").starts_with(&format!("t.toml:2:1: {}", told("0xe2", 1))));
+    assert!(shown(b"version = 1\n\n \x80").starts_with(&format!("t.toml:3:2: {}", told("0x80", 2))));
+    // A key on that line is still nobody's to see.
+    let key = shown(b"version = 1\n[identity.hook]\nsecret = 's3cret-s3cret-\xfc-s3cret'\n");
+    assert!(key.starts_with("t.toml:3:25: ") && !key.contains("s3cret"), "{key}");
 }
 
 /// A mistake beside a key is shown with its line, and that goes into logs.

@@ -93,7 +93,7 @@ async fn admit(State(access): State<Access>, request: Request, next: Next) -> Re
         return Problem::new(StatusCode::FORBIDDEN, "pages may not ask here").into_response();
     }
     let presented = request.headers().get(header::AUTHORIZATION).map(HeaderValue::as_bytes);
-    let presented = presented.and_then(|value| value.strip_prefix(b"Bearer "));
+    let presented = presented.and_then(bearer);
     match &rules.token {
         Some(token) if !presented.is_some_and(|presented| token.is(presented)) => {
             let problem =
@@ -105,11 +105,18 @@ async fn admit(State(access): State<Access>, request: Request, next: Next) -> Re
     }
 }
 
+/// The token in `Authorization`: the name of its scheme has no case (RFC 9110 §11.1).
+fn bearer(value: &[u8]) -> Option<&[u8]> {
+    let (scheme, token) = value.split_at_checked("bearer ".len())?;
+    scheme.eq_ignore_ascii_case(b"bearer ").then(|| token.trim_ascii())
+}
+
 /// Whether the request names an address or this machine, as those do who mean it; where a token is wanted any name will do.
 fn is_own_host(headers: &HeaderMap) -> bool {
     let Some(host) = headers.get(header::HOST).and_then(|host| host.to_str().ok()) else { return true };
     let name = tidegate_config::bare_host(host);
-    name == "localhost"
+    // RFC 9110 §4.2.3.
+    name.eq_ignore_ascii_case("localhost")
         || name.is_empty()
         || name.trim_matches(['[', ']']).parse::<std::net::IpAddr>().is_ok()
 }
@@ -202,7 +209,7 @@ pub struct RouteStatus {
     pub received_messages: u64,
     /// Messages to clients.
     pub sent_messages: u64,
-    /// It takes no new sessions, as somebody has asked for.
+    /// It takes no new sessions, as somebody has asked for: of it, or of all its upstreams.
     pub drained: bool,
 }
 

@@ -32,7 +32,7 @@ const STEPS: u32 = 10;
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct SessionsQuery {
-    /// Those of the route of this name, as `/config` lists them.
+    /// Those of the route of this name, as `/config` lists them; `/x (2)`: what is left of one that was replaced.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub route: Option<String>,
     /// Those from this address, or of this network.
@@ -41,7 +41,7 @@ pub struct SessionsQuery {
     /// Those of this user, as their tokens name it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
-    /// Those that are so far: `handshake`, `waiting`, `open`, `request`, `closing`.
+    /// Those that are so far: `handshake`, `deciding`, `waiting`, `open`, `request`, `closing`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub state: Option<String>,
     /// Those that have lasted so many seconds.

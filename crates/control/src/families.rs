@@ -98,12 +98,17 @@ fn sessions(out: &mut Writer, gateway: &Gateway, reports: &[Report]) {
         }
     });
     let plan = gateway.plan();
-    out.family(Kind::Gauge, "tidegate_route_drained", "Whether somebody has drained a route.", |samples| {
-        for (number, name) in gateway.names.present() {
-            let drained = plan.is_drained(Whom::Route(RouteId(number)));
-            samples.add(&[("route", &name)], u8::from(drained));
-        }
-    });
+    out.family(
+        Kind::Gauge,
+        "tidegate_route_drained",
+        "Whether somebody has drained a route, or all its upstreams.",
+        |samples| {
+            for (number, name) in gateway.names.present() {
+                let drained = plan.is_drained(Whom::Route(RouteId(number)));
+                samples.add(&[("route", &name)], u8::from(drained));
+            }
+        },
+    );
     let help = "Requests for a session by what became of them: opened, or refused with a status.";
     out.family(Kind::Counter, "tidegate_handshakes", help, |samples| {
         samples

@@ -136,7 +136,7 @@ impl Gateway {
         self.shards.iter().any(|shard| shard.cell.read().draining)
     }
 
-    /// Whether somebody has drained all routes.
+    /// Whether somebody has drained all routes, each by itself or by all its upstreams.
     pub(crate) fn is_drained(&self) -> bool {
         let plan = self.plan();
         plan.numbered_routes().all(|(number, _)| plan.is_drained(Whom::Route(RouteId(number))))

@@ -1,21 +1,29 @@
 //! What routes are called in answers, metrics and the log, by the numbers that shards give them.
 
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc};
 
 use arc_swap::ArcSwap;
 use tidegate_shard::Plan;
 
 /// The names of all routes, no two alike. Clones are the same.
 #[derive(Clone, Debug)]
-pub struct RouteNames(Arc<ArcSwap<Vec<Named>>>);
+pub struct RouteNames(Arc<ArcSwap<Names>>);
 
-/// A route's name.
 #[derive(Clone, Debug, Default)]
-struct Named {
-    /// Empty for a number that no route has had.
-    name: String,
-    /// It is in the configuration in force.
-    present: bool,
+struct Names {
+    /// By number.
+    all: Vec<Name>,
+    /// The numbers of the configuration in force, in its order.
+    present: Vec<u16>,
+}
+
+/// What a route is called; both are empty for a number that no route has had.
+#[derive(Clone, Debug, Default)]
+struct Name {
+    /// Its host and path.
+    plain: String,
+    /// The same, with a number behind it where that is another's name.
+    distinct: String,
 }
 
 impl RouteNames {
@@ -27,51 +35,56 @@ impl RouteNames {
         names
     }
 
-    /// Takes over those of another plan. A number that no route has any more keeps its name: its last sessions are still told of.
+    /// Takes over those of another plan: its routes are called as after a restart, whatever was called so before. A number that no
+    /// route has any more keeps its name, unless a route has that now: its last sessions are still told of.
     pub fn adopt(&self, plan: &Plan) {
-        let mut names = Vec::clone(&self.0.load());
-        names.iter_mut().for_each(|named| named.present = false);
+        let mut all = self.0.load().all.clone();
+        let mut present = Vec::new();
+        let mut taken = HashSet::new();
         for (number, route) in plan.numbered_routes() {
             let host = route.host.as_ref().map(ToString::to_string).unwrap_or_default();
-            let name = format!("{host}{}", route.path);
+            let plain = format!("{host}{}", route.path);
             let place = usize::from(number);
-            if names.len() <= place {
-                names.resize(place + 1, Named::default());
+            if all.len() <= place {
+                all.resize(place + 1, Name::default());
             }
-            // Routes that differ by subprotocol or by what they do.
-            let mut distinct = name.clone();
-            let mut count = 1;
-            while names.iter().enumerate().any(|(other, named)| other != place && named.name == distinct) {
-                count += 1;
-                distinct = format!("{name} ({count})");
-            }
-            names[place] = Named { name: distinct, present: true };
+            let distinct = take(&mut taken, &plain);
+            all[place] = Name { plain, distinct };
+            present.push(number);
         }
-        self.0.store(Arc::new(names));
+        let here: HashSet<u16> = present.iter().copied().collect();
+        for (number, name) in (0..=u16::MAX).zip(&mut all) {
+            let is_gone = !here.contains(&number) && !name.plain.is_empty();
+            if is_gone && !taken.insert(name.distinct.clone()) {
+                name.distinct = take(&mut taken, &name.plain);
+            }
+        }
+        self.0.store(Arc::new(Names { all, present }));
     }
 
     /// A route's name by its number.
     #[must_use]
     pub fn name(&self, number: u16) -> Option<String> {
         let names = self.0.load();
-        names.get(usize::from(number)).filter(|named| !named.name.is_empty()).map(|named| named.name.clone())
+        names
+            .all
+            .get(usize::from(number))
+            .filter(|name| !name.plain.is_empty())
+            .map(|name| name.distinct.clone())
     }
 
     /// All that have been seen, with their numbers.
     pub(crate) fn all(&self) -> Vec<(u16, String)> {
-        self.list(|_| true)
-    }
-
-    /// Those of the configuration in force.
-    pub(crate) fn present(&self) -> Vec<(u16, String)> {
-        self.list(|named| named.present)
-    }
-
-    fn list(&self, wanted: impl Fn(&Named) -> bool) -> Vec<(u16, String)> {
         let names = self.0.load();
-        let numbered =
-            (0..=u16::MAX).zip(names.iter()).filter(|(_, named)| !named.name.is_empty() && wanted(named));
-        numbered.map(|(number, named)| (number, named.name.clone())).collect()
+        let named = (0..=u16::MAX).zip(&names.all).filter(|(_, name)| !name.plain.is_empty());
+        named.map(|(number, name)| (number, name.distinct.clone())).collect()
+    }
+
+    /// Those of the configuration in force, in its order.
+    pub(crate) fn present(&self) -> Vec<(u16, String)> {
+        let names = self.0.load();
+        let name = |number: &u16| (*number, names.all[usize::from(*number)].distinct.clone());
+        names.present.iter().map(name).collect()
     }
 
     /// The number of a route of the configuration in force, by its name.
@@ -86,13 +99,29 @@ impl RouteNames {
     }
 }
 
+/// Takes a name that nobody has: this one, or with the lowest number behind it. Routes may differ by subprotocol or by what they do,
+/// and one that is no more by the time.
+fn take(taken: &mut HashSet<String>, plain: &str) -> String {
+    let mut distinct = plain.to_owned();
+    let mut count = 1;
+    while !taken.insert(distinct.clone()) {
+        count += 1;
+        distinct = format!("{plain} ({count})");
+    }
+    distinct
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn plan(routes: &str) -> Arc<Plan> {
+    fn config(routes: &str) -> tidegate_config::Config {
         let text = format!("version = 1\n[[listener]]\nbind = '127.0.0.1:0'\n{routes}");
-        Plan::new(tidegate_config::parse(&text, "t.toml").unwrap(), 1)
+        tidegate_config::parse(&text, "t.toml").unwrap()
+    }
+
+    fn plan(routes: &str) -> Arc<Plan> {
+        Plan::new(config(routes), 1)
     }
 
     #[test]
@@ -113,5 +142,43 @@ mod tests {
         names.clone().adopt(&plan("[[route]]\npath = '/c'\necho = {}\n"));
         assert_eq!((names.name(0).as_deref(), names.name(1).as_deref()), (Some("/c"), Some("/b")));
         assert_eq!(names.present(), [(0, "/c".to_owned())]);
+    }
+
+    #[test]
+    fn a_route_that_was_replaced_leaves_its_name_to_the_new_one() {
+        let x = |deflate: &str| format!("[[route]]\npath = '/x'\necho = {{ deflate = '{deflate}' }}\n");
+        let named =
+            |names: &RouteNames| -> Vec<String> { names.all().into_iter().map(|(_, name)| name).collect() };
+        let first = plan(&x("on"));
+        let names = RouteNames::new(&first);
+        let second = first.next(config(&x("off"))).unwrap();
+        // Whoever tells it may do so twice.
+        for _ in 0..2 {
+            names.adopt(&second);
+            assert_eq!(named(&names), ["/x (2)", "/x"]);
+        }
+        assert_eq!((names.present(), names.number("/x")), (vec![(1, "/x".to_owned())], Some(1)));
+        assert_eq!((names.present_number("/x"), names.present_number("/x (2)")), (Some(1), None));
+        // Once more: the sessions of both are still told apart.
+        let third =
+            second.next(config(&format!("[[route]]\npath = '/first'\necho = {{}}\n{}", x("on")))).unwrap();
+        names.adopt(&third);
+        assert_eq!(named(&names), ["/x (2)", "/x (3)", "/first", "/x"]);
+    }
+
+    #[test]
+    fn names_are_those_of_the_file_and_in_its_order() {
+        let one = "[[route]]\npath = '/x'\nsubprotocols = ['one']\necho = {}\n";
+        let two = "[[route]]\npath = '/x'\necho = {}\n";
+        let other = "[[route]]\npath = '/o'\necho = {}\n";
+        let first = plan(&format!("{one}{two}"));
+        let names = RouteNames::new(&first);
+        // The one with subprotocols is replaced; the other stays, and is called as after a restart.
+        let changed = one.replace("'one'", "'uno'");
+        let second = first.next(config(&format!("{other}{changed}{two}"))).unwrap();
+        names.adopt(&second);
+        let present: Vec<String> = names.present().into_iter().map(|(_, name)| name).collect();
+        assert_eq!(present, ["/o", "/x", "/x (2)"]);
+        assert_eq!((names.name(0).as_deref(), names.number("/x (2)")), (Some("/x (3)"), Some(1)));
     }
 }

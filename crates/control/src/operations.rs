@@ -203,8 +203,8 @@ pub(crate) async fn reload(gateway: &Arc<Gateway>) -> Result<Response, Problem> 
     let whom: Vec<Whom> = old.map(route).chain(left.into_iter().map(upstream)).collect();
     let routes = of(added, "added")
         .chain(of(changed, "changed"))
-        // Both have the same host and path; what is new is told apart from it by a number.
-        .chain(of(replaced.into_iter().map(|(old, _)| old).collect(), "replaced"))
+        // Both have the same host and path, and the new one has the name: what is left of the other has a number behind it.
+        .chain(of(replaced.into_iter().map(|(_, new)| new).collect(), "replaced"))
         .chain(of(removed, "removed"))
         .collect();
     let draining = places(gateway, &whom).await;

@@ -151,7 +151,7 @@ pub(crate) struct ListArguments {
     pub(crate) gateway: AdminArguments,
     #[command(flatten)]
     pub(crate) which: WhichArguments,
-    /// Those that are so far: handshake, waiting, open, request or closing
+    /// Those that are so far: handshake, deciding, waiting, open, request or closing
     #[arg(long, value_name = "STATE")]
     pub(crate) state: Option<String>,
     /// Most sessions to list

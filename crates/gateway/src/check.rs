@@ -7,13 +7,19 @@ use std::{
 
 use tidegate_config::printable;
 
-use crate::{Outcome, arguments::CheckArguments, logs, secure};
+use crate::{Outcome, arguments::CheckArguments, log_file, logs, secure};
 
 /// Problems and warnings go to standard error; what is valid is said on standard output.
 pub(crate) fn check(arguments: &CheckArguments) -> Outcome {
     let file = printable(&arguments.config.display().to_string());
-    let loaded = tidegate_config::load(&arguments.config)
-        .and_then(|mut config| secure::secure(&mut config, None, SystemTime::now()).map(|_| config));
+    let loaded = tidegate_config::load(&arguments.config).and_then(|mut config| {
+        let secured = secure::secure(&mut config, None, SystemTime::now());
+        let mut problems = secured.err().unwrap_or_default();
+        let log = config.log.file.as_ref();
+        problems.extend(log.and_then(|log| Some(log.problem(&log_file::obstacle(log.path())?))));
+        problems.sort_by_key(|problem| (problem.line, problem.column));
+        if problems.is_empty() { Ok(config) } else { Err(problems) }
+    });
     match loaded {
         Ok(config) => {
             logs::print_warnings(&config.warnings);

@@ -12,6 +12,8 @@ use std::{
     time::Duration,
 };
 
+use rustix::fs::{Access, access};
+
 use crate::lines::Sink;
 
 /// How soon a file that was moved away is made anew where nothing is to be written to it.
@@ -45,6 +47,26 @@ impl LogFile {
             self.file = file;
             self.torn = false;
         }
+    }
+}
+
+/// Why no log can be written there, as far as that is seen without doing it.
+pub(crate) fn obstacle(path: &Path) -> Option<String> {
+    let denied = |path: &Path, how: Access, what: &str| {
+        access(path, how).err().map(|error| format!("{what}: {}", io::Error::from(error)))
+    };
+    match path.metadata() {
+        Ok(found) if found.is_dir() => Some("it is a folder".to_owned()),
+        Ok(_) => denied(path, Access::WRITE_OK, "it cannot be written"),
+        // It would be made.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let folder = path.parent()?;
+            if !folder.exists() {
+                return Some("its folder does not exist".to_owned());
+            }
+            denied(folder, Access::WRITE_OK | Access::EXEC_OK, "no file can be made in its folder")
+        }
+        Err(error) => Some(format!("it cannot be had: {error}")),
     }
 }
 
@@ -125,6 +147,29 @@ mod tests {
         let mut file = LogFile::open(Path::new("/dev/full"), Arc::default()).unwrap();
         for _ in 0..3 {
             assert_eq!(file.write_all(b"line\n").unwrap_err().kind(), io::ErrorKind::StorageFull);
+        }
+    }
+
+    #[test]
+    fn what_speaks_against_a_file_is_seen_without_making_it() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        fs::write(at("log"), "").unwrap();
+        let said = |name: &str| obstacle(&at(name));
+        assert_eq!((said("log"), said("new"), obstacle(Path::new("/dev/full"))), (None, None, None));
+        assert!(!at("new").exists());
+        assert_eq!(obstacle(folder.path()).as_deref(), Some("it is a folder"));
+        assert_eq!(said("none/log").as_deref(), Some("its folder does not exist"));
+        assert!(said("log/log").unwrap().starts_with("it cannot be had: Not a directory"));
+        // Root may do all.
+        if !rustix::process::geteuid().is_root() {
+            fs::set_permissions(at("log"), fs::Permissions::from_mode(0o440)).unwrap();
+            assert!(said("log").unwrap().starts_with("it cannot be written: Permission denied"));
+            fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o500)).unwrap();
+            let why = said("new");
+            fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o700)).unwrap();
+            assert!(why.unwrap().starts_with("no file can be made in its folder: Permission denied"));
         }
     }
 }

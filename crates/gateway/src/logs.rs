@@ -85,8 +85,10 @@ pub(crate) fn begin(arguments: &LogArguments, settings: &tidegate_config::Log) -
     flag::register(SIGUSR1, Arc::clone(&moved)).map_err(NoLog::Signal)?;
     let (lines, writer) = match &settings.file {
         None => start(io::stderr(), &lost)?,
-        Some(path) => {
-            start(LogFile::open(path, moved).map_err(|error| NoLog::File(path.clone(), error))?, &lost)?
+        Some(file) => {
+            let path = file.path();
+            let opened = LogFile::open(path, moved).map_err(|error| NoLog::File(path.to_owned(), error));
+            start(opened?, &lost)?
         }
     };
     let out = lines.clone();

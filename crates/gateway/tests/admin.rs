@@ -387,6 +387,13 @@ fn over_tcp_a_token_is_asked_for_and_pages_are_refused() {
         [status(None), status(Some("0123456789abcdeF")), status(Some("0123456789abcdef"))],
         [401, 401, 200]
     );
+    // RFC 9110 §11.1: the name of a scheme has no case.
+    for (scheme, expected) in [("bearer ", 200), ("BEARER  ", 200), ("Bearer", 401), ("Basic ", 401)] {
+        let mut client = Client::connect(gateway.admin());
+        let field = format!("Authorization: {scheme}0123456789abcdef");
+        client.send(format!("GET /livez HTTP/1.1\r\nHost: any.test\r\n{field}\r\n\r\n").as_bytes());
+        assert_eq!(client.response().expect("an answer").status, expected, "{scheme}");
+    }
     let mut page = Client::connect(gateway.admin());
     page.send(
         b"GET /sessions HTTP/1.1\r\nHost: localhost\r\nOrigin: https://evil.test\r\n\
@@ -402,7 +409,9 @@ fn over_tcp_a_token_is_asked_for_and_pages_are_refused() {
     let config =
         format!("version = 1\n[[listener]]\nbind = '127.0.0.1:0'\n[admin]\nbind = '127.0.0.1:0'\n{ROUTES}");
     let gateway = Gateway::start(&config, "epoll");
-    for (host, expected) in [("127.0.0.1:9", 200), ("localhost", 200), ("[::1]:9", 200), ("evil.test", 403)] {
+    for (host, expected) in
+        [("127.0.0.1:9", 200), ("localhost", 200), ("LocalHost:9", 200), ("[::1]:9", 200), ("evil.test", 403)]
+    {
         let mut client = Client::connect(gateway.admin());
         client.send(format!("GET /livez HTTP/1.1\r\nHost: {host}\r\n\r\n").as_bytes());
         assert_eq!(client.response().expect("an answer").status, expected, "{host}");
@@ -544,4 +553,64 @@ fn who_may_not_ask_takes_nobodys_place() {
     drop(stranger.stdin.take());
     stranger.wait().expect("it was started");
     scene.gateway.stop();
+}
+
+#[test]
+fn the_route_that_is_there_has_the_name_and_not_the_one_that_was_replaced() {
+    for io in BACKENDS {
+        // Nobody is asked to go while this lasts.
+        let scene = Scene::with(io, "[drain]\nwindow = '167h'\ndeadline = '168h'\n", ROUTES);
+        let address = scene.gateway.address();
+        let mut old = Client::open(address, "/echo");
+        scene.gateway.rewrite(&scene.config().replacen("echo = {}", "echo = { deflate = 'off' }", 1));
+        let (code, out, error) = scene.run(&["reload"]);
+        assert_eq!((code, error.as_str()), (Some(0), ""), "{io}");
+        assert!(out.contains("  route /echo: replaced\n"), "{io}: {out}");
+        assert!(out.contains("  asked to go: /echo (2) (1 session)\n"), "{io}: {out}");
+        let mut new = Client::open(address, "/echo");
+        assert_eq!(scene.get("/config")["routes"], json!(["/echo", "gw.test/other/*"]), "{io}");
+        let metrics = scene.metrics();
+        for name in ["/echo", "/echo (2)"] {
+            assert_eq!(metrics.value(&format!("tidegate_sessions{{route=\"{name}\"}}")), 1.0, "{io} {name}");
+            assert_eq!(scene.sessions(&[("route", name)])[0]["route"], json!(name), "{io}");
+        }
+        let (code, out, _) = scene.run(&["sessions", "kill", "--route", "/echo"]);
+        assert_eq!((code, out.as_str()), (Some(0), "ended 1 of 1\n"), "{io}");
+        assert_eq!(new.frame().opcode, CLOSE, "{io}");
+        old.exchange(TEXT, b"still here");
+        let (code, _, _) = scene.run(&["sessions", "kill", "--route", "/echo (2)"]);
+        assert_eq!((code, old.frame().opcode), (Some(0), CLOSE), "{io}");
+        drop((old, new));
+        scene.gateway.stop();
+    }
+}
+
+#[test]
+fn where_all_upstreams_of_a_route_are_drained_so_is_the_route() {
+    for io in BACKENDS {
+        let (one, two) = (Upstream::echo(), Upstream::echo());
+        let route = format!(
+            "[[route]]\npath = '/up'\nproxy = {{ upstreams = ['{}', '{}'] }}\n",
+            one.url(),
+            two.url()
+        );
+        let scene = Scene::with(io, "", &route);
+        let state = || {
+            let status = scene.get("/status");
+            assert_eq!(scene.status_of("/readyz") == 200, status["ready"] == "ok", "{io}: {status}");
+            let drained = status["routes"][0]["drained"].as_bool().expect("a boolean");
+            let metrics = scene.metrics();
+            let gauge = metrics.value("tidegate_route_drained{route=\"/up\"}");
+            (drained, gauge, metrics.value("tidegate_ready"), status["ready"].clone())
+        };
+        let takes_some = (false, 0.0, 1.0, json!("ok"));
+        assert_eq!(state(), takes_some, "{io}");
+        assert_eq!(scene.run(&["drain", &one.url()]).0, Some(0));
+        assert_eq!(state(), takes_some, "{io}: the other one takes sessions");
+        assert_eq!(scene.run(&["drain", &two.url()]).0, Some(0));
+        assert_eq!(state(), (true, 1.0, 0.0, json!("drained")), "{io}");
+        assert_eq!(scene.run(&["drain", "--undo", &one.url()]).0, Some(0));
+        assert_eq!(state(), takes_some, "{io}");
+        scene.gateway.stop();
+    }
 }

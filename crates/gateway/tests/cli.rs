@@ -274,6 +274,22 @@ fn check_names_every_mistake() {
 }
 
 #[test]
+fn check_looks_whether_there_can_be_a_log_and_makes_none() {
+    let (folder, path) = folder("");
+    let log = folder.path().join("none/log");
+    fs::write(&path, format!("{}[log]\nfile = '{}'\n", config(""), log.display())).unwrap();
+    let path = path.to_str().unwrap();
+    let (code, stdout, stderr) = run(&["check", "-c", path]);
+    assert_eq!((code, stdout.as_str()), (Some(78), ""));
+    let headline = format!("{path}:13:8: {}: its folder does not exist\n13 | file = '", log.display());
+    assert!(stderr.starts_with(&headline), "{stderr}");
+    fs::create_dir(folder.path().join("none")).unwrap();
+    let checked = run(&["check", "-c", path]);
+    assert_eq!(checked, (Some(0), format!("{path} is valid: 1 listener, 2 routes\n"), String::new()));
+    assert!(!log.exists());
+}
+
+#[test]
 fn a_bad_configuration_is_not_run() {
     let (_folder, path) = folder(&config("head_byte = 1"));
     let path = path.to_str().unwrap();

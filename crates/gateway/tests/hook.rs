@@ -497,3 +497,86 @@ fn a_session_ends_when_its_hook_has_said() {
     assert!(answer.contains("not_allowed"), "{answer}");
     scene.stop();
 }
+
+/// What a route takes from nobody is no question of who asks.
+#[test]
+fn a_method_that_a_route_does_not_have_is_refused_without_asking() {
+    let web = Web::start(by_cookie);
+    let scene = Scene::start("epoll", &hook(&web, ""));
+    let ada = cookie("ada");
+    let delete = format!("DELETE /publish/chat/lobby HTTP/1.1\r\nHost: gw.test\r\n{ada}\r\n");
+    for request in [
+        get("/publish/chat/lobby", &ada),
+        delete.into_bytes(),
+        post("/poll?topic=chat/lobby", &ada, ""),
+        post("/events?topic=chat/lobby", &ada, ""),
+        post("/topics/chat/lobby", &ada, ""),
+    ] {
+        let refused = scene.asked(&request);
+        assert_eq!((refused.status, refused.field("allow").is_some()), (405, true), "{refused:?}");
+    }
+    assert_eq!(web.asked().len(), 0);
+    assert_eq!(scene.asked(&post("/publish/chat/lobby", &ada, "{\"data\":1}")).status, 200);
+    assert_eq!(web.asked().len(), 1, "the check above is one");
+    scene.stop();
+}
+
+/// Each family that docs/OPERATIONS.md has for hooks, by each result.
+#[test]
+fn what_comes_of_asking_a_hook_is_counted() {
+    for io in BACKENDS {
+        let (web, (held, gate)) = (Web::start(by_cookie), gated());
+        let route = |name: &str, url: String, more: &str| {
+            format!(
+                "[[identity]]\nname = '{name}'\nhook = {{ url = '{url}', {more} }}\n\
+                 [[route]]\npath = '/{name}'\nidentity = '{name}'\necho = {{}}\n"
+            )
+        };
+        let routes = route("patient", web.url("/"), "timeout = '1m'")
+            + &route("hasty", web.url("/"), "timeout = '300ms'")
+            + &route("narrow", held.url("/"), "timeout = '1m', max_in_flight = 1");
+        let scene = harness::scene::Scene::on(io, 1, "", &routes);
+        let counted = || {
+            let metrics = scene.metrics();
+            ["allowed", "denied", "failed", "busy", "late"].map(|result| {
+                metrics.value(&format!("tidegate_hook_decisions_total{{result=\"{result}\"}}")) as u32
+            })
+        };
+        let waiting = |identity: &str| {
+            scene.metrics().value(&format!("tidegate_hook_in_flight{{identity=\"{identity}\"}}")) as u32
+        };
+        let ask = |path: &str, name: &str| {
+            let mut client = Client::connect(scene.gateway.address());
+            client.send(&request(path, &cookie(name)));
+            client
+        };
+        assert_eq!((counted(), waiting("narrow")), ([0; 5], 0), "{io}");
+        for (path, name, status, so_far) in [
+            ("/patient", "ada", 101, [1, 0, 0, 0, 0]),
+            ("/patient", "nobody", 101, [2, 0, 0, 0, 0]),
+            ("/patient", "unknown", 401, [2, 1, 0, 0, 0]),
+            ("/patient", "forbidden", 403, [2, 2, 0, 0, 0]),
+            ("/patient", "denied", 403, [2, 3, 0, 0, 0]),
+            ("/patient", "broken", 503, [2, 3, 1, 0, 0]),
+            ("/patient", "closed", 503, [2, 3, 2, 0, 0]),
+            // No answer within its time-out.
+            ("/hasty", "silent", 503, [2, 3, 3, 0, 0]),
+        ] {
+            assert_eq!(ask(path, name).response().expect("an answer").status, status, "{io} {name}");
+            assert_eq!(counted(), so_far, "{io} {name}");
+        }
+        let waits = ask("/narrow", "ada");
+        eventually("the question", || (held.asked().len() == 1).then_some(()));
+        assert_eq!((waiting("narrow"), waiting("patient"), waiting("hasty")), (1, 0, 0), "{io}");
+        let listed = scene.sessions(&[("route", "/narrow")]);
+        assert_eq!((listed.len(), &listed[0]["state"]), (1, &json!("deciding")), "{io}: {listed:?}");
+        assert_eq!(ask("/narrow", "ada").response().expect("an answer").status, 503, "{io}");
+        assert_eq!(counted(), [2, 3, 3, 1, 0], "{io}");
+        // Who goes away takes its question along: nothing has come of it.
+        drop(waits);
+        eventually("the end of the question", || (waiting("narrow") == 0).then_some(()));
+        assert_eq!(counted(), [2, 3, 3, 1, 0], "{io}");
+        gate.release(0);
+        scene.gateway.stop();
+    }
+}

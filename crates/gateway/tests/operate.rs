@@ -97,7 +97,7 @@ fn a_reload_tells_what_has_changed_and_who_goes() {
             "  route /gone: removed\n",
             "  route /up: changed\n",
             "  changed: [drain]\n",
-            "  asked to go: /other (1 session)\n",
+            "  asked to go: /other (2) (1 session)\n",
             "  asked to go: /gone (2 sessions)\n",
             &format!("  asked to go: {url} of /up (1 session)\n"),
             "  receive_buffers has changed: the new value waits for a restart\n",

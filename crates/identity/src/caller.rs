@@ -13,6 +13,9 @@ use crate::{
 /// Longest name of a user, in bytes.
 const MAX_USER_BYTES: usize = 256;
 
+/// The least double that more than one whole number is read as: 2^53.
+const EXACT_BELOW: f64 = 9_007_199_254_740_992.0;
+
 /// Who calls, by a token that was verified.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Caller {
@@ -62,6 +65,8 @@ fn user(claims: &Claims, name: &str) -> Result<Option<Box<str>>, Invalid> {
     let text = match claims.find(name) {
         None => return Ok(None),
         Some(Value::String(text)) => text.clone(),
+        // A fraction, or a number beyond 64 bits, was rounded when it was read: it could be somebody else's.
+        Some(Value::Number(number)) if number.is_f64() => return Err(Invalid::Number),
         Some(Value::Number(number)) => number.to_string(),
         Some(Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_)) => return Err(Invalid::User),
     };
@@ -75,12 +80,26 @@ fn user(claims: &Claims, name: &str) -> Result<Option<Box<str>>, Invalid> {
 fn field(value: &Value) -> Result<String, Invalid> {
     let text = match value {
         Value::String(text) => text.clone(),
+        other if !is_exact(other) => return Err(Invalid::Number),
         other => other.to_string(),
     };
     // RFC 9110 §5.5: no control characters, and no space at an end, which recipients take away.
     match text.chars().any(char::is_control) || text.trim() != text {
         true => Err(Invalid::Field),
         false => Ok(text),
+    }
+}
+
+/// Whether all whole numbers in it are those of the token. What 64 bits do not hold was read as the nearest double, and above 2^53
+/// (IEEE 754) whole numbers share one.
+fn is_exact(value: &Value) -> bool {
+    match value {
+        Value::Null | Value::Bool(_) | Value::String(_) => true,
+        Value::Number(number) => {
+            !number.is_f64() || number.as_f64().is_some_and(|double| double.abs() < EXACT_BELOW)
+        }
+        Value::Array(values) => values.iter().all(is_exact),
+        Value::Object(members) => members.values().all(is_exact),
     }
 }
 

@@ -25,7 +25,7 @@ pub enum Invalid {
     AnyKey,
     /// Its signature is not its key's.
     Signature,
-    /// Its claims are not an object, or one stands twice.
+    /// Its claims are not an object, or one stands twice, there or in an object below.
     Claims,
     /// A time in it is no number of seconds.
     Time,
@@ -41,6 +41,8 @@ pub enum Invalid {
     Audience,
     /// What names the user is neither a short text nor a number.
     User,
+    /// A number that names the user, or is to be in a field, cannot be told exactly.
+    Number,
     /// What is to be in a field cannot be.
     Field,
     /// What it allows is not a list of patterns of topics.
@@ -70,6 +72,9 @@ impl Invalid {
             Self::Issuer => "the token is not by a known issuer (`iss`)",
             Self::Audience => "the token is not for this audience (`aud`)",
             Self::User => "the claim that names the user is no short text",
+            Self::Number => {
+                "a number in the token is too large, or has a fraction, and cannot be told exactly"
+            }
             Self::Field => "a claim cannot stand in a field",
             Self::Permissions => "a claim of permissions is not a list of patterns",
         }

@@ -308,6 +308,10 @@ fn claims_are_one_object_in_which_nothing_stands_twice() {
         &format!("{{\"exp\":{later}}}}}"),
         &format!("{{\"exp\":{later},\"exp\":{later}}}"),
         &format!("{{\"sub\":\"ada\",\"exp\":{later},\"sub\":\"root\"}}"),
+        // RFC 8259 §4: nor does anything in an object below.
+        &format!("{{\"exp\":{later},\"realm\":{{\"roles\":[\"user\"],\"roles\":[\"admin\"]}}}}"),
+        &format!("{{\"exp\":{later},\"realm\":{{\"roles\":1,\"\\u0072oles\":1}}}}"),
+        &format!("{{\"exp\":{later},\"a\":[[{{\"b\":{{\"c\":null,\"d\":0,\"c\":null}}}}]]}}"),
         &deep,
     ] {
         assert_eq!(says(claims), Err(Invalid::Claims), "{claims:.60}");
@@ -398,6 +402,49 @@ fn claims_become_a_user_fields_and_permissions() {
         assert_eq!(outcome(&identity, &with(name, value.clone())), Err(why), "{name} {value}");
     }
     assert_eq!(outcome(&identity, &with("name", json!(42))), Ok(()));
+}
+
+#[test]
+fn every_kind_of_value_comes_through() {
+    let identity = shared("headers = { X-All = 'all' }");
+    let all = r#"{"b":true,"f":1.5,"i":-3,"l":["é\n",{},[]],"n":null,"u":18446744073709551615}"#;
+    let claims = format!("{{\"exp\":{},\"all\":{all}}}", NOW + 60);
+    let token = Signer::secret(SECRET).token_of("HS256", r#"{"alg":"HS256"}"#, &claims);
+    let caller = identity.verify(token.as_bytes(), NOW).unwrap();
+    assert_eq!(caller.fields, [("X-All".to_owned(), all.to_owned())]);
+}
+
+/// Two numbers beyond 64 bits may be read as one.
+#[test]
+fn a_number_that_cannot_be_told_exactly_is_nobodys_name() {
+    let identity = shared("headers = { X-User = 'sub', X-More = 'more' }");
+    let says = |claims: &str| {
+        let claims = format!("{{\"exp\":{},{claims}}}", NOW + 60);
+        let token = Signer::secret(SECRET).token_of("HS256", r#"{"alg":"HS256"}"#, &claims);
+        identity.verify(token.as_bytes(), NOW).map(|caller| (caller.user.map(String::from), caller.fields))
+    };
+    for exact in ["0", "-9223372036854775808", "9007199254740993", "18446744073709551615"] {
+        let (user, fields) = says(&format!("\"sub\":{exact}")).unwrap();
+        assert_eq!(
+            (user.as_deref(), &*fields),
+            (Some(exact), &[("X-User".to_owned(), exact.to_owned())][..])
+        );
+    }
+    for inexact in [
+        "18446744073709551616",
+        "18446744073709551617",
+        "-9223372036854775809",
+        "1e3",
+        "42.0",
+        "42.00000000000000000001",
+    ] {
+        assert_eq!(says(&format!("\"sub\":{inexact}")), Err(Invalid::Number), "{inexact}");
+    }
+    // In a field that is no name fractions are as good as doubles are.
+    assert_eq!(says("\"sub\":\"ada\",\"more\":0.25").unwrap().1[1].1, "0.25");
+    for inexact in ["18446744073709551617", "[{\"id\":18446744073709551617}]", "-9007199254740993.0"] {
+        assert_eq!(says(&format!("\"sub\":\"ada\",\"more\":{inexact}")), Err(Invalid::Number), "{inexact}");
+    }
 }
 
 #[test]

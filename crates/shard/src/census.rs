@@ -81,6 +81,8 @@ pub struct SessionState {
 pub enum SessionStage {
     /// Its request is being read.
     Handshake,
+    /// It waits for its hook's word.
+    Deciding,
     /// It waits for its upstream.
     Waiting,
     /// Messages go both ways.
@@ -93,13 +95,15 @@ pub enum SessionStage {
 
 impl SessionStage {
     /// All of them.
-    pub const ALL: [Self; 5] = [Self::Handshake, Self::Waiting, Self::Open, Self::Request, Self::Closing];
+    pub const ALL: [Self; 6] =
+        [Self::Handshake, Self::Deciding, Self::Waiting, Self::Open, Self::Request, Self::Closing];
 
     /// Its name.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Handshake => "handshake",
+            Self::Deciding => "deciding",
             Self::Waiting => "waiting",
             Self::Open => "open",
             Self::Request => "request",
@@ -150,7 +154,8 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         }
         let closing = session.marks.close_sent || session.marks.close_received;
         let stage = match &session.state {
-            State::Head(_) | State::Deciding(_) => SessionStage::Handshake,
+            State::Head(_) => SessionStage::Handshake,
+            State::Deciding(_) => SessionStage::Deciding,
             State::Waiting(_) => SessionStage::Waiting,
             State::Open(_) | State::Paired(_) if !closing => SessionStage::Open,
             State::Exchange(_) => SessionStage::Request,

@@ -172,10 +172,9 @@ impl Plan {
         &self.identities
     }
 
-    /// The routes of the configuration by the numbers that sessions, reports and the log have for them.
+    /// The routes of the configuration, in its order, with the numbers that sessions, reports and the log have for them.
     pub fn numbered_routes(&self) -> impl Iterator<Item = (u16, &tidegate_config::Route)> {
-        let present = (0..=u16::MAX).zip(&self.slots).filter(|(_, slot)| slot.retired().is_none());
-        present.map(|(number, slot)| (number, &slot.plan().route))
+        self.routes.all().map(|(id, route)| (id.0, route))
     }
 
     /// The upstreams of the configuration: their route's number, their place there, and their URL.

@@ -79,9 +79,18 @@ impl Plan {
         }
     }
 
-    /// Whether somebody wants it to get no sessions.
+    /// Whether somebody wants it to get no sessions: of a route also where that is so of all its upstreams.
     pub fn is_drained(&self, whom: Whom) -> bool {
-        self.lasting(whom).is_some_and(|one| self.shared.drains.lock().contains(&one))
+        let all = self.shared.drains.lock();
+        let is_named = |whom: Whom| self.lasting(whom).is_some_and(|one| all.contains(&one));
+        let Whom::Route(id) = whom else { return is_named(whom) };
+        let proxy = self.slots.get(id.index()).and_then(|slot| slot.plan().proxy.as_ref());
+        // A proxied route has at least one upstream.
+        let has_none_left = proxy.is_some_and(|proxy| {
+            let present = (0..=u16::MAX).zip(&proxy.gone).filter(|(_, gone)| !**gone);
+            present.map(|(place, _)| Whom::Upstream(id, place)).all(is_named)
+        });
+        has_none_left || is_named(whom)
     }
 
     /// Forgets what is drained and not in this generation any more; gives what it was called.
@@ -124,5 +133,36 @@ impl Plan {
                 self.upstream_name(id.0, place).map(|url| Drained::Upstream(url.to_owned()))
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    #[test]
+    fn a_route_without_an_upstream_that_takes_sessions_is_drained() {
+        let text = "version = 1\n[[listener]]\nbind = '127.0.0.1:0'\n\
+                    [[route]]\npath = '/two'\nproxy = { upstreams = ['ws://127.0.0.1:2', 'ws://127.0.0.1:3'] }\n\
+                    [[route]]\npath = '/one'\nproxy = { upstreams = ['ws://127.0.0.1:2'] }\n\
+                    [[route]]\npath = '/echo'\necho = {}\n";
+        let config = |text: &str| tidegate_config::parse(text, "t.toml").unwrap();
+        let plan = Plan::new(config(text), 1);
+        let drained =
+            |plan: &Arc<Plan>| ["/two", "/one", "/echo"].map(|name| plan.is_drained(plan.named(name)[0]));
+        assert_eq!(drained(&plan), [false; 3]);
+        plan.set_drained(&plan.named("ws://127.0.0.1:2"), true);
+        assert_eq!(drained(&plan), [false, true, false]);
+        plan.set_drained(&plan.named("ws://127.0.0.1:3"), true);
+        assert_eq!(drained(&plan), [true, true, false]);
+        // A new one takes sessions; one that is gone takes none, whatever was said of it.
+        let plan = plan.next(config(&text.replacen("127.0.0.1:3", "127.0.0.1:4", 1))).unwrap();
+        assert_eq!(drained(&plan), [false, true, false]);
+        plan.set_drained(&plan.named("ws://127.0.0.1:4"), true);
+        assert_eq!(drained(&plan), [true, true, false]);
+        plan.set_drained(&plan.named("ws://127.0.0.1:2"), false);
+        assert_eq!(drained(&plan), [false; 3]);
     }
 }

@@ -21,7 +21,7 @@ use super::{
     fault::Fault,
     feed::Kept,
     poll::Polling,
-    publish::{Body, Publishing},
+    publish::{Body, POST_ONLY, Publishing},
     stream::Streaming,
 };
 use crate::{
@@ -147,6 +147,18 @@ impl Manner {
     }
 }
 
+/// Lets methods pass that a route of topics has. What no caller may send is refused before anybody is asked who the caller is.
+fn check_method(action: &Action, request: &Request<'_>) -> Result<(), Refusal> {
+    if request.method == "OPTIONS" {
+        return Ok(());
+    }
+    match action {
+        Action::Topics(_) | Action::Events(_) | Action::Poll(_) => super::get_only(request),
+        Action::Publish(_) if request.method != "POST" => Err(POST_ONLY),
+        Action::Publish(_) | Action::Page(_) | Action::Echo(_) | Action::Proxy(_) => Ok(()),
+    }
+}
+
 impl<B: Backend, E: Environment> Shard<B, E> {
     /// A request to a route of topics that is no upgrade. What is wrong with it is told as such routes tell it: as JSON, which
     /// pages of the origins that may come here can read.
@@ -163,6 +175,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             if !self.upstreams.takes(id) {
                 return Err(DRAINED.into());
             }
+            check_method(&route.action, request)?;
             // What a browser asks before a request has no token (Fetch, CORS-preflight), and its answer tells nothing.
             if request.method == "OPTIONS" { Ok(()) } else { self.admit(key, id, request) }
         });

@@ -126,7 +126,6 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             self.answer_preflight(key, manner, "GET");
             return Ok(());
         }
-        get_only(request)?;
         let query = match StateQuery::parse(request.target.query.unwrap_or_default()) {
             Ok(query) => query,
             Err(problem) => {

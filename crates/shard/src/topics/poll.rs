@@ -79,7 +79,6 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             self.answer_preflight(key, manner, "GET");
             return Ok(());
         }
-        super::get_only(request)?;
         let query = match PollQuery::parse(request.target.query.unwrap_or_default()) {
             Ok(query) => query,
             Err(problem) => {

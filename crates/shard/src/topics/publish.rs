@@ -70,7 +70,7 @@ const NO_KEY: Refusal = Refusal {
     fields: &[("WWW-Authenticate", "Bearer")],
 };
 
-const POST_ONLY: Refusal =
+pub(super) const POST_ONLY: Refusal =
     Refusal { status: 405, reason: "publish with POST", close: true, fields: &[("Allow", "POST, OPTIONS")] };
 
 const NO_LENGTH: Refusal = Refusal::new(411, "a body needs a Content-Length");
@@ -90,9 +90,6 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             super::no_body(request)?;
             self.answer_preflight(key, manner, "POST");
             return Ok(());
-        }
-        if request.method != "POST" {
-            return Err(POST_ONLY);
         }
         let publish_key = match action.keys.is_empty() {
             true => None,

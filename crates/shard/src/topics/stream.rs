@@ -47,7 +47,6 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             self.answer_preflight(key, manner, "GET");
             return Ok(());
         }
-        super::get_only(request)?;
         let last = request.fields.one("last-event-id")?;
         let query = match EventsQuery::parse(request.target.query.unwrap_or_default(), last) {
             Ok(query) => query,

@@ -19,7 +19,7 @@ const KEY_SET_TIMEOUT_MS: u64 = 5_000;
 /// How long a hook may take: a client waits meanwhile.
 const HOOK_TIMEOUT_MS: u64 = 2_000;
 
-/// Longest time that either may take.
+/// Longest time that either may take: clients wait meanwhile.
 const MOST_TIMEOUT_MS: u64 = 60_000;
 
 /// Most requests that wait for a hook where nothing is said.
@@ -75,11 +75,7 @@ fn url(report: &mut Report<'_>, section: &Section<'_>, key: &str) -> Option<Http
 }
 
 fn timeout_ms(report: &mut Report<'_>, section: &Section<'_>, key: &str, default_ms: u64) -> u64 {
-    let Some(At { value, span }) = section.duration(report, key, 1) else { return default_ms };
-    if value > MOST_TIMEOUT_MS {
-        report.wrong(span, Mistake::new(format!("`{key}` is at most 1m: clients wait meanwhile")));
-    }
-    value
+    section.duration_within(report, key, 1..=MOST_TIMEOUT_MS).map_or(default_ms, |timeout| timeout.value)
 }
 
 fn fields(report: &mut Report<'_>, section: &Section<'_>) -> Vec<String> {
