@@ -508,15 +508,15 @@ fn a_method_that_a_route_does_not_have_is_refused_without_asking() {
     for request in [
         get("/publish/chat/lobby", &ada),
         delete.into_bytes(),
-        post("/poll?topic=chat/lobby", &ada, ""),
-        post("/events?topic=chat/lobby", &ada, ""),
-        post("/topics/chat/lobby", &ada, ""),
+        post("/poll?topic=chat/lobby", &ada, b""),
+        post("/events?topic=chat/lobby", &ada, b""),
+        post("/topics/chat/lobby", &ada, b""),
     ] {
         let refused = scene.asked(&request);
         assert_eq!((refused.status, refused.field("allow").is_some()), (405, true), "{refused:?}");
     }
     assert_eq!(web.asked().len(), 0);
-    assert_eq!(scene.asked(&post("/publish/chat/lobby", &ada, "{\"data\":1}")).status, 200);
+    assert_eq!(scene.asked(&post("/publish/chat/lobby", &ada, b"{\"data\":1}")).status, 200);
     assert_eq!(web.asked().len(), 1, "the check above is one");
     scene.stop();
 }
