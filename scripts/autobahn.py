@@ -489,7 +489,8 @@ def arguments():
         parser.error("--jobs wants at least 1")
     for name in ("bin", "client_bin", "wstest"):
         path = getattr(options, name).resolve()
-        if not os.access(path, os.X_OK):
+        wanted = name != "client_bin" or any(suite.client for suite in options.suites)
+        if wanted and not os.access(path, os.X_OK):
             parser.error("%s is not there; build it or run scripts/autobahn-setup.sh" % path)
         setattr(options, name, path)
     return options
