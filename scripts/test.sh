@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs what the tests need (into .cache of this checkout; a few Debian packages where they are missing) and runs
-# them. Needs: Linux, Rust, a C compiler; on Debian the rest is installed. About 25 minutes on two cores.
+# them. Needs: Linux, Rust, a C compiler; on Debian the rest is installed. About 40 minutes on two cores, an hour the first time.
 #
 #   scripts/test.sh            all of it
 #   scripts/test.sh STEP...    only these:
