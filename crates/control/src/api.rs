@@ -14,6 +14,7 @@ use axum::{
 };
 use serde::{Deserialize, Serialize};
 use tidegate_shard::{RouteId, Whom, report::Report};
+use tidegate_wire::http::bearer;
 
 use crate::{
     census, families,
@@ -103,12 +104,6 @@ async fn admit(State(access): State<Access>, request: Request, next: Next) -> Re
         // What was asked for with a token is nobody else's to know either.
         _ => next.run(request).await,
     }
-}
-
-/// The token in `Authorization`: the name of its scheme has no case (RFC 9110 §11.1).
-fn bearer(value: &[u8]) -> Option<&[u8]> {
-    let (scheme, token) = value.split_at_checked("bearer ".len())?;
-    scheme.eq_ignore_ascii_case(b"bearer ").then(|| token.trim_ascii())
 }
 
 /// Whether the request names an address or this machine, as those do who mean it; where a token is wanted any name will do.

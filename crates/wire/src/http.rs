@@ -21,7 +21,7 @@ mod target;
 pub use body::BodyReader;
 pub use date::http_date;
 pub use fields::Fields;
-pub use grammar::is_token;
+pub use grammar::{bearer, is_token};
 pub use refusal::{Refusal, page_response, stream_head};
 pub use request::{Request, Version};
 pub use response::{BadResponse, Framing, ResponseHead};

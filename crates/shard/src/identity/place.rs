@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use tidegate_config::TokenSource;
-use tidegate_wire::http::Request;
+use tidegate_wire::http::{Request, bearer};
 
 /// What was found in a request.
 #[derive(Debug, PartialEq, Eq)]
@@ -37,12 +37,9 @@ fn one<'r>(values: impl Iterator<Item = Cow<'r, [u8]>>) -> Found<'r> {
     if values.any(|other| other != first) { Found::Several } else { Found::Token(first) }
 }
 
-/// RFC 6750 §2.1; the name of a scheme has no case (RFC 9110 §11.1). What is in another scheme is somebody else's.
+/// What is in another scheme is somebody else's.
 fn bearers<'r>(request: &Request<'r>) -> impl Iterator<Item = Cow<'r, [u8]>> {
-    request.fields.all("authorization").filter_map(|value| {
-        let (scheme, token) = value.split_at_checked("bearer ".len())?;
-        scheme.eq_ignore_ascii_case(b"bearer ").then(|| Cow::Borrowed(token.trim_ascii()))
-    })
+    request.fields.all("authorization").filter_map(bearer).map(Cow::Borrowed)
 }
 
 /// RFC 6265 §4.2.1: pairs between semicolons; a value may stand in quotes.

@@ -76,6 +76,14 @@ pub fn is_token(text: &[u8]) -> bool {
     !text.is_empty() && text.iter().all(|byte| is_token_byte(*byte))
 }
 
+/// The token in an `Authorization` field's value (RFC 6750 §2.1), where it is of that scheme, whose name has no case
+/// (RFC 9110 §11.1).
+#[must_use]
+pub fn bearer(value: &[u8]) -> Option<&[u8]> {
+    let (scheme, token) = value.split_at_checked("bearer ".len())?;
+    scheme.eq_ignore_ascii_case(b"bearer ").then(|| token.trim_ascii())
+}
+
 /// The value of one hexadecimal digit.
 pub(super) const fn hex(byte: u8) -> Option<u8> {
     match byte {
