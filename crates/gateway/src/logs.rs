@@ -26,13 +26,12 @@ const LINES: usize = 16_384;
 /// Most problems of a configuration that are told: more than a screen of them hide the first.
 const PROBLEMS: usize = 20;
 
-/// A log that has begun. Dropped, it writes what waits, if that is possible within a second.
+/// A log that has begun.
 pub(crate) struct Log {
     format: LogFormat,
     colours: bool,
     lines: Lines,
     lost: Arc<AtomicU64>,
-    _writer: Writer,
 }
 
 /// Why there is no log.
@@ -56,14 +55,18 @@ impl fmt::Display for NoLog {
     }
 }
 
-/// Begins to log as the arguments say, and where they do not, the configuration.
+/// Begins to log as the arguments say, and where they do not, the configuration. The writer belongs to whoever ends the
+/// process: threads that are left behind may have the log until then.
 ///
 /// # Errors
 /// Where there is no thread to write it, or no file.
 ///
 /// # Panics
 /// When called twice.
-pub(crate) fn begin(arguments: &LogArguments, settings: &tidegate_config::Log) -> Result<Log, NoLog> {
+pub(crate) fn begin(
+    arguments: &LogArguments,
+    settings: &tidegate_config::Log,
+) -> Result<(Log, Writer), NoLog> {
     let terminal = settings.file.is_none() && io::stderr().is_terminal();
     let configured = settings.format.map(LogFormat::from);
     let format =
@@ -102,7 +105,7 @@ pub(crate) fn begin(arguments: &LogArguments, settings: &tidegate_config::Log) -
         LogFormat::Text => builder.init(),
         LogFormat::Json => builder.json().flatten_event(true).with_current_span(false).init(),
     }
-    Ok(Log { format, colours, lines, lost, _writer: writer })
+    Ok((Log { format, colours, lines, lost }, writer))
 }
 
 fn start(out: impl Sink, lost: &Arc<AtomicU64>) -> Result<(Lines, Writer), NoLog> {

@@ -54,8 +54,9 @@ pub(crate) fn run(arguments: &RunArguments) -> Outcome {
     // What is wrong with a configuration is told where the arguments say.
     let settings =
         config.as_ref().map_or_else(|_| tidegate_config::Log::default(), |config| config.log.clone());
-    let log = match logs::begin(&arguments.log, &settings) {
-        Ok(log) => log,
+    // Dropped last, it waits for what this function logs.
+    let (log, _writer) = match logs::begin(&arguments.log, &settings) {
+        Ok(begun) => begun,
         Err(error) => {
             logs::print_missing(&error);
             return Outcome::Fault;

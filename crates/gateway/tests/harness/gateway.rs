@@ -268,6 +268,10 @@ impl Gateway {
 
 impl Drop for Gateway {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            // A test that fails only now and then, somewhere else, is understood by this.
+            eprintln!("the gateway's log:\n{}", tail(&self.log()));
+        }
         // Both fail where it has ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
