@@ -78,7 +78,9 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             if delayed {
                 break Stop::Delayed;
             }
-            if !closing && rates.is_none_or(|rates| meters.have_room(key, bytes.len(), rates, *now_ms)) {
+            if !closing
+                && rates.is_none_or(|rates| meters.have_room(key, bytes.len() - cursor.read, rates, *now_ms))
+            {
                 let begin = cursor.write;
                 let answered = open.decoder.answer_short(bytes, &mut cursor, &route.messages, plain);
                 if answered > 0 {

@@ -277,20 +277,21 @@ impl<B: Backend, E: Environment> Shard<B, E> {
     /// Drains one session: a Close at a boundary where there is a session, the end where there is none yet.
     pub(crate) fn drain_session(&mut self, key: Key, farewell: Farewell) {
         let timeout_ms = self.close_timeout_ms(key);
+        let leaving = self.leaving_refusal();
         let Some(session) = self.registry.get_mut(key) else { return };
         match &mut session.state {
             State::Head(head) => {
                 if head.bytes.is_empty() || session.marks.facts.has(Fact::ProxyHeader) {
                     self.abort(key, false);
                 } else {
-                    self.refuse(key, &DRAINING, false);
+                    self.refuse(key, leaving, false);
                 }
             }
             State::Deciding(deciding) => match deciding.manner.take() {
-                Some(manner) => self.refuse_request(key, &manner, &DRAINING),
-                None => self.refuse(key, &DRAINING, false),
+                Some(manner) => self.refuse_request(key, &manner, leaving),
+                None => self.refuse(key, leaving, false),
             },
-            State::Waiting(_) => self.refuse_waiting(key, &DRAINING),
+            State::Waiting(_) => self.refuse_waiting(key, leaving),
             State::Open(open) => {
                 // RFC 6455 §5.5.1: no message follows a Close.
                 if let Some(topics) = &mut self.topics {
@@ -312,6 +313,11 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             State::Lingering { .. } => self.limit_linger(key),
             State::Dialing(_) | State::Dead => {}
         }
+    }
+
+    /// What a request is answered whose session is asked to go before it has its answer.
+    pub(crate) fn leaving_refusal(&self) -> &'static Refusal {
+        if self.is_ending() { &DRAINING } else { &LEAVING }
     }
 
     /// A peer that answers no ping: it gets no Close, it would not read it.
@@ -348,9 +354,11 @@ impl<B: Backend, E: Environment> Shard<B, E> {
 }
 
 /// While draining no request is begun.
-pub(crate) const DRAINING: Refusal = Refusal {
-    status: 503,
-    reason: "the gateway is shutting down",
-    close: true,
-    fields: &[("Retry-After", "1")],
-};
+const DRAINING: Refusal = leaving("the gateway is shutting down");
+
+/// Its route or upstream drains, or is not in the configuration any more, or an operator has ended it.
+const LEAVING: Refusal = leaving("ended by an operator, or by a new configuration");
+
+const fn leaving(reason: &'static str) -> Refusal {
+    Refusal { status: 503, reason, close: true, fields: &[("Retry-After", "1")] }
+}

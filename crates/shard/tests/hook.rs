@@ -9,7 +9,8 @@ use std::{
 };
 
 use tidegate_identity::Answer;
-use tidegate_shard::{Decision, Denial, Mail, Outcome, Question};
+use tidegate_shard::{Decision, Denial, Ended, Mail, Outcome, Question, report::Reply};
+use tidegate_wire::close::CloseCode;
 
 use stage::{Socket, Stage, close_frame, frame, request};
 
@@ -190,6 +191,19 @@ fn a_drain_ends_requests_that_wait() {
     let client = stage.client("");
     stage.drain();
     assert_eq!(status(&stage, client), "HTTP/1.1 503");
+    allow(&mut stage);
+    assert_eq!(stage.shard.counters().hooks_late, 1);
+}
+
+#[test]
+fn a_request_that_an_operator_ends_is_not_told_that_the_gateway_ends() {
+    let mut stage = stage("echo = {}");
+    let client = stage.client("");
+    let keys = vec![stage.tokens[&client].0];
+    stage.deliver(Mail::End(Ended { keys, code: CloseCode::GOING_AWAY, reply: Reply::new(|_| {}) }));
+    let sent = String::from_utf8_lossy(&stage.sent(client)).into_owned();
+    assert!(sent.starts_with("HTTP/1.1 503 ") && sent.contains("\r\nRetry-After: 1\r\n"), "{sent}");
+    assert!(sent.contains("ended by an operator") && !sent.contains("shutting down"), "{sent}");
     allow(&mut stage);
     assert_eq!(stage.shard.counters().hooks_late, 1);
 }

@@ -194,7 +194,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                 } else {
                     let reason = match addresses.len() {
                         0 => "its name has no address",
-                        _ => "none of its addresses answered",
+                        _ => "all of its addresses failed",
                     };
                     self.upstreams.failed(route, upstream, key, proxy, now_ms);
                     self.log_upstream(key, upstream, reason, 0);

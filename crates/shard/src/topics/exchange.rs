@@ -438,10 +438,10 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         let Some(exchange) = self.exchange_mut(key) else { return };
         exchange.manner.keep_alive = false;
         match exchange.stage {
-            Stage::Body(_) => self.refuse_exchange(key, &crate::ending::DRAINING),
+            Stage::Body(_) => self.refuse_exchange(key, self.leaving_refusal()),
             Stage::Publishing(_) | Stage::Asking => {}
             Stage::Polling(ref poll) if poll.feed.is_ready() => self.answer_poll(key),
-            Stage::Polling(_) => self.refuse_exchange(key, &crate::ending::DRAINING),
+            Stage::Polling(_) => self.refuse_exchange(key, self.leaving_refusal()),
             Stage::Streaming(_) => self.end_stream(key),
         }
     }

@@ -232,7 +232,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         let Some(exchange) = self.exchange_mut(key) else { return };
         let Stage::Streaming(stream) = &exchange.stage else { return };
         if !stream.begun {
-            self.refuse_exchange(key, &crate::ending::DRAINING);
+            self.refuse_exchange(key, self.leaving_refusal());
             return;
         }
         if exchange.manner.chunked {
