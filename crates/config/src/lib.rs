@@ -73,7 +73,7 @@ pub use self::{
     reach::hiding,
     read::{load, parse},
     route::{Action, Echo, EchoDeflate, FullAction, Page, Route},
-    schema::{SCHEMA, Table},
+    schema::{Key, SCHEMA, Table},
     secret::Secret,
     tls::{CertificateFiles, PemFile, Tls, TlsVersion},
     topic::{BadTopic, MAX_TOPIC_BYTES, MAX_TOPIC_SEGMENTS, Segment, TopicPattern, TopicPatterns},

@@ -1,276 +1,103 @@
-//! The names of all keys, by table. `docs/CONFIG.md` is tested against this list, and reading a key that is not in
-//! it is a bug that the tests meet.
+//! Every table of a file and every key in it, with its default, its unit and its reason. The tables of keys in
+//! `docs/CONFIG.md` are made from this, and reading a key that is not in it is a bug that the tests meet.
+//!
+//! Reading a file needs [`Names`] alone. The other texts are reached through [`SCHEMA`], so that a program that does
+//! not use it has none of them.
 
-/// A table of the schema and its keys.
+mod identity;
+mod limits;
+mod listener;
+mod proxy;
+mod route;
+mod top;
+mod topics;
+
+/// A table of a file, as the documentation describes it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Table {
     /// As it is written in a file: `[limits]`, `[[route]]`, `proxy = {}`; empty for the top of the file.
     pub name: &'static str,
     /// Its keys, in the order of the documentation.
+    pub keys: &'static [Key],
+}
+
+/// A key, and a row of the documentation. All but its name is Markdown of one line that fits a cell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Key {
+    /// As it is written in a file.
+    pub name: &'static str,
+    /// What holds without it: in backticks and nothing else where it can be written so in a file, which is then
+    /// tested; else in words. Empty where there is nothing to say.
+    pub default: &'static str,
+    /// What it counts or lists, `size` or `duration`; empty for all else.
+    pub unit: &'static str,
+    /// What it is, and why: whole sentences, or a link to the table that it holds.
+    pub reason: &'static str,
+}
+
+/// A table's name and those of its keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Names {
+    /// As in [`Table`].
+    pub table: &'static str,
+    /// In the order of the documentation.
     pub keys: &'static [&'static str],
 }
 
-/// The top of the file.
-pub(crate) const TOP: Table = Table {
-    name: "",
-    keys: &[
-        "version", "shards", "io", "trusted", "limits", "drain", "listener", "admin", "log", "topics",
-        "topic", "identity", "route",
-    ],
-};
+/// Declares the tables of [`SCHEMA`], in its order, and the names of each alone as a constant.
+macro_rules! schema {
+    ($($noun:ident::$table:ident: $name:literal,)+) => {
+        $(pub(crate) const $table: Names =
+            Names { table: $name, keys: &names::<{ $noun::$table.len() }>($noun::$table) };)+
 
-pub(crate) const LIMITS: Table = Table {
-    name: "[limits]",
-    keys: &[
-        "max_sessions",
-        "memory",
-        "sessions_per_address",
-        "handshakes_per_second",
-        "burst_handshakes",
-        "exempt_addresses",
-        "head_bytes",
-        "request_line_bytes",
-        "head_fields",
-        "head_timeout",
-        "message_bytes",
-        "message_fragments",
-        "message_timeout",
-        "control_frames",
-        "control_window",
-        "outbox_soft",
-        "outbox_hard",
-        "ping_interval",
-        "pong_timeout",
-        "close_timeout",
-        "idle_timeout",
-        "messages_per_second",
-        "burst_messages",
-        "bytes_per_second",
-        "burst_bytes",
-        "excess",
-        "write_timeout",
-        "linger_bytes",
-        "receive_buffers",
-        "inflaters",
-        "deflaters",
-        "takeover_bytes",
-        "compression_level",
-        "log_entries",
-    ],
-};
+        /// Every table of a configuration file, in the order of the documentation.
+        pub const SCHEMA: &[Table] = &[$(Table { name: $name, keys: $noun::$table }),+];
 
-pub(crate) const DRAIN: Table =
-    Table { name: "[drain]", keys: &["window", "deadline", "code", "route_code", "reconnect_delay"] };
+        /// The names of all of [`SCHEMA`].
+        pub(crate) const NAMES: &[Names] = &[$($table),+];
+    };
+}
 
-pub(crate) const LISTENER: Table =
-    Table { name: "[[listener]]", keys: &["bind", "backlog", "tls", "proxy_protocol", "https_redirect"] };
+schema! {
+    top::TOP: "",
+    limits::LIMITS: "[limits]",
+    top::DRAIN: "[drain]",
+    listener::LISTENER: "[[listener]]",
+    listener::HTTPS_REDIRECT: "https_redirect = {}",
+    listener::TLS: "tls = {}",
+    listener::CERTIFICATE: "certificates = [{}]",
+    top::ADMIN: "[admin]",
+    top::LOG: "[log]",
+    topics::TOPICS: "[topics]",
+    topics::TOPIC: "[[topic]]",
+    route::ROUTE: "[[route]]",
+    route::CLIENT_CERTIFICATE: "[route.client_certificate]",
+    limits::ROUTE_LIMITS: "[route.limits]",
+    route::ECHO: "echo = {}",
+    route::PAGE: "page = {}",
+    proxy::PROXY: "proxy = {}",
+    proxy::UPSTREAM_TLS: "[route.proxy.tls]",
+    topics::ROUTE_TOPICS: "topics = {}",
+    topics::EVENTS: "events = {}",
+    topics::POLL: "poll = {}",
+    topics::PUBLISH: "publish = {}",
+    topics::PUBLISH_KEY: "keys = [{}]",
+    identity::IDENTITY: "[[identity]]",
+    identity::HOOK: "hook = {}",
+    identity::PERMISSIONS: "permissions = {}",
+}
 
-pub(crate) const HTTPS_REDIRECT: Table =
-    Table { name: "https_redirect = {}", keys: &["host", "hosts", "port"] };
-
-pub(crate) const TLS: Table = Table {
-    name: "tls = {}",
-    keys: &[
-        "certificate_file",
-        "key_file",
-        "certificates",
-        "min_version",
-        "client_ca_file",
-        "client_certificate",
-    ],
-};
-
-pub(crate) const CERTIFICATE: Table =
-    Table { name: "certificates = [{}]", keys: &["certificate_file", "key_file"] };
-
-pub(crate) const ADMIN: Table = Table { name: "[admin]", keys: &["bind", "token_file", "allow_uids"] };
-
-pub(crate) const LOG: Table =
-    Table { name: "[log]", keys: &["level", "format", "file", "entries_per_second"] };
-
-pub(crate) const TOPICS: Table =
-    Table { name: "[topics]", keys: &["memory", "max_topics", "max_subscriptions"] };
-
-pub(crate) const TOPIC: Table = Table {
-    name: "[[topic]]",
-    keys: &[
-        "name",
-        "history",
-        "history_age",
-        "history_bytes",
-        "presence",
-        "slow",
-        "keys",
-        "backlog_bytes",
-        "message_bytes",
-    ],
-};
-
-pub(crate) const IDENTITY: Table = Table {
-    name: "[[identity]]",
-    keys: &[
-        "name",
-        "jwks_file",
-        "jwks_url",
-        "jwks_interval",
-        "jwks_timeout",
-        "key_file",
-        "secret",
-        "secret_file",
-        "hook",
-        "algorithms",
-        "issuers",
-        "audiences",
-        "leeway",
-        "expiry",
-        "expired_code",
-        "token",
-        "forward_token",
-        "user",
-        "headers",
-        "permissions",
-    ],
-};
-
-pub(crate) const HOOK: Table = Table {
-    name: "hook = {}",
-    keys: &["url", "timeout", "max_in_flight", "forward", "secret", "secret_file"],
-};
-
-pub(crate) const PERMISSIONS: Table =
-    Table { name: "permissions = {}", keys: &["subscribe", "publish", "presence"] };
-
-pub(crate) const ROUTE: Table = Table {
-    name: "[[route]]",
-    keys: &[
-        "host",
-        "path",
-        "subprotocols",
-        "origins",
-        "identity",
-        "client_certificate",
-        "limits",
-        "full",
-        "echo",
-        "page",
-        "proxy",
-        "topics",
-        "events",
-        "poll",
-        "publish",
-    ],
-};
-
-pub(crate) const CLIENT_CERTIFICATE: Table =
-    Table { name: "[route.client_certificate]", keys: &["required", "names", "header"] };
-
-pub(crate) const ROUTE_LIMITS: Table = Table {
-    name: "[route.limits]",
-    keys: &[
-        "message_bytes",
-        "message_fragments",
-        "message_timeout",
-        "control_frames",
-        "control_window",
-        "outbox_soft",
-        "outbox_hard",
-        "ping_interval",
-        "pong_timeout",
-        "close_timeout",
-        "idle_timeout",
-        "messages_per_second",
-        "burst_messages",
-        "bytes_per_second",
-        "burst_bytes",
-        "excess",
-        "max_sessions",
-    ],
-};
-
-pub(crate) const ECHO: Table = Table { name: "echo = {}", keys: &["deflate", "context_takeover"] };
-
-pub(crate) const PAGE: Table = Table { name: "page = {}", keys: &["name"] };
-
-pub(crate) const PROXY: Table = Table {
-    name: "proxy = {}",
-    keys: &[
-        "upstreams",
-        "balance",
-        "hash_on",
-        "deflate",
-        "utf8",
-        "context_takeover",
-        "resolve_timeout",
-        "resolve_interval",
-        "connect_timeout",
-        "handshake_timeout",
-        "retries",
-        "max_fails",
-        "fail_timeout",
-        "failure_code",
-        "source",
-        "tls",
-    ],
-};
-
-pub(crate) const UPSTREAM_TLS: Table = Table {
-    name: "[route.proxy.tls]",
-    keys: &["ca_file", "server_name", "certificate_file", "key_file", "min_version"],
-};
-
-pub(crate) const ROUTE_TOPICS: Table = Table {
-    name: "topics = {}",
-    keys: &[
-        "subscribe",
-        "publish",
-        "presence",
-        "max_subscriptions",
-        "max_patterns",
-        "session_bytes",
-        "deflate",
-    ],
-};
-
-pub(crate) const EVENTS: Table =
-    Table { name: "events = {}", keys: &["subscribe", "presence", "session_bytes"] };
-
-pub(crate) const POLL: Table = Table { name: "poll = {}", keys: &["subscribe", "presence", "session_bytes"] };
-
-pub(crate) const PUBLISH: Table =
-    Table { name: "publish = {}", keys: &["publish", "keys", "body_bytes", "rate"] };
-
-pub(crate) const PUBLISH_KEY: Table =
-    Table { name: "keys = [{}]", keys: &["name", "key", "key_file", "publish"] };
-
-/// Every table of a configuration file.
-pub const SCHEMA: &[Table] = &[
-    TOP,
-    LIMITS,
-    DRAIN,
-    LISTENER,
-    HTTPS_REDIRECT,
-    TLS,
-    CERTIFICATE,
-    ADMIN,
-    LOG,
-    TOPICS,
-    TOPIC,
-    ROUTE,
-    CLIENT_CERTIFICATE,
-    ROUTE_LIMITS,
-    ECHO,
-    PAGE,
-    PROXY,
-    UPSTREAM_TLS,
-    ROUTE_TOPICS,
-    EVENTS,
-    POLL,
-    PUBLISH,
-    PUBLISH_KEY,
-    IDENTITY,
-    HOOK,
-    PERMISSIONS,
-];
+/// The names of some keys, of which there must be `N`.
+const fn names<const N: usize>(keys: &[Key]) -> [&'static str; N] {
+    let mut names = [""; N];
+    let mut at = 0;
+    // A constant function knows no iterators.
+    while at < N {
+        names[at] = keys[at].name;
+        at += 1;
+    }
+    names
+}
 
 /// Keys that are planned, so that whoever tries one learns more than that it is unknown.
 pub(crate) const LATER: &[&str] = &["auth"];

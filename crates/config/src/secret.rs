@@ -10,7 +10,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::{report::Mistake, schema::SCHEMA};
+use crate::{report::Mistake, schema::NAMES};
 
 /// A text that someone presents to be believed. It is compared, and not shown: its [`fmt::Debug`] is silent.
 #[derive(Clone, PartialEq, Eq)]
@@ -167,7 +167,7 @@ pub(crate) fn secrets(row: &str) -> Vec<Range<usize>> {
 
 /// Whether a secret was probably meant to stand behind this name.
 fn may_be_key(name: &str) -> bool {
-    if SCHEMA.iter().any(|table| table.keys.contains(&name)) {
+    if NAMES.iter().any(|names| names.keys.contains(&name)) {
         return matches!(name, "key" | "secret");
     }
     let name = name.to_lowercase();

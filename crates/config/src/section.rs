@@ -9,14 +9,14 @@ use toml::de::{DeInteger, DeTable, DeValue};
 
 use crate::{
     report::{At, Mistake, Report},
-    schema::{LATER, SCHEMA, TOPIC, TOPICS, Table},
+    schema::{LATER, NAMES, Names, TOPIC, TOPICS},
     units,
 };
 
 /// A table that is being read. Every getter gives `None` where the key is absent, and also where its value is wrong,
 /// which it has then reported.
 pub(crate) struct Section<'d> {
-    schema: Table,
+    schema: Names,
     table: &'d DeTable<'d>,
     /// Of its header, or of the whole where it is inline.
     pub(crate) span: Range<usize>,
@@ -29,7 +29,7 @@ impl<'d> Section<'d> {
     /// Begins to read a table, and reports its unknown keys.
     pub(crate) fn new(
         report: &mut Report<'_>,
-        schema: Table,
+        schema: Names,
         table: &'d DeTable<'d>,
         span: Range<usize>,
     ) -> Self {
@@ -205,15 +205,15 @@ impl<'d> Section<'d> {
     }
 
     /// A table: `[key]` or `key = { … }`.
-    pub(crate) fn table(&self, report: &mut Report<'_>, key: &str, schema: Table) -> Option<Section<'d>> {
+    pub(crate) fn table(&self, report: &mut Report<'_>, key: &str, schema: Names) -> Option<Section<'d>> {
         let value = self.value(key)?;
         if let DeValue::Table(table) = value.value {
             return Some(Section::new(report, schema, table, value.span));
         }
         let written = match value.value {
             // `[[topics]]` is more like `[[topic]]`, and so are its keys.
-            DeValue::Array(_) if schema == TOPICS => TOPIC.name.to_owned(),
-            _ if schema.name.starts_with('[') => schema.name.to_owned(),
+            DeValue::Array(_) if schema == TOPICS => TOPIC.table.to_owned(),
+            _ if schema.table.starts_with('[') => schema.table.to_owned(),
             _ => format!("{key} = {{}}"),
         };
         let message = format!("`{key}` must be a table, not {}", kind(value.value));
@@ -243,10 +243,10 @@ impl<'d> Section<'d> {
     }
 
     /// A list of tables: `[[key]]`.
-    pub(crate) fn tables(&self, report: &mut Report<'_>, key: &str, schema: Table) -> Vec<Section<'d>> {
+    pub(crate) fn tables(&self, report: &mut Report<'_>, key: &str, schema: Names) -> Vec<Section<'d>> {
         let Some(value) = self.value(key) else { return Vec::new() };
         let wrong =
-            |kind| Mistake::suggesting(format!("`{key}` must be a list of tables, not {kind}"), schema.name);
+            |kind| Mistake::suggesting(format!("`{key}` must be a list of tables, not {kind}"), schema.table);
         let DeValue::Array(array) = value.value else {
             report.wrong(value.span, wrong(kind(value.value)));
             return Vec::new();
@@ -262,6 +262,7 @@ impl<'d> Section<'d> {
     }
 
     fn value(&self, key: &str) -> Option<At<&'d DeValue<'d>>> {
+        self.known(key);
         let table = self.table;
         let (name, value) = table.get_key_value(key)?;
         debug_assert_eq!(name.get_ref().as_ref(), key);
@@ -269,8 +270,13 @@ impl<'d> Section<'d> {
     }
 
     fn entry(&self, key: &str) -> Option<(Range<usize>, Range<usize>)> {
-        debug_assert!(self.schema.keys.contains(&key), "{key} is not in the schema of {}", self.schema.name);
+        self.known(key);
         self.table.get_key_value(key).map(|(name, value)| (name.span(), value.span()))
+    }
+
+    /// Whoever reads a key that the schema lacks has forgotten it there: a file that has it would be refused.
+    fn known(&self, key: &str) {
+        debug_assert!(self.schema.keys.contains(&key), "{key} is not in the schema of {}", self.schema.table);
     }
 }
 
@@ -319,8 +325,8 @@ fn kind(value: &DeValue<'_>) -> &'static str {
 }
 
 /// An unknown key: what it may have been, or where it belongs.
-fn unknown(schema: Table, key: &str) -> Mistake {
-    let place = if schema.name.is_empty() { String::new() } else { format!(" in {}", schema.name) };
+fn unknown(schema: Names, key: &str) -> Mistake {
+    let place = if schema.table.is_empty() { String::new() } else { format!(" in {}", schema.table) };
     if LATER.contains(&key) {
         return Mistake::new(format!("`{key}`{place} is not supported yet"));
     }
@@ -328,8 +334,8 @@ fn unknown(schema: Table, key: &str) -> Mistake {
     if let Some(near) = nearest(key, schema.keys) {
         return Mistake::suggesting(message, near);
     }
-    let home = SCHEMA.iter().find(|table| table.keys.contains(&key));
-    match home.map(|table| table.name) {
+    let home = NAMES.iter().find(|names| names.keys.contains(&key));
+    match home.map(|names| names.table) {
         Some("") => Mistake::new(format!("{message}; it belongs to the top of the file")),
         Some(home) => Mistake::new(format!("{message}; it belongs to {home}")),
         None => Mistake::new(message),

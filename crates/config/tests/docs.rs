@@ -1,43 +1,101 @@
-//! `docs/CONFIG.md` says what the code does: each key of the schema and no other, defaults that are the defaults,
-//! examples that are valid.
+//! `docs/CONFIG.md` says what the code does: its tables of keys are made from the schema, their defaults are the
+//! defaults, its examples are valid.
 
-use std::{collections::BTreeSet, fs, path::Path};
+use std::{collections::BTreeSet, env, fs, ops::Range, path::Path, sync::LazyLock};
 
-use tidegate_config::{Config, SCHEMA, parse};
+use tidegate_config::{Config, Key, SCHEMA, Table, parse};
 
-fn document() -> String {
-    fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/CONFIG.md")).unwrap()
-}
+/// Makes the page's tables anew.
+const COMMAND: &str = "TIDEGATE_WRITE_DOCS=1 cargo test -p tidegate-config --test docs";
 
-/// A row of a table of keys.
-struct Row {
-    table: &'static str,
-    key: String,
-    default: String,
-    unit: String,
-    reason: String,
-}
-
-/// The rows of all tables of keys, under the headings that bear the tables' names.
-fn rows(document: &str) -> Vec<Row> {
-    let mut rows = Vec::new();
-    let mut table = None;
-    for line in document.lines() {
-        if let Some(heading) = line.strip_prefix("## ") {
-            let named = |name: &str| {
-                if name.is_empty() { heading == "Top of the file" } else { heading == format!("`{name}`") }
-            };
-            table = SCHEMA.iter().map(|table| table.name).find(|name| named(name));
-        }
-        let Some(cells) = line.strip_prefix("| `").and_then(|row| row.strip_suffix(" |")) else { continue };
-        let (key, cells) = cells.split_once("` | ").unwrap_or_else(|| panic!("{line}"));
-        let cells: Vec<&str> = cells.split('|').map(str::trim).collect();
-        let [default, unit, reason] = cells.as_slice() else { panic!("four cells: {line}") };
-        let table = table.unwrap_or_else(|| panic!("a key under no heading of the schema: {line}"));
-        let (key, default) = (key.to_owned(), (*default).to_owned());
-        rows.push(Row { table, key, default, unit: (*unit).to_owned(), reason: (*reason).to_owned() });
+/// The page; its tables are first made anew where that is asked for.
+static PAGE: LazyLock<String> = LazyLock::new(|| {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/CONFIG.md");
+    let page = fs::read_to_string(&path).unwrap();
+    if env::var_os("TIDEGATE_WRITE_DOCS").is_none() {
+        return page;
     }
-    rows
+    let anew = with_tables_anew(&page);
+    if anew != page {
+        fs::write(&path, &anew).unwrap();
+    }
+    anew
+});
+
+const BEGIN: &str = "<!-- keys: ";
+const END: &str = "<!-- end of keys -->";
+const HEADER: &str = "| key | default | unit | what it is, and why |";
+
+/// Where a table of keys stands in the page.
+struct Place {
+    table: &'static Table,
+    /// That it stands under.
+    heading: String,
+    /// Its lines, between the two marks.
+    lines: Range<usize>,
+}
+
+/// How a mark calls a table.
+fn title(table: &Table) -> &'static str {
+    if table.name.is_empty() { "top of the file" } else { table.name }
+}
+
+fn places(page: &str) -> Vec<Place> {
+    let mut places = Vec::new();
+    let mut heading = "";
+    let mut begun = None;
+    for (at, line) in page.lines().enumerate() {
+        let here = format!("docs/CONFIG.md:{}", at + 1);
+        if line.starts_with("## ") {
+            heading = line;
+        } else if let Some(name) = line.strip_prefix(BEGIN).and_then(|rest| rest.strip_suffix(" -->")) {
+            assert!(begun.is_none(), "{here}: the table before this has no `{END}`");
+            let table = SCHEMA.iter().find(|table| title(table) == name);
+            let table = table.unwrap_or_else(|| panic!("{here}: the schema has no table {name}"));
+            begun = Some((table, at + 1));
+        } else if line == END {
+            let (table, first) =
+                begun.take().unwrap_or_else(|| panic!("{here}: no table begins before this"));
+            places.push(Place { table, heading: heading.to_owned(), lines: first..at });
+        } else {
+            let is_of_keys = line == HEADER || line.starts_with("| `");
+            assert!(!is_of_keys || begun.is_some(), "{here}: a table of keys needs `{BEGIN}… -->` before it");
+        }
+    }
+    assert!(begun.is_none(), "docs/CONFIG.md: the last table has no `{END}`");
+    places
+}
+
+/// A table of keys as it stands in the page.
+fn lines(table: &Table) -> Vec<String> {
+    let cell = |text: &str| if text.is_empty() { " |".to_owned() } else { format!(" {text} |") };
+    let row = |key: &Key| {
+        let name = format!("`{}`", key.name);
+        format!("|{}{}{}{}", cell(&name), cell(key.default), cell(key.unit), cell(key.reason))
+    };
+    [HEADER.to_owned(), "|---|---|---|---|".to_owned()]
+        .into_iter()
+        .chain(table.keys.iter().map(row))
+        .collect()
+}
+
+fn with_tables_anew(page: &str) -> String {
+    let mut anew: Vec<String> = page.lines().map(str::to_owned).collect();
+    for place in places(page).into_iter().rev() {
+        anew.splice(place.lines, lines(place.table));
+    }
+    anew.join("\n") + "\n"
+}
+
+/// What two lines say from a little before they begin to differ.
+fn apart(one: &str, other: &str) -> [String; 2] {
+    let same = one.chars().zip(other.chars()).take_while(|(one, other)| one == other).count();
+    [one, other].map(|line| line.chars().skip(same.saturating_sub(40)).take(120).collect())
+}
+
+/// All keys of the schema, each with the name of its table.
+fn keys() -> impl Iterator<Item = (&'static str, &'static Key)> {
+    SCHEMA.iter().flat_map(|table| table.keys.iter().map(|key| (table.name, key)))
 }
 
 /// What a key means nothing without.
@@ -108,39 +166,80 @@ fn config_with(table: &str, setting: &str) -> Config {
 }
 
 #[test]
-fn every_key_is_described_and_every_described_key_exists() {
-    let document = document();
-    let described: Vec<(String, String)> =
-        rows(&document).into_iter().map(|row| (row.table.to_owned(), row.key)).collect();
-    let schema: Vec<(String, String)> = SCHEMA
-        .iter()
-        .flat_map(|table| table.keys.iter().map(|key| (table.name.to_owned(), (*key).to_owned())))
-        .collect();
-    assert_eq!(described, schema, "the tables of docs/CONFIG.md and of the schema, in order");
-    let distinct: BTreeSet<_> = described.iter().collect();
-    assert_eq!(distinct.len(), described.len());
-    for row in rows(&document) {
-        assert!(row.reason.len() >= 10, "{} {}: what is it?", row.table, row.key);
-        assert!(row.reason.starts_with('[') || row.reason.ends_with('.'), "{}", row.reason);
+fn each_table_of_the_page_is_made_from_the_schema() {
+    let page: Vec<&str> = PAGE.lines().collect();
+    let mut differing = Vec::new();
+    for Place { table, lines: between, .. } in places(&PAGE) {
+        let (found, made) = (&page[between.clone()], lines(table));
+        if found == made {
+            continue;
+        }
+        let same = found.iter().zip(&made).take_while(|(found, made)| found == made).count();
+        let found = found.get(same).copied().unwrap_or("(the end of the table)");
+        let made = made.get(same).map_or("(the end of the table)", String::as_str);
+        let number = between.start + same + 1;
+        let [found, made] = apart(found, made);
+        let table = title(table);
+        differing
+            .push(format!("docs/CONFIG.md:{number}: {table}\n    page:   {found}\n    schema: {made}\n"));
     }
+    assert!(
+        differing.is_empty(),
+        "tables of keys that are not the schema's, each with the first row that differs:\n{}\
+         change keys in crates/config/src/schema alone, then make the tables anew: {COMMAND}\n",
+        differing.concat()
+    );
+}
+
+#[test]
+fn each_table_of_the_schema_has_its_place_in_the_page() {
+    let places = places(&PAGE);
     for table in SCHEMA {
-        let heading = if table.name.is_empty() {
-            "## Top of the file".to_owned()
-        } else {
-            format!("## `{}`", table.name)
-        };
-        assert!(document.lines().any(|line| line == heading), "no heading {heading}");
+        let title = title(table);
+        let heading =
+            if table.name.is_empty() { "## Top of the file".to_owned() } else { format!("## `{title}`") };
+        let places: Vec<&str> = places
+            .iter()
+            .filter(|place| place.table.name == table.name)
+            .map(|place| place.heading.as_str())
+            .collect();
+        assert_eq!(
+            places,
+            [&heading],
+            "the headings in docs/CONFIG.md under which {title} stands: there must be `{BEGIN}{title} -->` and \
+             `{END}` under its own, once; then {COMMAND}"
+        );
+    }
+    let order = |tables: Vec<&'static Table>| tables.into_iter().map(title).collect::<Vec<_>>();
+    assert_eq!(
+        order(places.iter().map(|place| place.table).collect()),
+        order(SCHEMA.iter().collect()),
+        "the order of tables, in docs/CONFIG.md and in the schema"
+    );
+}
+
+#[test]
+fn every_key_is_described_once_in_texts_that_fit_a_row() {
+    let mut names = BTreeSet::new();
+    for (table, key) in keys() {
+        assert!(names.insert((table, key.name)), "{table} {} stands there twice", key.name);
+        for text in [key.name, key.default, key.unit, key.reason] {
+            let odd = text.contains(['|', '\n', '\t']) || text.contains("  ") || text.trim() != text;
+            assert!(!odd, "{table} {}: not a cell of a table: {text:?}", key.name);
+        }
+        assert!(key.reason.len() >= 10, "{table} {}: what is it?", key.name);
+        assert!(key.reason.starts_with('[') || key.reason.ends_with('.'), "{}", key.reason);
     }
 }
 
 #[test]
 fn documented_defaults_are_the_defaults() {
     let mut tested = 0;
-    for Row { table, key, default, .. } in rows(&document()) {
+    for (table, &Key { name: key, default, .. }) in keys() {
         let Some(value) = default.strip_prefix('`').and_then(|default| default.strip_suffix('`')) else {
             continue;
         };
-        let needed = needed(table, &key);
+        let needed = needed(table, key);
         assert_eq!(
             config_with(table, &format!("{needed}\n{key} = {value}")),
             config_with(table, needed),
@@ -199,13 +298,13 @@ fn other_values_make_another_configuration() {
 
 #[test]
 fn durations_and_sizes_have_their_unit() {
-    for Row { key, default, unit, .. } in rows(&document()) {
+    for (_, &Key { name: key, default, unit, .. }) in keys() {
         let timed = key.ends_with("_timeout")
             || key.ends_with("_interval")
             || key.ends_with("_window")
             || key.ends_with("_age")
             || key.ends_with("_delay")
-            || ["window", "deadline", "leeway", "timeout"].contains(&key.as_str());
+            || ["window", "deadline", "leeway", "timeout"].contains(&key);
         assert_eq!(timed, unit == "duration", "{key}");
         let sized = key.ends_with("_bytes") || key.starts_with("outbox_") || key == "memory";
         assert_eq!(sized, unit == "size", "{key}");
@@ -216,9 +315,8 @@ fn durations_and_sizes_have_their_unit() {
 
 #[test]
 fn the_examples_are_valid() {
-    let document = document();
     let examples: Vec<&str> =
-        document.split("```toml\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
+        PAGE.split("```toml\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
     assert!(examples.len() >= 4, "{} examples", examples.len());
     for example in &examples {
         let mut text = (*example).to_owned();

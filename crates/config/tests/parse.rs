@@ -404,9 +404,9 @@ fn assert_identities(identities: &[Identity]) {
 fn every_key_of_the_schema_is_in_the_file_that_proves_it() {
     for table in SCHEMA {
         for key in table.keys {
-            let written =
-                ["KEY = ", "[KEY]", "[route.KEY]", "[listener.KEY]"].map(|form| form.replace("KEY", key));
-            assert!(written.iter().any(|text| EVERY_KEY.contains(text)), "{} {key}", table.name);
+            let written = ["KEY = ", "[KEY]", "[route.KEY]", "[listener.KEY]"]
+                .map(|form| form.replace("KEY", key.name));
+            assert!(written.iter().any(|text| EVERY_KEY.contains(text)), "{} {}", table.name, key.name);
         }
     }
 }
@@ -642,7 +642,8 @@ fn defaults_of_topics_fit_smaller_limits() {
 
 /// A line of a file that may be nearly right.
 fn line() -> impl Strategy<Value = String> {
-    let keys: Vec<&str> = SCHEMA.iter().flat_map(|table| table.keys.iter().copied()).chain(["x"]).collect();
+    let keys: Vec<&str> =
+        SCHEMA.iter().flat_map(|table| table.keys.iter().map(|key| key.name)).chain(["x"]).collect();
     let values = prop_oneof![
         Just("\"16KiB\"".to_owned()),
         Just("\"10s\"".to_owned()),
