@@ -205,9 +205,11 @@ fn identities(out: &mut Writer, gateway: &Gateway, reports: &[Report]) {
     if plan.identities().is_empty() {
         return;
     }
-    out.family(Kind::Counter, "tidegate_tokens_refused", "Tokens that were not believed.", |samples| {
+    let help = "Tokens that were not believed, and callers that lacked a claim that the route demands.";
+    out.family(Kind::Counter, "tidegate_tokens_refused", help, |samples| {
         samples.add(&[("reason", "invalid")], sum(reports, |report| report.counters.tokens_refused));
         samples.add(&[("reason", "no_keys")], sum(reports, |report| report.counters.tokens_unjudged));
+        samples.add(&[("reason", "claims")], sum(reports, |report| report.counters.claims_refused));
     });
     let help = "Sessions and requests that have ended with their tokens, or when their hook had said.";
     out.single(
