@@ -189,7 +189,8 @@ fn flows(out: &mut Writer, gateway: &Gateway, reports: &[Report]) {
     let help = "Bytes that wait to be sent, over all sessions.";
     out.single(Kind::Gauge, "tidegate_buffered_bytes", help, plan.retained_bytes());
     let compressed = sum(reports, |report| report.inflation.compressed_bytes);
-    let help = "Bytes of compressed messages that were inflated, before.";
+    let help =
+        "Bytes of compressed messages that were inflated, before, and nine more of each, which end it.";
     out.single(Kind::Counter, "tidegate_inflate_compressed_bytes", help, compressed);
     let inflated = sum(reports, |report| report.inflation.inflated_bytes);
     let help = "Bytes that they became: by the bytes before, the ratio.";
