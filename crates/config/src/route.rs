@@ -1,8 +1,8 @@
 //! A route: which requests it takes, and what it does with them.
 
 use crate::{
-    ClientCertificate, EventsAction, HostPattern, PathPattern, PollAction, Proxy, PublishAction, RouteLimits,
-    TopicsAction,
+    ClientCertificate, EventsAction, HostPattern, PathPattern, PollAction, Proxy, PublishAction,
+    RequiredClaim, RouteLimits, TopicsAction,
 };
 
 /// One `[[route]]`. Routes are tried in the order of the file; the first that matches takes the request.
@@ -22,6 +22,8 @@ pub struct Route {
     /// The position of the identity of which it wants a token, in [`crate::Config::identities`]; `None`: it takes anyone. Where it
     /// wants one and lists no origins, browsers may only come from its own.
     pub identity: Option<usize>,
+    /// What it demands of their claims: all of these, of 16 at most. None where it has no identity.
+    pub claims: Vec<RequiredClaim>,
     /// What it wants of its clients' certificates; `None`: nothing.
     pub client_certificate: Option<ClientCertificate>,
     /// The limits of its sessions.

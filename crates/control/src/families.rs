@@ -189,7 +189,8 @@ fn flows(out: &mut Writer, gateway: &Gateway, reports: &[Report]) {
     let help = "Bytes that wait to be sent, over all sessions.";
     out.single(Kind::Gauge, "tidegate_buffered_bytes", help, plan.retained_bytes());
     let compressed = sum(reports, |report| report.inflation.compressed_bytes);
-    let help = "Bytes of compressed messages that were inflated, before.";
+    let help =
+        "Bytes of compressed messages that were inflated, before, and nine more of each, which end it.";
     out.single(Kind::Counter, "tidegate_inflate_compressed_bytes", help, compressed);
     let inflated = sum(reports, |report| report.inflation.inflated_bytes);
     let help = "Bytes that they became: by the bytes before, the ratio.";
@@ -205,9 +206,11 @@ fn identities(out: &mut Writer, gateway: &Gateway, reports: &[Report]) {
     if plan.identities().is_empty() {
         return;
     }
-    out.family(Kind::Counter, "tidegate_tokens_refused", "Tokens that were not believed.", |samples| {
+    let help = "Tokens that were not believed, and callers that lacked a claim that the route demands.";
+    out.family(Kind::Counter, "tidegate_tokens_refused", help, |samples| {
         samples.add(&[("reason", "invalid")], sum(reports, |report| report.counters.tokens_refused));
         samples.add(&[("reason", "no_keys")], sum(reports, |report| report.counters.tokens_unjudged));
+        samples.add(&[("reason", "claims")], sum(reports, |report| report.counters.claims_refused));
     });
     let help = "Sessions and requests that have ended with their tokens, or when their hook had said.";
     out.single(

@@ -53,6 +53,16 @@ pub(super) const ROUTE: &[Key] = &[
                  token, else 401, before any upstream or topic hears of it.",
     },
     Key {
+        name: "claims",
+        default: "none",
+        unit: "",
+        reason: "What it demands of its callers' claims: `{ role = [\"admin\", \"ops\"], plan = \"gold\" }`. Each \
+                 that is named must be there and be one of the texts, else 403. One that is a list must have \
+                 one of them; a number or a boolean is compared as JSON writes it (`\"5\"`, `\"true\"`), and \
+                 one with a fraction or beyond 64 bits is like none. Names are as in [`[[identity]]`](#identity): \
+                 `\"realm.roles\"`. Up to 16, of up to 64 values. Needs `identity`.",
+    },
+    Key {
         name: "client_certificate",
         default: "none",
         unit: "",

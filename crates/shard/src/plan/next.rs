@@ -208,10 +208,12 @@ fn goes_on(old: &RoutePlan, new: &Route, identity: Option<&Identity>) -> bool {
         (Some(old), Some(new)) => old.admits_as(new),
         (None, Some(_)) => false,
     };
+    let demands_no_more = new.claims.iter().all(|claim| claim.follows_from(&old.route.claims));
     takes_subprotocols
         && takes_origins
         && acts_alike
         && admits_alike
+        && demands_no_more
         && asks_alike(old.identity.as_deref(), identity)
 }
 
