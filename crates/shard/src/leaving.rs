@@ -187,6 +187,13 @@ impl Leaving {
         self.due.push(Reverse(Due { at_ms, key: key.to_bits(), departure }));
     }
 
+    /// Of departures that are over nobody is asked any more. What stays here would have the shard wake for it again and again.
+    fn drop_stale(&mut self) {
+        let departures = &self.departures;
+        let is_present = |number| departures.iter().any(|departure| departure.number == number);
+        self.due.retain(|Reverse(due)| is_present(due.departure));
+    }
+
     /// The next whose time has come.
     fn pop(&mut self, now_ms: u64) -> Option<Due> {
         self.due.peek().filter(|Reverse(due)| due.at_ms <= now_ms)?;
@@ -265,6 +272,9 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         let now_ms = self.now_ms;
         let is_over = |departure: &mut Departure| departure.terms.deadline_ms <= now_ms;
         let over: Vec<_> = self.leaving.departures.extract_if(.., is_over).collect();
+        if !over.is_empty() {
+            self.leaving.drop_stale();
+        }
         for departure in over {
             self.cut_off(&departure);
             departure.retired.iter().for_each(|retired| retired.left());

@@ -236,6 +236,25 @@ fn who_was_not_asked_yet_stays_where_a_drain_keeps_sessions_from_then_on() {
     assert!(stage.socket(refused, |kernel| kernel.sent.starts_with(b"HTTP/1.1 503 ")));
 }
 
+/// More sessions were to be asked than one turn asks: at the deadline nothing of that stays to be done.
+#[test]
+fn a_departure_whose_deadline_has_come_leaves_nothing_to_wake_for() {
+    let mut stage = stage(&echo("/r"));
+    let sockets: Vec<Socket> = (0..100).map(|_| stage.client("")).collect();
+    let whom = stage.plan.named("/r")[0];
+    let pace =
+        Pace { code: CloseCode::SERVICE_RESTART, window_ms: 0, deadline_ms: 0, reconnect_delay_ms: 0 };
+    // Ten that come at once: a hundred sessions each.
+    for _ in 0..9 {
+        stage.sender.send(Mail::Depart(Departure { whom, pace: pace.clone() })).expect("there is room");
+    }
+    stage.deliver(Mail::Depart(Departure { whom, pace }));
+    stage.pass(1);
+    assert!(sockets.iter().all(|socket| stage.down(*socket).is_some()), "none is open behind the deadline");
+    let (next, now_ms) = (stage.world.borrow().deadline, stage.world.borrow().now_ms);
+    assert!(next.is_none_or(|next| next.as_millis() > now_ms.into()), "{next:?} at {now_ms} ms");
+}
+
 #[test]
 fn a_route_counts_its_sessions_over_generations() {
     let limited = |most: u32| echo("/r") + &format!("[route.limits]\nmax_sessions = {most}\n");
