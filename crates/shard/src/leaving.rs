@@ -183,6 +183,16 @@ impl Leaving {
         }
     }
 
+    /// A number is another route's: whoever asked sessions of the one before to go meant none of these.
+    pub(crate) fn forget_route(&mut self, id: RouteId) {
+        for departure in &mut self.departures {
+            departure.whom.retain(|whom| match whom {
+                Whom::All => true,
+                Whom::Route(route) | Whom::Upstream(route, _) => *route != id,
+            });
+        }
+    }
+
     fn plan(&mut self, at_ms: u64, key: Key, departure: u64) {
         self.due.push(Reverse(Due { at_ms, key: key.to_bits(), departure }));
     }
