@@ -163,6 +163,12 @@ fn a_route_at_the_number_of_one_that_was_drained_keeps_its_sessions() {
 #[test]
 fn what_sessions_have_agreed_to_is_not_changed_under_them() {
     let origins = |list: &str| route("/r", &format!("origins = [{list}]\necho = {{}}"));
+    let known = |list: &str| {
+        let known = format!("origins = [{list}]\nclient_certificate = {{ required = false }}\necho = {{}}");
+        route("/r", &known)
+            + "[[listener]]\nbind = \"127.0.0.1:2\"\n[listener.tls]\ncertificate_file = \"/none\"\nkey_file = \"/none\"\n\
+               client_ca_file = \"/none\"\nclient_certificate = \"optional\"\n"
+    };
     for (before, after, goes) in [
         (echo("/r"), route("/r", "echo = { deflate = \"off\" }"), true),
         (echo("/r"), route("/r", "full = \"disconnect\"\necho = {}"), false),
@@ -170,6 +176,8 @@ fn what_sessions_have_agreed_to_is_not_changed_under_them() {
         (origins("\"https://a.test\""), origins("\"https://b.test\", \"https://a.test\""), false),
         (origins("\"https://a.test\", \"https://b.test\""), origins("\"https://a.test\""), true),
         (origins("\"https://a.test\""), echo("/r"), false),
+        // Without a list it takes the gateway's own origin alone.
+        (known("\"https://a.test\""), known(""), true),
         (echo("/r"), route("/r", "topics = { subscribe = [\"a\"] }"), true),
     ] {
         let mut stage = stage(&before);
