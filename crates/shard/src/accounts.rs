@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use tidegate_hub::RouteId;
 use tidegate_io::Backend;
 use tidegate_registry::Key;
 
@@ -64,6 +65,11 @@ impl Accounts {
 
     pub(crate) fn accepted(&mut self, key: Key, now_ms: u64) {
         self.sessions[key.index() as usize] = Tally { accepted_ms: now_ms.max(1), ..Tally::default() };
+    }
+
+    /// A number is another route's.
+    pub(crate) fn begin_route(&mut self, id: RouteId) {
+        *self.route(id.index()) = RouteCounts::default();
     }
 
     /// A route's counts; there may be more routes than at the start.

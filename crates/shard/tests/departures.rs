@@ -4,7 +4,7 @@ mod stage;
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use tidegate_shard::{Answers, Departure, Generation, Mail, Pace, Plan, Progress, Whom};
+use tidegate_shard::{Answers, Departure, Generation, Mail, Pace, Plan, Progress, Whom, report::Cell};
 use tidegate_wire::close::CloseCode;
 
 use crate::stage::{Socket, Stage};
@@ -88,9 +88,16 @@ fn a_route_that_goes_on_keeps_its_number_and_its_sessions() {
 #[test]
 fn sessions_of_a_route_that_is_gone_go_one_after_the_other_and_its_number_is_free_behind_the_deadline() {
     let mut stage = stage(&(echo("/r") + &echo("/b")));
+    let cell = Arc::new(Cell::default());
+    stage.shard.account_to(Arc::clone(&cell));
     let sockets: Vec<Socket> = (0..40).map(|_| stage.client("")).collect();
     let kept = stage.client_at("/b", "");
     let old = stage.plan.named("/r");
+    let Whom::Route(number) = old[0] else { panic!("{old:?}") };
+    let counts = || {
+        let counts = cell.read().routes[number.index()];
+        (counts.opened, counts.ended, counts.clients.sent_bytes)
+    };
     let plan = adopt(&mut stage, &(echo("/b") + &echo("/c")));
     assert_ne!(plan.named("/c"), old, "its sessions are still there");
     let seen = closes(&mut stage, &[sockets.clone(), vec![kept]].concat(), 10_100);
@@ -111,15 +118,57 @@ fn sessions_of_a_route_that_is_gone_go_one_after_the_other_and_its_number_is_fre
     closes(&mut stage, &[], 3_000);
     assert!(sockets.iter().all(|socket| stage.socket(*socket, |kernel| kernel.down.is_some())));
     assert!(stage.socket(kept, |kernel| kernel.down.is_none()));
+    let (opened, ended, sent_bytes) = counts();
+    assert!((opened, ended) == (40, 40) && sent_bytes > 0, "{opened} {ended} {sent_bytes}");
     let plan = adopt(&mut stage, &(echo("/b") + &echo("/c") + &echo("/d")));
     assert_eq!(plan.named("/d"), old);
+    assert_eq!(counts(), (0, 0, 0), "they were another route's");
     let session = stage.client_at("/d", "");
     assert_eq!(closes(&mut stage, &[session, kept], 13_000), BTreeMap::new());
+    assert_eq!((counts().0, counts().1), (1, 0));
+}
+
+/// Whoever asked its sessions to go, and for however long: what comes to be in its place has nothing to do with that.
+#[test]
+fn a_route_at_the_number_of_one_that_was_drained_keeps_its_sessions() {
+    let proxy = |path: &str, port: u16| {
+        route(path, &format!("proxy = {{ upstreams = [\"ws://127.0.0.1:{port}\"] }}"))
+    };
+    let mut stage = stage(&(echo("/r") + &proxy("/p", 2)));
+    let old = ["/r", "ws://127.0.0.1:2"].map(|name| stage.plan.named(name));
+    for whom in old.each_ref().map(|whom| whom[0]) {
+        let pace = Pace {
+            code: CloseCode::SERVICE_RESTART,
+            window_ms: 40_000,
+            deadline_ms: 40_000,
+            reconnect_delay_ms: 0,
+        };
+        stage.deliver(Mail::Depart(Departure { whom, pace }));
+    }
+    adopt(&mut stage, &echo("/b"));
+    // Behind the deadline of the configuration, and long before that of who has drained them.
+    closes(&mut stage, &[], 13_000);
+    let plan = adopt(&mut stage, &(echo("/b") + &echo("/c") + &proxy("/q", 3)));
+    assert_eq!(["/c", "ws://127.0.0.1:3"].map(|name| plan.named(name)), old);
+    let session = stage.client_at("/c", "");
+    let proxied = stage.client_at("/q", "");
+    stage.upgrade(proxied + 1);
+    for socket in [session, proxied] {
+        assert!(stage.sent(socket).starts_with(b"HTTP/1.1 101 "));
+    }
+    assert_eq!(closes(&mut stage, &[session, proxied], 28_000), BTreeMap::new());
+    assert!([session, proxied].iter().all(|socket| stage.down(*socket).is_none()));
 }
 
 #[test]
 fn what_sessions_have_agreed_to_is_not_changed_under_them() {
     let origins = |list: &str| route("/r", &format!("origins = [{list}]\necho = {{}}"));
+    let known = |list: &str| {
+        let known = format!("origins = [{list}]\nclient_certificate = {{ required = false }}\necho = {{}}");
+        route("/r", &known)
+            + "[[listener]]\nbind = \"127.0.0.1:2\"\n[listener.tls]\ncertificate_file = \"/none\"\nkey_file = \"/none\"\n\
+               client_ca_file = \"/none\"\nclient_certificate = \"optional\"\n"
+    };
     for (before, after, goes) in [
         (echo("/r"), route("/r", "echo = { deflate = \"off\" }"), true),
         (echo("/r"), route("/r", "full = \"disconnect\"\necho = {}"), false),
@@ -127,6 +176,8 @@ fn what_sessions_have_agreed_to_is_not_changed_under_them() {
         (origins("\"https://a.test\""), origins("\"https://b.test\", \"https://a.test\""), false),
         (origins("\"https://a.test\", \"https://b.test\""), origins("\"https://a.test\""), true),
         (origins("\"https://a.test\""), echo("/r"), false),
+        // Without a list it takes the gateway's own origin alone.
+        (known("\"https://a.test\""), known(""), true),
         (echo("/r"), route("/r", "topics = { subscribe = [\"a\"] }"), true),
     ] {
         let mut stage = stage(&before);
@@ -234,6 +285,24 @@ fn who_was_not_asked_yet_stays_where_a_drain_keeps_sessions_from_then_on() {
     let refused = stage.accept();
     stage.send(refused, &stage::request("/r", ""));
     assert!(stage.socket(refused, |kernel| kernel.sent.starts_with(b"HTTP/1.1 503 ")));
+}
+
+/// More sessions were to be asked than one turn asks: at the deadline nothing of that stays to be done.
+#[test]
+fn a_departure_whose_deadline_has_come_leaves_nothing_to_wake_for() {
+    let mut stage = stage(&echo("/r"));
+    let sockets: Vec<Socket> = (0..100).map(|_| stage.client("")).collect();
+    let whom = stage.plan.named("/r")[0];
+    let pace = Pace { code: CloseCode::SERVICE_RESTART, window_ms: 0, deadline_ms: 0, reconnect_delay_ms: 0 };
+    // Ten that come at once: a hundred sessions each.
+    for _ in 0..9 {
+        stage.sender.send(Mail::Depart(Departure { whom, pace: pace.clone() })).expect("there is room");
+    }
+    stage.deliver(Mail::Depart(Departure { whom, pace }));
+    stage.pass(1);
+    assert!(sockets.iter().all(|socket| stage.down(*socket).is_some()), "none is open behind the deadline");
+    let (next, now_ms) = (stage.world.borrow().deadline, stage.world.borrow().now_ms);
+    assert!(next.is_none_or(|next| next.as_millis() > now_ms.into()), "{next:?} at {now_ms} ms");
 }
 
 #[test]

@@ -40,10 +40,11 @@ pub(super) const ROUTE: &[Key] = &[
         reason: "Which pages may connect, as `\"https://chat.example.com\"` (scheme, host, port) or \
                  `\"null\"`. Empty means any. Requests without `Origin` do not come from a browser and are \
                  admitted; so is the gateway's own origin. Others are refused with 403: a browser sends its \
-                 user's cookies along, whichever page asks. For `events`, `poll` and `publish` the same list \
-                 is what CORS answers with: pages of other origins may read what comes if they are listed \
-                 here, and otherwise are refused, as with WebSockets. Where the route has an `identity`, \
-                 empty means the gateway's own origin alone.",
+                 user's cookies and certificate along, whichever page asks. For `events`, `poll` and \
+                 `publish` the same list is what CORS answers with: pages of other origins may read what \
+                 comes if they are listed here, and otherwise are refused, as with WebSockets. Where the \
+                 route has an `identity` or a `client_certificate`, empty means the gateway's own origin \
+                 alone.",
     },
     Key {
         name: "identity",

@@ -195,7 +195,11 @@ fn goes_on(old: &RoutePlan, new: &Route, identity: Option<&Identity>) -> bool {
     let all_in = |old: &[String], new: &[String]| old.iter().all(|one| new.contains(one));
     let takes_subprotocols =
         subprotocols.is_empty() == new.subprotocols.is_empty() && all_in(subprotocols, &new.subprotocols);
-    let takes_origins = new.origins.is_empty() || (!origins.is_empty() && all_in(origins, &new.origins));
+    let takes_origins = match (origins.is_empty(), new.origins.is_empty()) {
+        (true, takes_any) => takes_any,
+        (false, true) => !new.takes_own_origin_alone(),
+        (false, false) => all_in(origins, &new.origins),
+    };
     let acts_alike = match (action, &new.action) {
         (Action::Proxy(_), Action::Proxy(new)) => {
             old.proxy.as_ref().is_some_and(|proxy| proxy.may_become(new))
