@@ -138,11 +138,14 @@ impl Departure {
                 self.has(Whom::Route(session.route))
                     || self.has(Whom::Upstream(session.route, paired.upstream))
             }
-            State::Deciding(_)
-            | State::Waiting(_)
-            | State::Dialing(_)
-            | State::Open(_)
-            | State::Exchange(_) => self.has(Whom::Route(session.route)),
+            State::Waiting(waiting) => {
+                let upstream = waiting.current.as_ref().map(|attempt| attempt.upstream);
+                self.has(Whom::Route(session.route))
+                    || upstream.is_some_and(|upstream| self.has(Whom::Upstream(session.route, upstream)))
+            }
+            State::Deciding(_) | State::Dialing(_) | State::Open(_) | State::Exchange(_) => {
+                self.has(Whom::Route(session.route))
+            }
         }
     }
 }
@@ -343,7 +346,10 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         for key in keys {
             match self.registry.get(key).map(|session| &session.state) {
                 Some(State::Paired(_)) => self.end_overdue(key),
-                Some(State::Waiting(_)) => self.give_up_waiting(key),
+                // They have their answer yet, and come back elsewhere.
+                Some(State::Deciding(_) | State::Waiting(_)) => {
+                    self.drain_session(key, Farewell::now(departure.terms.code));
+                }
                 Some(_) => self.abort(key, true),
                 None => {}
             }

@@ -234,6 +234,39 @@ fn a_route_that_is_drained_takes_nobody_until_it_is_readmitted() {
 }
 
 #[test]
+fn who_waits_for_an_upstream_that_drains_does_not_stay_with_it() {
+    let url = "ws://127.0.0.1:9";
+    let up = route("/p", &format!("proxy = {{ upstreams = [\"{url}\"], connect_timeout = \"1m\" }}"));
+    for connects_ms in [500, u64::MAX] {
+        let mut stage = stage(&(up.clone() + &echo("/r")));
+        let client = stage.accept();
+        stage.send(client, &stage::request("/p", ""));
+        let upstream = client + 1;
+        let whom = stage.plan.named(url)[0];
+        assert!(matches!(whom, Whom::Upstream(..)));
+        let pace = Pace {
+            code: CloseCode::SERVICE_RESTART,
+            window_ms: 1_000,
+            deadline_ms: 2_000,
+            reconnect_delay_ms: 0,
+        };
+        stage.deliver(Mail::Depart(Departure { whom, pace }));
+        if connects_ms < u64::MAX {
+            stage.world.borrow_mut().now_ms += connects_ms;
+            stage.turns(2);
+            stage.upgrade(upstream);
+            let seen = closes(&mut stage, &[client], 1_000);
+            assert!(seen.contains_key(&client), "it goes as those do that were there before");
+        } else {
+            stage.pass(3);
+            let sent = String::from_utf8_lossy(&stage.sent(client)).into_owned();
+            assert!(sent.starts_with("HTTP/1.1 503 ") && sent.contains("\r\nRetry-After: "), "{sent}");
+            assert_eq!(stage.down(upstream), Some(true), "nobody waits for it");
+        }
+    }
+}
+
+#[test]
 fn a_drain_goes_on_over_generations_at_whichever_number() {
     let up = |urls: &str| route("/p", &format!("proxy = {{ upstreams = [{urls}] }}"));
     let (one, two) = ("\"ws://127.0.0.1:2\"", "\"ws://127.0.0.1:3\"");
