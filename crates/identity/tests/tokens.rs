@@ -279,6 +279,7 @@ fn a_header_is_what_it_should_be() {
         (r#"{"alg":"HS256","kid":1}"#, Invalid::Header),
         (r#"{"alg":"HS256","crit":["exp"]}"#, Invalid::Critical),
         (r#"{"alg":"HS256","crit":[]}"#, Invalid::Critical),
+        (r#"{"alg":"HS256","crit":null}"#, Invalid::Critical),
         (r#"{"alg":"HS256","b64":false,"crit":["b64"]}"#, Invalid::Critical),
         (r#"{"alg":"HS256","typ":"logout+jwt"}"#, Invalid::Type),
         (r#"{"alg":"HS256","typ":"dpop+jwt"}"#, Invalid::Type),
