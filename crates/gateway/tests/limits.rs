@@ -1,15 +1,20 @@
-//! Limits of client addresses and the PROXY protocol over real sockets, on both backends: with TLS, and over several shards.
+//! Limits of client addresses, the PROXY protocol and rates of messages over real sockets, on both backends: with TLS, and over
+//! several shards.
 
 mod harness;
 
-use std::{io::Write, sync::Arc};
+use std::{
+    io::Write,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use harness::{
     BACKENDS,
     certificates::Authority,
     client::{Client, End, request},
     eventually,
-    frame::TEXT,
+    frame::{FIN, PING, PONG, TEXT, masked},
     gateway::Gateway,
     secure::Secure,
 };
@@ -113,6 +118,60 @@ fn all_shards_count_an_address_together() {
             let opened = |client: &mut Client| client.response().is_ok_and(|response| response.status == 101);
             clients.iter_mut().all(opened).then_some(())
         });
+        gateway.stop();
+    }
+}
+
+/// Echoes until a pong comes; a ping counts for no rate of messages.
+fn echoes(client: &mut Client) -> Vec<Vec<u8>> {
+    client.send(&masked(FIN | PING, b"end"));
+    let mut seen = Vec::new();
+    loop {
+        let frame = client.frame();
+        match frame.opcode {
+            TEXT => seen.push(frame.payload),
+            PONG => return seen,
+            other => panic!("opcode {other}"),
+        }
+    }
+}
+
+#[test]
+fn what_comes_too_fast_is_delayed_or_dropped() {
+    let rates = "burst_messages = 5, messages_per_second";
+    for io in BACKENDS {
+        let config = format!(
+            "version = 1\n[[listener]]\nbind = '127.0.0.1:0'\n\
+             [[route]]\npath = '/delay'\necho = {{}}\nlimits = {{ {rates} = 20, excess = 'delay' }}\n\
+             [[route]]\npath = '/drop'\necho = {{}}\nlimits = {{ {rates} = 2, excess = 'drop' }}\n"
+        );
+        let gateway = Gateway::start(&config, io);
+        let message = |number: usize| number.to_string().into_bytes();
+        let crowd: Vec<u8> = (0..20).flat_map(|number| masked(FIN | TEXT, &message(number))).collect();
+
+        // Five at once and one in each 50 ms: fifteen of them take 750 ms, and none is lost.
+        let mut delayed = Client::open(gateway.address(), "/delay");
+        let begun = Instant::now();
+        delayed.send(&crowd);
+        for number in 0..20 {
+            assert_eq!(delayed.message(TEXT), message(number), "{io}");
+        }
+        let took = begun.elapsed();
+        assert!(took >= Duration::from_millis(650), "{io}: {took:?}");
+        delayed.close(1000);
+
+        // The first five, and what a machine that stood still for half a second has made room for.
+        let mut dropped = Client::open(gateway.address(), "/drop");
+        dropped.send(&crowd);
+        let seen = echoes(&mut dropped);
+        assert!((5..20).contains(&seen.len()), "{io}: {}", seen.len());
+        assert_eq!(seen[..5], [0, 1, 2, 3, 4].map(message), "{io}");
+        // The session goes on, and takes messages again.
+        eventually("a message that is in time", || {
+            dropped.send(&masked(FIN | TEXT, b"later"));
+            echoes(&mut dropped).contains(&b"later".to_vec()).then_some(())
+        });
+        dropped.close(1000);
         gateway.stop();
     }
 }
