@@ -275,6 +275,12 @@ fn trouble(out: &mut Writer, _: &Gateway, reports: &[Report]) {
             samples.add(&[("leg", "upstream")], sum(reports, |report| report.counters.upstream_violations));
         },
     );
+    let help = "What was done about clients that are faster than their rate: not read for a while, a message dropped, a session ended.";
+    out.family(Kind::Counter, "tidegate_rate_actions", help, |samples| {
+        samples.add(&[("action", "delay")], sum(reports, |report| report.counters.rate_delayed));
+        samples.add(&[("action", "drop")], sum(reports, |report| report.counters.rate_dropped));
+        samples.add(&[("action", "close")], sum(reports, |report| report.counters.rate_closed));
+    });
     out.single(Kind::Counter, "tidegate_pings", "Pings sent.", sum(reports, |report| report.counters.pings));
     let timeouts = sum(reports, |report| report.counters.ping_timeouts);
     out.single(Kind::Counter, "tidegate_ping_timeouts", "Sessions that answered no ping in time.", timeouts);

@@ -14,8 +14,9 @@ use harness::{
     certificates::Authority,
     client::{Client, End, request},
     eventually,
-    frame::{FIN, PING, PONG, TEXT, masked},
+    frame::{CLOSE, FIN, PING, PONG, TEXT, masked},
     gateway::Gateway,
+    scene::Scene,
     secure::Secure,
 };
 use rustls::ClientConfig;
@@ -137,20 +138,24 @@ fn echoes(client: &mut Client) -> Vec<Vec<u8>> {
 }
 
 #[test]
-fn what_comes_too_fast_is_delayed_or_dropped() {
+fn what_comes_too_fast_is_delayed_dropped_or_the_end() {
     let rates = "burst_messages = 5, messages_per_second";
     for io in BACKENDS {
-        let config = format!(
-            "version = 1\n[[listener]]\nbind = '127.0.0.1:0'\n\
-             [[route]]\npath = '/delay'\necho = {{}}\nlimits = {{ {rates} = 20, excess = 'delay' }}\n\
-             [[route]]\npath = '/drop'\necho = {{}}\nlimits = {{ {rates} = 2, excess = 'drop' }}\n"
+        let routes = format!(
+            "[[route]]\npath = '/delay'\necho = {{}}\nlimits = {{ {rates} = 20, excess = 'delay' }}\n\
+             [[route]]\npath = '/drop'\necho = {{}}\nlimits = {{ {rates} = 2, excess = 'drop' }}\n\
+             [[route]]\npath = '/close'\necho = {{}}\nlimits = {{ {rates} = 2, excess = 'close' }}\n"
         );
-        let gateway = Gateway::start(&config, io);
+        let scene = Scene::on(io, 1, "", &routes);
+        let address = scene.gateway.address();
+        let counted = |action: &str| {
+            scene.metrics().value(&format!("tidegate_rate_actions_total{{action=\"{action}\"}}"))
+        };
         let message = |number: usize| number.to_string().into_bytes();
         let crowd: Vec<u8> = (0..20).flat_map(|number| masked(FIN | TEXT, &message(number))).collect();
 
         // Five at once and one in each 50 ms: fifteen of them take 750 ms, and none is lost.
-        let mut delayed = Client::open(gateway.address(), "/delay");
+        let mut delayed = Client::open(address, "/delay");
         let begun = Instant::now();
         delayed.send(&crowd);
         for number in 0..20 {
@@ -159,19 +164,27 @@ fn what_comes_too_fast_is_delayed_or_dropped() {
         let took = begun.elapsed();
         assert!(took >= Duration::from_millis(650), "{io}: {took:?}");
         delayed.close(1000);
+        assert!(counted("delay") >= 1.0 && (counted("drop"), counted("close")) == (0.0, 0.0), "{io}");
 
         // The first five, and what a machine that stood still for half a second has made room for.
-        let mut dropped = Client::open(gateway.address(), "/drop");
+        let mut dropped = Client::open(address, "/drop");
         dropped.send(&crowd);
         let seen = echoes(&mut dropped);
         assert!((5..20).contains(&seen.len()), "{io}: {}", seen.len());
         assert_eq!(seen[..5], [0, 1, 2, 3, 4].map(message), "{io}");
+        assert_eq!(counted("drop"), (20 - seen.len()) as f64, "{io}");
         // The session goes on, and takes messages again.
         eventually("a message that is in time", || {
             dropped.send(&masked(FIN | TEXT, b"later"));
             echoes(&mut dropped).contains(&b"later".to_vec()).then_some(())
         });
         dropped.close(1000);
-        gateway.stop();
+
+        assert_eq!(counted("close"), 0.0, "{io}");
+        let mut closed = Client::open(address, "/close");
+        closed.send(&crowd);
+        let end = eventually("the Close", || Some(closed.frame()).filter(|frame| frame.opcode == CLOSE));
+        assert_eq!((end.close_code(), counted("close")), (1008, 1.0), "{io}");
+        scene.gateway.stop();
     }
 }
