@@ -18,7 +18,7 @@ use rustix::process::Resource;
 use tidegate_config::{Action, Bind, Config, IoChoice, Page, SESSION_TAKEOVER_BYTES};
 use tidegate_control::{Gateway, RouteNames};
 use tidegate_io::{Backend, Choice, Epoll, EpollOptions, Kind, ListenerId, Uring, Waker, choose};
-use tidegate_shard::{self as shard, Mail, Plan, Shard, Undelivered, mailbox, report::Cell};
+use tidegate_shard::{self as shard, EndBarrier, Mail, Plan, Shard, Undelivered, mailbox, report::Cell};
 use tidegate_tls::ServerConfig;
 use tracing::{debug, error, info, warn};
 
@@ -373,6 +373,8 @@ struct Beginning {
     servers: Vec<Option<ServerConfig>>,
     /// The ways into all shards.
     peers: Vec<shard::Sender<Waker>>,
+    /// Where they wait for each other at the end.
+    barrier: EndBarrier,
 }
 
 /// What a shard's thread has to say.
@@ -522,9 +524,10 @@ impl ShardThread {
         };
         let (sender, mailbox) = mailbox(backend.waker());
         report(Report::Ready(id, sender));
-        let Ok(Beginning { listeners, servers, peers }) = self.begin.recv() else { return };
+        let Ok(Beginning { listeners, servers, peers, barrier }) = self.begin.recv() else { return };
         let mut shard = Shard::new(id, backend, self.surroundings, self.plan, mailbox, self.sessions);
         shard.meet(peers);
+        shard.end_with(barrier);
         if let Some(cell) = self.cell {
             shard.account_to(cell);
         }
@@ -573,9 +576,11 @@ impl Threads {
         plan: &Plan,
     ) -> Result<Running, Fault> {
         let Self { threads, shards, go, reports } = self;
+        let barrier = EndBarrier::new(shards.count());
         for (give, listeners) in go.iter().zip(listeners.shards.drain(..)) {
+            let (servers, peers, barrier) = (servers.to_vec(), shards.0.clone(), barrier.clone());
             // A thread that is gone has reported why.
-            let _ = give.send(Beginning { listeners, servers: servers.to_vec(), peers: shards.0.clone() });
+            let _ = give.send(Beginning { listeners, servers, peers, barrier });
         }
         let mut running = Running { threads, shards, reports, ended: 0 };
         for _ in 0..running.threads.len() {
