@@ -307,6 +307,42 @@ fn sessions_of_a_user_are_listed_and_end_at_the_pace() {
 }
 
 #[test]
+fn sessions_from_an_address_end_and_no_others() {
+    for io in BACKENDS {
+        let scene = Scene::with(io, "", &(echo("/r", "") + &echo("/b", "")));
+        let open = |local: &str, path: &str| {
+            let local = local.parse().expect("an address");
+            let mut client = Client::connect_from(local, scene.gateway.address());
+            client.send(&request(path, ""));
+            assert_eq!(client.response().expect("an answer").status, 101, "{io}");
+            client
+        };
+        let mut here = open("127.0.0.1", "/r");
+        let mut there: Vec<Client> = ["/r", "/r", "/b"].map(|path| open("127.0.0.9", path)).into();
+        let kill = |arguments: &[&str]| scene.run(&[&["sessions", "kill"], arguments].concat());
+        // Both have to hold where both are named.
+        let (code, out, error) = kill(&["--address", "127.0.0.9", "--route", "/b"]);
+        assert_eq!((code, out.as_str()), (Some(0), "ended 1 of 1\n"), "{io}: {error}");
+        assert_eq!(there.pop().expect("it was opened").frame().opcode, CLOSE, "{io}");
+        there.iter_mut().for_each(stays);
+        // A network.
+        let (code, out, _) = kill(&["--address", "127.0.0.8/29"]);
+        assert_eq!((code, out.as_str()), (Some(0), "ended 2 of 2\n"), "{io}");
+        for client in &mut there {
+            assert_eq!(client.frame().opcode, CLOSE, "{io}");
+        }
+        stays(&mut here);
+        assert_eq!(kill(&["--address", "127.0.0.7"]).1, "ended 0 of 0\n", "{io}");
+        let (code, _, error) = kill(&["--address", "nowhere"]);
+        assert_eq!(code, Some(2));
+        assert!(error.contains("is no address and no network"), "{error}");
+        here.exchange(TEXT, b"still here");
+        drop((here, there));
+        scene.gateway.stop();
+    }
+}
+
+#[test]
 fn until_the_last_session_is_gone_every_shard_is_there() {
     const TOPICS: &str = "[[route]]\npath = '/topics/*'\ntopics = { subscribe = ['**'], publish = ['**'] }\n";
     for io in BACKENDS {
