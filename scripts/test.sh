@@ -11,6 +11,7 @@
 #     neon       the vector code of 64-bit ARM, in an emulator
 #     instructions  what the hot paths cost in instructions, counted by valgrind: at most a tenth more than
 #                benches/benches/instructions.rs says (on x86-64 with AVX2, which the counts are of)
+#     packaging  the systemd unit, the alerts and that they fire, the container image (where docker can build one)
 #     deny       licences, sources and duplicates of the dependencies
 #     fuzz       seven targets, 10 seconds each
 #     interop    Node's ws, Python's websockets, Chromium, openssl, over TLS and without; io_uring forbidden by a seccomp filter
@@ -129,6 +130,30 @@ instructions() {
   echo "1 passed, 0 failed"
 }
 
+packaging() {
+  packages promtool=prometheus
+  promtool check rules packaging/prometheus/alerts.yml
+  promtool test rules packaging/prometheus/alerts.test.yml
+  if command -v systemd-analyze >/dev/null; then
+    release
+    local unit
+    unit=$(mktemp -d)
+    # What the unit names is not installed here.
+    sed -e "s|/usr/bin/tidegate|$BIN|" -e '/^Documentation=man:/d' packaging/systemd/tidegate.service >"$unit/tidegate.service"
+    systemd-analyze verify "$unit/tidegate.service"
+    rm -r "$unit"
+  else
+    echo "the systemd unit: SKIPPED, as there is no systemd-analyze"
+  fi
+  if command -v docker >/dev/null && docker info >/dev/null 2>&1; then
+    docker build --quiet -f packaging/docker/Dockerfile -t tidegate-packaging-test .
+    docker image rm tidegate-packaging-test >/dev/null
+  else
+    echo "the container image: SKIPPED, as there is no docker that could build it"
+  fi
+  echo "1 passed, 0 failed"
+}
+
 deny() {
   tool cargo-deny 0.20.2
   cargo deny --log-level error check bans licenses sources
@@ -153,7 +178,7 @@ autobahn() {
   python3 scripts/autobahn.py --quick --bin "$BIN" --client-bin "$CLIENT" --wstest .cache/autobahn/wstest
 }
 
-STEPS=(style tests simulator neon instructions deny fuzz interop client autobahn)
+STEPS=(style tests simulator neon instructions packaging deny fuzz interop client autobahn)
 ALL=" ${STEPS[*]} "
 if [ $# -gt 0 ]; then STEPS=("$@"); fi
 for step in "${STEPS[@]}"; do

@@ -354,6 +354,9 @@ fn term(io: &str, sessions: usize, window: Duration, deadline: Duration) {
         let count = told.iter().filter(|told| told.after < window * part / 3).count();
         assert!(count <= sessions * most / 100, "{count} of {sessions} within {part}/3 of the window");
     }
+    let first = told.iter().map(|told| told.after).min().expect("somebody was told");
+    let last = told.iter().map(|told| told.after).max().expect("somebody was told");
+    assert!(last - first >= window / 2, "all of them from {first:?} to {last:?}");
     let mut delays: Vec<u64> = told.iter().map(|told| told.delay_ms).collect();
     delays.sort_unstable();
     delays.dedup();

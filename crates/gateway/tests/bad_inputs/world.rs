@@ -40,8 +40,9 @@ pub(crate) const CONTROL_FRAMES: usize = 50;
 /// What tokens are signed with.
 pub(crate) const SECRET: &str = "0123456789abcdef0123456789abcdef";
 
-/// With this hook, these settings of its listeners' TLS and these listeners beside them.
-fn config(upstream: &str, hook: &str, tls: &str, more_listeners: &str) -> String {
+/// With this hook, these settings of its listeners' TLS, these listeners beside them, and these settings for all that is
+/// proxied.
+fn config(upstream: &str, hook: &str, tls: &str, more_listeners: &str, to_upstream: &str) -> String {
     format!(
         r#"
 version = 1
@@ -107,12 +108,12 @@ echo = {{}}
 [[route]]
 path = "/up/W19"
 identity = "users"
-proxy = {{ upstreams = ["{upstream}"], retries = 0, fail_timeout = "0s" }}
+proxy = {{ upstreams = ["{upstream}"], retries = 0, fail_timeout = "0s"{to_upstream} }}
 
 [[route]]
 path = "/up/W19-hook"
 identity = "callers"
-proxy = {{ upstreams = ["{upstream}"], retries = 0, fail_timeout = "0s" }}
+proxy = {{ upstreams = ["{upstream}"], retries = 0, fail_timeout = "0s"{to_upstream} }}
 
 [[route]]
 path = "/rated"
@@ -122,7 +123,7 @@ echo = {{}}
 [[route]]
 path = "/up/rated"
 limits = {{ messages_per_second = 100, burst_messages = 200, excess = "close" }}
-proxy = {{ upstreams = ["{upstream}"], retries = 0, fail_timeout = "0s" }}
+proxy = {{ upstreams = ["{upstream}"], retries = 0, fail_timeout = "0s"{to_upstream} }}
 
 [[route]]
 path = "/topics-rated"
@@ -132,7 +133,7 @@ topics = {{ subscribe = ["*"], publish = ["*"] }}
 [[route]]
 path = "/up/capped"
 limits = {{ max_sessions = 1 }}
-proxy = {{ upstreams = ["{upstream}"], retries = 0, fail_timeout = "0s" }}
+proxy = {{ upstreams = ["{upstream}"], retries = 0, fail_timeout = "0s"{to_upstream} }}
 
 [[route]]
 path = "/fragments"
@@ -160,7 +161,7 @@ echo = {{}}
 [[route]]
 path = "/pushed"
 limits = {{ message_bytes = "64MiB" }}
-proxy = {{ upstreams = ["{upstream}"], retries = 0, fail_timeout = "0s" }}
+proxy = {{ upstreams = ["{upstream}"], retries = 0, fail_timeout = "0s"{to_upstream} }}
 
 [[route]]
 path = "/topics/*"
@@ -179,15 +180,15 @@ echo = {{}}
 [[route]]
 path = "/up/origin"
 origins = ["https://chat.example.com"]
-proxy = {{ upstreams = ["{upstream}"], retries = 0, fail_timeout = "0s" }}
+proxy = {{ upstreams = ["{upstream}"], retries = 0, fail_timeout = "0s"{to_upstream} }}
 
 [[route]]
 path = "/up/U08/*"
-proxy = {{ upstreams = ["{upstream}"], retries = 0, fail_timeout = "0s", handshake_timeout = "1s" }}
+proxy = {{ upstreams = ["{upstream}"], retries = 0, fail_timeout = "0s", handshake_timeout = "1s"{to_upstream} }}
 
 [[route]]
 path = "/up/*"
-proxy = {{ upstreams = ["{upstream}"], retries = 0, fail_timeout = "0s" }}
+proxy = {{ upstreams = ["{upstream}"], retries = 0, fail_timeout = "0s"{to_upstream} }}
 "#
     )
 }
@@ -213,12 +214,8 @@ impl World {
         // A thousand sessions of a row, and both their ends of some, are more than the usual soft limit.
         raise_descriptor_limit();
         let scripts = Arc::new(Scripts::default());
-        let upstream = Upstream::start({
-            let scripts = Arc::clone(&scripts);
-            move |connection| scripts.play(connection)
-        });
         let hook = Web::start(|_| Reply::Status(401, String::new()));
-        let (mut setting, mut for_known_clients) = (String::new(), String::new());
+        let (mut setting, mut for_known_clients, mut to_upstream) = <(String, String, String)>::default();
         let tls = over_tls.then(|| {
             let authority = Authority::new();
             setting = format!("[listener.tls]\n{}", authority.issue("gw", &["gw.test"]).setting());
@@ -226,11 +223,20 @@ impl World {
                 "[[listener]]\nbind = \"127.0.0.1:0\"\n{setting}client_ca_file = {:?}\n",
                 authority.ca()
             );
+            to_upstream = format!(", tls = {{ ca_file = {:?} }}", authority.ca());
             let client = authority.client();
             (authority, client)
         });
-        let gateway =
-            Gateway::start(&config(&upstream.url(), &hook.url("/"), &setting, &for_known_clients), io);
+        // Behind listeners that speak TLS it speaks TLS, too.
+        let secure = tls.as_ref().map(|(own, _)| own.server(&own.issue("upstream", &["127.0.0.1"]), false));
+        let upstream = Upstream::start_with(secure, {
+            let scripts = Arc::clone(&scripts);
+            move |connection| scripts.play(connection)
+        });
+        let gateway = Gateway::start(
+            &config(&upstream.url(), &hook.url("/"), &setting, &for_known_clients, &to_upstream),
+            io,
+        );
         let mut world = World { gateway, tls, upstream, scripts, hook, others: Vec::new() };
         world.others = [("/ws", BINARY), ("/ws", TEXT), ("/takeover", TEXT), ("/up/echo", BINARY)]
             .map(|(path, opcode)| Bystander::start(world.address(), path, opcode))

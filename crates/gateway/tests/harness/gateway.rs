@@ -267,6 +267,7 @@ impl Gateway {
 }
 
 impl Drop for Gateway {
+    #[allow(clippy::print_stderr)]
     fn drop(&mut self) {
         if std::thread::panicking() {
             // A test that fails only now and then, somewhere else, is understood by this.

@@ -45,7 +45,8 @@ pub(crate) fn unix_seconds() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs()
 }
 
-/// Descriptors for as many as possible; how many of `wanted` clients there can be.
+/// Descriptors for as many as possible; how many of `wanted` clients there can be, which is told where they are fewer.
+#[allow(clippy::print_stderr)]
 pub(crate) fn affordable(wanted: usize) -> usize {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     if current < maximum {
@@ -56,6 +57,9 @@ pub(crate) fn affordable(wanted: usize) -> usize {
     // Two tests may do so at once, in this process, and the gateway needs some for itself.
     let all = wanted.min(usize::try_from(most / 2).unwrap_or(usize::MAX).saturating_sub(200));
     assert!(all >= 100, "{most} descriptors are too few");
+    if all < wanted {
+        eprintln!("{all} clients in place of {wanted}: a process may have {most} descriptors");
+    }
     all
 }
 
