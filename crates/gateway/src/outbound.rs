@@ -203,7 +203,11 @@ mod tests {
         let refused = outbound.go_on_by(&plan, |_| Err(io::ErrorKind::WouldBlock.into()));
         assert_eq!(refused.unwrap_err().kind(), io::ErrorKind::WouldBlock);
         let mut thread = None;
-        outbound.go_on_by(&plan, |run| Ok(thread = Some(run))).unwrap();
+        let spawn = |run| {
+            thread = Some(run);
+            Ok(())
+        };
+        outbound.go_on_by(&plan, spawn).unwrap();
         let run = thread.expect("it is tried again");
         outbound.stop();
         // It takes what waits, until the end that stands behind it.

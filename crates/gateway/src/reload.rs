@@ -283,6 +283,9 @@ impl Reload {
             };
             is_told &= self.shards.deliver("a drain, or the end of one", letter, goes_on);
         }
+        if !is_told && self.current.ends() {
+            return Err(ends());
+        }
         if !is_told {
             warn!(what, undo, "not all shards could be told");
             let seconds = ADOPTION.as_secs();

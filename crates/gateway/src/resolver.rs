@@ -295,9 +295,12 @@ mod tests {
     #[test]
     fn where_one_thread_cannot_be_started_those_before_it_end() {
         let (shards, mut threads) = (Arc::new(Shards(Vec::new())), Vec::new());
-        let started = Resolver::start_by(&plan(), &shards, |_, run| match threads.len() {
-            0 => Ok(threads.push(thread::spawn(run))),
-            _ => Err(io::ErrorKind::WouldBlock.into()),
+        let started = Resolver::start_by(&plan(), &shards, |_, run| {
+            if !threads.is_empty() {
+                return Err(io::ErrorKind::WouldBlock.into());
+            }
+            threads.push(thread::spawn(run));
+            Ok(())
         });
         assert!(started.is_err());
         let begun = Instant::now();

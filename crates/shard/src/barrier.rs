@@ -7,7 +7,7 @@ use std::sync::{
 
 use tidegate_io::Backend;
 
-use crate::{environment::Environment, shard::Shard};
+use crate::{environment::Environment, mailbox::Sender, shard::Shard};
 
 /// How many shards have something to wait for yet. Clones are the same.
 #[derive(Clone, Debug)]
@@ -76,7 +76,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             Others::Missing => false,
             Others::Arrived => true,
             Others::Asleep => {
-                self.peers.iter().for_each(|peer| peer.wake());
+                self.peers.iter().for_each(Sender::wake);
                 true
             }
         }

@@ -256,12 +256,10 @@ fn a_route_counts_its_sessions_over_generations() {
 fn who_has_no_sessions_waits_for_those_who_have() {
     let pace =
         Pace { code: CloseCode::GOING_AWAY, window_ms: 1_000, deadline_ms: 9_000, reconnect_delay_ms: 0 };
-    let ends =
-        [Mail::Depart(Departure { whom: Whom::All, pace: pace.clone() }), Mail::Drain(CloseCode::GOING_AWAY)];
-    for how in 0..ends.len() {
-        let letter = || match &ends[how] {
-            Mail::Depart(departure) => Mail::Depart(departure.clone()),
-            _ => Mail::Drain(CloseCode::GOING_AWAY),
+    for at_once in [false, true] {
+        let letter = || match at_once {
+            true => Mail::Drain(CloseCode::GOING_AWAY),
+            false => Mail::Depart(Departure { whom: Whom::All, pace: pace.clone() }),
         };
         let barrier = EndBarrier::new(2);
         let [mut idle, mut busy] = [(); 2].map(|()| {

@@ -154,7 +154,7 @@ pub(super) const LOG: &[Key] = &[
     },
     Key {
         name: "sessions",
-        default: "as there is `[admin]`",
+        default: "on where there is `[admin]`",
         unit: "",
         reason: "`true`: each session's end is a line with its route, bytes and messages each way, duration, \
                  code and reason (`session ended`), and the gateway counts by session and route as with \
