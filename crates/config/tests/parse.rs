@@ -310,6 +310,7 @@ fn every_key_arrives() {
             format: Some(LogFormat::Text),
             file: got.log.file.clone(),
             entries_per_second: 77,
+            sessions: Some(true),
         },
         warnings: Vec::new(),
         trusted: ["10.0.0.0/8", "fd00::/8", "192.0.2.7/32"].map(|network| network.parse().unwrap()).to_vec(),

@@ -4,10 +4,13 @@ mod stage;
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use tidegate_shard::{Answers, Departure, Generation, Mail, Pace, Plan, Progress, Whom, report::Cell};
+use tidegate_io::{Event, ReceiveEnd};
+use tidegate_shard::{
+    Answers, Departure, EndBarrier, Generation, Mail, Pace, Plan, Progress, Whom, report::Cell,
+};
 use tidegate_wire::close::CloseCode;
 
-use crate::stage::{Socket, Stage};
+use crate::stage::{Socket, Stage, close_frame, frame};
 
 const DRAIN: &str = "[drain]\nwindow = \"10s\"\ndeadline = \"12s\"\nreconnect_delay = \"1s\"\n";
 
@@ -351,4 +354,48 @@ fn a_route_counts_its_sessions_over_generations() {
     // Those that were there before count for the new limit.
     adopt(&mut stage, &limited(3));
     assert_eq!([status(&mut stage), status(&mut stage)], ["101", "503"]);
+}
+
+#[test]
+fn who_has_no_sessions_waits_for_those_who_have() {
+    let pace =
+        Pace { code: CloseCode::GOING_AWAY, window_ms: 1_000, deadline_ms: 9_000, reconnect_delay_ms: 0 };
+    for at_once in [false, true] {
+        let letter = || match at_once {
+            true => Mail::Drain(CloseCode::GOING_AWAY),
+            false => Mail::Depart(Departure { whom: Whom::All, pace: pace.clone() }),
+        };
+        let barrier = EndBarrier::new(2);
+        let [mut idle, mut busy] = [(); 2].map(|()| {
+            let mut stage = Stage::of(&format!("{DRAIN}{}", echo("/r")), 2);
+            stage.shard.end_with(barrier.clone());
+            stage
+        });
+        let session = busy.open();
+        idle.deliver(letter());
+        busy.deliver(letter());
+        idle.pass(2);
+        busy.pass(2);
+        assert_eq!((idle.turn(), busy.turn()), (Progress::Running, Progress::Running));
+        // What is asked meanwhile is answered.
+        let answers = Answers::default();
+        idle.deliver(Mail::Live(answers.clone()));
+        assert!(answers.wait(1, std::time::Duration::ZERO));
+        // It sleeps meanwhile.
+        let (now_ms, deadline) = (idle.world.borrow().now_ms, idle.world.borrow().deadline);
+        assert!(deadline.is_none_or(|deadline| deadline.as_millis() as u64 > now_ms), "{deadline:?}");
+        let close = frame(0x88, &close_frame(1001, "")[2..], true);
+        busy.send(session, &close);
+        let token = busy.tokens[&session];
+        busy.world.borrow_mut().complete(Event::ReceiveEnded { token, end: ReceiveEnd::Eof });
+        busy.turns(5);
+        assert_eq!((busy.turn(), idle.turn()), (Progress::Ended, Progress::Ended));
+        // A second signal waits for nobody.
+        let mut other = Stage::of(&format!("{DRAIN}{}", echo("/r")), 2);
+        other.shard.end_with(EndBarrier::new(2));
+        other.deliver(letter());
+        assert_eq!(other.turn(), Progress::Running);
+        other.deliver(Mail::Stop);
+        assert_eq!(other.turn(), Progress::Ended);
+    }
 }
