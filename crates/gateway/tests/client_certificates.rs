@@ -5,6 +5,7 @@ mod harness;
 use std::{
     net::SocketAddr,
     sync::{Arc, mpsc::Receiver},
+    time::{Duration, SystemTime},
 };
 
 use harness::{
@@ -19,7 +20,7 @@ use harness::{
     upstream::{Upstream, field},
 };
 use rustls::{
-    ClientConfig, HandshakeKind,
+    AlertDescription, ClientConfig, HandshakeKind,
     version::{TLS12, TLS13},
 };
 
@@ -160,6 +161,39 @@ fn a_session_that_is_resumed_has_the_certificate_of_the_one_before() {
             }
         }
         world.gateway.stop();
+    }
+}
+
+/// RFC 8446 §4.6.1: how long an old session is good for depends on how long its peer's certificate is.
+#[test]
+fn rfc8446_4_6_1_a_session_is_resumed_no_longer_than_its_certificate_is_good() {
+    // Both at once, as the end has to be waited for.
+    let worlds = BACKENDS.map(World::start);
+    let end = SystemTime::now() + Duration::from_secs(5);
+    let clients: Vec<_> = worlds
+        .iter()
+        .flat_map(|world| {
+            let own = world.authority.issue_until("own", "device 7", end);
+            [&TLS13, &TLS12].map(|version| (world, world.authority.client_with(&[version], &[], Some(&own))))
+        })
+        .collect();
+    for (world, config) in clients.iter().chain(&clients) {
+        let mut client = Secure::open(world.address(), config, "localhost", "/listed");
+        client.exchange(TEXT, b"it is me");
+        client.close();
+    }
+    eventually("its end", || (SystemTime::now() > end + Duration::from_secs(1)).then_some(()));
+    for (world, config) in &clients {
+        let mut client = Secure::connect(world.address(), config, "localhost");
+        let fault = client.shake();
+        let expired = rustls::Error::AlertReceived(AlertDescription::CertificateExpired);
+        assert_eq!(fault, Err(expired), "{:?}", client.connection.handshake_kind());
+        assert!(client.end().is_some());
+    }
+    for world in worlds {
+        let log = world.gateway.stop();
+        let told = log.iter().filter(|line| line.contains("the peer's certificate has expired"));
+        assert_eq!(told.count(), 2, "{log:?}");
     }
 }
 

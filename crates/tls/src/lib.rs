@@ -34,6 +34,7 @@ mod identity;
 mod server;
 mod session;
 mod subject;
+mod tickets;
 
 pub use self::{
     client::{ClientConfig, ClientOptions, Trust},

@@ -4,12 +4,13 @@ use std::{collections::HashMap, sync::Arc};
 
 use rustls::{
     RootCertStore, SupportedProtocolVersion,
-    crypto::aws_lc_rs::Ticketer,
     pki_types::{CertificateDer, pem::PemObject},
     server::{
         ClientHello, NoServerSessionStorage, ProducesTickets, ResolvesServerCert, WebPkiClientVerifier,
+        danger::ClientCertVerifier,
     },
     sign::CertifiedKey,
+    time_provider::{DefaultTimeProvider, TimeProvider},
     version::{TLS12, TLS13},
 };
 
@@ -17,6 +18,7 @@ use crate::{
     Error, Identity,
     chains::ShortChains,
     client::{provider, system_roots},
+    tickets::DatedTickets,
 };
 
 /// The lowest version of the protocol that is spoken.
@@ -70,47 +72,78 @@ pub struct ServerOptions {
 /// The server's side of many sessions. Cheap to clone; clones share the keys of tickets, so that each can resume what
 /// another began.
 #[derive(Clone, Debug)]
-pub struct ServerConfig(pub(crate) Arc<rustls::ServerConfig>);
+pub struct ServerConfig(Arc<Parts>);
+
+#[derive(Debug)]
+struct Parts {
+    tls: Arc<rustls::ServerConfig>,
+    /// Judges the certificates of clients, where any are wanted.
+    verifier: Option<Arc<dyn ClientCertVerifier>>,
+}
 
 impl ServerConfig {
     /// A server that is each of `identities`: the first for clients that name none of them, or nobody.
     ///
-    /// Tickets let clients resume a session. Their keys are this configuration's alone, made at random, change every six
-    /// hours, and are good for twelve. Early data is not taken (RFC 8446 §8: it can be replayed).
+    /// Tickets let clients resume a session. Each is good for twelve hours from its issue, and no longer than the certificates of the
+    /// client are: these are judged again whenever a session is resumed. Their keys are this configuration's alone, made at random,
+    /// and change when one is used that is older than six hours. Early data is not taken (RFC 8446 §8: it can be replayed).
     ///
     /// # Errors
     /// Where there is no identity, or the system gives no random bytes.
     pub fn new(options: &ServerOptions, identities: Vec<Identity>) -> Result<Self, Error> {
-        Self::with_tickets(options, identities, Ticketer::new()?)
+        Self::at(options, identities, Arc::new(DefaultTimeProvider))
+    }
+
+    /// The same by a clock.
+    fn at(
+        options: &ServerOptions,
+        identities: Vec<Identity>,
+        clock: Arc<dyn TimeProvider>,
+    ) -> Result<Self, Error> {
+        let tickets = DatedTickets::new(Arc::clone(&clock))?;
+        Self::with_tickets(options, identities, Arc::new(tickets), clock)
     }
 
     /// Another server in the place of this one, in the same trust domain: what this one's clients have tickets for, they may resume
-    /// there. Whoever lets clients in by other authorities must not use it, since who resumes shows no certificate again.
+    /// there. Whoever lets clients in by other authorities must not use it, since who resumes shows no certificate again, and who has
+    /// shown none before is not asked for one.
     ///
     /// # Errors
     /// As [`ServerConfig::new`].
     pub fn succeeded_by(&self, options: &ServerOptions, identities: Vec<Identity>) -> Result<Self, Error> {
-        Self::with_tickets(options, identities, Arc::clone(&self.0.ticketer))
+        let before = &self.0.tls;
+        let (tickets, clock) = (Arc::clone(&before.ticketer), Arc::clone(&before.time_provider));
+        Self::with_tickets(options, identities, tickets, clock)
+    }
+
+    /// What rustls makes sessions of.
+    pub(crate) fn tls(&self) -> &Arc<rustls::ServerConfig> {
+        &self.0.tls
+    }
+
+    /// Judges the certificates that a resumed session has from the one before: they may have expired since. RFC 8446 §4.6.1: for how
+    /// long a session is resumed depends on how long they are good.
+    ///
+    /// # Errors
+    /// As a full handshake with them would fail.
+    pub(crate) fn judge(&self, chain: &[CertificateDer<'_>]) -> Result<(), rustls::Error> {
+        let (Some(verifier), [first, others @ ..]) = (&self.0.verifier, chain) else { return Ok(()) };
+        let now = self.0.tls.time_provider.current_time().ok_or(rustls::Error::FailedToGetCurrentTime)?;
+        verifier.verify_client_cert(first, others, now).map(|_| ())
     }
 
     fn with_tickets(
         options: &ServerOptions,
         identities: Vec<Identity>,
         tickets: Arc<dyn ProducesTickets>,
+        clock: Arc<dyn TimeProvider>,
     ) -> Result<Self, Error> {
-        let builder = rustls::ServerConfig::builder_with_provider(provider())
+        let builder = rustls::ServerConfig::builder_with_details(provider(), clock)
             .with_protocol_versions(options.lowest.versions())?;
-        let builder = match &options.clients {
-            Clients::Anyone => builder.with_no_client_auth(),
-            Clients::SignedBy(Authorities(roots)) | Clients::SignedByOrNone(Authorities(roots)) => {
-                let verifier = WebPkiClientVerifier::builder_with_provider(Arc::clone(roots), provider());
-                let verifier = match &options.clients {
-                    Clients::SignedByOrNone(_) => verifier.allow_unauthenticated(),
-                    Clients::Anyone | Clients::SignedBy(_) => verifier,
-                };
-                let verifier = verifier.build().map_err(|_| Error::NO_ROOTS)?;
-                builder.with_client_cert_verifier(Arc::new(ShortChains(verifier)))
-            }
+        let verifier = options.clients.verifier()?;
+        let builder = match &verifier {
+            None => builder.with_no_client_auth(),
+            Some(verifier) => builder.with_client_cert_verifier(Arc::clone(verifier)),
         };
         let names = Names::new(identities).ok_or(Error::NO_IDENTITY)?;
         let mut config = builder.with_cert_resolver(Arc::new(names));
@@ -118,7 +151,22 @@ impl ServerConfig {
         // What is resumed is in the tickets, and nothing of it here.
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.ticketer = tickets;
-        Ok(Self(Arc::new(config)))
+        Ok(Self(Arc::new(Parts { tls: Arc::new(config), verifier })))
+    }
+}
+
+impl Clients {
+    /// Who judges their certificates, where any are wanted.
+    fn verifier(&self) -> Result<Option<Arc<dyn ClientCertVerifier>>, Error> {
+        let (Self::SignedBy(Authorities(roots)) | Self::SignedByOrNone(Authorities(roots))) = self else {
+            return Ok(None);
+        };
+        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::clone(roots), provider());
+        let verifier = match self {
+            Self::SignedByOrNone(_) => verifier.allow_unauthenticated(),
+            Self::Anyone | Self::SignedBy(_) => verifier,
+        };
+        Ok(Some(Arc::new(ShortChains(verifier.build().map_err(|_| Error::NO_ROOTS)?))))
     }
 }
 
@@ -184,3 +232,6 @@ impl ResolvesServerCert for Names {
         Some(Arc::clone(usable.or(own.first()).unwrap_or(&self.first)))
     }
 }
+
+#[cfg(test)]
+mod tests;

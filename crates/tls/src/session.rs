@@ -12,7 +12,7 @@
 use std::mem;
 
 use rustls::{
-    HandshakeKind, ProtocolVersion,
+    AlertDescription, HandshakeKind, ProtocolVersion,
     client::UnbufferedClientConnection,
     pki_types::ServerName,
     server::UnbufferedServerConnection,
@@ -48,7 +48,14 @@ enum Connection {
     /// A server that has heard nothing: whoever connects and says nothing is to cost nothing.
     Silent(ServerConfig),
     Client(Box<UnbufferedClientConnection>),
-    Server(Box<UnbufferedServerConnection>),
+    Server(Box<Served>),
+}
+
+/// A server that has heard something.
+struct Served {
+    connection: UnbufferedServerConnection,
+    /// Judges the certificates of an earlier session; nobody once it is known whether there is one.
+    judge: Option<ServerConfig>,
 }
 
 /// What came of a look at the incoming bytes.
@@ -173,9 +180,10 @@ impl Session {
             return Ok(());
         }
         if let Connection::Silent(config) = &self.connection {
-            let server =
-                UnbufferedServerConnection::new(config.0.clone()).inspect_err(|_| self.is_failed = true)?;
-            self.connection = Connection::Server(Box::new(server));
+            let server = UnbufferedServerConnection::new(config.tls().clone())
+                .inspect_err(|_| self.is_failed = true)?;
+            let served = Served { connection: server, judge: Some(config.clone()) };
+            self.connection = Connection::Server(Box::new(served));
         }
         if self.incoming.is_empty() {
             let used = self.process(input, plaintext)?;
@@ -258,6 +266,7 @@ impl Session {
     fn process(&mut self, bytes: &mut [u8], plaintext: &mut Vec<u8>) -> Result<usize, Error> {
         let mut used = 0;
         loop {
+            let held = self.outgoing.len();
             let rest = &mut bytes[used..];
             let (taken, step) = match &mut self.connection {
                 Connection::Silent(_) => return Ok(used),
@@ -265,10 +274,18 @@ impl Session {
                     step(client.process_tls_records(rest), plaintext, &mut self.outgoing)
                 }
                 Connection::Server(server) => {
-                    step(server.process_tls_records(rest), plaintext, &mut self.outgoing)
+                    step(server.connection.process_tls_records(rest), plaintext, &mut self.outgoing)
                 }
             };
             used += taken;
+            if let Err(error) = self.connection.judge_resumed() {
+                self.is_failed = true;
+                // No part of the answer to the hello goes out, so neither side has keys yet: the alert is in the clear, as that of
+                // every hello that is refused.
+                self.outgoing.truncate(held);
+                self.outgoing.extend(alert_record(&error));
+                return Err(error.into());
+            }
             match step {
                 // Each look costs as much as a short record's decryption. Behind plaintext nothing is left to be told where all was
                 // taken: a close_notify would be a record of its own, and was not looked at yet.
@@ -300,7 +317,7 @@ impl Session {
                     step(client.process_tls_records(&mut []), &mut Vec::new(), &mut self.outgoing)
                 }
                 Connection::Server(server) => {
-                    step(server.process_tls_records(&mut []), &mut Vec::new(), &mut self.outgoing)
+                    step(server.connection.process_tls_records(&mut []), &mut Vec::new(), &mut self.outgoing)
                 }
             };
             match step {
@@ -318,9 +335,12 @@ impl Session {
                 Connection::Client(client) => {
                     write(client.process_tls_records(&mut self.incoming), &mut self.outgoing, room, &what)
                 }
-                Connection::Server(server) => {
-                    write(server.process_tls_records(&mut self.incoming), &mut self.outgoing, room, &what)
-                }
+                Connection::Server(server) => write(
+                    server.connection.process_tls_records(&mut self.incoming),
+                    &mut self.outgoing,
+                    room,
+                    &what,
+                ),
             };
             match status {
                 Ok(Written::Done) => return Ok(()),
@@ -340,8 +360,23 @@ impl Connection {
         match self {
             Self::Silent(_) => None,
             Self::Client(client) => Some(client),
-            Self::Server(server) => Some(server),
+            Self::Server(server) => Some(&server.connection),
         }
+    }
+
+    /// Judges the certificates of an earlier session, once this one resumes it. A hello may be asked for again before (RFC 8446 §4.1.4).
+    fn judge_resumed(&mut self) -> Result<(), rustls::Error> {
+        let Self::Server(server) = self else { return Ok(()) };
+        let Some(judge) = &server.judge else { return Ok(()) };
+        let connection = &server.connection;
+        let verdict = match connection.handshake_kind() {
+            Some(HandshakeKind::Resumed) => judge.judge(connection.peer_certificates().unwrap_or_default()),
+            // Then rustls has judged what was shown.
+            _ if !connection.is_handshaking() => Ok(()),
+            _ => return Ok(()),
+        };
+        server.judge = None;
+        verdict
     }
 
     fn is_handshaking(&self) -> bool {
@@ -351,6 +386,15 @@ impl Connection {
     fn wants_write(&self) -> bool {
         self.common().is_some_and(rustls::CommonState::wants_write)
     }
+}
+
+/// A record with the fatal alert for a certificate that is not good (RFC 8446 §6).
+fn alert_record(error: &rustls::Error) -> [u8; 7] {
+    let alert = match error {
+        rustls::Error::InvalidCertificate(bad) => AlertDescription::from(bad.clone()),
+        _ => AlertDescription::InternalError,
+    };
+    [21, 3, 3, 0, 2, 2, u8::from(alert)]
 }
 
 /// What is sealed.

@@ -1,6 +1,11 @@
 //! Certificates of tests: an authority, and those that it signs, in files that go with it.
 
-use std::{fs, path::PathBuf, sync::Arc};
+use std::{
+    fs,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
@@ -71,6 +76,15 @@ impl Authority {
     /// One whose subject has this common name.
     pub(crate) fn issue_to(&self, stem: &str, common_name: &str, names: &[&str]) -> Issued {
         self.issue_with(stem, names, |params| params.distinguished_name.push(DnType::CommonName, common_name))
+    }
+
+    /// One whose subject has this common name, which is good until `end`, to the second.
+    pub(crate) fn issue_until(&self, stem: &str, common_name: &str, end: SystemTime) -> Issued {
+        self.issue_with(stem, &["client.test"], |params| {
+            params.distinguished_name.push(DnType::CommonName, common_name);
+            let end = end.duration_since(SystemTime::UNIX_EPOCH).expect("a time of today");
+            params.not_after = date_time_ymd(1970, 1, 1) + Duration::from_secs(end.as_secs());
+        })
     }
 
     /// One that has expired years ago.
