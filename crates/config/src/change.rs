@@ -1,6 +1,6 @@
 //! What a running gateway takes over of another configuration, and what only a restart can change.
 
-use crate::{Action, Config, IoChoice};
+use crate::{Action, Admin, Config, IoChoice};
 
 /// What a running gateway goes on with.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,7 +54,9 @@ impl Config {
         keep(&kept.deflaters, &mut limits.deflaters, || wait("deflaters"));
         keep(&kept.takeover_bytes, &mut limits.takeover_bytes, || wait("takeover_bytes"));
         keep(&kept.compression_level, &mut limits.compression_level, || wait("compression_level"));
-        keep(&self.admin, &mut config.admin, || wait("[admin]"));
+        if !is_other_token(self.admin.as_ref(), config.admin.as_ref()) {
+            keep(&self.admin, &mut config.admin, || wait("[admin]"));
+        }
         keep(&self.log, &mut config.log, || wait("[log]"));
         for (old, new) in self.listeners.iter().zip(&mut config.listeners) {
             keep(&old.backlog, &mut new.backlog, || {
@@ -83,6 +85,7 @@ impl Config {
         let redirects = |config: &Config| {
             config.listeners.iter().map(|one| one.https_redirect.clone()).collect::<Vec<_>>()
         };
+        let token = |config: &Config| config.admin.as_ref().and_then(|admin| admin.token.clone());
         let sections = [
             ("[limits]", self.limits != other.limits),
             ("[drain]", self.drain != other.drain),
@@ -92,9 +95,16 @@ impl Config {
             ("[topics] and [[topic]]", self.topics != other.topics),
             ("[[identity]]", self.identities != other.identities),
             ("trusted", self.trusted != other.trusted),
+            ("[admin] token_file", token(self) != token(other)),
         ];
         sections.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name.to_owned()).collect()
     }
+}
+
+/// Whether there is another token and nothing else: it is only compared with, so it needs no other listener.
+fn is_other_token(old: Option<&Admin>, new: Option<&Admin>) -> bool {
+    let (Some(old), Some(new)) = (old, new) else { return false };
+    old.token.is_some() && new.token.is_some() && Admin { token: new.token.clone(), ..old.clone() } == *new
 }
 
 /// Puts the value of before into the new one's place, and tells where they differ.
@@ -159,6 +169,22 @@ mod tests {
     }
 
     #[test]
+    fn another_token_waits_for_nothing_unless_something_else_of_its_section_does() {
+        let with = |admin: &str| config("", "", &format!("{BIND}\n[admin]\n{admin}"));
+        let old = with("token_file = '/a'");
+        let new = with("token_file = '/b'");
+        assert_eq!(old.succeeded_by(new.clone()), Ok(Succession { config: new, waiting: Vec::new() }));
+        for other in ["", "token_file = '/b'\nbind = 'unix:/c'", "token_file = '/b'\nallow_uids = [1]"] {
+            let succession = old.succeeded_by(with(other)).unwrap();
+            assert_eq!(succession.config.admin, old.admin, "{other}");
+            assert_eq!(succession.waiting.len(), 1, "{succession:?}");
+            assert!(succession.waiting[0].starts_with("[admin] "), "{succession:?}");
+        }
+        // Whether one is wanted at all, on the other hand, waits.
+        assert_eq!(with("").succeeded_by(old).unwrap().config, with(""));
+    }
+
+    #[test]
     fn each_section_that_differs_is_named() {
         let old = config("", "", BIND);
         let new = |top: &str, limits: &str, more: &str| config(top, limits, &format!("{BIND}\n{more}"));
@@ -172,6 +198,7 @@ mod tests {
             (new("", "", "[[topic]]\nname = 'a'"), "[topics] and [[topic]]"),
             (new("", "", "[[identity]]\nname = 'i'\nhook = { url = 'http://127.0.0.1/' }"), "[[identity]]"),
             (new("trusted = ['10.0.0.0/8']", "", ""), "trusted"),
+            (new("", "", "[admin]\ntoken_file = '/a'"), "[admin] token_file"),
         ] {
             assert_eq!(new.differences(&old), [name]);
             assert_eq!(old.differences(&new), [name]);

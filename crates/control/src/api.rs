@@ -6,7 +6,10 @@ use std::{sync::Arc, time::UNIX_EPOCH};
 
 use axum::{
     Json, Router,
-    extract::{DefaultBodyLimit, Query, Request, State, rejection::QueryRejection},
+    extract::{
+        DefaultBodyLimit, Query, Request, State,
+        rejection::{QueryRejection, StringRejection},
+    },
     http::{HeaderMap, HeaderValue, Method, StatusCode, header},
     middleware::{self, Next},
     response::{IntoResponse, Response},
@@ -21,7 +24,7 @@ use crate::{
     gateway::{Gateway, reports_of_upstream},
     metrics::Format,
     openapi, operations,
-    server::Rules,
+    places::Place,
 };
 pub use crate::{
     census::{KillRequest, Killed, SessionEntry, Sessions, SessionsQuery},
@@ -48,10 +51,10 @@ pub const PATHS: [(&str, &str); 12] = [
 ];
 
 /// Who may use a router.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) enum Access {
     /// Who presents the token, where there is one.
-    Token(Arc<Rules>),
+    Token,
     /// Nobody: the peer of the connection is not one who may.
     Nobody,
 }
@@ -78,32 +81,46 @@ pub(crate) fn router(gateway: Arc<Gateway>, access: Access) -> Router {
             Problem::new(StatusCode::METHOD_NOT_ALLOWED, "this path has another method: GET / lists them")
         })
         .layer(DefaultBodyLimit::max(BODY_BYTES))
-        .layer(middleware::from_fn_with_state(access, admit))
+        .layer(middleware::from_fn_with_state((access, Arc::clone(&gateway)), admit))
         .with_state(gateway)
 }
 
-/// Lets those through who may ask.
-async fn admit(State(access): State<Access>, request: Request, next: Next) -> Response {
-    let Access::Token(rules) = access else {
-        return Problem::new(StatusCode::FORBIDDEN, "this user may not ask here").into_response();
+/// Lets those through who may ask, as many as there is room for.
+async fn admit(
+    State((access, gateway)): State<(Access, Arc<Gateway>)>,
+    request: Request,
+    next: Next,
+) -> Response {
+    if let Some(refusal) = refusal(access, &gateway, request.headers()) {
+        return refusal;
+    }
+    if request.extensions().get::<Arc<Place>>().is_some_and(|place| !place.keep()) {
+        return Problem::new(StatusCode::TOO_MANY_REQUESTS, "too many ask at once").into_response();
+    }
+    // What was asked for with a token is nobody else's to know either.
+    next.run(request).await
+}
+
+/// What is answered to who may not ask.
+fn refusal(access: Access, gateway: &Gateway, headers: &HeaderMap) -> Option<Response> {
+    let Access::Token = access else {
+        return Some(Problem::new(StatusCode::FORBIDDEN, "this user may not ask here").into_response());
     };
+    // That of the configuration in force: a reload may bring another one.
+    let plan = gateway.plan();
+    let token = plan.config().admin.as_ref().and_then(|admin| admin.token.as_ref());
     // A page that a browser of this machine shows sends its origin; nobody else does, and no page has business here. So has
     // one that has made its own name mean this address: a name is no host of ours, and reading needs no origin.
-    let is_named = rules.token.is_some() || is_own_host(request.headers());
-    if request.headers().contains_key(header::ORIGIN) || !is_named {
-        return Problem::new(StatusCode::FORBIDDEN, "pages may not ask here").into_response();
+    let is_named = token.is_some() || is_own_host(headers);
+    if headers.contains_key(header::ORIGIN) || !is_named {
+        return Some(Problem::new(StatusCode::FORBIDDEN, "pages may not ask here").into_response());
     }
-    let presented = request.headers().get(header::AUTHORIZATION).map(HeaderValue::as_bytes);
-    let presented = presented.and_then(bearer);
-    match &rules.token {
-        Some(token) if !presented.is_some_and(|presented| token.is(presented)) => {
-            let problem =
-                Problem::new(StatusCode::UNAUTHORIZED, "this needs a token: Authorization: Bearer TOKEN");
-            ([(header::WWW_AUTHENTICATE, "Bearer")], problem).into_response()
-        }
-        // What was asked for with a token is nobody else's to know either.
-        _ => next.run(request).await,
+    let presented = headers.get(header::AUTHORIZATION).map(HeaderValue::as_bytes).and_then(bearer);
+    if token.is_none_or(|token| presented.is_some_and(|presented| token.is(presented))) {
+        return None;
     }
+    let problem = Problem::new(StatusCode::UNAUTHORIZED, "this needs a token: Authorization: Bearer TOKEN");
+    Some(([(header::WWW_AUTHENTICATE, "Bearer")], problem).into_response())
 }
 
 /// Whether the request names an address or this machine, as those do who mean it; where a token is wanted any name will do.
@@ -131,6 +148,15 @@ impl Problem {
 
     pub(crate) fn bad(error: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, error)
+    }
+}
+
+/// A request's body, or why it cannot be had: too long, or no text.
+type Body = Result<String, StringRejection>;
+
+impl From<StringRejection> for Problem {
+    fn from(rejection: StringRejection) -> Self {
+        Self::new(rejection.status(), rejection.body_text())
     }
 }
 
@@ -375,8 +401,8 @@ async fn sessions(
 }
 
 /// The body is JSON whatever its type says: no page can send it, as pages are refused.
-async fn kill(State(gateway): State<Arc<Gateway>>, body: String) -> Result<Json<Killed>, Problem> {
-    let request: KillRequest = serde_json::from_str(&body)
+async fn kill(State(gateway): State<Arc<Gateway>>, body: Body) -> Result<Json<Killed>, Problem> {
+    let request: KillRequest = serde_json::from_str(&body?)
         .map_err(|error| Problem::bad(format!("not a request to kill sessions: {error}")))?;
     census::kill(gateway, request).await.map(Json)
 }
@@ -387,8 +413,8 @@ async fn reload(State(gateway): State<Arc<Gateway>>) -> Result<Response, Problem
 }
 
 /// The body is JSON whatever its type says, as above.
-async fn drain(State(gateway): State<Arc<Gateway>>, body: String) -> Result<Json<Drained>, Problem> {
-    let request: DrainRequest = serde_json::from_str(&body)
+async fn drain(State(gateway): State<Arc<Gateway>>, body: Body) -> Result<Json<Drained>, Problem> {
+    let request: DrainRequest = serde_json::from_str(&body?)
         .map_err(|error| Problem::bad(format!("not a request to drain something: {error}")))?;
     operations::drain(&gateway, request).await
 }

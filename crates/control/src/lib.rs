@@ -5,7 +5,7 @@
 //! here, a shard does no more than copy some numbers or look at some slots.
 //!
 //! ```text
-//! unix socket, TCP ──► server: 32 connections, peer or token ──► api ──► census, kill ──► Mail ──► Shard
+//! unix socket, TCP ──► server: places; peer or token ──► api ──► census, kill ──► Mail ──► Shard
 //!                                                                 ├────► reload, drain ──► whoever does it
 //!                                                                 └────► metrics ◄─────── Cell ◄──┘
 //! ```
@@ -21,6 +21,7 @@ mod metrics;
 mod names;
 mod openapi;
 mod operations;
+mod places;
 mod process;
 mod pulse;
 mod runtime;
@@ -31,4 +32,4 @@ pub use names::RouteNames;
 pub use openapi::document;
 pub use operations::{Meant, NotTaken, Operations, Outcome, Taken};
 pub use runtime::{Control, start};
-pub use server::{CONNECTIONS, Listener, REQUEST_SECONDS, Rules};
+pub use server::{CONNECTIONS, Listener, REQUEST_SECONDS};

@@ -12,7 +12,7 @@ use tracing::{debug, warn};
 use crate::{
     gateway::Gateway,
     pulse,
-    server::{Listener, Rules, serve},
+    server::{Listener, serve},
 };
 
 /// Entries of the control plane's ring: a few connections, and nobody waits for it.
@@ -34,11 +34,11 @@ impl Control {
     }
 }
 
-/// Begins to answer on `listener`. `ring`: io_uring may be used.
+/// Begins to answer on `listener` whom the `[admin]` in force lets ask. `ring`: io_uring may be used.
 ///
 /// # Errors
 /// Where the thread or its runtime cannot be made.
-pub fn start(listener: Listener, rules: Rules, gateway: Arc<Gateway>, ring: bool) -> io::Result<Control> {
+pub fn start(listener: Listener, gateway: Arc<Gateway>, ring: bool) -> io::Result<Control> {
     let (end, ended) = oneshot::channel();
     let (tell, told) = std::sync::mpsc::channel();
     let run = move || {
@@ -48,7 +48,7 @@ pub fn start(listener: Listener, rules: Rules, gateway: Arc<Gateway>, ring: bool
                 Ok(listener) => {
                     let _ = tell.send(Ok(()));
                     tokio::select! {
-                        () = serve(listener, Arc::new(rules), Arc::clone(&gateway)) => {}
+                        () = serve(listener, Arc::clone(&gateway)) => {}
                         () = pulse::take(gateway) => {}
                         _ = ended => {}
                     }

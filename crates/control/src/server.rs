@@ -1,17 +1,22 @@
-//! Connections of the admin listener: few at a time, each for one request, and only of who may.
+//! Connections of the admin listener: few at a time, each for one request.
 
 use std::{io, sync::Arc, time::Duration};
 
 use axum::Router;
-use hyper::server::conn::http1;
+use hyper::{
+    Request,
+    body::Incoming,
+    server::conn::http1,
+    service::{Service, service_fn},
+};
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
     service::TowerToHyperService,
 };
-use tidegate_config::Secret;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     sync::Semaphore,
+    task::yield_now,
     time::{sleep, timeout},
 };
 use tracing::warn;
@@ -19,10 +24,11 @@ use tracing::warn;
 use crate::{
     api::{self, Access},
     gateway::Gateway,
+    places::{ASKING, Place, Places, WAITING},
 };
 
-/// Connections at a time; the next ones are closed at once.
-pub const CONNECTIONS: usize = 32;
+/// Connections at a time, those of users left out who may not ask.
+pub const CONNECTIONS: usize = WAITING + ASKING;
 
 /// Connections at a time of users who may not ask, beside those.
 const STRANGERS: usize = 4;
@@ -48,24 +54,6 @@ pub enum Listener {
     Tcp(std::net::TcpListener),
 }
 
-/// Who may ask.
-#[derive(Debug, Default)]
-pub struct Rules {
-    /// What each request must present.
-    pub token: Option<Secret>,
-    /// Whose processes may use a unix socket besides root's and this user's.
-    pub allow_uids: Vec<u32>,
-}
-
-impl Rules {
-    /// Whether processes of this user may ask. `None`: the kernel does not say whose it is.
-    fn allows(&self, uid: Option<u32>) -> bool {
-        uid.is_some_and(|uid| {
-            uid == 0 || uid == rustix::process::geteuid().as_raw() || self.allow_uids.contains(&uid)
-        })
-    }
-}
-
 pub(crate) enum Listening {
     Unix(tokio::net::UnixListener),
     Tcp(tokio::net::TcpListener),
@@ -87,57 +75,76 @@ impl Listener {
 }
 
 /// Accepts and answers, for ever.
-pub(crate) async fn serve(listening: Listening, rules: Arc<Rules>, gateway: Arc<Gateway>) {
-    let allowed = api::router(Arc::clone(&gateway), Access::Token(Arc::clone(&rules)));
-    let refused = api::router(gateway, Access::Nobody);
-    let permits = Arc::new(Semaphore::new(CONNECTIONS));
-    // Who may not ask is told so, and takes nobody's place.
+pub(crate) async fn serve(listening: Listening, gateway: Arc<Gateway>) {
+    let allowed = api::router(Arc::clone(&gateway), Access::Token);
+    let refused = api::router(Arc::clone(&gateway), Access::Nobody);
+    let places = Places::new();
+    // Users who may not ask are told so, and take nobody's place.
     let strangers = Arc::new(Semaphore::new(STRANGERS));
     loop {
-        // Who has no permit is closed by being dropped.
-        match &listening {
-            Listening::Unix(listener) => match listener.accept().await {
-                Ok((stream, _)) => {
-                    let uid = stream.peer_cred().ok().map(|peer| peer.uid());
-                    let (router, permits) =
-                        if rules.allows(uid) { (&allowed, &permits) } else { (&refused, &strangers) };
-                    let Ok(permit) = Arc::clone(permits).try_acquire_owned() else { continue };
-                    let router = router.clone();
+        let accepted = match &listening {
+            Listening::Unix(listener) => listener.accept().await.map(|(stream, _)| {
+                let uid = stream.peer_cred().ok().map(|peer| peer.uid());
+                if may_ask(&gateway, uid) {
+                    tokio::spawn(attend(stream, allowed.clone(), places.take()));
+                } else if let Ok(permit) = Arc::clone(&strangers).try_acquire_owned() {
+                    let router = refused.clone();
                     tokio::spawn(async move {
-                        answer(stream, router).await;
+                        answer(stream, router, None).await;
                         drop(permit);
                     });
                 }
-                Err(error) => pause(&error).await,
-            },
-            Listening::Tcp(listener) => match listener.accept().await {
-                Ok((stream, _)) => {
-                    let Ok(permit) = Arc::clone(&permits).try_acquire_owned() else { continue };
-                    let router = allowed.clone();
-                    tokio::spawn(async move {
-                        answer(stream, router).await;
-                        drop(permit);
-                    });
-                }
-                Err(error) => pause(&error).await,
-            },
+                // Who has no permit is closed by being dropped.
+            }),
+            Listening::Tcp(listener) => listener.accept().await.map(|(stream, _)| {
+                tokio::spawn(attend(stream, allowed.clone(), places.take()));
+            }),
+        };
+        if let Err(error) = accepted {
+            warn!("the admin listener cannot accept: {error}");
+            sleep(ACCEPT_PAUSE).await;
         }
+        // Those that are there are read, and closed where they have lost their places, before the next one is accepted.
+        yield_now().await;
     }
 }
 
-async fn pause(error: &io::Error) {
-    warn!("the admin listener cannot accept: {error}");
-    sleep(ACCEPT_PAUSE).await;
+/// Whether processes of this user may ask. `None`: the kernel does not say whose it is.
+fn may_ask(gateway: &Gateway, uid: Option<u32>) -> bool {
+    let plan = gateway.plan();
+    let named = plan.config().admin.as_ref().map_or(&[][..], |admin| &admin.allow_uids);
+    uid.is_some_and(|uid| uid == 0 || uid == rustix::process::geteuid().as_raw() || named.contains(&uid))
 }
 
-/// One request and its answer.
-async fn answer(stream: impl AsyncRead + AsyncWrite + Unpin + 'static, router: Router) {
+/// One request and its answer, as long as no other connection has got the place.
+async fn attend(stream: impl AsyncRead + AsyncWrite + Unpin + 'static, router: Router, place: Arc<Place>) {
+    tokio::select! {
+        // Who is told to go and asks at the same time is heard.
+        biased;
+        () = answer(stream, router, Some(Arc::clone(&place))) => {}
+        () = place.lost() => {}
+    }
+}
+
+/// One request and its answer. Whoever finds that the request may be answered has its connection keep `place`.
+async fn answer(
+    stream: impl AsyncRead + AsyncWrite + Unpin + 'static,
+    router: Router,
+    place: Option<Arc<Place>>,
+) {
+    let router = TowerToHyperService::new(router);
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        if let Some(place) = &place {
+            request.extensions_mut().insert(Arc::clone(place));
+        }
+        router.call(request)
+    });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
         .max_buf_size(HEAD_BYTES)
         .keep_alive(false)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+        .serve_connection(TokioIo::new(stream), service);
     // A peer that breaks off or takes too long is no concern of anybody else.
     let _ = timeout(Duration::from_secs(REQUEST_SECONDS), connection).await;
 }

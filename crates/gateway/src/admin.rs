@@ -64,12 +64,24 @@ pub(crate) fn status(arguments: &AdminArguments) -> Outcome {
 pub(crate) fn outcome(result: Result<Outcome, Fault>) -> Outcome {
     let (outcome, why) = match result {
         Ok(outcome) | Err(Fault::Told(outcome)) => return outcome,
-        Err(Fault::Failure(failure)) => (Outcome::Fault, failure.to_string()),
+        Err(Fault::Failure(failure)) => (Outcome::Fault, format!("{failure}{}", hint(&failure))),
         Err(Fault::Usage(why)) => (Outcome::Usage, why),
     };
     // Where standard error is gone, there is nobody to tell.
     let _ = writeln!(io::stderr(), "tidegate: {}", printable(&why));
     outcome
+}
+
+/// What may help whoever is refused.
+fn hint(failure: &Failure) -> &'static str {
+    match failure {
+        // Nobody can ask for a reload with a token that only the reload would bring.
+        Failure::Refused(401, _) => {
+            "; a gateway knows the token that its last reload has read: where `token_file` holds another one since, \
+             send it HUP (systemctl reload tidegate)"
+        }
+        _ => "",
+    }
 }
 
 /// The gateway that is meant.

@@ -1,9 +1,9 @@
 //! The log's file: opened to be added to, and opened anew when somebody has moved it away.
 
 use std::{
-    fs::{File, OpenOptions},
+    fs::{File, FileType, OpenOptions},
     io::{self, Write},
-    os::unix::fs::OpenOptionsExt,
+    os::unix::fs::{FileTypeExt, OpenOptionsExt},
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -12,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rustix::fs::{Access, access};
+use rustix::fs::{Access, OFlags, access, fcntl_getfl, fcntl_setfl};
 use tracing::warn;
 
 use crate::lines::Sink;
@@ -73,6 +73,7 @@ pub(crate) fn obstacle(path: &Path) -> Option<String> {
     };
     match path.metadata() {
         Ok(found) if found.is_dir() => Some("it is a folder".to_owned()),
+        Ok(found) if !takes_lines(found.file_type()) => Some(NO_FILE.to_owned()),
         Ok(_) => denied(path, Access::WRITE_OK, "it cannot be written"),
         // It would be made.
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -87,8 +88,28 @@ pub(crate) fn obstacle(path: &Path) -> Option<String> {
 }
 
 fn append(path: &Path) -> io::Result<File> {
-    // Addresses and paths of clients are nobody else's to know.
-    OpenOptions::new().append(true).create(true).mode(0o640).open(path)
+    let no_file = || io::Error::new(io::ErrorKind::InvalidInput, NO_FILE);
+    // Before it is opened: that alone can have effects on a device, and what it may become meanwhile is looked at below.
+    if path.metadata().is_ok_and(|found| !takes_lines(found.file_type()) && !found.is_dir()) {
+        return Err(no_file());
+    }
+    let mut options = OpenOptions::new();
+    // Addresses and paths of clients are nobody else's to know. A pipe without a reader would hold up whoever opens it.
+    options.append(true).create(true).mode(0o640).custom_flags(OFlags::NONBLOCK.bits().cast_signed());
+    let file = options.open(path)?;
+    if !takes_lines(file.metadata()?.file_type()) {
+        return Err(no_file());
+    }
+    // A terminal may well let us wait.
+    fcntl_setfl(&file, fcntl_getfl(&file)? - OFlags::NONBLOCK)?;
+    Ok(file)
+}
+
+/// What a log cannot be written to without waiting for somebody, or at all.
+const NO_FILE: &str = "it is neither a regular file nor a character device";
+
+fn takes_lines(kind: FileType) -> bool {
+    kind.is_file() || kind.is_char_device()
 }
 
 impl Sink for LogFile {
@@ -187,6 +208,27 @@ mod tests {
         for _ in 0..3 {
             assert_eq!(file.write_all(b"line\n").unwrap_err().kind(), io::ErrorKind::StorageFull);
         }
+    }
+
+    #[test]
+    fn a_pipe_in_its_place_holds_up_nobody_and_the_old_one_goes_on() {
+        use rustix::fs::{CWD, Mode, mknodat};
+        let folder = tempfile::tempdir().unwrap();
+        let (path, moved) = (folder.path().join("log"), folder.path().join("log.1"));
+        let moved_away = Arc::new(AtomicBool::new(false));
+        let mut file = LogFile::open(&path, Arc::clone(&moved_away)).unwrap();
+        fs::rename(&path, &moved).unwrap();
+        mknodat(CWD, &path, rustix::fs::FileType::Fifo, Mode::from_raw_mode(0o600), 0).unwrap();
+        assert_eq!(obstacle(&path).as_deref(), Some(NO_FILE));
+        // Also where somebody reads from it.
+        for reader in [None, Some(OpenOptions::new().read(true).write(true).open(&path).unwrap())] {
+            moved_away.store(true, Ordering::Relaxed);
+            file.write_all(b"line\n").unwrap();
+            let error = LogFile::open(&path, Arc::default()).unwrap_err();
+            assert_eq!(error.to_string(), NO_FILE);
+            drop(reader);
+        }
+        assert_eq!(fs::read(&moved).unwrap(), b"line\nline\n");
     }
 
     #[test]

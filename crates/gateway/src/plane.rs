@@ -6,7 +6,7 @@ use std::{
     time::SystemTime,
 };
 
-use tidegate_control::{Control, Gateway, RouteNames, Rules, ShardWay};
+use tidegate_control::{Control, Gateway, RouteNames, ShardWay};
 use tidegate_io::Kind;
 use tidegate_shard::Plan;
 use tracing::info;
@@ -52,11 +52,7 @@ impl Plane {
             secure::certificates(plan.config(), SystemTime::now()),
             Arc::clone(lost),
         ));
-        let rules = plan.config().admin.as_ref().map_or_else(Rules::default, |admin| Rules {
-            token: admin.token.clone(),
-            allow_uids: admin.allow_uids.clone(),
-        });
-        let control = tidegate_control::start(listener, rules, Arc::clone(&gateway), kind == Kind::Uring)?;
+        let control = tidegate_control::start(listener, Arc::clone(&gateway), kind == Kind::Uring)?;
         info!("admin listener at {bound}");
         Ok(Self { control, gateway, _path: path })
     }

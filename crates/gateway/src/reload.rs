@@ -192,6 +192,10 @@ impl Reload {
         if let Some(gateway) = &self.gateway {
             let certificates = secure::certificates(plan.config(), SystemTime::now());
             gateway.adopt(Arc::clone(&plan), certificates, plan.generation());
+            // All else of it waits for a restart.
+            if plan.config().admin != before.config().admin {
+                info!("the admin listener wants another token from now on");
+            }
         }
         if let Err(error) = self.resolver.go_on(&plan, &self.shards) {
             warn!("names of upstreams are resolved as before: no thread can be started: {error}");

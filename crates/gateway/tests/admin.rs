@@ -14,16 +14,15 @@ use std::{
 
 use rustix::process::Signal;
 use serde_json::{Value, json};
-use tempfile::TempDir;
-use tidegate_config::{Bind, Secret};
-use tidegate_control::client::{Answer, Client as Asker, Failure};
+use tidegate_control::client::{Answer, Failure};
 
 use crate::harness::{
     BACKENDS,
     client::{Client, Received},
     eventually,
     frame::{BINARY, CLOSE, FIN, PONG, TEXT, masked},
-    gateway::{Gateway, config_file, output_of, run_to_end},
+    gateway::output_of,
+    guarded::Guarded,
     scene::{ROUTES, Scene},
     upstream::Upstream,
 };
@@ -332,9 +331,44 @@ fn what_is_posted_is_answered_as_described() {
     scene.gateway.stop();
 }
 
+#[test]
+fn refusals_are_json_and_described() {
+    let scene = Scene::start("epoll");
+    let document = scene.get("/openapi.json");
+    let post = |path: &str, body: &[u8]| scene.asker().ask("POST", path, Some(body)).expect("an answer");
+    for path in ["/drain", "/sessions/kill"] {
+        for (body, expected) in [(&[0xff, 0xfe][..], 400), (&vec![b' '; (256 << 10) + 1], 413)] {
+            let answer = post(path, body);
+            assert_eq!(answer.status, expected, "{path}");
+            fits_operation(&answer, &document["paths"][path]["post"], &document, path);
+        }
+        let answer = scene.ask("GET", path);
+        assert_eq!(answer.status, 405);
+        fits_operation(&answer, &document["paths"][path]["post"], &document, path);
+    }
+    scene.gateway.stop();
+    let guarded = Guarded::start("epoll");
+    let refused = guarded.ask(None);
+    let mut page = Client::connect(guarded.gateway.admin());
+    page.send(b"GET /livez HTTP/1.1\r\nHost: any.test\r\nOrigin: https://evil.test\r\n\r\n");
+    let page = page.response().expect("an answer");
+    for (answer, expected) in [(refused, 401), (Answer { status: page.status, body: page.body }, 403)] {
+        assert_eq!(answer.status, expected);
+        for (path, methods) in document["paths"].as_object().expect("paths") {
+            for operation in methods.as_object().expect("methods").values() {
+                fits_operation(&answer, operation, &document, path);
+            }
+        }
+    }
+    guarded.gateway.stop();
+}
+
 /// Whether an answer is one of those that are described.
 fn fits_operation(answer: &Answer, operation: &Value, document: &Value, path: &str) {
-    let said = &operation["responses"][answer.status.to_string()];
+    let mut said = &operation["responses"][answer.status.to_string()];
+    if let Some(name) = said["$ref"].as_str().and_then(|name| name.rsplit('/').next()) {
+        said = &document["components"]["responses"][name];
+    }
     assert!(said.is_object(), "{path}: {} is not described", answer.status);
     let schema = &said["content"]["application/json"]["schema"];
     if schema.is_object() && path != "/openapi.json" {
@@ -376,66 +410,6 @@ fn fits(value: &Value, schema: &Value, document: &Value, at: &str) {
         }
         _ => {}
     }
-}
-
-#[test]
-fn over_tcp_a_token_is_asked_for_and_pages_are_refused() {
-    let folder = TempDir::new().expect("a folder");
-    let file = folder.path().join("token");
-    std::fs::write(&file, "0123456789abcdef\n").expect("a file");
-    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).expect("its mode");
-    let config = format!(
-        "version = 1\n[[listener]]\nbind = '127.0.0.1:0'\n[admin]\nbind = '127.0.0.1:0'\ntoken_file = '{}'\n{ROUTES}",
-        file.display()
-    );
-    let gateway = Gateway::start(&config, "epoll");
-    let secret = |text: &str| {
-        let file = config_file(text);
-        Secret::from_file(file.path().to_str().expect("a path")).expect("it can be one")
-    };
-    let asker = |token: Option<&str>| Asker { bind: Bind::Tcp(gateway.admin()), token: token.map(secret) };
-    // What is written of it by a fault says nothing of the token.
-    let shown = format!("{:?}", asker(Some("0123456789abcdef")));
-    assert!(!shown.contains("0123456789"), "{shown}");
-    let status = |token| asker(token).ask("GET", "/livez", None).expect("an answer").status;
-    assert_eq!(
-        [status(None), status(Some("0123456789abcdeF")), status(Some("0123456789abcdef"))],
-        [401, 401, 200]
-    );
-    // RFC 9110 §11.1: the name of a scheme has no case.
-    for (scheme, expected) in [("bearer ", 200), ("BEARER  ", 200), ("Bearer", 401), ("Basic ", 401)] {
-        let mut client = Client::connect(gateway.admin());
-        let field = format!("Authorization: {scheme}0123456789abcdef");
-        client.send(format!("GET /livez HTTP/1.1\r\nHost: any.test\r\n{field}\r\n\r\n").as_bytes());
-        assert_eq!(client.response().expect("an answer").status, expected, "{scheme}");
-    }
-    let mut page = Client::connect(gateway.admin());
-    page.send(
-        b"GET /sessions HTTP/1.1\r\nHost: localhost\r\nOrigin: https://evil.test\r\n\
-          Authorization: Bearer 0123456789abcdef\r\n\r\n",
-    );
-    assert_eq!(page.response().expect("an answer").status, 403);
-    let admin = gateway.admin().to_string();
-    let (code, out, _) =
-        run_to_end(&["status", "--admin", &admin, "--token-file", file.to_str().expect("a path"), "--json"]);
-    assert_eq!(code, Some(0), "{out}");
-    gateway.stop();
-    // Without a token a name that a page has made mean this address is no host of ours.
-    let config =
-        format!("version = 1\n[[listener]]\nbind = '127.0.0.1:0'\n[admin]\nbind = '127.0.0.1:0'\n{ROUTES}");
-    let gateway = Gateway::start(&config, "epoll");
-    for (host, expected) in
-        [("127.0.0.1:9", 200), ("localhost", 200), ("LocalHost:9", 200), ("[::1]:9", 200), ("evil.test", 403)]
-    {
-        let mut client = Client::connect(gateway.admin());
-        client.send(format!("GET /livez HTTP/1.1\r\nHost: {host}\r\n\r\n").as_bytes());
-        assert_eq!(client.response().expect("an answer").status, expected, "{host}");
-    }
-    // A token that nobody asked for makes it none either.
-    let mut client = Client::connect(gateway.admin());
-    client.send(b"GET /config HTTP/1.1\r\nHost: evil.test\r\nAuthorization: Bearer x\r\n\r\n");
-    assert_eq!(client.response().expect("an answer").status, 403);
-    gateway.stop();
 }
 
 #[test]

@@ -312,6 +312,24 @@ fn a_file_that_cannot_be_had_is_told() {
 }
 
 #[test]
+fn a_pipe_is_no_file_for_a_log() {
+    use rustix::fs::{CWD, FileType, Mode, mknodat};
+    let folder = TempDir::new().expect("a folder");
+    let pipe = folder.path().join("log");
+    mknodat(CWD, &pipe, FileType::Fifo, Mode::from_raw_mode(0o600), 0).expect("a pipe");
+    let config = config_file(&format!(
+        "version = 1\n[[listener]]\nbind = '127.0.0.1:0'\n[log]\nfile = '{}'\n{ROUTE}",
+        pipe.display()
+    ));
+    let file = config.path().to_str().expect("a path");
+    for (arguments, expected) in [(["check", "-c", file], 78), (["run", "-c", file], 1)] {
+        let (code, _, error) = run_to_end(&arguments);
+        assert_eq!(code, Some(expected), "{arguments:?} {error}");
+        assert!(error.contains("neither a regular file nor a character device"), "{arguments:?} {error}");
+    }
+}
+
+#[test]
 fn under_an_attack_the_log_keeps_its_pace_and_says_what_it_left_out() {
     for io in BACKENDS {
         let config = format!(

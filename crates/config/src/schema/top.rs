@@ -110,8 +110,10 @@ pub(super) const ADMIN: &[Key] = &[
         default: "none",
         unit: "",
         reason: "The path of a file that holds a secret, 16 to 512 bytes of printable ASCII: each request \
-                 then needs it in `Authorization: Bearer TOKEN`, else 401. Over plain TCP anybody in between \
-                 can read it: stay within a network that you trust.",
+                 then needs it in `Authorization: Bearer TOKEN`, else 401. A reload reads the file again, and \
+                 another secret holds from then on, at once and alone. Send HUP for it (`systemctl reload \
+                 tidegate`): `tidegate reload` would present the new one already. Over plain TCP anybody in \
+                 between can read it: stay within a network that you trust.",
     },
     Key {
         name: "allow_uids",
@@ -140,7 +142,7 @@ pub(super) const LOG: &[Key] = &[
         name: "file",
         default: "standard error",
         unit: "",
-        reason: "An absolute path; what is written is added to it. USR1 opens it anew, for those who move it \
+        reason: "An absolute path of a regular file or a character device; what is written is added to it. USR1 opens it anew, for those who move it \
                  away (logrotate: `postrotate kill -USR1 PID`). `check` says where it could not be written, \
                  and writes nothing.",
     },

@@ -10,6 +10,7 @@ pub(crate) mod client;
 pub(crate) mod deflate;
 pub(crate) mod frame;
 pub(crate) mod gateway;
+pub(crate) mod guarded;
 pub(crate) mod inbox;
 pub(crate) mod request;
 pub(crate) mod scene;
