@@ -27,6 +27,7 @@ mod address;
 mod admin;
 mod certificate;
 mod change;
+mod claims;
 mod config;
 mod drain;
 mod http_url;
@@ -56,6 +57,7 @@ pub use self::{
     admin::{Admin, DEFAULT_ADMIN_PATH},
     certificate::{CertificateName, ClientCertificate},
     change::Succession,
+    claims::RequiredClaim,
     config::{
         Bind, Config, DEFAULT_BACKLOG, HttpsRedirect, IoChoice, Listener, MAX_LISTENERS, MAX_ROUTES,
         MAX_SHARDS, MAX_UPSTREAMS,

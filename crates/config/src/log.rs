@@ -13,6 +13,8 @@ pub struct Log {
     pub file: Option<NamedPath>,
     /// Most lines of sessions and peers in a second.
     pub entries_per_second: u32,
+    /// Whether each session's end is a line with what it has done; `None`: where there is an admin listener.
+    pub sessions: Option<bool>,
 }
 
 /// How much is logged.
@@ -44,6 +46,12 @@ pub const DEFAULT_LOG_ENTRIES: u32 = 1_000;
 
 impl Default for Log {
     fn default() -> Self {
-        Self { level: None, format: None, file: None, entries_per_second: DEFAULT_LOG_ENTRIES }
+        Self {
+            level: None,
+            format: None,
+            file: None,
+            entries_per_second: DEFAULT_LOG_ENTRIES,
+            sessions: None,
+        }
     }
 }

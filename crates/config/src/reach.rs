@@ -195,6 +195,7 @@ mod tests {
             subprotocols,
             origins,
             identity: None,
+            claims: Vec::new(),
             client_certificate: None,
             limits,
             full: FullAction::Pause,

@@ -3,6 +3,7 @@
 
 mod admin;
 mod certificate;
+mod claims;
 mod drain;
 mod feeds;
 mod identity;

@@ -1,8 +1,8 @@
 //! A route: which requests it takes, and what it does with them.
 
 use crate::{
-    ClientCertificate, EventsAction, HostPattern, PathPattern, PollAction, Proxy, PublishAction, RouteLimits,
-    TopicsAction,
+    ClientCertificate, EventsAction, HostPattern, PathPattern, PollAction, Proxy, PublishAction,
+    RequiredClaim, RouteLimits, TopicsAction,
 };
 
 /// One `[[route]]`. Routes are tried in the order of the file; the first that matches takes the request.
@@ -17,11 +17,12 @@ pub struct Route {
     /// client's offers through.
     pub subprotocols: Vec<String>,
     /// Which origins browsers may come from, with a WebSocket or, as CORS has it, with a request: `scheme://host[:port]`
-    /// in lower case without a default port, or `null`. Empty means any.
+    /// in lower case without a default port, or `null`. Empty means any, or [the own one alone](Route::takes_own_origin_alone).
     pub origins: Vec<String>,
-    /// The position of the identity of which it wants a token, in [`crate::Config::identities`]; `None`: it takes anyone. Where it
-    /// wants one and lists no origins, browsers may only come from its own.
+    /// The position of the identity of which it wants a token, in [`crate::Config::identities`]; `None`: it takes anyone.
     pub identity: Option<usize>,
+    /// What it demands of their claims: all of these, of 16 at most. None where it has no identity.
+    pub claims: Vec<RequiredClaim>,
     /// What it wants of its clients' certificates; `None`: nothing.
     pub client_certificate: Option<ClientCertificate>,
     /// The limits of its sessions.
@@ -30,6 +31,15 @@ pub struct Route {
     pub full: FullAction,
     /// What it does.
     pub action: Action,
+}
+
+impl Route {
+    /// Whether browsers may come from the gateway's own origin alone: it lists none, and knows who comes by what a browser sends
+    /// along whichever page asks, a cookie or a certificate (RFC 6455 §10.2).
+    #[must_use]
+    pub fn takes_own_origin_alone(&self) -> bool {
+        self.origins.is_empty() && (self.identity.is_some() || self.client_certificate.is_some())
+    }
 }
 
 /// What happens to a message for a session whose outbox is full.

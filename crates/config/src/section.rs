@@ -22,6 +22,9 @@ pub(crate) struct Section<'d> {
     pub(crate) span: Range<usize>,
 }
 
+/// A name that is free, and its texts.
+type Listed<'d> = (At<&'d str>, Option<At<Vec<At<&'d str>>>>);
+
 /// Longest time that any key may hold: a week. It fits 32 bits of milliseconds.
 pub(crate) const LONGEST_MS: u64 = 7 * 24 * 3_600_000;
 
@@ -250,6 +253,40 @@ impl<'d> Section<'d> {
         }
         pairs.sort_by_key(|(name, _)| name.span.start);
         pairs
+    }
+
+    /// A table whose names are free, each with a text or a list of texts: in the order of the file. What is wrong in a
+    /// list is reported and left out; `None` stands where all of it is.
+    pub(crate) fn lists(&self, report: &mut Report<'_>, key: &str) -> Option<At<Vec<Listed<'d>>>> {
+        let value = self.value(key)?;
+        let DeValue::Table(table) = value.value else {
+            report.wrong(value.span, unlike(key, "a table of strings, or of lists of them", value.value));
+            return None;
+        };
+        let mut lists = Vec::new();
+        for (name, value) in table.iter() {
+            let unlike = |value: &DeValue<'_>| {
+                let what = kind(value);
+                let message =
+                    format!("{} must be a string or a list of strings, not {what}", shown(name.get_ref()));
+                // `a.b` is a table `a`.
+                let quote = if what == "a table" { ": a name with a dot stands in quotes" } else { "" };
+                Mistake::new(message + quote)
+            };
+            let mut texts = Vec::new();
+            let items = value.get_ref().as_array().map_or(std::slice::from_ref(value), |list| list.as_ref());
+            for item in items {
+                match item.get_ref().as_str() {
+                    Some(text) => texts.push(At { value: text, span: item.span() }),
+                    None => report.wrong(item.span(), unlike(item.get_ref())),
+                }
+            }
+            let has_texts = items.is_empty() || !texts.is_empty();
+            let name = At { value: name.get_ref().as_ref(), span: name.span() };
+            lists.push((name, has_texts.then_some(At { value: texts, span: value.span() })));
+        }
+        lists.sort_by_key(|(name, _)| name.span.start);
+        Some(At { value: lists, span: value.span })
     }
 
     /// A list of tables: `[[key]]`.

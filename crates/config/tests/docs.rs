@@ -278,6 +278,7 @@ fn other_values_make_another_configuration() {
         ("[admin]", "bind = '127.0.0.1:1234'"),
         ("[log]", "file = '/l'"),
         ("[log]", "entries_per_second = 3"),
+        ("[log]", "sessions = false"),
         ("[topics]", "max_topics = 3"),
         ("[[topic]]", "presence = true"),
         ("[[identity]]", "expiry = 'optional'"),

@@ -10,9 +10,9 @@ use tidegate_config::{
     Action, AddressLimits, Algorithm, Balance, Bind, CertificateName, ClientCertificate, Config, Deflate,
     Drain, Echo, EchoDeflate, EventsAction, Excess, FullAction, HashKey, HostPattern, HttpsRedirect,
     Identity, IoChoice, Limits, Listener, Log, LogFormat, LogLevel, NamedPath, Page, PathPattern, PemFile,
-    PermissionClaims, PollAction, Proxy, PublishAction, Route, RouteLimits, SCHEMA, Secret, SessionRates,
-    SlowPolicy, Target, TlsVersion, TokenKeys, TokenSource, TopicPattern, TopicPatterns, TopicRule,
-    TopicSettings, Topics, TopicsAction, Upstream, Utf8, embedded, parse,
+    PermissionClaims, PollAction, Proxy, PublishAction, RequiredClaim, Route, RouteLimits, SCHEMA, Secret,
+    SessionRates, SlowPolicy, Target, TlsVersion, TokenKeys, TokenSource, TopicPattern, TopicPatterns,
+    TopicRule, TopicSettings, Topics, TopicsAction, Upstream, Utf8, embedded, parse,
 };
 
 const EVERY_KEY: &str = include_str!("every_key.toml");
@@ -134,6 +134,7 @@ fn every_key_arrives() {
         subprotocols: Vec::new(),
         origins: Vec::new(),
         identity: None,
+        claims: Vec::new(),
         client_certificate: None,
         limits: limits.route_limits(),
         full,
@@ -260,6 +261,7 @@ fn every_key_arrives() {
                     "null".to_owned(),
                 ],
                 identity: None,
+                claims: Vec::new(),
                 client_certificate: Some(ClientCertificate {
                     required: false,
                     names: vec![
@@ -284,6 +286,13 @@ fn every_key_arrives() {
             plain("/events", FullAction::Pause, Action::Events(events)),
             Route {
                 identity: Some(3),
+                claims: vec![
+                    RequiredClaim {
+                        name: "realm.roles".to_owned(),
+                        values: vec!["admin".to_owned(), "ops".to_owned()],
+                    },
+                    RequiredClaim { name: "plan".to_owned(), values: vec!["gold".to_owned()] },
+                ],
                 limits: RouteLimits { message_timeout_ms: 7_000, ..limits.route_limits() },
                 ..plain("/poll", FullAction::Pause, Action::Poll(poll))
             },
@@ -301,6 +310,7 @@ fn every_key_arrives() {
             format: Some(LogFormat::Text),
             file: got.log.file.clone(),
             entries_per_second: 77,
+            sessions: Some(true),
         },
         warnings: Vec::new(),
         trusted: ["10.0.0.0/8", "fd00::/8", "192.0.2.7/32"].map(|network| network.parse().unwrap()).to_vec(),

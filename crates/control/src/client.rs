@@ -9,7 +9,7 @@ use std::{
 };
 
 use serde::{Serialize, de::DeserializeOwned};
-use tidegate_config::Bind;
+use tidegate_config::{Bind, Secret};
 
 use crate::server::REQUEST_SECONDS;
 
@@ -25,7 +25,7 @@ pub struct Client {
     /// Where it listens.
     pub bind: Bind,
     /// What it wants to be presented.
-    pub token: Option<String>,
+    pub token: Option<Secret>,
 }
 
 /// Why there is no answer of use.
@@ -121,7 +121,7 @@ impl Client {
 
     fn head(&self, method: &str, target: &str, body: Option<&[u8]>) -> Vec<u8> {
         let mut head = format!("{method} {target} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n");
-        if let Some(token) = &self.token {
+        if let Some(token) = self.token.as_ref().and_then(Secret::present) {
             head += &format!("Authorization: Bearer {token}\r\n");
         }
         if let Some(body) = body {

@@ -189,7 +189,8 @@ fn flows(out: &mut Writer, gateway: &Gateway, reports: &[Report]) {
     let help = "Bytes that wait to be sent, over all sessions.";
     out.single(Kind::Gauge, "tidegate_buffered_bytes", help, plan.retained_bytes());
     let compressed = sum(reports, |report| report.inflation.compressed_bytes);
-    let help = "Bytes of compressed messages that were inflated, before.";
+    let help =
+        "Bytes of compressed messages that were inflated, before, and nine more of each, which end it.";
     out.single(Kind::Counter, "tidegate_inflate_compressed_bytes", help, compressed);
     let inflated = sum(reports, |report| report.inflation.inflated_bytes);
     let help = "Bytes that they became: by the bytes before, the ratio.";
@@ -205,9 +206,11 @@ fn identities(out: &mut Writer, gateway: &Gateway, reports: &[Report]) {
     if plan.identities().is_empty() {
         return;
     }
-    out.family(Kind::Counter, "tidegate_tokens_refused", "Tokens that were not believed.", |samples| {
+    let help = "Tokens that were not believed, and callers that lacked a claim that the route demands.";
+    out.family(Kind::Counter, "tidegate_tokens_refused", help, |samples| {
         samples.add(&[("reason", "invalid")], sum(reports, |report| report.counters.tokens_refused));
         samples.add(&[("reason", "no_keys")], sum(reports, |report| report.counters.tokens_unjudged));
+        samples.add(&[("reason", "claims")], sum(reports, |report| report.counters.claims_refused));
     });
     let help = "Sessions and requests that have ended with their tokens, or when their hook had said.";
     out.single(
@@ -272,6 +275,12 @@ fn trouble(out: &mut Writer, _: &Gateway, reports: &[Report]) {
             samples.add(&[("leg", "upstream")], sum(reports, |report| report.counters.upstream_violations));
         },
     );
+    let help = "What was done about clients that are faster than their rate: not read for a while, a message dropped, a session ended.";
+    out.family(Kind::Counter, "tidegate_rate_actions", help, |samples| {
+        samples.add(&[("action", "delay")], sum(reports, |report| report.counters.rate_delayed));
+        samples.add(&[("action", "drop")], sum(reports, |report| report.counters.rate_dropped));
+        samples.add(&[("action", "close")], sum(reports, |report| report.counters.rate_closed));
+    });
     out.single(Kind::Counter, "tidegate_pings", "Pings sent.", sum(reports, |report| report.counters.pings));
     let timeouts = sum(reports, |report| report.counters.ping_timeouts);
     out.single(Kind::Counter, "tidegate_ping_timeouts", "Sessions that answered no ping in time.", timeouts);

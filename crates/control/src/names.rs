@@ -17,13 +17,15 @@ struct Names {
     present: Vec<u16>,
 }
 
-/// What a route is called; both are empty for a number that no route has had.
+/// What a route is called; all is empty for a number that no route has had.
 #[derive(Clone, Debug, Default)]
 struct Name {
     /// Its host and path.
     plain: String,
     /// The same, with a number behind it where that is another's name.
     distinct: String,
+    /// Its upstreams as they are configured, by their places; those that are no more keep theirs.
+    upstreams: Arc<[String]>,
 }
 
 impl RouteNames {
@@ -49,7 +51,9 @@ impl RouteNames {
                 all.resize(place + 1, Name::default());
             }
             let distinct = take(&mut taken, &plain);
-            all[place] = Name { plain, distinct };
+            let upstreams = (0..=u16::MAX).map_while(|place| plan.upstream_name(number, place));
+            let upstreams = upstreams.map(str::to_owned).collect();
+            all[place] = Name { plain, distinct, upstreams };
             present.push(number);
         }
         let here: HashSet<u16> = present.iter().copied().collect();
@@ -71,6 +75,13 @@ impl RouteNames {
             .get(usize::from(number))
             .filter(|name| !name.plain.is_empty())
             .map(|name| name.distinct.clone())
+    }
+
+    /// An upstream as it is configured, by its route's number and its place there.
+    #[must_use]
+    pub fn upstream(&self, route: u16, place: u16) -> Option<String> {
+        let names = self.0.load();
+        names.all.get(usize::from(route))?.upstreams.get(usize::from(place)).cloned()
     }
 
     /// All that have been seen, with their numbers.
@@ -142,6 +153,22 @@ mod tests {
         names.clone().adopt(&plan("[[route]]\npath = '/c'\necho = {}\n"));
         assert_eq!((names.name(0).as_deref(), names.name(1).as_deref()), (Some("/c"), Some("/b")));
         assert_eq!(names.present(), [(0, "/c".to_owned())]);
+    }
+
+    #[test]
+    fn upstreams_are_called_as_they_are_configured_also_those_that_are_no_more() {
+        let up = |urls: &str| format!("[[route]]\npath = '/u'\nproxy = {{ upstreams = [{urls}] }}\n");
+        let echo = "[[route]]\npath = '/a'\necho = {}\n";
+        let first = plan(&format!("{echo}{}", up("'ws://one.test', 'ws://two.test:81'")));
+        let names = RouteNames::new(&first);
+        assert_eq!(names.upstream(1, 0).as_deref(), Some("ws://one.test"));
+        let second = first.next(config(&up("'ws://two.test:81', 'ws://three.test'"))).unwrap();
+        names.adopt(&second);
+        let all: Vec<_> = (0..4).map(|place| names.upstream(1, place)).collect();
+        let told: Vec<_> = all.iter().map(Option::as_deref).collect();
+        let wanted = ["ws://one.test", "ws://two.test:81", "ws://three.test"];
+        assert_eq!(told, [&wanted.map(Some)[..], &[None]].concat());
+        assert_eq!((names.upstream(0, 0), names.upstream(9, 0)), (None, None));
     }
 
     #[test]

@@ -94,7 +94,7 @@ pub(crate) fn client(arguments: &AdminArguments) -> Result<Client, Fault> {
     };
     let bind =
         arguments.admin.clone().or(configured.map(|admin| admin.bind)).unwrap_or_else(Admin::default_bind);
-    Ok(Client { bind, token: token.as_ref().and_then(Secret::present).map(str::to_owned) })
+    Ok(Client { bind, token })
 }
 
 fn read_token(path: &Path) -> Result<Secret, Fault> {

@@ -8,7 +8,7 @@ use std::{
         mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel},
     },
     thread::{self, JoinHandle},
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant},
 };
 
 use tidegate_config::Config;
@@ -20,7 +20,7 @@ use tidegate_shard::{
 };
 use tracing::{debug, info, level_filters::LevelFilter, warn};
 
-use crate::outbound::Errands;
+use crate::outbound::{self, Errands};
 
 /// Entries that may wait to be written; further ones are left out and counted.
 const QUEUE: usize = 4096;
@@ -156,10 +156,12 @@ fn write(receiver: &Receiver<Entry>, mut pace: Pace, lost: &AtomicU64, tell: imp
 fn tell(Entry { level, shard, session, peer, what }: Entry, names: &RouteNames) {
     let session = session.map(|key| tracing::field::display(format!("{key:x}")));
     let peer = peer.map(tracing::field::display);
+    let (number, place) = what.place();
+    let route = number.and_then(|number| names.name(number));
+    let upstream = number.zip(place).and_then(|(number, place)| names.upstream(number, place));
     // The one line for each session has its numbers as fields.
-    if let What::Closed { cause: Cause { leg, code, reason }, route, totals } = what {
+    if let What::Closed { cause: Cause { leg, code, reason }, route: _, totals } = what {
         let Totals { received_bytes, sent_bytes, received_messages, sent_messages, duration_ms } = totals;
-        let route = names.name(route);
         info!(
             shard,
             session,
@@ -178,9 +180,9 @@ fn tell(Entry { level, shard, session, peer, what }: Entry, names: &RouteNames) 
         return;
     }
     match level {
-        Level::Debug => debug!(shard, session, peer, "{what}"),
-        Level::Info => info!(shard, session, peer, "{what}"),
-        Level::Warn => warn!(shard, session, peer, "{what}"),
+        Level::Debug => debug!(shard, session, peer, route, upstream, "{what}"),
+        Level::Info => info!(shard, session, peer, route, upstream, "{what}"),
+        Level::Warn => warn!(shard, session, peer, route, upstream, "{what}"),
     }
 }
 
@@ -222,7 +224,7 @@ impl Environment for Surroundings {
     }
 
     fn unix_seconds(&self) -> u64 {
-        SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+        outbound::unix_seconds()
     }
 
     fn log(&mut self, entry: Entry) {

@@ -9,10 +9,11 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use rustix::fs::{Access, access};
+use tracing::warn;
 
 use crate::lines::Sink;
 
@@ -28,6 +29,8 @@ pub(crate) struct LogFile {
     torn: bool,
     /// Somebody has moved it away, and wants another one.
     moved: Arc<AtomicBool>,
+    /// When it is tried again to have another one, where that was in vain.
+    retry: Option<Instant>,
 }
 
 impl LogFile {
@@ -36,16 +39,29 @@ impl LogFile {
     /// # Errors
     /// Where it cannot be had.
     pub(crate) fn open(path: &Path, moved: Arc<AtomicBool>) -> io::Result<Self> {
-        Ok(Self { path: path.to_owned(), file: append(path)?, torn: false, moved })
+        Ok(Self { path: path.to_owned(), file: append(path)?, torn: false, moved, retry: None })
     }
 
     fn follow(&mut self) {
-        // Where another cannot be had, the old one goes on: what is written there is not lost.
-        if self.moved.swap(false, Ordering::Relaxed)
-            && let Ok(file) = append(&self.path)
-        {
-            self.file = file;
-            self.torn = false;
+        if !self.moved.load(Ordering::Relaxed) || self.retry.is_some_and(|retry| Instant::now() < retry) {
+            return;
+        }
+        // Before it is opened: who moves it away meanwhile wants another one yet.
+        self.moved.store(false, Ordering::Relaxed);
+        match append(&self.path) {
+            Ok(file) => {
+                self.file = file;
+                self.torn = false;
+                self.retry = None;
+            }
+            // The old one goes on until another can be had: what is written there is not lost.
+            Err(error) => {
+                self.moved.store(true, Ordering::Relaxed);
+                if self.retry.replace(Instant::now() + LOOK).is_none() {
+                    let file = self.path.display();
+                    warn!(%file, "the log goes on where it was, as its file cannot be opened anew yet: {error}");
+                }
+            }
         }
     }
 }
@@ -133,12 +149,35 @@ mod tests {
             (fs::read(&moved).unwrap(), fs::read(&path).unwrap()),
             (b"one\ntwo\n".to_vec(), b"three\n".to_vec())
         );
-        // Its folder is gone: the old one goes on.
-        let mut lost = LogFile::open(&path, Arc::clone(&moved_away)).unwrap();
-        lost.path = folder.path().join("none/log");
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_made_anew_goes_on_until_it_can() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log");
+        let moved_away = Arc::new(AtomicBool::new(false));
+        let mut file = LogFile::open(&path, Arc::clone(&moved_away)).unwrap();
+        // Its folder is gone.
+        file.path = folder.path().join("none/log");
         moved_away.store(true, Ordering::Relaxed);
-        lost.write_all(b"four\n").unwrap();
-        assert_eq!(fs::read(&path).unwrap(), b"three\nfour\n");
+        file.write_all(b"one\n").unwrap();
+        file.look();
+        file.write_all(b"two\n").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"one\ntwo\n");
+        // It is there again, and nobody has to say so.
+        fs::create_dir(folder.path().join("none")).unwrap();
+        let begun = Instant::now();
+        while !file.path.exists() {
+            assert!(begun.elapsed() < 10 * LOOK, "it is not tried again");
+            std::thread::sleep(Duration::from_millis(10));
+            file.look();
+        }
+        file.write_all(b"three\n").unwrap();
+        assert_eq!(
+            (fs::read(&path).unwrap(), fs::read(&file.path).unwrap()),
+            (b"one\ntwo\n".into(), b"three\n".into())
+        );
+        assert!(!moved_away.load(Ordering::Relaxed));
     }
 
     #[test]

@@ -13,7 +13,7 @@ use std::{
         mpsc::{self, RecvTimeoutError},
     },
     thread::{self, JoinHandle},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use rustix::time::{ClockId, clock_gettime};
@@ -21,6 +21,9 @@ use tidegate_shard::{Answers, Mail};
 use tracing::{debug, warn};
 
 use crate::serve::Shards;
+
+/// How often it is looked whether the gateway ends, while shards are waited for.
+const LOOK: Duration = Duration::from_millis(50);
 
 /// The way to systemd, where there is one. Clones are the same.
 #[derive(Clone, Debug, Default)]
@@ -96,22 +99,34 @@ impl Watchdog {
             return Ok(None);
         };
         // Half of it, as the manual says.
-        let interval = Duration::from_micros(usec / 2);
+        Self::every(Duration::from_micros(usec / 2), notify, shards).map(Some)
+    }
+
+    fn every(interval: Duration, notify: &Notify, shards: &Arc<Shards>) -> io::Result<Self> {
         let (stop, stopped) = mpsc::channel();
         let (notify, shards) = (notify.clone(), Arc::clone(shards));
         let run = move || {
-            while stopped.recv_timeout(interval) == Err(RecvTimeoutError::Timeout) {
+            let goes_on = |wait| stopped.recv_timeout(wait) == Err(RecvTimeoutError::Timeout);
+            while goes_on(interval) {
                 let answers = Answers::default();
                 let asked = shards.try_send(|| Mail::Live(answers.clone()));
-                if asked && answers.wait(shards.count(), interval) {
-                    notify.tell("WATCHDOG=1\n");
-                } else {
-                    warn!("a shard does not answer: systemd is not told that all live");
+                let until = Instant::now() + interval;
+                let mut live = asked && answers.wait(shards.count(), LOOK);
+                while asked && !live && Instant::now() < until {
+                    // Shards that have ended answer nobody.
+                    if !goes_on(Duration::ZERO) {
+                        return;
+                    }
+                    live = answers.wait(shards.count(), LOOK);
+                }
+                match live {
+                    true => notify.tell("WATCHDOG=1\n"),
+                    false => warn!("a shard does not answer: systemd is not told that all live"),
                 }
             }
         };
         let thread = thread::Builder::new().name("watchdog".to_owned()).spawn(run)?;
-        Ok(Some(Self { stop, thread }))
+        Ok(Self { stop, thread })
     }
 
     /// Ends it.
@@ -156,6 +171,25 @@ mod tests {
             notify.stopping();
             assert!(heard(&socket).starts_with("STOPPING=1\n"));
         }
+    }
+
+    #[test]
+    fn shards_that_have_ended_hold_nobody_up() {
+        use tidegate_io::{Backend, Epoll, EpollOptions};
+        let backend = Epoll::new(&EpollOptions { buffers: 1 }).unwrap();
+        let (sender, mailbox) = tidegate_shard::mailbox(backend.waker());
+        let shards = Arc::new(Shards(vec![sender]));
+        let watchdog =
+            Watchdog::every(Duration::from_secs(600), &Notify::default(), &Arc::clone(&shards)).unwrap();
+        watchdog.end();
+        // It has asked, and waits for an answer.
+        let watchdog = Watchdog::every(Duration::from_secs(2), &Notify::default(), &shards).unwrap();
+        while mailbox.waiting() == 0 {
+            thread::sleep(Duration::from_millis(1));
+        }
+        let begun = Instant::now();
+        watchdog.end();
+        assert!(begun.elapsed() < Duration::from_millis(1_500), "{:?}", begun.elapsed());
     }
 
     #[test]

@@ -9,7 +9,7 @@ mod keys;
 
 use std::{
     io,
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     thread,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
@@ -67,7 +67,9 @@ impl Errands {
 /// The thread that runs errands, once a configuration has some.
 pub(crate) struct Outbound {
     errands: Errands,
-    waiting: Option<Waiting>,
+    /// Until the thread has it.
+    waiting: Arc<Mutex<Option<Waiting>>>,
+    is_running: bool,
     shards: Arc<Shards>,
 }
 
@@ -81,26 +83,43 @@ impl Outbound {
         plan: &Arc<Plan>,
         shards: &Arc<Shards>,
     ) -> io::Result<Self> {
-        let mut outbound = Self { errands, waiting: Some(waiting), shards: Arc::clone(shards) };
+        let mut outbound = Self::new((errands, waiting), shards);
         outbound.go_on(plan)?;
         Ok(outbound)
+    }
+
+    fn new((errands, waiting): (Errands, Waiting), shards: &Arc<Shards>) -> Self {
+        let waiting = Arc::new(Mutex::new(Some(waiting)));
+        Self { errands, waiting, is_running: false, shards: Arc::clone(shards) }
     }
 
     /// Goes on with the next generation's.
     ///
     /// # Errors
-    /// Where no thread can be started.
+    /// Where no thread can be started: the next generation tries it again.
     pub(crate) fn go_on(&mut self, plan: &Arc<Plan>) -> io::Result<()> {
+        self.go_on_by(plan, |run| thread::Builder::new().name("outbound".to_owned()).spawn(run).map(drop))
+    }
+
+    fn go_on_by(
+        &mut self,
+        plan: &Arc<Plan>,
+        spawn: impl FnOnce(Box<dyn FnOnce() + Send>) -> io::Result<()>,
+    ) -> io::Result<()> {
         let is_asked = |keys: &TokenKeys| matches!(keys, TokenKeys::Url(_) | TokenKeys::Hook(_));
         let has_errands = plan.identities().iter().any(|identity| is_asked(&identity.rules().keys));
-        if has_errands && let Some(waiting) = self.waiting.take() {
-            let shards = Arc::clone(&self.shards);
-            let run = move || run(waiting, &shards);
-            // The queue is lost with the thread that was not started: the next reload cannot start it either, and all that is asked
-            // is refused in its time.
-            thread::Builder::new().name("outbound".to_owned()).spawn(run)?;
+        if has_errands && !self.is_running {
+            let (shards, waiting) = (Arc::clone(&self.shards), Arc::clone(&self.waiting));
+            // The thread takes the queue itself: one that is not started leaves it where it is.
+            spawn(Box::new(move || {
+                let waiting = waiting.lock().unwrap_or_else(PoisonError::into_inner).take();
+                if let Some(waiting) = waiting {
+                    run(waiting, &shards);
+                }
+            }))?;
+            self.is_running = true;
         }
-        if self.waiting.is_none() {
+        if self.is_running {
             self.errands.leave(Errand::Adopt(Arc::clone(plan)));
         }
         Ok(())
@@ -147,7 +166,8 @@ fn run(mut waiting: Waiting, shards: &Arc<Shards>) {
     runtime.shutdown_background();
 }
 
-fn unix_seconds() -> u64 {
+/// Seconds since 1970.
+pub(crate) fn unix_seconds() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
@@ -173,6 +193,26 @@ impl Sparing {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_thread_that_is_not_started_leaves_the_queue_to_the_next_try() {
+        let text = "version = 1\n[[listener]]\nbind = '127.0.0.1:0'\n[[identity]]\nname = 'callers'\n\
+                    hook = { url = 'http://127.0.0.1:1/' }\n[[route]]\npath = '/'\nidentity = 'callers'\necho = {}\n";
+        let plan = Plan::new(tidegate_config::parse(text, "t.toml").unwrap(), 1);
+        let mut outbound = Outbound::new(Errands::new(), &Arc::new(Shards(Vec::new())));
+        let refused = outbound.go_on_by(&plan, |_| Err(io::ErrorKind::WouldBlock.into()));
+        assert_eq!(refused.unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        let mut thread = None;
+        let spawn = |run| {
+            thread = Some(run);
+            Ok(())
+        };
+        outbound.go_on_by(&plan, spawn).unwrap();
+        let run = thread.expect("it is tried again");
+        outbound.stop();
+        // It takes what waits, until the end that stands behind it.
+        run();
+    }
 
     #[test]
     fn what_comes_again_is_told_once_in_a_while_with_its_number() {

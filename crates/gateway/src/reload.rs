@@ -181,9 +181,9 @@ impl Reload {
             Generation { plan: Arc::clone(&plan), servers: servers.clone().into(), answers: answers.clone() };
         // Shards that have ended take no letters.
         let goes_on = || !self.current.ends() && begun.elapsed() < ADOPTION;
-        self.shards.deliver(|| Mail::Plan(letter.clone()), goes_on);
+        let delivered = self.shards.deliver("the configuration", || Mail::Plan(letter.clone()), goes_on);
         let mut adopted = false;
-        while !adopted && goes_on() {
+        while delivered && !adopted && goes_on() {
             adopted = answers.wait(self.shards.count(), LOOK);
         }
         self.current.set(&plan);
@@ -272,14 +272,24 @@ impl Reload {
         }
         plan.set_drained(&whom, !undo);
         let pace = Pace::of_some(&plan.config().drain);
-        let goes_on = || !self.current.ends();
+        let until = Instant::now() + ADOPTION;
+        let goes_on = || !self.current.ends() && Instant::now() < until;
+        let mut is_told = true;
         for whom in whom.iter().copied() {
             let letter = || match (undo, keep) {
                 (true, _) => Mail::Readmit(whom),
                 (false, true) => Mail::Withhold(whom),
                 (false, false) => Mail::Depart(Departure { whom, pace: pace.clone() }),
             };
-            self.shards.deliver(letter, goes_on);
+            is_told &= self.shards.deliver("a drain, or the end of one", letter, goes_on);
+        }
+        if !is_told && self.current.ends() {
+            return Err(ends());
+        }
+        if !is_told {
+            warn!(what, undo, "not all shards could be told");
+            let seconds = ADOPTION.as_secs();
+            return Err(format!("not all shards could be told of it within {seconds} s: ask again"));
         }
         match undo {
             true => info!(what, "takes sessions again"),

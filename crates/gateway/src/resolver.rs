@@ -80,25 +80,37 @@ impl Resolver {
     /// # Errors
     /// Where no thread can be started.
     pub(crate) fn start(plan: &Arc<Plan>, shards: &Arc<Shards>) -> io::Result<Self> {
-        let stop = Arc::new(Stop::default());
-        let names = names(plan);
+        Self::start_by(plan, shards, |name, run| thread::Builder::new().name(name).spawn(run).map(drop))
+    }
+
+    fn start_by(
+        plan: &Arc<Plan>,
+        shards: &Arc<Shards>,
+        mut spawn: impl FnMut(String, Box<dyn FnOnce() + Send>) -> io::Result<()>,
+    ) -> io::Result<Self> {
+        let resolver = Self { stop: Arc::default(), names: names(plan) };
+        let Self { stop, names } = &resolver;
         let threads = names.len().min(THREADS);
         for index in 0..threads {
             let own: Vec<Name> = names.iter().skip(index).step_by(threads).cloned().collect();
-            let (plan, shards, stop) = (Arc::clone(plan), Arc::clone(shards), Arc::clone(&stop));
-            let run = move || {
+            let (plan, shards, stop) = (Arc::clone(plan), Arc::clone(shards), Arc::clone(stop));
+            let run = Box::new(move || {
                 let tell = |upstreams: &[(usize, usize)], addresses: &[SocketAddr]| {
                     for (route, upstream) in upstreams {
                         let addresses = addresses.iter().copied().map(Address::Tcp).collect();
                         plan.set_addresses(*route, *upstream, addresses);
                     }
-                    shards.send(|| Mail::Resolved);
+                    shards.send("addresses of upstreams", || Mail::Resolved);
                 };
                 resolve_all(own, &stop, look_up, tell);
-            };
-            thread::Builder::new().name(format!("resolver-{index}")).spawn(run)?;
+            });
+            if let Err(error) = spawn(format!("resolver-{index}"), run) {
+                // Those before it would go on for ever, beside whoever resolves these names instead.
+                resolver.stop();
+                return Err(error);
+            }
         }
-        Ok(Self { stop, names })
+        Ok(resolver)
     }
 
     /// Goes on with the names of the next generation, where they are others.
@@ -278,6 +290,24 @@ mod tests {
 
     fn failure() -> io::Result<Vec<SocketAddr>> {
         Err(io::Error::other("no answer"))
+    }
+
+    #[test]
+    fn where_one_thread_cannot_be_started_those_before_it_end() {
+        let (shards, mut threads) = (Arc::new(Shards(Vec::new())), Vec::new());
+        let started = Resolver::start_by(&plan(), &shards, |_, run| {
+            if !threads.is_empty() {
+                return Err(io::ErrorKind::WouldBlock.into());
+            }
+            threads.push(thread::spawn(run));
+            Ok(())
+        });
+        assert!(started.is_err());
+        let begun = Instant::now();
+        while !threads[0].is_finished() {
+            assert!(begun.elapsed() < Duration::from_secs(60), "it goes on beside those of before");
+            thread::sleep(Duration::from_millis(10));
+        }
     }
 
     #[test]

@@ -11,14 +11,14 @@ use std::{
         mpsc::{self, Receiver, Sender},
     },
     thread::{self, JoinHandle},
-    time::{Duration, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use rustix::process::Resource;
 use tidegate_config::{Action, Bind, Config, IoChoice, Page, SESSION_TAKEOVER_BYTES};
 use tidegate_control::{Gateway, RouteNames};
 use tidegate_io::{Backend, Choice, Epoll, EpollOptions, Kind, ListenerId, Uring, Waker, choose};
-use tidegate_shard::{self as shard, Mail, Plan, Shard, Undelivered, mailbox, report::Cell};
+use tidegate_shard::{self as shard, EndBarrier, Mail, Plan, Shard, Undelivered, mailbox, report::Cell};
 use tidegate_tls::ServerConfig;
 use tracing::{debug, error, info, warn};
 
@@ -39,8 +39,8 @@ use crate::{
     signals::{self, Concerned},
 };
 
-/// How often a letter to a shard whose mailbox is full is tried again, and how long is waited in between.
-const SEND_TRIES: u32 = 200;
+/// How long a letter to a shard whose mailbox is full is tried again, and how long is waited in between.
+const SEND_PATIENCE: Duration = Duration::from_secs(1);
 const SEND_PAUSE: Duration = Duration::from_millis(5);
 
 /// The kernel gives back what a ring was charged for some time after its end: the self-test's, and those of a gateway
@@ -176,29 +176,30 @@ impl Shards {
         self.0.iter().filter(|sender| sender.send(write()).is_err()).count() == 0
     }
 
-    /// Leaves a letter with each shard that should not go without, as long as there is a point in it.
-    pub(crate) fn deliver(&self, write: impl Fn() -> Mail, goes_on: impl Fn() -> bool) {
-        for sender in &self.0 {
-            let mut letter = write();
-            while let Err(Undelivered(back)) = sender.send(letter) {
-                if !goes_on() {
-                    break;
-                }
-                letter = back;
-                thread::sleep(SEND_PAUSE);
-            }
+    /// Leaves a letter with each shard that should not go without, as long as there is a point in it. Who goes without `what` is
+    /// logged; whether nobody does.
+    pub(crate) fn deliver(&self, what: &str, write: impl Fn() -> Mail, goes_on: impl Fn() -> bool) -> bool {
+        (0..self.count()).filter(|shard| !self.leave(*shard, what, write(), &goes_on)).count() == 0
+    }
+
+    /// Leaves a letter with each shard. One that does not look at its mail for a second goes without, which is logged.
+    pub(crate) fn send(&self, what: &str, write: impl Fn() -> Mail) {
+        for shard in 0..self.count() {
+            let until = Instant::now() + SEND_PATIENCE;
+            self.leave(shard, what, write(), || Instant::now() < until);
         }
     }
 
-    /// Leaves a letter with each shard. A shard that does not look at its mail for a second goes without.
-    pub(crate) fn send(&self, write: impl Fn() -> Mail) {
-        for sender in &self.0 {
-            let mut tries = 0;
-            while sender.send(write()).is_err() && tries < SEND_TRIES {
-                tries += 1;
-                thread::sleep(SEND_PAUSE);
+    fn leave(&self, shard: usize, what: &str, mut letter: Mail, goes_on: impl Fn() -> bool) -> bool {
+        while let Err(Undelivered(back)) = self.0[shard].send(letter) {
+            if !goes_on() {
+                warn!(shard, "the shard does not look at its mail, and goes without {what}");
+                return false;
             }
+            letter = back;
+            thread::sleep(SEND_PAUSE);
         }
+        true
     }
 }
 
@@ -231,7 +232,8 @@ fn serve(config: Config, secured: Secured, arguments: &ConfigArguments, log: &Ar
 
     let admin = config.admin.as_ref().map(|admin| AdminSocket::open(admin, write_timeout));
     let admin = admin.transpose().map_err(Fault::Bind)?;
-    let cells = admin.as_ref().map(|_| (0..count).map(|_| Arc::default()).collect());
+    let accounts = admin.is_some() || config.log.sessions == Some(true);
+    let cells = accounts.then(|| (0..count).map(|_| Arc::default()).collect());
 
     let plan = Plan::with_clients(config, count, &clients);
     let names = RouteNames::new(&plan);
@@ -346,7 +348,7 @@ pub(crate) struct Start<'a> {
     count: usize,
     sessions: usize,
     lockable: Lockable,
-    /// Where the shards leave their numbers, where somebody may ask for them.
+    /// Where the shards leave their numbers, where they count by session.
     cells: Option<Vec<Arc<Cell>>>,
 }
 
@@ -373,6 +375,8 @@ struct Beginning {
     servers: Vec<Option<ServerConfig>>,
     /// The ways into all shards.
     peers: Vec<shard::Sender<Waker>>,
+    /// Where they wait for each other at the end.
+    barrier: EndBarrier,
 }
 
 /// What a shard's thread has to say.
@@ -522,9 +526,10 @@ impl ShardThread {
         };
         let (sender, mailbox) = mailbox(backend.waker());
         report(Report::Ready(id, sender));
-        let Ok(Beginning { listeners, servers, peers }) = self.begin.recv() else { return };
+        let Ok(Beginning { listeners, servers, peers, barrier }) = self.begin.recv() else { return };
         let mut shard = Shard::new(id, backend, self.surroundings, self.plan, mailbox, self.sessions);
         shard.meet(peers);
+        shard.end_with(barrier);
         if let Some(cell) = self.cell {
             shard.account_to(cell);
         }
@@ -573,9 +578,11 @@ impl Threads {
         plan: &Plan,
     ) -> Result<Running, Fault> {
         let Self { threads, shards, go, reports } = self;
+        let barrier = EndBarrier::new(shards.count());
         for (give, listeners) in go.iter().zip(listeners.shards.drain(..)) {
+            let (servers, peers, barrier) = (servers.to_vec(), shards.0.clone(), barrier.clone());
             // A thread that is gone has reported why.
-            let _ = give.send(Beginning { listeners, servers: servers.to_vec(), peers: shards.0.clone() });
+            let _ = give.send(Beginning { listeners, servers, peers, barrier });
         }
         let mut running = Running { threads, shards, reports, ended: 0 };
         for _ in 0..running.threads.len() {
@@ -694,7 +701,7 @@ impl Running {
 
     /// Ends all shards: one alone would leave its part of the connections to time out.
     fn fail<T>(self, fault: Fault) -> Result<T, Fault> {
-        self.shards.send(|| Mail::Stop);
+        self.shards.send("the word to stop", || Mail::Stop);
         self.threads.into_iter().for_each(|thread| drop(thread.join()));
         Err(fault)
     }
@@ -702,7 +709,58 @@ impl Running {
 
 #[cfg(test)]
 mod tests {
+    use std::{
+        io::Write,
+        sync::{Mutex, atomic::AtomicU32, atomic::Ordering},
+    };
+
     use super::*;
+
+    /// What was logged.
+    #[derive(Clone, Default)]
+    struct Told(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Told {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn who_does_not_look_at_its_mail_goes_without_and_that_is_told() {
+        let backend = Epoll::new(&EpollOptions { buffers: 1 }).unwrap();
+        let (full, _stuck) = shard::mailbox_of(backend.waker(), 1);
+        let (free, mailbox) = shard::mailbox_of(backend.waker(), 9);
+        let shards = Shards(vec![full, free]);
+        let told = Told::default();
+        let out = told.clone();
+        let subscriber = tracing_subscriber::fmt().with_writer(move || out.clone()).with_ansi(false).finish();
+        tracing::subscriber::with_default(subscriber, || {
+            shards.send("a first letter", || Mail::Resolved);
+            assert!(told.0.lock().unwrap().is_empty(), "there was room");
+            shards.send("a second one", || Mail::Resolved);
+            let tries = AtomicU32::new(0);
+            assert!(!shards.deliver(
+                "a third",
+                || Mail::Resolved,
+                || tries.fetch_add(1, Ordering::Relaxed) < 3
+            ));
+            assert_eq!(tries.into_inner(), 4);
+        });
+        assert_eq!(mailbox.waiting(), 3, "nobody else goes without");
+        let told = String::from_utf8(told.0.lock().unwrap().clone()).unwrap();
+        let lines: Vec<&str> = told.lines().collect();
+        assert_eq!(lines.len(), 2, "{told}");
+        assert!(
+            lines[0].contains("WARN") && lines[0].contains("shard=0") && lines[0].contains("a second one"),
+            "{told}"
+        );
+        assert!(lines[1].contains("goes without a third"), "{told}");
+    }
 
     #[test]
     fn want_of_locked_memory_is_told_with_what_is_needed() {

@@ -172,6 +172,27 @@ fn behind_a_trusted_proxy_the_client_is_hashed_and_not_the_proxy() {
     }
 }
 
+/// What the kernel calls the peer is the proxy, and so is every client's; the header of its connection says who it is.
+#[test]
+fn behind_a_proxy_that_speaks_the_proxy_protocol_the_client_is_hashed_and_not_the_proxy() {
+    let settings = ", balance = \"hash\", hash_on = \"client_address\", fail_timeout = \"1h\"";
+    let listener = "[[listener]]\nbind = \"127.0.0.1:0\"\nproxy_protocol = [\"127.0.0.0/8\"]";
+    for io in BACKENDS {
+        let pool = Pool::start(3);
+        let gateway = pool.gateway(io, settings, listener);
+        affinity(&pool, |key| {
+            let mut client = Client::connect(gateway.address());
+            let port = client.local().port();
+            client.precede(format!("PROXY TCP4 203.0.113.{key} 10.0.0.1 {port} 443\r\n").as_bytes());
+            // Who is not trusted says nothing of addresses.
+            client.send(&request("/p", &format!("X-Forwarded-For: 192.0.2.{}\r\n", port % 5)));
+            assert_eq!(client.response().expect("a response").status, 101);
+            pool.reached().0
+        });
+        gateway.stop();
+    }
+}
+
 #[test]
 fn a_client_without_the_key_goes_by_its_address() {
     let settings = ", balance = \"hash\", hash_on = \"cookie:player\"";

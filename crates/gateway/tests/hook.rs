@@ -326,16 +326,19 @@ fn what_is_wrong_with_a_hook_is_named_precisely() {
             if name == "silent" { "300ms" } else { "30s" }
         );
     }
-    let gateway = Gateway::start(&config, "epoll");
-    for (name, told) in cases {
-        let mut client = Client::connect(gateway.address());
-        client.send(&request(&format!("/{name}"), &cookie(name)));
-        assert_eq!(client.response().expect("an answer").status, 503, "{name}");
-        let named = format!("\"identity\":\"{name}\"");
-        let line = gateway.wait_for_log(name, |line| line.contains(&named) && line.contains("hook failed"));
-        assert!(line.contains(told) && line.contains("WARN"), "{name}: {line}");
+    for io in BACKENDS {
+        let gateway = Gateway::start(&config, io);
+        for (name, told) in cases {
+            let mut client = Client::connect(gateway.address());
+            client.send(&request(&format!("/{name}"), &cookie(name)));
+            assert_eq!(client.response().expect("an answer").status, 503, "{io} {name}");
+            let named = format!("\"identity\":\"{name}\"");
+            let line =
+                gateway.wait_for_log(name, |line| line.contains(&named) && line.contains("hook failed"));
+            assert!(line.contains(told) && line.contains("WARN"), "{io} {name}: {line}");
+        }
+        gateway.stop();
     }
-    gateway.stop();
 }
 
 /// Lets questions go, by their number from 0.

@@ -17,6 +17,7 @@ use crate::harness::{
     tokens::Signer,
     unix_seconds,
     upstream::{Upstream, field},
+    web::{Reply, Web},
 };
 
 const SECRET: &str = "0123456789abcdef0123456789abcdef";
@@ -561,4 +562,206 @@ fn a_newer_token_brings_a_session_further_and_replaces_what_it_may() {
         assert_eq!(says(&mut client, &json!({ "op": "ping", "id": 7 })), json!({ "op": "pong", "id": 7 }));
         assert_closed(client, 4401);
     });
+}
+
+/// Where `UPSTREAM` and `HOOK` stand, there are an upstream's address and a hook's.
+const DEMANDING: &str = r#"
+[[identity]]
+name = "users"
+secret = "SECRET"
+algorithms = ["HS256"]
+leeway = "0s"
+[[identity]]
+name = "callers"
+hook = { url = "HOOK" }
+[[route]]
+path = "/free"
+identity = "users"
+echo = {}
+[[route]]
+path = "/echo"
+identity = "users"
+claims = { "realm.roles" = ["admin", "ops"], plan = "gold" }
+echo = {}
+[[route]]
+path = "/up"
+identity = "users"
+claims = { "realm.roles" = ["admin", "ops"], plan = "gold" }
+proxy = { upstreams = ["UPSTREAM"] }
+[[route]]
+path = "/topics/*"
+identity = "users"
+claims = { "realm.roles" = ["admin", "ops"], plan = "gold" }
+topics = { subscribe = ["a"], publish = ["a"] }
+[[route]]
+path = "/events"
+identity = "users"
+claims = { "realm.roles" = ["admin", "ops"], plan = "gold" }
+events = { subscribe = ["a"] }
+[[route]]
+path = "/poll"
+identity = "users"
+claims = { "realm.roles" = ["admin", "ops"], plan = "gold" }
+poll = { subscribe = ["a"] }
+[[route]]
+path = "/publish/*"
+identity = "users"
+claims = { "realm.roles" = ["admin", "ops"], plan = "gold" }
+publish = { publish = ["a"] }
+[[route]]
+path = "/hook/echo"
+identity = "callers"
+claims = { role = "admin" }
+echo = {}
+[[route]]
+path = "/hook/poll"
+identity = "callers"
+claims = { role = "admin" }
+poll = { subscribe = ["a"] }
+"#;
+
+/// A gateway whose routes demand claims, with an upstream that tells what it was asked, and a hook that lets everybody in with the
+/// role in their cookie.
+struct Demanding {
+    admin: harness::scene::Scene,
+    heads: Receiver<String>,
+    _upstream: Upstream,
+    _hook: Web,
+}
+
+impl Demanding {
+    fn start(io: &'static str) -> Demanding {
+        let hook = Web::start(|asked| {
+            let cookie = asked.json()["headers"]["cookie"][0].as_str().unwrap_or_default().to_owned();
+            let role = cookie.strip_prefix("role=");
+            Reply::Status(200, json!({ "sub": "ada", "role": role }).to_string())
+        });
+        let (upstream, heads) = Upstream::telling();
+        let routes = DEMANDING
+            .replace("SECRET", SECRET)
+            .replace("HOOK", &hook.url("/"))
+            .replace("UPSTREAM", &upstream.url());
+        let settings = "[drain]\nwindow = '100ms'\n[log]\nlevel = 'trace'";
+        let admin = harness::scene::Scene::on(io, 1, settings, &routes);
+        Demanding { admin, heads, _upstream: upstream, _hook: hook }
+    }
+
+    fn status(&self, request: &[u8]) -> u16 {
+        ask(&self.admin.gateway, request).status
+    }
+
+    /// Callers so far that lacked a claim, and tokens that were not valid.
+    fn refused(&self) -> [f64; 2] {
+        let metrics = self.admin.metrics();
+        ["claims", "invalid"]
+            .map(|reason| metrics.value(&format!("tidegate_tokens_refused_total{{reason=\"{reason}\"}}")))
+    }
+
+    /// Nothing of a token is in the log; all of them begin alike.
+    fn stop(self) {
+        let log = self.admin.gateway.stop();
+        assert!(log.iter().any(|line| line.contains("lacks a claim")), "the log is as long as it can be");
+        assert_eq!(log.iter().find(|line| line.contains("eyJ")), None, "a token, or a part of one");
+    }
+}
+
+/// A token that is valid for so many seconds, of somebody with this role.
+fn of_role(role: &str, seconds: u64) -> String {
+    let claims = json!({
+        "sub": "ada", "exp": unix_seconds() + seconds, "realm": { "roles": ["guest", role] }, "plan": "gold",
+    });
+    Signer::secret(SECRET).token("HS256", None, &claims)
+}
+
+const LACKING: Option<&str> = Some("Bearer error=\"insufficient_scope\"");
+
+#[test]
+fn a_route_takes_those_alone_who_have_the_claims_that_it_demands() {
+    for io in BACKENDS {
+        let scene = Demanding::start(io);
+        let (admin, guest) = (bearer(&of_role("admin", 60)), bearer(&of_role("visitor", 60)));
+        assert_eq!(scene.status(&request("/free", &guest)), 101, "it demands nothing");
+        for path in ["/echo", "/up", "/topics", "/topics/a"] {
+            let refused = ask(&scene.admin.gateway, &request(path, &guest));
+            assert_eq!((refused.status, refused.field("www-authenticate")), (403, LACKING), "{io} {path}");
+            let unknown = ask(&scene.admin.gateway, &request(path, ""));
+            assert_eq!((unknown.status, unknown.field("www-authenticate")), (401, Some("Bearer")), "{path}");
+        }
+        assert!(scene.heads.try_recv().is_err(), "an upstream was asked");
+        for path in ["/echo", "/up", "/topics", "/topics/a"] {
+            assert_eq!(scene.status(&request(path, &admin)), 101, "{io} {path}");
+        }
+        let by_get = |path: &'static str| (path, get as fn(&str, &str) -> Vec<u8>);
+        let publication = |path: &str, fields: &str| post(path, fields, b"1");
+        for (path, request) in [
+            by_get("/poll?topic=a&wait=0"),
+            by_get("/events?topic=a"),
+            by_get("/topics/a"),
+            ("/publish/a", publication),
+        ] {
+            let refused = ask(&scene.admin.gateway, &request(path, &guest));
+            let seen = (refused.status, refused.field("www-authenticate"), &body(&refused)["error"]["code"]);
+            assert_eq!(seen, (403, LACKING, &json!("not_allowed")), "{io} {path}");
+            assert_eq!(scene.status(&request(path, &admin)), 200, "{io} {path}");
+        }
+        assert_eq!(scene.refused(), [8.0, 0.0], "{io}");
+
+        // Whom a hook knows.
+        for (path, request) in
+            [("/hook/echo", request as fn(&str, &str) -> Vec<u8>), by_get("/hook/poll?topic=a&wait=0")]
+        {
+            let taken = if path == "/hook/echo" { 101 } else { 200 };
+            assert_eq!(scene.status(&request(path, "Cookie: role=admin\r\n")), taken, "{io} {path}");
+            for fields in ["Cookie: role=guest\r\n", ""] {
+                assert_eq!(scene.status(&request(path, fields)), 403, "{io} {path} {fields}");
+            }
+        }
+        assert_eq!(scene.refused(), [12.0, 0.0], "{io}");
+        let allowed = scene.admin.metrics().value("tidegate_hook_decisions_total{result=\"allowed\"}");
+        assert_eq!(allowed, 6.0, "{io}: the hook has let all of them in");
+        scene.stop();
+    }
+}
+
+#[test]
+fn a_newer_token_has_the_claims_that_the_route_demands_or_is_not_taken() {
+    for io in BACKENDS {
+        let scene = Demanding::start(io);
+        let fields = bearer(&of_role("admin", 30));
+        let mut client = Client::open_with(scene.admin.gateway.address(), "/topics", &fields).0;
+        assert_eq!(client.message(TEXT).get(..13), Some(&br#"{"op":"hello""#[..]));
+        let mut renew =
+            |role: &str| says(&mut client, &json!({ "op": "auth", "id": 1, "token": of_role(role, 300) }));
+        let refused = renew("visitor");
+        assert_eq!(refused["code"], "invalid_token", "{io}: {refused}");
+        assert!(refused["message"].as_str().is_some_and(|message| message.contains("claim")), "{refused}");
+        assert_eq!(scene.refused(), [1.0, 0.0], "{io}");
+        let taken = renew("ops");
+        assert_eq!(taken["op"], "authenticated", "{io}: {taken}");
+        assert_eq!(says(&mut client, &json!({ "op": "ping", "id": 7 })), json!({ "op": "pong", "id": 7 }));
+        scene.stop();
+    }
+}
+
+#[test]
+fn sessions_stay_where_a_route_demands_less_and_go_where_it_demands_more() {
+    for io in BACKENDS {
+        let scene = Demanding::start(io);
+        let (gateway, config) = (&scene.admin.gateway, scene.admin.config().to_owned());
+        let fields = bearer(&of_role("admin", 60));
+        let mut client = Client::open_with(gateway.address(), "/echo", &fields).0;
+        gateway.reload(&config.replace("[\"admin\", \"ops\"]", "[\"admin\", \"ops\", \"visitor\"]"));
+        client.exchange(BINARY, b"here");
+        let visitor = bearer(&of_role("visitor", 60));
+        let mut another = Client::open_with(gateway.address(), "/echo", &visitor).0;
+        another.exchange(BINARY, b"now");
+        gateway.reload(&config);
+        for client in [&mut client, &mut another] {
+            let frame = client.frame();
+            assert_eq!((frame.opcode, frame.close_code()), (CLOSE, 1012), "{io}");
+        }
+        assert_eq!(scene.status(&request("/echo", &visitor)), 403, "{io}");
+        Client::open_with(gateway.address(), "/echo", &fields).0.exchange(BINARY, b"again");
+        scene.stop();
+    }
 }

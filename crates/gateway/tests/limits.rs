@@ -1,16 +1,22 @@
-//! Limits of client addresses and the PROXY protocol over real sockets, on both backends: with TLS, and over several shards.
+//! Limits of client addresses, the PROXY protocol and rates of messages over real sockets, on both backends: with TLS, and over
+//! several shards.
 
 mod harness;
 
-use std::{io::Write, sync::Arc};
+use std::{
+    io::Write,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use harness::{
     BACKENDS,
     certificates::Authority,
     client::{Client, End, request},
     eventually,
-    frame::TEXT,
+    frame::{CLOSE, FIN, PING, PONG, TEXT, masked},
     gateway::Gateway,
+    scene::Scene,
     secure::Secure,
 };
 use rustls::ClientConfig;
@@ -114,5 +120,71 @@ fn all_shards_count_an_address_together() {
             clients.iter_mut().all(opened).then_some(())
         });
         gateway.stop();
+    }
+}
+
+/// Echoes until a pong comes; a ping counts for no rate of messages.
+fn echoes(client: &mut Client) -> Vec<Vec<u8>> {
+    client.send(&masked(FIN | PING, b"end"));
+    let mut seen = Vec::new();
+    loop {
+        let frame = client.frame();
+        match frame.opcode {
+            TEXT => seen.push(frame.payload),
+            PONG => return seen,
+            other => panic!("opcode {other}"),
+        }
+    }
+}
+
+#[test]
+fn what_comes_too_fast_is_delayed_dropped_or_the_end() {
+    let rates = "burst_messages = 5, messages_per_second";
+    for io in BACKENDS {
+        let routes = format!(
+            "[[route]]\npath = '/delay'\necho = {{}}\nlimits = {{ {rates} = 20, excess = 'delay' }}\n\
+             [[route]]\npath = '/drop'\necho = {{}}\nlimits = {{ {rates} = 2, excess = 'drop' }}\n\
+             [[route]]\npath = '/close'\necho = {{}}\nlimits = {{ {rates} = 2, excess = 'close' }}\n"
+        );
+        let scene = Scene::on(io, 1, "", &routes);
+        let address = scene.gateway.address();
+        let counted = |action: &str| {
+            scene.metrics().value(&format!("tidegate_rate_actions_total{{action=\"{action}\"}}"))
+        };
+        let message = |number: usize| number.to_string().into_bytes();
+        let crowd: Vec<u8> = (0..20).flat_map(|number| masked(FIN | TEXT, &message(number))).collect();
+
+        // Five at once and one in each 50 ms: fifteen of them take 750 ms, and none is lost.
+        let mut delayed = Client::open(address, "/delay");
+        let begun = Instant::now();
+        delayed.send(&crowd);
+        for number in 0..20 {
+            assert_eq!(delayed.message(TEXT), message(number), "{io}");
+        }
+        let took = begun.elapsed();
+        assert!(took >= Duration::from_millis(650), "{io}: {took:?}");
+        delayed.close(1000);
+        assert!(counted("delay") >= 1.0 && (counted("drop"), counted("close")) == (0.0, 0.0), "{io}");
+
+        // The first five, and what a machine that stood still for half a second has made room for.
+        let mut dropped = Client::open(address, "/drop");
+        dropped.send(&crowd);
+        let seen = echoes(&mut dropped);
+        assert!((5..20).contains(&seen.len()), "{io}: {}", seen.len());
+        assert_eq!(seen[..5], [0, 1, 2, 3, 4].map(message), "{io}");
+        assert_eq!(counted("drop"), (20 - seen.len()) as f64, "{io}");
+        // The session goes on, and takes messages again.
+        eventually("a message that is in time", || {
+            dropped.send(&masked(FIN | TEXT, b"later"));
+            echoes(&mut dropped).contains(&b"later".to_vec()).then_some(())
+        });
+        dropped.close(1000);
+
+        assert_eq!(counted("close"), 0.0, "{io}");
+        let mut closed = Client::open(address, "/close");
+        closed.send(&crowd);
+        let end = eventually("the Close", || Some(closed.frame()).filter(|frame| frame.opcode == CLOSE));
+        assert_eq!((end.close_code(), counted("close")), (1008, 1.0), "{io}");
+        scene.gateway.stop();
     }
 }

@@ -17,9 +17,9 @@ use tidegate_control::client::Client as Asker;
 
 use crate::harness::{
     BACKENDS,
-    client::Client,
+    client::{Client, request},
     eventually,
-    frame::TEXT,
+    frame::{CLOSE, FIN, TEXT, masked},
     gateway::{Gateway, binary, config_file, run_to_end},
 };
 
@@ -34,17 +34,18 @@ struct Filed {
 
 impl Filed {
     /// `log`: its file; `None`: one in its folder.
-    fn start(log: Option<&str>) -> Filed {
+    fn start(io: &str, log: Option<&str>) -> Filed {
         let folder = TempDir::new().expect("a folder");
         let own = folder.path().join("log").display().to_string();
         let text = format!(
-            "version = 1\n[[listener]]\nbind = '127.0.0.1:0'\n[admin]\nbind = 'unix:{}'\n[log]\nfile = '{}'\nformat = 'json'\n{ROUTE}",
+            "version = 1\n[[listener]]\nbind = '127.0.0.1:0'\n[admin]\nbind = 'unix:{}'\n\
+             [log]\nfile = '{}'\nformat = 'json'\n{ROUTE}",
             folder.path().join("admin.sock").display(),
             log.unwrap_or(&own)
         );
         let config = config_file(&text);
         let mut command = Command::new(binary());
-        command.arg("run").arg("-c").arg(config.path()).args(["--io", "epoll", "--shards", "1"]);
+        command.arg("run").arg("-c").arg(config.path()).args(["--io", io, "--shards", "1"]);
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
         Filed { child: child.expect("the binary starts"), folder, _config: config }
     }
@@ -106,21 +107,36 @@ impl Drop for Filed {
 
 #[test]
 fn each_session_is_one_line_and_usr1_opens_the_file_anew() {
-    let gateway = Filed::start(None);
-    let address = gateway.address();
-    let session = |file: &Path| {
-        let mut client = Client::open(address, "/echo");
-        client.exchange(TEXT, b"twelve bytes");
-        let local = client.local().to_string();
-        client.close(1000);
-        eventually("its line", || {
-            let lines = gateway.lines(file);
-            let own: Vec<Value> = lines.into_iter().filter(|line| line["peer"] == local.as_str()).collect();
-            assert!(own.len() < 2, "{own:#?}");
-            own.into_iter().next()
-        })
-    };
-    let line = session(&gateway.log());
+    for io in BACKENDS {
+        let gateway = Filed::start(io, None);
+        let address = gateway.address();
+        let session = |file: &Path| {
+            let mut client = Client::open(address, "/echo");
+            client.exchange(TEXT, b"twelve bytes");
+            let local = client.local().to_string();
+            client.close(1000);
+            eventually("its line", || {
+                let lines = gateway.lines(file);
+                let own: Vec<Value> =
+                    lines.into_iter().filter(|line| line["peer"] == local.as_str()).collect();
+                assert!(own.len() < 2, "{own:#?}");
+                own.into_iter().next()
+            })
+        };
+        is_whole(&session(&gateway.log()));
+
+        let moved = gateway.folder.path().join("log.1");
+        fs::rename(gateway.log(), &moved).expect("it is there");
+        session(&moved);
+        gateway.signal(Signal::USR1);
+        eventually("a new file", || gateway.log().exists().then_some(()));
+        session(&gateway.log());
+        gateway.stop();
+    }
+}
+
+/// The line of a session that has sent twelve bytes in a message and got them back.
+fn is_whole(line: &Value) {
     assert_eq!(line["message"], "session ended");
     assert_eq!(
         (&line["code"], &line["leg"], &line["route"]),
@@ -132,25 +148,132 @@ fn each_session_is_one_line_and_usr1_opens_the_file_anew() {
     let bytes = line["received_bytes"].as_u64().expect("a number");
     assert!((100 + 18 + 8..400).contains(&bytes), "{line}");
     assert!(line["duration_ms"].is_u64(), "{line}");
+}
 
-    let moved = gateway.folder.path().join("log.1");
-    fs::rename(gateway.log(), &moved).expect("it is there");
-    session(&moved);
-    gateway.signal(Signal::USR1);
-    eventually("a new file", || gateway.log().exists().then_some(()));
-    session(&gateway.log());
-    gateway.stop();
+#[test]
+fn the_line_of_each_session_is_there_without_an_admin_listener_or_not_there_with_one() {
+    for io in BACKENDS {
+        let folder = TempDir::new().expect("a folder");
+        let admin = format!("[admin]\nbind = 'unix:{}'\n", folder.path().join("admin.sock").display());
+        for (settings, told) in [
+            (String::new(), false),
+            ("[log]\nsessions = true\n".to_owned(), true),
+            (admin.clone(), true),
+            (format!("{admin}[log]\nsessions = false\n"), false),
+        ] {
+            let config = format!("version = 1\n{settings}[[listener]]\nbind = '127.0.0.1:0'\n{ROUTE}");
+            let gateway = Gateway::start(&config, io);
+            let mut client = Client::open(gateway.address(), "/echo");
+            client.exchange(TEXT, b"twelve bytes");
+            client.close(1000);
+            // Whoever comes behind it is told of behind it.
+            let mut other = Client::open(gateway.address(), "/echo");
+            other.send(&masked(FIN | 3, b"no such opcode"));
+            assert_eq!(other.frame().opcode, CLOSE);
+            drop(other);
+            let is_end = |line: &str, code: u16| {
+                let ways = [format!("code={code} "), format!("\"code\":{code},")];
+                line.contains("session ended") && ways.iter().any(|way| line.contains(way))
+            };
+            let unusual = gateway.wait_for_log("the other one's end", |line| is_end(line, 1002));
+            let log = gateway.log();
+            let usual = log.iter().find(|line| is_end(line, 1000));
+            assert_eq!(usual.is_some(), told, "{io}: {settings}\n{}", log.join("\n"));
+            assert_eq!(unusual.contains("duration_ms"), told, "{io}: {settings}\n{unusual}");
+            if let Some(line) = usual {
+                is_whole(&serde_json::from_str(line).expect("JSON"));
+            }
+            gateway.stop();
+        }
+    }
+}
+
+#[test]
+fn lines_name_routes_and_upstreams_as_operators_know_them() {
+    let nobody = || {
+        let held = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        format!("ws://{}", held.local_addr().expect("its address"))
+    };
+    let (one, two) = (nobody(), nobody());
+    // It takes what comes, and never answers.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let hook = format!("http://{}/", silent.local_addr().expect("its address"));
+    let rest = format!(
+        "[[identity]]\nname = 'callers'\nhook = {{ url = '{hook}', max_in_flight = 1, timeout = '30s' }}\n\
+         [[route]]\npath = '/asks'\nidentity = 'callers'\necho = {{}}\n"
+    );
+    let file = |first: &str, upstreams: &str| {
+        format!(
+            "version = 1\n[[listener]]\nbind = '127.0.0.1:0'\n[[route]]\npath = '{first}'\necho = {{}}\n\
+             [[route]]\nhost = 'gw.test'\npath = '/up/*'\nproxy = {{ upstreams = [{upstreams}] }}\n{rest}"
+        )
+    };
+    for io in BACKENDS {
+        let gateway = Gateway::start(&file("/first", &format!("'{one}', '{two}'")), io);
+        let failed = |lines: usize, upstream: &str| {
+            let mut client = Client::connect(gateway.address());
+            client.send(&request("/up/x", ""));
+            assert_eq!(client.response().expect("an answer").status, 502, "{io}");
+            let line = gateway.wait_for_log_behind(lines, upstream, |line| {
+                line.contains("upstream failed") && line.contains(upstream)
+            });
+            let line: Value = serde_json::from_str(&line).expect("JSON");
+            assert_eq!(
+                (&line["route"], &line["upstream"]),
+                (&"gw.test/up/*".into(), &upstream.into()),
+                "{io}"
+            );
+        };
+        failed(0, &one);
+        failed(0, &two);
+        // Other routes stand before it, and of its upstreams only the second is left.
+        let told = gateway.reload(&file("/zero", &format!("'{two}'")));
+        assert!(told.contains("\"configuration taken over\""), "{told}");
+        let before = gateway.log().iter().position(|line| *line == told).expect("it was just read");
+        failed(before, &two);
+        assert!(!gateway.log()[before..].iter().any(|line| line.contains(&one)), "{io}");
+        let mut asking: Vec<Client> = (0..2).map(|_| Client::connect(gateway.address())).collect();
+        asking.iter_mut().for_each(|client| client.send(&request("/asks", "")));
+        let line = gateway.wait_for_log("a hook that is busy", |line| line.contains("hook failed"));
+        let line: Value = serde_json::from_str(&line).expect("JSON");
+        assert_eq!(line["route"], "/asks", "{io}: {line}");
+        // Its number nobody needs.
+        assert!(!line["message"].as_str().expect("text").contains("route"), "{io}: {line}");
+        drop(asking);
+        gateway.stop();
+    }
 }
 
 #[test]
 fn a_full_disk_stops_nothing_and_is_counted() {
-    // Linux's device that is always full.
-    let gateway = Filed::start(Some("/dev/full"));
-    eventually("its admin listener", || {
-        gateway.asker().ask("GET", "/readyz", None).ok().filter(|answer| answer.status == 200)
-    });
-    eventually("lost lines", || (gateway.lost() >= 3).then_some(()));
-    gateway.stop();
+    for io in BACKENDS {
+        let gateway = Filed::start(io, None);
+        let address = gateway.address();
+        let mut open = Client::open(address, "/echo");
+        fs::remove_file(gateway.log()).expect("it is there");
+        // Linux's device that is always full.
+        std::os::unix::fs::symlink("/dev/full", gateway.log()).expect("a link");
+        gateway.signal(Signal::USR1);
+        let session = || {
+            let mut client = Client::open(address, "/echo");
+            client.exchange(TEXT, b"meanwhile");
+            client.close(1000);
+        };
+        let descriptors = format!("/proc/{}/fd", gateway.child.id());
+        eventually("the other file", || {
+            let open = fs::read_dir(&descriptors).expect("it runs").flatten();
+            let mut files = open.filter_map(|entry| fs::read_link(entry.path()).ok());
+            files.any(|file| file == Path::new("/dev/full")).then_some(())
+        });
+        let lost = gateway.lost();
+        for count in 1..=3 {
+            open.exchange(TEXT, b"still here");
+            session();
+            eventually("the line of its session", || (gateway.lost() == lost + count).then_some(()));
+        }
+        open.close(1000);
+        gateway.stop();
+    }
 }
 
 #[test]
@@ -159,7 +282,7 @@ fn what_was_lost_on_a_full_disk_is_told_once_there_is_room() {
     let log = folder.path().join("log");
     // Linux's device that is always full, until somebody puts something else there.
     std::os::unix::fs::symlink("/dev/full", &log).expect("a link");
-    let gateway = Filed::start(Some(log.to_str().expect("a path")));
+    let gateway = Filed::start("epoll", Some(log.to_str().expect("a path")));
     eventually("its admin listener", || {
         gateway.asker().ask("GET", "/readyz", None).ok().filter(|answer| answer.status == 200)
     });

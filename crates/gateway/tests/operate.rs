@@ -3,15 +3,16 @@
 
 mod harness;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::harness::{
     BACKENDS,
     client::{Client, Received, Response, request},
     eventually,
-    frame::{CLOSE, Frame, TEXT, close},
+    frame::{CLOSE, FIN, Frame, TEXT, close, masked},
     gateway::run_to_end,
     scene::Scene,
     tokens::Signer,
@@ -302,5 +303,94 @@ fn sessions_of_a_user_are_listed_and_end_at_the_pace() {
         let (code, _, _) = scene.run(&["sessions", "kill", "0-1", "--user", "bob"]);
         assert_eq!(code, Some(2), "one or the other");
         scene.gateway.stop();
+    }
+}
+
+#[test]
+fn sessions_from_an_address_end_and_no_others() {
+    for io in BACKENDS {
+        let scene = Scene::with(io, "", &(echo("/r", "") + &echo("/b", "")));
+        let open = |local: &str, path: &str| {
+            let local = local.parse().expect("an address");
+            let mut client = Client::connect_from(local, scene.gateway.address());
+            client.send(&request(path, ""));
+            assert_eq!(client.response().expect("an answer").status, 101, "{io}");
+            client
+        };
+        let mut here = open("127.0.0.1", "/r");
+        let mut there: Vec<Client> = ["/r", "/r", "/b"].map(|path| open("127.0.0.9", path)).into();
+        let kill = |arguments: &[&str]| scene.run(&[&["sessions", "kill"], arguments].concat());
+        // Both have to hold where both are named.
+        let (code, out, error) = kill(&["--address", "127.0.0.9", "--route", "/b"]);
+        assert_eq!((code, out.as_str()), (Some(0), "ended 1 of 1\n"), "{io}: {error}");
+        assert_eq!(there.pop().expect("it was opened").frame().opcode, CLOSE, "{io}");
+        there.iter_mut().for_each(stays);
+        // A network.
+        let (code, out, _) = kill(&["--address", "127.0.0.8/29"]);
+        assert_eq!((code, out.as_str()), (Some(0), "ended 2 of 2\n"), "{io}");
+        for client in &mut there {
+            assert_eq!(client.frame().opcode, CLOSE, "{io}");
+        }
+        stays(&mut here);
+        assert_eq!(kill(&["--address", "127.0.0.7"]).1, "ended 0 of 0\n", "{io}");
+        let (code, _, error) = kill(&["--address", "nowhere"]);
+        assert_eq!(code, Some(2));
+        assert!(error.contains("is no address and no network"), "{error}");
+        here.exchange(TEXT, b"still here");
+        drop((here, there));
+        scene.gateway.stop();
+    }
+}
+
+#[test]
+fn until_the_last_session_is_gone_every_shard_is_there() {
+    const TOPICS: &str = "[[route]]\npath = '/topics/*'\ntopics = { subscribe = ['**'], publish = ['**'] }\n";
+    for io in BACKENDS {
+        for asked_again in [false, true] {
+            // When it is asked to go lies somewhere in a week.
+            let scene = Scene::on(io, 3, "[drain]\nwindow = '167h'\ndeadline = '168h'\n", TOPICS);
+            let (mut client, _) = Client::open_with(
+                scene.gateway.address(),
+                "/topics",
+                "Sec-WebSocket-Protocol: tidegate.v1\r\n",
+            );
+            assert_eq!(client.frame().opcode, TEXT, "{io}: hello");
+            scene.gateway.signal(Signal::TERM);
+            let asked = Instant::now();
+            eventually("all shards drain", || {
+                let log = scene.gateway.log();
+                log.iter().any(|line| line.contains("one after the other")).then_some(())
+            });
+            assert_eq!(scene.status_of("/readyz"), 503, "{io}");
+            // Those without a session have had time to end.
+            assert!(matches!(client.next_within(Duration::from_millis(400)), Received::Nothing), "{io}");
+            let (code, out, error) = scene.run(&["sessions", "list"]);
+            assert_eq!((code, out.lines().count()), (Some(0), 2), "{io}: {out}{error}");
+            let begun = Instant::now();
+            let health = scene.get("/status");
+            assert_eq!(health["sessions"], json!(1), "{io}");
+            assert!(begun.elapsed() < Duration::from_millis(400), "{io}: {:?}", begun.elapsed());
+            // Topics live on all shards.
+            for number in 0..12 {
+                let publish =
+                    json!({ "op": "publish", "topic": format!("t/{number}"), "data": 1, "id": "q" });
+                client.send(&masked(FIN | TEXT, publish.to_string().as_bytes()));
+                let answer: Value = serde_json::from_slice(&client.frame().payload).expect("JSON");
+                assert_eq!(answer["op"], "published", "{io}: {answer}");
+            }
+            let ending = Instant::now();
+            if asked_again {
+                // At once it would be the same signal twice.
+                assert!(asked.elapsed() > Duration::from_millis(300));
+                scene.gateway.signal(Signal::TERM);
+            } else {
+                client.send(&close(1000, b""));
+                assert_eq!(client.frame().opcode, CLOSE, "{io}");
+                drop(client);
+            }
+            let (status, _) = scene.gateway.wait();
+            assert!(status.success(), "{io}: {status}");
+            assert!(ending.elapsed() < Duration::from_secs(10), "{io}: {:?}", ending.elapsed());
+        }
     }
 }

@@ -544,7 +544,15 @@ fn systemd_is_told_what_happens() {
         assert!(heard("RELOADING=1\n").contains("\nMONOTONIC_USEC="));
         heard("READY=1\n");
     }
+    // One shard has a session yet, and the other none.
+    let mut client = Client::open(gateway.address(), "/echo");
     gateway.signal(Signal::TERM);
     heard("STOPPING=1\n");
-    assert!(gateway.wait().0.success());
+    (0..5).for_each(|_| drop(heard("WATCHDOG=1\n")));
+    assert_eq!(client.frame().opcode, CLOSE);
+    client.send(&frame::close(1001, b""));
+    drop(client);
+    let (status, log) = gateway.wait();
+    assert!(status.success(), "{status}");
+    assert!(!log.iter().any(|line| line.contains("does not answer")), "{}", log.join("\n"));
 }

@@ -14,6 +14,7 @@ fn route(host: Option<HostPattern>, path: PathPattern, subprotocols: &[&str]) ->
         subprotocols: subprotocols.iter().map(|&text| text.to_owned()).collect(),
         origins: Vec::new(),
         identity: None,
+        claims: Vec::new(),
         client_certificate: None,
         limits: RouteLimits::default(),
         full: FullAction::Pause,

@@ -75,6 +75,6 @@ impl Identity {
             Some(_) => return Err(Invalid::Claims),
         }
         let ends = self.check_time(&claims, unix_seconds)?;
-        Caller::of(&claims, ends, self.rules()).map(Answer::Allowed)
+        Caller::of(claims, ends, self.rules()).map(Answer::Allowed)
     }
 }

@@ -3,7 +3,9 @@
 use std::{fmt, sync::Arc};
 
 use serde_json::Value;
-use tidegate_config::{Identity, MAX_TOPIC_PATTERNS, PermissionClaims, TopicPattern, TopicPatterns};
+use tidegate_config::{
+    Identity, MAX_TOPIC_PATTERNS, PermissionClaims, RequiredClaim, TopicPattern, TopicPatterns,
+};
 
 use crate::{
     Invalid,
@@ -28,6 +30,8 @@ pub struct Caller {
     pub fields: Vec<(String, String)>,
     /// What may be done with topics; `None`: all that the route allows.
     pub permissions: Option<Arc<Permissions>>,
+    /// For what a route demands of them.
+    claims: Claims,
 }
 
 /// What a token allows with topics, besides what the route does; `None`: as the route has it.
@@ -42,15 +46,22 @@ pub struct Permissions {
 }
 
 impl Caller {
-    pub(crate) fn of(claims: &Claims, ends: Option<u64>, rules: &Identity) -> Result<Self, Invalid> {
+    pub(crate) fn of(claims: Claims, ends: Option<u64>, rules: &Identity) -> Result<Self, Invalid> {
         let mut fields = Vec::new();
         for (name, claim) in &rules.headers {
             if let Some(value) = claims.find(claim) {
                 fields.push((name.clone(), field(value)?));
             }
         }
-        let permissions = rules.permissions.as_ref().map(|names| permissions(claims, names)).transpose()?;
-        Ok(Self { user: user(claims, &rules.user)?, ends, fields, permissions: permissions.map(Arc::new) })
+        let permissions = rules.permissions.as_ref().map(|names| permissions(&claims, names)).transpose()?;
+        let user = user(&claims, &rules.user)?;
+        Ok(Self { user, ends, fields, permissions: permissions.map(Arc::new), claims })
+    }
+
+    /// Whether it has all the claims that a route demands.
+    #[must_use]
+    pub fn meets(&self, required: &[RequiredClaim]) -> bool {
+        required.iter().all(|required| self.claims.meets(required))
     }
 }
 

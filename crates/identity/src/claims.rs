@@ -7,12 +7,13 @@ use serde::{
     de::{Error, MapAccess, SeqAccess, Visitor},
 };
 use serde_json::{Map, Value};
+use tidegate_config::RequiredClaim;
 
 use crate::Invalid;
 
 /// The claims of a token. None stands twice, nor does a member of an object in one: of two, parsers do not agree which counts
 /// (RFC 7519 §4, RFC 8259 §4).
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Claims(Map<String, Value>);
 
 impl Claims {
@@ -35,6 +36,16 @@ impl Claims {
         found.filter(|value| !value.is_null())
     }
 
+    /// Whether it has a claim with one of the values that are demanded, or with a list in which one of them is.
+    pub(crate) fn meets(&self, required: &RequiredClaim) -> bool {
+        let is_one = |value: &Value| required.values.iter().any(|demanded| is_like(value, demanded));
+        match self.find(&required.name) {
+            Some(Value::Array(values)) => values.iter().any(is_one),
+            Some(value) => is_one(value),
+            None => false,
+        }
+    }
+
     /// A point in time: seconds since 1970, perhaps with a fraction (RFC 7519 §2, NumericDate), which is rounded down.
     pub(crate) fn seconds(&self, name: &str) -> Result<Option<u64>, Invalid> {
         let Some(value) = self.0.get(name) else { return Ok(None) };
@@ -55,6 +66,17 @@ pub(crate) fn texts(value: &Value) -> Option<Vec<&str>> {
         Value::String(text) => Some(vec![text]),
         Value::Array(values) => values.iter().map(Value::as_str).collect(),
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::Object(_) => None,
+    }
+}
+
+/// Whether a value is what a configuration calls so: a text as it is, a boolean or a whole number as JSON writes it. A fraction,
+/// or a number beyond 64 bits, was rounded when it was read, and is like nothing.
+fn is_like(value: &Value, demanded: &str) -> bool {
+    match value {
+        Value::String(text) => text == demanded,
+        Value::Bool(value) => demanded == if *value { "true" } else { "false" },
+        Value::Number(number) => !number.is_f64() && number.to_string() == demanded,
+        Value::Null | Value::Array(_) | Value::Object(_) => false,
     }
 }
 

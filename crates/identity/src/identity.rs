@@ -149,7 +149,7 @@ impl Identity {
         let ends = self.check_time(&claims, unix_seconds)?;
         self.check_issuer(&claims)?;
         self.check_audience(&claims)?;
-        Caller::of(&claims, ends, &self.rules)
+        Caller::of(claims, ends, &self.rules)
     }
 
     /// The one key that a token can be signed with. Never several: each costs as much as all else.

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
-use serde::{Deserialize, de::IgnoredAny};
+use serde::{Deserialize, Deserializer, de::IgnoredAny};
 use tidegate_config::Algorithm;
 
 use crate::Invalid;
@@ -33,7 +33,13 @@ struct Header<'h> {
     kid: Option<Cow<'h, str>>,
     #[serde(borrow)]
     typ: Option<Cow<'h, str>>,
-    crit: Option<IgnoredAny>,
+    #[serde(default, deserialize_with = "is_there")]
+    crit: bool,
+}
+
+/// Whatever it is: `null` is not to be taken for nothing.
+fn is_there<'d, D: Deserializer<'d>>(deserializer: D) -> Result<bool, D::Error> {
+    IgnoredAny::deserialize(deserializer).map(|_| true)
 }
 
 impl<'t> Token<'t> {
@@ -54,7 +60,7 @@ impl<'t> Token<'t> {
         let signed = &bytes[..header.len() + 1 + claims.len()];
         let (header, signature) = (decode(header)?, decode(signature)?);
         let header: Header<'_> = serde_json::from_slice(&header).map_err(|_| Invalid::Header)?;
-        if header.crit.is_some() {
+        if header.crit {
             return Err(Invalid::Critical);
         }
         if header.typ.as_deref().is_some_and(|typ| !is_access_token(typ)) {

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 use serde_json::{Value, json};
+use tidegate_config::RequiredClaim;
 use tidegate_identity::{Answer, Caller, Identity, Invalid, identities, identities_after};
 
 use crate::tokens::Signer;
@@ -90,6 +91,67 @@ fn keys_outlive_what_leaves_their_url_and_algorithms_alone() {
 
 const HOOK: &str = "[[identity]]\nname = 'a'\nleeway = '5s'\nheaders = { X-User = 'sub' }\n\
     permissions = { subscribe = 'topics' }\nhook = { url = 'https://a.test/', max_in_flight = 2 }\n";
+
+/// What a route demands that has these claims.
+fn demands(claims: &str) -> Vec<RequiredClaim> {
+    let text = format!(
+        "{HOOK}[[route]]\npath = '/demanding'\nidentity = 'a'\necho = {{}}\nclaims = {{ {claims} }}\n"
+    );
+    config(&text).routes.remove(0).claims
+}
+
+#[test]
+fn a_caller_meets_what_a_route_demands_or_does_not() {
+    let identity = one(HOOK);
+    for (claims, demanded, meets) in [
+        (r#"{"role":"admin"}"#, "role = 'admin'", true),
+        (r#"{"role":"admin"}"#, "role = ['ops', 'admin']", true),
+        (r#"{"role":"Admin"}"#, "role = ['ops', 'admin']", false),
+        (r#"{"role":"admin "}"#, "role = 'admin'", false),
+        (r#"{"role":""}"#, "role = 'admin'", false),
+        (r#"{"role":null}"#, "role = 'null'", false),
+        (r#"{}"#, "role = 'admin'", false),
+        ("", "role = 'admin'", false),
+        // A list has one of them: more are no matter, and a text is no list between spaces.
+        (r#"{"role":["guest","admin"]}"#, "role = ['ops', 'admin']", true),
+        (r#"{"role":["guest",7,{},"admin"]}"#, "role = 'admin'", true),
+        (r#"{"role":["guest"]}"#, "role = ['ops', 'admin']", false),
+        (r#"{"role":[]}"#, "role = 'admin'", false),
+        (r#"{"role":[["admin"]]}"#, "role = 'admin'", false),
+        (r#"{"role":"guest admin"}"#, "role = 'admin'", false),
+        (r#"{"role":{"admin":true}}"#, "role = 'admin'", false),
+        // As JSON writes it.
+        (r#"{"vip":true}"#, "vip = 'true'", true),
+        (r#"{"vip":false}"#, "vip = 'true'", false),
+        (r#"{"vip":"true"}"#, "vip = 'true'", true),
+        (r#"{"level":5}"#, "level = ['4', '5']", true),
+        (r#"{"level":-5}"#, "level = '-5'", true),
+        (r#"{"level":5}"#, "level = ['05', '5.0', '+5']", false),
+        (r#"{"level":[1,5]}"#, "level = '5'", true),
+        (r#"{"level":5.0}"#, "level = ['5', '5.0']", false),
+        (r#"{"level":1e3}"#, "level = ['1000', '1e3', '1000.0']", false),
+        (r#"{"level":18446744073709551615}"#, "level = '18446744073709551615'", true),
+        (
+            r#"{"level":18446744073709551616}"#,
+            "level = ['18446744073709551616', '1.8446744073709552e19']",
+            false,
+        ),
+        // Names: as they stand there, or with dots that lead into objects.
+        (r#"{"realm":{"roles":["admin"]}}"#, "'realm.roles' = 'admin'", true),
+        (r#"{"realm.roles":"admin"}"#, "'realm.roles' = 'admin'", true),
+        (r#"{"realm.roles":"guest","realm":{"roles":["admin"]}}"#, "'realm.roles' = 'admin'", false),
+        (r#"{"realm":["admin"]}"#, "'realm.roles' = 'admin'", false),
+        (r#"{"roles":["admin"]}"#, "'realm.roles' = 'admin'", false),
+        (r#"{"https://a.test/role":"admin"}"#, "'https://a.test/role' = 'admin'", true),
+        // All of them.
+        (r#"{"role":"admin","plan":"gold"}"#, "role = 'admin', plan = ['gold', 'silver']", true),
+        (r#"{"role":"admin","plan":"lead"}"#, "role = 'admin', plan = ['gold', 'silver']", false),
+        (r#"{"role":"admin"}"#, "role = 'admin', plan = ['gold', 'silver']", false),
+    ] {
+        assert_eq!(allowed(&identity, claims).meets(&demands(demanded)), meets, "{claims} {demanded}");
+    }
+    assert!(allowed(&identity, "").meets(&[]), "a route that demands nothing");
+}
 
 fn allowed(identity: &Identity, body: &str) -> Caller {
     match identity.judge_answer(body.as_bytes(), NOW) {

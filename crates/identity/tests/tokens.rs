@@ -10,7 +10,7 @@ use std::{fs, path::Path, sync::Arc};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tidegate_config::{Config, TopicPatterns};
+use tidegate_config::{Config, RequiredClaim, TopicPatterns};
 use tidegate_identity::{Identity, Invalid, MAX_TOKEN_BYTES, identities, warnings};
 
 use crate::tokens::Signer;
@@ -279,6 +279,7 @@ fn a_header_is_what_it_should_be() {
         (r#"{"alg":"HS256","kid":1}"#, Invalid::Header),
         (r#"{"alg":"HS256","crit":["exp"]}"#, Invalid::Critical),
         (r#"{"alg":"HS256","crit":[]}"#, Invalid::Critical),
+        (r#"{"alg":"HS256","crit":null}"#, Invalid::Critical),
         (r#"{"alg":"HS256","b64":false,"crit":["b64"]}"#, Invalid::Critical),
         (r#"{"alg":"HS256","typ":"logout+jwt"}"#, Invalid::Type),
         (r#"{"alg":"HS256","typ":"dpop+jwt"}"#, Invalid::Type),
@@ -603,5 +604,22 @@ proptest! {
                 let _ = outcome(&identity, &with(name, value.clone()));
             }
         }
+    }
+}
+
+/// As [`tidegate_config::RequiredClaim`] says; the answers of hooks are tested with all ways in which claims differ.
+#[test]
+fn a_token_has_what_a_route_demands_once_it_is_valid() {
+    let demanded = RequiredClaim { name: "realm.roles".to_owned(), values: vec!["admin".to_owned()] };
+    let identity = shared("");
+    for (claims, meets) in [
+        (with("realm", json!({ "roles": ["guest", "admin"] })), true),
+        (with("realm", json!({ "roles": ["guest"] })), false),
+        (claims(), false),
+    ] {
+        let token = Signer::secret(SECRET).token("HS256", None, &claims);
+        let caller = identity.verify(token.as_bytes(), NOW).expect("a valid token");
+        assert_eq!(caller.meets(std::slice::from_ref(&demanded)), meets, "{claims}");
+        assert!(!format!("{caller:?}").contains("admin"), "claims are not for logs");
     }
 }

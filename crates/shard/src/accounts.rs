@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use tidegate_hub::RouteId;
 use tidegate_io::Backend;
 use tidegate_registry::Key;
 
@@ -21,6 +22,8 @@ const CAUSES: usize = 256;
 /// What a shard counts.
 pub(crate) struct Accounts {
     cell: Arc<Cell>,
+    /// Each session's end is told with what it has done.
+    tells: bool,
     /// When the numbers are copied again.
     due_ms: u64,
     routes: Vec<RouteCounts>,
@@ -48,6 +51,7 @@ impl Accounts {
     fn new(cell: Arc<Cell>, plan: &Plan, slots: u32) -> Self {
         Self {
             cell,
+            tells: plan.config().log.sessions != Some(false),
             due_ms: 0,
             routes: vec![RouteCounts::default(); plan.config().routes.len()],
             sessions: vec![Tally::default(); slots as usize].into(),
@@ -64,6 +68,11 @@ impl Accounts {
 
     pub(crate) fn accepted(&mut self, key: Key, now_ms: u64) {
         self.sessions[key.index() as usize] = Tally { accepted_ms: now_ms.max(1), ..Tally::default() };
+    }
+
+    /// A number is another route's.
+    pub(crate) fn begin_route(&mut self, id: RouteId) {
+        *self.route(id.index()) = RouteCounts::default();
     }
 
     /// A route's counts; there may be more routes than at the start.
@@ -179,7 +188,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         }
     }
 
-    /// Notes why a session ends, for the line at its end; whether it does.
+    /// Notes why a session ends; whether that is told at its end.
     pub(crate) fn note_cause(&mut self, key: Key, cause: Cause) -> bool {
         let Some(accounts) = &mut self.accounts else { return false };
         let Some(session) = self.registry.get(key) else { return false };
@@ -192,7 +201,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             _ => return false,
         };
         accounts.caused(client, cause);
-        true
+        accounts.tells
     }
 
     /// A slot is about to be free: its session has had its last byte.
@@ -217,6 +226,9 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             accounts.count_close(cause);
             cause
         });
+        if !accounts.tells {
+            return;
+        }
         let totals = Totals {
             received_bytes: tally.flow.received_bytes,
             sent_bytes: tally.flow.sent_bytes,

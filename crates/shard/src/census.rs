@@ -56,7 +56,7 @@ pub struct SessionState {
     pub key: u64,
     /// The client's address, where it is known.
     pub peer: Option<SocketAddr>,
-    /// Its route's position in the configuration; `None` before its request was read.
+    /// Its route's number; `None` before its request was read.
     pub route: Option<u16>,
     /// The user whom its token names; `None` where its route asks for none.
     pub user: Option<Box<str>>,

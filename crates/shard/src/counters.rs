@@ -27,6 +27,8 @@ pub struct Counters {
     pub tls_waited: u64,
     /// Tokens that were not believed.
     pub tokens_refused: u64,
+    /// Callers that were known, by their tokens or by a hook, and lacked a claim that the route demands.
+    pub claims_refused: u64,
     /// Tokens that nobody could judge, as no keys had been fetched yet.
     pub tokens_unjudged: u64,
     /// Requests that a hook has allowed.

@@ -24,7 +24,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
     pub(crate) fn adopt(&mut self, generation: Generation) {
         let Generation { plan, servers, answers } = generation;
         let before = std::mem::replace(&mut self.plan, Arc::clone(&plan));
-        self.upstreams.adopt(&plan, Some(&before));
+        self.begin_routes(&plan.reused_since(&before));
         self.throttle.set_most(plan.limits().log_entries);
         for listening in &mut self.listening {
             if let Some(Some(server)) = servers.get(usize::from(listening.id.0)) {
@@ -76,6 +76,21 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             Whom::All => {}
             Whom::Route(route) => self.upstreams.drain_route(route, drained),
             Whom::Upstream(route, upstream) => self.upstreams.drain(route, upstream, drained),
+        }
+    }
+
+    /// What is known of routes that nobody is left of has nothing to do with those that have their numbers now.
+    fn begin_routes(&mut self, reused: &[RouteId]) {
+        self.upstreams.adopt(&self.plan, reused);
+        for id in reused {
+            self.leaving.forget_route(*id);
+            if let Some(accounts) = &mut self.accounts {
+                accounts.begin_route(*id);
+            }
+        }
+        if !reused.is_empty() {
+            // Who knows the new routes must not take the counts of before for theirs.
+            self.report();
         }
     }
 

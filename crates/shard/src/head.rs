@@ -186,8 +186,9 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         let trusted = peer.is_some_and(|peer| self.plan.trusts(peer.ip()));
         let by_tls = self.came_by_tls(key);
         let secure = if trusted { claims_tls(request).unwrap_or(by_tls) } else { by_tls };
-        if route.origins.is_empty() && route.identity.is_some() {
-            // A browser sends its user's cookies along, whichever page asks: such a page is listed, or the gateway's own.
+        if route.route.takes_own_origin_alone() {
+            // A browser sends its user's cookies and certificate along, whichever page asks: such a page is listed, or the gateway's
+            // own.
             return origin.is_none_or(|origin| handshake::same_origin(origin, request.host, secure));
         }
         handshake::origin_allowed(&route.origins, origin, request.host, secure)

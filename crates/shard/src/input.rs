@@ -155,11 +155,12 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             self.discard(key, bytes.len());
             return;
         }
-        let handshakes = session.transport.is_handshaking();
+        let shaking = session.transport.is_handshaking();
+        let had = session.transport.waiting_bytes() + bytes.len();
         let (plain, behind) = session.transport.open(bytes, self.spares.take_brief(bytes.len()));
         self.say_sealed(key);
-        if handshakes {
-            self.has_shaken(key);
+        if shaking {
+            self.has_shaken(key, had);
         }
         if plain.is_empty() {
             self.spares.give(plain);
@@ -205,20 +206,27 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         }
     }
 
-    /// A handshake of TLS has come a step further.
-    fn has_shaken(&mut self, key: Key) {
+    /// So many bytes were there for a handshake of TLS.
+    fn has_shaken(&mut self, key: Key, had: usize) {
         let Some(session) = self.registry.get_mut(key) else { return };
-        if session.transport.is_handshaking() {
-            // Its answer, with the keys and the signature in it, is what takes time.
-            self.turn.handshakes += u32::from(session.transport.has_sealed());
+        let has_sealed = session.transport.has_sealed();
+        let Transport::Tls(tls) = &mut session.transport else { return };
+        if tls.is_handshaking() {
+            // Its answer, with the keys and the signature in it, is what takes time; and behind that a client's certificates, which
+            // may come before the rest of their flight. What is not whole yet takes none.
+            let has_moved = tls.has_answered && tls.waiting_bytes() < had;
+            tls.has_answered |= has_sealed;
+            self.turn.handshakes += u32::from(has_sealed || has_moved);
             return;
         }
         if session.marks.upstream {
             self.has_secured(key);
             return;
         }
-        let Transport::Tls(tls) = &mut session.transport else { return };
         let (is_open, unwelcome) = (tls.is_open(), std::mem::take(&mut tls.unwelcome));
+        // What fails behind the answer may be the last of all that was judged; and what was to be resumed was judged before it.
+        let is_costly = if is_open { tls.is_end_costly() } else { tls.has_answered || tls.is_resumed() };
+        self.turn.handshakes += u32::from(is_costly);
         if !is_open {
             return;
         }

@@ -138,11 +138,14 @@ impl Departure {
                 self.has(Whom::Route(session.route))
                     || self.has(Whom::Upstream(session.route, paired.upstream))
             }
-            State::Deciding(_)
-            | State::Waiting(_)
-            | State::Dialing(_)
-            | State::Open(_)
-            | State::Exchange(_) => self.has(Whom::Route(session.route)),
+            State::Waiting(waiting) => {
+                let upstream = waiting.current.as_ref().map(|attempt| attempt.upstream);
+                self.has(Whom::Route(session.route))
+                    || upstream.is_some_and(|upstream| self.has(Whom::Upstream(session.route, upstream)))
+            }
+            State::Deciding(_) | State::Dialing(_) | State::Open(_) | State::Exchange(_) => {
+                self.has(Whom::Route(session.route))
+            }
         }
     }
 }
@@ -183,8 +186,25 @@ impl Leaving {
         }
     }
 
+    /// A number is another route's: whoever asked sessions of the one before to go meant none of these.
+    pub(crate) fn forget_route(&mut self, id: RouteId) {
+        for departure in &mut self.departures {
+            departure.whom.retain(|whom| match whom {
+                Whom::All => true,
+                Whom::Route(route) | Whom::Upstream(route, _) => *route != id,
+            });
+        }
+    }
+
     fn plan(&mut self, at_ms: u64, key: Key, departure: u64) {
         self.due.push(Reverse(Due { at_ms, key: key.to_bits(), departure }));
+    }
+
+    /// Of departures that are over nobody is asked any more. What stays here would have the shard wake for it again and again.
+    fn drop_stale(&mut self) {
+        let departures = &self.departures;
+        let is_present = |number| departures.iter().any(|departure| departure.number == number);
+        self.due.retain(|Reverse(due)| is_present(due.departure));
     }
 
     /// The next whose time has come.
@@ -265,6 +285,9 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         let now_ms = self.now_ms;
         let is_over = |departure: &mut Departure| departure.terms.deadline_ms <= now_ms;
         let over: Vec<_> = self.leaving.departures.extract_if(.., is_over).collect();
+        if !over.is_empty() {
+            self.leaving.drop_stale();
+        }
         for departure in over {
             self.cut_off(&departure);
             departure.retired.iter().for_each(|retired| retired.left());
@@ -323,7 +346,10 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         for key in keys {
             match self.registry.get(key).map(|session| &session.state) {
                 Some(State::Paired(_)) => self.end_overdue(key),
-                Some(State::Waiting(_)) => self.give_up_waiting(key),
+                // They have their answer yet, and come back elsewhere.
+                Some(State::Deciding(_) | State::Waiting(_)) => {
+                    self.drain_session(key, Farewell::now(departure.terms.code));
+                }
                 Some(_) => self.abort(key, true),
                 None => {}
             }

@@ -18,6 +18,7 @@
 mod accounts;
 mod addresses;
 mod admission;
+mod barrier;
 mod bucket;
 mod census;
 mod counters;
@@ -52,6 +53,7 @@ mod topics;
 mod transport;
 mod turn;
 
+pub use barrier::EndBarrier;
 pub use census::{CENSUS_SLOTS, Census, Counted, Ended, SessionStage, SessionState};
 pub use counters::Counters;
 pub use environment::Environment;

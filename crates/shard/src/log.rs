@@ -95,7 +95,7 @@ pub enum What {
     },
     /// A hook could not be asked, or has not answered in its time.
     HookFailed {
-        /// The route's position in the configuration.
+        /// The route's number.
         route: u16,
         /// Why.
         reason: &'static str,
@@ -123,16 +123,16 @@ pub enum What {
     Closed {
         /// Why.
         cause: Cause,
-        /// The route's position in the configuration.
+        /// The route's number.
         route: u16,
         /// What it has done.
         totals: Totals,
     },
     /// An upstream could not be used.
     UpstreamFailed {
-        /// Its position in the route's list.
+        /// Its place among the route's upstreams.
         upstream: u16,
-        /// The route's position in the configuration.
+        /// The route's number.
         route: u16,
         /// Why.
         reason: &'static str,
@@ -141,9 +141,9 @@ pub enum What {
     },
     /// An upstream could not be tried, for a fault of this machine: it says nothing about the upstream.
     LocalFault {
-        /// Its position in the route's list.
+        /// Its place among the route's upstreams.
         upstream: u16,
-        /// The route's position in the configuration.
+        /// The route's number.
         route: u16,
         /// Why.
         reason: &'static str,
@@ -152,9 +152,9 @@ pub enum What {
     },
     /// An upstream has answered the handshake with a status that is not 101; the client got it.
     UpstreamRefused {
-        /// Its position in the route's list.
+        /// Its place among the route's upstreams.
         upstream: u16,
-        /// The route's position in the configuration.
+        /// The route's number.
         route: u16,
         /// The answer's status.
         status: u16,
@@ -186,6 +186,27 @@ pub enum What {
 }
 
 impl What {
+    /// The number of the route that it is about, and the place of the upstream there, where it is about such.
+    #[must_use]
+    pub fn place(&self) -> (Option<u16>, Option<u16>) {
+        match *self {
+            What::HookFailed { route, .. } | What::Closed { route, .. } => (Some(route), None),
+            What::UpstreamFailed { upstream, route, .. }
+            | What::LocalFault { upstream, route, .. }
+            | What::UpstreamRefused { upstream, route, .. } => (Some(route), Some(upstream)),
+            What::Refused { .. }
+            | What::TokenRefused { .. }
+            | What::ConnectionRefused { .. }
+            | What::TlsFailed { .. }
+            | What::Ended { .. }
+            | What::AcceptPaused { .. }
+            | What::SessionsFull
+            | What::CutOff { .. }
+            | What::LeftOut { .. }
+            | What::Omitted { .. } => (None, None),
+        }
+    }
+
     /// What many entries may have in common; `None` of those that are few anyhow.
     pub(crate) fn cause(&self) -> Option<&'static str> {
         match self {
@@ -209,6 +230,7 @@ impl What {
     }
 }
 
+/// Without the numbers of [`What::place`]: whoever writes it knows the names.
 impl fmt::Display for What {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -216,38 +238,34 @@ impl fmt::Display for What {
                 write!(f, "request refused status={status} reason={reason:?}")
             }
             What::TokenRefused { reason } => write!(f, "token refused reason={reason:?}"),
-            What::HookFailed { route, reason } => {
-                write!(f, "authorization hook failed route={route} reason={reason:?}")
+            What::HookFailed { route: _, reason } => {
+                write!(f, "authorization hook failed reason={reason:?}")
             }
             What::ConnectionRefused { reason } => write!(f, "connection refused reason={reason:?}"),
             What::TlsFailed { reason } => write!(f, "TLS failed reason={reason:?}"),
             What::Ended { leg, code, reason } => {
                 write!(f, "session ended leg={leg} code={code} reason={reason:?}")
             }
-            What::Closed { cause: Cause { leg, code, reason }, route, totals } => {
+            What::Closed { cause: Cause { leg, code, reason }, route: _, totals } => {
                 let Totals { received_bytes, sent_bytes, received_messages, sent_messages, duration_ms } =
                     totals;
                 write!(
                     f,
-                    "session ended leg={leg} code={code} reason={reason:?} route={route} \
+                    "session ended leg={leg} code={code} reason={reason:?} \
                      received_bytes={received_bytes} sent_bytes={sent_bytes} \
                      received_messages={received_messages} sent_messages={sent_messages} duration_ms={duration_ms}"
                 )
             }
-            What::UpstreamFailed { upstream, route, reason, errno } => {
-                write!(f, "upstream failed route={route} upstream={upstream} reason={reason:?}")?;
+            What::UpstreamFailed { reason, errno, .. } => {
+                write!(f, "upstream failed reason={reason:?}")?;
                 write_error(f, *errno)
             }
-            What::LocalFault { upstream, route, reason, errno } => {
-                write!(
-                    f,
-                    "cannot connect to an upstream for a fault of this machine route={route} upstream={upstream} \
-                     reason={reason:?}"
-                )?;
+            What::LocalFault { reason, errno, .. } => {
+                write!(f, "cannot connect to an upstream for a fault of this machine reason={reason:?}")?;
                 write_error(f, *errno)
             }
-            What::UpstreamRefused { upstream, route, status } => {
-                write!(f, "request refused by the upstream route={route} upstream={upstream} status={status}")
+            What::UpstreamRefused { status, .. } => {
+                write!(f, "request refused by the upstream status={status}")
             }
             What::AcceptPaused { errno } => {
                 write!(f, "accept paused error={:?}", std::io::Error::from_raw_os_error(*errno).to_string())

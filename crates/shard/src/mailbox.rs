@@ -147,6 +147,11 @@ impl<W: Wake> Sender<W> {
         self.waker.wake();
         pushed.map_err(Undelivered)
     }
+
+    /// Wakes the shard up, without a letter.
+    pub(crate) fn wake(&self) {
+        self.waker.wake();
+    }
 }
 
 impl Mailbox {

@@ -111,9 +111,9 @@ pub struct RouteCounts {
 /// What a shard knows of an upstream.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct UpstreamState {
-    /// The route's position in the configuration.
+    /// The route's number.
     pub route: u16,
-    /// Its position in the route's list.
+    /// Its place among the route's upstreams.
     pub upstream: u16,
     /// It is not left out.
     pub up: bool,

@@ -13,6 +13,7 @@ use tidegate_wire::{close::CloseCode, deflate::Codecs, message::Spares};
 
 use crate::{
     accounts::Accounts,
+    barrier::Place,
     counters::Counters,
     environment::Environment,
     identity::{Callers, Hooks},
@@ -127,6 +128,8 @@ pub struct Shard<B: Backend, E: Environment> {
     /// Sessions that go one after the other.
     pub(crate) leaving: Leaving,
     pub(crate) stopping: bool,
+    /// Whom it waits for at its end.
+    pub(crate) place: Place,
     pub(crate) events: Vec<Event<B::Socket>>,
     /// What was received and waits for a later turn.
     pub(crate) backlog: Backlog,
@@ -199,6 +202,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             draining: None,
             leaving: Leaving::default(),
             stopping: false,
+            place: Place::default(),
             events: Vec::new(),
             backlog: Backlog::default(),
             remainders: Vec::new(),
@@ -367,8 +371,11 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         self.listening.len()
     }
 
-    fn is_over(&self) -> bool {
-        self.stopping || (self.is_ending() && self.registry.is_empty() && !self.expects_last)
+    fn is_over(&mut self) -> bool {
+        if self.stopping || !self.is_ending() {
+            return self.stopping;
+        }
+        self.may_end(self.registry.is_empty() && !self.expects_last)
     }
 
     /// Whether it accepts no more and waits for its last sessions.

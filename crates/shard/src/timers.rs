@@ -145,6 +145,12 @@ fn can_expire<S>(session: &Session<S>) -> bool {
 fn judge_open<S>(earliest: &mut Earliest, key: Key, session: &Session<S>, plan: &Plan, partial: bool) {
     let now_ms = earliest.now_ms;
     let limits = &plan.route(session.route).limits;
+    if session.marks.facts.has(Fact::Delayed) && limits.ping_interval_ms != 0 && session.outbox.is_empty() {
+        // Its pong is not read yet, so that none is waited for. But a peer that is gone resets what is sent to it: its slot is
+        // not taken until all that it had sent would have been due.
+        let asked_ms = session.seen.ms(now_ms).max(session.pinged.ms(now_ms));
+        earliest.by(Timer::Ping, asked_ms + jitter(key, limits.ping_interval_ms, 0));
+    }
     if session.marks.held || session.marks.sheltered || session.marks.starved {
         // What it sent waits here, or in the kernel for buffers.
         earliest.look_at(now_ms + RETRY_MS);

@@ -4,10 +4,13 @@ mod stage;
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use tidegate_shard::{Answers, Departure, Generation, Mail, Pace, Plan, Progress, Whom};
+use tidegate_io::{Event, ReceiveEnd};
+use tidegate_shard::{
+    Answers, Departure, EndBarrier, Generation, Mail, Pace, Plan, Progress, Whom, report::Cell,
+};
 use tidegate_wire::close::CloseCode;
 
-use crate::stage::{Socket, Stage};
+use crate::stage::{Socket, Stage, close_frame, frame};
 
 const DRAIN: &str = "[drain]\nwindow = \"10s\"\ndeadline = \"12s\"\nreconnect_delay = \"1s\"\n";
 
@@ -88,9 +91,16 @@ fn a_route_that_goes_on_keeps_its_number_and_its_sessions() {
 #[test]
 fn sessions_of_a_route_that_is_gone_go_one_after_the_other_and_its_number_is_free_behind_the_deadline() {
     let mut stage = stage(&(echo("/r") + &echo("/b")));
+    let cell = Arc::new(Cell::default());
+    stage.shard.account_to(Arc::clone(&cell));
     let sockets: Vec<Socket> = (0..40).map(|_| stage.client("")).collect();
     let kept = stage.client_at("/b", "");
     let old = stage.plan.named("/r");
+    let Whom::Route(number) = old[0] else { panic!("{old:?}") };
+    let counts = || {
+        let counts = cell.read().routes[number.index()];
+        (counts.opened, counts.ended, counts.clients.sent_bytes)
+    };
     let plan = adopt(&mut stage, &(echo("/b") + &echo("/c")));
     assert_ne!(plan.named("/c"), old, "its sessions are still there");
     let seen = closes(&mut stage, &[sockets.clone(), vec![kept]].concat(), 10_100);
@@ -111,15 +121,57 @@ fn sessions_of_a_route_that_is_gone_go_one_after_the_other_and_its_number_is_fre
     closes(&mut stage, &[], 3_000);
     assert!(sockets.iter().all(|socket| stage.socket(*socket, |kernel| kernel.down.is_some())));
     assert!(stage.socket(kept, |kernel| kernel.down.is_none()));
+    let (opened, ended, sent_bytes) = counts();
+    assert!((opened, ended) == (40, 40) && sent_bytes > 0, "{opened} {ended} {sent_bytes}");
     let plan = adopt(&mut stage, &(echo("/b") + &echo("/c") + &echo("/d")));
     assert_eq!(plan.named("/d"), old);
+    assert_eq!(counts(), (0, 0, 0), "they were another route's");
     let session = stage.client_at("/d", "");
     assert_eq!(closes(&mut stage, &[session, kept], 13_000), BTreeMap::new());
+    assert_eq!((counts().0, counts().1), (1, 0));
+}
+
+/// Whoever asked its sessions to go, and for however long: what comes to be in its place has nothing to do with that.
+#[test]
+fn a_route_at_the_number_of_one_that_was_drained_keeps_its_sessions() {
+    let proxy = |path: &str, port: u16| {
+        route(path, &format!("proxy = {{ upstreams = [\"ws://127.0.0.1:{port}\"] }}"))
+    };
+    let mut stage = stage(&(echo("/r") + &proxy("/p", 2)));
+    let old = ["/r", "ws://127.0.0.1:2"].map(|name| stage.plan.named(name));
+    for whom in old.each_ref().map(|whom| whom[0]) {
+        let pace = Pace {
+            code: CloseCode::SERVICE_RESTART,
+            window_ms: 40_000,
+            deadline_ms: 40_000,
+            reconnect_delay_ms: 0,
+        };
+        stage.deliver(Mail::Depart(Departure { whom, pace }));
+    }
+    adopt(&mut stage, &echo("/b"));
+    // Behind the deadline of the configuration, and long before that of who has drained them.
+    closes(&mut stage, &[], 13_000);
+    let plan = adopt(&mut stage, &(echo("/b") + &echo("/c") + &proxy("/q", 3)));
+    assert_eq!(["/c", "ws://127.0.0.1:3"].map(|name| plan.named(name)), old);
+    let session = stage.client_at("/c", "");
+    let proxied = stage.client_at("/q", "");
+    stage.upgrade(proxied + 1);
+    for socket in [session, proxied] {
+        assert!(stage.sent(socket).starts_with(b"HTTP/1.1 101 "));
+    }
+    assert_eq!(closes(&mut stage, &[session, proxied], 28_000), BTreeMap::new());
+    assert!([session, proxied].iter().all(|socket| stage.down(*socket).is_none()));
 }
 
 #[test]
 fn what_sessions_have_agreed_to_is_not_changed_under_them() {
     let origins = |list: &str| route("/r", &format!("origins = [{list}]\necho = {{}}"));
+    let known = |list: &str| {
+        let known = format!("origins = [{list}]\nclient_certificate = {{ required = false }}\necho = {{}}");
+        route("/r", &known)
+            + "[[listener]]\nbind = \"127.0.0.1:2\"\n[listener.tls]\ncertificate_file = \"/none\"\nkey_file = \"/none\"\n\
+               client_ca_file = \"/none\"\nclient_certificate = \"optional\"\n"
+    };
     for (before, after, goes) in [
         (echo("/r"), route("/r", "echo = { deflate = \"off\" }"), true),
         (echo("/r"), route("/r", "full = \"disconnect\"\necho = {}"), false),
@@ -127,6 +179,8 @@ fn what_sessions_have_agreed_to_is_not_changed_under_them() {
         (origins("\"https://a.test\""), origins("\"https://b.test\", \"https://a.test\""), false),
         (origins("\"https://a.test\", \"https://b.test\""), origins("\"https://a.test\""), true),
         (origins("\"https://a.test\""), echo("/r"), false),
+        // Without a list it takes the gateway's own origin alone.
+        (known("\"https://a.test\""), known(""), true),
         (echo("/r"), route("/r", "topics = { subscribe = [\"a\"] }"), true),
     ] {
         let mut stage = stage(&before);
@@ -183,6 +237,39 @@ fn a_route_that_is_drained_takes_nobody_until_it_is_readmitted() {
 }
 
 #[test]
+fn who_waits_for_an_upstream_that_drains_does_not_stay_with_it() {
+    let url = "ws://127.0.0.1:9";
+    let up = route("/p", &format!("proxy = {{ upstreams = [\"{url}\"], connect_timeout = \"1m\" }}"));
+    for connects_ms in [500, u64::MAX] {
+        let mut stage = stage(&(up.clone() + &echo("/r")));
+        let client = stage.accept();
+        stage.send(client, &stage::request("/p", ""));
+        let upstream = client + 1;
+        let whom = stage.plan.named(url)[0];
+        assert!(matches!(whom, Whom::Upstream(..)));
+        let pace = Pace {
+            code: CloseCode::SERVICE_RESTART,
+            window_ms: 1_000,
+            deadline_ms: 2_000,
+            reconnect_delay_ms: 0,
+        };
+        stage.deliver(Mail::Depart(Departure { whom, pace }));
+        if connects_ms < u64::MAX {
+            stage.world.borrow_mut().now_ms += connects_ms;
+            stage.turns(2);
+            stage.upgrade(upstream);
+            let seen = closes(&mut stage, &[client], 1_000);
+            assert!(seen.contains_key(&client), "it goes as those do that were there before");
+        } else {
+            stage.pass(3);
+            let sent = String::from_utf8_lossy(&stage.sent(client)).into_owned();
+            assert!(sent.starts_with("HTTP/1.1 503 ") && sent.contains("\r\nRetry-After: "), "{sent}");
+            assert_eq!(stage.down(upstream), Some(true), "nobody waits for it");
+        }
+    }
+}
+
+#[test]
 fn a_drain_goes_on_over_generations_at_whichever_number() {
     let up = |urls: &str| route("/p", &format!("proxy = {{ upstreams = [{urls}] }}"));
     let (one, two) = ("\"ws://127.0.0.1:2\"", "\"ws://127.0.0.1:3\"");
@@ -236,6 +323,24 @@ fn who_was_not_asked_yet_stays_where_a_drain_keeps_sessions_from_then_on() {
     assert!(stage.socket(refused, |kernel| kernel.sent.starts_with(b"HTTP/1.1 503 ")));
 }
 
+/// More sessions were to be asked than one turn asks: at the deadline nothing of that stays to be done.
+#[test]
+fn a_departure_whose_deadline_has_come_leaves_nothing_to_wake_for() {
+    let mut stage = stage(&echo("/r"));
+    let sockets: Vec<Socket> = (0..100).map(|_| stage.client("")).collect();
+    let whom = stage.plan.named("/r")[0];
+    let pace = Pace { code: CloseCode::SERVICE_RESTART, window_ms: 0, deadline_ms: 0, reconnect_delay_ms: 0 };
+    // Ten that come at once: a hundred sessions each.
+    for _ in 0..9 {
+        stage.sender.send(Mail::Depart(Departure { whom, pace: pace.clone() })).expect("there is room");
+    }
+    stage.deliver(Mail::Depart(Departure { whom, pace }));
+    stage.pass(1);
+    assert!(sockets.iter().all(|socket| stage.down(*socket).is_some()), "none is open behind the deadline");
+    let (next, now_ms) = (stage.world.borrow().deadline, stage.world.borrow().now_ms);
+    assert!(next.is_none_or(|next| next.as_millis() > now_ms.into()), "{next:?} at {now_ms} ms");
+}
+
 #[test]
 fn a_route_counts_its_sessions_over_generations() {
     let limited = |most: u32| echo("/r") + &format!("[route.limits]\nmax_sessions = {most}\n");
@@ -249,4 +354,48 @@ fn a_route_counts_its_sessions_over_generations() {
     // Those that were there before count for the new limit.
     adopt(&mut stage, &limited(3));
     assert_eq!([status(&mut stage), status(&mut stage)], ["101", "503"]);
+}
+
+#[test]
+fn who_has_no_sessions_waits_for_those_who_have() {
+    let pace =
+        Pace { code: CloseCode::GOING_AWAY, window_ms: 1_000, deadline_ms: 9_000, reconnect_delay_ms: 0 };
+    for at_once in [false, true] {
+        let letter = || match at_once {
+            true => Mail::Drain(CloseCode::GOING_AWAY),
+            false => Mail::Depart(Departure { whom: Whom::All, pace: pace.clone() }),
+        };
+        let barrier = EndBarrier::new(2);
+        let [mut idle, mut busy] = [(); 2].map(|()| {
+            let mut stage = Stage::of(&format!("{DRAIN}{}", echo("/r")), 2);
+            stage.shard.end_with(barrier.clone());
+            stage
+        });
+        let session = busy.open();
+        idle.deliver(letter());
+        busy.deliver(letter());
+        idle.pass(2);
+        busy.pass(2);
+        assert_eq!((idle.turn(), busy.turn()), (Progress::Running, Progress::Running));
+        // What is asked meanwhile is answered.
+        let answers = Answers::default();
+        idle.deliver(Mail::Live(answers.clone()));
+        assert!(answers.wait(1, std::time::Duration::ZERO));
+        // It sleeps meanwhile.
+        let (now_ms, deadline) = (idle.world.borrow().now_ms, idle.world.borrow().deadline);
+        assert!(deadline.is_none_or(|deadline| deadline.as_millis() as u64 > now_ms), "{deadline:?}");
+        let close = frame(0x88, &close_frame(1001, "")[2..], true);
+        busy.send(session, &close);
+        let token = busy.tokens[&session];
+        busy.world.borrow_mut().complete(Event::ReceiveEnded { token, end: ReceiveEnd::Eof });
+        busy.turns(5);
+        assert_eq!((busy.turn(), idle.turn()), (Progress::Ended, Progress::Ended));
+        // A second signal waits for nobody.
+        let mut other = Stage::of(&format!("{DRAIN}{}", echo("/r")), 2);
+        other.shard.end_with(EndBarrier::new(2));
+        other.deliver(letter());
+        assert_eq!(other.turn(), Progress::Running);
+        other.deliver(Mail::Stop);
+        assert_eq!(other.turn(), Progress::Ended);
+    }
 }

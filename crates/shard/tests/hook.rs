@@ -243,6 +243,26 @@ fn a_session_ends_when_its_hook_has_said() {
     assert_eq!(stage.sent(client), close_frame(4401, "the token has expired"));
 }
 
+#[test]
+fn whom_a_hook_lets_in_still_has_the_claims_of_the_route_or_is_refused() {
+    let mut stage = stage("claims = { role = \"admin\", level = [\"4\", \"5\"] }\necho = {}");
+    for (body, expected) in [
+        ("", "HTTP/1.1 403"),
+        (r#"{"role":"admin"}"#, "HTTP/1.1 403"),
+        (r#"{"role":["guest","admin"],"level":6}"#, "HTTP/1.1 403"),
+        (r#"{"role":["guest","admin"],"level":5}"#, "HTTP/1.1 101"),
+    ] {
+        let client = stage.client("");
+        let question = question(&stage);
+        let outcome = allowed(&question, body);
+        stage.deliver(Mail::Decided(question.answered(outcome)));
+        assert_eq!(status(&stage, client), expected, "{body}");
+    }
+    let counters = stage.shard.counters();
+    let seen = (counters.hooks_allowed, counters.claims_refused, counters.refused, counters.opened);
+    assert_eq!(seen, (4, 3, 3, 1));
+}
+
 /// On a connection that is kept each request is asked about by itself.
 #[test]
 fn each_request_on_a_connection_is_asked_about() {

@@ -9,6 +9,7 @@ mod tokens;
 mod stage;
 
 use serde_json::{Value, json};
+use tidegate_shard::Plan;
 
 use stage::{Socket, Stage, UNIX_SECONDS, close_frame, frame};
 use tokens::Signer;
@@ -144,6 +145,145 @@ fn a_token_that_is_over_during_a_dial_ends_the_session_behind_it() {
     stage.upgrade(client + 1);
     stage.pass(3);
     assert!(stage.sent(client).ends_with(&close_frame(4401, EXPIRED)));
+}
+
+const DEMANDING: &str = "claims = { role = [\"admin\", \"ops\"] }";
+
+/// The field with a token that has this role.
+fn role(role: &str) -> String {
+    signed(&json!({ "sub": "ada", "exp": UNIX_SECONDS + 60, "role": role }))
+}
+
+#[test]
+fn who_lacks_a_claim_of_the_route_is_refused_before_an_upstream_is_asked() {
+    for action in [ECHO, PROXY] {
+        let mut stage = stage(&format!("{DEMANDING}\n{action}"));
+        for fields in [role("guest"), bearer(60)] {
+            let client = stage.client(&fields);
+            let sent = String::from_utf8_lossy(&stage.sent(client)).into_owned();
+            assert!(sent.starts_with("HTTP/1.1 403 "), "{sent}");
+            assert!(sent.contains("\r\nWWW-Authenticate: Bearer error=\"insufficient_scope\"\r\n"), "{sent}");
+            assert!(stage.socket(client, |kernel| kernel.fin), "nothing follows");
+        }
+        let counters = stage.shard.counters();
+        let seen = (counters.claims_refused, counters.tokens_refused, counters.refused, counters.dialed);
+        assert_eq!(seen, (2, 0, 2, 0));
+        let told = |line: &String| line.contains("token refused") && line.contains("lacks a claim");
+        assert_eq!(stage.log.borrow().iter().filter(|line| told(line)).count(), 2);
+        assert!(!stage.log.borrow().iter().any(|line| line.contains("eyJ")), "a token, or a part of one");
+        // A token that is not valid is told so, whatever it claims.
+        let client = stage.client(&signed(&json!({ "exp": UNIX_SECONDS - 60, "role": "admin" })));
+        assert!(stage.sent(client).starts_with(b"HTTP/1.1 401 "));
+        let client = stage.client(&role("ops"));
+        if action == ECHO {
+            assert!(stage.sent(client).starts_with(b"HTTP/1.1 101 "));
+        }
+        assert_eq!(stage.shard.counters().dialed, u64::from(action == PROXY));
+    }
+}
+
+#[test]
+fn requests_for_topics_are_refused_for_a_claim_in_their_own_terms() {
+    for (action, line) in [
+        ("poll = { subscribe = [\"a\"] }", "GET /r?topic=a&wait=0"),
+        ("events = { subscribe = [\"a\"] }", "GET /r?topic=a"),
+        ("publish = { publish = [\"a\"] }", "POST /r"),
+    ] {
+        let mut stage = stage(&format!("origins = [\"https://page.test\"]\n{DEMANDING}\n{action}"));
+        let ask = |stage: &mut Stage, fields: &str| {
+            let client = stage.accept();
+            let body = r#"{"topic":"a","data":1}"#;
+            let body = if line.starts_with("POST") { body } else { "" };
+            let request = format!(
+                "{line} HTTP/1.1\r\nHost: gw.test\r\nOrigin: https://page.test\r\n\
+                 Content-Type: application/json\r\nContent-Length: {}\r\n{fields}\r\n{body}",
+                body.len()
+            );
+            stage.send(client, request.as_bytes());
+            stage.turns(4);
+            String::from_utf8_lossy(&stage.sent(client)).into_owned()
+        };
+        let refused = ask(&mut stage, &role("guest"));
+        assert!(refused.starts_with("HTTP/1.1 403 "), "{line}: {refused}");
+        assert!(refused.contains("\r\nAccess-Control-Allow-Origin: https://page.test\r\n"), "{refused}");
+        assert!(
+            refused.contains("{\"error\":{\"code\":\"not_allowed\",\"message\":\"the caller lacks a claim"),
+            "{refused}"
+        );
+        let taken = ask(&mut stage, &role("admin"));
+        assert!(taken.starts_with("HTTP/1.1 200 "), "{line}: {taken}");
+        assert_eq!(stage.shard.counters().claims_refused, 1);
+    }
+}
+
+#[test]
+fn a_newer_token_without_the_claims_of_the_route_leaves_the_old_one_in_force() {
+    let mut stage = stage(&format!("{DEMANDING}\ntopics = {{ subscribe = [\"a\"] }}"));
+    let client = stage.open_with(&role("admin"));
+    let mut renew = |field: String| {
+        stage.socket(client, |kernel| kernel.sent.clear());
+        let token = field.trim_end().rsplit_once(' ').expect("a token").1.to_owned();
+        let message = json!({ "op": "auth", "id": 1, "token": token }).to_string();
+        stage.send(client, &frame(0x81, message.as_bytes(), true));
+        stage.turns(2);
+        let refused = stage.shard.counters().claims_refused;
+        (String::from_utf8_lossy(&stage.sent(client)).into_owned(), refused)
+    };
+    let long = |role: &str| signed(&json!({ "sub": "ada", "exp": UNIX_SECONDS + 600, "role": role }));
+    let (answer, refused) = renew(long("guest"));
+    assert!(answer.contains("\"code\":\"invalid_token\"") && answer.contains("lacks a claim"), "{answer}");
+    assert_eq!(refused, 1);
+    // Another user's is told so, whatever it claims.
+    let (answer, refused) = renew(signed(&json!({ "sub": "bob", "exp": UNIX_SECONDS + 600, "role": "ops" })));
+    assert!(answer.contains("\"code\":\"invalid_token\"") && answer.contains("another user's"), "{answer}");
+    assert_eq!(refused, 1);
+    let (answer, _) = renew(long("ops"));
+    assert!(answer.contains("\"op\":\"authenticated\""), "{answer}");
+    let (answer, _) = renew(long("guest"));
+    assert!(answer.contains("lacks a claim"), "{answer}");
+    // It ends neither with its first token nor with one that was refused.
+    stage.socket(client, |kernel| kernel.sent.clear());
+    stage.pass(70);
+    assert_eq!(stage.down(client), None);
+    stage.pass(533);
+    assert!(stage.sent(client).ends_with(&close_frame(4401, EXPIRED)));
+}
+
+/// Sessions stay where those of the route before are let in by it, too.
+#[test]
+fn a_route_that_demands_more_is_another_one() {
+    let settings = |claims: &str| {
+        format!(
+            "version = 1\n[[listener]]\nbind = \"127.0.0.1:0\"\n[[identity]]\nname = \"a\"\nsecret = \"{SECRET}\"\n\
+             algorithms = [\"HS256\"]\n[[route]]\npath = \"/r\"\nidentity = \"a\"\n{claims}\necho = {{}}\n"
+        )
+    };
+    let config = |claims: &str| tidegate_config::parse(&settings(claims), "test.toml").expect("a valid one");
+    let [none, admin, both] =
+        ["", "claims = { role = \"admin\" }", "claims = { role = [\"ops\", \"admin\"] }"];
+    let plan = "claims = { role = \"admin\", plan = \"gold\" }";
+    for (old, new, goes_on) in [
+        (none, admin, false),
+        (admin, none, true),
+        (admin, both, true),
+        (both, admin, false),
+        (admin, plan, false),
+        (plan, admin, true),
+        (plan, both, true),
+        (admin, "claims = { role = \"ops\" }", false),
+        (admin, "claims = { roles = \"admin\" }", false),
+    ] {
+        let before = Plan::new(config(old), 1);
+        let after = before.next(config(new)).expect("a configuration that can follow");
+        let changes = after.changes_since(&before);
+        let seen =
+            (changes.changed.len(), changes.replaced.len(), changes.added.len(), changes.removed.len());
+        let expected = if goes_on { (1, 0, 0, 0) } else { (0, 1, 0, 0) };
+        assert_eq!(seen, expected, "{old} {new}");
+    }
+    let before = Plan::new(config(both), 1);
+    let after = before.next(config(both)).expect("a configuration that can follow");
+    assert_eq!(after.changes_since(&before), tidegate_shard::Changes::default());
 }
 
 /// As with TLS: eight in a turn, and whoever has a session is read in each of them.

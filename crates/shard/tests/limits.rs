@@ -321,6 +321,27 @@ fn a_delayed_session_is_not_pinged_to_death_and_goes_on_behind_a_full_outbox() {
 }
 
 #[test]
+fn who_is_gone_is_not_waited_for_until_all_that_he_sent_was_due() {
+    let limits = "messages_per_second = 1\nburst_messages = 1\nping_interval = \"2s\"\npong_timeout = \"1s\"";
+    let (mut stage, client, upstream) = session(ROUTES[1], limits);
+    // Judged by the buffer: all of it goes, and is made up for in 200 s.
+    stage.send(client, &numbered(200));
+    let pass = |stage: &mut Stage, seconds: u64| {
+        for _ in 0..seconds {
+            // What answers the gateway's own pings is not handed on.
+            stage.send(upstream, &frame(0x8a, b"tidegate\xf0\x9f\x8c\x8a", false));
+            stage.pass(1);
+        }
+    };
+    // Whoever is there is not ended for an answer that nobody would read.
+    pass(&mut stage, 20);
+    assert_eq!(stage.down(client), None);
+    stage.socket(client, |kernel| kernel.broken = true);
+    pass(&mut stage, 5);
+    assert!(stage.down(client).is_some());
+}
+
+#[test]
 fn bytes_have_a_rate_of_their_own() {
     let (mut stage, client, out) = session("echo = {}", "bytes_per_second = 1000\nburst_bytes = 100");
     // Longer than the burst: it is taken, and what is behind it pays.

@@ -12,7 +12,7 @@
 use std::mem;
 
 use rustls::{
-    AlertDescription, HandshakeKind,
+    AlertDescription, HandshakeKind, ProtocolVersion,
     client::UnbufferedClientConnection,
     pki_types::ServerName,
     server::UnbufferedServerConnection,
@@ -146,6 +146,21 @@ impl Session {
             return None;
         }
         Subject::of(self.connection.common()?.peer_certificates()?.first()?)
+    }
+
+    /// Whether the last step of a server's handshake took work with public keys: the client's certificates and its signature, or
+    /// with TLS 1.2 the keys themselves, which are agreed on only then (RFC 5246 §7.4.7). What is resumed takes none.
+    #[must_use]
+    pub fn is_end_costly(&self) -> bool {
+        let Some(common) = self.connection.common() else { return false };
+        let is_late = common.protocol_version() == Some(ProtocolVersion::TLSv1_2);
+        self.is_resumed() == Some(false) && (is_late || common.peer_certificates().is_some())
+    }
+
+    /// Bytes that came and were not taken: less than a record, or handshake messages that are not whole.
+    #[must_use]
+    pub fn waiting_bytes(&self) -> usize {
+        self.incoming.len()
     }
 
     /// Heap bytes held here for ciphertext of either direction.

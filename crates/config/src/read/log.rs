@@ -36,5 +36,6 @@ pub(super) fn read(report: &mut Report<'_>, top: &Section<'_>) -> Log {
         format: section.word(report, "format", &formats).map(|format| format.value),
         file,
         entries_per_second: entries.map_or(DEFAULT_LOG_ENTRIES, |entries| entries.value as u32),
+        sessions: section.boolean(report, "sessions").map(|sessions| sessions.value),
     }
 }

@@ -2,7 +2,9 @@
 
 use std::{collections::HashSet, ops::Range};
 
-use super::{Surroundings, certificate, feeds, identity::same_field, limits::ProcessLimits, proxy, publish};
+use super::{
+    Surroundings, certificate, claims, feeds, identity::same_field, limits::ProcessLimits, proxy, publish,
+};
 use crate::{
     Action, Echo, EchoDeflate, Excess, FullAction, HostPattern, Page, PathPattern, Route, RouteLimits,
     TokenSource, name,
@@ -42,6 +44,7 @@ pub(super) fn read(
     let full = section.word(report, "full", &words);
 
     let identity = identity(report, section, around, &subprotocols);
+    let claims = claims::read(report, section);
 
     let client_certificate = certificate::read(report, section, around);
     if let Some(header) = client_certificate.as_ref().and_then(|own| own.header.as_deref())
@@ -68,7 +71,7 @@ pub(super) fn read(
         // A page is answered to any GET and holds no session.
         Some(Action::Page(_)) => {
             without(
-                &["subprotocols", "origins", "identity", "client_certificate", "limits", "full"],
+                &["subprotocols", "origins", "identity", "claims", "client_certificate", "limits", "full"],
                 "a page, which is no WebSocket",
             );
         }
@@ -113,7 +116,18 @@ pub(super) fn read(
     // Without an action there is a problem anyhow; the pattern still counts for those behind.
     let action = action.unwrap_or(Action::Page(Page::Index));
     Some((
-        Route { host, path, subprotocols, origins, identity, client_certificate, limits, full, action },
+        Route {
+            host,
+            path,
+            subprotocols,
+            origins,
+            identity,
+            claims,
+            client_certificate,
+            limits,
+            full,
+            action,
+        },
         place,
     ))
 }

@@ -40,10 +40,11 @@ pub(super) const ROUTE: &[Key] = &[
         reason: "Which pages may connect, as `\"https://chat.example.com\"` (scheme, host, port) or \
                  `\"null\"`. Empty means any. Requests without `Origin` do not come from a browser and are \
                  admitted; so is the gateway's own origin. Others are refused with 403: a browser sends its \
-                 user's cookies along, whichever page asks. For `events`, `poll` and `publish` the same list \
-                 is what CORS answers with: pages of other origins may read what comes if they are listed \
-                 here, and otherwise are refused, as with WebSockets. Where the route has an `identity`, \
-                 empty means the gateway's own origin alone.",
+                 user's cookies and certificate along, whichever page asks. For `events`, `poll` and \
+                 `publish` the same list is what CORS answers with: pages of other origins may read what \
+                 comes if they are listed here, and otherwise are refused, as with WebSockets. Where the \
+                 route has an `identity` or a `client_certificate`, empty means the gateway's own origin \
+                 alone.",
     },
     Key {
         name: "identity",
@@ -51,6 +52,16 @@ pub(super) const ROUTE: &[Key] = &[
         unit: "",
         reason: "The `name` of the [`[[identity]]`](#identity) of which every request must bring a valid \
                  token, else 401, before any upstream or topic hears of it.",
+    },
+    Key {
+        name: "claims",
+        default: "none",
+        unit: "",
+        reason: "What it demands of its callers' claims: `{ role = [\"admin\", \"ops\"], plan = \"gold\" }`. Each \
+                 that is named must be there and be one of the texts, else 403. One that is a list must have \
+                 one of them; a number or a boolean is compared as JSON writes it (`\"5\"`, `\"true\"`), and \
+                 one with a fraction or beyond 64 bits is like none. Names are as in [`[[identity]]`](#identity): \
+                 `\"realm.roles\"`. Up to 16, of up to 64 values. Needs `identity`.",
     },
     Key {
         name: "client_certificate",

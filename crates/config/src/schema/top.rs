@@ -153,4 +153,13 @@ pub(super) const LOG: &[Key] = &[
                  under an attack the log must not cost more than the answers. A line tells how many were \
                  left out. 1 to 1,000,000.",
     },
+    Key {
+        name: "sessions",
+        default: "on where there is `[admin]`",
+        unit: "",
+        reason: "`true`: each session's end is a line with its route, bytes and messages each way, duration, \
+                 code and reason (`session ended`), and the gateway counts by session and route as with \
+                 `[admin]`. `false`: ends are logged without numbers, the usual ones (1000, 1001, 1005) at \
+                 the level `debug`.",
+    },
 ];

@@ -15,7 +15,6 @@ use tidegate_io::Backend;
 use tidegate_registry::Key;
 use tidegate_wire::http::{Refusal, Request};
 
-use super::callers::Known;
 use crate::{
     environment::Environment,
     log::{Level, What},
@@ -211,8 +210,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             Outcome::Allowed(caller) => {
                 self.counters.hooks_allowed += 1;
                 let ends_ms = self.ends_ms(&caller, self.environment.unix_seconds());
-                self.callers.put(Known::new(key, *caller, ends_ms));
-                Ok(())
+                Ok(self.admit_caller(key, id, *caller, ends_ms)?)
             }
             Outcome::Denied(denial) => {
                 self.counters.hooks_denied += 1;

@@ -55,6 +55,14 @@ pub(crate) const BAD_TOKEN: Refusal = Refusal {
     fields: &[("WWW-Authenticate", "Bearer error=\"invalid_token\"")],
 };
 
+/// RFC 6750 §3.1: who calls is known, and may not come here.
+const LACKS_CLAIM: Refusal = Refusal {
+    status: 403,
+    reason: "the caller lacks a claim that this route demands",
+    close: true,
+    fields: &[("WWW-Authenticate", "Bearer error=\"insufficient_scope\"")],
+};
+
 /// Nothing is believed before the first keys are there.
 const NO_KEYS: Refusal = Refusal::new(503, "tokens cannot be judged yet").with(&[("Retry-After", "2")]);
 
@@ -65,7 +73,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
     /// Lets a request pass whose token is valid, where its route wants one, and notes who calls.
     ///
     /// # Errors
-    /// 401, or what its hook says; 503 where nobody can judge it; or that its hook is asked.
+    /// 401, or what its hook says; 403 where the caller lacks a claim; 503 where nobody can judge it; or that its hook is asked.
     pub(crate) fn admit(&mut self, key: Key, id: RouteId, request: &Request<'_>) -> Result<(), Halt> {
         self.admit_certificate(key, id)?;
         let Some(identity) = self.plan.route(id).identity.clone() else { return Ok(()) };
@@ -85,8 +93,30 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                 Invalid::NoKeys => NO_KEYS,
                 _ => BAD_TOKEN,
             })?;
+        Ok(self.admit_caller(key, id, caller, ends_ms)?)
+    }
+
+    /// Notes who calls, where the route demands no claim that this caller lacks.
+    fn admit_caller(&mut self, key: Key, id: RouteId, caller: Caller, ends_ms: u64) -> Result<(), Refusal> {
+        if !self.has_claims(key, id, &caller) {
+            return Err(LACKS_CLAIM);
+        }
         self.callers.put(Known::new(key, caller, ends_ms));
         Ok(())
+    }
+
+    /// Whether a caller has all that the route demands; who has not is counted and told of.
+    fn has_claims(&mut self, key: Key, id: RouteId, caller: &Caller) -> bool {
+        let has = caller.meets(&self.plan.route(id).route.claims);
+        if !has {
+            self.counters.claims_refused += 1;
+            self.log(
+                Level::Debug,
+                Some(key),
+                What::TokenRefused { reason: "it lacks a claim of the route's" },
+            );
+        }
+        has
     }
 
     /// Lets those through whose certificate the route takes, and of others who show none where it wants none.

@@ -18,6 +18,7 @@ const NO_IDENTITY: Fault = Fault::new(Code::NotAllowed, "this route wants no tok
 const BUSY: Fault = Fault::new(Code::Busy, "many tokens are being judged");
 const NO_KEYS: Fault = Fault::new(Code::Busy, "tokens cannot be judged yet");
 const NOT_VALID: Fault = Fault::new(Code::InvalidToken, "the token is not valid");
+const LACKS_CLAIM: Fault = Fault::new(Code::InvalidToken, "the token lacks a claim that this route demands");
 const ANOTHER_USER: Fault = Fault::new(Code::InvalidToken, "the token is another user's");
 
 impl<B: Backend, E: Environment> Shard<B, E> {
@@ -27,7 +28,8 @@ impl<B: Backend, E: Environment> Shard<B, E> {
     /// Where it is not believed, or not now: then the old one holds on.
     pub(crate) fn renew(&mut self, key: Key, token: &str) -> Result<Option<u64>, Fault> {
         let Some(session) = self.registry.get(key) else { return Ok(None) };
-        let identity = self.plan.route(session.route).identity.clone().ok_or(NO_IDENTITY)?;
+        let route = session.route;
+        let identity = self.plan.route(route).identity.clone().ok_or(NO_IDENTITY)?;
         if self.turn.is_full_of_handshakes() {
             return Err(BUSY);
         }
@@ -40,10 +42,13 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             Invalid::NoKeys => NO_KEYS,
             _ => NOT_VALID,
         })?;
-        let known = self.callers.get_mut(key).ok_or(NO_IDENTITY)?;
-        if known.user != caller.user {
+        if self.callers.get(key).ok_or(NO_IDENTITY)?.user != caller.user {
             return Err(ANOTHER_USER);
         }
+        if !self.has_claims(key, route, &caller) {
+            return Err(LACKS_CLAIM);
+        }
+        let known = self.callers.get_mut(key).ok_or(NO_IDENTITY)?;
         known.ends_ms = ends_ms;
         known.permissions = caller.permissions;
         self.end_forbidden(key);

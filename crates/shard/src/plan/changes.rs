@@ -1,6 +1,7 @@
 //! What is different in a generation, for who has asked for it.
 
 use tidegate_config::Route;
+use tidegate_hub::RouteId;
 
 use super::{Plan, Slot};
 
@@ -53,6 +54,13 @@ impl Plan {
         }
         changes.removed = went.into_iter().map(|(number, _)| number).collect();
         changes
+    }
+
+    /// Numbers that were a route's of which nobody is left, and that another one has here.
+    pub(crate) fn reused_since(&self, before: &Plan) -> Vec<RouteId> {
+        let pairs = (0..=u16::MAX).zip(before.slots.iter().zip(&self.slots));
+        let reused = pairs.filter(|(_, (old, new))| old.retired().is_some() && new.retired().is_none());
+        reused.map(|(number, _)| RouteId(number)).collect()
     }
 }
 

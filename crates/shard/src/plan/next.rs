@@ -179,13 +179,51 @@ fn rules(identity: Option<&Identity>) -> Option<&tidegate_config::Identity> {
     identity.map(Identity::rules)
 }
 
-/// Whether callers are asked for the same tokens. Their keys may be others: who has come with one of before stays until that is over.
+/// Whether callers of before would be let in with their tokens, for the same. Keys may be others: who has come with one of before
+/// stays until that is over.
 fn asks_alike(old: Option<&Identity>, new: Option<&Identity>) -> bool {
     match (rules(old), rules(new)) {
         (None, None) => true,
-        (Some(old), Some(new)) => *new == tidegate_config::Identity { keys: new.keys.clone(), ..old.clone() },
+        (Some(old), Some(new)) => believes_all_of(old, new),
         (Some(_), None) | (None, Some(_)) => false,
     }
+}
+
+/// Whether all tokens that are believed by `old` are by `new`, but for their signatures, and say the same.
+fn believes_all_of(old: &tidegate_config::Identity, new: &tidegate_config::Identity) -> bool {
+    let believes = old.algorithms.iter().all(|one| new.algorithms.contains(one))
+        && old.sources.iter().all(|one| new.sources.contains(one))
+        // Without a list any issuer will do.
+        && (new.issuers.is_empty()
+            || !old.issuers.is_empty() && old.issuers.iter().all(|one| new.issuers.contains(one)))
+        // Without a list a token must name no audience, and with one it must.
+        && old.audiences.is_empty() == new.audiences.is_empty()
+        && old.audiences.iter().all(|one| new.audiences.contains(one))
+        && old.leeway_ms <= new.leeway_ms
+        && (old.requires_expiry || !new.requires_expiry);
+    let tidegate_config::Identity {
+        keys,
+        algorithms,
+        issuers,
+        audiences,
+        leeway_ms,
+        requires_expiry,
+        expired_code,
+        sources,
+        ..
+    } = new.clone();
+    let widened = tidegate_config::Identity {
+        keys,
+        algorithms,
+        issuers,
+        audiences,
+        leeway_ms,
+        requires_expiry,
+        expired_code,
+        sources,
+        ..old.clone()
+    };
+    believes && *new == widened
 }
 
 /// Whether sessions of a route may go on under new settings: those would have let them in, and what they have agreed to with their
@@ -195,7 +233,11 @@ fn goes_on(old: &RoutePlan, new: &Route, identity: Option<&Identity>) -> bool {
     let all_in = |old: &[String], new: &[String]| old.iter().all(|one| new.contains(one));
     let takes_subprotocols =
         subprotocols.is_empty() == new.subprotocols.is_empty() && all_in(subprotocols, &new.subprotocols);
-    let takes_origins = new.origins.is_empty() || (!origins.is_empty() && all_in(origins, &new.origins));
+    let takes_origins = match (origins.is_empty(), new.origins.is_empty()) {
+        (true, takes_any) => takes_any,
+        (false, true) => !new.takes_own_origin_alone(),
+        (false, false) => all_in(origins, &new.origins),
+    };
     let acts_alike = match (action, &new.action) {
         (Action::Proxy(_), Action::Proxy(new)) => {
             old.proxy.as_ref().is_some_and(|proxy| proxy.may_become(new))
@@ -208,10 +250,12 @@ fn goes_on(old: &RoutePlan, new: &Route, identity: Option<&Identity>) -> bool {
         (Some(old), Some(new)) => old.admits_as(new),
         (None, Some(_)) => false,
     };
+    let demands_no_more = new.claims.iter().all(|claim| claim.follows_from(&old.route.claims));
     takes_subprotocols
         && takes_origins
         && acts_alike
         && admits_alike
+        && demands_no_more
         && asks_alike(old.identity.as_deref(), identity)
 }
 
@@ -223,4 +267,47 @@ fn keeps_publishers(old: &PublishAction, new: &PublishAction) -> bool {
     old.keys.len() <= new.keys.len()
         && old.keys.is_empty() == new.keys.is_empty()
         && old.keys.iter().zip(&new.keys).all(same)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn identity(settings: &str) -> tidegate_config::Identity {
+        let text = format!(
+            "version = 1\n[[listener]]\nbind = \"127.0.0.1:1\"\n[[identity]]\nname = \"a\"\n{settings}\n\
+             [[route]]\npath = \"/\"\nidentity = \"a\"\necho = {{}}\n"
+        );
+        let config = tidegate_config::parse(&text, "test.toml");
+        config.unwrap_or_else(|problems| panic!("{problems:#?}")).identities.remove(0)
+    }
+
+    #[test]
+    fn who_believes_more_lets_all_of_before_in() {
+        const SECRET: &str =
+            "secret = \"0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef\"\n";
+        const HS256: &str = "algorithms = [\"HS256\"]";
+        for (old, new, wider, narrower) in [
+            ("issuers = [\"i\"]", "issuers = [\"j\", \"i\"]", true, false),
+            ("issuers = [\"i\"]", "", true, false),
+            ("audiences = [\"i\"]", "audiences = [\"j\", \"i\"]", true, false),
+            ("audiences = [\"i\"]", "", false, false),
+            (HS256, "algorithms = [\"HS512\", \"HS256\"]", true, false),
+            ("token = [\"authorization\"]", "token = [\"query:t\", \"authorization\"]", true, false),
+            ("leeway = \"1s\"", "leeway = \"5s\"", true, false),
+            ("expired_code = 4401", "expired_code = 4402", true, true),
+            ("user = \"sub\"", "user = \"uid\"", false, false),
+            ("headers = { \"X-A\" = \"a\" }", "headers = { \"X-A\" = \"a\", \"X-B\" = \"b\" }", false, false),
+        ] {
+            let algorithms = if old == HS256 { "" } else { HS256 };
+            let [less, more] =
+                [old, new].map(|settings| identity(&format!("{SECRET}{algorithms}\n{settings}")));
+            assert_eq!(believes_all_of(&less, &more), wider, "{old} {new}");
+            assert_eq!(believes_all_of(&more, &less), narrower, "{new} {old}");
+            assert!(believes_all_of(&less, &less));
+        }
+        let (before, after) =
+            (format!("{SECRET}{HS256}"), format!("{SECRET}{HS256}").replace("0123", "3210"));
+        assert!(believes_all_of(&identity(&before), &identity(&after)), "keys are changed under sessions");
+    }
 }

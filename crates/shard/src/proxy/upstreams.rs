@@ -49,26 +49,27 @@ struct Upstream {
 impl Upstreams {
     pub(crate) fn new(plan: &Plan) -> Upstreams {
         let mut upstreams = Upstreams { groups: Vec::new() };
-        upstreams.adopt(plan, None);
+        upstreams.adopt(plan, &[]);
         upstreams
     }
 
-    /// Takes the next generation over: an upstream of a route that goes on keeps its place and what is known of it.
-    pub(crate) fn adopt(&mut self, plan: &Plan, before: Option<&Plan>) {
+    /// Takes the next generation over: an upstream of a route that goes on keeps its place and what is known of it. `reused`:
+    /// numbers that are another route's now.
+    pub(crate) fn adopt(&mut self, plan: &Plan, reused: &[RouteId]) {
+        for id in reused {
+            let group = &mut self.groups[id.index()];
+            debug_assert!(
+                group.states.iter().all(|state| state.active == 0),
+                "nobody is left of the one before"
+            );
+            *group = Group::default();
+        }
         let drained = plan.drained();
         for (place, slot) in plan.slots().iter().enumerate() {
             if self.groups.len() <= place {
                 self.groups.push(Group::default());
             }
             let group = &mut self.groups[place];
-            let was_retired = before
-                .and_then(|before| before.slots().get(place))
-                .is_some_and(|before| before.retired().is_some());
-            if was_retired && slot.retired().is_none() {
-                // The number is another route's now, and nobody is left of the one before.
-                debug_assert!(group.states.iter().all(|state| state.active == 0));
-                *group = Group::default();
-            }
             let count = slot.plan().proxy.as_ref().map_or(0, |proxy| proxy.upstreams.len());
             group.states.resize(count, Upstream::default());
             // What is drained may be at another place than before.

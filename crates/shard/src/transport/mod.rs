@@ -57,6 +57,17 @@ impl Transport {
         }
     }
 
+    /// Bytes of the peer's that came and are not whole enough to be opened.
+    #[inline]
+    pub(crate) fn waiting_bytes(&self) -> usize {
+        match self {
+            Transport::Plain => 0,
+            Transport::Tls(tls) => tls.waiting_bytes(),
+            #[cfg(feature = "record-transport")]
+            Transport::Record(_) => 0,
+        }
+    }
+
     /// Whether this end speaks TLS with the peer.
     #[inline]
     pub(crate) fn is_tls(&self) -> bool {

@@ -1,4 +1,4 @@
-//! Length-prefixed, scrambled and checked records: what TLS will be, small enough to be simulated.
+//! Length-prefixed, scrambled and checked records: the place of TLS in tests, small enough to be simulated.
 //!
 //! Six bytes (payload length, 16 bits; check, 32 bits; both big-endian), then the payload. Length 0 ends the direction.
 //! The scrambling and the check depend on the record's number, so that one lost, doubled or swapped is found.

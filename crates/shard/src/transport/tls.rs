@@ -13,23 +13,35 @@ pub(crate) struct Tls {
     session: Session,
     /// Why it may not come in: it is told when it can be.
     pub(crate) unwelcome: Option<&'static Refusal>,
+    /// The handshake goes on behind this end's answer.
+    pub(crate) has_answered: bool,
 }
 
 impl Tls {
     /// The server's side.
     pub(crate) fn new(config: &ServerConfig) -> Tls {
-        Tls { session: Session::server(config), unwelcome: None }
+        Tls { session: Session::server(config), unwelcome: None, has_answered: false }
     }
 
     /// The client's side, towards a server whose certificate must be for `name`. Nothing where the configuration or the name cannot
     /// be used.
     pub(crate) fn client(config: &ClientConfig, name: &str) -> Option<Tls> {
-        Some(Tls { session: Session::client(config, name).ok()?, unwelcome: None })
+        Some(Tls { session: Session::client(config, name).ok()?, unwelcome: None, has_answered: false })
     }
 
     #[inline]
-    pub(super) fn is_handshaking(&self) -> bool {
+    pub(crate) fn is_handshaking(&self) -> bool {
         self.session.is_handshaking()
+    }
+
+    #[inline]
+    pub(crate) fn waiting_bytes(&self) -> usize {
+        self.session.waiting_bytes()
+    }
+
+    /// Whether what has ended the handshake took long here.
+    pub(crate) fn is_end_costly(&self) -> bool {
+        self.session.is_end_costly()
     }
 
     /// Whether the handshake is done, and neither side has failed or closed since.

@@ -31,6 +31,8 @@ pub(crate) const RECORDS: ListenerId = ListenerId(1);
 
 /// Linux's `EAGAIN`.
 const EAGAIN: i32 = 11;
+/// Linux's `ECONNRESET`.
+const ECONNRESET: i32 = 104;
 
 /// Topics below a name that live on this shard of two.
 pub(crate) fn topics_at(below: &str, shard: u16) -> impl Iterator<Item = String> {
@@ -51,6 +53,8 @@ pub(crate) struct Kernel {
     pub(crate) fin: bool,
     /// Shut down, and whether by a reset.
     pub(crate) down: Option<bool>,
+    /// Its peer has reset the connection.
+    pub(crate) broken: bool,
 }
 
 pub(crate) struct World {
@@ -154,6 +158,10 @@ impl Backend for Manual {
         world.deadline = deadline;
         for index in 0..sends.len() {
             let kernel = &mut world.sockets[*sends.socket(index)];
+            if kernel.broken {
+                remainders.push(Remainder { index: index as u32, sent: 0, errno: ECONNRESET });
+                continue;
+            }
             let (mut total, mut sent) = (0, 0);
             for piece in sends.pieces(index) {
                 let taken = piece.len().min(kernel.room);
