@@ -17,6 +17,7 @@ mod arguments;
 mod check;
 mod cores;
 mod doctor;
+mod fault;
 mod journal;
 mod limits;
 mod lines;
@@ -32,6 +33,7 @@ mod reload;
 mod resolver;
 mod secure;
 mod serve;
+mod shards;
 mod signals;
 
 use std::process::ExitCode;

@@ -20,7 +20,7 @@ use rustix::time::{ClockId, clock_gettime};
 use tidegate_shard::{Answers, Mail};
 use tracing::{debug, warn};
 
-use crate::serve::Shards;
+use crate::shards::Shards;
 
 /// How often it is looked whether the gateway ends, while shards are waited for.
 const LOOK: Duration = Duration::from_millis(50);

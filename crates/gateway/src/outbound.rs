@@ -21,7 +21,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tracing::error;
 
 use self::{hooks::Hooks, http::HttpClient, keys::Fetchers};
-use crate::serve::Shards;
+use crate::shards::Shards;
 
 /// Threads that wait for names at a time: getaddrinfo(3) blocks for as long as name servers do not answer.
 const RESOLVING_THREADS: usize = 4;

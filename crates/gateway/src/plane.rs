@@ -14,7 +14,8 @@ use tracing::info;
 use crate::{
     listeners::{AdminSocket, UnixPath},
     secure,
-    serve::{Shards, Start},
+    serve::Start,
+    shards::Shards,
 };
 
 /// The admin listener at work.

@@ -27,7 +27,7 @@ use crate::{
     outbound::Outbound,
     resolver::Resolver,
     secure::{self, Before, Secured},
-    serve::Shards,
+    shards::Shards,
 };
 
 /// How long a shard may take to say that it has a generation, before that is told.

@@ -16,7 +16,7 @@ use tidegate_io::Address;
 use tidegate_shard::{Addresses, Mail, NamedUpstream, Plan};
 use tracing::{info, warn};
 
-use crate::serve::Shards;
+use crate::shards::Shards;
 
 /// Most threads.
 const THREADS: usize = 8;

@@ -4,21 +4,21 @@
 //! one, they get their listeners. What fails, fails before the first connection is accepted.
 
 use std::{
-    fmt, io,
+    io,
     os::fd::OwnedFd,
     sync::{
         Arc,
         mpsc::{self, Receiver, Sender},
     },
     thread::{self, JoinHandle},
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, SystemTime},
 };
 
 use rustix::process::Resource;
 use tidegate_config::{Action, Bind, Config, IoChoice, Page, SESSION_TAKEOVER_BYTES};
 use tidegate_control::{Gateway, RouteNames};
 use tidegate_io::{Backend, Choice, Epoll, EpollOptions, Kind, ListenerId, Uring, Waker, choose};
-use tidegate_shard::{self as shard, EndBarrier, Mail, Plan, Shard, Undelivered, mailbox, report::Cell};
+use tidegate_shard::{self as shard, EndBarrier, Mail, Plan, Shard, mailbox, report::Cell};
 use tidegate_tls::ServerConfig;
 use tracing::{debug, error, info, warn};
 
@@ -26,9 +26,10 @@ use crate::{
     Outcome,
     arguments::{ConfigArguments, NoConfig, RunArguments},
     cores::{self, Cores},
+    fault::{Fault, NoBackend},
     journal::{Journal, Surroundings},
-    limits::{self, Lockable, TooFewDescriptors},
-    listeners::{AdminSocket, BindError, Listeners},
+    limits::{self, Lockable},
+    listeners::{AdminSocket, Listeners},
     logs::{self, Log},
     notify::{Notify, Watchdog},
     outbound::{Errands, Outbound, Waiting},
@@ -36,12 +37,9 @@ use crate::{
     reload::{Current, Reload, Reloading},
     resolver::Resolver,
     secure::{self, Secured},
+    shards::Shards,
     signals::{self, Concerned},
 };
-
-/// How long a letter to a shard whose mailbox is full is tried again, and how long is waited in between.
-const SEND_PATIENCE: Duration = Duration::from_secs(1);
-const SEND_PAUSE: Duration = Duration::from_millis(5);
 
 /// The kernel gives back what a ring was charged for some time after its end: the self-test's, and those of a gateway
 /// that this one takes over from. So often is waited for that, before the rings get shorter queues.
@@ -88,118 +86,6 @@ pub(crate) fn run(arguments: &RunArguments) -> Outcome {
             error!("{fault}");
             Outcome::Fault
         }
-    }
-}
-
-/// Why the gateway does not run, or not any more.
-#[derive(Debug)]
-enum Fault {
-    Descriptors(TooFewDescriptors),
-    Backend(tidegate_io::Refused),
-    Bind(BindError),
-    /// The system refused something that a start needs.
-    System(&'static str, io::Error),
-    /// A shard's backend cannot be made.
-    Open(NoBackend),
-    /// A shard has ended by itself.
-    Shard(u16, io::Error),
-    /// A shard's thread is gone.
-    Panicked(u16),
-}
-
-/// A backend that one shard could not make, though the self-test had passed.
-#[derive(Debug)]
-struct NoBackend {
-    shard: u16,
-    kind: Kind,
-    source: io::Error,
-    /// Locked memory: what is needed, and what may be had.
-    locked: (u64, Option<u64>),
-}
-
-impl fmt::Display for NoBackend {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { shard, kind, source, locked } = self;
-        write!(f, "shard {shard} cannot set up {kind}: {source}")?;
-        match *locked {
-            (needed, Some(limit)) if source.kind() == io::ErrorKind::OutOfMemory && *kind == Kind::Uring => {
-                write!(
-                    f,
-                    " (its rings need {needed} bytes of locked memory, of which this process may have {limit}: raise it \
-                 (ulimit -l, or LimitMEMLOCK= of the service), or set fewer shards or receive_buffers)"
-                )
-            }
-            _ => Ok(()),
-        }
-    }
-}
-
-impl fmt::Display for Fault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Descriptors(error) => write!(f, "{error}"),
-            Self::Backend(refused) => write!(f, "io_uring was asked for and cannot be used: {refused}"),
-            Self::Bind(error) => write!(f, "{error}"),
-            Self::System(what, error) => write!(f, "{what}: {error}"),
-            Self::Open(error) => write!(f, "{error}"),
-            Self::Shard(shard, error) => write!(f, "shard {shard} has failed: {error}"),
-            Self::Panicked(shard) => write!(f, "shard {shard} has panicked"),
-        }
-    }
-}
-
-impl std::error::Error for Fault {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            Self::Descriptors(error) => Some(error),
-            Self::Backend(error) => Some(error),
-            Self::Bind(error) => Some(error),
-            Self::Open(error) => Some(&error.source),
-            Self::System(_, error) | Self::Shard(_, error) => Some(error),
-            Self::Panicked(_) => None,
-        }
-    }
-}
-
-/// The ways into all shards.
-#[derive(Debug)]
-pub(crate) struct Shards(pub(crate) Vec<shard::Sender<Waker>>);
-
-impl Shards {
-    /// How many there are.
-    pub(crate) fn count(&self) -> usize {
-        self.0.len()
-    }
-
-    /// Leaves a letter with each shard that has room for one; false where one has none.
-    pub(crate) fn try_send(&self, write: impl Fn() -> Mail) -> bool {
-        self.0.iter().filter(|sender| sender.send(write()).is_err()).count() == 0
-    }
-
-    /// Leaves a letter with each shard that should not go without, as long as there is a point in it. Who goes without `what` is
-    /// logged; whether nobody does.
-    pub(crate) fn deliver(&self, what: &str, write: impl Fn() -> Mail, goes_on: impl Fn() -> bool) -> bool {
-        (0..self.count()).filter(|shard| !self.leave(*shard, what, write(), &goes_on)).count() == 0
-    }
-
-    /// Leaves a letter with each shard. One that does not look at its mail for a second goes without, which is logged.
-    pub(crate) fn send(&self, what: &str, write: impl Fn() -> Mail) {
-        for shard in 0..self.count() {
-            let until = Instant::now() + SEND_PATIENCE;
-            self.leave(shard, what, write(), || Instant::now() < until);
-        }
-    }
-
-    fn leave(&self, shard: usize, what: &str, mut letter: Mail, goes_on: impl Fn() -> bool) -> bool {
-        while let Err(Undelivered(back)) = self.0[shard].send(letter) {
-            if !goes_on() {
-                warn!(shard, "the shard does not look at its mail, and goes without {what}");
-                return false;
-            }
-            letter = back;
-            thread::sleep(SEND_PAUSE);
-        }
-        true
     }
 }
 
@@ -704,86 +590,5 @@ impl Running {
         self.shards.send("the word to stop", || Mail::Stop);
         self.threads.into_iter().for_each(|thread| drop(thread.join()));
         Err(fault)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::{
-        io::Write,
-        sync::{Mutex, atomic::AtomicU32, atomic::Ordering},
-    };
-
-    use super::*;
-
-    /// What was logged.
-    #[derive(Clone, Default)]
-    struct Told(Arc<Mutex<Vec<u8>>>);
-
-    impl Write for Told {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.0.lock().unwrap().write(bytes)
-        }
-
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
-
-    #[test]
-    fn who_does_not_look_at_its_mail_goes_without_and_that_is_told() {
-        let backend = Epoll::new(&EpollOptions { buffers: 1 }).unwrap();
-        let (full, _stuck) = shard::mailbox_of(backend.waker(), 1);
-        let (free, mailbox) = shard::mailbox_of(backend.waker(), 9);
-        let shards = Shards(vec![full, free]);
-        let told = Told::default();
-        let out = told.clone();
-        let subscriber = tracing_subscriber::fmt().with_writer(move || out.clone()).with_ansi(false).finish();
-        tracing::subscriber::with_default(subscriber, || {
-            shards.send("a first letter", || Mail::Resolved);
-            assert!(told.0.lock().unwrap().is_empty(), "there was room");
-            shards.send("a second one", || Mail::Resolved);
-            let tries = AtomicU32::new(0);
-            assert!(!shards.deliver(
-                "a third",
-                || Mail::Resolved,
-                || tries.fetch_add(1, Ordering::Relaxed) < 3
-            ));
-            assert_eq!(tries.into_inner(), 4);
-        });
-        assert_eq!(mailbox.waiting(), 3, "nobody else goes without");
-        let told = String::from_utf8(told.0.lock().unwrap().clone()).unwrap();
-        let lines: Vec<&str> = told.lines().collect();
-        assert_eq!(lines.len(), 2, "{told}");
-        assert!(
-            lines[0].contains("WARN") && lines[0].contains("shard=0") && lines[0].contains("a second one"),
-            "{told}"
-        );
-        assert!(lines[1].contains("goes without a third"), "{told}");
-    }
-
-    #[test]
-    fn want_of_locked_memory_is_told_with_what_is_needed() {
-        let no_backend = |kind, errno, limit| {
-            let source = io::Error::from_raw_os_error(errno);
-            Fault::Open(NoBackend { shard: 3, kind, source, locked: (1 << 20, limit) }).to_string()
-        };
-        let memory = rustix::io::Errno::NOMEM.raw_os_error();
-        let told = no_backend(Kind::Uring, memory, Some(65_536));
-        assert!(told.starts_with("shard 3 cannot set up uring: "), "{told}");
-        assert!(
-            told.contains("need 1048576 bytes of locked memory, of which this process may have 65536"),
-            "{told}"
-        );
-        assert!(told.contains("(ulimit -l, or LimitMEMLOCK= of the service)"), "{told}");
-        // Without a limit, on the other backend and for another reason that is no help.
-        let files = rustix::io::Errno::MFILE.raw_os_error();
-        for other in [
-            no_backend(Kind::Uring, memory, None),
-            no_backend(Kind::Epoll, memory, Some(65_536)),
-            no_backend(Kind::Uring, files, Some(65_536)),
-        ] {
-            assert!(!other.contains("locked memory"), "{other}");
-        }
     }
 }

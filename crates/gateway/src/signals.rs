@@ -21,7 +21,7 @@ use tracing::{info, warn};
 use crate::{
     notify::Notify,
     reload::{Current, Reloads},
-    serve::Shards,
+    shards::Shards,
 };
 
 /// Signals that have been asked for, and are kept until somebody looks after them.

@@ -252,7 +252,8 @@ fn pages_of_other_origins_are_refused_where_a_certificate_counts() {
     let config = authority.client_with(&[&TLS13], &[], Some(&own));
     let mut stage = stage(&authority, signed(&authority));
     for (path, origin, expected) in [
-        ("/r", "https://page.test", "101"),
+        ("/r", "https://page.test", "403"),
+        ("/r", "https://gw.test", "101"),
         ("/any", "https://page.test", "403"),
         ("/any", "https://gw.test", "101"),
         ("/wanted", "https://page.test", "403"),
@@ -264,6 +265,9 @@ fn pages_of_other_origins_are_refused_where_a_certificate_counts() {
         let fields = format!("Origin: {origin}\r\n");
         assert_eq!(Peer::status(&mut stage, &config, path, &fields), expected, "{path} from {origin}");
     }
+    // Nor does a page gain anything by a browser that has no certificate.
+    let unknown = authority.client_with(&[&TLS13], &[], None);
+    assert_eq!(Peer::status(&mut stage, &unknown, "/r", "Origin: https://page.test\r\n"), "101");
     // Who has no origin is no browser.
     assert_eq!(Peer::status(&mut stage, &config, "/wanted", ""), "101");
 }

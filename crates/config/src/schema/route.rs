@@ -43,8 +43,8 @@ pub(super) const ROUTE: &[Key] = &[
                  user's cookies and certificate along, whichever page asks. For `events`, `poll` and \
                  `publish` the same list is what CORS answers with: pages of other origins may read what \
                  comes if they are listed here, and otherwise are refused, as with WebSockets. Where the \
-                 route has an `identity` or a `client_certificate`, empty means the gateway's own origin \
-                 alone.",
+                 route has an `identity` or a `client_certificate`, and for whoever has shown a \
+                 certificate, empty means the gateway's own origin alone.",
     },
     Key {
         name: "identity",

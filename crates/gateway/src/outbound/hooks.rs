@@ -21,7 +21,7 @@ use tokio::{select, time::sleep};
 use tracing::warn;
 
 use super::{Sparing, http::HttpClient, unix_seconds};
-use crate::serve::Shards;
+use crate::shards::Shards;
 
 /// How the gateway calls itself.
 pub(super) const AGENT: &str = concat!("tidegate/", env!("CARGO_PKG_VERSION"));
