@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net};
 
 use crate::{
     Bind, Target, Upstream,
@@ -154,17 +154,30 @@ pub(crate) fn upstream(text: &str) -> Result<Upstream, Mistake> {
 
 /// A network like `10.0.0.0/8`, or one address.
 pub(crate) fn network(text: &str) -> Result<IpNet, Mistake> {
-    if let Ok(address) = text.parse::<IpAddr>() {
-        return Ok(IpNet::from(address));
-    }
-    let network = text
-        .parse::<IpNet>()
+    let address = text.parse::<IpAddr>().ok();
+    let network = address.map_or_else(|| text.parse::<IpNet>(), |address| Ok(IpNet::from(address)));
+    let network = network
         .map_err(|_| Mistake::new(format!("{} is not a network like 10.0.0.0/8 or fd00::/8", shown(text))))?;
+    // Clients' addresses are compared as IPv4 ones, so such a network could never have one of them.
+    if let Some(meant) = unmapped(network) {
+        let (what, meant) = match address {
+            Some(_) => ("address", meant.addr().to_string()),
+            None => ("network", meant.trunc().to_string()),
+        };
+        return Err(Mistake::suggesting(format!("this is an IPv4 {what} in IPv6 notation"), meant));
+    }
     if network.addr() != network.network() {
         let message = format!("{text} has bits behind its prefix");
         return Err(Mistake::suggesting(message, network.trunc().to_string()));
     }
     Ok(network)
+}
+
+/// The IPv4 network that is in a part of `::ffff:0:0/96` (RFC 4291 §2.5.5.2).
+fn unmapped(network: IpNet) -> Option<IpNet> {
+    let IpNet::V6(v6) = network else { return None };
+    let (v4, len) = (v6.addr().to_ipv4_mapped()?, v6.prefix_len().checked_sub(96)?);
+    Ipv4Net::new(v4, len).ok().map(IpNet::V4)
 }
 
 /// A local address to connect from.

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::{Bind, Secret};
+use crate::{Bind, NamedPath, Secret};
 
 /// `[admin]`: a listener of its own, which no route reaches.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -11,6 +11,8 @@ pub struct Admin {
     pub bind: Bind,
     /// What each request has to present; the system's own check of a unix socket's peer does without.
     pub token: Option<Secret>,
+    /// The path of a unix socket, as the configuration names it.
+    pub socket: Option<NamedPath>,
     /// Users, besides root and the gateway's own, whose processes may use a unix socket.
     pub allow_uids: Vec<u32>,
 }

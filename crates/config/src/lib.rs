@@ -36,6 +36,7 @@ mod limits;
 mod log;
 mod name;
 mod origin;
+mod path;
 mod pattern;
 mod problem;
 mod proxy;
@@ -67,7 +68,8 @@ pub use self::{
         Algorithm, Hook, Identity, KeySetUrl, MAX_IDENTITIES, PermissionClaims, TokenKeys, TokenSource,
     },
     limits::{DEFAULT_MAX_SESSIONS, DEFAULT_MEMORY_BYTES, Limits, RouteLimits, SESSION_TAKEOVER_BYTES},
-    log::{DEFAULT_LOG_ENTRIES, Log, LogFormat, LogLevel, LogPath},
+    log::{DEFAULT_LOG_ENTRIES, Log, LogFormat, LogLevel},
+    path::NamedPath,
     pattern::{HostPattern, PathPattern, bare_host},
     problem::{Problem, printable},
     proxy::{Balance, Deflate, HashKey, Proxy, Target, Upstream, UpstreamTls, Utf8},

@@ -1,8 +1,6 @@
 //! The log: how much, in which form, and where.
 
-use std::path::{Path, PathBuf};
-
-use crate::Problem;
+use crate::NamedPath;
 
 /// `[log]`. What the command line says goes before it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -12,47 +10,12 @@ pub struct Log {
     /// How it is written.
     pub format: Option<LogFormat>,
     /// The file that it goes to; `None`: standard error.
-    pub file: Option<LogPath>,
+    pub file: Option<NamedPath>,
     /// Most lines of sessions and peers in a second.
     pub entries_per_second: u32,
     /// Whether each session's end is a line with what it has done; `None`: where there is an admin listener.
     pub sessions: Option<bool>,
 }
-
-/// The path of the log. Nothing is opened here: whoever writes there does it.
-#[derive(Clone, Debug)]
-pub struct LogPath {
-    path: PathBuf,
-    /// What is wrong with it is told there.
-    place: Problem,
-}
-
-impl LogPath {
-    pub(crate) fn new(path: &str, place: Problem) -> Self {
-        Self { path: path.into(), place }
-    }
-
-    /// The path.
-    #[must_use]
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-
-    /// What is wrong with it, told where the configuration names it.
-    #[must_use]
-    pub fn problem(&self, why: &str) -> Problem {
-        self.place.about(&self.path, why)
-    }
-}
-
-/// Where it is named does not count.
-impl PartialEq for LogPath {
-    fn eq(&self, other: &Self) -> bool {
-        self.path == other.path
-    }
-}
-
-impl Eq for LogPath {}
 
 /// How much is logged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -172,9 +172,7 @@ fn config(report: &mut Report<'_>, document: &DeTable<'_>, files: Files) -> Conf
         topics: &topics,
         identities: &identities,
         lacks_identities,
-        asks_for_certificates: listeners
-            .iter()
-            .any(|listener| listener.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some())),
+        asks_for_certificates: top.lists_within("listener", ("tls", schema::TLS), "client_ca_file"),
         files,
     };
     let routes = routes(report, &top, &around);

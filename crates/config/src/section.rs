@@ -57,6 +57,16 @@ impl<'d> Section<'d> {
         !self.has(key) && !self.table.keys().any(|name| misspelt(name.get_ref()))
     }
 
+    /// Whether one of the tables that are listed under `list` has, in its table `inner`, what [`lacks`](Self::lacks) looks for. What else
+    /// is wrong with them is not told here.
+    pub(crate) fn lists_within(&self, list: &str, inner: (&str, Names), key: &str) -> bool {
+        let (name, schema) = inner;
+        let has = |table: &DeTable<'_>| !Section { schema, table, span: 0..0 }.lacks(key);
+        let tables = self.value(list).and_then(|tables| tables.value.as_array());
+        let tables = tables.into_iter().flat_map(|tables| tables.iter());
+        tables.filter_map(|table| table.get_ref().as_table()?.get(name)?.get_ref().as_table()).any(has)
+    }
+
     /// Whether the key is there with an empty list.
     pub(crate) fn lists_nothing(&self, key: &str) -> bool {
         self.value(key).is_some_and(|value| value.value.as_array().is_some_and(|list| list.is_empty()))

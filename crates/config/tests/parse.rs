@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use tidegate_config::{
     Action, AddressLimits, Algorithm, Balance, Bind, CertificateName, ClientCertificate, Config, Deflate,
     Drain, Echo, EchoDeflate, EventsAction, Excess, FullAction, HashKey, HostPattern, HttpsRedirect,
-    Identity, IoChoice, Limits, Listener, Log, LogFormat, LogLevel, LogPath, Page, PathPattern, PemFile,
+    Identity, IoChoice, Limits, Listener, Log, LogFormat, LogLevel, NamedPath, Page, PathPattern, PemFile,
     PermissionClaims, PollAction, Proxy, PublishAction, RequiredClaim, Route, RouteLimits, SCHEMA, Secret,
     SessionRates, SlowPolicy, Target, TlsVersion, TokenKeys, TokenSource, TopicPattern, TopicPatterns,
     TopicRule, TopicSettings, Topics, TopicsAction, Upstream, Utf8, embedded, parse,
@@ -316,7 +316,7 @@ fn every_key_arrives() {
         trusted: ["10.0.0.0/8", "fd00::/8", "192.0.2.7/32"].map(|network| network.parse().unwrap()).to_vec(),
     };
     assert_eq!(got, expected);
-    let log = got.log.file.as_ref().map(LogPath::path);
+    let log = got.log.file.as_ref().map(NamedPath::path);
     assert_eq!(log, Some(Path::new("/var/log/tidegate.log")));
     let own = upstream_tls.certificate.as_ref().expect("it was read");
     let paths =

@@ -103,7 +103,9 @@ fn sessions_are_listed_while_they_are_open_and_end_when_killed() {
         ids.sort();
         ids.dedup();
         assert_eq!(ids.len(), 5, "{io}: {ids:?}");
-        assert_eq!(scene.sessions(&[("address", "127.0.0.0/8")]).len(), 6);
+        for address in ["127.0.0.0/8", "::ffff:127.0.0.1", "::ffff:127.0.0.0/104", "::ffff:0:0/96"] {
+            assert_eq!(scene.sessions(&[("address", address)]).len(), 6, "{address}");
+        }
         assert_eq!(scene.sessions(&[("address", "192.0.2.1")]).len(), 0);
         for query in
             [("route", "/nothing"), ("address", "here"), ("state", "asleep"), ("limit", "0"), ("after", "x")]

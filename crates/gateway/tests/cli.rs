@@ -290,6 +290,30 @@ fn check_looks_whether_there_can_be_a_log_and_makes_none() {
 }
 
 #[test]
+fn check_looks_whether_the_admin_sockets_folder_is_there_and_what_runs_may_make_it() {
+    let (folder, path) = folder("");
+    let socket = folder.path().join("none/a.sock");
+    let checked = |socket: &Path| {
+        fs::write(&path, format!("{}[admin]\nbind = 'unix:{}'\n", config(""), socket.display())).unwrap();
+        run(&["check", "-c", path.to_str().unwrap()])
+    };
+    let headline =
+        |socket: &Path, why: &str| format!("{}:13:8: {}: {why}\n13 | ", path.display(), socket.display());
+    let (code, stdout, stderr) = checked(&socket);
+    assert_eq!((code, stdout.as_str()), (Some(78), ""));
+    assert!(stderr.starts_with(&headline(&socket, "its folder does not exist")), "{stderr}");
+    fs::create_dir(folder.path().join("none")).unwrap();
+    let valid = format!("{} is valid: 1 listener, 2 routes\n", path.display());
+    assert_eq!(checked(&socket), (Some(0), valid.clone(), String::new()));
+    assert!(!socket.exists());
+    let runtime = Path::new("/run/of a service that does not run/a.sock");
+    let (code, stdout, stderr) = checked(runtime);
+    assert_eq!((code, stdout), (Some(0), valid));
+    let why = "its folder does not exist now: the gateway does not start without it";
+    assert!(stderr.contains(&headline(runtime, why)), "{stderr}");
+}
+
+#[test]
 fn a_bad_configuration_is_not_run() {
     let (_folder, path) = folder(&config("head_byte = 1"));
     let path = path.to_str().unwrap();

@@ -224,8 +224,8 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             return;
         }
         let (is_open, unwelcome) = (tls.is_open(), std::mem::take(&mut tls.unwelcome));
-        // What fails behind the answer may be the last of all that was judged.
-        let is_costly = if is_open { tls.is_end_costly() } else { tls.has_answered };
+        // What fails behind the answer may be the last of all that was judged; and what was to be resumed was judged before it.
+        let is_costly = if is_open { tls.is_end_costly() } else { tls.has_answered || tls.is_resumed() };
         self.turn.handshakes += u32::from(is_costly);
         if !is_open {
             return;

@@ -10,7 +10,7 @@ mod stage;
 use std::{fs, sync::Arc, time::SystemTime};
 
 use rustls::{
-    ClientConfig, ClientConnection,
+    AlertDescription, ClientConfig, ClientConnection,
     pki_types::ServerName,
     version::{TLS12, TLS13},
 };
@@ -36,14 +36,24 @@ const ROUTES: &str = "[[route]]\npath = \"/r\"\necho = {}\n\
 
 /// A shard that also speaks TLS, with these clients.
 fn stage(authority: &Authority, clients: Clients) -> Stage {
+    let server = ServerConfig::new(&options(clients), vec![identity(authority)]);
+    stage_of(server.expect("a server"))
+}
+
+fn stage_of(server: ServerConfig) -> Stage {
     let mut stage = Stage::of(&format!("[limits]\nping_interval = \"0s\"\n{ROUTES}{LISTENER}"), 1);
-    let own = authority.issue("gateway", &["localhost"]);
-    let [chain, key] = [&own.chain, &own.key].map(|file| fs::read(file).expect("read it"));
-    let identity = Identity::from_pem(&chain, &key, SystemTime::now()).expect("an identity");
-    let options = ServerOptions { clients, ..ServerOptions::default() };
-    let server = ServerConfig::new(&options, vec![identity]).expect("a server");
     stage.shard.listen_tls(TLS, (), server).expect("it takes all");
     stage
+}
+
+fn options(clients: Clients) -> ServerOptions {
+    ServerOptions { clients, ..ServerOptions::default() }
+}
+
+fn identity(authority: &Authority) -> Identity {
+    let own = authority.issue("gateway", &["localhost"]);
+    let [chain, key] = [&own.chain, &own.key].map(|file| fs::read(file).expect("read it"));
+    Identity::from_pem(&chain, &key, SystemTime::now()).expect("an identity")
 }
 
 /// Those that this authority has signed, and those without a certificate.
@@ -192,6 +202,27 @@ fn a_storm_of_handshakes_does_not_hold_sessions_up() {
 }
 
 /// What is behind the certificate may come later, or never.
+/// What a client has shown in an earlier session is judged with its hello, and not answered where it is not good any more.
+#[test]
+fn certificates_of_sessions_that_may_not_be_resumed_count() {
+    let (authority, other) = (Authority::new(), Authority::new());
+    let own = authority.issue("client", &["client.test"]);
+    let before =
+        ServerConfig::new(&options(signed(&authority)), vec![identity(&authority)]).expect("a server");
+    let config = authority.client_with(&[&TLS12], &[], Some(&own));
+    let mut stage = stage_of(before.clone());
+    assert_eq!(Peer::status(&mut stage, &config, "/wanted", ""), "101");
+    // Judged by others it is as good as expired.
+    let now = before.succeeded_by(&options(signed(&other)), vec![identity(&authority)]).expect("a server");
+    let mut storm = Storm::new(stage_of(now), &config);
+    assert_eq!(storm.rush(Peer::said, ended), (vec![8; 5], 32));
+    assert_eq!(storm.stage.shard.counters().tls_failed, CROWD as u64);
+    for peer in &mut storm.crowd {
+        let heard = peer.hear(&storm.stage);
+        assert_eq!(heard, Err(rustls::Error::AlertReceived(AlertDescription::UnknownCA)));
+    }
+}
+
 #[test]
 fn certificates_that_come_alone_count() {
     let authority = Authority::new();

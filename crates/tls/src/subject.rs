@@ -4,9 +4,11 @@ use std::fmt::Write;
 
 use x509_parser::{
     certificate::X509Certificate,
-    der_parser::asn1_rs::Any,
+    der_parser::{
+        asn1_rs::{Any, Oid},
+        oid,
+    },
     extensions::GeneralName,
-    objects::{oid_registry, oid2abbrev},
     prelude::FromDer,
     x509::{AttributeTypeAndValue, RelativeDistinguishedName, X509Name},
 };
@@ -66,14 +68,38 @@ fn distinguished_name(name: &X509Name<'_>) -> String {
     parts.collect::<Vec<_>>().join(",")
 }
 
-/// RFC 4514 §2.3: the type's short name, or its number with the value as it is encoded.
+/// The types with a short name: those of RFC 4514 §3, and behind them the others of RFC 4519 that stand in subjects.
+static SHORT_NAMES: [(Oid<'static>, &str); 19] = [
+    (oid!(2.5.4.3), "CN"),
+    (oid!(2.5.4.7), "L"),
+    (oid!(2.5.4.8), "ST"),
+    (oid!(2.5.4.10), "O"),
+    (oid!(2.5.4.11), "OU"),
+    (oid!(2.5.4.6), "C"),
+    (oid!(2.5.4.9), "STREET"),
+    (oid!(0.9.2342.19200300.100.1.25), "DC"),
+    (oid!(0.9.2342.19200300.100.1.1), "UID"),
+    (oid!(2.5.4.4), "sn"),
+    (oid!(2.5.4.5), "serialNumber"),
+    (oid!(2.5.4.12), "title"),
+    (oid!(2.5.4.13), "description"),
+    (oid!(2.5.4.15), "businessCategory"),
+    (oid!(2.5.4.17), "postalCode"),
+    (oid!(2.5.4.42), "givenName"),
+    (oid!(2.5.4.43), "initials"),
+    (oid!(2.5.4.44), "generationQualifier"),
+    (oid!(2.5.4.46), "dnQualifier"),
+];
+
+/// RFC 4514 §2.3: the type's short name where one is registered, or its number with the value as it is encoded.
 fn attribute(attribute: &AttributeTypeAndValue<'_>) -> String {
-    let short = oid2abbrev(attribute.attr_type(), oid_registry()).ok();
+    let short = SHORT_NAMES.iter().find(|(number, _)| number == attribute.attr_type());
     match (short, attribute.as_str()) {
-        (Some(short), Ok(value)) => format!("{short}={}", escaped(value)),
+        (Some((_, short)), Ok(value)) => format!("{short}={}", escaped(value)),
         (short, _) => {
             let number = attribute.attr_type().to_id_string();
-            format!("{}=#{}", short.unwrap_or(&number), encoded(attribute.attr_value()))
+            let kind = short.map_or(&*number, |(_, short)| short);
+            format!("{kind}=#{}", encoded(attribute.attr_value()))
         }
     }
 }
@@ -159,6 +185,36 @@ mod tests {
         let odd = vec![(DnType::CustomDnType(vec![1, 3, 9999, 1]), text("x"))];
         assert_eq!(subject(odd, Vec::new()).distinguished_name(), "1.3.9999.1=#0C0178");
         assert_eq!(subject(Vec::new(), Vec::new()).distinguished_name(), "");
+    }
+
+    #[test]
+    fn rfc4514_2_3_types_have_their_registered_short_names_or_else_their_numbers() {
+        for (number, expected) in [
+            (&[2, 5, 4, 3][..], "CN=x"),
+            (&[2, 5, 4, 7], "L=x"),
+            (&[2, 5, 4, 8], "ST=x"),
+            (&[2, 5, 4, 10], "O=x"),
+            (&[2, 5, 4, 11], "OU=x"),
+            (&[2, 5, 4, 6], "C=x"),
+            (&[2, 5, 4, 9], "STREET=x"),
+            (&[0, 9, 2342, 19_200_300, 100, 1, 25], "DC=x"),
+            (&[0, 9, 2342, 19_200_300, 100, 1, 1], "UID=x"),
+            // RFC 4519.
+            (&[2, 5, 4, 4], "sn=x"),
+            (&[2, 5, 4, 5], "serialNumber=x"),
+            (&[2, 5, 4, 42], "givenName=x"),
+            // An address of mail (RFC 2985), a jurisdiction's country, an extension and an algorithm are no types of LDAP.
+            (&[1, 2, 840, 113_549, 1, 9, 1], "1.2.840.113549.1.9.1=#0C0178"),
+            (&[1, 3, 6, 1, 4, 1, 311, 60, 2, 1, 3], "1.3.6.1.4.1.311.60.2.1.3=#0C0178"),
+            (&[2, 5, 29, 17], "2.5.29.17=#0C0178"),
+            (&[1, 2, 840, 10040, 4, 1], "1.2.840.10040.4.1=#0C0178"),
+        ] {
+            let subject = subject(vec![(DnType::CustomDnType(number.to_vec()), text("x"))], Vec::new());
+            assert_eq!(subject.distinguished_name(), expected);
+        }
+        let country = DnType::CountryName;
+        let subject = subject(vec![(country, DnValue::BmpString("NL".try_into().unwrap()))], Vec::new());
+        assert_eq!(subject.distinguished_name(), "C=#1E04004E004C");
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use super::Files;
 use crate::{
-    Admin, Bind, Listener, Secret, address,
+    Admin, Bind, Listener, NamedPath, Secret, address,
     report::{At, Mistake, Report},
     schema,
     secret::Exposure,
@@ -28,6 +28,10 @@ pub(super) fn read(
             format!("a listener ({}) has this address: the admin listener needs its own", listener.bind);
         report.relation(place.clone(), message);
     }
+    let socket = match &bind {
+        Bind::Unix(path) => Some(NamedPath::new(path, report.place(&place))),
+        Bind::Tcp(_) => None,
+    };
     let token = token(report, &section, files);
     if let Bind::Tcp(address) = &bind {
         if !address.ip().is_loopback() && section.lacks("token_file") {
@@ -42,7 +46,7 @@ pub(super) fn read(
     }
     let uids = section.integers(report, "allow_uids", 0..=u64::from(u32::MAX));
     let allow_uids = uids.into_iter().map(|uid| u32::try_from(uid).expect("in range")).collect();
-    Some(Admin { bind, token, allow_uids })
+    Some(Admin { bind, token, socket, allow_uids })
 }
 
 fn token(report: &mut Report<'_>, section: &Section<'_>, files: Files) -> Option<Secret> {

@@ -1,7 +1,7 @@
 //! `[log]`.
 
 use crate::{
-    DEFAULT_LOG_ENTRIES, Log, LogFormat, LogLevel, LogPath,
+    DEFAULT_LOG_ENTRIES, Log, LogFormat, LogLevel, NamedPath,
     report::{Mistake, Report},
     schema,
     section::Section,
@@ -22,7 +22,7 @@ pub(super) fn read(report: &mut Report<'_>, top: &Section<'_>) -> Log {
     let formats = [("text", LogFormat::Text), ("json", LogFormat::Json)];
     let file = section.text(report, "file").and_then(|path| {
         if path.value.starts_with('/') && !path.value.contains('\0') && !path.value.ends_with('/') {
-            return Some(LogPath::new(path.value, report.place(&path.span)));
+            return Some(NamedPath::new(path.value, report.place(&path.span)));
         }
         report.wrong(
             path.span,

@@ -123,7 +123,9 @@ pub(super) const CLIENT_CERTIFICATE: &[Key] = &[
         default: "none",
         unit: "field",
         reason: "The field in which upstreams get the subject: its distinguished name as RFC 4514 writes it, \
-                 like `CN=device 7,O=Example\\, Inc.`, where everything but printable ASCII is escaped. What \
+                 like `CN=device 7,O=Example\\, Inc.`, where everything but printable ASCII is escaped, and types \
+                 without a short name there or in RFC 4519 (`emailAddress` is one) stand as their number and \
+                 the value in hexadecimal digits. What \
                  the client itself sends in this field (a `_` counts as `-`) is always dropped, also where \
                  it has no certificate; a subject that is empty makes no field. Only beside `proxy`.",
     },

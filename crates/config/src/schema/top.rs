@@ -103,7 +103,8 @@ pub(super) const ADMIN: &[Key] = &[
         reason: "Where: a unix socket (mode 0600; root and the gateway's own user may use it, as the kernel \
                  tells who is at the other end) or an address. On loopback every process of this machine may \
                  then ask; anything else needs `token_file`. The folder of a unix socket must exist (under \
-                 systemd `RuntimeDirectory=tidegate`).",
+                 systemd `RuntimeDirectory=tidegate`); `tidegate check` refuses one that does not, and warns \
+                 of one in `/run`, which may be made with the service.",
     },
     Key {
         name: "token_file",
