@@ -366,10 +366,14 @@ fn until_the_last_session_is_gone_every_shard_is_there() {
             assert!(matches!(client.next_within(Duration::from_millis(400)), Received::Nothing), "{io}");
             let (code, out, error) = scene.run(&["sessions", "list"]);
             assert_eq!((code, out.lines().count()), (Some(0), 2), "{io}: {out}{error}");
-            let begun = Instant::now();
-            let health = scene.get("/status");
-            assert_eq!(health["sessions"], json!(1), "{io}");
-            assert!(begun.elapsed() < Duration::from_millis(400), "{io}: {:?}", begun.elapsed());
+            // Who waits for a shard that is gone waits for 500 ms each time.
+            let fastest = (0..5).map(|_| {
+                let begun = Instant::now();
+                assert_eq!(scene.get("/status")["sessions"], json!(1), "{io}");
+                begun.elapsed()
+            });
+            let fastest = fastest.min().expect("five answers");
+            assert!(fastest < Duration::from_millis(400), "{io}: {fastest:?}");
             // Topics live on all shards.
             for number in 0..12 {
                 let publish =

@@ -535,7 +535,7 @@ fn systemd_is_told_what_happens() {
         }
     };
     let good = config("1s", &echo("/echo", ""));
-    let environment = [("NOTIFY_SOCKET", path.as_os_str()), ("WATCHDOG_USEC", OsStr::new("100000"))];
+    let environment = [("NOTIFY_SOCKET", path.as_os_str()), ("WATCHDOG_USEC", OsStr::new("1000000"))];
     let gateway = Gateway::start_in(&good, &["--io", "epoll", "--shards", "2"], &environment);
     heard("READY=1\n");
     heard("WATCHDOG=1\n");
@@ -548,7 +548,7 @@ fn systemd_is_told_what_happens() {
     let mut client = Client::open(gateway.address(), "/echo");
     gateway.signal(Signal::TERM);
     heard("STOPPING=1\n");
-    (0..5).for_each(|_| drop(heard("WATCHDOG=1\n")));
+    (0..2).for_each(|_| drop(heard("WATCHDOG=1\n")));
     assert_eq!(client.frame().opcode, CLOSE);
     client.send(&frame::close(1001, b""));
     drop(client);

@@ -187,7 +187,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                     }
                 }
                 Event::Pong(_) => {
-                    if !open.budget.spend(*now_ms, &route.control) {
+                    if !open.budget.spend_pong(*now_ms, &route.control) {
                         break Stop::Flood;
                     }
                     if std::mem::take(&mut session.marks.pinged)

@@ -220,6 +220,8 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         session.seen = now;
         session.spoke = now;
         session.pinged = now;
+        // An answer that lay unread says nothing of the way.
+        session.marks.pinged = false;
         if let State::Head(head) = &mut session.state
             && head.kept_alive
         {
@@ -259,6 +261,13 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         }
         self.counters.pings += 1;
         if let Some(session) = self.registry.get_mut(key) {
+            // What is asked for here costs the peer nothing of its control frames: all answers of a time when it was not read
+            // come at once.
+            match &mut session.state {
+                State::Open(open) => open.budget.ask(),
+                State::Paired(paired) if !upstream => paired.budget.ask(),
+                _ => {}
+            }
             // Nobody answers a comment.
             session.marks.pinged = !matches!(session.state, State::Exchange(_));
             session.pinged = Stamp::at(now_ms);

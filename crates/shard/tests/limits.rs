@@ -342,6 +342,47 @@ fn who_is_gone_is_not_waited_for_until_all_that_he_sent_was_due() {
 }
 
 #[test]
+fn answers_to_pings_that_were_not_read_meanwhile_end_nobody() {
+    let limits = "bytes_per_second = 10\nburst_bytes = 10\nping_interval = \"2s\"\npong_timeout = \"1s\"\n\
+                  control_frames = 3";
+    let pong = |masked| frame(0x8a, b"tidegate\xf0\x9f\x8c\x8a", masked);
+    for route in ROUTES {
+        let (mut stage, client, out) = session(route, limits);
+        stage.send(client, &frame(0x82, &[1; 1000], true));
+        let ping = &frame(0x89, b"tidegate\xf0\x9f\x8c\x8a", false);
+        let until_read = |stage: &mut Stage| {
+            while stage.socket(client, |kernel| kernel.receive.is_none()) {
+                assert_eq!(stage.down(client), None, "{route}: {:?}", stage.log.borrow());
+                if out != client {
+                    stage.send(out, &pong(false));
+                }
+                stage.pass(1);
+            }
+        };
+        let pings = |stage: &Stage| {
+            let sent = stage.sent(client);
+            sent.windows(ping.len()).filter(|part| part == ping).count()
+        };
+        until_read(&mut stage);
+        let count = pings(&stage);
+        // In the 99 s until it is read again.
+        assert!(count > 20, "{route}: {count}");
+        stage.send(client, &pong(true).repeat(count));
+        stage.turns(3);
+        until_read(&mut stage);
+        stage.send(client, &frame(0x82, &[2; 2], true));
+        stage.turns(3);
+        assert!(stage.sent(out).ends_with(&[2; 2]), "{route}: {:?}", stage.log.borrow());
+        // More than were asked for count.
+        until_read(&mut stage);
+        stage.send(client, &pong(true).repeat(200));
+        stage.turns(3);
+        let log = stage.log.borrow().join("\n");
+        assert!(log.contains("code=1008"), "{route}: {log}");
+    }
+}
+
+#[test]
 fn bytes_have_a_rate_of_their_own() {
     let (mut stage, client, out) = session("echo = {}", "bytes_per_second = 1000\nburst_bytes = 100");
     // Longer than the burst: it is taken, and what is behind it pays.

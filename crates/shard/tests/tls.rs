@@ -201,7 +201,6 @@ fn a_storm_of_handshakes_does_not_hold_sessions_up() {
     }
 }
 
-/// What is behind the certificate may come later, or never.
 /// What a client has shown in an earlier session is judged with its hello, and not answered where it is not good any more.
 #[test]
 fn certificates_of_sessions_that_may_not_be_resumed_count() {
@@ -223,6 +222,7 @@ fn certificates_of_sessions_that_may_not_be_resumed_count() {
     }
 }
 
+/// What is behind the certificate may come later, or never.
 #[test]
 fn certificates_that_come_alone_count() {
     let authority = Authority::new();

@@ -39,7 +39,7 @@ impl ControlBudget {
         true
     }
 
-    /// The peer was sent a ping that is not this side's own: its pong will not count.
+    /// The peer was sent a ping: its pong will not count.
     pub fn ask(&mut self) {
         self.owed = self.owed.saturating_add(1);
     }

@@ -113,7 +113,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             self.log(
                 Level::Debug,
                 Some(key),
-                What::TokenRefused { reason: "it lacks a claim of the route's" },
+                What::TokenRefused { reason: "the caller lacks a claim that the route demands" },
             );
         }
         has

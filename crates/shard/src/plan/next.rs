@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, fmt, sync::Arc};
 
-use tidegate_config::{Action, Config, PublishAction, Route, Target};
+use tidegate_config::{Action, Config, PublishAction, Route, Target, TokenKeys};
 use tidegate_hub::{Incompatible, RouteId, Routes};
 use tidegate_identity::Identity;
 use tidegate_tls::ClientConfig;
@@ -191,7 +191,10 @@ fn asks_alike(old: Option<&Identity>, new: Option<&Identity>) -> bool {
 
 /// Whether all tokens that are believed by `old` are by `new`, but for their signatures, and say the same.
 fn believes_all_of(old: &tidegate_config::Identity, new: &tidegate_config::Identity) -> bool {
-    let believes = old.algorithms.iter().all(|one| new.algorithms.contains(one))
+    // A hook says who may come, and has no algorithms.
+    let asks_hook = |identity: &tidegate_config::Identity| matches!(identity.keys, TokenKeys::Hook(_));
+    let believes = asks_hook(old) == asks_hook(new)
+        && old.algorithms.iter().all(|one| new.algorithms.contains(one))
         && old.sources.iter().all(|one| new.sources.contains(one))
         // Without a list any issuer will do.
         && (new.issuers.is_empty()
@@ -306,6 +309,9 @@ mod tests {
             assert_eq!(believes_all_of(&more, &less), narrower, "{new} {old}");
             assert!(believes_all_of(&less, &less));
         }
+        let hook = "hook = { url = \"https://a.test/\" }\n";
+        let keys = format!("{SECRET}{HS256}\nexpiry = \"optional\"");
+        assert!(!believes_all_of(&identity(hook), &identity(&keys)), "who only the hook has let in");
         let (before, after) =
             (format!("{SECRET}{HS256}"), format!("{SECRET}{HS256}").replace("0123", "3210"));
         assert!(believes_all_of(&identity(&before), &identity(&after)), "keys are changed under sessions");

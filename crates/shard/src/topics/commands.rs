@@ -102,7 +102,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                     Said::Other
                 }
                 Ok(Some(Event::Pong(_))) => {
-                    if !open.budget.spend(*now_ms, &route.control) {
+                    if !open.budget.spend_pong(*now_ms, &route.control) {
                         break Stop::Flood;
                     }
                     if pinged && let Some(accounts) = accounts {
