@@ -192,9 +192,11 @@ struct Slow {
 
 impl Slow {
     fn begin(address: SocketAddr, bytes: Vec<u8>) -> Slow {
+        // The gateway's time may begin before `connect` has come back.
+        let begun = Instant::now();
         let client = Client::connect(address);
         client.stream().set_nonblocking(true).expect("a socket");
-        Slow { client, begun: Instant::now(), bytes, sent: 0 }
+        Slow { client, begun, bytes, sent: 0 }
     }
 
     /// Another byte; whether the gateway still has the connection.
