@@ -142,7 +142,8 @@ fn behind_a_storm_of_resets_slots_descriptors_and_memory_are_as_before() {
     for io in BACKENDS {
         let (authority, upstream) = (Authority::new(), Upstream::echo());
         let config = authority.client();
-        let limits = format!("[limits]\nmax_sessions = {SLOTS}\nhead_timeout = '300s'");
+        // Nothing ends by a time of its own: what is left shows.
+        let limits = format!("[limits]\nmax_sessions = {SLOTS}\nhead_timeout = '300s'\nping_interval = '0s'");
         let scene = Scene::on(io, 1, &limits, &routes(&authority, &upstream));
         let (plain, sealed) = (scene.gateway.addresses()[0], scene.gateway.addresses()[1]);
         let mut session = Client::open(plain, "/echo");
@@ -154,8 +155,10 @@ fn behind_a_storm_of_resets_slots_descriptors_and_memory_are_as_before() {
                     session.exchange(TEXT, b"still here");
                 }
             }
+            let late = Instant::now() + PATIENCE / 2;
             eventually("the end of all of them", || {
                 let metrics = scene.metrics();
+                assert!(Instant::now() < late, "{io}: {}", scene.run(&["sessions", "list", "--json"]).1);
                 let legs =
                     format!("tidegate_upstream_sessions{{route=\"/up\",upstream=\"{}\"}}", upstream.url());
                 let left = metrics.value("tidegate_connections") + metrics.value(&legs);
