@@ -226,6 +226,11 @@ fn lines_name_routes_and_upstreams_as_operators_know_them() {
         };
         failed(0, &one);
         failed(0, &two);
+        // What shards say comes by a thread of its own, and may come behind what the reload says.
+        eventually("all of both requests", || {
+            let lines = gateway.log();
+            (lines.iter().filter(|line| line.contains("request refused")).count() == 2).then_some(())
+        });
         // Other routes stand before it, and of its upstreams only the second is left.
         let told = gateway.reload(&file("/zero", &format!("'{two}'")));
         assert!(told.contains("\"configuration taken over\""), "{told}");

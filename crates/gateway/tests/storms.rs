@@ -17,7 +17,7 @@ use crate::harness::{
     certificates::Authority,
     client::{Client, request},
     eventually,
-    frame::{self, BINARY, CLOSE, FIN, TEXT},
+    frame::{self, BINARY, CLOSE, FIN, PING, TEXT},
     scene::Scene,
     secure::Secure,
     upstream::Upstream,
@@ -133,6 +133,13 @@ fn reset_at(stage: usize, plain: SocketAddr, sealed: SocketAddr, config: &Arc<Cl
     client.reset();
 }
 
+/// Its session goes on; it may have been pinged meanwhile.
+fn is_here(client: &mut Client) {
+    client.send(&frame::masked(FIN | TEXT, b"still here"));
+    let answer = std::iter::repeat_with(|| client.frame()).find(|frame| frame.opcode != PING);
+    assert!(answer.is_some_and(|frame| frame.opcode == TEXT && frame.payload == b"still here"));
+}
+
 #[test]
 fn behind_a_storm_of_resets_slots_descriptors_and_memory_are_as_before() {
     const WARMUP: usize = 40;
@@ -142,8 +149,13 @@ fn behind_a_storm_of_resets_slots_descriptors_and_memory_are_as_before() {
     for io in BACKENDS {
         let (authority, upstream) = (Authority::new(), Upstream::echo());
         let config = authority.client();
-        // Nothing ends by a time of its own: what is left shows.
-        let limits = format!("[limits]\nmax_sessions = {SLOTS}\nhead_timeout = '300s'\nping_interval = '0s'");
+        // Nothing ends by a time of its own: what is left shows. But of bytes and a reset right behind them Linux's multishot
+        // receive may only tell the bytes (docs/ARCHITECTURE.md): on io_uring such peers are found gone as silent ones are.
+        let times = match io {
+            "uring" => "head_timeout = '6s'\nping_interval = '6s'\npong_timeout = '300s'",
+            _ => "head_timeout = '300s'\nping_interval = '0s'",
+        };
+        let limits = format!("[limits]\nmax_sessions = {SLOTS}\n{times}");
         let scene = Scene::on(io, 1, &limits, &routes(&authority, &upstream));
         let (plain, sealed) = (scene.gateway.addresses()[0], scene.gateway.addresses()[1]);
         let mut session = Client::open(plain, "/echo");
@@ -152,7 +164,7 @@ fn behind_a_storm_of_resets_slots_descriptors_and_memory_are_as_before() {
             for wave in 0..waves {
                 (0..STAGES).for_each(|stage| reset_at(stage, plain, sealed, &config));
                 if wave % 10 == 0 {
-                    session.exchange(TEXT, b"still here");
+                    is_here(&mut session);
                 }
             }
             let late = Instant::now() + PATIENCE / 2;
@@ -179,7 +191,7 @@ fn behind_a_storm_of_resets_slots_descriptors_and_memory_are_as_before() {
         refused.send(&request("/echo", ""));
         assert_eq!(refused.response().expect("an answer").status, 503, "{io}");
         open.iter_mut().for_each(|client| client.exchange(TEXT, b"new"));
-        session.exchange(TEXT, b"still here");
+        is_here(&mut session);
         drop((open, session));
         scene.gateway.stop();
     }
