@@ -173,8 +173,9 @@ pub(crate) fn network(text: &str) -> Result<IpNet, Mistake> {
     Ok(network)
 }
 
-/// The IPv4 network that is in a part of `::ffff:0:0/96` (RFC 4291 §2.5.5.2).
-fn unmapped(network: IpNet) -> Option<IpNet> {
+/// The IPv4 network that is in a part of `::ffff:0:0/96` (RFC 4291 §2.5.5.2), which no session's address is in: those are IPv4.
+#[must_use]
+pub fn unmapped(network: IpNet) -> Option<IpNet> {
     let IpNet::V6(v6) = network else { return None };
     let (v4, len) = (v6.addr().to_ipv4_mapped()?, v6.prefix_len().checked_sub(96)?);
     Ipv4Net::new(v4, len).ok().map(IpNet::V4)

@@ -54,6 +54,7 @@ mod topics;
 mod units;
 
 pub use self::{
+    address::unmapped,
     admin::{Admin, DEFAULT_ADMIN_PATH},
     certificate::{CertificateName, ClientCertificate},
     change::Succession,

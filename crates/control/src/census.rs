@@ -3,8 +3,9 @@
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use axum::http::StatusCode;
-use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
+use tidegate_config::unmapped;
 use tidegate_shard::{Census, Counted, Ended, Mail, SessionStage, SessionState};
 use tidegate_wire::close::CloseCode;
 use tokio::time::{sleep, timeout};
@@ -153,7 +154,7 @@ impl Filter {
         let network = query.address.as_ref().map(|text| {
             let network = text.parse::<IpNet>().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
             network
-                .map(canonical)
+                .map(|network| unmapped(network).unwrap_or(network))
                 .map_err(|_| Problem::bad(format!("{text:?} is no address and no network like 10.0.0.0/8")))
         });
         let stage = query.state.as_ref().map(|name| {
@@ -179,17 +180,6 @@ impl Filter {
             && (self.user.is_none() || self.user == session.user)
             && self.stage.is_none_or(|stage| session.stage == stage)
             && session.age_ms >= self.min_age_ms
-    }
-}
-
-/// An IPv4 network in IPv6 notation as such: that is how sessions have their addresses.
-fn canonical(network: IpNet) -> IpNet {
-    let v4 = |v6: Ipv6Net| {
-        Ipv4Net::new(v6.addr().to_ipv4_mapped()?, v6.prefix_len().checked_sub(96)?).ok().map(IpNet::V4)
-    };
-    match network {
-        IpNet::V6(v6) => v4(v6).unwrap_or(network),
-        IpNet::V4(_) => network,
     }
 }
 

@@ -186,14 +186,12 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         let trusted = peer.is_some_and(|peer| self.plan.trusts(peer.ip()));
         let by_tls = self.came_by_tls(key);
         let secure = if trusted { claims_tls(request).unwrap_or(by_tls) } else { by_tls };
-        let session = self.registry.get(key);
-        let is_known = |origins: &[String]| {
-            // Read out of the certificate where it counts alone.
-            origins.is_empty()
-                && origin.is_some()
-                && session.is_some_and(|session| session.transport.subject().is_some())
-        };
-        if route.route.takes_own_origin_alone() || is_known(&route.route.origins) {
+        // Last, as it is read out of the certificate.
+        let shows_certificate =
+            || self.registry.get(key).is_some_and(|session| session.transport.subject().is_some());
+        if route.route.takes_own_origin_alone()
+            || (route.route.origins.is_empty() && origin.is_some() && shows_certificate())
+        {
             // A browser sends its user's cookies and certificate along, whichever page asks: such a page is listed, or the gateway's
             // own.
             return origin.is_none_or(|origin| handshake::same_origin(origin, request.host, secure));
