@@ -33,12 +33,17 @@ fn stage(rest: &str) -> Stage {
 
 /// Gives the shard the next generation, and waits until it has it.
 fn adopt(stage: &mut Stage, rest: &str) -> Arc<Plan> {
-    let plan = stage.plan.next(config(rest)).expect("a configuration that can follow");
+    stage.plan = stage.plan.next(config(rest)).expect("a configuration that can follow");
+    adopt_present(stage)
+}
+
+/// The same with the one that the stage has.
+fn adopt_present(stage: &mut Stage) -> Arc<Plan> {
+    let plan = Arc::clone(&stage.plan);
     let answers = Answers::default();
     let generation = Generation { plan: Arc::clone(&plan), servers: Arc::new([]), answers: answers.clone() };
     stage.deliver(Mail::Plan(generation));
     assert!(answers.wait(1, std::time::Duration::ZERO), "the shard has answered");
-    stage.plan = Arc::clone(&plan);
     plan
 }
 
@@ -126,9 +131,41 @@ fn sessions_of_a_route_that_is_gone_go_one_after_the_other_and_its_number_is_fre
     let plan = adopt(&mut stage, &(echo("/b") + &echo("/c") + &echo("/d")));
     assert_eq!(plan.named("/d"), old);
     assert_eq!(counts(), (0, 0, 0), "they were another route's");
+    assert_eq!(cell.read().generation, plan.generation(), "and it says from which generation on");
     let session = stage.client_at("/d", "");
     assert_eq!(closes(&mut stage, &[session, kept], 13_000), BTreeMap::new());
     assert_eq!((counts().0, counts().1), (1, 0));
+}
+
+/// Nobody else can say that a shard has no session of a route: it does so where it has not even heard of it, too.
+#[test]
+fn the_number_of_a_route_that_came_and_went_between_two_letters_is_free_behind_the_deadline() {
+    let kept = echo("/b");
+    // At a number that was another route's, and at a new one.
+    for before in [echo("/r") + &kept, kept.clone()] {
+        let mut stage = stage(&before);
+        let cell = Arc::new(Cell::default());
+        stage.shard.account_to(Arc::clone(&cell));
+        let session = before.contains("/r").then(|| stage.client(""));
+        adopt(&mut stage, &kept);
+        stage.pass(13);
+        assert!(session.is_none_or(|session| stage.down(session).is_some()));
+        // The shard never has this one.
+        stage.plan = stage.plan.next(config(&(kept.clone() + &echo("/c")))).expect("one that can follow");
+        let number = stage.plan.named("/c");
+        adopt(&mut stage, &kept);
+        let plan = adopt(&mut stage, &(kept.clone() + &echo("/d")));
+        assert_ne!(plan.named("/d"), number, "the deadline has not come");
+        adopt(&mut stage, &kept);
+        stage.pass(13);
+        let plan = adopt(&mut stage, &(kept.clone() + &echo("/e")));
+        assert_eq!(plan.named("/e"), number, "it is free");
+        let Whom::Route(place) = number[0] else { panic!("{number:?}") };
+        stage.client_at("/e", "");
+        stage.pass(1);
+        let counts = cell.read().routes[place.index()];
+        assert_eq!((counts.opened, counts.ended), (1, 0), "of this route alone");
+    }
 }
 
 /// Whoever asked its sessions to go, and for however long: what comes to be in its place has nothing to do with that.
@@ -166,11 +203,11 @@ fn a_route_at_the_number_of_one_that_was_drained_keeps_its_sessions() {
 #[test]
 fn what_sessions_have_agreed_to_is_not_changed_under_them() {
     let origins = |list: &str| route("/r", &format!("origins = [{list}]\necho = {{}}"));
+    const ASKS: &str = "[[listener]]\nbind = \"127.0.0.1:2\"\n[listener.tls]\ncertificate_file = \"/none\"\n\
+        key_file = \"/none\"\nclient_ca_file = \"/none\"\nclient_certificate = \"optional\"\n";
     let known = |list: &str| {
         let known = format!("origins = [{list}]\nclient_certificate = {{ required = false }}\necho = {{}}");
-        route("/r", &known)
-            + "[[listener]]\nbind = \"127.0.0.1:2\"\n[listener.tls]\ncertificate_file = \"/none\"\nkey_file = \"/none\"\n\
-               client_ca_file = \"/none\"\nclient_certificate = \"optional\"\n"
+        route("/r", &known) + ASKS
     };
     for (before, after, goes) in [
         (echo("/r"), route("/r", "echo = { deflate = \"off\" }"), true),
@@ -181,6 +218,13 @@ fn what_sessions_have_agreed_to_is_not_changed_under_them() {
         (origins("\"https://a.test\""), echo("/r"), false),
         // Without a list it takes the gateway's own origin alone.
         (known("\"https://a.test\""), known(""), true),
+        // So it does for who has shown a certificate, though the route asks for none.
+        (origins("\"https://a.test\"") + ASKS, echo("/r") + ASKS, true),
+        (
+            origins("\"https://a.test\"") + ASKS,
+            origins("\"https://b.test\", \"https://a.test\"") + ASKS,
+            false,
+        ),
         (echo("/r"), route("/r", "topics = { subscribe = [\"a\"] }"), true),
     ] {
         let mut stage = stage(&before);
