@@ -39,7 +39,7 @@ impl Shards {
 
 #[cfg(test)]
 mod tests {
-    use std::thread;
+    use std::{sync::Barrier, thread};
 
     use tidegate_hub::RouteId;
     use tidegate_io::{Backend, Epoll, EpollOptions};
@@ -63,20 +63,24 @@ mod tests {
         let (free, mailbox) = shard::mailbox_of(backend.waker(), 9);
         assert!(full.send(Mail::Resolved).is_ok() && full.send(Mail::Resolved).is_err());
         let shards = Shards::new(vec![full, free]);
+        let begin = Barrier::new(4);
         thread::scope(|scope| {
             for thread in 0..4_u16 {
-                let shards = &shards;
+                let (shards, begin) = (&shards, &begin);
                 let give = move |place| {
-                    shards.order(|| Mail::Withhold(Whom::Upstream(RouteId(0), thread * 1_000 + place)));
+                    shards.order(|| Mail::Withhold(Whom::Upstream(RouteId(0), thread * 10_000 + place)));
                 };
-                scope.spawn(move || (0..500).for_each(give));
+                scope.spawn(move || {
+                    begin.wait();
+                    (0..10_000).for_each(give);
+                });
             }
         });
         let (one, other) = (upstreams(&stuck), upstreams(&mailbox));
-        assert_eq!(one.len(), 2_000, "nobody goes without");
-        assert_eq!(one, other, "all have them in the same order");
+        assert_eq!(one.len(), 40_000, "nobody goes without");
+        assert!(one == other, "all have them in the same order");
         for thread in 0..4_u16 {
-            let own: Vec<u16> = one.iter().copied().filter(|place| place / 1_000 == thread).collect();
+            let own: Vec<u16> = one.iter().copied().filter(|place| place / 10_000 == thread).collect();
             assert!(own.is_sorted(), "and in the one in which they were given");
         }
     }
