@@ -30,6 +30,7 @@ mod change;
 mod claims;
 mod config;
 mod drain;
+mod file;
 mod http_url;
 mod identity;
 mod limits;

@@ -10,7 +10,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::{report::Mistake, schema::NAMES};
+use crate::{file, report::Mistake, schema::NAMES};
 
 /// A text that someone presents to be believed. It is compared, and not shown: its [`fmt::Debug`] is silent.
 #[derive(Clone, PartialEq, Eq)]
@@ -81,12 +81,9 @@ impl Secret {
             io::ErrorKind::NotFound => wrong("does not exist".to_owned()),
             _ => wrong(format!("cannot be read: {error}")),
         };
-        let path = Path::new(path);
-        // Before it is opened: a pipe would wait for whoever writes into it.
-        if !path.metadata().map_err(unreadable)?.is_file() {
+        let Some(file) = file::open(Path::new(path)).map_err(unreadable)? else {
             return Err(wrong("is not a regular file".to_owned()));
-        }
-        let file = File::open(path).map_err(unreadable)?;
+        };
         let exposure = Exposure::of(&file).map_err(unreadable)?;
         let mut bytes = Vec::new();
         // With room for what is trimmed.

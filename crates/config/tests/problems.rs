@@ -102,7 +102,9 @@ fn a_file_that_cannot_be_read_is_a_problem_of_the_whole() {
     };
     assert_eq!(headline("none.toml"), "none.toml: there is no such file");
     fs::create_dir(folder.path().join("folder")).unwrap();
-    assert!(headline("folder").starts_with("folder: cannot be read: "));
+    assert_eq!(headline("folder"), "folder: is not a regular file");
+    fs::write(folder.path().join("file"), "").unwrap();
+    assert!(headline("file/t.toml").starts_with("file/t.toml: cannot be read: "));
     fs::write(folder.path().join("long.toml"), "#".repeat((4 << 20) + 1)).unwrap();
     assert_eq!(headline("long.toml"), "long.toml: is longer than 4 MiB");
     fs::write(folder.path().join("good.toml"), tidegate_config::EMBEDDED).unwrap();

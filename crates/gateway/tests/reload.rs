@@ -19,7 +19,7 @@ use crate::harness::{
     client::{Client, Received, request},
     eventually,
     frame::{self, BINARY, CLOSE, FIN, TEXT},
-    gateway::{Gateway, raise_descriptor_limit},
+    gateway::{Gateway, make_pipe, raise_descriptor_limit, run_to_end},
     secure::Secure,
     upstream::Upstream,
 };
@@ -73,6 +73,29 @@ fn a_bad_file_changes_nothing_and_says_why() {
         Client::open(gateway.address(), "/more").exchange(TEXT, b"new");
         session.exchange(TEXT, b"still here");
         gateway.stop();
+    }
+}
+
+#[test]
+fn a_pipe_in_the_place_of_the_file_holds_up_neither_reloads_nor_the_end() {
+    for io in BACKENDS {
+        let gateway = Gateway::start(&config("1s", &echo("/echo", "")), io);
+        let mut session = Client::open(gateway.address(), "/echo");
+        let pipe = tempfile::tempdir().expect("a folder");
+        let pipe = pipe.path().join("pipe");
+        make_pipe(&pipe);
+        let (code, _, error) = run_to_end(&["check".as_ref(), "-c".as_ref(), pipe.as_os_str()]);
+        assert!(code == Some(78) && error.contains("is not a regular file"), "{code:?} {error}");
+        fs::rename(&pipe, gateway.file()).expect("within temporary folders");
+        gateway.signal(Signal::HUP);
+        gateway.wait_for_log("why it is not taken over", |line| {
+            line.contains("not taken over") && line.contains("is not a regular file")
+        });
+        session.exchange(TEXT, b"still here");
+        gateway.signal(Signal::TERM);
+        assert_eq!(session.frame().opcode, CLOSE);
+        drop(session);
+        assert!(gateway.wait().0.success());
     }
 }
 
