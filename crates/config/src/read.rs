@@ -28,7 +28,7 @@ use toml::de::DeTable;
 use self::limits::ProcessLimits;
 use crate::{
     Bind, Config, DEFAULT_BACKLOG, HostPattern, HttpsRedirect, Identity, IoChoice, Listener, MAX_LISTENERS,
-    MAX_ROUTES, MAX_SHARDS, Problem, Route, Topics, address, file,
+    MAX_ROUTES, MAX_SHARDS, NamedPath, Problem, Route, Topics, address, file,
     name::Host,
     problem::{Place, Source},
     reach,
@@ -260,7 +260,12 @@ fn listeners(report: &mut Report<'_>, top: &Section<'_>, files: Files) -> Vec<Li
                 "`proxy_protocol` lists networks, and who connects to a unix socket comes from none of them";
             report.relation(span, message);
         }
-        listeners.push((Listener { bind, backlog, tls, proxy_protocol, https_redirect }, text.span));
+        let socket = match &bind {
+            Bind::Unix(path) => Some(NamedPath::new(path, report.place(&text.span))),
+            Bind::Tcp(_) => None,
+        };
+        let listener = Listener { bind, backlog, tls, proxy_protocol, https_redirect, socket };
+        listeners.push((listener, text.span));
     }
     listeners.into_iter().map(|(listener, _)| listener).collect()
 }

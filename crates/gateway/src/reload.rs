@@ -25,6 +25,7 @@ use crate::{
     logs::Log,
     notify::Notify,
     outbound::Outbound,
+    paths,
     resolver::Resolver,
     secure::{self, Before, Secured},
     shards::Shards,
@@ -250,10 +251,15 @@ impl Reload {
 
     /// All that can fail, and changes nothing.
     fn prepare(&self, before: &Plan) -> Result<Prepared, Refused> {
-        let config: Config = self.arguments.config().map_err(|error| match error {
+        let mut config: Config = self.arguments.config().map_err(|error| match error {
             NoConfig::Invalid(problems) => Refused::File(problems),
             NoConfig::Usage(usage) => Refused::Usage(usage),
         })?;
+        // Also where they would only wait for a restart: that would fail.
+        let problems = paths::problems(&mut config, self.arguments.file());
+        if !problems.is_empty() {
+            return Err(Refused::File(problems));
+        }
         let mut succession = before.config().succeeded_by(config).map_err(Refused::Running)?;
         let present = Before { config: before.config(), servers: &self.servers };
         let Secured { servers, clients } =
