@@ -154,13 +154,16 @@ fn the_number_of_a_route_that_came_and_went_between_two_letters_is_free_behind_t
         stage.plan = stage.plan.next(config(&(kept.clone() + &echo("/c")))).expect("one that can follow");
         let number = stage.plan.named("/c");
         adopt(&mut stage, &kept);
+        let Whom::Route(place) = number[0] else { panic!("{number:?}") };
+        stage.pass(1);
+        let opened = cell.read().routes.get(place.index()).map_or(0, |counts| counts.opened);
+        assert_eq!(opened, 0, "those were of the route before");
         let plan = adopt(&mut stage, &(kept.clone() + &echo("/d")));
         assert_ne!(plan.named("/d"), number, "the deadline has not come");
         adopt(&mut stage, &kept);
         stage.pass(13);
         let plan = adopt(&mut stage, &(kept.clone() + &echo("/e")));
         assert_eq!(plan.named("/e"), number, "it is free");
-        let Whom::Route(place) = number[0] else { panic!("{number:?}") };
         stage.client_at("/e", "");
         stage.pass(1);
         let counts = cell.read().routes[place.index()];
