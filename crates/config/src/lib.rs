@@ -31,6 +31,7 @@ mod claims;
 mod config;
 mod drain;
 mod file;
+mod hidden;
 mod http_url;
 mod identity;
 mod limits;
