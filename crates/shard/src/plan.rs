@@ -13,7 +13,10 @@ mod topics;
 use std::{
     cmp,
     net::IpAddr,
-    sync::{Arc, atomic::AtomicUsize, atomic::Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU32, AtomicUsize, Ordering},
+    },
 };
 
 use tidegate_config::{Config, DEFAULT_MEMORY_BYTES, Drain, Limits};
@@ -73,6 +76,8 @@ struct Shared {
     shards: usize,
     /// Whether registries have room for upstream legs beside all sessions.
     has_legs: bool,
+    /// How many routes there have been.
+    serials: AtomicU32,
     /// What is to get no sessions.
     drains: Drains,
 }
@@ -120,11 +125,12 @@ impl Plan {
         change: impl FnOnce(&mut tidegate_hub::Limits),
     ) -> Arc<Plan> {
         let routes = Routes::new(&config);
+        let serials = AtomicU32::new(0);
         let identities = tidegate_identity::identities(&config).expect("validated");
         let slots = config.routes.iter().enumerate().map(|(place, route)| {
             let identity = route.identity.map(|place| Arc::clone(&identities[place]));
             let client = clients.get(place).cloned().flatten();
-            Slot::new(RoutePlan::new(route, identity, client, None, &|_| None))
+            Slot::new(RoutePlan::new(route, identity, client, None, &|_| None, &serials))
         });
         let slots: Vec<Slot> = slots.collect();
         let topics = config
@@ -139,6 +145,7 @@ impl Plan {
             worst: (0..shards).map(|_| AtomicUsize::new(0)).collect(),
             shards,
             has_legs: slots.iter().any(|slot| slot.plan().proxy.is_some()),
+            serials,
             drains: Drains::default(),
         };
         let head = head_limits(&config.limits);

@@ -5,9 +5,7 @@ mod stage;
 use std::{collections::BTreeMap, sync::Arc};
 
 use tidegate_io::{Event, ReceiveEnd};
-use tidegate_shard::{
-    Answers, Departure, EndBarrier, Generation, Mail, Pace, Plan, Progress, Whom, report::Cell,
-};
+use tidegate_shard::{Answers, Departure, EndBarrier, Mail, Pace, Plan, Progress, Whom, report::Cell};
 use tidegate_wire::close::CloseCode;
 
 use crate::stage::{Socket, Stage, close_frame, frame};
@@ -33,13 +31,7 @@ fn stage(rest: &str) -> Stage {
 
 /// Gives the shard the next generation, and waits until it has it.
 fn adopt(stage: &mut Stage, rest: &str) -> Arc<Plan> {
-    let plan = stage.plan.next(config(rest)).expect("a configuration that can follow");
-    let answers = Answers::default();
-    let generation = Generation { plan: Arc::clone(&plan), servers: Arc::new([]), answers: answers.clone() };
-    stage.deliver(Mail::Plan(generation));
-    assert!(answers.wait(1, std::time::Duration::ZERO), "the shard has answered");
-    stage.plan = Arc::clone(&plan);
-    plan
+    stage.adopt(config(rest))
 }
 
 /// The Close that a socket was sent: code and reason.

@@ -106,6 +106,7 @@ impl Plan {
         identities: &[Arc<Identity>],
         clients: &[Option<ClientConfig>],
     ) -> Result<(Vec<RouteId>, Vec<Slot>), NoSuccessor> {
+        let serials = &self.shared.serials;
         let client_of = |place: usize| clients.get(place).cloned().flatten();
         let identity_of = |route: &Route| route.identity.map(|place| Arc::clone(&identities[place]));
         let mut slots: Vec<Slot> = self.slots.iter().map(Slot::retire).collect();
@@ -148,12 +149,13 @@ impl Plan {
             slots[id.index()] = if old.route == *route && has_keys {
                 slot.clone()
             } else {
-                Slot::new(RoutePlan::new(route, identity, client_of(ids.len()), Some(old), &known))
+                Slot::new(RoutePlan::new(route, identity, client_of(ids.len()), Some(old), &known, serials))
             };
             ids.push(id);
         }
         for (place, route) in fresh {
-            let slot = Slot::new(RoutePlan::new(route, identity_of(route), client_of(place), None, &known));
+            let identity = identity_of(route);
+            let slot = Slot::new(RoutePlan::new(route, identity, client_of(place), None, &known, serials));
             let number = match free.pop() {
                 Some(number) => {
                     slots[number] = slot;

@@ -180,9 +180,9 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         let first_request = self.topics.as_mut().map_or(0, |topics| topics.number(u64::from(count)));
         let route = self.registry.get(key).map_or(RouteId(0), |session| session.route);
         let most = plan.route(route).messages.message_bytes;
-        let holder = |place: u16| Publisher::Holder(u32::from(route.0) << 16 | u32::from(place));
         let permissions = self.callers.permissions(key);
         let allowed = Allowed::publish(&action.publish, permissions.as_deref());
+        let holder = |place| plan.route(route).holder(place);
         let publisher = body.publish_key.map_or(Publisher::Session(key), holder);
         for (place, request) in requests.into_iter().enumerate() {
             let done = request.map_err(Fault::from).and_then(|publish| {
