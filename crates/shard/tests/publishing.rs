@@ -90,3 +90,31 @@ fn what_was_published_at_another_rate_is_not_paid_for_at_the_new_one() {
     stage.pass(2);
     assert_eq!([1, 1].map(|count| status(&mut stage, "/a", count)), ["200", "429"]);
 }
+
+/// As the token of an identity is: two readers of one request must not see two callers.
+#[test]
+fn a_key_is_read_out_of_a_request_as_a_token_is() {
+    let mut stage = Stage::of(&config(&publish("/a", KEYS)), 1);
+    let (right, wrong) = ("Bearer 0123456789abcdef", "Bearer fedcba9876543210");
+    for (values, expected) in [
+        (&[right][..], "200"),
+        (&["bEARER  0123456789abcdef \t"], "200"),
+        (&["Basic YTpi", right], "200"),
+        (&[right, right], "200"),
+        (&[right, "Bearer "], "200"),
+        (&[], "401"),
+        (&[wrong], "401"),
+        (&[wrong, right], "401"),
+        (&[right, wrong], "401"),
+        (&["0123456789abcdef"], "401"),
+        (&["Bearer"], "401"),
+        (&["Bearer\t0123456789abcdef"], "401"),
+        (&["Basic 0123456789abcdef"], "401"),
+        (&["Bearer 0123456789abcdef 0123456789abcdef"], "401"),
+        (&["Bearer \u{fc}"], "401"),
+    ] {
+        let fields: String = values.iter().map(|value| format!("Authorization: {value}\r\n")).collect();
+        let answer = post(&mut stage, "/a", &fields, 1);
+        assert_eq!(answer.split(' ').nth(1), Some(expected), "{values:?} {answer}");
+    }
+}

@@ -17,7 +17,13 @@ use super::{
     exchange::{ANSWER_MS, Answer, Exchange, JSON, Manner, Stage},
     fault::Fault,
 };
-use crate::{environment::Environment, output::Content, session::State, shard::Shard};
+use crate::{
+    environment::Environment,
+    identity::{Found, bearer_of},
+    output::Content,
+    session::State,
+    shard::Shard,
+};
 
 /// A body that arrives.
 pub(crate) struct Body {
@@ -277,16 +283,11 @@ impl<B: Backend, E: Environment> Shard<B, E> {
 
 /// Which key a request presents.
 fn presented(request: &Request<'_>, action: &PublishAction) -> Option<u16> {
-    let value = request.fields.one("authorization").ok().flatten()?;
-    let (scheme, given) = value.split_once(' ')?;
-    if !scheme.eq_ignore_ascii_case("bearer") {
-        return None;
-    }
-    let given = given.trim();
+    let Found::Token(given) = bearer_of(request) else { return None };
     // All of them are compared, each in constant time: the answer's time tells nothing of them.
     let mut found = None;
     for (place, key) in (0..).zip(&action.keys) {
-        if key.secret.is(given.as_bytes()) {
+        if key.secret.is(&given) {
             found = Some(place);
         }
     }
