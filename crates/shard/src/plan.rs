@@ -63,6 +63,8 @@ pub struct Plan {
     topics: Option<Arc<TopicRules>>,
     /// Whether some route's tokens take long to judge.
     has_costly_identities: bool,
+    /// Whether a listener asks its clients for certificates, or one of an earlier generation has: sessions may have shown theirs.
+    has_asked_for_certificates: bool,
     shared: Arc<Shared>,
 }
 
@@ -159,6 +161,7 @@ impl Plan {
             identities,
             topics,
             has_costly_identities,
+            has_asked_for_certificates: asks_for_certificates(&config),
             shared,
             config,
         })
@@ -349,6 +352,10 @@ impl Plan {
             level: limits.compression_level,
         }
     }
+}
+
+fn asks_for_certificates(config: &Config) -> bool {
+    config.listeners.iter().flat_map(|listener| &listener.tls).any(|tls| tls.client_ca.is_some())
 }
 
 fn head_limits(limits: &Limits) -> HeadLimits {

@@ -8,7 +8,7 @@ use tidegate_identity::Identity;
 use tidegate_tls::ClientConfig;
 
 use super::{
-    Plan, RoutePlan, Slot, head_limits,
+    Plan, RoutePlan, Slot, asks_for_certificates, head_limits,
     topics::{has_topics, topic_rules},
 };
 
@@ -89,6 +89,7 @@ impl Plan {
         let (ids, slots) = self.next_slots(&config, &identities, clients)?;
         Ok(Arc::new(Plan {
             has_costly_identities: slots.iter().any(Slot::is_costly),
+            has_asked_for_certificates: self.has_asked_for_certificates || asks_for_certificates(&config),
             generation: self.generation + 1,
             routes: Routes::numbered(&config, ids),
             slots,
@@ -137,7 +138,8 @@ impl Plan {
             let identity = identity_of(route);
             let alike = places.get(&taken_by(route)).into_iter().flatten().copied();
             let goes_on = alike.into_iter().find(|place| {
-                present[*place].is_some_and(|(_, slot)| goes_on(slot.plan(), route, identity.as_deref()))
+                let old = present[*place].map(|(_, slot)| slot.plan());
+                old.is_some_and(|old| goes_on(self, old, route, identity.as_deref()))
             });
             let Some((id, slot)) = goes_on.and_then(|place| present[place].take()) else {
                 fresh.push((ids.len(), route));
@@ -222,15 +224,16 @@ fn believes_all_of(old: &tidegate_config::Identity, new: &tidegate_config::Ident
 }
 
 /// Whether sessions of a route may go on under new settings: those would have let them in, and what they have agreed to with their
-/// peers stays. Limits, and what happens when an outbox is full, hold from then on.
-fn goes_on(old: &RoutePlan, new: &Route, identity: Option<&Identity>) -> bool {
+/// peers stays. Limits, and what happens when an outbox is full, hold from then on. `before`: the generation that has the old one.
+fn goes_on(before: &Plan, old: &RoutePlan, new: &Route, identity: Option<&Identity>) -> bool {
     let Route { subprotocols, origins, action, .. } = &old.route;
     let all_in = |old: &[String], new: &[String]| old.iter().all(|one| new.contains(one));
     let takes_subprotocols =
         subprotocols.is_empty() == new.subprotocols.is_empty() && all_in(subprotocols, &new.subprotocols);
     let takes_origins = match (origins.is_empty(), new.origins.is_empty()) {
         (true, takes_any) => takes_any,
-        (false, true) => !new.takes_own_origin_alone(),
+        // Without a list whoever has shown a certificate may come from the own one alone, and it is not kept who has.
+        (false, true) => !new.takes_own_origin_alone() && !before.has_asked_for_certificates,
         (false, false) => all_in(origins, &new.origins),
     };
     let acts_alike = match (action, &new.action) {
