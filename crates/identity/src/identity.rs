@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tidegate_config::{self as config, Algorithm, Config, Problem, TokenKeys};
+use tidegate_config::{self as config, Algorithm, Config, HttpUrl, Problem, TokenKeys};
 
 use crate::{
     Caller, FetchedKeys, Invalid, answer::InFlight, claims::Claims, jwk::KeySet, key::Key, token::Token,
@@ -60,21 +60,23 @@ pub fn identities_after(
 /// For each identity of a configuration what waits for its hook: what does already, where one of before had that hook under the
 /// same name, or under another one that is no more. Several hooks may have one URL, and each has a bound of its own.
 fn waiting_after(config: &Config, before: &[Arc<Identity>]) -> Vec<Arc<InFlight>> {
-    let url = |rules: &config::Identity| rules.hook().map(|hook| hook.url.clone());
+    fn url(rules: &config::Identity) -> Option<&HttpUrl> {
+        rules.hook().map(|hook| &hook.url)
+    }
     let is_same = |one: &config::Identity, other: &config::Identity| {
-        one.name == other.name && one.hook().is_some() && url(one) == url(other)
+        one.name == other.name && url(one).is_some() && url(one) == url(other)
     };
     let goes_on = |old: &Identity| config.identities.iter().any(|rules| is_same(&old.rules, rules));
     let mut renamed: Vec<&Arc<Identity>> = before.iter().filter(|old| !goes_on(old)).collect();
-    let mut waiting = |rules: &config::Identity| {
+    let waiting = |rules: &config::Identity| {
         let old = before.iter().find(|old| is_same(&old.rules, rules)).or_else(|| {
             let asked = url(rules)?;
-            let place = renamed.iter().position(|old| url(&old.rules).as_ref() == Some(&asked))?;
+            let place = renamed.iter().position(|old| url(&old.rules) == Some(asked))?;
             Some(renamed.remove(place))
         });
         old.map(|old| Arc::clone(&old.in_flight)).unwrap_or_default()
     };
-    config.identities.iter().map(|rules| waiting(rules)).collect()
+    config.identities.iter().map(waiting).collect()
 }
 
 /// What is valid in the files of keys, but hardly meant.
