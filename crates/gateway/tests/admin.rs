@@ -271,7 +271,7 @@ fn pings_are_timed_and_openmetrics_ends_as_it_must() {
         eventually("two round trips", || {
             (scene.metrics().value("tidegate_ping_round_trip_seconds_count") >= 2.0).then_some(())
         });
-        let mut asker = std::os::unix::net::UnixStream::connect(scene.socket()).expect("the socket");
+        let mut asker = UnixStream::connect(scene.socket()).expect("the socket");
         use std::io::{Read, Write};
         asker
             .write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nAccept: application/openmetrics-text;version=1.0.0\r\n\r\n")
