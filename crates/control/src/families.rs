@@ -81,6 +81,14 @@ fn of_route(reports: &[Report], route: &Named, number: impl Fn(&RouteCounts) -> 
     counts_of_route(reports, route).map(|counts| number(&counts)).sum()
 }
 
+/// The routes of the configuration, and those that are gone while they have sessions: nothing is told for ever, and no alert goes on
+/// about what nobody has configured.
+fn told(gateway: &Gateway, reports: &[Report]) -> Vec<Named> {
+    let present = gateway.names.present();
+    let is_told = |route: &Named| present.contains(route) || of_route(reports, route, open) > 0;
+    gateway.names.all().into_iter().filter(is_told).collect()
+}
+
 fn sessions(out: &mut Writer, gateway: &Gateway, reports: &[Report]) {
     let help = "Connections of clients now, those in their handshake included.";
     out.single(Kind::Gauge, "tidegate_connections", help, sum(reports, |report| report.connections));
@@ -89,7 +97,7 @@ fn sessions(out: &mut Writer, gateway: &Gateway, reports: &[Report]) {
     let refused = sum(reports, |report| report.counters.refused_full);
     let help = "Connections closed at once, as there was no slot for them.";
     out.single(Kind::Counter, "tidegate_connections_refused", help, refused);
-    let routes = gateway.names.all();
+    let routes = told(gateway, reports);
     out.family(Kind::Gauge, "tidegate_sessions", "Sessions now.", |samples| {
         for route in &routes {
             samples.add(&[("route", &route.name)], of_route(reports, route, open));
@@ -170,7 +178,7 @@ fn sessions(out: &mut Writer, gateway: &Gateway, reports: &[Report]) {
 }
 
 fn flows(out: &mut Writer, gateway: &Gateway, reports: &[Report]) {
-    let (plan, routes) = (gateway.plan(), gateway.names.all());
+    let (plan, routes) = (gateway.plan(), told(gateway, reports));
     let flows: [Described<Flow>; 4] = [
         ("tidegate_received_bytes", "Bytes that came, as they came.", |flow| flow.received_bytes),
         ("tidegate_sent_bytes", "Bytes that the kernel has taken.", |flow| flow.sent_bytes),
@@ -345,8 +353,11 @@ fn upstreams(out: &mut Writer, gateway: &Gateway, reports: &[Report]) {
     if known.is_empty() {
         return;
     }
+    // Of those that are no more only the sessions that they have yet are of interest.
+    let present: BTreeSet<(u16, u16)> = plan.upstreams().map(|(route, place, _)| (route, place)).collect();
+    let is_present = |route: &Named, upstream: u16| present.contains(&(route.number, upstream));
     let each = |samples: &mut Samples<'_>, value: &dyn Fn(&Named, u16) -> u64| {
-        for (route, upstream, name) in &known {
+        for (route, upstream, name) in known.iter().filter(|(route, place, _)| is_present(route, *place)) {
             samples.add(&[("route", &route.name), ("upstream", name)], value(route, *upstream));
         }
     };
@@ -363,7 +374,12 @@ fn upstreams(out: &mut Writer, gateway: &Gateway, reports: &[Report]) {
     });
     let help = "Legs to an upstream now, those that are being made included.";
     out.family(Kind::Gauge, "tidegate_upstream_sessions", help, |samples| {
-        each(samples, &|route, upstream| sessions_of_upstream(reports, route, upstream));
+        for (route, upstream, name) in &known {
+            let count = sessions_of_upstream(reports, route, *upstream);
+            if count > 0 || is_present(route, *upstream) {
+                samples.add(&[("route", &route.name), ("upstream", name)], count);
+            }
+        }
     });
     let help = "Times that an upstream could not be used.";
     out.family(Kind::Counter, "tidegate_upstream_failures", help, |samples| {
