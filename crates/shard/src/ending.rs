@@ -95,6 +95,10 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             self.plan.route(session.route).leave();
         }
         let state = std::mem::replace(&mut session.state, state);
+        if !planted::is(Bug::LeakIncomplete) {
+            self.recount(state.held_bytes(), 0);
+        }
+        let Some(session) = self.registry.get_mut(key) else { return };
         let is_session = match &state {
             State::Open(_) => true,
             State::Paired(_) => !session.marks.upstream,

@@ -82,6 +82,10 @@ pub struct Shard<B: Backend, E: Environment> {
     pub(crate) codecs: Codecs,
     pub(crate) spares: Spares,
     pub(crate) retained: Retained,
+    /// Of these, what is held of what is not complete.
+    pub(crate) incomplete_bytes: usize,
+    /// Until then nobody is looked for who could be given up.
+    pub(crate) fruitless_until_ms: u64,
     pub(crate) upstreams: Upstreams,
     pub(crate) turn: Turn,
     /// What the event at hand sends, until its buffer is in place.
@@ -174,6 +178,8 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             codecs: Codecs::new(plan.codec_limits()),
             spares: Spares::new(SPARE_BYTES),
             retained: plan.retained(),
+            incomplete_bytes: 0,
+            fruitless_until_ms: 0,
             upstreams: Upstreams::new(&plan),
             turn: Turn::default(),
             spans: Vec::new(),
@@ -398,6 +404,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
     fn prepare(&mut self) -> io::Result<()> {
         debug_assert!(self.spans.is_empty(), "an event's sends are flushed when it was handled");
         self.hurried = false;
+        self.relieve_incomplete();
         self.run_topics();
         self.go_on();
         self.send_fins();
