@@ -194,7 +194,7 @@ impl Plan {
         proxy.upstreams.get(usize::from(upstream)).map(|upstream| upstream.name.as_str())
     }
 
-    /// Bytes that wait to be sent, over all shards.
+    /// Bytes that wait to be sent, and what is held of what has not come whole, over all shards.
     pub fn retained_bytes(&self) -> usize {
         self.shared.total.bytes()
     }
