@@ -167,13 +167,13 @@ pub(super) const HOOK: &[Key] = &[
         default: "`256`",
         unit: "requests",
         reason: "How many may wait for it at a time, in the whole process: what it can take, and what is \
-                 held for them, has a bound. 1 to 65536.",
+                 held for them, has a bound. Each identity has its own, also where several have one `url`. 1 to 65536.",
     },
     Key {
         name: "forward",
         default: r#"`["authorization", "cookie"]`"#,
         unit: "fields",
-        reason: "Fields of the request that it is told. Up to 64.",
+        reason: "Fields of the request that it is told. Up to 64. `Forwarded`, `X-Forwarded-*` and `X-Real-IP` only as `trusted` networks send them: the client's address is in `address`.",
     },
     Key {
         name: "secret",
