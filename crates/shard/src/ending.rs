@@ -148,6 +148,33 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         }
     }
 
+    /// Ends both directions at once and frees the slot when nothing is in flight any more.
+    pub(crate) fn abort(&mut self, key: Key, reset: bool) {
+        let Some(session) = self.registry.get_mut(key) else { return };
+        if matches!(session.state, State::Dead) {
+            return;
+        }
+        self.backend.shutdown(&session.socket, reset);
+        self.retire(key);
+    }
+
+    /// Gives back all that a session holds but its socket and slot.
+    pub(crate) fn retire(&mut self, key: Key) {
+        self.release_state(key, State::Dead);
+        let Some(session) = self.registry.get_mut(key) else { return };
+        if planted::is(Bug::LeakRetained) {
+            session.outbox = tidegate_registry::Outbox::new();
+        }
+        session.outbox.clear(&mut self.retained);
+        if session.dirty != 0 {
+            self.turn.drop_chain(session.dirty);
+            self.turn.dirty[session.dirty as usize - 1].from_outbox = false;
+        }
+        self.wheel.cancel(key.index());
+        self.unpark(key);
+        self.freeable.push(key);
+    }
+
     /// A Close came to a session that is answered here.
     pub(crate) fn close_received(&mut self, key: Key, close: CloseFrame) {
         let Some(session) = self.registry.get_mut(key) else { return };

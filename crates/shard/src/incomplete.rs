@@ -4,7 +4,7 @@
 //! it that is theirs in any case, some of them are given up: first those that have held the most for the longest time. So one that
 //! arrives as fast as others do outlives those that were begun to stay.
 //!
-//! Invariant: [`Shard::incomplete_bytes`] is the sum of [`State::held_bytes`], and part of what the shard retains, whenever a state
+//! Invariant: [`Incomplete::bytes`] is the sum of [`State::held_bytes`], and part of what the shard retains, whenever a state
 //! is replaced.
 
 use tidegate_io::Backend;
@@ -29,6 +29,15 @@ const SLACK_PART: usize = 8;
 
 /// A search that has found nobody is repeated after this.
 const FRUITLESS_MS: u64 = 100;
+
+/// What a shard holds of what is not complete.
+#[derive(Default)]
+pub(crate) struct Incomplete {
+    /// Bytes of it, which are part of what the shard retains.
+    pub(crate) bytes: usize,
+    /// Until then nobody is looked for who could be given up.
+    fruitless_until_ms: u64,
+}
 
 impl State {
     /// The heap that it holds of what is not complete.
@@ -66,7 +75,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         if before != after {
             self.retained.release(before);
             self.retained.hold(after);
-            self.incomplete_bytes = self.incomplete_bytes + after - before;
+            self.incomplete.bytes = self.incomplete.bytes + after - before;
         }
     }
 
@@ -81,27 +90,27 @@ impl<B: Backend, E: Environment> Shard<B, E> {
     pub(crate) fn relieve_incomplete(&mut self) {
         let most = self.plan.memory_bytes();
         let own = most / OWN_PART / self.plan.shards();
-        if self.incomplete_bytes <= own {
+        if self.incomplete.bytes <= own {
             return;
         }
         self.retained.settle();
         let total = self.retained.total().bytes();
-        if total < most || self.now_ms < self.fruitless_until_ms {
+        if total < most || self.now_ms < self.incomplete.fruitless_until_ms {
             return;
         }
         // Each shard its share, so that all of them do not give up what one of them would.
         let excess = total - (most - most / SLACK_PART);
-        let share = (excess as u128 * self.incomplete_bytes as u128 / total as u128) as usize + 1;
-        let share = share.min(self.incomplete_bytes - (own - own / SLACK_PART));
-        let goal = self.incomplete_bytes.saturating_sub(share);
+        let share = (excess as u128 * self.incomplete.bytes as u128 / total as u128) as usize + 1;
+        let share = share.min(self.incomplete.bytes - (own - own / SLACK_PART));
+        let goal = self.incomplete.bytes.saturating_sub(share);
         let mut found: Vec<(u128, Key)> =
             (self.registry.iter()).filter_map(|(key, session)| Some((self.burden(session)?, key))).collect();
         found.sort_unstable_by_key(|(burden, _)| std::cmp::Reverse(*burden));
         if found.is_empty() {
-            self.fruitless_until_ms = self.now_ms + FRUITLESS_MS;
+            self.incomplete.fruitless_until_ms = self.now_ms + FRUITLESS_MS;
         }
         for (_, key) in found {
-            if self.incomplete_bytes <= goal {
+            if self.incomplete.bytes <= goal {
                 break;
             }
             self.give_up(key);
@@ -109,7 +118,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         }
         // The next turn looks whether that was enough.
         self.retained.settle();
-        self.hurried |= self.incomplete_bytes > own && self.retained.total().bytes() >= most;
+        self.hurried |= self.incomplete.bytes > own && self.retained.total().bytes() >= most;
     }
 
     /// What a half message has taken so far: its bytes for its time. Nothing of those that wait for somebody else.

@@ -146,7 +146,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                 None => seen.untimed += 1,
             }
         }
-        debug_assert_eq!(self.incomplete_bytes, incomplete_sum, "what is not complete is counted");
+        debug_assert_eq!(self.incomplete.bytes, incomplete_sum, "what is not complete is counted");
         // Their sessions will be told behind the bytes that are kept.
         seen.receives -= self.kept_ends();
         seen
