@@ -17,7 +17,7 @@ use super::{
 pub enum NoSuccessor {
     /// Topics that exist could not go on.
     Topics(Incompatible),
-    /// Too many routes of earlier generations still have sessions.
+    /// Too many routes of earlier generations still have sessions, or too many upstreams of a route.
     Draining,
 }
 
@@ -34,7 +34,7 @@ impl fmt::Display for NoSuccessor {
                 "[[topic]] presence: it cannot change without a restart, as subscribers have been told otherwise"
             }
             Self::Draining => {
-                "routes of earlier configurations still have sessions, and there are no numbers left for more routes: try again \
+                "routes or upstreams of earlier configurations still have sessions, and there are no numbers left for more: try again \
                  after the deadline of [drain]"
             }
         })
@@ -107,12 +107,11 @@ impl Plan {
         identities: &[Arc<Identity>],
         clients: &[Option<ClientConfig>],
     ) -> Result<(Vec<RouteId>, Vec<Slot>), NoSuccessor> {
-        let serials = &self.shared.serials;
+        let (serials, shards) = (&self.shared.serials, self.shared.shards);
         let client_of = |place: usize| clients.get(place).cloned().flatten();
         let identity_of = |route: &Route| route.identity.map(|place| Arc::clone(&identities[place]));
         let mut slots: Vec<Slot> = self.slots.iter().map(Slot::retire).collect();
-        let mut free =
-            (0..slots.len()).filter(|place| slots[*place].is_free(self.shared.shards)).collect::<Vec<_>>();
+        let mut free = (0..slots.len()).filter(|place| slots[*place].is_free(shards)).collect::<Vec<_>>();
         // The lowest first.
         free.reverse();
         let mut addresses = HashMap::new();
@@ -151,13 +150,19 @@ impl Plan {
             slots[id.index()] = if old.route == *route && has_keys {
                 slot.clone()
             } else {
-                Slot::new(RoutePlan::new(route, identity, client_of(ids.len()), Some(old), &known, serials))
+                let client = client_of(ids.len());
+                let plan = RoutePlan::new(route, identity, client, Some(old), &known, serials, shards);
+                if plan.proxy.as_ref().is_some_and(|proxy| !proxy.has_places()) {
+                    return Err(NoSuccessor::Draining);
+                }
+                Slot::new(plan)
             };
             ids.push(id);
         }
         for (place, route) in fresh {
             let identity = identity_of(route);
-            let slot = Slot::new(RoutePlan::new(route, identity, client_of(place), None, &known, serials));
+            let client = client_of(place);
+            let slot = Slot::new(RoutePlan::new(route, identity, client, None, &known, serials, shards));
             let number = match free.pop() {
                 Some(number) => {
                     slots[number] = slot;
