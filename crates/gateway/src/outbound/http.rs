@@ -9,8 +9,8 @@ use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
     rt::{TokioExecutor, TokioTimer},
 };
-use rustls::{ClientConfig, RootCertStore, crypto::aws_lc_rs};
-use tokio::time::timeout;
+use rustls::{ClientConfig, RootCertStore, client::Resumption, crypto::aws_lc_rs};
+use tokio::time::sleep;
 use tracing::warn;
 
 /// How long a connection is kept that nobody uses: less than servers commonly keep theirs, so that a question seldom meets a
@@ -62,10 +62,12 @@ impl HttpClient {
                 found.errors.first().map_or_else(|| "none are installed".to_owned(), ToString::to_string);
             warn!("no authority is known, so that no https:// can be asked: {why}");
         }
-        let config = ClientConfig::builder_with_provider(aws_lc_rs::default_provider().into())
+        let mut config = ClientConfig::builder_with_provider(aws_lc_rs::default_provider().into())
             .with_safe_default_protocol_versions()?
             .with_root_certificates(roots)
             .with_no_client_auth();
+        // Who resumes is not asked for its certificate again, which may have expired since; connections are kept, so it is rare.
+        config.resumption = Resumption::disabled();
         let mut tcp = HttpConnector::new();
         tcp.enforce_http(false);
         tcp.set_nodelay(true);
@@ -112,7 +114,20 @@ impl HttpClient {
             })?;
             Ok((status, body.to_bytes()))
         };
-        timeout(time, asked).await.unwrap_or(Err(NoAnswer::TimedOut(time)))
+        tokio::select! {
+            biased;
+            answer = asked => answer,
+            () = passes(time) => Err(NoAnswer::TimedOut(time)),
+        }
+    }
+}
+
+/// Waits for so much time in which this process ran: while it stood still (SIGSTOP, a suspended machine) what came could not be
+/// taken, and each part of the time counts once.
+async fn passes(time: Duration) {
+    const PARTS: u32 = 8;
+    for _ in 0..PARTS {
+        sleep(time / PARTS).await;
     }
 }
 
