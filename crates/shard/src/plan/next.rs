@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, fmt, sync::Arc};
 
-use tidegate_config::{Action, Config, PublishAction, Route, Target, TokenKeys};
+use tidegate_config::{Action, Config, PublishAction, Route, Target, TokenKeys, TopicPatterns, TopicsAction};
 use tidegate_hub::{Incompatible, RouteId, Routes};
 use tidegate_identity::Identity;
 use tidegate_tls::ClientConfig;
@@ -246,11 +246,18 @@ fn goes_on(before: &Plan, old: &RoutePlan, new: &Route, identity: Option<&Identi
             old.proxy.as_ref().is_some_and(|proxy| proxy.may_become(new))
         }
         (Action::Publish(old), Action::Publish(new)) => keeps_publishers(old, new),
+        (Action::Topics(old), Action::Topics(new)) => allows_as_much(old, new),
+        (Action::Events(old), Action::Events(new)) => {
+            allows_all(&old.subscribe, &new.subscribe) && allows_all(&old.presence, &new.presence)
+        }
+        (Action::Poll(old), Action::Poll(new)) => {
+            allows_all(&old.subscribe, &new.subscribe) && allows_all(&old.presence, &new.presence)
+        }
         (old, new) => old == new,
     };
     let admits_alike = match (&old.route.client_certificate, &new.client_certificate) {
         (_, None) => true,
-        (Some(old), Some(new)) => old.admits_as(new),
+        (Some(old), Some(new)) => new.admits_all_of(old),
         (None, Some(_)) => false,
     };
     let demands_no_more = new.claims.iter().all(|claim| claim.follows_from(&old.route.claims));
@@ -260,6 +267,30 @@ fn goes_on(before: &Plan, old: &RoutePlan, new: &Route, identity: Option<&Identi
         && admits_alike
         && demands_no_more
         && asks_alike(old.identity.as_deref(), identity)
+}
+
+/// Whether sessions with topics may go on with what they have. What may wait for them is looked at whenever something does.
+fn allows_as_much(old: &TopicsAction, new: &TopicsAction) -> bool {
+    let TopicsAction {
+        subscribe,
+        publish,
+        presence,
+        max_subscriptions,
+        max_patterns,
+        session_bytes: _,
+        deflate,
+    } = old;
+    *deflate == new.deflate
+        && *max_subscriptions <= new.max_subscriptions
+        && *max_patterns <= new.max_patterns
+        && allows_all(subscribe, &new.subscribe)
+        && allows_all(publish, &new.publish)
+        && allows_all(presence, &new.presence)
+}
+
+/// Whether `new` allows all names that `old` does.
+fn allows_all(old: &TopicPatterns, new: &TopicPatterns) -> bool {
+    old == new || old.as_slice().iter().all(|pattern| new.covers(pattern))
 }
 
 /// Requests under way know their key by its place, and so do idempotency keys.
@@ -283,6 +314,47 @@ mod tests {
         );
         let config = tidegate_config::parse(&text, "test.toml");
         config.unwrap_or_else(|problems| panic!("{problems:#?}")).identities.remove(0)
+    }
+
+    #[test]
+    fn a_route_that_allows_more_takes_the_place_of_the_one_before() {
+        let topics = |more: &str| format!("topics = {{ subscribe = [\"a\", \"b/*\"]{more} }}");
+        for (old, new, wider, narrower) in [
+            (topics(""), "topics = { subscribe = [\"b/*\", \"a\"] }".to_owned(), true, true),
+            (topics(""), "topics = { subscribe = [\"**\"] }".to_owned(), true, false),
+            (topics(""), topics(", publish = [\"a\"], presence = [\"a\"]"), true, false),
+            (topics(", max_subscriptions = 2"), topics(", max_subscriptions = 3"), true, false),
+            (topics(", max_patterns = 2"), topics(", max_patterns = 3"), true, false),
+            (topics(""), topics(", session_bytes = \"512KiB\""), true, true),
+            (topics(""), topics(", deflate = \"off\""), false, false),
+            (
+                "events = { subscribe = [\"a\"], presence = [\"a\"] }".to_owned(),
+                "events = { subscribe = [\"b\", \"a\"], presence = [\"*\"], session_bytes = \"9KiB\" }"
+                    .to_owned(),
+                true,
+                false,
+            ),
+            (
+                "poll = { subscribe = [\"a\"] }".to_owned(),
+                "poll = { subscribe = [\"a\"], presence = [\"a\"], session_bytes = \"9KiB\" }".to_owned(),
+                true,
+                false,
+            ),
+        ] {
+            let goes_on = |old: &str, new: &str| {
+                let [old, new] = [old, new].map(|action| {
+                    let text = format!(
+                        "version = 1\n[[listener]]\nbind = \"127.0.0.1:1\"\n[[route]]\npath = \"/t\"\n{action}\n"
+                    );
+                    let config = tidegate_config::parse(&text, "test.toml");
+                    config.unwrap_or_else(|problems| panic!("{problems:#?}"))
+                });
+                let before = Plan::new(old, 1);
+                before.next(new).expect("it can follow").changes_since(&before).replaced.is_empty()
+            };
+            assert_eq!(goes_on(&old, &new), wider, "{old} {new}");
+            assert_eq!(goes_on(&new, &old), narrower, "{new} {old}");
+        }
     }
 
     #[test]
