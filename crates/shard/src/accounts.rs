@@ -260,6 +260,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         let cell = Arc::clone(&accounts.cell);
         let is_said = cell.write(|report| {
             let Report {
+                generation,
                 draining,
                 connections,
                 counters,
@@ -274,6 +275,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                 round_trips,
                 turns,
             } = report;
+            *generation = self.plan.generation();
             *draining = is_ending;
             *connections = self.sessions as u64;
             *counters = self.counters;

@@ -143,7 +143,8 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         for (place, slot) in (0..=u16::MAX).zip(self.plan.slots()) {
             let old = before.slots().get(usize::from(place));
             let id = RouteId(place);
-            // By what it counts in, as a shard that was not told of a generation may find that one has come and gone again.
+            // Also one that has come and gone between the two generations: nobody else says of it that this shard has none of its
+            // sessions.
             let is_same = |old: Option<&Arc<Retired>>, new| old.is_some_and(|old| Arc::ptr_eq(old, new));
             if let Some(here) = slot.retired() {
                 if !is_same(old.and_then(Slot::retired), here) {
