@@ -35,9 +35,56 @@ impl ClientCertificate {
         self.names.is_empty() || self.names.iter().any(has)
     }
 
-    /// Whether it lets the same clients in as another one.
+    /// Whether it lets all clients in that `other` does.
     #[must_use]
-    pub fn admits_as(&self, other: &Self) -> bool {
-        (self.required, &self.names) == (other.required, &other.names)
+    pub fn admits_all_of(&self, other: &Self) -> bool {
+        let has = |theirs: &CertificateName| self.names.iter().any(|mine| mine.covers(theirs));
+        (other.required || !self.required)
+            // Without a list any certificate will do.
+            && (self.names.is_empty() || !other.names.is_empty() && other.names.iter().all(has))
+    }
+}
+
+impl CertificateName {
+    /// Whether every certificate that has `other` has this one: `other` may be a common name, below which there is nothing.
+    fn covers(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Exact(mine), Self::Exact(theirs)) => mine.eq_ignore_ascii_case(theirs),
+            (Self::Below(mine), Self::Below(theirs)) => mine.covers(theirs),
+            (Self::Exact(_), Self::Below(_)) | (Self::Below(_), Self::Exact(_)) => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn certificate(required: bool, names: &[&str]) -> ClientCertificate {
+        let name = |name: &&str| match name.strip_prefix("*.") {
+            Some(parent) => CertificateName::Below(HostPattern::Below(parent.to_owned())),
+            None => CertificateName::Exact((*name).to_owned()),
+        };
+        ClientCertificate { required, names: names.iter().map(name).collect(), header: None }
+    }
+
+    #[test]
+    fn what_asks_for_less_admits_all_of_what_asks_for_more() {
+        for (old, new, wider, narrower) in [
+            (&["a.test"][..], &["b.test", "a.test"][..], true, false),
+            (&["a.test", "b.test"], &["b.test", "A.TEST"], true, true),
+            (&["a.test"], &[], true, false),
+            (&["*.a.test"], &["*.test"], true, false),
+            // A common name is no name of DNS.
+            (&["x.a.test"], &["*.a.test"], false, false),
+            (&["a.test"], &["b.test"], false, false),
+        ] {
+            let [less, more] = [old, new].map(|names| certificate(true, names));
+            assert_eq!(more.admits_all_of(&less), wider, "{old:?} {new:?}");
+            assert_eq!(less.admits_all_of(&more), narrower, "{new:?} {old:?}");
+        }
+        let [required, optional] = [true, false].map(|required| certificate(required, &["a.test"]));
+        assert!(optional.admits_all_of(&required) && !required.admits_all_of(&optional));
+        assert!(!certificate(true, &[]).admits_all_of(&optional), "who has shown none");
     }
 }

@@ -10,7 +10,7 @@ use crate::{
     environment::Environment,
     leaving::{Pace, Whom},
     mailbox::{Departure, Generation},
-    plan::{Plan, Slot},
+    plan::{Plan, Retired, Slot},
     planted::{self, Bug},
     shard::Shard,
     topics::Topics,
@@ -24,7 +24,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
     pub(crate) fn adopt(&mut self, generation: Generation) {
         let Generation { plan, servers, answers } = generation;
         let before = std::mem::replace(&mut self.plan, Arc::clone(&plan));
-        self.begin_routes(&plan.reused_since(&before));
+        self.begin_routes(&plan.reused_since(&before), &plan.upstreams_begun_since(&before));
         self.throttle.set_most(plan.limits().log_entries);
         for listening in &mut self.listening {
             if let Some(Some(server)) = servers.get(usize::from(listening.id.0)) {
@@ -33,6 +33,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         }
         self.adopt_topics(&plan);
         self.look_at_changed(&before);
+        self.let_empty_go();
         self.retire_routes(&before);
         // Those that wait for a name may have it now.
         self.resume_resolving();
@@ -74,9 +75,13 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         }
     }
 
-    /// What is known of routes that nobody is left of has nothing to do with those that have their numbers now.
-    fn begin_routes(&mut self, reused: &[RouteId]) {
-        self.upstreams.adopt(&self.plan, reused);
+    /// What is known of routes and upstreams that nobody is left of has nothing to do with those that have their numbers and places
+    /// now.
+    fn begin_routes(&mut self, reused: &[RouteId], begun: &[(RouteId, u16)]) {
+        self.upstreams.adopt(&self.plan, reused, begun);
+        for (id, upstream) in begun {
+            self.leaving.forget(Whom::Upstream(*id, *upstream));
+        }
         for id in reused {
             self.leaving.forget_route(*id);
             if let Some(accounts) = &mut self.accounts {
@@ -86,8 +91,8 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                 topics.begin_route(*id);
             }
         }
-        if !reused.is_empty() {
-            // Who knows the new routes must not take the counts of before for theirs.
+        if !reused.is_empty() || !begun.is_empty() {
+            // Who knows the new ones must not take the counts of before for theirs.
             self.report();
         }
     }
@@ -138,13 +143,13 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         for (place, slot) in (0..=u16::MAX).zip(self.plan.slots()) {
             let old = before.slots().get(usize::from(place));
             let id = RouteId(place);
+            // Also one that has come and gone between the two generations: nobody else says of it that this shard has none of its
+            // sessions.
+            let is_same = |old: Option<&Arc<Retired>>, new| old.is_some_and(|old| Arc::ptr_eq(old, new));
             if let Some(here) = slot.retired() {
-                // Also one that has come and gone between the two generations: nobody else says of it that this shard has none of its
-                // sessions.
-                let before = old.and_then(Slot::retired);
-                if before.is_none_or(|before| !Arc::ptr_eq(before, here)) {
+                if !is_same(old.and_then(Slot::retired), here) {
                     whom.insert(Whom::Route(id));
-                    retired.push(Arc::clone(here));
+                    retired.push((Whom::Route(id), Arc::clone(here)));
                 }
                 continue;
             }
@@ -154,16 +159,29 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             let Some(proxy) = &slot.plan().proxy else { continue };
             let old = old.filter(|old| old.retired().is_none()).and_then(|old| old.plan().proxy.as_ref());
             for (upstream, gone) in (0..=u16::MAX).zip(&proxy.gone) {
-                let was_gone = old.and_then(|old| old.gone.get(usize::from(upstream)).copied());
-                match (was_gone, gone) {
-                    (Some(false), true) => {
-                        whom.insert(Whom::Upstream(id, upstream));
+                let old = old.and_then(|old| old.gone.get(usize::from(upstream)));
+                let old = old.and_then(Option::as_ref);
+                let one = Whom::Upstream(id, upstream);
+                match gone {
+                    Some(gone) if !is_same(old, gone) => {
+                        whom.insert(one);
+                        retired.push((one, Arc::clone(gone)));
                     }
-                    (Some(true), false) => self.leaving.forget(Whom::Upstream(id, upstream)),
-                    (Some(_) | None, _) => {}
+                    None if old.is_some() => self.leaving.forget(one),
+                    Some(_) | None => {}
                 }
             }
         }
+        // Most have nobody, and need not wait for a deadline that concerns nobody.
+        let has_somebody = self.having_somebody(retired.iter().map(|(whom, _)| *whom).collect());
+        retired.retain(|(one, retired)| {
+            let stays = has_somebody.contains(one);
+            if !stays {
+                whom.remove(one);
+                retired.left();
+            }
+            stays
+        });
         if whom.is_empty() {
             return;
         }

@@ -106,8 +106,8 @@ struct Departure {
     number: u64,
     whom: BTreeSet<Whom>,
     terms: Terms,
-    /// Routes that have no session any more behind it.
-    retired: Vec<Arc<Retired>>,
+    /// Routes and upstreams that have no session any more behind it.
+    retired: Vec<(Whom, Arc<Retired>)>,
 }
 
 /// How its sessions are asked.
@@ -215,13 +215,13 @@ impl Leaving {
 }
 
 impl<B: Backend, E: Environment> Shard<B, E> {
-    /// Asks sessions to go, at times spread over the window. `retired`: routes whose last sessions these are.
+    /// Asks sessions to go, at times spread over the window. `retired`: routes and upstreams whose last sessions these are.
     pub(crate) fn begin_departure(
         &mut self,
         whom: BTreeSet<Whom>,
         pace: &Pace,
         why: &'static str,
-        retired: Vec<Arc<Retired>>,
+        retired: Vec<(Whom, Arc<Retired>)>,
     ) {
         let now_ms = self.now_ms;
         let terms = Terms {
@@ -253,6 +253,49 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         if terms.ends {
             // Who asks whether the gateway is ready is to know at once.
             self.report();
+        }
+    }
+
+    /// Those of these routes and upstreams that somebody still knows by their numbers, in whichever state.
+    pub(crate) fn having_somebody(&self, whom: BTreeSet<Whom>) -> BTreeSet<Whom> {
+        let mut has_somebody = BTreeSet::new();
+        if whom.is_empty() {
+            return has_somebody;
+        }
+        for (_, session) in self.registry.iter() {
+            let upstreams = match &session.state {
+                // What it had before has nothing to do with what it has next.
+                State::Head(_) => continue,
+                State::Paired(paired) => std::slice::from_ref(&paired.upstream),
+                State::Dialing(dialing) => std::slice::from_ref(&dialing.upstream),
+                // The one at hand, and those that it has tried.
+                State::Waiting(waiting) => &waiting.tried,
+                State::Deciding(_)
+                | State::Open(_)
+                | State::Exchange(_)
+                | State::Lingering { .. }
+                | State::Dead => &[],
+            };
+            let upstreams = upstreams.iter().map(|place| Whom::Upstream(session.route, *place));
+            for one in std::iter::once(Whom::Route(session.route)).chain(upstreams) {
+                if whom.contains(&one) {
+                    has_somebody.insert(one);
+                }
+            }
+        }
+        has_somebody
+    }
+
+    /// Says of what is to go, and has nobody any more before its deadline, that it is gone.
+    pub(crate) fn let_empty_go(&mut self) {
+        let retired = self.leaving.departures.iter().flat_map(|departure| &departure.retired);
+        let whom: BTreeSet<Whom> = retired.map(|(whom, _)| *whom).collect();
+        let has_somebody = self.having_somebody(whom);
+        for departure in &mut self.leaving.departures {
+            departure
+                .retired
+                .extract_if(.., |(whom, _)| !has_somebody.contains(whom))
+                .for_each(|(_, retired)| retired.left());
         }
     }
 
@@ -290,7 +333,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         }
         for departure in over {
             self.cut_off(&departure);
-            departure.retired.iter().for_each(|retired| retired.left());
+            departure.retired.iter().for_each(|(_, retired)| retired.left());
         }
     }
 

@@ -1,9 +1,9 @@
 //! The configuration as the shards use it: a generation is made once and shared by all, and the next one takes its place.
 //!
 //! Invariant: a route that sessions go on with keeps its number ([`RouteId`]) from one generation to the next, and what is counted
-//! for it. A number is given to another route only when no shard counts a session of the one before any more. Connections of it that
-//! have had their last answer, and are kept alive or linger, may carry the number yet: nothing may be kept by it that they could take
-//! along to the other route.
+//! for it. A number is given to another route only when no shard counts a session of the one before any more, and so is the place of an
+//! upstream within its route. Connections of it that have had their last answer, and are kept alive or linger, may carry the number yet:
+//! nothing may be kept by it that they could take along to the other route.
 
 mod changes;
 mod drains;
@@ -131,10 +131,11 @@ impl Plan {
         let routes = Routes::new(&config);
         let serials = AtomicU32::new(0);
         let identities = tidegate_identity::identities(&config).expect("validated");
+        let shards = shards.max(1);
         let slots = config.routes.iter().enumerate().map(|(place, route)| {
             let identity = route.identity.map(|place| Arc::clone(&identities[place]));
             let client = clients.get(place).cloned().flatten();
-            Slot::new(RoutePlan::new(route, identity, client, None, &|_| None, &serials))
+            Slot::new(RoutePlan::new(route, identity, client, None, &|_| None, &serials, shards))
         });
         let slots: Vec<Slot> = slots.collect();
         let topics = config
@@ -142,7 +143,6 @@ impl Plan {
             .iter()
             .any(|route| has_topics(&route.action))
             .then(|| topic_rules(&config.topics, change).into());
-        let shards = shards.max(1);
         let shared = Shared {
             total: Total::default(),
             addresses: AddressTable::new(),
@@ -195,7 +195,7 @@ impl Plan {
         here.flat_map(|(number, slot)| {
             let proxy = slot.plan().proxy.iter();
             let all = proxy.flat_map(|proxy| proxy.upstreams.iter().zip(&proxy.gone));
-            let present = (0..=u16::MAX).zip(all).filter(|(_, (_, gone))| !**gone);
+            let present = (0..=u16::MAX).zip(all).filter(|(_, (_, gone))| gone.is_none());
             present.map(move |(place, (upstream, _))| (number, place, upstream.name.as_str()))
         })
     }

@@ -132,7 +132,7 @@ fn sessions_of_a_route_that_is_gone_go_one_after_the_other_and_its_number_is_fre
 
 /// Nobody else can say that a shard has no session of a route: it does so where it has not even heard of it, too.
 #[test]
-fn the_number_of_a_route_that_came_and_went_between_two_letters_is_free_behind_the_deadline() {
+fn the_number_of_a_route_that_came_and_went_between_two_letters_is_free() {
     let kept = echo("/b");
     // At a number that was another route's, and at a new one.
     for before in [echo("/r") + &kept, kept.clone()] {
@@ -152,9 +152,8 @@ fn the_number_of_a_route_that_came_and_went_between_two_letters_is_free_behind_t
         let opened = cell.read().routes.get(place.index()).map_or(0, |counts| counts.opened);
         assert_eq!(opened, 0, "those were of the route before");
         let plan = adopt(&mut stage, &(kept.clone() + &echo("/d")));
-        assert_ne!(plan.named("/d"), number, "the deadline has not come");
+        assert_eq!(plan.named("/d"), number, "nobody has a session of it");
         adopt(&mut stage, &kept);
-        stage.pass(13);
         let plan = adopt(&mut stage, &(kept.clone() + &echo("/e")));
         assert_eq!(plan.named("/e"), number, "it is free");
         stage.client_at("/e", "");
@@ -203,6 +202,9 @@ fn what_sessions_have_agreed_to_is_not_changed_under_them() {
         let known = format!("origins = [{list}]\nclient_certificate = {{ required = false }}\necho = {{}}");
         route("/r", &known) + TLS + ASKS
     };
+    let shown = |required: &str| {
+        route("/r", &format!("client_certificate = {{ required = {required} }}\necho = {{}}")) + TLS + ASKS
+    };
     for (before, after, goes) in [
         (echo("/r"), route("/r", "echo = { deflate = \"off\" }"), true),
         (echo("/r"), route("/r", "full = \"disconnect\"\necho = {}"), false),
@@ -219,6 +221,9 @@ fn what_sessions_have_agreed_to_is_not_changed_under_them() {
         (echo("/r") + TLS + ASKS, echo("/r") + TLS + ASKS, false),
         // Without a list it takes the gateway's own origin alone.
         (known("\"https://a.test\""), known(""), true),
+        (shown("false, names = [\"a.test\"]"), shown("false, names = [\"b.test\", \"a.test\"]"), false),
+        (shown("false, names = [\"b.test\", \"a.test\"]"), shown("false, names = [\"a.test\"]"), true),
+        (shown("false"), shown("true"), true),
         (echo("/r"), route("/r", "topics = { subscribe = [\"a\"] }"), true),
     ] {
         let mut stage = stage(&before);
@@ -227,6 +232,32 @@ fn what_sessions_have_agreed_to_is_not_changed_under_them() {
         let seen = closes(&mut stage, &[session], 10_100);
         assert_eq!(seen.contains_key(&session), goes, "{before} {after}");
     }
+}
+
+#[test]
+fn sessions_of_a_route_that_allows_more_may_do_so_at_once_and_have_no_more_than_before_of_one_that_allows_less()
+ {
+    let topics = |names: &str, subscriptions: u32| {
+        let allowed = format!("subscribe = [{names}], max_subscriptions = {subscriptions}");
+        route("/r", &format!("topics = {{ {allowed}, deflate = \"off\" }}"))
+    };
+    let mut stage = stage(&topics("\"a\"", 2));
+    let session = stage.open();
+    let subscribe = |stage: &mut Stage, topic: &str| {
+        stage.socket(session, |kernel| kernel.sent.clear());
+        let command = format!("{{\"op\":\"subscribe\",\"id\":1,\"topic\":\"{topic}\"}}");
+        stage.send(session, &frame(0x81, command.as_bytes(), true));
+        let told = String::from_utf8_lossy(&stage.sent(session)).into_owned();
+        ["subscribed", "not_allowed", "too_many"].into_iter().find(|answer| told.contains(answer))
+    };
+    assert_eq!(["a", "b"].map(|topic| subscribe(&mut stage, topic)), ["subscribed", "not_allowed"].map(Some));
+    adopt(&mut stage, &topics("\"c\", \"b\", \"a\"", 3));
+    let told = ["b", "c"].map(|topic| subscribe(&mut stage, topic));
+    assert_eq!(told, ["subscribed", "too_many"].map(Some), "it may have as many as when it began");
+    adopt(&mut stage, &topics("\"c\", \"b\"", 3));
+    stage.socket(session, |kernel| kernel.sent.clear());
+    stage.pass(11);
+    assert!(stage.sent(session).starts_with(&[0x88]), "it has what it may have no more");
 }
 
 /// Certificates are shown once: who came by one in an earlier generation has it in every later one.

@@ -39,7 +39,7 @@ impl Plan {
                     let gone = |slot: &Slot| slot.plan().proxy.as_ref().map(|proxy| proxy.gone.clone());
                     let (old, new) = (gone(old).unwrap_or_default(), gone(new).unwrap_or_default());
                     let upstreams = (0..=u16::MAX).zip(old.iter().zip(&new));
-                    let left = upstreams.filter(|(_, (was_gone, is_gone))| !**was_gone && **is_gone);
+                    let left = upstreams.filter(|(_, (old, new))| old.is_none() && new.is_some());
                     changes.left.extend(left.map(|(upstream, _)| (number, upstream)));
                 }
                 (Some(old), None) => went.push((number, old)),
@@ -65,6 +65,20 @@ impl Plan {
             |old: &Arc<Retired>, new: &Slot| new.retired().is_none_or(|new| !Arc::ptr_eq(old, new));
         let reused = pairs.filter(|(_, (old, new))| old.retired().is_some_and(|old| is_another(old, new)));
         reused.map(|(number, _)| RouteId(number)).collect()
+    }
+
+    /// Places of upstreams that were another's, or nobody's, on routes that were there before under their numbers.
+    pub(crate) fn upstreams_begun_since(&self, before: &Plan) -> Vec<(RouteId, u16)> {
+        let mut begun = Vec::new();
+        for (number, (old, new)) in (0..=u16::MAX).zip(before.slots.iter().zip(&self.slots)) {
+            if old.is(new) {
+                continue;
+            }
+            let Some(proxy) = &new.plan().proxy else { continue };
+            let places = proxy.begun_since(old.plan().proxy.as_deref());
+            begun.extend(places.map(|place| (RouteId(number), place)));
+        }
+        begun
     }
 }
 

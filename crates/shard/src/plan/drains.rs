@@ -60,7 +60,7 @@ impl Plan {
             }
             let Some(proxy) = &self.route(id).proxy else { continue };
             let present = (0..=u16::MAX).zip(proxy.upstreams.iter().zip(&proxy.gone));
-            let meant = present.filter(|(_, (upstream, gone))| !**gone && upstream.name == name);
+            let meant = present.filter(|(_, (upstream, gone))| gone.is_none() && upstream.name == name);
             named.extend(meant.map(|(place, _)| Whom::Upstream(id, place)));
         }
         named
@@ -87,7 +87,7 @@ impl Plan {
         let proxy = self.slots.get(id.index()).and_then(|slot| slot.plan().proxy.as_ref());
         // A proxied route has at least one upstream.
         let has_none_left = proxy.is_some_and(|proxy| {
-            let present = (0..=u16::MAX).zip(&proxy.gone).filter(|(_, gone)| !**gone);
+            let present = (0..=u16::MAX).zip(&proxy.gone).filter(|(_, gone)| gone.is_none());
             present.map(|(place, _)| Whom::Upstream(id, place)).all(is_named)
         });
         has_none_left || is_named(whom)
@@ -119,7 +119,8 @@ impl Plan {
             let here = slot.retired().is_none();
             let gone = slot.plan().proxy.as_ref().map_or(&[][..], |proxy| &proxy.gone);
             let upstreams = (0..=u16::MAX).zip(gone);
-            let upstreams = upstreams.map(move |(place, gone)| (Whom::Upstream(id, place), here && !gone));
+            let upstreams =
+                upstreams.map(move |(place, gone)| (Whom::Upstream(id, place), here && gone.is_none()));
             std::iter::once((Whom::Route(id), here)).chain(upstreams)
         })
     }

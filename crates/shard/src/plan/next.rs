@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, fmt, sync::Arc};
 
-use tidegate_config::{Action, Config, PublishAction, Route, Target, TokenKeys};
+use tidegate_config::{Action, Config, PublishAction, Route, Target, TokenKeys, TopicPatterns, TopicsAction};
 use tidegate_hub::{Incompatible, RouteId, Routes};
 use tidegate_identity::Identity;
 use tidegate_tls::ClientConfig;
@@ -17,7 +17,7 @@ use super::{
 pub enum NoSuccessor {
     /// Topics that exist could not go on.
     Topics(Incompatible),
-    /// Too many routes of earlier generations still have sessions.
+    /// Too many routes of earlier generations still have sessions, or too many upstreams of a route.
     Draining,
 }
 
@@ -34,7 +34,7 @@ impl fmt::Display for NoSuccessor {
                 "[[topic]] presence: it cannot change without a restart, as subscribers have been told otherwise"
             }
             Self::Draining => {
-                "routes of earlier configurations still have sessions, and there are no numbers left for more routes: try again \
+                "routes or upstreams of earlier configurations still have sessions, and there are no numbers left for more: try again \
                  after the deadline of [drain]"
             }
         })
@@ -107,12 +107,11 @@ impl Plan {
         identities: &[Arc<Identity>],
         clients: &[Option<ClientConfig>],
     ) -> Result<(Vec<RouteId>, Vec<Slot>), NoSuccessor> {
-        let serials = &self.shared.serials;
+        let (serials, shards) = (&self.shared.serials, self.shared.shards);
         let client_of = |place: usize| clients.get(place).cloned().flatten();
         let identity_of = |route: &Route| route.identity.map(|place| Arc::clone(&identities[place]));
         let mut slots: Vec<Slot> = self.slots.iter().map(Slot::retire).collect();
-        let mut free =
-            (0..slots.len()).filter(|place| slots[*place].is_free(self.shared.shards)).collect::<Vec<_>>();
+        let mut free = (0..slots.len()).filter(|place| slots[*place].is_free(shards)).collect::<Vec<_>>();
         // The lowest first.
         free.reverse();
         let mut addresses = HashMap::new();
@@ -151,13 +150,19 @@ impl Plan {
             slots[id.index()] = if old.route == *route && has_keys {
                 slot.clone()
             } else {
-                Slot::new(RoutePlan::new(route, identity, client_of(ids.len()), Some(old), &known, serials))
+                let client = client_of(ids.len());
+                let plan = RoutePlan::new(route, identity, client, Some(old), &known, serials, shards);
+                if plan.proxy.as_ref().is_some_and(|proxy| !proxy.has_places()) {
+                    return Err(NoSuccessor::Draining);
+                }
+                Slot::new(plan)
             };
             ids.push(id);
         }
         for (place, route) in fresh {
             let identity = identity_of(route);
-            let slot = Slot::new(RoutePlan::new(route, identity, client_of(place), None, &known, serials));
+            let client = client_of(place);
+            let slot = Slot::new(RoutePlan::new(route, identity, client, None, &known, serials, shards));
             let number = match free.pop() {
                 Some(number) => {
                     slots[number] = slot;
@@ -241,11 +246,18 @@ fn goes_on(before: &Plan, old: &RoutePlan, new: &Route, identity: Option<&Identi
             old.proxy.as_ref().is_some_and(|proxy| proxy.may_become(new))
         }
         (Action::Publish(old), Action::Publish(new)) => keeps_publishers(old, new),
+        (Action::Topics(old), Action::Topics(new)) => allows_as_much(old, new),
+        (Action::Events(old), Action::Events(new)) => {
+            allows_all(&old.subscribe, &new.subscribe) && allows_all(&old.presence, &new.presence)
+        }
+        (Action::Poll(old), Action::Poll(new)) => {
+            allows_all(&old.subscribe, &new.subscribe) && allows_all(&old.presence, &new.presence)
+        }
         (old, new) => old == new,
     };
     let admits_alike = match (&old.route.client_certificate, &new.client_certificate) {
         (_, None) => true,
-        (Some(old), Some(new)) => old.admits_as(new),
+        (Some(old), Some(new)) => new.admits_all_of(old),
         (None, Some(_)) => false,
     };
     let demands_no_more = new.claims.iter().all(|claim| claim.follows_from(&old.route.claims));
@@ -255,6 +267,30 @@ fn goes_on(before: &Plan, old: &RoutePlan, new: &Route, identity: Option<&Identi
         && admits_alike
         && demands_no_more
         && asks_alike(old.identity.as_deref(), identity)
+}
+
+/// Whether sessions with topics may go on with what they have. What may wait for them is looked at whenever something does.
+fn allows_as_much(old: &TopicsAction, new: &TopicsAction) -> bool {
+    let TopicsAction {
+        subscribe,
+        publish,
+        presence,
+        max_subscriptions,
+        max_patterns,
+        session_bytes: _,
+        deflate,
+    } = old;
+    *deflate == new.deflate
+        && *max_subscriptions <= new.max_subscriptions
+        && *max_patterns <= new.max_patterns
+        && allows_all(subscribe, &new.subscribe)
+        && allows_all(publish, &new.publish)
+        && allows_all(presence, &new.presence)
+}
+
+/// Whether `new` allows all names that `old` does.
+fn allows_all(old: &TopicPatterns, new: &TopicPatterns) -> bool {
+    old == new || old.as_slice().iter().all(|pattern| new.covers(pattern))
 }
 
 /// Requests under way know their key by its place, and so do idempotency keys.
@@ -278,6 +314,47 @@ mod tests {
         );
         let config = tidegate_config::parse(&text, "test.toml");
         config.unwrap_or_else(|problems| panic!("{problems:#?}")).identities.remove(0)
+    }
+
+    #[test]
+    fn a_route_that_allows_more_takes_the_place_of_the_one_before() {
+        let topics = |more: &str| format!("topics = {{ subscribe = [\"a\", \"b/*\"]{more} }}");
+        for (old, new, wider, narrower) in [
+            (topics(""), "topics = { subscribe = [\"b/*\", \"a\"] }".to_owned(), true, true),
+            (topics(""), "topics = { subscribe = [\"**\"] }".to_owned(), true, false),
+            (topics(""), topics(", publish = [\"a\"], presence = [\"a\"]"), true, false),
+            (topics(", max_subscriptions = 2"), topics(", max_subscriptions = 3"), true, false),
+            (topics(", max_patterns = 2"), topics(", max_patterns = 3"), true, false),
+            (topics(""), topics(", session_bytes = \"512KiB\""), true, true),
+            (topics(""), topics(", deflate = \"off\""), false, false),
+            (
+                "events = { subscribe = [\"a\"], presence = [\"a\"] }".to_owned(),
+                "events = { subscribe = [\"b\", \"a\"], presence = [\"*\"], session_bytes = \"9KiB\" }"
+                    .to_owned(),
+                true,
+                false,
+            ),
+            (
+                "poll = { subscribe = [\"a\"] }".to_owned(),
+                "poll = { subscribe = [\"a\"], presence = [\"a\"], session_bytes = \"9KiB\" }".to_owned(),
+                true,
+                false,
+            ),
+        ] {
+            let goes_on = |old: &str, new: &str| {
+                let [old, new] = [old, new].map(|action| {
+                    let text = format!(
+                        "version = 1\n[[listener]]\nbind = \"127.0.0.1:1\"\n[[route]]\npath = \"/t\"\n{action}\n"
+                    );
+                    let config = tidegate_config::parse(&text, "test.toml");
+                    config.unwrap_or_else(|problems| panic!("{problems:#?}"))
+                });
+                let before = Plan::new(old, 1);
+                before.next(new).expect("it can follow").changes_since(&before).replaced.is_empty()
+            };
+            assert_eq!(goes_on(&old, &new), wider, "{old} {new}");
+            assert_eq!(goes_on(&new, &old), narrower, "{new} {old}");
+        }
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! One route's settings, and its upstreams.
 
 use std::{
+    collections::HashMap,
     net::IpAddr,
     sync::{
         Arc,
@@ -20,7 +21,11 @@ use tidegate_registry::{FullPolicy, OutboxLimits};
 use tidegate_tls::ClientConfig;
 use tidegate_wire::{budget::ControlRule, close::CloseCode, extension::DeflatePolicy, handshake::OriginRule};
 
+use super::Retired;
 use crate::meter::RateRule;
+
+/// Most places of upstreams in a route: of those of its configuration, and of those of earlier ones that still have sessions.
+const MAX_PLACES: usize = 16 * MAX_UPSTREAMS;
 
 /// A route's settings, ready for use.
 pub(crate) struct RoutePlan {
@@ -57,10 +62,11 @@ pub(crate) struct RoutePlan {
 pub(crate) struct ProxyPlan {
     /// As the configuration has them; its upstreams stand in another order.
     pub(crate) settings: Proxy,
-    /// At their places, which stay theirs from one generation to the next.
+    /// At their places, which stay theirs from one generation to the next. Behind one that is gone, and of which nobody is left, a
+    /// place is another's.
     pub(crate) upstreams: Vec<Arc<UpstreamPlan>>,
     /// For each of them whether it is not in the configuration any more: it gets no new session.
-    pub(crate) gone: Vec<bool>,
+    pub(crate) gone: Vec<Option<Arc<Retired>>>,
     pub(crate) failure_code: CloseCode,
     /// Counts connections from `source` addresses, so that they take turns over all shards.
     turns: AtomicUsize,
@@ -93,7 +99,7 @@ pub(super) type Known<'a> = &'a dyn Fn(&Target) -> Option<Arc<Addresses>>;
 
 impl RoutePlan {
     /// The plan of a route. `client`: how it speaks TLS with its upstreams. `before`: what it was like in the generation before, where its sessions go on.
-    /// `serials` counts the routes that were new.
+    /// `serials` counts the routes that were new. `shards`: how many there are.
     pub(super) fn new(
         route: &Route,
         identity: Option<Arc<Identity>>,
@@ -101,6 +107,7 @@ impl RoutePlan {
         before: Option<&RoutePlan>,
         known: Known<'_>,
         serials: &AtomicU32,
+        shards: usize,
     ) -> RoutePlan {
         let limits = route.limits.clone();
         let (deflate, takeover) = match &route.action {
@@ -112,7 +119,7 @@ impl RoutePlan {
         let proxy = match &route.action {
             Action::Proxy(proxy) => {
                 let before = before.and_then(|before| before.proxy.as_deref());
-                Some(Arc::new(ProxyPlan::new(proxy, client, before, known)))
+                Some(Arc::new(ProxyPlan::new(proxy, client, before, known, shards)))
             }
             Action::Echo(_)
             | Action::Page(_)
@@ -199,12 +206,13 @@ impl RoutePlan {
 
 impl ProxyPlan {
     /// Upstreams that were there before keep their places, their addresses and whose turn it is; those that are not there any more
-    /// keep their places, for their sessions.
+    /// keep their places for their sessions, and until a new one needs it. `shards`: who has to say that these are gone.
     fn new(
         settings: &Proxy,
         tls: Option<ClientConfig>,
         before: Option<&ProxyPlan>,
         known: Known<'_>,
+        shards: usize,
     ) -> ProxyPlan {
         assert!(
             tls.is_some() || !settings.upstreams.iter().any(|upstream| upstream.tls),
@@ -212,16 +220,40 @@ impl ProxyPlan {
         );
         let server_name = settings.tls.server_name.as_deref();
         let mut upstreams = before.map_or_else(Vec::new, |before| before.upstreams.clone());
-        let mut gone = vec![true; upstreams.len()];
+        let mut gone = before.map_or_else(Vec::new, |before| before.gone.clone());
+        let present = before.map_or(&[][..], |before| &before.upstreams);
+        let places: HashMap<_, _> = present
+            .iter()
+            .enumerate()
+            .map(|(place, one)| ((&one.target, one.name.as_str()), place))
+            .collect();
+        let (mut here, mut fresh) = (vec![false; upstreams.len()], Vec::new());
         for upstream in &settings.upstreams {
-            match upstreams.iter().position(|present| present.is(upstream)) {
-                Some(place) => gone[place] = false,
+            match places.get(&(&upstream.target, upstream.text.as_str())) {
+                Some(place) => here[*place] = true,
+                None => fresh.push(upstream),
+            }
+        }
+        for (gone, here) in gone.iter_mut().zip(here) {
+            *gone = (!here).then(|| gone.take().unwrap_or_default());
+        }
+        let is_free = |gone: &Option<Arc<Retired>>| gone.as_ref().is_some_and(|gone| gone.is_empty(shards));
+        let mut free = (0..gone.len()).filter(|place| is_free(&gone[*place])).collect::<Vec<_>>().into_iter();
+        for upstream in fresh {
+            let known = known(&upstream.target);
+            let new = Arc::new(UpstreamPlan::new(upstream, server_name, known));
+            match free.next() {
+                Some(place) => (upstreams[place], gone[place]) = (new, None),
                 None => {
-                    let known = known(&upstream.target);
-                    upstreams.push(Arc::new(UpstreamPlan::new(upstream, server_name, known)));
-                    gone.push(false);
+                    upstreams.push(new);
+                    gone.push(None);
                 }
             }
+        }
+        // Each place is looked at for each session.
+        while gone.last().is_some_and(is_free) {
+            gone.pop();
+            upstreams.pop();
         }
         ProxyPlan {
             upstreams,
@@ -239,22 +271,31 @@ impl ProxyPlan {
         Some((self.tls.as_ref()?, verified))
     }
 
-    /// Whether sessions may go on with these settings in the place of its own: what they have agreed to with their peers stays,
-    /// and there are places for all upstreams.
+    /// Whether sessions may go on with these settings in the place of its own: what they have agreed to with their peers stays.
     pub(super) fn may_become(&self, new: &Proxy) -> bool {
         let agreed = |proxy: &Proxy| (proxy.deflate, proxy.utf8, proxy.context_takeover);
-        let is_new = |upstream: &&Upstream| !self.upstreams.iter().any(|present| present.is(upstream));
         // Who is trusted no more must not go on, and whom it was trusted for is part of that.
-        agreed(&self.settings) == agreed(new)
-            && self.settings.tls.trusts_as(&new.tls)
-            && self.upstreams.len() + new.upstreams.iter().filter(is_new).count() <= MAX_UPSTREAMS
+        agreed(&self.settings) == agreed(new) && self.settings.tls.trusts_as(&new.tls)
+    }
+
+    /// Whether there are places for all of its upstreams, those included whose sessions are on their way out.
+    pub(super) fn has_places(&self) -> bool {
+        self.upstreams.len() <= MAX_PLACES
+    }
+
+    /// Places that nobody had in an earlier generation, or another upstream had.
+    pub(crate) fn begun_since<'a>(&'a self, before: Option<&'a ProxyPlan>) -> impl Iterator<Item = u16> + 'a {
+        let old = move |place: u16| before.and_then(|before| before.upstreams.get(usize::from(place)));
+        let places = (0..=u16::MAX).zip(&self.upstreams);
+        let begun = places.filter(move |(place, new)| !old(*place).is_some_and(|old| Arc::ptr_eq(old, new)));
+        begun.map(|(place, _)| place)
     }
 
     /// The upstreams that are given by name: place, name and port.
     pub(super) fn names(&self) -> impl Iterator<Item = (usize, &str, u16)> {
         let present = self.upstreams.iter().zip(&self.gone).enumerate();
         present.filter_map(|(place, (upstream, gone))| match &upstream.target {
-            Target::Name { host, port } if !gone => Some((place, host.as_str(), *port)),
+            Target::Name { host, port } if gone.is_none() => Some((place, host.as_str(), *port)),
             Target::Name { .. } | Target::Address(_) | Target::Unix(_) => None,
         })
     }
@@ -290,11 +331,6 @@ impl UpstreamPlan {
             addresses: ArcSwap::from(addresses),
             turns: AtomicUsize::new(0),
         }
-    }
-
-    /// Whether it is the one that the configuration means.
-    fn is(&self, upstream: &Upstream) -> bool {
-        self.target == upstream.target && self.name == upstream.text
     }
 
     pub(super) fn target(&self) -> &Target {

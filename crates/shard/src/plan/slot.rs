@@ -15,7 +15,7 @@ pub(crate) struct Slot {
     retired: Option<Arc<Retired>>,
 }
 
-/// A route that is no more.
+/// A route, or an upstream of one, that is no more.
 #[derive(Debug, Default)]
 pub(crate) struct Retired {
     /// Shards that have no session of it any more.
@@ -54,11 +54,16 @@ impl Slot {
 
     /// Whether another route may have its number.
     pub(super) fn is_free(&self, shards: usize) -> bool {
-        self.retired.as_ref().is_some_and(|retired| retired.empty.load(Ordering::Acquire) == shards)
+        self.retired.as_ref().is_some_and(|retired| retired.is_empty(shards))
     }
 }
 
 impl Retired {
+    /// Whether so many shards, which are all, have said that they have none.
+    pub(super) fn is_empty(&self, shards: usize) -> bool {
+        self.empty.load(Ordering::Acquire) == shards
+    }
+
     /// A shard has no session of it any more. Each says so once.
     pub(crate) fn left(&self) {
         self.empty.fetch_add(1, Ordering::Release);

@@ -49,13 +49,13 @@ struct Upstream {
 impl Upstreams {
     pub(crate) fn new(plan: &Plan) -> Upstreams {
         let mut upstreams = Upstreams { groups: Vec::new() };
-        upstreams.adopt(plan, &[]);
+        upstreams.adopt(plan, &[], &[]);
         upstreams
     }
 
     /// Takes the next generation over: an upstream of a route that goes on keeps its place and what is known of it. `reused`:
-    /// numbers that are another route's now.
-    pub(crate) fn adopt(&mut self, plan: &Plan, reused: &[RouteId]) {
+    /// numbers that are another route's now. `begun`: places that are another upstream's, or have come to be.
+    pub(crate) fn adopt(&mut self, plan: &Plan, reused: &[RouteId], begun: &[(RouteId, u16)]) {
         for id in reused {
             let group = &mut self.groups[id.index()];
             debug_assert!(
@@ -63,6 +63,13 @@ impl Upstreams {
                 "nobody is left of the one before"
             );
             *group = Group::default();
+        }
+        for (id, upstream) in begun {
+            let group = self.groups.get_mut(id.index());
+            if let Some(state) = group.and_then(|group| group.states.get_mut(usize::from(*upstream))) {
+                debug_assert_eq!(state.active, 0, "nobody is left of the one before");
+                *state = Upstream::default();
+            }
         }
         let drained = plan.drained();
         for (place, slot) in plan.slots().iter().enumerate() {
@@ -108,7 +115,7 @@ impl Upstreams {
     ) -> Option<u16> {
         let group = &mut self.groups[route.index()];
         let untried = |place: &usize| !tried.contains(&(*place as u16));
-        let present = |place: &usize| !proxy.gone[*place] && !group.states[*place].drained;
+        let present = |place: &usize| proxy.gone[*place].is_none() && !group.states[*place].drained;
         let usable = |place: &usize| {
             let state = &group.states[*place];
             state.out_until_ms == 0 || (state.out_until_ms <= now_ms && state.probe.is_none())
@@ -133,7 +140,7 @@ impl Upstreams {
     /// Whether all upstreams of a route that the configuration has are drained: none has failed, and none may be used.
     pub(crate) fn are_drained(&self, route: RouteId, proxy: &ProxyPlan) -> bool {
         let states = &self.groups[route.index()].states;
-        states.iter().zip(&proxy.gone).all(|(state, gone)| *gone || state.drained)
+        states.iter().zip(&proxy.gone).all(|(state, gone)| gone.is_some() || state.drained)
     }
 
     /// Whether a route takes sessions.

@@ -1,0 +1,250 @@
+//! Numbers of routes, and places of upstreams within a route: they are given again once nobody is left of who had them, and what was
+//! known of these goes with them.
+
+mod stage;
+
+use std::sync::Arc;
+
+use tidegate_io::{Event, ReceiveEnd};
+use tidegate_shard::{
+    Departure, Mail, Pace, Plan, RouteId, Whom,
+    report::{Cell, Report, UpstreamState},
+};
+use tidegate_wire::close::CloseCode;
+
+use crate::stage::{Socket, Stage, frame};
+
+const DRAIN: &str = "[drain]\nwindow = \"1s\"\ndeadline = \"2s\"\n";
+
+/// One route with these upstreams, on these ports.
+fn upstreams(ports: impl IntoIterator<Item = u16>) -> String {
+    let urls: Vec<String> = ports.into_iter().map(|port| format!("\"{}\"", url(port))).collect();
+    format!("[[route]]\npath = \"/r\"\nproxy = {{ upstreams = [{}], retries = 0 }}\n", urls.join(", "))
+}
+
+fn url(port: u16) -> String {
+    format!("ws://127.0.0.1:{port}")
+}
+
+fn echoes(paths: impl IntoIterator<Item = String>) -> String {
+    paths.into_iter().map(|path| format!("[[route]]\npath = \"{path}\"\necho = {{}}\n")).collect()
+}
+
+fn adopt(stage: &mut Stage, rest: &str) -> Arc<Plan> {
+    let text = format!("version = 1\n{DRAIN}{rest}\n[[listener]]\nbind = \"127.0.0.1:1\"\n");
+    stage.adopt(tidegate_config::parse(&text, "test.toml").unwrap_or_else(|problems| panic!("{problems:#?}")))
+}
+
+/// The place of the upstream on this port.
+fn place(plan: &Plan, port: u16) -> u16 {
+    match plan.named(&url(port))[..] {
+        [Whom::Upstream(_, place)] => place,
+        ref other => panic!("{port}: {other:?}"),
+    }
+}
+
+/// A session that the upstream whose turn it is has taken: the client's socket.
+fn paired(stage: &mut Stage) -> Socket {
+    let client = stage.client("");
+    stage.upgrade(client + 1);
+    client
+}
+
+/// An upstream that is dialed cannot be reached.
+fn fail(stage: &mut Stage, upstream: Socket) {
+    let token = stage.socket(upstream, |kernel| kernel.connect.take()).expect("it is dialed");
+    stage.world.borrow_mut().complete(Event::Connected { token, errno: 111 });
+    stage.turns(3);
+}
+
+/// Somebody has the sessions of the upstream on this port go, for longer than a reload does.
+fn depart(stage: &mut Stage, port: u16) -> Whom {
+    let whom = stage.plan.named(&url(port))[0];
+    let pace = Pace {
+        code: CloseCode::SERVICE_RESTART,
+        window_ms: 15_000,
+        deadline_ms: 15_000,
+        reconnect_delay_ms: 0,
+    };
+    stage.deliver(Mail::Depart(Departure { whom, pace }));
+    whom
+}
+
+fn report(stage: &mut Stage, cell: &Cell) -> Report {
+    stage.pass(2);
+    cell.read()
+}
+
+/// What is known of the upstream on this port.
+fn known(report: &Report, plan: &Plan, port: u16) -> UpstreamState {
+    let place = place(plan, port);
+    *report.upstreams.iter().find(|state| state.upstream == place).expect("each place is told of")
+}
+
+#[test]
+fn a_route_goes_on_with_any_number_of_upstreams_one_after_the_other() {
+    const KEPT: u16 = 1;
+    let mut stage = Stage::of(&format!("{DRAIN}{}", upstreams([KEPT])), 1);
+    let session = paired(&mut stage);
+    for generation in 0..13 {
+        let before = Arc::clone(&stage.plan);
+        let others = (0..100).map(|other| 100 + generation * 100 + other);
+        let plan = adopt(&mut stage, &upstreams([KEPT].into_iter().chain(others)));
+        let changes = plan.changes_since(&before);
+        assert_eq!((changes.changed, changes.replaced.len()), (vec![0], 0), "generation {generation}");
+        assert_eq!(place(&plan, KEPT), 0, "it never left");
+        // Those of two generations at most: there is nobody to wait for.
+        let highest = (0..100).map(|other| place(&plan, 100 + generation * 100 + other)).max();
+        assert!(highest.is_some_and(|highest| highest <= 200), "{highest:?}");
+    }
+    stage.pass(3);
+    assert_eq!(stage.down(session), None);
+    // What nobody needs any more is no place.
+    adopt(&mut stage, &upstreams([KEPT]));
+    let plan = adopt(&mut stage, &upstreams([KEPT, 2]));
+    assert_eq!(place(&plan, 2), 1);
+    assert_eq!(plan.upstream_name(0, 2), None);
+    stage.pass(3);
+    assert_eq!(stage.down(session), None);
+}
+
+/// Its failures, who has drained it, and for how long, were another's.
+#[test]
+fn an_upstream_at_the_place_of_another_begins_anew() {
+    let mut stage = Stage::of(&format!("{DRAIN}{}", upstreams([1, 2])), 1);
+    let cell = Arc::new(Cell::default());
+    stage.shard.account_to(Arc::clone(&cell));
+    let (kept, left) = (paired(&mut stage), paired(&mut stage));
+    paired(&mut stage);
+    // The second fails, and is drained for longer than it will be there.
+    let client = stage.client("");
+    fail(&mut stage, client + 1);
+    let two = Arc::clone(&stage.plan);
+    let state = known(&report(&mut stage, &cell), &two, 2);
+    assert_eq!((state.up, state.failures, state.legs), (false, 1, 1));
+    two.set_drained(&[depart(&mut stage, 2)], true);
+    // It goes; its session has its time, and so long its place is its own.
+    adopt(&mut stage, &upstreams([1]));
+    let plan = adopt(&mut stage, &upstreams([1, 3]));
+    assert_eq!(place(&plan, 3), 2);
+    stage.pass(3);
+    assert!(stage.down(left).is_some() && stage.down(kept).is_none());
+    let plan = adopt(&mut stage, &upstreams([1, 3, 4]));
+    assert_eq!(place(&plan, 4), 1);
+    let state = known(&cell.read(), &plan, 4);
+    assert_eq!(
+        (state.up, state.failures, state.legs),
+        (true, 0, 0),
+        "told before anybody asks for the new one"
+    );
+    // The others know what they knew, and each gets its turn.
+    let sessions: Vec<Socket> = (0..3).map(|_| paired(&mut stage)).collect();
+    let told = report(&mut stage, &cell);
+    assert_eq!([1, 3, 4].map(|port| known(&told, &plan, port).legs), [3, 1, 1]);
+    stage.pass(15);
+    assert!(sessions.iter().all(|session| stage.down(*session).is_none()), "another was drained");
+    // The one that was there before is drained, wherever it is.
+    let plan = adopt(&mut stage, &upstreams([1, 2, 3, 4]));
+    assert!(plan.is_drained(plan.named(&url(2))[0]) && !plan.is_drained(plan.named(&url(4))[0]));
+}
+
+#[test]
+fn an_upstream_that_is_back_before_its_place_is_anothers_has_it_as_ever() {
+    let mut stage = Stage::of(&format!("{DRAIN}{}", upstreams([1, 2])), 1);
+    let sessions = [paired(&mut stage), paired(&mut stage)];
+    adopt(&mut stage, &upstreams([1]));
+    let plan = adopt(&mut stage, &upstreams([3, 1, 2]));
+    assert_eq!([1, 2, 3].map(|port| place(&plan, port)), [0, 1, 2]);
+    stage.pass(3);
+    assert!(sessions.iter().all(|session| stage.down(*session).is_none()));
+    // And with nobody: the new one waits for no place of its own.
+    adopt(&mut stage, &upstreams([1, 2]));
+    let plan = adopt(&mut stage, &upstreams([4, 3, 2, 1]));
+    assert_eq!([1, 2, 3, 4].map(|port| place(&plan, port)), [0, 1, 2, 3]);
+    // Once more away, and this time for good.
+    adopt(&mut stage, &upstreams([1, 3, 4]));
+    let plan = adopt(&mut stage, &upstreams([1, 3, 4, 5]));
+    assert_eq!(place(&plan, 5), 4, "its session is there");
+    stage.pass(3);
+    let plan = adopt(&mut stage, &upstreams([1, 3, 4, 5, 6]));
+    assert_eq!((place(&plan, 6), stage.down(sessions[0])), (1, None));
+    assert!(stage.down(sessions[1]).is_some());
+}
+
+#[test]
+fn who_waits_for_an_upstream_or_has_tried_it_keeps_its_place() {
+    let mut stage = Stage::of(&format!("{DRAIN}{}", upstreams([1, 2])), 1);
+    let waiting = stage.client("");
+    adopt(&mut stage, &upstreams([2]));
+    let plan = adopt(&mut stage, &upstreams([2, 3]));
+    assert_eq!(place(&plan, 3), 2, "somebody waits for the first");
+    stage.upgrade(waiting + 1);
+    assert!(stage.sent(waiting).starts_with(b"HTTP/1.1 101 "));
+    stage.pass(3);
+    assert!(stage.down(waiting).is_some());
+    assert_eq!(place(&adopt(&mut stage, &upstreams([2, 3, 4])), 4), 0);
+    // It could not be reached, and the next one has its turn: another one at its place must not count as tried.
+    let retried = |ports: &[u16]| upstreams(ports.iter().copied()).replace("retries = 0", "retries = 1");
+    let mut stage = Stage::of(&format!("{DRAIN}{}", retried(&[1, 2])), 1);
+    let waiting = stage.client("");
+    fail(&mut stage, waiting + 1);
+    adopt(&mut stage, &retried(&[2]));
+    assert_eq!(place(&adopt(&mut stage, &retried(&[2, 3])), 3), 2);
+    stage.upgrade(waiting + 2);
+    adopt(&mut stage, &retried(&[2]));
+    assert_eq!(place(&adopt(&mut stage, &retried(&[2, 4])), 4), 0);
+}
+
+/// Nor does it know that of a place that was none for a while.
+#[test]
+fn an_upstream_at_a_place_that_was_given_up_keeps_its_sessions() {
+    let mut stage = Stage::of(&format!("{DRAIN}{}", upstreams([1, 2, 3])), 1);
+    let whom = depart(&mut stage, 3);
+    adopt(&mut stage, &upstreams([1]));
+    let plan = adopt(&mut stage, &upstreams([1, 4]));
+    assert_eq!((place(&plan, 4), plan.upstream_name(0, 2)), (1, None));
+    let plan = adopt(&mut stage, &upstreams([1, 4, 5]));
+    assert_eq!(vec![Whom::Upstream(RouteId(0), place(&plan, 5))], [whom]);
+    let sessions: Vec<Socket> = (0..3).map(|_| paired(&mut stage)).collect();
+    stage.pass(15);
+    assert!(sessions.iter().all(|session| stage.down(*session).is_none()), "another was drained");
+}
+
+#[test]
+fn numbers_and_places_without_sessions_are_free_at_once() {
+    let routes = |generation: u32| echoes((0..100).map(|route| format!("/{generation}/{route}")));
+    let mut stage = Stage::of(&format!("{DRAIN}{}{}", upstreams([1]), routes(0)), 1);
+    let numbers = |plan: &Plan| plan.numbered_routes().map(|(number, _)| number).collect::<Vec<_>>();
+    let first = numbers(&stage.plan);
+    for generation in 1..9 {
+        let plan = adopt(&mut stage, &(upstreams([1]) + &routes(generation)));
+        assert_eq!(numbers(&plan) == first, generation % 2 == 0, "generation {generation}");
+    }
+    // One with a session has it until that is gone, and a reload has found that, or until the deadline.
+    let (early, late) = (stage.client_at("/8/7", ""), stage.client_at("/8/8", ""));
+    let held = ["/8/7", "/8/8"].map(|name| stage.plan.named(name)[0]);
+    adopt(&mut stage, &upstreams([1]));
+    let has = |plan: &Plan| {
+        held.map(|held| plan.numbered_routes().any(|(number, _)| Whom::Route(RouteId(number)) == held))
+    };
+    assert_eq!(has(&adopt(&mut stage, &(upstreams([1]) + &routes(9)))), [false, false]);
+    stage.send(early, &frame(0x88, &1000_u16.to_be_bytes(), true));
+    let token = stage.socket(early, |kernel| kernel.receive.take()).expect("the client's end is awaited");
+    stage.world.borrow_mut().complete(Event::ReceiveEnded { token, end: ReceiveEnd::Eof });
+    stage.turns(3);
+    let more = echoes(["/more".to_owned(), "/other".to_owned()]);
+    adopt(&mut stage, &(upstreams([1]) + &routes(9) + &echoes(["/more".to_owned()])));
+    assert_eq!(has(&adopt(&mut stage, &(upstreams([1]) + &routes(9) + &more))), [true, false]);
+    stage.pass(3);
+    assert!(stage.down(late).is_some());
+    let last = more + &echoes(["/last".to_owned()]);
+    assert_eq!(has(&adopt(&mut stage, &(upstreams([1]) + &routes(9) + &last))), [true, true]);
+}
+
+#[test]
+fn a_shard_that_has_not_said_so_may_have_sessions() {
+    let mut stage = Stage::of(&format!("{DRAIN}{}{}", upstreams([1, 2]), echoes(["/0".to_owned()])), 2);
+    adopt(&mut stage, &upstreams([1]));
+    let plan = adopt(&mut stage, &(upstreams([1, 3]) + &echoes(["/1".to_owned()])));
+    assert_eq!((place(&plan, 3), plan.named("/1")), (2, vec![Whom::Route(RouteId(2))]));
+}
