@@ -27,6 +27,11 @@ pub(crate) struct Streaming {
 }
 
 impl Streaming {
+    /// Whether its head was sent: from then on it counts as a session.
+    pub(crate) fn is_begun(&self) -> bool {
+        self.begun
+    }
+
     /// What comes is kept: the stream has not begun, or not all was sent that came first.
     pub(super) fn keeps(&self) -> bool {
         !self.begun || !self.feed.kept.is_empty()

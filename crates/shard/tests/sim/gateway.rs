@@ -1,6 +1,7 @@
 //! The real shard in the simulator: its configuration, clients and upstreams drawn by seed.
 
 use std::{
+    cell::Cell,
     collections::{BTreeMap, BTreeSet},
     io,
     rc::Rc,
@@ -9,7 +10,7 @@ use std::{
 
 use tidegate_io::{Address, BUFFER_BYTES, Backend, ListenerId};
 use tidegate_shard::{
-    Environment, Mail, Plan, Progress, Question, Sender, Shard,
+    Departing, Environment, Mail, Plan, Progress, Question, Sender, Shard,
     log::{Cause, Entry, What},
     mailbox,
 };
@@ -74,7 +75,28 @@ impl Environment for Surroundings {
 pub(crate) struct Gateway {
     pub(crate) shard: Shard<SimBackend, Surroundings>,
     /// Without pings an open session may have no deadline.
-    pub(crate) pings: bool,
+    pings: bool,
+    /// The most that there were of each at once.
+    departing: Cell<Departing>,
+}
+
+impl Gateway {
+    pub(crate) fn new(shard: Shard<SimBackend, Surroundings>, pings: bool) -> Gateway {
+        Gateway { shard, pings, departing: Cell::default() }
+    }
+
+    fn note(&self, now: Departing) {
+        let most = self.departing.get();
+        self.departing.set(Departing {
+            deciding: most.deciding.max(now.deciding),
+            waiting: most.waiting.max(now.waiting),
+            open: most.open.max(now.open),
+            paired: most.paired.max(now.paired),
+            streams: most.streams.max(now.streams),
+            polls: most.polls.max(now.polls),
+            publications: most.publications.max(now.publications),
+        });
+    }
 }
 
 impl Subject for Gateway {
@@ -84,6 +106,7 @@ impl Subject for Gateway {
 
     fn inspect(&self) -> Inspection {
         let seen = self.shard.inspect();
+        self.note(seen.departing);
         let legs = seen.legs;
         Inspection {
             slots: seen.slots,
@@ -120,10 +143,26 @@ impl Subject for Gateway {
             turn_bytes: seen.turn_bytes,
             listeners: seen.listeners,
             kept: seen.kept,
+            overdue: seen.overdue,
+            miscounted: seen.miscounted,
         }
     }
 
     fn cover(&self, covered: &mut BTreeMap<String, u64>) {
+        let departing = self.departing.get();
+        for (what, count) in [
+            ("for a hook", departing.deciding),
+            ("for an upstream", departing.waiting),
+            ("sessions", departing.open),
+            ("pairs", departing.paired),
+            ("streams", departing.streams),
+            ("polls", departing.polls),
+            ("publications", departing.publications),
+        ] {
+            if count > 0 {
+                *covered.entry(format!("departing: {what}")).or_default() += u64::from(count);
+            }
+        }
         let counters = self.shard.counters();
         for (what, count) in [
             ("kept for a later turn", counters.kept),
@@ -426,7 +465,7 @@ pub(crate) fn run(seed: u64, trace: Trace) -> Outcome {
         shares: false,
     };
     let pings = setup.terms.ping_interval > 0;
-    let outcome = world.run(Gateway { shard, pings }, &bounds);
+    let outcome = world.run(Gateway::new(shard, pings), &bounds);
     assert!(plan.retained_bytes() == 0, "{} bytes count as retained after the end", plan.retained_bytes());
     outcome
 }

@@ -11,6 +11,7 @@ mod judge;
 mod listener;
 pub(crate) mod relief;
 mod requester;
+mod routes;
 mod setup;
 mod society;
 mod socket;
@@ -112,6 +113,9 @@ fn run_as(seed: u64, trace: Trace, draw: fn(&mut Random) -> Setup) -> Outcome {
     ] {
         *outcome.covered.entry(format!("topics: {what}")).or_default() += count;
     }
+    for (what, count) in &society.routes.borrow().covered {
+        *outcome.covered.entry(format!("route: {what}")).or_default() += count;
+    }
     for (what, count) in &judge.gaps {
         *outcome.covered.entry(format!("told: {what}")).or_default() += count;
     }
@@ -124,6 +128,8 @@ struct Life {
     cluster: Cluster,
     plan: Arc<Plan>,
     start: u64,
+    /// Until then other generations come.
+    settled: u64,
 }
 
 impl Life {
@@ -169,12 +175,18 @@ impl Life {
             shard.meet(peers);
             let backlog = *random.pick(&[1, 4, 128]);
             shard.listen(ListenerId(0), SimListener { backlog }).expect("it is the first one");
-            let gateway = Gateway { shard, pings: setup.ping_interval > 0 };
+            // What is counted besides must change nothing.
+            if seed % 2 == 1 {
+                shard.account_to(Arc::default());
+            }
+            let gateway = Gateway::new(shard, setup.ping_interval > 0);
             Place::new(world, gateway, letters, bounds(setup))
         });
         let places = places.collect();
-        let cluster = Cluster { places, ways, random: random.fork(), delay: setup.delay, letters: 0 };
-        Life { society: Rc::clone(society), cluster, plan, start: now }
+        let mut cluster = Cluster { places, ways, random: random.fork(), delay: setup.delay, letters: 0 };
+        society.routes.borrow_mut().begin();
+        let settled = routes::come(&mut cluster, society, &plan, seed, now);
+        Life { society: Rc::clone(society), cluster, plan, start: now, settled }
     }
 
     /// Runs it to its end; who was there is there again afterwards.
@@ -250,7 +262,7 @@ impl Life {
     /// Until nobody has anything left to do.
     fn be_busy(&mut self, people: &mut Vec<Person>) {
         let mut until = self.start;
-        while self.society.busy.get() > 0 {
+        while self.society.busy.get() > 0 || until < self.settled {
             until += SECONDS / 4;
             self.go_on(until, people);
         }

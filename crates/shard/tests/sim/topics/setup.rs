@@ -18,6 +18,9 @@ pub(crate) const PATTERNS: [&str; 6] = ["plain/*", "old/**", "kept/**", "*/a", "
 /// A topic that no route allows.
 pub(crate) const SECRET: &str = "secret/x";
 
+/// Of who publishes over HTTP.
+pub(crate) const PUBLISH_KEYS: [&str; 2] = ["0123456789abcdef", "fedcba9876543210"];
+
 /// Limits of one session.
 pub(crate) const MOST_SUBSCRIPTIONS: usize = 8;
 pub(crate) const MOST_PATTERNS: usize = 2;
@@ -134,6 +137,8 @@ impl Setup {
             ("conf", format!("slow = \"conflate\"\nkeys = 4\n{kept}")),
             ("sync", "slow = \"resync\"\nhistory = 3\nhistory_age = \"20s\"\n".to_string()),
         ];
+        let [one, other] =
+            PUBLISH_KEYS.map(|key| format!(r#"{{ name = "{key}", key = "{key}", publish = {all} }}"#));
         let session = format!("session_bytes = {}", self.session_bytes);
         let mut text = format!(
             "version = 1\n[limits]\nmax_sessions = {}\nmessage_bytes = \"64KiB\"\nping_interval = \"{}ms\"\n\
@@ -151,7 +156,7 @@ impl Setup {
              max_subscriptions = {MOST_SUBSCRIPTIONS}, max_patterns = {MOST_PATTERNS}, {session} }}\n\
              [[route]]\npath = \"/events\"\nevents = {{ subscribe = {all}, presence = {all}, {session} }}\n\
              [[route]]\npath = \"/poll\"\npoll = {{ subscribe = {all}, presence = {all}, {session} }}\n\
-             [[route]]\npath = \"/publish/*\"\npublish = {{ publish = {all}, rate = 100000 }}\n"
+             [[route]]\npath = \"/publish/*\"\npublish = {{ publish = {all}, rate = 100000, keys = [{one}, {other}] }}\n"
         );
         text
     }

@@ -16,6 +16,7 @@ use super::{
     },
     attendance::Attendance,
     judge::Judge,
+    routes::{Kind, Removal, Routes, Seen},
     setup::{Setup, TOPICS},
 };
 
@@ -76,6 +77,7 @@ pub(crate) struct Society {
     /// when the last one was.
     pub(crate) refusals: Cell<(u64, u64)>,
     pub(crate) presence: RefCell<Attendance>,
+    pub(crate) routes: RefCell<Routes>,
 }
 
 impl Person {
@@ -139,6 +141,7 @@ impl Society {
             newest: RefCell::default(),
             refusals: Cell::default(),
             presence: RefCell::default(),
+            routes: RefCell::default(),
         })
     }
 
@@ -172,6 +175,9 @@ pub(crate) struct Visit {
     pub(crate) session: u64,
     pub(crate) link: Option<Link>,
     pub(crate) start: u64,
+    pub(crate) kind: Kind,
+    /// How its route stood when it came, or asked.
+    pub(crate) seen: Seen,
     pub(crate) pace: Pace,
     /// Reads nothing until then.
     pub(crate) halted: u64,
@@ -192,10 +198,17 @@ impl Visit {
         let write = *random.pick(&[full, full, full, (300, 500)]);
         Visit {
             society: Rc::clone(society),
+            kind: match person.role {
+                Role::Speaker | Role::Raw => Kind::Topics,
+                Role::Listener => Kind::Events,
+                Role::Poller => Kind::Poll,
+                Role::Poster => Kind::Publish,
+            },
             person: Some(person),
             session,
             link: None,
             start,
+            seen: Seen::default(),
             pace: Pace { read, write },
             halted: 0,
             excused: None,
@@ -238,6 +251,26 @@ impl Visit {
         self.society.stage.get()
     }
 
+    /// Comes to its route, or asks it again.
+    pub(crate) fn look(&mut self) {
+        self.seen = self.society.routes.borrow().seen(self.kind);
+    }
+
+    /// Why its route may have no answer for it, or no session any more.
+    pub(crate) fn removal(&self) -> Option<Removal> {
+        self.society.routes.borrow().removal(self.kind, self.seen)
+    }
+
+    /// Whether its route may have gone since.
+    pub(crate) fn is_departed(&self) -> bool {
+        self.removal().is_some()
+    }
+
+    /// Whether what was left on its route may have been cut off.
+    pub(crate) fn may_be_cut(&self, now: u64) -> bool {
+        self.removal().is_some_and(|removal| removal.cut <= now)
+    }
+
     /// Connects. Most have small buffers, so that what is behind is behind in the gateway.
     pub(crate) fn dial(&mut self, net: &mut Net, me: ActorId) {
         let conn = net.dial(me, 0);
@@ -245,6 +278,7 @@ impl Visit {
             net.narrow(conn);
         }
         self.link = Some(Link::new(conn, self.pace, false));
+        self.look();
         self.progress = net.now;
     }
 

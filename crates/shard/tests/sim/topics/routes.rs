@@ -1,0 +1,249 @@
+//! The routes of topics: generations of the configuration take them away under their sessions, and bring them back at numbers that
+//! others had.
+
+use std::{
+    cell::{OnceCell, RefCell},
+    collections::BTreeMap,
+    rc::Rc,
+    sync::Arc,
+    time::Duration,
+};
+
+use tidegate_config::{Drain, Route};
+use tidegate_shard::{Answers, Generation, Mail, Plan};
+
+use super::{
+    super::{
+        net::{MILLIS, SECONDS},
+        random::Random,
+    },
+    cluster::Cluster,
+    society::Society,
+};
+
+/// One of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Topics,
+    Events,
+    Poll,
+    Publish,
+}
+
+impl Kind {
+    const ALL: [Kind; 4] = [Kind::Topics, Kind::Events, Kind::Poll, Kind::Publish];
+
+    /// What an operator calls it.
+    fn name(self) -> &'static str {
+        match self {
+            Kind::Topics => "/topics/*",
+            Kind::Events => "/events",
+            Kind::Poll => "/poll",
+            Kind::Publish => "/publish/*",
+        }
+    }
+}
+
+/// How a route stood when somebody looked.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Seen {
+    /// How often it had been taken away.
+    pub(crate) removals: usize,
+    /// All shards had it.
+    pub(crate) here: bool,
+}
+
+/// When what is left of a route's sessions is cut off, at the earliest.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Removal {
+    pub(crate) cut: u64,
+}
+
+#[derive(Debug, Default)]
+struct Standing {
+    removals: Vec<Removal>,
+    presence: Presence,
+}
+
+#[derive(Debug, Default)]
+enum Presence {
+    #[default]
+    Gone,
+    /// Back where so many shards have said so.
+    Coming(Answers, usize),
+    Here,
+}
+
+/// How all of them stand.
+#[derive(Debug, Default)]
+pub(crate) struct Routes {
+    standings: [Standing; 4],
+    pub(crate) covered: BTreeMap<&'static str, u64>,
+}
+
+impl Routes {
+    /// A life of the gateway begins, with all of them.
+    pub(crate) fn begin(&mut self) {
+        for standing in &mut self.standings {
+            standing.removals.push(Removal { cut: 0 });
+            standing.presence = Presence::Here;
+        }
+    }
+
+    pub(crate) fn seen(&self, kind: Kind) -> Seen {
+        let standing = &self.standings[kind as usize];
+        let here = match &standing.presence {
+            Presence::Gone => false,
+            Presence::Coming(answers, shards) => answers.wait(*shards, Duration::ZERO),
+            Presence::Here => true,
+        };
+        Seen { removals: standing.removals.len(), here }
+    }
+
+    /// The removal that may concern who came when the route stood so.
+    pub(crate) fn removal(&self, kind: Kind, seen: Seen) -> Option<Removal> {
+        let removals = &self.standings[kind as usize].removals;
+        // A shard may have let it in before it heard that the route is gone.
+        let before = seen.removals.checked_sub(1).filter(|_| !seen.here);
+        before.and_then(|before| removals.get(before)).or_else(|| removals.get(seen.removals)).copied()
+    }
+
+    pub(crate) fn cover(&mut self, what: &'static str) {
+        *self.covered.entry(what).or_default() += 1;
+    }
+}
+
+/// What all generations of a life know.
+struct Course {
+    society: Rc<Society>,
+    newest: RefCell<Arc<Plan>>,
+    /// Whose each number was last, by the path.
+    numbers: RefCell<BTreeMap<u16, String>>,
+    all: Vec<Route>,
+    shards: usize,
+}
+
+/// What a generation makes of the one before.
+#[derive(Clone)]
+struct Change {
+    time: u64,
+    /// By kind.
+    has: [bool; 4],
+    order: Vec<usize>,
+    drain: Drain,
+}
+
+/// Draws generations for half of the lives: from when on nothing changes any more.
+pub(crate) fn come(
+    cluster: &mut Cluster,
+    society: &Rc<Society>,
+    plan: &Arc<Plan>,
+    seed: u64,
+    start: u64,
+) -> u64 {
+    // Of its own: what else a seed draws must not depend on it.
+    let mut random = Random::new(seed ^ 0x726f_7574_6573);
+    if society.setup.crowd || random.below(2) == 0 {
+        return start;
+    }
+    let all = plan.config().routes.clone();
+    let shards = cluster.places.len();
+    let course = Rc::new(Course {
+        society: Rc::clone(society),
+        newest: RefCell::new(Arc::clone(plan)),
+        numbers: RefCell::new(numbers(plan).collect()),
+        all,
+        shards,
+    });
+    let mut arrivals = vec![start; shards];
+    let skew = *random.pick(&[0, MILLIS, 150 * MILLIS]);
+    for change in draw(&mut random, society.setup.span, start) {
+        let generation = Rc::new(OnceCell::new());
+        for (place, arrival) in cluster.places.iter_mut().zip(&mut arrivals) {
+            *arrival = (*arrival).max(change.time + random.range(0..=skew));
+            let (course, change, generation) = (Rc::clone(&course), change.clone(), Rc::clone(&generation));
+            let letters = place.letters.clone();
+            let letter = move || {
+                let generation: &Generation = generation.get_or_init(|| course.next(&change));
+                assert!(letters.send(Mail::Plan(generation.clone())).is_ok(), "the mailbox has room");
+            };
+            place.world.net.borrow_mut().post_at(*arrival, Box::new(letter));
+        }
+    }
+    arrivals.into_iter().max().unwrap_or(start) + SECONDS
+}
+
+fn numbers(plan: &Plan) -> impl Iterator<Item = (u16, String)> {
+    plan.numbered_routes().map(|(number, route)| (number, route.path.to_string()))
+}
+
+fn draw(random: &mut Random, span: u64, start: u64) -> Vec<Change> {
+    let mut time = start + random.below(span);
+    let mut has = [true; 4];
+    let count = 1 + random.below(8);
+    let mut changes = Vec::new();
+    for number in 0..=count {
+        for has in &mut has {
+            let goes = *has && random.below(3) == 0;
+            let comes = !*has && random.below(3) > 0;
+            *has = (*has && !goes) || comes || number == count;
+        }
+        let mut order: Vec<usize> = (0..4).collect();
+        for place in (1..4).rev() {
+            order.swap(place, random.index(place + 1));
+        }
+        let window_ms = *random.pick(&[0, 20, 100, 300]);
+        let drain = Drain {
+            window_ms,
+            deadline_ms: window_ms + *random.pick(&[0, 1, 60, 200, 600]),
+            reconnect_delay_ms: *random.pick(&[0, 5_000]),
+            ..Drain::default()
+        };
+        changes.push(Change { time, has, order, drain });
+        // Before and behind the deadline of the one before.
+        time += *random.pick(&[10 * MILLIS, 150 * MILLIS, SECONDS, SECONDS, 2 * SECONDS, span / 3]);
+    }
+    changes
+}
+
+impl Course {
+    fn next(&self, change: &Change) -> Generation {
+        let mut newest = self.newest.borrow_mut();
+        let mut config = newest.config().clone();
+        config.drain = change.drain.clone();
+        // It changes nothing.
+        config.limits.head_fields += 1;
+        let present = change.order.iter().filter(|place| change.has[**place]);
+        config.routes = present.map(|place| self.all[*place].clone()).collect();
+        let plan = newest.next(config).expect("nothing stands in its way");
+        let answers = Answers::default();
+        let mut routes = self.society.routes.borrow_mut();
+        for kind in Kind::ALL {
+            let had = !newest.named(kind.name()).is_empty();
+            let standing = &mut routes.standings[kind as usize];
+            match (had, change.has[kind as usize]) {
+                (true, false) => {
+                    let cut = change.time + change.drain.deadline_ms * MILLIS;
+                    standing.removals.push(Removal { cut });
+                    standing.presence = Presence::Gone;
+                    routes.cover("taken away");
+                }
+                (false, true) => {
+                    standing.presence = Presence::Coming(answers.clone(), self.shards);
+                }
+                (true, true) | (false, false) => {}
+            }
+        }
+        let before: BTreeMap<u16, String> = numbers(&newest).collect();
+        let mut known = self.numbers.borrow_mut();
+        for (number, path) in numbers(&plan).filter(|(number, _)| !before.contains_key(number)) {
+            routes.cover(match known.insert(number, path.clone()) {
+                None => "back at a new number",
+                Some(other) if other == path => "back at its number",
+                Some(_) => "back at another's number",
+            });
+        }
+        *newest = Arc::clone(&plan);
+        Generation { plan, servers: Arc::new([]), answers }
+    }
+}
