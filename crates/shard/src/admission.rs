@@ -10,6 +10,7 @@ use tidegate_wire::http::Refusal;
 
 use crate::{
     addresses::{Counted, Excessive, Origin},
+    ending::DRAINING,
     environment::Environment,
     log::{Level, What},
     session::{Fact, Peer, Session},
@@ -51,6 +52,8 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         let is_full = self.sessions >= self.max_sessions;
         let (peer, is_tls) = (session.peer, session.transport.is_tls());
         let door = match session.marks.facts.has(Fact::ProxyHeader) {
+            // It waited in the kernel's queue. Where sessions end within a window it is let in, and goes with them.
+            _ if self.draining.is_some() => Err(Door::Answer(&DRAINING)),
             _ if is_full => Err(Door::Answer(&FULL)),
             // Who it is will be known behind its header.
             true => Ok(Counted::No),

@@ -98,7 +98,9 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         let is_session = match &state {
             State::Open(_) => true,
             State::Paired(_) => !session.marks.upstream,
-            State::Exchange(exchange) => matches!(exchange.stage, Stage::Streaming(_)),
+            State::Exchange(exchange) => {
+                matches!(&exchange.stage, Stage::Streaming(stream) if stream.has_begun())
+            }
             _ => false,
         };
         if is_session {
@@ -162,6 +164,17 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         self.linger(key);
     }
 
+    /// Ends a connection that has no request under way: behind the answers that it is owed yet.
+    pub(crate) fn end_answered(&mut self, key: Key) {
+        let Some(session) = self.registry.get(key) else { return };
+        let noted = self.spans.iter().any(|span| span.key == key);
+        if noted || session.dirty != 0 || !session.outbox.is_empty() {
+            self.linger(key);
+        } else {
+            self.abort(key, false);
+        }
+    }
+
     /// The peer sent its FIN.
     pub(crate) fn peer_ended(&mut self, key: Key) {
         let Some(session) = self.registry.get(key) else { return };
@@ -171,7 +184,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             return;
         }
         match &session.state {
-            State::Head(_) | State::Deciding(_) => self.abort(key, false),
+            State::Head(_) | State::Deciding(_) => self.end_answered(key),
             State::Waiting(_) => self.give_up_waiting(key),
             State::Dialing(_) if session.transport.is_handshaking() => {
                 self.dial_failed(key, "closed in the handshake of TLS", 0);
@@ -282,7 +295,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         match &mut session.state {
             State::Head(head) => {
                 if head.bytes.is_empty() || session.marks.facts.has(Fact::ProxyHeader) {
-                    self.abort(key, false);
+                    self.end_answered(key);
                 } else {
                     self.refuse(key, leaving, false);
                 }
@@ -354,7 +367,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
 }
 
 /// While draining no request is begun.
-const DRAINING: Refusal = leaving("the gateway is shutting down");
+pub(crate) const DRAINING: Refusal = leaving("the gateway is shutting down");
 
 /// Its route or upstream drains, or is not in the configuration any more, or an operator has ended it.
 const LEAVING: Refusal = leaving("ended by an operator, or by a new configuration");

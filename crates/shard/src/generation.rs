@@ -46,12 +46,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             if self.is_ending() {
                 return;
             }
-            for listening in self.listening.drain(..) {
-                self.backend.unlisten(listening.id);
-                // What waited in its queue is served yet.
-                self.closed.push(listening);
-            }
-            self.expects_last = true;
+            self.unlisten();
         }
         let why = if whom == Whom::All { "going away" } else { CHANGED };
         self.set_drained(whom, true);

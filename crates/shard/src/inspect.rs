@@ -172,7 +172,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                 State::Open(_) => true,
                 State::Paired(_) => !session.marks.upstream,
                 State::Exchange(exchange) => {
-                    matches!(&exchange.stage, Stage::Streaming(stream) if stream.is_begun())
+                    matches!(&exchange.stage, Stage::Streaming(stream) if stream.has_begun())
                 }
                 _ => false,
             };

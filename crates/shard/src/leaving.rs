@@ -310,7 +310,14 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         let later_ms = match &session.state {
             State::Deciding(_) | State::Waiting(_) => Some(end_ms.unwrap_or(self.now_ms + RETRY_MS)),
             State::Head(head) => end_ms.filter(|_| !head.kept_alive),
-            State::Exchange(_) => (!self.depart_exchange(key)).then_some(self.now_ms + RETRY_MS),
+            State::Exchange(_) => {
+                let departs = self.depart_exchange(key);
+                // A poll has its answer; what else is asked on its connection may be of another route.
+                if self.registry.get(key).is_some_and(|session| matches!(session.state, State::Head(_))) {
+                    return;
+                }
+                (!departs).then_some(self.now_ms + RETRY_MS)
+            }
             State::Dialing(_) | State::Open(_) | State::Paired(_) | State::Lingering { .. } | State::Dead => {
                 None
             }
@@ -340,7 +347,10 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         let concerned = |(_, session): &(Key, &Session<B::Socket>)| {
             !matches!(session.state, State::Dead) && departure.concerns(session)
         };
-        let keys: Vec<Key> = self.registry.iter().filter(concerned).map(|(key, _)| key).collect();
+        // With whether it has been told already, and what is left of its time was given it then.
+        let is_told = |session: &Session<B::Socket>| matches!(session.state, State::Lingering { .. });
+        let keys: Vec<(Key, bool)> =
+            self.registry.iter().filter(concerned).map(|(key, session)| (key, is_told(session))).collect();
         if !keys.is_empty() {
             self.log(Level::Warn, None, What::CutOff { connections: keys.len() as u64 });
         }
@@ -348,9 +358,11 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             self.stopping = true;
             return;
         }
-        for key in keys {
+        for (key, was_told) in keys {
             match self.registry.get(key).map(|session| &session.state) {
                 Some(State::Paired(_)) => self.end_overdue(key),
+                // It was told just now, with the other leg of its pair.
+                Some(State::Lingering { .. }) if !was_told => self.limit_linger(key),
                 // They have their answer yet, and come back elsewhere.
                 Some(State::Deciding(_) | State::Waiting(_)) => {
                     self.drain_session(key, Farewell::now(departure.terms.code));

@@ -591,14 +591,21 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         }
         self.draining = Some(code);
         self.report();
-        for listening in self.listening.drain(..) {
-            self.backend.unlisten(listening.id);
-        }
+        self.unlisten();
         let keys: Vec<Key> = self.registry.iter().map(|(key, _)| key).collect();
         for key in keys {
             self.drain_session(key, Farewell::now(code));
             self.flush_spans();
         }
+    }
+
+    /// Lets nobody in any more but those who wait in the kernel's queues: they have been let in by it, and are answered.
+    pub(crate) fn unlisten(&mut self) {
+        for listening in self.listening.drain(..) {
+            self.backend.unlisten(listening.id);
+            self.closed.push(listening);
+        }
+        self.expects_last = true;
     }
 
     /// Arms a receive unless one is armed, the reader is paused, or the stream has ended.

@@ -11,7 +11,7 @@ use tidegate_shard::{
 };
 use tidegate_wire::close::CloseCode;
 
-use crate::stage::{Stage, close_frame, frame};
+use crate::stage::{Stage, close_frame, frame, topics_at};
 
 const ECHO: &str = "echo = {}";
 const PROXY: &str = "proxy = { upstreams = [\"ws://10.0.0.5:9000\"], deflate = \"pass\" }";
@@ -178,4 +178,34 @@ fn who_is_not_asked_counts_nothing_and_says_as_before_why_sessions_end() {
     stage.send(socket, &frame(0x88, &close_frame(3000, "")[2..], true));
     let log = stage.log.borrow().join("\n");
     assert!(log.contains("code=3000") && !log.contains("duration_ms"), "{log}");
+}
+
+/// What has not begun does not end: whoever subtracts the one from the other has the sessions that are there.
+#[test]
+fn a_stream_that_never_began_is_no_session_that_ended() {
+    let config =
+        "[[topic]]\nname = \"**\"\n[[route]]\npath = \"/events\"\nevents = { subscribe = [\"**\"] }\n";
+    let mut stage = Stage::of(config, 2);
+    let cell = Arc::new(Cell::default());
+    stage.shard.account_to(Arc::clone(&cell));
+    let here = topics_at("t", 0).next().expect("one of them");
+    let there = topics_at("t", 1).next().expect("one of them");
+    let ask = |stage: &mut Stage, method: &str, topic: &str| {
+        let socket = stage.accept();
+        let request = format!("{method} /events?topic={topic} HTTP/1.1\r\nHost: gw.test\r\n\r\n");
+        stage.send(socket, request.as_bytes());
+        socket
+    };
+    let head = ask(&mut stage, "HEAD", &here);
+    assert!(stage.sent(head).starts_with(b"HTTP/1.1 200 "));
+    // The other shard never answers.
+    let waits = ask(&mut stage, "GET", &there);
+    stage.pass(11);
+    assert!(stage.sent(waits).starts_with(b"HTTP/1.1 503 "), "{:?}", stage.sent(waits));
+    let stream = ask(&mut stage, "GET", &here);
+    assert!(stage.sent(stream).starts_with(b"HTTP/1.1 200 "));
+    let counts = report(&mut stage, &cell).routes[0];
+    assert_eq!((counts.opened, counts.ended), (1, 0));
+    let counters = stage.shard.counters();
+    assert_eq!((counters.opened, counters.ended), (1, 0));
 }

@@ -399,3 +399,100 @@ fn who_has_no_sessions_waits_for_those_who_have() {
         assert_eq!(other.turn(), Progress::Ended);
     }
 }
+
+#[test]
+fn who_waits_in_a_poll_of_a_route_that_goes_is_answered_and_may_ask_on() {
+    let kept = route("/poll", "poll = { subscribe = [\"**\"] }");
+    let gone = route("/old", "poll = { subscribe = [\"**\"] }");
+    let common = "[limits]\nhead_timeout = \"1m\"\n[[topic]]\nname = \"**\"\n";
+    let mut stage = stage(&(common.to_owned() + &kept + &gone));
+    let ask = |stage: &mut Stage, socket: Socket, path: &str| {
+        let poll = |stage: &mut Stage, rest: &str| {
+            stage.socket(socket, |kernel| kernel.sent.clear());
+            let request = format!("GET {path}?topic=a{rest} HTTP/1.1\r\nHost: gw.test\r\n\r\n");
+            stage.send(socket, request.as_bytes());
+            String::from_utf8(stage.sent(socket)).expect("text")
+        };
+        // The first answer says where the topic is; the next one waits for news.
+        let first = poll(stage, "");
+        let (_, rest) = first.split_once("\"position\":\"").expect("a position");
+        let (position, _) = rest.split_once('"').expect("its end");
+        assert_eq!(poll(stage, &format!("&position={position}&wait=60")), "");
+    };
+    let pollers = [(); 3].map(|()| stage.accept());
+    pollers.iter().for_each(|poller| ask(&mut stage, *poller, "/old"));
+    let stays = stage.accept();
+    ask(&mut stage, stays, "/poll");
+    adopt(&mut stage, &(common.to_owned() + &kept));
+    stage.pass(11);
+    for poller in pollers {
+        let sent = String::from_utf8(stage.sent(poller)).expect("text");
+        assert!(sent.starts_with("HTTP/1.1 200 ") && sent.contains("\"messages\":[]"), "{sent:?}");
+        assert_eq!(stage.down(poller), None, "its connection is no route's");
+        ask(&mut stage, poller, "/poll");
+    }
+    assert_eq!(stage.sent(stays), b"");
+}
+
+#[test]
+fn a_stream_of_a_route_that_goes_ends_in_order() {
+    let topic = "[[topic]]\nname = \"**\"\n";
+    let mut stage = stage(&(topic.to_owned() + &route("/events", "events = { subscribe = [\"**\"] }")));
+    let stream = stage.accept();
+    stage.send(stream, b"GET /events?topic=a HTTP/1.1\r\nHost: gw.test\r\n\r\n");
+    assert!(stage.sent(stream).starts_with(b"HTTP/1.1 200 "));
+    adopt(&mut stage, &(topic.to_owned() + &echo("/b")));
+    stage.pass(11);
+    assert!(stage.sent(stream).ends_with(b"\r\n0\r\n\r\n"), "the last chunk");
+}
+
+/// Whichever of its legs has the lower slot, and is cut first.
+#[test]
+fn at_the_deadline_both_legs_of_a_pair_are_told() {
+    for leg_is_lower in [false, true] {
+        let up = route("/p", "proxy = { upstreams = [\"ws://127.0.0.1:9\"] }");
+        let limits = "[limits]\nclose_timeout = \"1m\"\n";
+        let mut stage = stage(&(limits.to_owned() + &up + &echo("/b")));
+        let first = stage.accept();
+        let client = stage.accept();
+        if leg_is_lower {
+            // Its slot is free for the leg.
+            let token = stage.tokens[&first];
+            stage.world.borrow_mut().complete(Event::ReceiveEnded { token, end: ReceiveEnd::Eof });
+            stage.turns(5);
+        }
+        stage.send(client, &stage::request("/p", ""));
+        let upstream = client + 1;
+        stage.upgrade(upstream);
+        stage.socket(client, |kernel| kernel.sent.clear());
+        // It has broken a rule, and what the upstream still says comes first: nothing.
+        stage.send(client, &frame(0x81, b"\xff", true));
+        assert_eq!(stage.sent(client), b"");
+        adopt(&mut stage, &(limits.to_owned() + &echo("/b")));
+        stage.pass(11);
+        assert_eq!(stage.sent(client), b"");
+        stage.pass(2);
+        let sent = stage.sent(client);
+        assert_eq!((sent[0], sent.get(2..4)), (0x88, Some(&1007_u16.to_be_bytes()[..])), "{sent:?}");
+    }
+}
+
+/// The backends empty the queues of listening sockets before they close them.
+#[test]
+fn who_has_been_let_in_by_the_kernel_is_told_that_the_gateway_ends() {
+    let mut stage = stage(&echo("/r"));
+    stage.sender.send(Mail::Drain(CloseCode::GOING_AWAY)).expect("there is room");
+    stage.world.borrow_mut().complete(Event::Woken);
+    // The shard reads its letter; what was in the queue comes with the next turn.
+    let mut ended = stage.turn();
+    assert_eq!(ended, Progress::Running, "somebody may have been in the queue");
+    let late = stage.accept();
+    let sent = String::from_utf8(stage.sent(late)).expect("text");
+    assert!(sent.starts_with("HTTP/1.1 503 ") && sent.contains("shutting down"), "{sent:?}");
+    let token = stage.tokens[&late];
+    stage.world.borrow_mut().complete(Event::ReceiveEnded { token, end: ReceiveEnd::Eof });
+    for _ in 0..5 {
+        ended = stage.turn();
+    }
+    assert_eq!(ended, Progress::Ended);
+}

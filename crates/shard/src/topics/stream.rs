@@ -22,13 +22,12 @@ use crate::{environment::Environment, output::Content, shard::Shard, stamp::Stam
 /// A stream under way.
 pub(crate) struct Streaming {
     pub(super) feed: Feed,
-    /// Its head was sent.
+    /// Its head was sent, and it counts as a session.
     begun: bool,
 }
 
 impl Streaming {
-    /// Whether its head was sent: from then on it counts as a session.
-    pub(crate) fn is_begun(&self) -> bool {
+    pub(crate) fn has_begun(&self) -> bool {
         self.begun
     }
 
@@ -97,7 +96,8 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         if stream.begun || !stream.feed.is_ready() {
             return;
         }
-        stream.begun = true;
+        // All that HEAD asks for is the head: there is no stream.
+        stream.begun = !exchange.manner.head_only;
         let manner = exchange.manner.clone();
         let mut body = Vec::new();
         let Stage::Streaming(stream) = &mut exchange.stage else { return };
