@@ -448,7 +448,7 @@ pub(crate) fn run(seed: u64, trace: Trace) -> Outcome {
     // One seed in four is drained while sessions are open.
     let early = (world.random.below(4) == 0).then(|| world.net.borrow().now + world.random.below(2 * span));
     world.net.borrow_mut().drain_at(early, generations::drain(seed, &letters));
-    generations::come(&mut world.net.borrow_mut(), seed, &plan, span, &letters);
+    generations::come(&mut world.net.borrow_mut(), seed, &plan, span, &letters, &facts, &setup.named);
     stop_early(&world, seed, early, span, &letters);
     resolve_names(&mut world, &setup, &plan, &facts, &letters);
     let slots = setup.max_sessions as u32 * 2 + 64;

@@ -114,7 +114,7 @@ fn run_as(seed: u64, trace: Trace, draw: fn(&mut Random) -> Setup) -> Outcome {
         *outcome.covered.entry(format!("topics: {what}")).or_default() += count;
     }
     for (what, count) in &society.routes.borrow().covered {
-        *outcome.covered.entry(format!("route: {what}")).or_default() += count;
+        *outcome.covered.entry(what.to_string()).or_default() += count;
     }
     for (what, count) in &judge.gaps {
         *outcome.covered.entry(format!("told: {what}")).or_default() += count;

@@ -195,6 +195,9 @@ impl Requester {
 
     /// Whose idempotency keys it has, as far as it knows which route takes them.
     fn publisher(&self) -> Publisher {
+        if !self.visit.society.setup.has_publish_keys() {
+            return Publisher::Clients;
+        }
         let (asked, now) = (self.visit.seen, self.visit.society.routes.borrow().seen(Kind::Publish));
         let from = asked.removals - usize::from(!asked.here);
         Publisher::Holder { key: self.key() as u64, from, to: now.removals }

@@ -16,6 +16,7 @@ use super::{
     super::{
         net::{MILLIS, SECONDS},
         random::Random,
+        removals::{self, Numbers, Removals, Seen},
     },
     cluster::Cluster,
     society::Society,
@@ -44,24 +45,9 @@ impl Kind {
     }
 }
 
-/// How a route stood when somebody looked.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Seen {
-    /// How often it had been taken away.
-    pub(crate) removals: usize,
-    /// All shards had it.
-    pub(crate) here: bool,
-}
-
-/// When what is left of a route's sessions is cut off, at the earliest.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Removal {
-    pub(crate) cut: u64,
-}
-
 #[derive(Debug, Default)]
 struct Standing {
-    removals: Vec<Removal>,
+    removals: Removals,
     presence: Presence,
 }
 
@@ -85,7 +71,7 @@ impl Routes {
     /// A life of the gateway begins, with all of them.
     pub(crate) fn begin(&mut self) {
         for standing in &mut self.standings {
-            standing.removals.push(Removal { cut: 0 });
+            standing.removals.add(0, &Drain::default());
             standing.presence = Presence::Here;
         }
     }
@@ -97,15 +83,12 @@ impl Routes {
             Presence::Coming(answers, shards) => answers.wait(*shards, Duration::ZERO),
             Presence::Here => true,
         };
-        Seen { removals: standing.removals.len(), here }
+        Seen { removals: standing.removals.count(), here }
     }
 
-    /// The removal that may concern who came when the route stood so.
-    pub(crate) fn removal(&self, kind: Kind, seen: Seen) -> Option<Removal> {
-        let removals = &self.standings[kind as usize].removals;
-        // A shard may have let it in before it heard that the route is gone.
-        let before = seen.removals.checked_sub(1).filter(|_| !seen.here);
-        before.and_then(|before| removals.get(before)).or_else(|| removals.get(seen.removals)).copied()
+    /// When those who came when the route stood so may have been cut off, where it may be gone for them.
+    pub(crate) fn cut(&self, kind: Kind, seen: Seen) -> Option<u64> {
+        self.standings[kind as usize].removals.cut(seen)
     }
 
     pub(crate) fn cover(&mut self, what: &'static str) {
@@ -117,8 +100,7 @@ impl Routes {
 struct Course {
     society: Rc<Society>,
     newest: RefCell<Arc<Plan>>,
-    /// Whose each number was last, by the path.
-    numbers: RefCell<BTreeMap<u16, String>>,
+    numbers: RefCell<Numbers>,
     all: Vec<Route>,
     shards: usize,
 }
@@ -151,7 +133,7 @@ pub(crate) fn come(
     let course = Rc::new(Course {
         society: Rc::clone(society),
         newest: RefCell::new(Arc::clone(plan)),
-        numbers: RefCell::new(numbers(plan).collect()),
+        numbers: RefCell::new(Numbers::of(plan)),
         all,
         shards,
     });
@@ -173,35 +155,16 @@ pub(crate) fn come(
     arrivals.into_iter().max().unwrap_or(start) + SECONDS
 }
 
-fn numbers(plan: &Plan) -> impl Iterator<Item = (u16, String)> {
-    plan.numbered_routes().map(|(number, route)| (number, route.path.to_string()))
-}
-
 fn draw(random: &mut Random, span: u64, start: u64) -> Vec<Change> {
-    let mut time = start + random.below(span);
+    let count = 2 + random.below(8);
     let mut has = [true; 4];
-    let count = 1 + random.below(8);
     let mut changes = Vec::new();
-    for number in 0..=count {
+    for (number, time) in (1..).zip(removals::draw_times(random, count, span, start)) {
         for has in &mut has {
-            let goes = *has && random.below(3) == 0;
-            let comes = !*has && random.below(3) > 0;
-            *has = (*has && !goes) || comes || number == count;
+            *has = removals::draw_presence(random, *has, number == count);
         }
-        let mut order: Vec<usize> = (0..4).collect();
-        for place in (1..4).rev() {
-            order.swap(place, random.index(place + 1));
-        }
-        let window_ms = *random.pick(&[0, 20, 100, 300]);
-        let drain = Drain {
-            window_ms,
-            deadline_ms: window_ms + *random.pick(&[0, 1, 60, 200, 600]),
-            reconnect_delay_ms: *random.pick(&[0, 5_000]),
-            ..Drain::default()
-        };
+        let (order, drain) = (removals::draw_order(random, 4), removals::draw_drain(random));
         changes.push(Change { time, has, order, drain });
-        // Before and behind the deadline of the one before.
-        time += *random.pick(&[10 * MILLIS, 150 * MILLIS, SECONDS, SECONDS, 2 * SECONDS, span / 3]);
     }
     changes
 }
@@ -223,10 +186,9 @@ impl Course {
             let standing = &mut routes.standings[kind as usize];
             match (had, change.has[kind as usize]) {
                 (true, false) => {
-                    let cut = change.time + change.drain.deadline_ms * MILLIS;
-                    standing.removals.push(Removal { cut });
+                    standing.removals.add(change.time, &change.drain);
                     standing.presence = Presence::Gone;
-                    routes.cover("taken away");
+                    routes.cover("route: taken away");
                 }
                 (false, true) => {
                     standing.presence = Presence::Coming(answers.clone(), self.shards);
@@ -234,14 +196,8 @@ impl Course {
                 (true, true) | (false, false) => {}
             }
         }
-        let before: BTreeMap<u16, String> = numbers(&newest).collect();
-        let mut known = self.numbers.borrow_mut();
-        for (number, path) in numbers(&plan).filter(|(number, _)| !before.contains_key(number)) {
-            routes.cover(match known.insert(number, path.clone()) {
-                None => "back at a new number",
-                Some(other) if other == path => "back at its number",
-                Some(_) => "back at another's number",
-            });
+        for what in self.numbers.borrow_mut().follow(&newest, &plan) {
+            routes.cover(what);
         }
         *newest = Arc::clone(&plan);
         Generation { plan, servers: Arc::new([]), answers }

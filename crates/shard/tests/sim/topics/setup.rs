@@ -126,6 +126,11 @@ impl Setup {
         }
     }
 
+    /// Whether who publishes over HTTP must have a key. Of little memory what is remembered for those who have one leaves nothing.
+    pub(crate) fn has_publish_keys(&self) -> bool {
+        self.memory.is_none()
+    }
+
     pub(crate) fn text(&self) -> String {
         let history = self.history;
         let all = r#"["plain/**", "kept/**", "old/**", "new/**", "conf/**", "sync/**", "*/a"]"#;
@@ -139,6 +144,7 @@ impl Setup {
         ];
         let [one, other] =
             PUBLISH_KEYS.map(|key| format!(r#"{{ name = "{key}", key = "{key}", publish = {all} }}"#));
+        let keys = if self.has_publish_keys() { format!(", keys = [{one}, {other}]") } else { String::new() };
         let session = format!("session_bytes = {}", self.session_bytes);
         let mut text = format!(
             "version = 1\n[limits]\nmax_sessions = {}\nmessage_bytes = \"64KiB\"\nping_interval = \"{}ms\"\n\
@@ -156,7 +162,7 @@ impl Setup {
              max_subscriptions = {MOST_SUBSCRIPTIONS}, max_patterns = {MOST_PATTERNS}, {session} }}\n\
              [[route]]\npath = \"/events\"\nevents = {{ subscribe = {all}, presence = {all}, {session} }}\n\
              [[route]]\npath = \"/poll\"\npoll = {{ subscribe = {all}, presence = {all}, {session} }}\n\
-             [[route]]\npath = \"/publish/*\"\npublish = {{ publish = {all}, rate = 100000, keys = [{one}, {other}] }}\n"
+             [[route]]\npath = \"/publish/*\"\npublish = {{ publish = {all}, rate = 100000{keys} }}\n"
         );
         text
     }

@@ -13,10 +13,11 @@ use super::{
         link::{Link, Pace},
         net::{ActorId, Excuse, MILLIS, Net, SECONDS},
         random::Random,
+        removals::Seen,
     },
     attendance::Attendance,
     judge::Judge,
-    routes::{Kind, Removal, Routes, Seen},
+    routes::{Kind, Routes},
     setup::{Setup, TOPICS},
 };
 
@@ -256,19 +257,18 @@ impl Visit {
         self.seen = self.society.routes.borrow().seen(self.kind);
     }
 
-    /// Why its route may have no answer for it, or no session any more.
-    pub(crate) fn removal(&self) -> Option<Removal> {
-        self.society.routes.borrow().removal(self.kind, self.seen)
+    fn cut(&self) -> Option<u64> {
+        self.society.routes.borrow().cut(self.kind, self.seen)
     }
 
     /// Whether its route may have gone since.
     pub(crate) fn is_departed(&self) -> bool {
-        self.removal().is_some()
+        self.cut().is_some()
     }
 
-    /// Whether what was left on its route may have been cut off.
+    /// Whether what was left on its route may have been cut off: at the deadline, or as it did not read its end in time.
     pub(crate) fn may_be_cut(&self, now: u64) -> bool {
-        self.removal().is_some_and(|removal| removal.cut <= now)
+        self.cut().is_some_and(|cut| cut <= now || self.halted > 0)
     }
 
     /// Connects. Most have small buffers, so that what is behind is behind in the gateway.
