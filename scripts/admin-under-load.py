@@ -8,18 +8,13 @@ second and for /metrics each second take turns. Fails where a bar of docs/BENCHM
 """
 
 import argparse
-import json
-import os
-import pathlib
 import socket
 import statistics
-import subprocess
-import tempfile
 import threading
 import time
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
-RELEASE = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "release"
+import loaded
+
 # The bars: how long /livez may take, and by how much messages may become dearer, beyond the spread.
 LIVEZ_SECONDS, CPU_RATIO = 0.1, 1.05
 CONFIG = """
@@ -31,7 +26,7 @@ bind = "127.0.0.1:0"
 bind = "unix:{folder}/admin.sock"
 [[route]]
 path = "/*"
-echo = {{}}
+echo = {}
 """
 
 
@@ -50,56 +45,30 @@ def ask(path, admin):
     return time.monotonic() - begun
 
 
-def load(arguments, url, pid):
-    """Nanoseconds of the gateway's CPU time for each message."""
-    command = ["taskset", "-c", "1", RELEASE / "tidegate-loadtest", "echo", *arguments, "--pid", str(pid), "--json", "-", url]
-    report = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
-    if report["errors"]["total"]:
-        raise SystemExit(f"errors under load: {report['errors']}")
-    return report["server"]["cpu_ns_per_message"]
-
-
 def main():
     arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     arguments.add_argument("--rounds", type=int, default=5)
     arguments.add_argument("--seconds", type=int, default=5)
     options = arguments.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        config, admin = pathlib.Path(folder, "tidegate.toml"), f"{folder}/admin.sock"
-        config.write_text(CONFIG.format(folder=folder))
-        command = ["taskset", "-c", "0", RELEASE / "tidegate", "run", "-c", config, "--log", "json"]
-        with open(f"{folder}/log", "wb") as log:
-            gateway = subprocess.Popen(command, stdout=log, stderr=log)
-        try:
-            broken = measure(options, gateway, url(gateway, pathlib.Path(folder, "log")), admin)
-        finally:
-            gateway.terminate()
-            gateway.wait()
+    with loaded.gateway(CONFIG) as gateway:
+        broken = measure(options, gateway)
     if broken:
         raise SystemExit("\n".join(broken))
 
 
-def url(gateway, log):
-    """Where it listens, once it does."""
-    until = time.monotonic() + 10
-    while True:
-        for line in log.read_text().splitlines():
-            message = json.loads(line)["message"]
-            if message.startswith("listening on "):
-                return message.removeprefix("listening on ")
-        if time.monotonic() > until or gateway.poll() is not None:
-            raise SystemExit(f"the gateway has not come up: {log.read_text()}")
-        time.sleep(0.02)
-
-
-def measure(options, gateway, url, admin):
+def measure(options, gateway):
     """What does not hold."""
+    url, admin = gateway.says("listening on "), gateway.says("admin listener at unix:")
     broken = []
+
+    def cost(work):
+        return gateway.load(work, url)["server"]["cpu_ns_per_message"]
+
     for name, work in [("500 sessions, 64 B", "-c 500 -s 64"), ("64 sessions, 64 B, 32 in flight", "-c 64 -s 64 --depth 32")]:
         work = [*work.split(), "-d", f"{options.seconds}s", "--warmup", "1s"]
         quiet, asked, livez, metrics = [], [], [], []
         for _ in range(options.rounds):
-            quiet.append(load(work, url, gateway.pid))
+            quiet.append(cost(work))
             over = threading.Event()
 
             def asking():
@@ -112,7 +81,7 @@ def measure(options, gateway, url, admin):
 
             thread = threading.Thread(target=asking)
             thread.start()
-            asked.append(load(work, url, gateway.pid))
+            asked.append(cost(work))
             over.set()
             thread.join()
         ratio = statistics.median(b / a for a, b in zip(quiet, asked))

@@ -247,3 +247,24 @@ fn keys_outlive_a_reload_that_leaves_their_url_alone() {
     session.exchange(BINARY, b"its route goes on");
     gateway.stop();
 }
+
+/// Who withdraws a key has it withdrawn on every route, also behind a reload that changes nothing.
+#[test]
+fn identities_with_one_url_have_its_keys_on_all_their_routes_behind_a_reload() {
+    let (old, new) = (Signer::p256(), Signer::p256());
+    let (web, reply) = keys(set(&[old.jwk("old")]));
+    let lines = format!("jwks_url = {:?}\njwks_interval = \"1s\"", web.url("/keys"));
+    let config = config(&[("a", lines.clone()), ("b", lines)]);
+    let gateway = Gateway::start(&config, "epoll");
+    let (old, new) = (token(&old, "old"), (token(&new, "new"), new));
+    for path in ["/a", "/b"] {
+        until(&gateway, path, &old, 101);
+    }
+    gateway.reload(&config);
+    *reply.lock().expect("a lock") = Reply::Status(200, set(&[new.1.jwk("new")]));
+    for path in ["/a", "/b"] {
+        until(&gateway, path, &old, 401);
+        assert_eq!(ask(&gateway, path, &new.0).status, 101, "{path}");
+    }
+    gateway.stop();
+}

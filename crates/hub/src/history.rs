@@ -255,7 +255,7 @@ impl Owner {
     }
 
     /// In which name space its keys are: whoever holds a key of a route has one of its own.
-    fn space(self) -> Option<u32> {
+    fn space(self) -> Option<u64> {
         match self.0 {
             Publisher::Holder(holder) => Some(holder),
             Publisher::Anybody | Publisher::Session(_) => None,

@@ -120,7 +120,7 @@ pub enum Publisher {
     /// is counted apart.
     Session(Key),
     /// Who holds this key of the configuration: its idempotency keys are known to be its own, wherever it comes from.
-    Holder(u32),
+    Holder(u64),
 }
 
 impl Publish {

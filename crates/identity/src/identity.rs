@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tidegate_config::{self as config, Algorithm, Config, Problem, TokenKeys};
+use tidegate_config::{self as config, Algorithm, Config, HttpUrl, Problem, TokenKeys};
 
 use crate::{
     Caller, FetchedKeys, Invalid, answer::InFlight, claims::Claims, jwk::KeySet, key::Key, token::Token,
@@ -36,7 +36,8 @@ pub fn identities(config: &Config) -> Result<Vec<Arc<Identity>>, Vec<Problem>> {
     identities_after(config, &[])
 }
 
-/// The same behind others: keys that are fetched from the same place, and what waits for the same hook, stay.
+/// The same behind others: keys that are fetched from the same place, and what waits for the same hook, stay. Either may be what
+/// identities of before judge by, where routes go on with those: so each has one successor.
 ///
 /// # Errors
 /// As [`identities`].
@@ -46,13 +47,36 @@ pub fn identities_after(
 ) -> Result<Vec<Arc<Identity>>, Vec<Problem>> {
     let mut problems = Vec::new();
     let mut identities = Vec::new();
-    for rules in &config.identities {
-        match Identity::new(rules, before) {
+    let mut keys = before.iter().filter_map(|identity| identity.fetched().cloned()).collect::<Vec<_>>();
+    for (rules, in_flight) in config.identities.iter().zip(waiting_after(config, before)) {
+        match Identity::new(rules, &mut keys, in_flight) {
             Ok(identity) => identities.push(Arc::new(identity)),
             Err(problem) => problems.push(*problem),
         }
     }
     if problems.is_empty() { Ok(identities) } else { Err(problems) }
+}
+
+/// For each identity of a configuration what waits for its hook: what does already, where one of before had that hook under the
+/// same name, or under another one that is no more. Several hooks may have one URL, and each has a bound of its own.
+fn waiting_after(config: &Config, before: &[Arc<Identity>]) -> Vec<Arc<InFlight>> {
+    fn url(rules: &config::Identity) -> Option<&HttpUrl> {
+        rules.hook().map(|hook| &hook.url)
+    }
+    let is_same = |one: &config::Identity, other: &config::Identity| {
+        one.name == other.name && url(one).is_some() && url(one) == url(other)
+    };
+    let goes_on = |old: &Identity| config.identities.iter().any(|rules| is_same(&old.rules, rules));
+    let mut renamed: Vec<&Arc<Identity>> = before.iter().filter(|old| !goes_on(old)).collect();
+    let waiting = |rules: &config::Identity| {
+        let old = before.iter().find(|old| is_same(&old.rules, rules)).or_else(|| {
+            let asked = url(rules)?;
+            let place = renamed.iter().position(|old| url(&old.rules) == Some(asked))?;
+            Some(renamed.remove(place))
+        });
+        old.map(|old| Arc::clone(&old.in_flight)).unwrap_or_default()
+    };
+    config.identities.iter().map(waiting).collect()
 }
 
 /// What is valid in the files of keys, but hardly meant.
@@ -62,16 +86,24 @@ pub fn warnings(identities: &[Arc<Identity>]) -> Vec<Problem> {
 }
 
 impl Identity {
-    fn new(rules: &config::Identity, before: &[Arc<Identity>]) -> Result<Self, Box<Problem>> {
+    /// `present`: the keys that are fetched already, or will be for another identity of this configuration.
+    fn new(
+        rules: &config::Identity,
+        present: &mut Vec<Arc<FetchedKeys>>,
+        in_flight: Arc<InFlight>,
+    ) -> Result<Self, Box<Problem>> {
         let algorithms = &rules.algorithms;
         let mut warnings = Vec::new();
         let mut fetched = None;
         let keys = match &rules.keys {
             TokenKeys::Url(set) => {
-                let present = before.iter().filter_map(|identity| identity.fetched());
-                let present = present.into_iter().find(|keys| keys.is_of(&set.url, algorithms));
-                let new = || Arc::new(FetchedKeys::new(&set.url, algorithms));
-                fetched = Some(present.map_or_else(new, Arc::clone));
+                let known = present.iter().find(|keys| keys.is_of(&set.url, algorithms)).cloned();
+                let keys = known.unwrap_or_else(|| {
+                    let keys = Arc::new(FetchedKeys::new(&set.url, algorithms));
+                    present.push(Arc::clone(&keys));
+                    keys
+                });
+                fetched = Some(keys);
                 Vec::new()
             }
             TokenKeys::Hook(_) => Vec::new(),
@@ -96,12 +128,8 @@ impl Identity {
             }
         };
         let by_name = matches!(&rules.keys, TokenKeys::Set(_) | TokenKeys::Url(_));
-        let asks_alike = |other: &&Arc<Identity>| {
-            rules.hook().is_some_and(|hook| other.rules.hook().is_some_and(|other| other.url == hook.url))
-        };
-        let in_flight = before.iter().find(asks_alike).map(|other| Arc::clone(&other.in_flight));
         let keys = fetched.map_or(Keys::Here(keys), Keys::Fetched);
-        Ok(Self { rules: rules.clone(), keys, in_flight: in_flight.unwrap_or_default(), by_name, warnings })
+        Ok(Self { rules: rules.clone(), keys, in_flight, by_name, warnings })
     }
 
     /// Its keys, where they are fetched.

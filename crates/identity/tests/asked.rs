@@ -89,6 +89,22 @@ fn keys_outlive_what_leaves_their_url_and_algorithms_alone() {
     }
 }
 
+/// Whose settings a reload leaves alone is judged by the identity of before: its keys must be those that are fetched from then on.
+#[test]
+fn identities_with_one_url_have_one_key_set_from_the_start_on() {
+    let url = "https://a.test/keys";
+    let other_algorithms = fetched("c", url, "").replace("'ES256'", "'ES384'");
+    let text = config(&(fetched("a", url, "") + &fetched("b", url, "leeway = '9s'") + &other_algorithms));
+    let before = identities(&text).expect("nothing is wrong");
+    let after = identities_after(&text, &before).expect("nothing is wrong");
+    let keys = |identity: &Arc<Identity>| Arc::clone(identity.fetched().expect("they are fetched"));
+    for (before, after) in before.iter().zip(&after) {
+        assert!(Arc::ptr_eq(&keys(before), &keys(after)), "{}", before.rules().name);
+    }
+    assert!(Arc::ptr_eq(&keys(&before[0]), &keys(&before[1])));
+    assert!(!Arc::ptr_eq(&keys(&before[0]), &keys(&before[2])), "they are for something else");
+}
+
 const HOOK: &str = "[[identity]]\nname = 'a'\nleeway = '5s'\nheaders = { X-User = 'sub' }\n\
     permissions = { subscribe = 'topics' }\nhook = { url = 'https://a.test/', max_in_flight = 2 }\n";
 
@@ -212,6 +228,37 @@ fn so_many_wait_for_a_hook_and_places_come_back() {
     assert_eq!((before[0].in_flight(), next[0].in_flight()), (0, 0));
     let tokens = one(&fetched("a", "https://a.test/keys", ""));
     assert!(tokens.enter_hook().is_none(), "it has no hook");
+}
+
+/// How many wait is told by the identity that a generation has; who was there before may judge by the one of before.
+#[test]
+fn hooks_with_one_url_have_places_of_their_own_in_every_generation() {
+    let hook = |name: &str, url: &str, most: u32| {
+        format!("[[identity]]\nname = '{name}'\nhook = {{ url = '{url}', max_in_flight = {most} }}\n")
+    };
+    let (u, v) = ("https://a.test/", "https://b.test/");
+    let present =
+        identities(&config(&(hook("a", u, 8) + &hook("b", u, 8) + &hook("v", v, 8)))).expect("right");
+    // So many wait for each.
+    let places: Vec<_> =
+        present.iter().zip(1..).flat_map(|(of, most)| (0..most).map(|_| of.enter_hook())).collect();
+    assert!(places.iter().all(Option::is_some));
+    for (next, waiting) in [
+        (hook("a", u, 8) + &hook("b", u, 8) + &hook("v", v, 8), &[1, 2, 3][..]),
+        (hook("b", u, 9) + &hook("a", u, 9), &[2, 1]),
+        // A new name beside those of before is another hook.
+        (hook("c", u, 8) + &hook("a", u, 8) + &hook("b", u, 8), &[0, 1, 2]),
+        // One in the place of those of before is what became of one of them, and no two are.
+        (hook("b", u, 8) + &hook("c", u, 8) + &hook("d", u, 8), &[2, 1, 0]),
+        // Whoever asks somebody else asks anew, under whichever name; who else asks those of before goes on with what waits for them.
+        (hook("a", v, 8) + &hook("v", u, 8), &[3, 1]),
+        (hook("v", u, 8), &[1]),
+        (hook("a", "https://c.test/", 8), &[0]),
+    ] {
+        let next = identities_after(&config(&next), &present).expect("nothing is wrong");
+        let counts: Vec<usize> = next.iter().map(|identity| identity.in_flight()).collect();
+        assert_eq!(counts, waiting, "{:?}", next.iter().map(|one| &one.rules().name).collect::<Vec<_>>());
+    }
 }
 
 proptest! {

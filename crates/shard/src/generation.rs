@@ -82,6 +82,9 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             if let Some(accounts) = &mut self.accounts {
                 accounts.begin_route(*id);
             }
+            if let Some(topics) = &mut self.topics {
+                topics.begin_route(*id);
+            }
         }
         if !reused.is_empty() {
             // Who knows the new routes must not take the counts of before for theirs.

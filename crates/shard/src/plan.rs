@@ -13,7 +13,10 @@ mod topics;
 use std::{
     cmp,
     net::IpAddr,
-    sync::{Arc, atomic::AtomicUsize, atomic::Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU32, AtomicUsize, Ordering},
+    },
 };
 
 use tidegate_config::{Config, DEFAULT_MEMORY_BYTES, Drain, Limits};
@@ -60,6 +63,8 @@ pub struct Plan {
     topics: Option<Arc<TopicRules>>,
     /// Whether some route's tokens take long to judge.
     has_costly_identities: bool,
+    /// Whether a listener asks its clients for certificates, or one of an earlier generation has: sessions may have shown theirs.
+    has_asked_for_certificates: bool,
     shared: Arc<Shared>,
 }
 
@@ -73,6 +78,8 @@ struct Shared {
     shards: usize,
     /// Whether registries have room for upstream legs beside all sessions.
     has_legs: bool,
+    /// How many routes there have been.
+    serials: AtomicU32,
     /// What is to get no sessions.
     drains: Drains,
 }
@@ -120,11 +127,12 @@ impl Plan {
         change: impl FnOnce(&mut tidegate_hub::Limits),
     ) -> Arc<Plan> {
         let routes = Routes::new(&config);
+        let serials = AtomicU32::new(0);
         let identities = tidegate_identity::identities(&config).expect("validated");
         let slots = config.routes.iter().enumerate().map(|(place, route)| {
             let identity = route.identity.map(|place| Arc::clone(&identities[place]));
             let client = clients.get(place).cloned().flatten();
-            Slot::new(RoutePlan::new(route, identity, client, None, &|_| None))
+            Slot::new(RoutePlan::new(route, identity, client, None, &|_| None, &serials))
         });
         let slots: Vec<Slot> = slots.collect();
         let topics = config
@@ -139,6 +147,7 @@ impl Plan {
             worst: (0..shards).map(|_| AtomicUsize::new(0)).collect(),
             shards,
             has_legs: slots.iter().any(|slot| slot.plan().proxy.is_some()),
+            serials,
             drains: Drains::default(),
         };
         let head = head_limits(&config.limits);
@@ -152,6 +161,7 @@ impl Plan {
             identities,
             topics,
             has_costly_identities,
+            has_asked_for_certificates: asks_for_certificates(&config),
             shared,
             config,
         })
@@ -342,6 +352,10 @@ impl Plan {
             level: limits.compression_level,
         }
     }
+}
+
+fn asks_for_certificates(config: &Config) -> bool {
+    config.listeners.iter().flat_map(|listener| &listener.tls).any(|tls| tls.client_ca.is_some())
 }
 
 fn head_limits(limits: &Limits) -> HeadLimits {

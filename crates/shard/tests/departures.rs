@@ -5,14 +5,18 @@ mod stage;
 use std::{collections::BTreeMap, sync::Arc};
 
 use tidegate_io::{Event, ReceiveEnd};
-use tidegate_shard::{
-    Answers, Departure, EndBarrier, Generation, Mail, Pace, Plan, Progress, Whom, report::Cell,
-};
+use tidegate_shard::{Answers, Departure, EndBarrier, Mail, Pace, Plan, Progress, Whom, report::Cell};
 use tidegate_wire::close::CloseCode;
 
 use crate::stage::{Socket, Stage, close_frame, frame};
 
 const DRAIN: &str = "[drain]\nwindow = \"10s\"\ndeadline = \"12s\"\nreconnect_delay = \"1s\"\n";
+
+/// A listener with TLS.
+const TLS: &str = "[[listener]]\nbind = \"127.0.0.1:2\"\n[listener.tls]\ncertificate_file = \"/none\"\nkey_file = \"/none\"\n";
+
+/// It asks its clients for certificates.
+const ASKS: &str = "client_ca_file = \"/none\"\nclient_certificate = \"optional\"\n";
 
 fn route(path: &str, action: &str) -> String {
     format!("[[route]]\npath = \"{path}\"\n{action}\n")
@@ -33,13 +37,7 @@ fn stage(rest: &str) -> Stage {
 
 /// Gives the shard the next generation, and waits until it has it.
 fn adopt(stage: &mut Stage, rest: &str) -> Arc<Plan> {
-    let plan = stage.plan.next(config(rest)).expect("a configuration that can follow");
-    let answers = Answers::default();
-    let generation = Generation { plan: Arc::clone(&plan), servers: Arc::new([]), answers: answers.clone() };
-    stage.deliver(Mail::Plan(generation));
-    assert!(answers.wait(1, std::time::Duration::ZERO), "the shard has answered");
-    stage.plan = Arc::clone(&plan);
-    plan
+    stage.adopt(config(rest))
 }
 
 /// The Close that a socket was sent: code and reason.
@@ -168,9 +166,7 @@ fn what_sessions_have_agreed_to_is_not_changed_under_them() {
     let origins = |list: &str| route("/r", &format!("origins = [{list}]\necho = {{}}"));
     let known = |list: &str| {
         let known = format!("origins = [{list}]\nclient_certificate = {{ required = false }}\necho = {{}}");
-        route("/r", &known)
-            + "[[listener]]\nbind = \"127.0.0.1:2\"\n[listener.tls]\ncertificate_file = \"/none\"\nkey_file = \"/none\"\n\
-               client_ca_file = \"/none\"\nclient_certificate = \"optional\"\n"
+        route("/r", &known) + TLS + ASKS
     };
     for (before, after, goes) in [
         (echo("/r"), route("/r", "echo = { deflate = \"off\" }"), true),
@@ -179,6 +175,13 @@ fn what_sessions_have_agreed_to_is_not_changed_under_them() {
         (origins("\"https://a.test\""), origins("\"https://b.test\", \"https://a.test\""), false),
         (origins("\"https://a.test\", \"https://b.test\""), origins("\"https://a.test\""), true),
         (origins("\"https://a.test\""), echo("/r"), false),
+        (origins("\"https://a.test\"") + TLS, echo("/r") + TLS, false),
+        (origins("\"https://a.test\"") + TLS, echo("/r") + TLS + ASKS, false),
+        // Whoever has shown a certificate may only have come from there because it was listed, though nobody has asked who it is.
+        (origins("\"https://a.test\"") + TLS + ASKS, echo("/r") + TLS + ASKS, true),
+        (origins("\"https://a.test\"") + TLS + ASKS, echo("/r") + TLS, true),
+        (origins("\"https://a.test\"") + TLS + ASKS, origins("\"https://a.test\"") + TLS, false),
+        (echo("/r") + TLS + ASKS, echo("/r") + TLS + ASKS, false),
         // Without a list it takes the gateway's own origin alone.
         (known("\"https://a.test\""), known(""), true),
         (echo("/r"), route("/r", "topics = { subscribe = [\"a\"] }"), true),
@@ -189,6 +192,18 @@ fn what_sessions_have_agreed_to_is_not_changed_under_them() {
         let seen = closes(&mut stage, &[session], 10_100);
         assert_eq!(seen.contains_key(&session), goes, "{before} {after}");
     }
+}
+
+/// Certificates are shown once: who came by one in an earlier generation has it in every later one.
+#[test]
+fn who_was_asked_for_a_certificate_by_an_earlier_generation_may_have_shown_one() {
+    let listed = route("/r", "origins = [\"https://a.test\"]\necho = {}");
+    let mut stage = stage(&(listed.clone() + TLS + ASKS));
+    let session = stage.client("");
+    adopt(&mut stage, &(listed + TLS));
+    assert_eq!(closes(&mut stage, &[session], 10_100), BTreeMap::new());
+    adopt(&mut stage, &(echo("/r") + TLS));
+    assert!(closes(&mut stage, &[session], 10_100).contains_key(&session));
 }
 
 #[test]

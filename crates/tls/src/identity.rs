@@ -105,13 +105,8 @@ impl Identity {
 /// When a certificate expires, if it is valid now. webpki looks at the times before all else (RFC 5280 §6.1.3), and tells
 /// what they are only where they do not hold: so it is asked for the end of time, too.
 fn validity(certificate: &EndEntityCert<'_>, now: SystemTime) -> Result<SystemTime, Inner> {
-    let at = |time: Duration| {
-        let time = UnixTime::since_unix_epoch(time);
-        // Signed by nobody: of what may be wrong only the times are of interest.
-        certificate.verify_for_usage(&[], &[], &[], time, KeyUsage::server_auth(), None, None).err()
-    };
     let system = |time: UnixTime| SystemTime::UNIX_EPOCH + Duration::from_secs(time.as_secs());
-    match at(now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()) {
+    match judged(certificate, now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()) {
         Some(webpki::Error::CertExpired { not_after, .. }) => return Err(Inner::Expired(system(not_after))),
         Some(webpki::Error::CertNotValidYet { not_before, .. }) => {
             return Err(Inner::NotYet(system(not_before)));
@@ -122,10 +117,25 @@ fn validity(certificate: &EndEntityCert<'_>, now: SystemTime) -> Result<SystemTi
         // That it is signed by nobody, or what only its clients can judge.
         Some(_) | None => {}
     }
-    Ok(match at(END_OF_TIME) {
-        Some(webpki::Error::CertExpired { not_after, .. }) => system(not_after),
-        Some(_) | None => SystemTime::UNIX_EPOCH + END_OF_TIME,
-    })
+    Ok(SystemTime::UNIX_EPOCH + end(certificate).unwrap_or(END_OF_TIME))
+}
+
+/// When a certificate expires, in time since 1970; `None` where it never does, or cannot be read.
+pub(crate) fn not_after(certificate: &CertificateDer<'_>) -> Option<Duration> {
+    end(&EndEntityCert::try_from(certificate).ok()?)
+}
+
+fn end(certificate: &EndEntityCert<'_>) -> Option<Duration> {
+    match judged(certificate, END_OF_TIME) {
+        Some(webpki::Error::CertExpired { not_after, .. }) => Some(Duration::from_secs(not_after.as_secs())),
+        Some(_) | None => None,
+    }
+}
+
+/// What is wrong with a certificate at a time since 1970. It is signed by nobody: of what may be wrong only the times are of interest.
+fn judged(certificate: &EndEntityCert<'_>, time: Duration) -> Option<webpki::Error> {
+    let time = UnixTime::since_unix_epoch(time);
+    certificate.verify_for_usage(&[], &[], &[], time, KeyUsage::server_auth(), None, None).err()
 }
 
 /// Whether a PEM text has a key that wants a passphrase (RFC 5958 §3, and the older way of RFC 1421 §4.6.1.1).

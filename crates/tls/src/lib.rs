@@ -31,6 +31,7 @@ mod chains;
 mod client;
 mod error;
 mod identity;
+mod resumable;
 mod server;
 mod session;
 mod subject;

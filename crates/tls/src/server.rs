@@ -95,7 +95,7 @@ impl ServerConfig {
     }
 
     /// The same by a clock.
-    fn at(
+    pub(crate) fn at(
         options: &ServerOptions,
         identities: Vec<Identity>,
         clock: Arc<dyn TimeProvider>,

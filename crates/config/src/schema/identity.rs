@@ -167,7 +167,7 @@ pub(super) const HOOK: &[Key] = &[
         default: "`256`",
         unit: "requests",
         reason: "How many may wait for it at a time, in the whole process: what it can take, and what is \
-                 held for them, has a bound. 1 to 65536.",
+                 held for them, has a bound. Each identity has its own, also where several have one `url`. 1 to 65536.",
     },
     Key {
         name: "forward",

@@ -9,7 +9,7 @@ use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
     rt::{TokioExecutor, TokioTimer},
 };
-use rustls::{ClientConfig, RootCertStore, crypto::aws_lc_rs};
+use rustls::{ClientConfig, RootCertStore, client::Resumption, crypto::aws_lc_rs};
 use tokio::time::timeout;
 use tracing::warn;
 
@@ -62,10 +62,12 @@ impl HttpClient {
                 found.errors.first().map_or_else(|| "none are installed".to_owned(), ToString::to_string);
             warn!("no authority is known, so that no https:// can be asked: {why}");
         }
-        let config = ClientConfig::builder_with_provider(aws_lc_rs::default_provider().into())
+        let mut config = ClientConfig::builder_with_provider(aws_lc_rs::default_provider().into())
             .with_safe_default_protocol_versions()?
             .with_root_certificates(roots)
             .with_no_client_auth();
+        // Who resumes is not asked for its certificate again, which may have expired since; connections are kept, so it is rare.
+        config.resumption = Resumption::disabled();
         let mut tcp = HttpConnector::new();
         tcp.enforce_http(false);
         tcp.set_nodelay(true);

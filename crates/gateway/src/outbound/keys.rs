@@ -14,7 +14,7 @@ use hyper::{
     header::{ACCEPT, USER_AGENT},
 };
 use tidegate_config::{KeySetUrl, TokenKeys};
-use tidegate_identity::FetchedKeys;
+use tidegate_identity::{FetchedKeys, Identity};
 use tidegate_shard::Plan;
 use tokio::{
     sync::Notify,
@@ -71,17 +71,11 @@ impl Fetchers {
     /// Fetches a plan's key sets from now on. Those that it has in common with the one before go on.
     pub(super) fn adopt(&mut self, plan: &Plan) {
         let mut before = std::mem::take(&mut self.running);
-        for identity in plan.identities() {
-            let (Some(keys), TokenKeys::Url(settings)) = (identity.fetched(), &identity.rules().keys) else {
-                continue;
-            };
-            if self.running.iter().any(|fetcher| Arc::ptr_eq(&fetcher.keys, keys)) {
-                continue;
-            }
-            let same = |fetcher: &Fetcher| Arc::ptr_eq(&fetcher.keys, keys) && fetcher.settings == *settings;
+        for KeySetOf { keys, settings, identity } in key_sets(plan.identities()) {
+            let same = |fetcher: &Fetcher| Arc::ptr_eq(&fetcher.keys, keys) && fetcher.settings == settings;
             let fetcher = match before.iter().position(same) {
                 Some(place) => before.swap_remove(place),
-                None => self.begin(keys, settings, &identity.rules().name),
+                None => self.begin(keys, &settings, identity),
             };
             self.running.push(fetcher);
         }
@@ -107,6 +101,31 @@ impl Fetchers {
         let wanted = self.running.iter().filter(|fetcher| Arc::ptr_eq(&fetcher.keys, keys));
         wanted.for_each(|fetcher| fetcher.bell.notify_one());
     }
+}
+
+/// A key set of a plan, and the first identity that has it.
+struct KeySetOf<'p> {
+    keys: &'p Arc<FetchedKeys>,
+    settings: KeySetUrl,
+    identity: &'p str,
+}
+
+/// The key sets of identities, each once: as often as whoever wants it most often, and with the patience of the most patient.
+fn key_sets(identities: &[Arc<Identity>]) -> Vec<KeySetOf<'_>> {
+    let mut sets = Vec::<KeySetOf<'_>>::new();
+    for identity in identities {
+        let (Some(keys), TokenKeys::Url(own)) = (identity.fetched(), &identity.rules().keys) else {
+            continue;
+        };
+        match sets.iter_mut().find(|set| Arc::ptr_eq(set.keys, keys)) {
+            Some(KeySetOf { settings, .. }) => {
+                settings.interval_ms = settings.interval_ms.min(own.interval_ms);
+                settings.timeout_ms = settings.timeout_ms.max(own.timeout_ms);
+            }
+            None => sets.push(KeySetOf { keys, settings: own.clone(), identity: &identity.rules().name }),
+        }
+    }
+    sets
 }
 
 /// One key set.
@@ -205,6 +224,29 @@ fn jittered(time: Duration) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_key_set_of_several_is_fetched_once_and_as_often_as_one_of_them_wants() {
+        let identity = |name: &str, place: &str, lines: &str| {
+            format!(
+                "[[identity]]\nname = {name:?}\nalgorithms = [\"ES256\"]\njwks_url = \"https://a.test/{place}\"\n{lines}\n"
+            )
+        };
+        let text = "version = 1\n[[listener]]\nbind = \"127.0.0.1:0\"\n[[route]]\npath = \"/\"\necho = {}\n"
+            .to_owned()
+            + &identity("a", "one", "jwks_interval = \"24h\"\njwks_timeout = \"2s\"")
+            + &identity("b", "two", "")
+            + &identity("c", "one", "jwks_interval = \"1m\"\njwks_timeout = \"1s\"")
+            + &identity("d", "one", "jwks_interval = \"2m\"\njwks_timeout = \"3s\"");
+        let config = tidegate_config::parse(&text, "test.toml").expect("a valid configuration");
+        let identities = tidegate_identity::identities(&config).expect("nothing is wrong");
+        let sets = key_sets(&identities);
+        let told: Vec<_> = sets
+            .iter()
+            .map(|set| (set.identity, set.settings.interval_ms, set.settings.timeout_ms))
+            .collect();
+        assert_eq!(told, [("a", 60_000, 3_000), ("b", 600_000, 5_000)]);
+    }
 
     #[test]
     fn jitter_is_a_tenth() {

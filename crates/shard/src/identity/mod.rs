@@ -19,12 +19,13 @@ use tidegate_wire::{
     http::{Refusal, Request, Target},
 };
 
+use self::callers::Known;
 pub use self::hook::{Asked, Decision, Denial, Outcome, Question};
 pub(crate) use self::{
     callers::Callers,
     hook::{Deciding, Halt, Hooks},
+    place::{Found, bearer_of},
 };
-use self::{callers::Known, place::Found};
 use crate::{
     environment::Environment,
     log::{Leg, Level, What},

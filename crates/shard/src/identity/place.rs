@@ -7,7 +7,7 @@ use tidegate_wire::http::{Request, bearer};
 
 /// What was found in a request.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Found<'r> {
+pub(crate) enum Found<'r> {
     /// No place has a token.
     Nothing,
     /// The first place that has any has several: which of them counts, two readers would not agree on.
@@ -19,7 +19,7 @@ pub(super) enum Found<'r> {
 pub(super) fn find<'r>(sources: &[TokenSource], request: &Request<'r>) -> Found<'r> {
     for source in sources {
         let found = match source {
-            TokenSource::Authorization => one(bearers(request)),
+            TokenSource::Authorization => bearer_of(request),
             TokenSource::Cookie(name) => one(cookies(request, name)),
             TokenSource::Query(name) => one(parameters(request, name)),
             TokenSource::Subprotocol(prefix) => one(subprotocols(request, prefix)),
@@ -29,6 +29,11 @@ pub(super) fn find<'r>(sources: &[TokenSource], request: &Request<'r>) -> Found<
         }
     }
     Found::Nothing
+}
+
+/// What stands in a request's `Authorization`, in the scheme `Bearer`: a token, or what is presented as a key.
+pub(crate) fn bearer_of<'r>(request: &Request<'r>) -> Found<'r> {
+    one(bearers(request))
 }
 
 fn one<'r>(values: impl Iterator<Item = Cow<'r, [u8]>>) -> Found<'r> {

@@ -8,7 +8,7 @@ use tidegate_identity::Identity;
 use tidegate_tls::ClientConfig;
 
 use super::{
-    Plan, RoutePlan, Slot, head_limits,
+    Plan, RoutePlan, Slot, asks_for_certificates, head_limits,
     topics::{has_topics, topic_rules},
 };
 
@@ -89,6 +89,7 @@ impl Plan {
         let (ids, slots) = self.next_slots(&config, &identities, clients)?;
         Ok(Arc::new(Plan {
             has_costly_identities: slots.iter().any(Slot::is_costly),
+            has_asked_for_certificates: self.has_asked_for_certificates || asks_for_certificates(&config),
             generation: self.generation + 1,
             routes: Routes::numbered(&config, ids),
             slots,
@@ -106,6 +107,7 @@ impl Plan {
         identities: &[Arc<Identity>],
         clients: &[Option<ClientConfig>],
     ) -> Result<(Vec<RouteId>, Vec<Slot>), NoSuccessor> {
+        let serials = &self.shared.serials;
         let client_of = |place: usize| clients.get(place).cloned().flatten();
         let identity_of = |route: &Route| route.identity.map(|place| Arc::clone(&identities[place]));
         let mut slots: Vec<Slot> = self.slots.iter().map(Slot::retire).collect();
@@ -136,7 +138,8 @@ impl Plan {
             let identity = identity_of(route);
             let alike = places.get(&taken_by(route)).into_iter().flatten().copied();
             let goes_on = alike.into_iter().find(|place| {
-                present[*place].is_some_and(|(_, slot)| goes_on(slot.plan(), route, identity.as_deref()))
+                let old = present[*place].map(|(_, slot)| slot.plan());
+                old.is_some_and(|old| goes_on(self, old, route, identity.as_deref()))
             });
             let Some((id, slot)) = goes_on.and_then(|place| present[place].take()) else {
                 fresh.push((ids.len(), route));
@@ -148,12 +151,13 @@ impl Plan {
             slots[id.index()] = if old.route == *route && has_keys {
                 slot.clone()
             } else {
-                Slot::new(RoutePlan::new(route, identity, client_of(ids.len()), Some(old), &known))
+                Slot::new(RoutePlan::new(route, identity, client_of(ids.len()), Some(old), &known, serials))
             };
             ids.push(id);
         }
         for (place, route) in fresh {
-            let slot = Slot::new(RoutePlan::new(route, identity_of(route), client_of(place), None, &known));
+            let identity = identity_of(route);
+            let slot = Slot::new(RoutePlan::new(route, identity, client_of(place), None, &known, serials));
             let number = match free.pop() {
                 Some(number) => {
                     slots[number] = slot;
@@ -220,15 +224,16 @@ fn believes_all_of(old: &tidegate_config::Identity, new: &tidegate_config::Ident
 }
 
 /// Whether sessions of a route may go on under new settings: those would have let them in, and what they have agreed to with their
-/// peers stays. Limits, and what happens when an outbox is full, hold from then on.
-fn goes_on(old: &RoutePlan, new: &Route, identity: Option<&Identity>) -> bool {
+/// peers stays. Limits, and what happens when an outbox is full, hold from then on. `before`: the generation that has the old one.
+fn goes_on(before: &Plan, old: &RoutePlan, new: &Route, identity: Option<&Identity>) -> bool {
     let Route { subprotocols, origins, action, .. } = &old.route;
     let all_in = |old: &[String], new: &[String]| old.iter().all(|one| new.contains(one));
     let takes_subprotocols =
         subprotocols.is_empty() == new.subprotocols.is_empty() && all_in(subprotocols, &new.subprotocols);
     let takes_origins = match (origins.is_empty(), new.origins.is_empty()) {
         (true, takes_any) => takes_any,
-        (false, true) => !new.takes_own_origin_alone(),
+        // Without a list whoever has shown a certificate may come from the own one alone, and it is not kept who has.
+        (false, true) => !new.takes_own_origin_alone() && !before.has_asked_for_certificates,
         (false, false) => all_in(origins, &new.origins),
     };
     let acts_alike = match (action, &new.action) {

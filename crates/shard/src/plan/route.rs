@@ -4,7 +4,7 @@ use std::{
     net::IpAddr,
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicU32, AtomicUsize, Ordering},
     },
 };
 
@@ -13,6 +13,7 @@ use tidegate_config::{
     Action, Deflate, EchoDeflate, FullAction, MAX_UPSTREAMS, Proxy, PublishAction, Route, RouteLimits,
     Target, TopicsAction, Upstream, Utf8,
 };
+use tidegate_hub::Publisher;
 use tidegate_identity::Identity;
 use tidegate_io::Address;
 use tidegate_registry::{FullPolicy, OutboxLimits};
@@ -48,6 +49,8 @@ pub(crate) struct RoutePlan {
     pub(crate) rates: Option<RateRule>,
     /// Its sessions now, over all shards and generations.
     sessions: Arc<AtomicUsize>,
+    /// It stays its own over all generations, and no other route ever gets it, as numbers are given again.
+    serial: u32,
 }
 
 /// A proxied route's upstreams.
@@ -90,12 +93,14 @@ pub(super) type Known<'a> = &'a dyn Fn(&Target) -> Option<Arc<Addresses>>;
 
 impl RoutePlan {
     /// The plan of a route. `client`: how it speaks TLS with its upstreams. `before`: what it was like in the generation before, where its sessions go on.
+    /// `serials` counts the routes that were new.
     pub(super) fn new(
         route: &Route,
         identity: Option<Arc<Identity>>,
         client: Option<ClientConfig>,
         before: Option<&RoutePlan>,
         known: Known<'_>,
+        serials: &AtomicU32,
     ) -> RoutePlan {
         let limits = route.limits.clone();
         let (deflate, takeover) = match &route.action {
@@ -161,8 +166,14 @@ impl RoutePlan {
             },
             rates: RateRule::new(&limits.rates),
             sessions: before.map_or_else(Arc::default, |before| Arc::clone(&before.sessions)),
+            serial: before.map_or_else(|| serials.fetch_add(1, Ordering::Relaxed), |before| before.serial),
             limits,
         }
+    }
+
+    /// Who holds its key at a place. Idempotency keys outlive a route by minutes, and are nothing to the next one at its number.
+    pub(crate) fn holder(&self, key: u16) -> Publisher {
+        Publisher::Holder(u64::from(self.serial) << 16 | u64::from(key))
     }
 
     /// Its sessions now, over all shards.

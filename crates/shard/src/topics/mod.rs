@@ -29,7 +29,7 @@ use std::sync::Arc;
 
 pub(crate) use tidegate_hub::arena::{Arenas, Lane};
 use tidegate_hub::{
-    Hub, Letter, Publication,
+    Hub, Letter, Publication, RouteId,
     arena::Layout,
     protocol::{KeptId, Scratch},
 };
@@ -134,6 +134,11 @@ impl Topics {
             shortages_seen: 0,
             retry_ms: 0,
         }
+    }
+
+    /// Another route has this number from now on.
+    pub(crate) fn begin_route(&mut self, id: RouteId) {
+        self.rates.forget(id);
     }
 
     pub(crate) fn member(&self, key: Key) -> Option<&Member> {

@@ -17,7 +17,13 @@ use super::{
     exchange::{ANSWER_MS, Answer, Exchange, JSON, Manner, Stage},
     fault::Fault,
 };
-use crate::{environment::Environment, output::Content, session::State, shard::Shard};
+use crate::{
+    environment::Environment,
+    identity::{Found, bearer_of},
+    output::Content,
+    session::State,
+    shard::Shard,
+};
 
 /// A body that arrives.
 pub(crate) struct Body {
@@ -180,9 +186,9 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         let first_request = self.topics.as_mut().map_or(0, |topics| topics.number(u64::from(count)));
         let route = self.registry.get(key).map_or(RouteId(0), |session| session.route);
         let most = plan.route(route).messages.message_bytes;
-        let holder = |place: u16| Publisher::Holder(u32::from(route.0) << 16 | u32::from(place));
         let permissions = self.callers.permissions(key);
         let allowed = Allowed::publish(&action.publish, permissions.as_deref());
+        let holder = |place| plan.route(route).holder(place);
         let publisher = body.publish_key.map_or(Publisher::Session(key), holder);
         for (place, request) in requests.into_iter().enumerate() {
             let done = request.map_err(Fault::from).and_then(|publish| {
@@ -277,16 +283,11 @@ impl<B: Backend, E: Environment> Shard<B, E> {
 
 /// Which key a request presents.
 fn presented(request: &Request<'_>, action: &PublishAction) -> Option<u16> {
-    let value = request.fields.one("authorization").ok().flatten()?;
-    let (scheme, given) = value.split_once(' ')?;
-    if !scheme.eq_ignore_ascii_case("bearer") {
-        return None;
-    }
-    let given = given.trim();
+    let Found::Token(given) = bearer_of(request) else { return None };
     // All of them are compared, each in constant time: the answer's time tells nothing of them.
     let mut found = None;
     for (place, key) in (0..).zip(&action.keys) {
-        if key.secret.is(given.as_bytes()) {
+        if key.secret.is(&given) {
             found = Some(place);
         }
     }

@@ -1,7 +1,7 @@
 //! How much is published over HTTP in a second.
 //!
 //! Invariant: over any time, no more is taken than the rate allows but for one request that is larger than a second's worth, and
-//! nothing follows that until its excess is made up for.
+//! nothing follows that until its excess is made up for. With another rate that begins anew, as what is owed was taken at the old one.
 
 use std::collections::HashMap;
 
@@ -15,13 +15,19 @@ pub(super) struct Rates(HashMap<u16, Second>);
 struct Second {
     since_ms: u64,
     count: u32,
+    /// Messages in a second, by which the count is paid for.
+    rate: u32,
 }
 
 impl Rates {
     /// Counts publications. False where they are more than a route takes in a second: then they do not count. A request
     /// with more than that alone is taken where nothing is owed, as it would be refused for ever: the next seconds pay for it.
     pub(super) fn spend(&mut self, route: RouteId, count: u32, rate: u32, now_ms: u64) -> bool {
-        let second = self.0.entry(route.0).or_insert(Second { since_ms: now_ms, count: 0 });
+        let begun = Second { since_ms: now_ms, count: 0, rate };
+        let second = self.0.entry(route.0).or_insert(begun);
+        if second.rate != rate {
+            *second = begun;
+        }
         let seconds = now_ms.saturating_sub(second.since_ms) / 1_000;
         if seconds > 0 {
             let paid = u32::try_from(seconds).unwrap_or(u32::MAX).saturating_mul(rate);
@@ -35,6 +41,11 @@ impl Rates {
             second.count = second.count.saturating_add(count);
         }
         fits
+    }
+
+    /// Its number is another route's from now on.
+    pub(super) fn forget(&mut self, route: RouteId) {
+        self.0.remove(&route.0);
     }
 }
 

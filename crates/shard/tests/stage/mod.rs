@@ -19,7 +19,8 @@ use tidegate_io::{
     ReceiveEnd, Remainder, Sends, Token, Wake,
 };
 use tidegate_shard::{
-    Environment, Mail, Mailbox, Plan, Progress, Question, Sender, Shard, log::Entry, mailbox,
+    Answers, Environment, Generation, Mail, Mailbox, Plan, Progress, Question, Sender, Shard, log::Entry,
+    mailbox,
 };
 use tidegate_wire::close::CloseCode;
 
@@ -442,6 +443,18 @@ impl Stage {
 
     pub(crate) fn drain(&mut self) {
         self.deliver(Mail::Drain(CloseCode::new(1001).expect("a code")));
+    }
+
+    /// Gives the shard the next generation, and waits until it has it.
+    pub(crate) fn adopt(&mut self, config: tidegate_config::Config) -> Arc<Plan> {
+        let plan = self.plan.next(config).expect("a configuration that can follow");
+        let answers = Answers::default();
+        let generation =
+            Generation { plan: Arc::clone(&plan), servers: Arc::new([]), answers: answers.clone() };
+        self.deliver(Mail::Plan(generation));
+        assert!(answers.wait(1, Duration::ZERO), "the shard has answered");
+        self.plan = Arc::clone(&plan);
+        plan
     }
 
     /// A letter that the shard reads at once.
