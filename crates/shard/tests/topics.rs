@@ -13,7 +13,7 @@ use sim::{net::Trace, runner, topics};
 const SEEDS: u64 = 30;
 
 /// What the seeds must have led to.
-const WANTED: [&str; 13] = [
+const WANTED: [&str; 27] = [
     "shard: publisher held back",
     "shard: subscriber fell behind",
     "shard: slow session ended",
@@ -27,6 +27,20 @@ const WANTED: [&str; 13] = [
     "presence: judged",
     "told: slow",
     "told: busy",
+    "route: taken away",
+    "route: back at its number",
+    "route: back at another's number",
+    "route: back at a new number",
+    "departing: sessions",
+    "departing: streams",
+    "departing: polls",
+    "departing: publications",
+    "speaker: departed",
+    "raw: departed",
+    "listener: departed",
+    "requester: a departed poll is answered with 200",
+    "requester: departed with 404",
+    "requester: answered with 200 behind its FIN",
 ];
 
 #[test]

@@ -25,6 +25,7 @@ use super::{
     kernel::Armed,
     net::{Connect, Destination, MILLIS, Net, PROXIED, SECONDS, Trace},
     random::Random,
+    removals,
     upstream::{Mode, Upstream},
     world::{Bounds, Inspection, Outcome, Subject, World},
 };
@@ -448,8 +449,9 @@ pub(crate) fn run(seed: u64, trace: Trace) -> Outcome {
     // One seed in four is drained while sessions are open.
     let early = (world.random.below(4) == 0).then(|| world.net.borrow().now + world.random.below(2 * span));
     world.net.borrow_mut().drain_at(early, generations::drain(seed, &letters));
-    generations::come(&mut world.net.borrow_mut(), seed, &plan, span, &letters, &facts, &setup.named);
-    stop_early(&world, seed, early, span, &letters);
+    let newest =
+        generations::come(&mut world.net.borrow_mut(), seed, &plan, span, &letters, &facts, &setup.named);
+    let stops = stop_early(&world, seed, early, span, &letters);
     resolve_names(&mut world, &setup, &plan, &facts, &letters);
     let slots = setup.max_sessions as u32 * 2 + 64;
     let bounds = Bounds {
@@ -466,16 +468,19 @@ pub(crate) fn run(seed: u64, trace: Trace) -> Outcome {
     };
     let pings = setup.terms.ping_interval > 0;
     let outcome = world.run(Gateway::new(shard, pings), &bounds);
+    if !stops {
+        removals::check_end(&newest.borrow());
+    }
     assert!(plan.retained_bytes() == 0, "{} bytes count as retained after the end", plan.retained_bytes());
     outcome
 }
 
-/// One seed in eight is told to end at once: behind the drain that came early, or without one.
-fn stop_early(world: &World, seed: u64, drain: Option<u64>, span: u64, letters: &Sender<SimWaker>) {
+/// One seed in eight is told to end at once: behind the drain that came early, or without one. Gives whether this is one.
+fn stop_early(world: &World, seed: u64, drain: Option<u64>, span: u64, letters: &Sender<SimWaker>) -> bool {
     // Of its own: what else a seed draws must not depend on it.
     let mut random = Random::new(seed ^ 0x7374_6f70);
     if random.below(8) > 0 {
-        return;
+        return false;
     }
     let mut net = world.net.borrow_mut();
     let time = match drain {
@@ -484,6 +489,7 @@ fn stop_early(world: &World, seed: u64, drain: Option<u64>, span: u64, letters: 
     };
     let letters = letters.clone();
     net.stop_at(time, Box::new(move || letters.send(Mail::Stop).expect("the mailbox has room")));
+    true
 }
 
 /// In one seed of eight clients compete for the shard's turns.

@@ -24,7 +24,7 @@ const PAGE: usize = 0;
 
 /// What all generations of a seed know.
 struct Course {
-    newest: RefCell<Arc<Plan>>,
+    newest: Rc<RefCell<Arc<Plan>>>,
     /// Of the first one.
     all: Vec<Route>,
     /// By their places there, behind the page.
@@ -37,7 +37,7 @@ struct Course {
 }
 
 /// In half of the seeds other generations come while sessions are open. Most change nothing for any session: what these have agreed
-/// to stays. In half of the others they take routes away and bring them back.
+/// to stays. In half of these seeds they take routes away and bring them back instead. Gives the newest.
 pub(super) fn come(
     net: &mut Net,
     seed: u64,
@@ -46,11 +46,12 @@ pub(super) fn come(
     letters: &Sender<SimWaker>,
     facts: &Shared,
     named: &[bool],
-) {
+) -> Rc<RefCell<Arc<Plan>>> {
     // Of its own: what else a seed draws must not depend on it.
     let mut random = Random::new(seed ^ 0x6765_6e73);
+    let newest = Rc::new(RefCell::new(Arc::clone(plan)));
     if random.below(2) == 0 {
-        return;
+        return newest;
     }
     let mut times: Vec<u64> = (0..1 + random.below(5)).map(|_| net.now + random.below(2 * span)).collect();
     times.sort_unstable();
@@ -65,7 +66,7 @@ pub(super) fn come(
         }
     }
     let course = Rc::new(Course {
-        newest: RefCell::new(Arc::clone(plan)),
+        newest: Rc::clone(&newest),
         all: plan.config().routes.clone(),
         has: RefCell::new(vec![true; facts.routes.len()]),
         numbers: RefCell::new(Numbers::of(plan)),
@@ -83,6 +84,7 @@ pub(super) fn come(
         };
         net.do_at(time, Box::new(letter));
     }
+    newest
 }
 
 fn unchanged(plan: &Plan) -> Arc<Plan> {

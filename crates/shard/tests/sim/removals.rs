@@ -30,15 +30,21 @@ impl Removals {
         self.0.push((now / MILLIS + drain.deadline_ms) * MILLIS);
     }
 
+    /// All that was before is over.
+    pub(crate) fn begin(&mut self) {
+        self.0.push(0);
+    }
+
     pub(crate) fn count(&self) -> usize {
         self.0.len()
     }
 
     /// When those who came when the route stood so may have been cut off, where it may be gone for them.
     pub(crate) fn cut(&self, seen: Seen) -> Option<u64> {
-        // A shard may have let it in before it heard that the route is gone.
+        // A shard may have let them in before it heard that the route is gone, or when it was back there already.
         let before = seen.removals.checked_sub(1).filter(|_| !seen.here);
-        before.and_then(|before| self.0.get(before)).or_else(|| self.0.get(seen.removals)).copied()
+        let places = before.into_iter().chain([seen.removals]);
+        places.filter_map(|place| self.0.get(place)).min().copied()
     }
 }
 
@@ -99,5 +105,16 @@ impl Numbers {
             Some(_) => "route: back at another's number",
         });
         covered.collect()
+    }
+}
+
+/// No route has sessions at the end of a shard that was not stopped.
+///
+/// # Panics
+/// Where one has.
+pub(crate) fn check_end(plan: &Plan) {
+    for (number, route) in plan.numbered_routes() {
+        let sessions = plan.route_sessions(usize::from(number));
+        assert_eq!(sessions, 0, "sessions of {} at the end", route.path);
     }
 }

@@ -29,7 +29,9 @@ impl Client {
 
     pub(super) fn judge_end(&self, now: u64, end: End) {
         if self.is_excused() {
-            self.judge_drained(end);
+            if !self.may_be_cut(now) {
+                self.judge_drained(end);
+            }
             return;
         }
         let reset = end == End::Reset;

@@ -37,6 +37,7 @@ use super::{
     gateway::{Gateway, Surroundings},
     net::{Actor, SECONDS, Trace},
     random::Random,
+    removals,
     world::{Bounds, Outcome, World},
 };
 
@@ -218,6 +219,10 @@ impl Life {
         }
         society.stage.set(Stage::Leaving);
         self.end(ending, &mut people);
+        if ending != Ending::Stopped {
+            let newest = society.routes.borrow_mut().newest.take();
+            removals::check_end(&newest.unwrap_or_else(|| Arc::clone(&self.plan)));
+        }
         assert_eq!(people.len(), count, "somebody is missing");
         self.close(outcome);
         people

@@ -83,6 +83,11 @@ impl Requester {
             (false, _) => self.post(),
         };
         self.visit.send(&request);
+        if self.left == 0 && !self.probe && self.visit.random().below(3) == 0 {
+            // It reads on for its answer.
+            self.visit.finish();
+            self.closing = true;
+        }
     }
 
     fn poll(&mut self) -> Vec<u8> {
@@ -213,6 +218,9 @@ impl Requester {
             net.cover(format!("requester: a departed poll is answered with {status}"));
         }
         // Its route is gone, or goes before it can say anything.
+        if self.closing {
+            net.cover(format!("requester: answered with {status} behind its FIN"));
+        }
         if departed && (status == 404 || status == 503 && !body.starts_with(b"{\"results\"")) {
             net.cover(format!("requester: departed with {status}"));
             (self.closing, self.left) = (true, 0);
@@ -220,7 +228,7 @@ impl Requester {
         }
         match asked {
             // In time, or not: the clock has jumped, or it drains.
-            asked if status == 503 && self.visit.excused.is_some() => drop(asked),
+            asked if matches!(status, 408 | 503) && self.visit.excused.is_some() => drop(asked),
             Asked::Poll { .. } if status == 429 && few => {}
             Asked::Poll { session, topics, .. } if status == 200 => self.polled(session, &topics, body),
             Asked::Post(posted) if matches!(status, 200 | 207 | 429 | 503 | 504) => {
@@ -371,7 +379,13 @@ impl Actor for Requester {
         if let Some(end) = end {
             // A poll whose news are more than there is memory for ends without an answer.
             let polls = matches!(self.asked, Some(Asked::Poll { .. })) && self.visit.society.is_short();
-            let cut = matches!(self.asked, Some(Asked::Post(_))) && self.visit.may_be_cut(net.now);
+            let may_be_cut = match self.asked {
+                Some(Asked::Post(_)) => true,
+                // Where its topics have not answered by then: those of another shard.
+                Some(Asked::Poll { .. }) => self.visit.society.setup.shards > 1,
+                Some(Asked::State(_)) | None => false,
+            };
+            let cut = may_be_cut && self.visit.may_be_cut(net.now);
             if cut {
                 net.cover("requester: cut off".to_string());
             }

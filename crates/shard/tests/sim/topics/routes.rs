@@ -61,17 +61,20 @@ enum Presence {
 }
 
 /// How all of them stand.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct Routes {
     standings: [Standing; 4],
+    /// The generation at hand, where there was another one.
+    pub(crate) newest: Option<Arc<Plan>>,
     pub(crate) covered: BTreeMap<&'static str, u64>,
 }
 
 impl Routes {
     /// A life of the gateway begins, with all of them.
     pub(crate) fn begin(&mut self) {
+        self.newest = None;
         for standing in &mut self.standings {
-            standing.removals.add(0, &Drain::default());
+            standing.removals.begin();
             standing.presence = Presence::Here;
         }
     }
@@ -200,6 +203,7 @@ impl Course {
             routes.cover(what);
         }
         *newest = Arc::clone(&plan);
+        routes.newest = Some(Arc::clone(&plan));
         Generation { plan, servers: Arc::new([]), answers }
     }
 }

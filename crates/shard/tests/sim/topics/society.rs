@@ -288,6 +288,11 @@ impl Visit {
         link.as_mut().expect("it has dialed").send(random, bytes);
     }
 
+    /// The FIN follows what it has sent.
+    pub(crate) fn finish(&mut self) {
+        self.link.as_mut().expect("it has dialed").finish();
+    }
+
     pub(crate) fn flush(&mut self, net: &mut Net, me: ActorId) {
         if let Some(link) = &mut self.link {
             link.flush(net, me);
@@ -329,6 +334,8 @@ impl Visit {
             return;
         }
         self.done = true;
+        // Its next visit may be to another shard, whose time must not be past.
+        net.horizon = net.horizon.map(|horizon| horizon.min(net.now));
         self.society.has_gone_on();
         if let Some(link) = &self.link {
             net.close_peer(link.conn, reset);
@@ -366,9 +373,11 @@ impl Visit {
 
     pub(crate) fn describe(&self) -> String {
         format!(
-            "session {} of {:?}, excused {:?}, at rest {}",
+            "session {} of {:?}, saw its route {:?}, may be cut off at {:?}, excused {:?}, at rest {}",
             self.session,
             self.person.as_ref().map(|person| (person.name, person.role)),
+            self.seen,
+            self.cut(),
             self.excused,
             self.at_rest
         )
