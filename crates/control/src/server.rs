@@ -144,6 +144,7 @@ async fn answer(
         .header_read_timeout(HEAD_TIMEOUT)
         .max_buf_size(HEAD_BYTES)
         .keep_alive(false)
+        .half_close(true)
         .serve_connection(TokioIo::new(stream), service);
     // A peer that breaks off or takes too long is no concern of anybody else.
     let _ = timeout(Duration::from_secs(REQUEST_SECONDS), connection).await;

@@ -6,7 +6,9 @@
 mod harness;
 
 use std::{
-    os::unix::fs::PermissionsExt,
+    io::{Read, Write},
+    net::Shutdown,
+    os::unix::{fs::PermissionsExt, net::UnixStream},
     path::Path,
     sync::atomic::{AtomicBool, Ordering},
     time::{Duration, Instant},
@@ -48,6 +50,21 @@ fn probes_and_status_answer() {
         assert_eq!(scene.ask("GET", "/sessions/kill").status, 405);
         scene.gateway.stop();
     }
+}
+
+/// As `nc -N` asks: the request, and the end of that side.
+#[test]
+fn who_has_asked_and_closes_its_side_is_answered() {
+    let scene = Scene::start("epoll");
+    for path in ["/livez", "/metrics", "/sessions"] {
+        let mut stream = UnixStream::connect(scene.socket()).expect("the socket");
+        stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n").as_bytes()).expect("room");
+        stream.shutdown(Shutdown::Write).expect("its side");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("the answer, and the end");
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{path}: {answer:?}");
+    }
+    scene.gateway.stop();
 }
 
 #[test]

@@ -10,9 +10,11 @@ use std::{
         atomic::{AtomicUsize, Ordering},
         mpsc::Receiver,
     },
+    thread,
     time::{Duration, Instant},
 };
 
+use rustix::process::Signal;
 use serde_json::json;
 
 use crate::harness::{
@@ -476,6 +478,26 @@ fn a_hook_that_stalls_holds_nobody_else_up_and_the_end_neither() {
         scene.stop();
         assert!(begun.elapsed() < Duration::from_secs(30), "{:?}", begun.elapsed());
         assert_eq!(waiting[0].response().expect("an answer").status, 503);
+    }
+}
+
+/// Its own time-out is not over because the machine was suspended, or the process stopped.
+#[test]
+fn who_waits_for_a_hook_while_the_process_stands_still_gets_its_answer() {
+    for io in BACKENDS {
+        let (web, gate) = gated();
+        let scene = Scene::start(io, &hook(&web, "timeout = \"2s\""));
+        let waiting = parked(&scene, &web, 5);
+        scene.gateway.signal(Signal::STOP);
+        (0..5).for_each(|number| gate.release(number));
+        // Longer than the time-out and what the shard adds to it.
+        thread::sleep(Duration::from_secs(5));
+        scene.gateway.signal(Signal::CONT);
+        for mut client in waiting {
+            assert_eq!(client.response().expect("an answer").status, 101);
+            client.exchange(BINARY, b"hello");
+        }
+        scene.stop();
     }
 }
 

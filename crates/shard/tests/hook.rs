@@ -299,3 +299,47 @@ fn each_request_on_a_connection_is_asked_about() {
     stage.send(other, &request("/nowhere", ""));
     assert_eq!(status(&stage, other), "HTTP/1.1 404");
 }
+
+/// Whoever asks stood still as well, and has as long as ever from then on.
+#[test]
+fn a_process_that_stood_still_gives_nobody_up_for_it() {
+    for answers in [true, false] {
+        let mut stage = stage("echo = {}");
+        let client = stage.client("");
+        stage.world.borrow_mut().now_ms += 6_000;
+        stage.turns(5);
+        assert_eq!(stage.sent(client), b"");
+        stage.pass(2);
+        assert_eq!(stage.sent(client), b"");
+        if answers {
+            allow(&mut stage);
+            assert_eq!(status(&stage, client), "HTTP/1.1 101");
+        } else {
+            stage.pass(1);
+            assert_eq!(status(&stage, client), "HTTP/1.1 503");
+        }
+    }
+}
+
+/// Anyone can send fields that say who the client is.
+#[test]
+fn a_hook_is_told_who_the_client_is_by_those_alone_who_are_trusted() {
+    let names =
+        ["x-forwarded-for", "x-forwarded-client-cert", "forwarded", "x-real-ip", "x_real_ip", "x-other"];
+    for (trusted, told) in [("10.0.0.0/8", &["x-other"][..]), ("192.0.2.0/24", &names[..])] {
+        let mut stage = Stage::of(
+            &format!(
+                "trusted = [\"{trusted}\"]\n[[identity]]\nname = \"a\"\n\
+                 hook = {{ url = \"https://a.test/\", forward = {names:?} }}\n\
+                 [[route]]\npath = \"/r\"\nidentity = \"a\"\necho = {{}}\n"
+            ),
+            1,
+        );
+        let client = stage.accept_from(tidegate_io::ListenerId(0), Some("192.0.2.7:1000".parse().unwrap()));
+        let fields: String = names.iter().map(|name| format!("{name}: 203.0.113.9\r\n")).collect();
+        stage.send(client, &request("/r", &fields));
+        let question = question(&stage);
+        let seen: Vec<&str> = question.asked.fields.iter().map(|(name, _)| &**name).collect();
+        assert_eq!(seen, told);
+    }
+}

@@ -112,7 +112,7 @@ pub(super) const LIMITS: &[Key] = &[
         default: "`100`",
         unit: "frames",
         reason: "Most pings, pongs and such that a peer may send within `control_window`: each wants an \
-                 answer. Beyond it Close 1008. Answers to an upstream's pings do not count. Up to 65535.",
+                 answer. Beyond it Close 1008. Answers to an upstream's pings do not count; those that have waited while a client was delayed (`excess`) count when they are read. Up to 65535.",
     },
     Key { name: "control_window", default: r#"`"10s"`"#, unit: "duration", reason: "See `control_frames`." },
     Key {

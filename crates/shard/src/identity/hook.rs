@@ -18,7 +18,7 @@ use tidegate_wire::http::{Refusal, Request};
 use crate::{
     environment::Environment,
     log::{Level, What},
-    proxy::{EARLY_BYTES, client_address},
+    proxy::{EARLY_BYTES, client_address, is_claim},
     session::State,
     shard::Shard,
     topics::Manner,
@@ -247,6 +247,9 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         };
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         let peer = self.registry.get(key).and_then(|session| session.peer.address());
+        let is_trusted = peer.is_some_and(|peer| self.plan.trusts(peer.ip()));
+        // As with upstreams: anyone can send them.
+        let wanted = wanted.iter().filter(|name| is_trusted || !is_claim(name));
         let asked = Asked {
             method: request.method.to_owned(),
             path: request.target.path.to_owned(),
@@ -254,7 +257,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             host: request.host.to_string(),
             origin: request.fields.all("origin").next().map(text),
             address: client_address(request, peer.map(|peer| peer.ip()), |ip| self.plan.trusts(ip)),
-            fields: wanted.iter().flat_map(told).collect(),
+            fields: wanted.flat_map(told).collect(),
         };
         self.hooks.asked += 1;
         let number = self.hooks.asked;
@@ -313,7 +316,18 @@ impl<B: Backend, E: Environment> Shard<B, E> {
 
     /// Whoever asks has not said anything in time, not even that it was in vain.
     pub(crate) fn decision_timed_out(&mut self, key: Key) {
-        let Some(session) = self.registry.get(key) else { return };
+        let woken_ms = self.woken_ms;
+        let Some(session) = self.registry.get_mut(key) else { return };
+        if let State::Deciding(deciding) = &mut session.state {
+            // Who asks did not run, either, while the process stood still.
+            let timeout_ms = deciding.identity.rules().hook().map_or(0, |hook| hook.timeout_ms);
+            let deadline_ms = woken_ms + timeout_ms + GRACE_MS;
+            if deadline_ms > self.now_ms && woken_ms > 0 {
+                deciding.deadline_ms = deadline_ms;
+                self.ensure_deadline(key, deadline_ms);
+                return;
+            }
+        }
         let route = session.route.index() as u16;
         let reason = "no answer of it has come";
         self.log(Level::Warn, Some(key), What::HookFailed { route, reason });

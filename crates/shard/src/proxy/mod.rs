@@ -22,7 +22,10 @@ use tidegate_wire::{extension::DeflateParams, http::HeadScanner};
 
 use crate::plan::Addresses;
 
-pub(crate) use self::{request::client_address, upstreams::Upstreams};
+pub(crate) use self::{
+    request::{client_address, is_claim},
+    upstreams::Upstreams,
+};
 
 /// A client that waits for its upstream.
 pub(crate) struct Waiting {

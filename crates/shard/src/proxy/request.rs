@@ -27,14 +27,15 @@ const MORE_CLAIMS: [&str; 2] = ["forwarded", "x-real-ip"];
 
 /// Whether a field of the request goes along: what says who the client is does from trusted networks only.
 fn goes_along(name: &str, trusted: bool) -> bool {
-    let is = is_alike;
+    let is_written = WRITTEN.iter().any(|known| is_alike(known, name.as_bytes()));
+    !is_written && (trusted || !is_claim(name))
+}
+
+/// Whether a field says who the client is, or how it came.
+pub(crate) fn is_claim(name: &str) -> bool {
     let name = name.as_bytes();
-    if WRITTEN.iter().any(|known| is(known, name)) {
-        return false;
-    }
-    let claims = name.get(..CLAIMS.len()).is_some_and(|start| is(CLAIMS, start))
-        || MORE_CLAIMS.iter().any(|known| is(known, name));
-    trusted || !claims
+    name.get(..CLAIMS.len()).is_some_and(|start| is_alike(CLAIMS, start))
+        || MORE_CLAIMS.iter().any(|known| is_alike(known, name))
 }
 
 /// Whether two names of fields are one to servers that put these into an environment (RFC 3875 §4.1.18): case is none, and they
