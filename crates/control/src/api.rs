@@ -16,12 +16,12 @@ use axum::{
     routing::{MethodRouter, get, post},
 };
 use serde::{Deserialize, Serialize};
-use tidegate_shard::{RouteId, Whom, report::Report};
+use tidegate_shard::{RouteId, Whom, report::UpstreamState};
 use tidegate_wire::http::bearer;
 
 use crate::{
     census, families,
-    gateway::{Gateway, reports_of_upstream},
+    gateway::{Gateway, counts_of_route, open, sessions_of_upstream, states_of_upstream},
     metrics::Format,
     openapi, operations,
     places::Place,
@@ -320,41 +320,38 @@ async fn healthz(State(gateway): State<Arc<Gateway>>) -> Response {
 async fn status(State(gateway): State<Arc<Gateway>>) -> Json<Status> {
     let reports = gateway.reports().await;
     let (shards, plan) = (shards(&gateway), gateway.plan());
-    let routes = gateway.names.present().into_iter().map(|(number, route)| {
-        let counts = reports.iter().filter_map(|report| report.routes.get(usize::from(number)));
-        counts.fold(
-            RouteStatus {
-                route,
-                sessions: 0,
-                opened: 0,
-                received_messages: 0,
-                sent_messages: 0,
-                drained: plan.is_drained(Whom::Route(RouteId(number))),
-            },
-            |so_far, counts| RouteStatus {
-                sessions: so_far.sessions + counts.opened - counts.ended,
-                opened: so_far.opened + counts.opened,
-                received_messages: so_far.received_messages + counts.clients.received_messages,
-                sent_messages: so_far.sent_messages + counts.clients.sent_messages,
-                ..so_far
-            },
-        )
+    let routes = gateway.names.present().into_iter().map(|route| {
+        let drained = plan.is_drained(Whom::Route(RouteId(route.number)));
+        let so_far = RouteStatus {
+            route: route.name.clone(),
+            sessions: 0,
+            opened: 0,
+            received_messages: 0,
+            sent_messages: 0,
+            drained,
+        };
+        counts_of_route(&reports, &route).fold(so_far, |so_far, counts| RouteStatus {
+            sessions: so_far.sessions + open(&counts),
+            opened: so_far.opened + counts.opened,
+            received_messages: so_far.received_messages + counts.clients.received_messages,
+            sent_messages: so_far.sent_messages + counts.clients.sent_messages,
+            ..so_far
+        })
     });
     let routes: Vec<RouteStatus> = routes.collect();
-    let upstreams = plan.upstreams().map(|(route, place, upstream)| {
-        let of = |report: &Report| {
-            let mut states = report.upstreams.iter();
-            states.find(|state| (state.route, state.upstream) == (route, place)).copied()
-        };
-        let states = || reports.iter().filter_map(of);
-        UpstreamStatus {
-            route: gateway.names.name(route).unwrap_or_default(),
+    let upstreams = plan.upstreams().filter_map(|(number, place, upstream)| {
+        // A plan has its names before it is seen here.
+        let route = gateway.names.named(number)?;
+        let states: Vec<UpstreamState> = states_of_upstream(&reports, &route, place).collect();
+        Some(UpstreamStatus {
             upstream: upstream.to_owned(),
-            up: states().any(|state| state.up),
-            sessions: reports_of_upstream(&reports, route, place),
-            failures: states().map(|state| state.failures).sum(),
-            drained: plan.is_drained(Whom::Upstream(RouteId(route), place)),
-        }
+            // Nobody has left out what no shard knows yet.
+            up: states.is_empty() || states.iter().any(|state| state.up),
+            sessions: sessions_of_upstream(&reports, &route, place),
+            failures: states.iter().map(|state| state.failures).sum(),
+            drained: plan.is_drained(Whom::Upstream(RouteId(number), place)),
+            route: route.name,
+        })
     });
     let upstreams = upstreams.collect();
     Json(Status {
@@ -379,7 +376,7 @@ async fn config(State(gateway): State<Arc<Gateway>>) -> Json<ConfigState> {
     let config = plan.config();
     Json(ConfigState {
         generation: gateway.generation(),
-        routes: gateway.names.present().into_iter().map(|(_, name)| name).collect(),
+        routes: gateway.names.present().into_iter().map(|route| route.name).collect(),
         listeners: config.listeners.iter().map(|listener| listener.bind.to_string()).collect(),
     })
 }

@@ -1,6 +1,9 @@
 //! The families of metrics: what each is called, and which numbers it is made of.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::{
+    collections::BTreeSet,
+    time::{SystemTime, UNIX_EPOCH},
+};
 
 use tidegate_shard::{
     Counters, RouteId, Slow, Whom,
@@ -8,8 +11,9 @@ use tidegate_shard::{
 };
 
 use crate::{
-    gateway::Gateway,
+    gateway::{Gateway, counts_of_route, open, sessions_of_upstream, states_of_upstream},
     metrics::{Format, Kind, Samples, Writer},
+    names::Named,
     process::Process,
 };
 
@@ -73,8 +77,16 @@ fn sum(reports: &[Report], number: impl Fn(&Report) -> u64) -> u64 {
 }
 
 /// What all shards have of a route.
-fn of_route(reports: &[Report], route: u16, number: impl Fn(&RouteCounts) -> u64) -> u64 {
-    reports.iter().filter_map(|report| report.routes.get(usize::from(route))).map(number).sum()
+fn of_route(reports: &[Report], route: &Named, number: impl Fn(&RouteCounts) -> u64) -> u64 {
+    counts_of_route(reports, route).map(|counts| number(&counts)).sum()
+}
+
+/// The routes of the configuration, and those that are gone while they have sessions: nothing is told for ever, and no alert goes on
+/// about what nobody has configured.
+fn told(gateway: &Gateway, reports: &[Report]) -> Vec<Named> {
+    let present = gateway.names.present();
+    let is_told = |route: &Named| present.contains(route) || of_route(reports, route, open) > 0;
+    gateway.names.all().into_iter().filter(is_told).collect()
 }
 
 fn sessions(out: &mut Writer, gateway: &Gateway, reports: &[Report]) {
@@ -85,16 +97,15 @@ fn sessions(out: &mut Writer, gateway: &Gateway, reports: &[Report]) {
     let refused = sum(reports, |report| report.counters.refused_full);
     let help = "Connections closed at once, as there was no slot for them.";
     out.single(Kind::Counter, "tidegate_connections_refused", help, refused);
-    let routes = gateway.names.all();
+    let routes = told(gateway, reports);
     out.family(Kind::Gauge, "tidegate_sessions", "Sessions now.", |samples| {
-        for (number, name) in &routes {
-            let now = of_route(reports, *number, |route| route.opened - route.ended);
-            samples.add(&[("route", name)], now);
+        for route in &routes {
+            samples.add(&[("route", &route.name)], of_route(reports, route, open));
         }
     });
     out.family(Kind::Counter, "tidegate_sessions_opened", "Sessions that were opened.", |samples| {
-        for (number, name) in &routes {
-            samples.add(&[("route", name)], of_route(reports, *number, |route| route.opened));
+        for route in &routes {
+            samples.add(&[("route", &route.name)], of_route(reports, route, |counts| counts.opened));
         }
     });
     let plan = gateway.plan();
@@ -103,9 +114,9 @@ fn sessions(out: &mut Writer, gateway: &Gateway, reports: &[Report]) {
         "tidegate_route_drained",
         "Whether somebody has drained a route, or all its upstreams.",
         |samples| {
-            for (number, name) in gateway.names.present() {
-                let drained = plan.is_drained(Whom::Route(RouteId(number)));
-                samples.add(&[("route", &name)], u8::from(drained));
+            for route in gateway.names.present() {
+                let drained = plan.is_drained(Whom::Route(RouteId(route.number)));
+                samples.add(&[("route", &route.name)], u8::from(drained));
             }
         },
     );
@@ -167,7 +178,7 @@ fn sessions(out: &mut Writer, gateway: &Gateway, reports: &[Report]) {
 }
 
 fn flows(out: &mut Writer, gateway: &Gateway, reports: &[Report]) {
-    let (plan, routes) = (gateway.plan(), gateway.names.all());
+    let (plan, routes) = (gateway.plan(), told(gateway, reports));
     let flows: [Described<Flow>; 4] = [
         ("tidegate_received_bytes", "Bytes that came, as they came.", |flow| flow.received_bytes),
         ("tidegate_sent_bytes", "Bytes that the kernel has taken.", |flow| flow.sent_bytes),
@@ -176,12 +187,12 @@ fn flows(out: &mut Writer, gateway: &Gateway, reports: &[Report]) {
     ];
     for (name, help, value) in flows {
         out.family(Kind::Counter, name, help, |samples| {
-            for (number, route) in &routes {
-                let clients = of_route(reports, *number, |route| value(&route.clients));
-                samples.add(&[("route", route), ("leg", "client")], clients);
-                if plan.upstream_name(*number, 0).is_some() {
-                    let upstreams = of_route(reports, *number, |route| value(&route.upstreams));
-                    samples.add(&[("route", route), ("leg", "upstream")], upstreams);
+            for route in &routes {
+                let clients = of_route(reports, route, |counts| value(&counts.clients));
+                samples.add(&[("route", &route.name), ("leg", "client")], clients);
+                if plan.upstream_name(route.number, 0).is_some() {
+                    let upstreams = of_route(reports, route, |counts| value(&counts.upstreams));
+                    samples.add(&[("route", &route.name), ("leg", "upstream")], upstreams);
                 }
             }
         });
@@ -324,36 +335,55 @@ fn topics(out: &mut Writer, gateway: &Gateway, reports: &[Report]) {
 }
 
 fn upstreams(out: &mut Writer, gateway: &Gateway, reports: &[Report]) {
-    let Some(first) = reports.first().filter(|report| !report.upstreams.is_empty()) else { return };
     let plan = gateway.plan();
-    // All shards have the same in the same order.
-    let of = |place: usize| reports.iter().filter_map(move |report| report.upstreams.get(place));
-    let each = |samples: &mut Samples<'_>, value: &dyn Fn(usize) -> u64| {
-        for (place, upstream) in first.upstreams.iter().enumerate() {
-            let route = gateway.names.name(upstream.route).unwrap_or_default();
-            let name = plan.upstream_name(upstream.route, upstream.upstream).unwrap_or_default();
-            samples.add(&[("route", &route), ("upstream", name)], value(place));
+    // All shards have the same, but for those that have not taken over the newest generation yet.
+    let known: BTreeSet<(u16, u16)> = reports
+        .iter()
+        .flat_map(|report| &report.upstreams)
+        .map(|state| (state.route, state.upstream))
+        .collect();
+    let known = known.into_iter().filter_map(|(route, upstream)| {
+        let name = plan.upstream_name(route, upstream)?.to_owned();
+        let route = gateway.names.named(route)?;
+        // No sample at all before the first shard knows it.
+        states_of_upstream(reports, &route, upstream).next()?;
+        Some((route, upstream, name))
+    });
+    let known: Vec<(Named, u16, String)> = known.collect();
+    if known.is_empty() {
+        return;
+    }
+    // Of those that are no more only the sessions that they have yet are of interest.
+    let present: BTreeSet<(u16, u16)> = plan.upstreams().map(|(route, place, _)| (route, place)).collect();
+    let is_present = |route: &Named, upstream: u16| present.contains(&(route.number, upstream));
+    let each = |samples: &mut Samples<'_>, value: &dyn Fn(&Named, u16) -> u64| {
+        for (route, upstream, name) in known.iter().filter(|(route, place, _)| is_present(route, *place)) {
+            samples.add(&[("route", &route.name), ("upstream", name)], value(route, *upstream));
         }
     };
+    let of = |route: &Named, upstream: u16| states_of_upstream(reports, route, upstream);
     let help = "Whether an upstream is used: not while every shard leaves it out for its failures.";
     out.family(Kind::Gauge, "tidegate_upstream_up", help, |samples| {
-        each(samples, &|place| u64::from(of(place).any(|upstream| upstream.up)));
+        each(samples, &|route, upstream| u64::from(of(route, upstream).any(|state| state.up)));
     });
     let help = "Whether somebody has drained an upstream.";
     out.family(Kind::Gauge, "tidegate_upstream_drained", help, |samples| {
-        each(samples, &|place| {
-            let upstream = first.upstreams[place];
-            let whom = Whom::Upstream(RouteId(upstream.route), upstream.upstream);
-            u64::from(plan.is_drained(whom))
+        each(samples, &|route, upstream| {
+            u64::from(plan.is_drained(Whom::Upstream(RouteId(route.number), upstream)))
         });
     });
     let help = "Legs to an upstream now, those that are being made included.";
     out.family(Kind::Gauge, "tidegate_upstream_sessions", help, |samples| {
-        each(samples, &|place| of(place).map(|upstream| u64::from(upstream.legs)).sum());
+        for (route, upstream, name) in &known {
+            let count = sessions_of_upstream(reports, route, *upstream);
+            if count > 0 || is_present(route, *upstream) {
+                samples.add(&[("route", &route.name), ("upstream", name)], count);
+            }
+        }
     });
     let help = "Times that an upstream could not be used.";
     out.family(Kind::Counter, "tidegate_upstream_failures", help, |samples| {
-        each(samples, &|place| of(place).map(|upstream| upstream.failures).sum());
+        each(samples, &|route, upstream| of(route, upstream).map(|state| state.failures).sum());
     });
 }
 
@@ -393,7 +423,7 @@ fn shards(out: &mut Writer, gateway: &Gateway, reports: &[Report]) {
     let help = "Since a shard's last turn that is known of; idle ones are asked to turn twice a second.";
     out.family(Kind::Gauge, "tidegate_last_turn_age_seconds", help, |samples| {
         for (shard, pulse) in gateway.pulses.iter().enumerate() {
-            let age = pulse.age().unwrap_or(Duration::ZERO).as_secs_f64();
+            let age = pulse.silent_for().as_secs_f64();
             samples.add(&[("shard", &shard.to_string())], age);
         }
     });

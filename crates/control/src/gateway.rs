@@ -12,11 +12,15 @@ use std::{
 use arc_swap::ArcSwap;
 use tidegate_shard::{
     Mail, Plan, RouteId, Whom,
-    report::{Cell, Reply, Report},
+    report::{Cell, Reply, Report, RouteCounts, UpstreamState},
 };
 use tokio::{sync::oneshot, time::timeout_at};
 
-use crate::{names::RouteNames, operations::Operations, pulse::Pulse};
+use crate::{
+    names::{Named, RouteNames},
+    operations::Operations,
+    pulse::Pulse,
+};
 
 /// How long is waited for shards to say how they are: what they said before has to do beyond it.
 const PATIENCE: Duration = Duration::from_millis(500);
@@ -103,10 +107,14 @@ impl Gateway {
         self.operations.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Another configuration is in force: the first has the number 1.
-    pub fn adopt(&self, plan: Arc<Plan>, certificates: Vec<Certificate>, generation: u64) {
-        self.names.adopt(&plan);
+    /// Another configuration is about to be given to the shards. Its names were adopted already: what shards say of it is understood
+    /// from the first of them on.
+    pub fn expect(&self, plan: Arc<Plan>) {
         self.plan.store(plan);
+    }
+
+    /// It is in force: the first has the number 1.
+    pub fn adopt(&self, certificates: Vec<Certificate>, generation: u64) {
         self.certificates.store(Arc::new(certificates));
         self.generation.store(generation, Ordering::Relaxed);
     }
@@ -154,17 +162,41 @@ impl Gateway {
     }
 }
 
+/// What shards have counted for a route. Not those that do not know it yet: what they have counted at its number was another's.
+pub(crate) fn counts_of_route<'r>(
+    reports: &'r [Report],
+    route: &Named,
+) -> impl Iterator<Item = RouteCounts> + use<'r> {
+    let (number, since) = (usize::from(route.number), route.since);
+    let knowing = reports.iter().filter(move |report| report.generation >= since);
+    knowing.filter_map(move |report| report.routes.get(number).copied())
+}
+
 /// Sessions that a route has now.
-pub(crate) fn reports_of_route(reports: &[Report], route: u16) -> u64 {
-    let counts = reports.iter().filter_map(|report| report.routes.get(usize::from(route)));
-    counts.map(|counts| counts.opened - counts.ended).sum()
+pub(crate) fn sessions_of_route(reports: &[Report], route: &Named) -> u64 {
+    counts_of_route(reports, route).map(|counts| open(&counts)).sum()
+}
+
+/// Sessions that a route has now on one shard. A miscount is no reason to end the process.
+pub(crate) fn open(counts: &RouteCounts) -> u64 {
+    counts.opened.saturating_sub(counts.ended)
+}
+
+/// What shards know of an upstream of a route; not those that do not know the route yet.
+pub(crate) fn states_of_upstream<'r>(
+    reports: &'r [Report],
+    route: &Named,
+    upstream: u16,
+) -> impl Iterator<Item = UpstreamState> + use<'r> {
+    let (number, since) = (route.number, route.since);
+    let states =
+        reports.iter().filter(move |report| report.generation >= since).flat_map(|report| &report.upstreams);
+    states.filter(move |state| (state.route, state.upstream) == (number, upstream)).copied()
 }
 
 /// Sessions that an upstream has now, those that are being made included.
-pub(crate) fn reports_of_upstream(reports: &[Report], route: u16, upstream: u16) -> u64 {
-    let states = reports.iter().flat_map(|report| &report.upstreams);
-    let own = states.filter(|state| (state.route, state.upstream) == (route, upstream));
-    own.map(|state| u64::from(state.legs)).sum()
+pub(crate) fn sessions_of_upstream(reports: &[Report], route: &Named, upstream: u16) -> u64 {
+    states_of_upstream(reports, route, upstream).map(|state| u64::from(state.legs)).sum()
 }
 
 impl ShardWay {
@@ -179,5 +211,95 @@ impl ShardWay {
         // A letter that is not taken is dropped, and its answer with it.
         let _ = (self.send)(letter(reply));
         told
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{families, metrics::Format};
+
+    fn config(routes: &str) -> tidegate_config::Config {
+        let text = format!("version = 1\n[[listener]]\nbind = '127.0.0.1:0'\n{routes}");
+        tidegate_config::parse(&text, "t.toml").unwrap()
+    }
+
+    fn gateway(plan: &Arc<Plan>, names: &RouteNames) -> Gateway {
+        let way = || ShardWay { cell: Arc::default(), send: Box::new(|_| true) };
+        let ways = vec![way(), way()];
+        let lost = Arc::default();
+        Gateway::new("1", "epoll".to_owned(), Arc::clone(plan), names.clone(), ways, Vec::new(), lost)
+    }
+
+    fn report(generation: u64, opened: u64, upstreams: &[(u16, u16, u32)]) -> Report {
+        let upstreams = upstreams.iter().map(|(route, upstream, legs)| UpstreamState {
+            route: *route,
+            upstream: *upstream,
+            up: true,
+            legs: *legs,
+            failures: 0,
+        });
+        let counts = RouteCounts { opened, ..RouteCounts::default() };
+        Report { generation, routes: vec![counts; 2], upstreams: upstreams.collect(), ..Report::default() }
+    }
+
+    /// The lines of a family without its name.
+    fn samples(text: &str, family: &str) -> Vec<String> {
+        text.lines()
+            .filter_map(|line| line.strip_prefix(family)?.strip_prefix('{').map(str::to_owned))
+            .collect()
+    }
+
+    #[test]
+    fn what_a_shard_has_counted_before_it_knew_a_route_is_none_of_that() {
+        const A: &str = "[[route]]\npath = '/a'\necho = {}\n";
+        let up = "[[route]]\npath = '/u'\nproxy = { upstreams = ['ws://one.test', 'ws://two.test'] }\n";
+        let first = Plan::new(config(A), 2);
+        let names = RouteNames::new(&first);
+        let gateway = gateway(&first, &names);
+        let second = first.next(config(&format!("{A}{up}"))).unwrap();
+        names.adopt(&second);
+        gateway.expect(second);
+        let text = |reports: &[Report]| families::write(&gateway, reports, Format::Text);
+        // Neither shard has it yet, and what they have had at its number had three upstreams.
+        let old = report(1, 7, &[(1, 0, 3), (1, 1, 3), (1, 2, 3)]);
+        let none = text(&[old.clone(), old.clone()]);
+        assert_eq!(samples(&none, "tidegate_upstream_up"), [""; 0]);
+        assert_eq!(samples(&none, "tidegate_sessions"), ["route=\"/a\"} 14", "route=\"/u\"} 0"]);
+        // One of them has.
+        let one = text(&[old, report(2, 1, &[(1, 0, 5), (1, 1, 6)])]);
+        assert_eq!(samples(&one, "tidegate_sessions"), ["route=\"/a\"} 8", "route=\"/u\"} 1"]);
+        let legs =
+            ["one.test\"} 5", "two.test\"} 6"].map(|rest| format!("route=\"/u\",upstream=\"ws://{rest}"));
+        assert_eq!(samples(&one, "tidegate_upstream_sessions"), legs);
+        for text in [none, one] {
+            assert!(!text.contains("route=\"\"") && !text.contains("upstream=\"\""), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_shards_have_miscounted_is_told_and_ends_nobody() {
+        let plan = Plan::new(config("[[route]]\npath = '/a'\necho = {}\n"), 2);
+        let names = RouteNames::new(&plan);
+        let mut miscounted = report(1, 1, &[]);
+        miscounted.routes[0].ended = 2;
+        let reports = [miscounted, report(1, 1, &[])];
+        let text = families::write(&gateway(&plan, &names), &reports, Format::Text);
+        assert_eq!(samples(&text, "tidegate_sessions"), ["route=\"/a\"} 1"]);
+        assert_eq!(sessions_of_route(&reports, &names.named(0).unwrap()), 1);
+    }
+
+    #[tokio::test]
+    async fn a_shard_that_has_never_turned_is_not_one_that_has_just_turned() {
+        let plan = Plan::new(config("[[route]]\npath = '/a'\necho = {}\n"), 2);
+        let names = RouteNames::new(&plan);
+        let gateway = gateway(&plan, &names);
+        let ages = |text: &str| -> Vec<f64> {
+            let samples = samples(text, "tidegate_last_turn_age_seconds");
+            samples.iter().map(|line| line.split_once(' ').unwrap().1.parse().unwrap()).collect()
+        };
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        let text = families::write(&gateway, &gateway.reports().await, Format::Text);
+        assert!(ages(&text).iter().all(|age| *age >= 0.02), "{:?}", ages(&text));
     }
 }

@@ -26,6 +26,17 @@ struct Name {
     distinct: String,
     /// Its upstreams as they are configured, by their places; those that are no more keep theirs.
     upstreams: Arc<[String]>,
+    /// The first generation that has it at this number.
+    since: u64,
+}
+
+/// A route by its number and its name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Named {
+    pub(crate) number: u16,
+    pub(crate) name: String,
+    /// The first generation that has it at this number: what shards have counted there before was another's.
+    pub(crate) since: u64,
 }
 
 impl RouteNames {
@@ -40,7 +51,9 @@ impl RouteNames {
     /// Takes over those of another plan: its routes are called as after a restart, whatever was called so before. A number that no
     /// route has any more keeps its name, unless a route has that now: its last sessions are still told of.
     pub fn adopt(&self, plan: &Plan) {
-        let mut all = self.0.load().all.clone();
+        let before = self.0.load();
+        let was_here: HashSet<u16> = before.present.iter().copied().collect();
+        let mut all = before.all.clone();
         let mut present = Vec::new();
         let mut taken = HashSet::new();
         for (number, route) in plan.numbered_routes() {
@@ -53,7 +66,9 @@ impl RouteNames {
             let distinct = take(&mut taken, &plain);
             let upstreams = (0..=u16::MAX).map_while(|place| plan.upstream_name(number, place));
             let upstreams = upstreams.map(str::to_owned).collect();
-            all[place] = Name { plain, distinct, upstreams };
+            // A number is another route's only when it was nobody's for a generation at least.
+            let since = if was_here.contains(&number) { all[place].since } else { plan.generation() };
+            all[place] = Name { plain, distinct, upstreams, since };
             present.push(number);
         }
         let here: HashSet<u16> = present.iter().copied().collect();
@@ -69,12 +84,7 @@ impl RouteNames {
     /// A route's name by its number.
     #[must_use]
     pub fn name(&self, number: u16) -> Option<String> {
-        let names = self.0.load();
-        names
-            .all
-            .get(usize::from(number))
-            .filter(|name| !name.plain.is_empty())
-            .map(|name| name.distinct.clone())
+        self.named(number).map(|route| route.name)
     }
 
     /// An upstream as it is configured, by its route's number and its place there.
@@ -84,29 +94,39 @@ impl RouteNames {
         names.all.get(usize::from(route))?.upstreams.get(usize::from(place)).cloned()
     }
 
-    /// All that have been seen, with their numbers.
-    pub(crate) fn all(&self) -> Vec<(u16, String)> {
+    /// A route by its number.
+    pub(crate) fn named(&self, number: u16) -> Option<Named> {
+        self.0.load().named(number)
+    }
+
+    /// All that have been seen.
+    pub(crate) fn all(&self) -> Vec<Named> {
         let names = self.0.load();
-        let named = (0..=u16::MAX).zip(&names.all).filter(|(_, name)| !name.plain.is_empty());
-        named.map(|(number, name)| (number, name.distinct.clone())).collect()
+        (0..=u16::MAX).zip(&names.all).filter_map(|(number, _)| names.named(number)).collect()
     }
 
     /// Those of the configuration in force, in its order.
-    pub(crate) fn present(&self) -> Vec<(u16, String)> {
+    pub(crate) fn present(&self) -> Vec<Named> {
         let names = self.0.load();
-        let name = |number: &u16| (*number, names.all[usize::from(*number)].distinct.clone());
-        names.present.iter().map(name).collect()
+        names.present.iter().filter_map(|number| names.named(*number)).collect()
     }
 
     /// The number of a route of the configuration in force, by its name.
     #[must_use]
     pub fn present_number(&self, name: &str) -> Option<u16> {
-        self.present().into_iter().find(|(_, own)| own == name).map(|(number, _)| number)
+        self.present().into_iter().find(|route| route.name == name).map(|route| route.number)
     }
 
     /// A route's number by its name.
     pub(crate) fn number(&self, name: &str) -> Option<u16> {
-        self.all().into_iter().find(|(_, own)| own == name).map(|(number, _)| number)
+        self.all().into_iter().find(|route| route.name == name).map(|route| route.number)
+    }
+}
+
+impl Names {
+    fn named(&self, number: u16) -> Option<Named> {
+        let Name { plain, distinct, since, .. } = self.all.get(usize::from(number))?;
+        (!plain.is_empty()).then(|| Named { number, name: distinct.clone(), since: *since })
     }
 }
 
@@ -131,6 +151,10 @@ mod tests {
         tidegate_config::parse(&text, "t.toml").unwrap()
     }
 
+    fn numbered(names: &RouteNames) -> Vec<(u16, String)> {
+        names.present().into_iter().map(|route| (route.number, route.name)).collect()
+    }
+
     fn plan(routes: &str) -> Arc<Plan> {
         Plan::new(config(routes), 1)
     }
@@ -141,7 +165,7 @@ mod tests {
             "[[route]]\nhost = 'a.test'\npath = '/x/*'\nsubprotocols = ['one']\necho = {}\n\
              [[route]]\nhost = 'a.test'\npath = '/x/*'\necho = {}\n[[route]]\npath = '/p'\necho = {}\n",
         ));
-        let all: Vec<String> = names.all().into_iter().map(|(_, name)| name).collect();
+        let all: Vec<String> = names.all().into_iter().map(|route| route.name).collect();
         assert_eq!(all, ["a.test/x/*", "a.test/x/* (2)", "/p"]);
         assert_eq!((names.number("/p"), names.number("/q"), names.name(3)), (Some(2), None, None));
     }
@@ -152,7 +176,7 @@ mod tests {
             RouteNames::new(&plan("[[route]]\npath = '/a'\necho = {}\n[[route]]\npath = '/b'\necho = {}\n"));
         names.clone().adopt(&plan("[[route]]\npath = '/c'\necho = {}\n"));
         assert_eq!((names.name(0).as_deref(), names.name(1).as_deref()), (Some("/c"), Some("/b")));
-        assert_eq!(names.present(), [(0, "/c".to_owned())]);
+        assert_eq!(numbered(&names), [(0, "/c".to_owned())]);
     }
 
     #[test]
@@ -175,7 +199,7 @@ mod tests {
     fn a_route_that_was_replaced_leaves_its_name_to_the_new_one() {
         let x = |deflate: &str| format!("[[route]]\npath = '/x'\necho = {{ deflate = '{deflate}' }}\n");
         let named =
-            |names: &RouteNames| -> Vec<String> { names.all().into_iter().map(|(_, name)| name).collect() };
+            |names: &RouteNames| -> Vec<String> { names.all().into_iter().map(|route| route.name).collect() };
         let first = plan(&x("on"));
         let names = RouteNames::new(&first);
         let second = first.next(config(&x("off"))).unwrap();
@@ -184,7 +208,7 @@ mod tests {
             names.adopt(&second);
             assert_eq!(named(&names), ["/x (2)", "/x"]);
         }
-        assert_eq!((names.present(), names.number("/x")), (vec![(1, "/x".to_owned())], Some(1)));
+        assert_eq!((numbered(&names), names.number("/x")), (vec![(1, "/x".to_owned())], Some(1)));
         assert_eq!((names.present_number("/x"), names.present_number("/x (2)")), (Some(1), None));
         // Once more: the sessions of both are still told apart.
         let third =
@@ -204,7 +228,7 @@ mod tests {
         let changed = one.replace("'one'", "'uno'");
         let second = first.next(config(&format!("{other}{changed}{two}"))).unwrap();
         names.adopt(&second);
-        let present: Vec<String> = names.present().into_iter().map(|(_, name)| name).collect();
+        let present: Vec<String> = names.present().into_iter().map(|route| route.name).collect();
         assert_eq!(present, ["/o", "/x", "/x (2)"]);
         assert_eq!((names.name(0).as_deref(), names.number("/x (2)")), (Some("/x (3)"), Some(1)));
     }

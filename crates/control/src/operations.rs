@@ -15,7 +15,7 @@ use tokio::{sync::oneshot, time::timeout};
 
 use crate::{
     api::Problem,
-    gateway::{Gateway, reports_of_route, reports_of_upstream},
+    gateway::{Gateway, sessions_of_route, sessions_of_upstream},
     server::REQUEST_SECONDS,
 };
 
@@ -219,7 +219,7 @@ pub(crate) async fn drain(gateway: &Arc<Gateway>, request: DrainRequest) -> Resu
     let (drained, keep) = (!request.undo, request.keep);
     let whom = ask(gateway, |operations, reply| (operations.drain)(request, reply)).await?;
     let whom = whom.map_err(Problem::bad)?;
-    // Shards answer in the order of their letters: when they have said what they have, they know of the drain.
+    // Shards read orders first: when they have said what they have, they know of the drain.
     Ok(Json(Drained { drained, keep, places: places(gateway, &whom).await }))
 }
 
@@ -256,12 +256,13 @@ async fn places(gateway: &Gateway, whom: &[Whom]) -> Vec<Leaving> {
             Whom::Route(route) => (route.0, None),
             Whom::Upstream(route, upstream) => (route.0, Some(*upstream)),
         };
+        let named = gateway.names.named(route)?;
         let sessions = match upstream {
-            None => reports_of_route(&reports, route),
-            Some(upstream) => reports_of_upstream(&reports, route, upstream),
+            None => sessions_of_route(&reports, &named),
+            Some(upstream) => sessions_of_upstream(&reports, &named, upstream),
         };
         Some(Leaving {
-            route: gateway.names.name(route).unwrap_or_default(),
+            route: named.name,
             upstream: upstream
                 .map(|upstream| plan.upstream_name(route, upstream).unwrap_or_default().to_owned()),
             sessions,

@@ -25,14 +25,26 @@ const MISSES: u32 = 10;
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Pulse(Arc<Beat>);
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Beat {
+    begun: Instant,
     /// A letter is under way.
     asked: AtomicBool,
     /// Times that it was to be asked again while the letter before was under way.
     missed: AtomicU32,
     /// When it answered last.
     last: Mutex<Option<Instant>>,
+}
+
+impl Default for Beat {
+    fn default() -> Self {
+        Self {
+            begun: Instant::now(),
+            asked: AtomicBool::default(),
+            missed: AtomicU32::default(),
+            last: Mutex::default(),
+        }
+    }
 }
 
 impl Pulse {
@@ -44,6 +56,11 @@ impl Pulse {
     /// Since it answered last; `None` before the first time.
     pub(crate) fn age(&self) -> Option<Duration> {
         self.0.last.lock().unwrap_or_else(PoisonError::into_inner).map(|last| last.elapsed())
+    }
+
+    /// The same, before the first time since it began to be asked: one that has never turned is not one that has just turned.
+    pub(crate) fn silent_for(&self) -> Duration {
+        self.age().unwrap_or_else(|| self.0.begun.elapsed())
     }
 
     fn answered(&self) {

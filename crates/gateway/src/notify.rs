@@ -109,10 +109,10 @@ impl Watchdog {
             let goes_on = |wait| stopped.recv_timeout(wait) == Err(RecvTimeoutError::Timeout);
             while goes_on(interval) {
                 let answers = Answers::default();
-                let asked = shards.try_send(|| Mail::Live(answers.clone()));
+                shards.order(|| Mail::Live(answers.clone()));
                 let until = Instant::now() + interval;
-                let mut live = asked && answers.wait(shards.count(), LOOK);
-                while asked && !live && Instant::now() < until {
+                let mut live = answers.wait(shards.count(), LOOK);
+                while !live && Instant::now() < until {
                     // Shards that have ended answer nobody.
                     if !goes_on(Duration::ZERO) {
                         return;
@@ -181,7 +181,7 @@ mod tests {
         use tidegate_io::{Backend, Epoll, EpollOptions};
         let backend = Epoll::new(&EpollOptions { buffers: 1 }).unwrap();
         let (sender, mailbox) = tidegate_shard::mailbox(backend.waker());
-        let shards = Arc::new(Shards(vec![sender]));
+        let shards = Arc::new(Shards::new(vec![sender]));
         let watchdog =
             Watchdog::every(Duration::from_secs(600), &Notify::default(), &Arc::clone(&shards)).unwrap();
         watchdog.end();

@@ -199,7 +199,7 @@ mod tests {
         let text = "version = 1\n[[listener]]\nbind = '127.0.0.1:0'\n[[identity]]\nname = 'callers'\n\
                     hook = { url = 'http://127.0.0.1:1/' }\n[[route]]\npath = '/'\nidentity = 'callers'\necho = {}\n";
         let plan = Plan::new(tidegate_config::parse(text, "t.toml").unwrap(), 1);
-        let mut outbound = Outbound::new(Errands::new(), &Arc::new(Shards(Vec::new())));
+        let mut outbound = Outbound::new(Errands::new(), &Arc::new(Shards::new(Vec::new())));
         let refused = outbound.go_on_by(&plan, |_| Err(io::ErrorKind::WouldBlock.into()));
         assert_eq!(refused.unwrap_err().kind(), io::ErrorKind::WouldBlock);
         let mut thread = None;

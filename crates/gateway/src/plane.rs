@@ -39,7 +39,7 @@ impl Plane {
         names: RouteNames,
         lost: &Arc<AtomicU64>,
     ) -> io::Result<Self> {
-        let ways = start.cells().iter().zip(&shards.0).map(|(cell, sender)| {
+        let ways = start.cells().iter().zip(shards.ways()).map(|(cell, sender)| {
             let (cell, sender) = (Arc::clone(cell), sender.clone());
             ShardWay { cell, send: Box::new(move |mail| sender.send(mail).is_ok()) }
         });

@@ -176,22 +176,24 @@ impl Reload {
                 return Err(NotTaken { generation, why, problems: refused.problems() });
             }
         };
-        let answers = Answers::default();
-        let letter =
-            Generation { plan: Arc::clone(&plan), servers: servers.clone().into(), answers: answers.clone() };
-        // Shards that have ended take no letters.
-        let goes_on = || !self.current.ends() && begun.elapsed() < ADOPTION;
-        let delivered = self.shards.deliver("the configuration", || Mail::Plan(letter.clone()), goes_on);
-        let mut adopted = false;
-        while delivered && !adopted && goes_on() {
-            adopted = answers.wait(self.shards.count(), LOOK);
+        // Before the first line about a session of a route that has come: of those that had its number nobody is left.
+        self.names.adopt(&plan);
+        if let Some(gateway) = &self.gateway {
+            gateway.expect(Arc::clone(&plan));
         }
         self.current.set(&plan);
         self.servers = servers;
-        self.names.adopt(&plan);
+        let answers = Answers::default();
+        let servers = self.servers.clone().into();
+        let letter = Generation { plan: Arc::clone(&plan), servers, answers: answers.clone() };
+        self.shards.order(|| Mail::Plan(letter.clone()));
+        let mut adopted = false;
+        // Shards that have ended answer nobody.
+        while !adopted && !self.current.ends() && begun.elapsed() < ADOPTION {
+            adopted = answers.wait(self.shards.count(), LOOK);
+        }
         if let Some(gateway) = &self.gateway {
-            let certificates = secure::certificates(plan.config(), SystemTime::now());
-            gateway.adopt(Arc::clone(&plan), certificates, plan.generation());
+            gateway.adopt(secure::certificates(plan.config(), SystemTime::now()), plan.generation());
             // All else of it waits for a restart.
             if plan.config().admin != before.config().admin {
                 info!("the admin listener wants another token from now on");
@@ -276,24 +278,12 @@ impl Reload {
         }
         plan.set_drained(&whom, !undo);
         let pace = Pace::of_some(&plan.config().drain);
-        let until = Instant::now() + ADOPTION;
-        let goes_on = || !self.current.ends() && Instant::now() < until;
-        let mut is_told = true;
         for whom in whom.iter().copied() {
-            let letter = || match (undo, keep) {
+            self.shards.order(|| match (undo, keep) {
                 (true, _) => Mail::Readmit(whom),
                 (false, true) => Mail::Withhold(whom),
                 (false, false) => Mail::Depart(Departure { whom, pace: pace.clone() }),
-            };
-            is_told &= self.shards.deliver("a drain, or the end of one", letter, goes_on);
-        }
-        if !is_told && self.current.ends() {
-            return Err(ends());
-        }
-        if !is_told {
-            warn!(what, undo, "not all shards could be told");
-            let seconds = ADOPTION.as_secs();
-            return Err(format!("not all shards could be told of it within {seconds} s: ask again"));
+            });
         }
         match undo {
             true => info!(what, "takes sessions again"),

@@ -100,7 +100,7 @@ impl Resolver {
                         let addresses = addresses.iter().copied().map(Address::Tcp).collect();
                         plan.set_addresses(*route, *upstream, addresses);
                     }
-                    shards.send("addresses of upstreams", || Mail::Resolved);
+                    shards.order(|| Mail::Resolved);
                 };
                 resolve_all(own, &stop, look_up, tell);
             });
@@ -294,7 +294,7 @@ mod tests {
 
     #[test]
     fn where_one_thread_cannot_be_started_those_before_it_end() {
-        let (shards, mut threads) = (Arc::new(Shards(Vec::new())), Vec::new());
+        let (shards, mut threads) = (Arc::new(Shards::new(Vec::new())), Vec::new());
         let started = Resolver::start_by(&plan(), &shards, |_, run| {
             if !threads.is_empty() {
                 return Err(io::ErrorKind::WouldBlock.into());

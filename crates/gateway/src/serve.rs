@@ -361,7 +361,7 @@ impl Start<'_> {
             }
         }
         senders.sort_by_key(|(id, _)| *id);
-        let shards = Arc::new(Shards(senders.into_iter().map(|(_, sender)| sender).collect()));
+        let shards = Arc::new(Shards::new(senders.into_iter().map(|(_, sender)| sender).collect()));
         Ok(Threads { threads, shards, go, reports })
     }
 }
@@ -466,7 +466,7 @@ impl Threads {
         let Self { threads, shards, go, reports } = self;
         let barrier = EndBarrier::new(shards.count());
         for (give, listeners) in go.iter().zip(listeners.shards.drain(..)) {
-            let (servers, peers, barrier) = (servers.to_vec(), shards.0.clone(), barrier.clone());
+            let (servers, peers, barrier) = (servers.to_vec(), shards.ways().to_vec(), barrier.clone());
             // A thread that is gone has reported why.
             let _ = give.send(Beginning { listeners, servers, peers, barrier });
         }
@@ -587,7 +587,7 @@ impl Running {
 
     /// Ends all shards: one alone would leave its part of the connections to time out.
     fn fail<T>(self, fault: Fault) -> Result<T, Fault> {
-        self.shards.send("the word to stop", || Mail::Stop);
+        self.shards.order(|| Mail::Stop);
         self.threads.into_iter().for_each(|thread| drop(thread.join()));
         Err(fault)
     }

@@ -1,114 +1,87 @@
 //! The ways into all shards, for the threads beside them.
 
-use std::{
-    thread,
-    time::{Duration, Instant},
-};
+use std::sync::{Mutex, PoisonError};
 
 use tidegate_io::Waker;
-use tidegate_shard::{self as shard, Mail, Undelivered};
-use tracing::warn;
-
-/// How long a letter to a shard whose mailbox is full is tried again, and how long is waited in between.
-const SEND_PATIENCE: Duration = Duration::from_secs(1);
-const SEND_PAUSE: Duration = Duration::from_millis(5);
+use tidegate_shard::{self as shard, Mail};
 
 /// The ways into all shards.
 #[derive(Debug)]
-pub(crate) struct Shards(pub(crate) Vec<shard::Sender<Waker>>);
+pub(crate) struct Shards {
+    ways: Vec<shard::Sender<Waker>>,
+    /// Who has it gives an order.
+    turn: Mutex<()>,
+}
 
 impl Shards {
+    /// By their numbers.
+    pub(crate) fn new(ways: Vec<shard::Sender<Waker>>) -> Self {
+        Self { ways, turn: Mutex::default() }
+    }
+
+    /// The way into each.
+    pub(crate) fn ways(&self) -> &[shard::Sender<Waker>] {
+        &self.ways
+    }
+
     /// How many there are.
     pub(crate) fn count(&self) -> usize {
-        self.0.len()
+        self.ways.len()
     }
 
-    /// Leaves a letter with each shard that has room for one; false where one has none.
-    pub(crate) fn try_send(&self, write: impl Fn() -> Mail) -> bool {
-        self.0.iter().filter(|sender| sender.send(write()).is_err()).count() == 0
-    }
-
-    /// Leaves a letter with each shard that should not go without, as long as there is a point in it. Who goes without `what` is
-    /// logged; whether nobody does.
-    pub(crate) fn deliver(&self, what: &str, write: impl Fn() -> Mail, goes_on: impl Fn() -> bool) -> bool {
-        (0..self.count()).filter(|shard| !self.leave(*shard, what, write(), &goes_on)).count() == 0
-    }
-
-    /// Leaves a letter with each shard. One that does not look at its mail for a second goes without, which is logged.
-    pub(crate) fn send(&self, what: &str, write: impl Fn() -> Mail) {
-        for shard in 0..self.count() {
-            let until = Instant::now() + SEND_PATIENCE;
-            self.leave(shard, what, write(), || Instant::now() < until);
-        }
-    }
-
-    fn leave(&self, shard: usize, what: &str, mut letter: Mail, goes_on: impl Fn() -> bool) -> bool {
-        while let Err(Undelivered(back)) = self.0[shard].send(letter) {
-            if !goes_on() {
-                warn!(shard, "the shard does not look at its mail, and goes without {what}");
-                return false;
-            }
-            letter = back;
-            thread::sleep(SEND_PAUSE);
-        }
-        true
+    /// Leaves an order with each shard. It waits for none of them: one that stands still has it when it goes on. All get the orders of
+    /// all threads in the same order, so that no generation is overtaken by the next one, nor by the word to end.
+    pub(crate) fn order(&self, write: impl Fn() -> Mail) {
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        self.ways.iter().for_each(|way| way.order(write()));
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::{
-        io::{self, Write},
-        sync::{Arc, Mutex, atomic::AtomicU32, atomic::Ordering},
-    };
+    use std::{sync::Barrier, thread};
 
+    use tidegate_hub::RouteId;
     use tidegate_io::{Backend, Epoll, EpollOptions};
+    use tidegate_shard::{Mailbox, Whom};
 
     use super::*;
 
-    /// What was logged.
-    #[derive(Clone, Default)]
-    struct Told(Arc<Mutex<Vec<u8>>>);
-
-    impl Write for Told {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.0.lock().unwrap().write(bytes)
-        }
-
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
+    fn upstreams(mailbox: &Mailbox) -> Vec<u16> {
+        let taken = std::iter::from_fn(|| mailbox.take());
+        let place = |mail| match mail {
+            Mail::Withhold(Whom::Upstream(_, place)) => Some(place),
+            _ => None,
+        };
+        taken.filter_map(place).collect()
     }
 
     #[test]
-    fn who_does_not_look_at_its_mail_goes_without_and_that_is_told() {
+    fn who_does_not_look_at_its_mail_has_all_orders_when_it_does_as_the_others_have_them() {
         let backend = Epoll::new(&EpollOptions { buffers: 1 }).unwrap();
-        let (full, _stuck) = shard::mailbox_of(backend.waker(), 1);
+        let (full, stuck) = shard::mailbox_of(backend.waker(), 1);
         let (free, mailbox) = shard::mailbox_of(backend.waker(), 9);
-        let shards = Shards(vec![full, free]);
-        let told = Told::default();
-        let out = told.clone();
-        let subscriber = tracing_subscriber::fmt().with_writer(move || out.clone()).with_ansi(false).finish();
-        tracing::subscriber::with_default(subscriber, || {
-            shards.send("a first letter", || Mail::Resolved);
-            assert!(told.0.lock().unwrap().is_empty(), "there was room");
-            shards.send("a second one", || Mail::Resolved);
-            let tries = AtomicU32::new(0);
-            assert!(!shards.deliver(
-                "a third",
-                || Mail::Resolved,
-                || tries.fetch_add(1, Ordering::Relaxed) < 3
-            ));
-            assert_eq!(tries.into_inner(), 4);
+        assert!(full.send(Mail::Resolved).is_ok() && full.send(Mail::Resolved).is_err());
+        let shards = Shards::new(vec![full, free]);
+        let begin = Barrier::new(4);
+        thread::scope(|scope| {
+            for thread in 0..4_u16 {
+                let (shards, begin) = (&shards, &begin);
+                let give = move |place| {
+                    shards.order(|| Mail::Withhold(Whom::Upstream(RouteId(0), thread * 10_000 + place)));
+                };
+                scope.spawn(move || {
+                    begin.wait();
+                    (0..10_000).for_each(give);
+                });
+            }
         });
-        assert_eq!(mailbox.waiting(), 3, "nobody else goes without");
-        let told = String::from_utf8(told.0.lock().unwrap().clone()).unwrap();
-        let lines: Vec<&str> = told.lines().collect();
-        assert_eq!(lines.len(), 2, "{told}");
-        assert!(
-            lines[0].contains("WARN") && lines[0].contains("shard=0") && lines[0].contains("a second one"),
-            "{told}"
-        );
-        assert!(lines[1].contains("goes without a third"), "{told}");
+        let (one, other) = (upstreams(&stuck), upstreams(&mailbox));
+        assert_eq!(one.len(), 40_000, "nobody goes without");
+        assert!(one == other, "all have them in the same order");
+        for thread in 0..4_u16 {
+            let own: Vec<u16> = one.iter().copied().filter(|place| place / 10_000 == thread).collect();
+            assert!(own.is_sorted(), "and in the one in which they were given");
+        }
     }
 }

@@ -96,7 +96,7 @@ impl Caught {
                     }
                     Meaning::Repeat => {}
                     Meaning::Stop => {
-                        concerned.shards.send("the word to stop", || Mail::Stop);
+                        concerned.shards.order(|| Mail::Stop);
                         warn!("asked again to end: ending at once");
                     }
                 }
@@ -117,13 +117,12 @@ impl Concerned {
         if signal == SIGINT || drain.window_ms == 0 {
             let code = if signal == SIGINT { 1001 } else { drain.code };
             let code = CloseCode::new(code).unwrap_or(CloseCode::GOING_AWAY);
-            self.shards.send("the word to end", || Mail::Drain(code));
+            self.shards.order(|| Mail::Drain(code));
             info!("asked to end: closing all sessions ({}); once more to end at once", u16::from(code));
             return;
         }
         let pace = Pace::of_all(drain);
-        let letter = || Mail::Depart(Departure { whom: Whom::All, pace: pace.clone() });
-        self.shards.send("the word to end", letter);
+        self.shards.order(|| Mail::Depart(Departure { whom: Whom::All, pace: pace.clone() }));
         info!(
             window_ms = drain.window_ms,
             deadline_ms = drain.deadline_ms,

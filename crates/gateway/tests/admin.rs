@@ -271,7 +271,7 @@ fn pings_are_timed_and_openmetrics_ends_as_it_must() {
         eventually("two round trips", || {
             (scene.metrics().value("tidegate_ping_round_trip_seconds_count") >= 2.0).then_some(())
         });
-        let mut asker = std::os::unix::net::UnixStream::connect(scene.socket()).expect("the socket");
+        let mut asker = UnixStream::connect(scene.socket()).expect("the socket");
         use std::io::{Read, Write};
         asker
             .write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nAccept: application/openmetrics-text;version=1.0.0\r\n\r\n")
@@ -627,6 +627,41 @@ fn where_all_upstreams_of_a_route_are_drained_so_is_the_route() {
         assert_eq!(state(), (true, 1.0, 0.0, json!("drained")), "{io}");
         assert_eq!(scene.run(&["drain", "--undo", &one.url()]).0, Some(0));
         assert_eq!(state(), takes_some, "{io}");
+        scene.gateway.stop();
+    }
+}
+
+/// Alerts must not go on about what nobody has configured, and metrics must not grow with each name that there ever was.
+#[test]
+fn what_is_gone_is_told_of_while_it_has_sessions_and_not_for_ever() {
+    for io in BACKENDS {
+        let (one, two) = (Upstream::echo(), Upstream::echo());
+        let up = |urls: &[String]| format!("[[route]]\npath = '/up'\nproxy = {{ upstreams = {urls:?} }}\n");
+        let both = up(&[one.url(), two.url()]);
+        // Nobody is asked to go while this lasts.
+        let drain = "[drain]\nwindow = '167h'\ndeadline = '168h'\n";
+        let scene = Scene::with(io, drain, &format!("{ROUTES}{both}"));
+        let mut clients = [(); 2].map(|()| Client::open(scene.gateway.address(), "/up"));
+        let upstream = |what: &str, url: &str| {
+            scene.metrics().find(&format!("tidegate_upstream_{what}{{route=\"/up\",upstream=\"{url}\"}}"))
+        };
+        let sessions = || scene.metrics().find("tidegate_sessions{route=\"/up\"}");
+        assert_eq!((upstream("up", &one.url()), upstream("sessions", &one.url())), (Some(1.0), Some(1.0)));
+        let reload = |routes: &str| {
+            scene.gateway.rewrite(&scene.config().replace(&both, routes));
+            assert_eq!(scene.run(&["reload"]).0, Some(0), "{io}");
+        };
+        reload(&up(&[two.url()]));
+        assert_eq!((upstream("up", &one.url()), upstream("sessions", &one.url())), (None, Some(1.0)), "{io}");
+        assert_eq!((upstream("up", &two.url()), sessions()), (Some(1.0), Some(2.0)), "{io}");
+        reload("");
+        assert_eq!((upstream("up", &two.url()), sessions()), (None, Some(2.0)), "{io}");
+        clients.iter_mut().for_each(|client| client.exchange(TEXT, b"still here"));
+        clients.into_iter().for_each(|client| client.close(1000));
+        eventually("nothing of it", || {
+            let text = String::from_utf8(scene.ask("GET", "/metrics").body).expect("text");
+            (!text.contains("\"/up\"")).then_some(())
+        });
         scene.gateway.stop();
     }
 }

@@ -265,6 +265,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         let cell = Arc::clone(&accounts.cell);
         let is_said = cell.write(|report| {
             let Report {
+                generation,
                 draining,
                 connections,
                 counters,
@@ -279,6 +280,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                 round_trips,
                 turns,
             } = report;
+            *generation = self.plan.generation();
             *draining = is_ending;
             *connections = self.sessions as u64;
             *counters = self.counters;

@@ -10,7 +10,7 @@ use crate::{
     environment::Environment,
     leaving::{Pace, Whom},
     mailbox::{Departure, Generation},
-    plan::Plan,
+    plan::{Plan, Slot},
     planted::{self, Bug},
     shard::Shard,
     topics::Topics,
@@ -139,7 +139,10 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             let old = before.slots().get(usize::from(place));
             let id = RouteId(place);
             if let Some(here) = slot.retired() {
-                if old.is_some_and(|old| old.retired().is_none()) {
+                // Also one that has come and gone between the two generations: nobody else says of it that this shard has none of its
+                // sessions.
+                let before = old.and_then(Slot::retired);
+                if before.is_none_or(|before| !Arc::ptr_eq(before, here)) {
                     whom.insert(Whom::Route(id));
                     retired.push(Arc::clone(here));
                 }

@@ -1,4 +1,8 @@
-//! The one way into a shard from another thread: a bounded queue and a wake-up.
+//! The one way into a shard from another thread: letters and a wake-up.
+//!
+//! Most letters go into a bounded queue, and come back where it is full. Orders (a generation, a departure, the word to stop) go
+//! into another one, which always has room and is read first: whatever other shards write, each shard that lives gets all of them,
+//! in the order in which they were given.
 
 use std::{
     fmt,
@@ -6,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use crossbeam_queue::ArrayQueue;
+use crossbeam_queue::{ArrayQueue, SegQueue};
 use tidegate_hub::Letter;
 use tidegate_io::Wake;
 use tidegate_tls::ServerConfig;
@@ -105,19 +109,27 @@ impl Answers {
     }
 }
 
-/// How many letters may wait.
+/// How many letters may wait, without orders.
 const CAPACITY: usize = 256;
+
+/// What waits for a shard.
+#[derive(Debug)]
+struct Waiting {
+    /// Bounded by whoever gives them: operators, systemd and the names of upstreams, but no peer.
+    orders: SegQueue<Mail>,
+    queue: ArrayQueue<Mail>,
+}
 
 /// The shard's end.
 #[derive(Debug)]
 pub struct Mailbox {
-    queue: Arc<ArrayQueue<Mail>>,
+    waiting: Arc<Waiting>,
 }
 
 /// The other threads' end.
 #[derive(Clone, Debug)]
 pub struct Sender<W> {
-    queue: Arc<ArrayQueue<Mail>>,
+    waiting: Arc<Waiting>,
     waker: W,
 }
 
@@ -133,8 +145,8 @@ pub fn mailbox<W: Wake>(waker: W) -> (Sender<W>, Mailbox) {
 /// The same with room for so many letters, for tests.
 #[doc(hidden)]
 pub fn mailbox_of<W: Wake>(waker: W, capacity: usize) -> (Sender<W>, Mailbox) {
-    let queue = Arc::new(ArrayQueue::new(capacity));
-    (Sender { queue: Arc::clone(&queue), waker }, Mailbox { queue })
+    let waiting = Arc::new(Waiting { orders: SegQueue::new(), queue: ArrayQueue::new(capacity) });
+    (Sender { waiting: Arc::clone(&waiting), waker }, Mailbox { waiting })
 }
 
 impl<W: Wake> Sender<W> {
@@ -143,9 +155,16 @@ impl<W: Wake> Sender<W> {
     /// # Errors
     /// Gives the letter back where the queue is full.
     pub fn send(&self, mail: Mail) -> Result<(), Undelivered> {
-        let pushed = self.queue.push(mail);
+        let pushed = self.waiting.queue.push(mail);
         self.waker.wake();
         pushed.map_err(Undelivered)
+    }
+
+    /// Leaves a letter that must not be lost, and wakes the shard up. There is always room for it, and it is read before all that was
+    /// sent, behind the orders before it.
+    pub fn order(&self, mail: Mail) {
+        self.waiting.orders.push(mail);
+        self.waker.wake();
     }
 
     /// Wakes the shard up, without a letter.
@@ -155,15 +174,49 @@ impl<W: Wake> Sender<W> {
 }
 
 impl Mailbox {
-    /// The oldest letter.
+    /// The oldest order, and where there is none the oldest letter.
     #[doc(hidden)]
     pub fn take(&self) -> Option<Mail> {
-        self.queue.pop()
+        self.waiting.orders.pop().or_else(|| self.waiting.queue.pop())
     }
 
-    /// How many letters wait.
+    /// How many letters wait, orders included.
     #[doc(hidden)]
     pub fn waiting(&self) -> usize {
-        self.queue.len()
+        self.waiting.orders.len() + self.waiting.queue.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Counts its calls.
+    #[derive(Clone, Default)]
+    struct Bell(Arc<std::sync::atomic::AtomicUsize>);
+
+    impl Wake for Bell {
+        fn wake(&self) {
+            self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        }
+    }
+
+    #[test]
+    fn orders_find_room_in_a_full_mailbox_and_are_read_first_and_in_order() {
+        let bell = Bell::default();
+        let (sender, mailbox) = mailbox_of(bell.clone(), 1);
+        assert!(sender.send(Mail::Resolved).is_ok() && sender.send(Mail::Resolved).is_err(), "it is full");
+        let upstream = |place| Whom::Upstream(tidegate_hub::RouteId(0), place);
+        // More than a block of the queue holds.
+        (0..100).for_each(|place| sender.order(Mail::Withhold(upstream(place))));
+        sender.order(Mail::Stop);
+        assert_eq!((mailbox.waiting(), bell.0.load(std::sync::atomic::Ordering::Relaxed)), (102, 103));
+        for place in 0..100 {
+            let taken = mailbox.take();
+            assert!(matches!(taken, Some(Mail::Withhold(whom)) if whom == upstream(place)), "{taken:?}");
+        }
+        assert!(matches!(mailbox.take(), Some(Mail::Stop)));
+        assert!(matches!(mailbox.take(), Some(Mail::Resolved)));
+        assert!(mailbox.take().is_none() && mailbox.waiting() == 0);
     }
 }

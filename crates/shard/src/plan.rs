@@ -1,7 +1,9 @@
 //! The configuration as the shards use it: a generation is made once and shared by all, and the next one takes its place.
 //!
 //! Invariant: a route that sessions go on with keeps its number ([`RouteId`]) from one generation to the next, and what is counted
-//! for it. A number is given to another route only when no shard has a session of the one before any more.
+//! for it. A number is given to another route only when no shard counts a session of the one before any more. Connections of it that
+//! have had their last answer, and are kept alive or linger, may carry the number yet: nothing may be kept by it that they could take
+//! along to the other route.
 
 mod changes;
 mod drains;

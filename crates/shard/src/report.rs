@@ -43,6 +43,8 @@ impl Cell {
 /// One shard's numbers since its start, and its state when it said them.
 #[derive(Clone, Debug, Default)]
 pub struct Report {
+    /// The newest generation of the configuration that the shard has taken over.
+    pub generation: u64,
     /// It is draining.
     pub draining: bool,
     /// Sessions of clients now, those in their handshake included.
@@ -57,9 +59,9 @@ pub struct Report {
     pub topics: Option<tidegate_hub::Counts>,
     /// Of its codecs.
     pub inflation: Inflation,
-    /// By route, in the order of the configuration.
+    /// By the numbers of routes: also those that no route has now, and of routes that are no more until another one has their number.
     pub routes: Vec<RouteCounts>,
-    /// By upstream: those of the first proxied route, then those of the next.
+    /// By upstream: those of the proxied route with the lowest number, then those of the next, routes that are no more included.
     pub upstreams: Vec<UpstreamState>,
     /// Ended sessions by what was their cause.
     pub closes: Vec<CloseCount>,

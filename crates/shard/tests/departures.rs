@@ -124,9 +124,44 @@ fn sessions_of_a_route_that_is_gone_go_one_after_the_other_and_its_number_is_fre
     let plan = adopt(&mut stage, &(echo("/b") + &echo("/c") + &echo("/d")));
     assert_eq!(plan.named("/d"), old);
     assert_eq!(counts(), (0, 0, 0), "they were another route's");
+    assert_eq!(cell.read().generation, plan.generation(), "and it says from which generation on");
     let session = stage.client_at("/d", "");
     assert_eq!(closes(&mut stage, &[session, kept], 13_000), BTreeMap::new());
     assert_eq!((counts().0, counts().1), (1, 0));
+}
+
+/// Nobody else can say that a shard has no session of a route: it does so where it has not even heard of it, too.
+#[test]
+fn the_number_of_a_route_that_came_and_went_between_two_letters_is_free_behind_the_deadline() {
+    let kept = echo("/b");
+    // At a number that was another route's, and at a new one.
+    for before in [echo("/r") + &kept, kept.clone()] {
+        let mut stage = stage(&before);
+        let cell = Arc::new(Cell::default());
+        stage.shard.account_to(Arc::clone(&cell));
+        let session = before.contains("/r").then(|| stage.client(""));
+        adopt(&mut stage, &kept);
+        stage.pass(13);
+        assert!(session.is_none_or(|session| stage.down(session).is_some()));
+        // The shard never has this one.
+        stage.plan = stage.plan.next(config(&(kept.clone() + &echo("/c")))).expect("one that can follow");
+        let number = stage.plan.named("/c");
+        adopt(&mut stage, &kept);
+        let Whom::Route(place) = number[0] else { panic!("{number:?}") };
+        stage.pass(1);
+        let opened = cell.read().routes.get(place.index()).map_or(0, |counts| counts.opened);
+        assert_eq!(opened, 0, "those were of the route before");
+        let plan = adopt(&mut stage, &(kept.clone() + &echo("/d")));
+        assert_ne!(plan.named("/d"), number, "the deadline has not come");
+        adopt(&mut stage, &kept);
+        stage.pass(13);
+        let plan = adopt(&mut stage, &(kept.clone() + &echo("/e")));
+        assert_eq!(plan.named("/e"), number, "it is free");
+        stage.client_at("/e", "");
+        stage.pass(1);
+        let counts = cell.read().routes[place.index()];
+        assert_eq!((counts.opened, counts.ended), (1, 0), "of this route alone");
+    }
 }
 
 /// Whoever asked its sessions to go, and for however long: what comes to be in its place has nothing to do with that.

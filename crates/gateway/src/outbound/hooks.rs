@@ -94,7 +94,7 @@ impl Hooks {
             });
             let shard = usize::from(question.shard);
             let mut letter = Mail::Decided(question.answered(outcome));
-            let Some(sender) = shards.0.get(shard) else { return };
+            let Some(sender) = shards.ways().get(shard) else { return };
             for _ in 0..DELIVERIES {
                 let Err(Undelivered(back)) = sender.send(letter) else { return };
                 letter = back;

@@ -1,9 +1,11 @@
 //! What is different in a generation, for who has asked for it.
 
+use std::sync::Arc;
+
 use tidegate_config::Route;
 use tidegate_hub::RouteId;
 
-use super::{Plan, Slot};
+use super::{Plan, Retired, Slot};
 
 /// What a generation has made of the routes of the one before, by their numbers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -56,10 +58,12 @@ impl Plan {
         changes
     }
 
-    /// Numbers that were a route's of which nobody is left, and that another one has here.
+    /// Numbers that were a route's of which nobody is left, and that another one has here, or has had since then.
     pub(crate) fn reused_since(&self, before: &Plan) -> Vec<RouteId> {
         let pairs = (0..=u16::MAX).zip(before.slots.iter().zip(&self.slots));
-        let reused = pairs.filter(|(_, (old, new))| old.retired().is_some() && new.retired().is_none());
+        let is_another =
+            |old: &Arc<Retired>, new: &Slot| new.retired().is_none_or(|new| !Arc::ptr_eq(old, new));
+        let reused = pairs.filter(|(_, (old, new))| old.retired().is_some_and(|old| is_another(old, new)));
         reused.map(|(number, _)| RouteId(number)).collect()
     }
 }

@@ -177,7 +177,12 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                 }
                 let deadline_ms = waiting.deadline_ms;
                 self.upstreams.forget_probe(route, upstream, key);
-                self.upstreams.await_name(route, key);
+                let registry = &self.registry;
+                let waits = |key| {
+                    let state = registry.get(key).map(|session| &session.state);
+                    matches!(state, Some(State::Waiting(_)))
+                };
+                self.upstreams.await_name(route, key, waits);
                 self.ensure_deadline(key, deadline_ms);
                 return;
             };

@@ -196,8 +196,17 @@ impl Upstreams {
         state.probe = state.probe.filter(|probe| *probe != client);
     }
 
-    pub(crate) fn await_name(&mut self, route: RouteId, key: Key) {
-        self.groups[route.index()].resolving.push(key);
+    /// A client waits for a name. `waits`: whether one still does; those that were answered meanwhile are forgotten before the list
+    /// grows, as no name may be resolved for as long as name servers hang.
+    pub(crate) fn await_name(&mut self, route: RouteId, key: Key, waits: impl Fn(Key) -> bool) {
+        let resolving = &mut self.groups[route.index()].resolving;
+        if resolving.len() == resolving.capacity() {
+            resolving.retain(|key| waits(*key));
+            if resolving.len() > resolving.capacity() / 2 {
+                resolving.reserve(resolving.capacity());
+            }
+        }
+        resolving.push(key);
     }
 
     /// All that wait for a name.
@@ -268,6 +277,28 @@ mod tests {
             let proxy = plan.route(ROUTE).proxy.as_ref().unwrap();
             self.upstreams.failed(ROUTE, upstream, key(client), proxy, self.now_ms);
         }
+    }
+
+    #[test]
+    fn who_was_answered_waits_for_no_name_and_all_others_are_told() {
+        let mut scene = Scene::new("max_fails = 1");
+        // A few wait for ever; thousands come and are told that it takes too long.
+        let waits = |last: u64| move |one: Key| one.index() < 10 || one == key(last);
+        for client in 0..10_000 {
+            scene.upstreams.await_name(ROUTE, key(client), waits(client));
+            let kept = scene.upstreams.groups[0].resolving.len();
+            assert!(kept <= 32, "{kept} are kept of eleven");
+        }
+        let told = scene.upstreams.take_resolving();
+        assert!(
+            (0..10).all(|client| told.iter().filter(|one| **one == key(client)).count() == 1),
+            "{told:?}"
+        );
+        // Where all wait, all are kept.
+        for client in 0..1_000 {
+            scene.upstreams.await_name(ROUTE, key(client), |_| true);
+        }
+        assert_eq!(scene.upstreams.take_resolving().len(), 1_000);
     }
 
     #[test]
