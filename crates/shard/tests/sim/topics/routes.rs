@@ -128,7 +128,7 @@ pub(crate) fn come(
 ) -> u64 {
     // Of its own: what else a seed draws must not depend on it.
     let mut random = Random::new(seed ^ 0x726f_7574_6573);
-    if society.setup.crowd || random.below(2) == 0 {
+    if society.setup.stays || random.below(2) == 0 {
         return start;
     }
     let all = plan.config().routes.clone();

@@ -78,6 +78,8 @@ pub(crate) struct Setup {
     pub(crate) memory: Option<usize>,
     /// Many who publish much to each other, and nothing is scarce: what strikes seldom is met.
     pub(crate) crowd: bool,
+    /// No generation takes a route away.
+    pub(crate) stays: bool,
 }
 
 impl Setup {
@@ -98,6 +100,7 @@ impl Setup {
             message_most: *random.pick(&[60, 600, 4_000]),
             memory: (random.below(4) == 0).then(|| *random.pick(&[24 << 10, 48 << 10, 200 << 10])),
             crowd: false,
+            stays: false,
         };
         if setup.memory.is_some() {
             // Sessions may hold more than all topics.
@@ -122,6 +125,7 @@ impl Setup {
             message_most: 60,
             memory: None,
             crowd: true,
+            stays: true,
             ..Setup::draw(random)
         }
     }
