@@ -83,7 +83,7 @@ impl Requester {
             (false, _) => self.post(),
         };
         self.visit.send(&request);
-        if self.left == 0 && !self.probe && self.visit.random().below(3) == 0 {
+        if self.left == 0 && !self.probe && self.visit.random().below(4) == 0 {
             // It reads on for its answer.
             self.visit.finish();
             self.closing = true;

@@ -127,7 +127,7 @@ pub(crate) fn come(
     start: u64,
 ) -> u64 {
     // Of its own: what else a seed draws must not depend on it.
-    let mut random = Random::new(seed ^ 0x726f_7574_6573);
+    let mut random = Random::new(seed ^ 0x726f_6164_7321);
     if society.setup.stays || random.below(2) == 0 {
         return start;
     }
