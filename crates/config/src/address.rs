@@ -1,6 +1,6 @@
 //! Where a listener listens, where an upstream is, and who is trusted.
 
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
 
 use ipnet::{IpNet, Ipv4Net};
 
@@ -71,6 +71,16 @@ pub(crate) fn bind(text: &str) -> Result<Bind, Mistake> {
         {
             let meant = SocketAddr::new(v4.into(), address.port());
             return Err(Mistake::suggesting("this is an IPv4 address in IPv6 notation", meant.to_string()));
+        }
+        // The same address is on every interface (RFC 4007 §6), and bind(2) wants to know which is meant.
+        if let SocketAddr::V6(v6) = address
+            && v6.ip().is_unicast_link_local()
+            && v6.scope_id() == 0
+        {
+            let message =
+                "a link-local address is bound on one interface, and needs its number (`ip link`) behind a %";
+            let meant = SocketAddrV6::new(*v6.ip(), v6.port(), 0, 2);
+            return Err(Mistake::new(format!("{message}, like {meant}")));
         }
         return Ok(Bind::Tcp(address));
     }

@@ -4,7 +4,7 @@ use std::{net::SocketAddr, path::PathBuf};
 
 use ipnet::IpNet;
 
-use crate::{Admin, Drain, HostPattern, Identity, Limits, Log, Problem, Route, Tls, Topics};
+use crate::{Admin, Drain, HostPattern, Identity, Limits, Log, NamedPath, Problem, Route, Tls, Topics};
 
 /// A valid configuration: nothing in it has to be checked again.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,6 +62,8 @@ pub struct Listener {
     pub proxy_protocol: Vec<IpNet>,
     /// It serves nothing, and sends whoever asks elsewhere. Never together with `tls`.
     pub https_redirect: Option<HttpsRedirect>,
+    /// The path of a unix socket, as the configuration names it; none where the command line does.
+    pub socket: Option<NamedPath>,
 }
 
 /// Where a plain listener sends all requests: the same target at `https://` or `wss://`.

@@ -30,6 +30,8 @@ mod change;
 mod claims;
 mod config;
 mod drain;
+mod file;
+mod hidden;
 mod http_url;
 mod identity;
 mod limits;

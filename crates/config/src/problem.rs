@@ -1,8 +1,11 @@
 //! What is wrong in a file, and where: told with the line itself and a caret under it.
 
-use std::{fmt, ops::Range, path::Path};
+use std::{collections::BTreeMap, fmt, ops::Range, path::Path};
 
-use crate::{secret::secrets, section::cut};
+use crate::{
+    hidden::{secrets, united, without_secrets},
+    section::cut,
+};
 
 /// One mistake in a configuration file, or one thing in it that is hardly meant.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -89,17 +92,32 @@ pub(crate) struct Source<'t> {
     text: &'t str,
     /// Where each line begins.
     starts: Vec<usize>,
+    /// Where values begin and end that are not shown; none is in another.
+    hidden: BTreeMap<usize, usize>,
 }
 
 impl<'t> Source<'t> {
     pub(crate) fn new(text: &'t str, name: &'t str) -> Self {
         let starts = std::iter::once(0).chain(text.match_indices('\n').map(|(at, _)| at + 1)).collect();
-        Self { name, text, starts }
+        Self { name, text, starts, hidden: BTreeMap::new() }
     }
 
     /// A problem somewhere in the text.
     pub(crate) fn whole(&self, message: String) -> Problem {
         Problem::whole_file(self.name, message)
+    }
+
+    /// From now on this is not shown.
+    pub(crate) fn hide(&mut self, span: Range<usize>) {
+        self.hidden.insert(span.start, span.end);
+    }
+
+    /// What is not shown of a row that begins there.
+    fn secrets(&self, row: &str, start: usize) -> Vec<Range<usize>> {
+        let mut found = secrets(row);
+        let hidden = self.hidden.range(..start + row.len()).rev().take_while(|(_, end)| **end > start);
+        found.extend(hidden.map(|(from, to)| from.saturating_sub(start)..(to - start).min(row.len())));
+        united(found)
     }
 
     /// The line of a byte offset, from 1. An offset behind the text is on its last line.
@@ -122,12 +140,14 @@ impl<'t> Source<'t> {
         let from = row.ceil_char_boundary(span.start - start);
         let to = row.ceil_char_boundary(span.end.max(span.start) - start);
         if reached.line != line || reached.byte > from {
-            *reached = Place { line, byte: 0, chars: 0, secrets: secrets(row) };
+            *reached = Place { line, byte: 0, chars: 0, secrets: self.secrets(row, start) };
         }
         reached.chars += row[reached.byte..from].chars().count();
         reached.byte = from;
         let excerpt = Some(Excerpt::new(row, from..to, reached));
         let (file, column) = (self.name.to_owned(), reached.chars + 1);
+        let message = without_secrets(&message);
+        let suggestion = suggestion.as_deref().map(without_secrets);
         Problem { file, line, column, message, suggestion, excerpt }
     }
 }
@@ -143,21 +163,25 @@ pub(crate) struct Place {
     secrets: Vec<Range<usize>>,
 }
 
+impl Place {
+    /// Whether what is there on the line is not shown.
+    fn hides(&self, at: usize) -> bool {
+        let next = self.secrets.partition_point(|secret| secret.end <= at);
+        self.secrets.get(next).is_some_and(|secret| secret.contains(&at))
+    }
+}
+
 impl Excerpt {
     /// Shows these bytes of `row`, which begin at `place`.
     fn new(row: &str, bytes: Range<usize>, place: &Place) -> Self {
         let before = if place.chars < EXCERPT_CHARS { place.chars } else { EXCERPT_CHARS / 2 };
         let first = row[..bytes.start].char_indices().rev().take(before).last();
         let first = first.map_or(bytes.start, |(at, _)| at);
-        let is_secret = |at: usize| {
-            let next = place.secrets.partition_point(|secret| secret.end <= at);
-            place.secrets.get(next).is_some_and(|secret| secret.contains(&at))
-        };
         let shown = row[first..].char_indices().take(EXCERPT_CHARS);
         // What is not printable takes one visible place instead.
         let text: String = shown
             .map(|(at, c)| match c {
-                _ if is_secret(first + at) => '*',
+                _ if place.hides(first + at) => '*',
                 '\t' => ' ',
                 c if is_printable(c) => c,
                 _ => char::REPLACEMENT_CHARACTER,

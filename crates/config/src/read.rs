@@ -17,7 +17,6 @@ mod tls;
 mod topics;
 
 use std::{
-    fs::File,
     io::{self, Read},
     ops::Range,
     path::Path,
@@ -29,7 +28,7 @@ use toml::de::DeTable;
 use self::limits::ProcessLimits;
 use crate::{
     Bind, Config, DEFAULT_BACKLOG, HostPattern, HttpsRedirect, Identity, IoChoice, Listener, MAX_LISTENERS,
-    MAX_ROUTES, MAX_SHARDS, Problem, Route, Topics, address,
+    MAX_ROUTES, MAX_SHARDS, NamedPath, Problem, Route, Topics, address, file,
     name::Host,
     problem::{Place, Source},
     reach,
@@ -40,7 +39,7 @@ use crate::{
     units::size_text,
 };
 
-/// Longest file that is read: far above any real one, and a bound for what is not one (`/dev/zero`).
+/// Longest file that is read: far above any real one.
 const MAX_FILE_BYTES: u64 = 4 << 20;
 
 /// What becomes of the files that a configuration names.
@@ -99,21 +98,18 @@ pub fn load(path: impl AsRef<Path>) -> Result<Config, Vec<Problem>> {
     let path = path.as_ref();
     let name = path.display().to_string();
     let whole = |message: String| vec![Problem::whole_file(&name, message)];
+    let unreadable = |error: io::Error| match error.kind() {
+        io::ErrorKind::NotFound => whole("there is no such file".to_owned()),
+        _ => whole(format!("cannot be read: {error}")),
+    };
+    let Some(file) = file::open(path).map_err(unreadable)? else {
+        return Err(whole("is not a regular file".to_owned()));
+    };
+    let exposure = Exposure::of(&file).map_err(unreadable)?;
     let mut bytes = Vec::new();
-    let mut exposure = Exposure::Private;
-    let got = File::open(path).and_then(|file| {
-        exposure = Exposure::of(&file)?;
-        file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes)
-    });
-    match got {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            return Err(whole("there is no such file".to_owned()));
-        }
-        Err(error) => return Err(whole(format!("cannot be read: {error}"))),
-        Ok(length) if length as u64 > MAX_FILE_BYTES => {
-            return Err(whole(format!("is longer than {} MiB", MAX_FILE_BYTES >> 20)));
-        }
-        Ok(_) => {}
+    file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes).map_err(unreadable)?;
+    if bytes.len() as u64 > MAX_FILE_BYTES {
+        return Err(whole(format!("is longer than {} MiB", MAX_FILE_BYTES >> 20)));
     }
     match std::str::from_utf8(&bytes) {
         Ok(text) => read(text, &name, Files::Open(exposure)),
@@ -264,7 +260,12 @@ fn listeners(report: &mut Report<'_>, top: &Section<'_>, files: Files) -> Vec<Li
                 "`proxy_protocol` lists networks, and who connects to a unix socket comes from none of them";
             report.relation(span, message);
         }
-        listeners.push((Listener { bind, backlog, tls, proxy_protocol, https_redirect }, text.span));
+        let socket = match &bind {
+            Bind::Unix(path) => Some(NamedPath::new(path, report.place(&text.span))),
+            Bind::Tcp(_) => None,
+        };
+        let listener = Listener { bind, backlog, tls, proxy_protocol, https_redirect, socket };
+        listeners.push((listener, text.span));
     }
     listeners.into_iter().map(|(listener, _)| listener).collect()
 }

@@ -73,6 +73,11 @@ impl<'t> Report<'t> {
         self.somewhere.push(format!("{message} (the TOML parser does not tell where)"));
     }
 
+    /// From now on what stands there is not shown.
+    pub(crate) fn hide(&mut self, span: Range<usize>) {
+        self.source.hide(span);
+    }
+
     pub(crate) fn unknown(&mut self, span: Range<usize>, mistake: Mistake) {
         self.add(Class::Key, span, mistake);
     }

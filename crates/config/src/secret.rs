@@ -5,12 +5,11 @@ use std::{
     fs::File,
     hint::black_box,
     io::{self, Read},
-    ops::Range,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
 
-use crate::{report::Mistake, schema::NAMES};
+use crate::{file, report::Mistake};
 
 /// A text that someone presents to be believed. It is compared, and not shown: its [`fmt::Debug`] is silent.
 #[derive(Clone, PartialEq, Eq)]
@@ -81,12 +80,9 @@ impl Secret {
             io::ErrorKind::NotFound => wrong("does not exist".to_owned()),
             _ => wrong(format!("cannot be read: {error}")),
         };
-        let path = Path::new(path);
-        // Before it is opened: a pipe would wait for whoever writes into it.
-        if !path.metadata().map_err(unreadable)?.is_file() {
+        let Some(file) = file::open(Path::new(path)).map_err(unreadable)? else {
             return Err(wrong("is not a regular file".to_owned()));
-        }
-        let file = File::open(path).map_err(unreadable)?;
+        };
         let exposure = Exposure::of(&file).map_err(unreadable)?;
         let mut bytes = Vec::new();
         // With room for what is trimmed.
@@ -135,66 +131,6 @@ impl Exposure {
     pub(crate) fn of(file: &File) -> io::Result<Self> {
         let mode = file.metadata()?.mode() & 0o777;
         Ok(if mode & 0o026 == 0 { Self::Private } else { Self::Open(mode) })
-    }
-}
-
-/// Where secrets may stand on a line of a file that is about to be shown: the values of `key`, also misspelt, and
-/// what stands in the place of the tables of `keys`. It need not be a line that can be read otherwise. In order, and
-/// none over another.
-pub(crate) fn secrets(row: &str) -> Vec<Range<usize>> {
-    let mut found = Vec::<Range<usize>>::new();
-    for (equals, _) in row.match_indices('=') {
-        if found.last().is_some_and(|last| equals < last.end) {
-            continue;
-        }
-        let name = row[..equals].trim_end().trim_end_matches(['"', '\'']);
-        let bare = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
-        let name = &name[name.trim_end_matches(bare).len()..];
-        let value = row.len() - row[equals + 1..].trim_start().len();
-        let end = match name {
-            "keys" => {
-                // A list of tables holds no text of its own.
-                let listed = row[value..].trim_start_matches(['[', ' ', '\t']);
-                if listed.starts_with(['"', '\'']) { row.len() } else { continue }
-            }
-            _ if may_be_key(name) => value + value_length(&row[value..]),
-            _ => continue,
-        };
-        found.push(value..end);
-    }
-    found
-}
-
-/// Whether a secret was probably meant to stand behind this name.
-fn may_be_key(name: &str) -> bool {
-    if NAMES.iter().any(|names| names.keys.contains(&name)) {
-        return matches!(name, "key" | "secret");
-    }
-    let name = name.to_lowercase();
-    // What is hidden needlessly does no harm.
-    strsim::osa_distance(&name, "key") <= 1
-        || ["key", "secret", "token", "password"].iter().any(|word| name.contains(word))
-}
-
-/// How long a value is at most that stands at the beginning of a text.
-fn value_length(text: &str) -> usize {
-    let mut chars = text.char_indices();
-    match chars.next() {
-        Some((_, quote @ ('"' | '\''))) => {
-            // Three quotes, and what follows on the same line.
-            if text.len() > 2 && text[1..].starts_with([quote]) && text[2..].starts_with([quote]) {
-                return text.len();
-            }
-            let mut escaped = false;
-            for (at, c) in chars {
-                if c == quote && !escaped {
-                    return at + 1;
-                }
-                escaped = c == '\\' && quote == '"' && !escaped;
-            }
-            text.len()
-        }
-        _ => text.find([',', '}', ']', '#']).unwrap_or(text.len()),
     }
 }
 

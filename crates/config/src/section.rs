@@ -8,6 +8,7 @@ use std::{
 use toml::de::{DeInteger, DeTable, DeValue};
 
 use crate::{
+    hidden::may_be_secret,
     report::{At, Mistake, Report},
     schema::{LATER, NAMES, Names, TOPIC, TOPICS},
     units,
@@ -36,9 +37,12 @@ impl<'d> Section<'d> {
         table: &'d DeTable<'d>,
         span: Range<usize>,
     ) -> Self {
-        for key in table.keys() {
+        for (key, value) in table.iter() {
             let name = key.get_ref().as_ref();
             if !schema.keys.contains(&name) {
+                if may_be_secret(schema, name) {
+                    report.hide(value.span());
+                }
                 report.unknown(key.span(), unknown(schema, name));
             }
         }
@@ -203,7 +207,9 @@ impl<'d> Section<'d> {
         let value = self.value(key)?;
         let DeValue::Array(array) = value.value else {
             let mut mistake = unlike(key, "a list of strings", value.value);
-            mistake.suggestion = value.value.as_str().map(|text| format!("[{text:?}]"));
+            // A text in the place of a token's places may be a token.
+            let text = value.value.as_str().filter(|_| key != "token");
+            mistake.suggestion = text.map(|text| format!("[{text:?}]"));
             report.wrong(value.span, mistake);
             return None;
         };

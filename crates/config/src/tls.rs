@@ -2,12 +2,11 @@
 
 use std::{
     fmt,
-    fs::File,
     io::{self, Read},
     path::{Path, PathBuf},
 };
 
-use crate::{Problem, report::Mistake, secret::Exposure, section::cut};
+use crate::{Problem, file, report::Mistake, secret::Exposure, section::cut};
 
 /// TLS on a listener.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -93,11 +92,9 @@ impl PemFile {
             _ => wrong(format!("the file cannot be read: {error}")),
         };
         let name = Path::new(path);
-        // Before it is opened: a pipe would wait for whoever writes into it.
-        if !name.metadata().map_err(unreadable)?.is_file() {
+        let Some(file) = file::open(name).map_err(unreadable)? else {
             return Err(wrong("it is not a regular file".to_owned()));
-        }
-        let file = File::open(name).map_err(unreadable)?;
+        };
         let exposure = Exposure::of(&file).map_err(unreadable)?;
         let mut bytes = Vec::new();
         file.take(MAX_BYTES + 1).read_to_end(&mut bytes).map_err(unreadable)?;

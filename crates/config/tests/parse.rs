@@ -233,6 +233,7 @@ fn every_key_arrives() {
                     ],
                     port: 8443,
                 }),
+                socket: None,
             },
             Listener {
                 bind: Bind::Unix(PathBuf::from("/run/tidegate.sock")),
@@ -240,6 +241,7 @@ fn every_key_arrives() {
                 tls: None,
                 proxy_protocol: Vec::new(),
                 https_redirect: None,
+                socket: got.listeners[1].socket.clone(),
             },
             // What is in it is looked at below: a file is made by reading it alone.
             Listener {
@@ -248,6 +250,7 @@ fn every_key_arrives() {
                 tls: got.listeners[2].tls.clone(),
                 proxy_protocol: Vec::new(),
                 https_redirect: None,
+                socket: None,
             },
         ],
         routes: vec![
@@ -468,7 +471,8 @@ fn the_embedded_configuration_is_the_defaults() {
             backlog: 4096,
             tls: None,
             proxy_protocol: Vec::new(),
-            https_redirect: None
+            https_redirect: None,
+            socket: None,
         }]
     );
     assert_eq!((config.shards, config.io, config.limits), (None, IoChoice::Auto, Limits::default()));

@@ -102,7 +102,9 @@ fn a_file_that_cannot_be_read_is_a_problem_of_the_whole() {
     };
     assert_eq!(headline("none.toml"), "none.toml: there is no such file");
     fs::create_dir(folder.path().join("folder")).unwrap();
-    assert!(headline("folder").starts_with("folder: cannot be read: "));
+    assert_eq!(headline("folder"), "folder: is not a regular file");
+    fs::write(folder.path().join("file"), "").unwrap();
+    assert!(headline("file/t.toml").starts_with("file/t.toml: cannot be read: "));
     fs::write(folder.path().join("long.toml"), "#".repeat((4 << 20) + 1)).unwrap();
     assert_eq!(headline("long.toml"), "long.toml: is longer than 4 MiB");
     fs::write(folder.path().join("good.toml"), tidegate_config::EMBEDDED).unwrap();
@@ -263,4 +265,50 @@ fn a_place_that_is_not_known_is_not_made_up() {
     let text = format!("version = 1\ntrusted = {}\n", "[".repeat(200));
     let problems = tidegate_config::parse(&text, "t.toml").unwrap_err();
     assert!(problems[0].headline().starts_with("t.toml:2:9"), "{}", problems[0].headline());
+}
+
+#[test]
+fn no_mistake_is_told_with_what_may_be_a_secret() {
+    const SECRET: &str = "Zq7Zq7Zq7Zq7Zq7Zq7Zq7Zq7Zq7Zq7Zq7Zq7";
+    let listener = "version = 1\n[[listener]]\nbind = '127.0.0.1:0'\n[[route]]\npath = '/'\n";
+    let route = |rest: &str| format!("{listener}{rest}\n");
+    let identity = |rest: &str| format!("{listener}echo = {{}}\n[[identity]]\nname = 'u'\n{rest}\n");
+    for text in [
+        identity("sercet = '%'"),
+        identity("Secret = '%'"),
+        identity("sekret = [\n '%',\n '%']"),
+        identity("shared = '%'"),
+        identity("shared = { value = '%', other = ['%'] }"),
+        identity("secret_file = '%'"),
+        identity("key_file = '%'"),
+        identity("token = '%'"),
+        identity("pass = 'a'\nsercet = '%"),
+        identity("hook = { url = 'https://u:%@a/' }"),
+        identity("hook = { url = 'https://a/', token = '%' }"),
+        identity("hook = { url = 'http://a.test/?k=%' }"),
+        identity("hook = { url = 'htps://a.test/?k=%&l=% %' }"),
+        identity("jwks_url = 'http://a.test/?k=%'"),
+        identity("jwks_url = 'https://a.test/#%'"),
+        route("proxy = { upstreams = ['ws://u:%@h:1', 'http://u:%@h', 'u:%@h:1', 'wss://%@h'] }"),
+        route("proxy = { upstreams = 'ws://u:%@h:1' }"),
+        route("publish = { publish = ['**'], keys = [{ name = 'a', kye = '%', publsh = '%' }] }"),
+        route("echo = { token = '%', api_key = '%', password = '%' }"),
+        route("echo = {}\n[admin]\ntoken = '%'"),
+        route("echo = {}\n[admin]\nbind = '127.0.0.1:1'\ntoken_file = '%'"),
+        route("echo = {}\n[admin]\ntoken = '%'\nbind = 1 2"),
+    ] {
+        let problems = tidegate_config::parse(&text.replace('%', SECRET), "t.toml").unwrap_err();
+        for problem in &problems {
+            let shown = format!("{problem}{}{:?}", problem.headline(), problem.suggestion);
+            assert!(!shown.contains(&SECRET[..8]), "{shown}");
+        }
+    }
+    // What is none is shown.
+    let problems = tidegate_config::parse(
+        &route("proxy = { upstreams = ['http://a.test:80'], balanse = 'S' }"),
+        "t.toml",
+    );
+    let shown: Vec<String> = problems.unwrap_err().iter().map(ToString::to_string).collect();
+    assert!(shown.iter().any(|shown| shown.contains("did you mean `ws://a.test:80`?")), "{shown:#?}");
+    assert!(shown.iter().all(|shown| shown.contains("'http://a.test:80'], balanse = 'S' }")), "{shown:#?}");
 }

@@ -207,7 +207,7 @@ pub struct Status {
     pub connections: u64,
     /// Sessions now.
     pub sessions: u64,
-    /// Bytes that wait to be sent.
+    /// Bytes that wait to be sent, and what is held of what has not come whole.
     pub buffered_bytes: u64,
     /// The shards, by number.
     pub shards: Vec<ShardHealth>,

@@ -197,7 +197,7 @@ fn flows(out: &mut Writer, gateway: &Gateway, reports: &[Report]) {
             }
         });
     }
-    let help = "Bytes that wait to be sent, over all sessions.";
+    let help = "Bytes that wait to be sent, and what is held of what has not come whole, over all sessions.";
     out.single(Kind::Gauge, "tidegate_buffered_bytes", help, plan.retained_bytes());
     let compressed = sum(reports, |report| report.inflation.compressed_bytes);
     let help =

@@ -1,6 +1,9 @@
 //! The command line. A flag beats its environment variable, which beats the file, which beats the default.
 
-use std::{env, path::PathBuf};
+use std::{
+    env,
+    path::{Path, PathBuf},
+};
 
 use clap::{
     Arg, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum, builder::Resettable,
@@ -285,9 +288,9 @@ impl ConfigArguments {
         Ok(config)
     }
 
-    /// Whether there is a file to read.
-    pub(crate) fn has_file(&self) -> bool {
-        self.config.is_some()
+    /// The file to read, where there is one.
+    pub(crate) fn file(&self) -> Option<&Path> {
+        self.config.as_deref()
     }
 
     fn apply(&self, config: &mut Config) -> Result<(), String> {
@@ -321,6 +324,7 @@ impl ConfigArguments {
                 tls: None,
                 proxy_protocol: Vec::new(),
                 https_redirect: None,
+                socket: None,
             };
             config.listeners = self.bind.iter().map(listener).collect();
         }

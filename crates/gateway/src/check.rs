@@ -7,7 +7,7 @@ use std::{
 
 use tidegate_config::printable;
 
-use crate::{Outcome, arguments::CheckArguments, log_file, logs, secure};
+use crate::{Outcome, arguments::CheckArguments, logs, paths, secure};
 
 /// Problems and warnings go to standard error; what is valid is said on standard output.
 pub(crate) fn check(arguments: &CheckArguments) -> Outcome {
@@ -15,19 +15,7 @@ pub(crate) fn check(arguments: &CheckArguments) -> Outcome {
     let loaded = tidegate_config::load(&arguments.config).and_then(|mut config| {
         let secured = secure::secure(&mut config, None, SystemTime::now());
         let mut problems = secured.err().unwrap_or_default();
-        let log = config.log.file.as_ref();
-        problems.extend(log.and_then(|log| Some(log.problem(&log_file::obstacle(log.path())?))));
-        if let Some(socket) = config.admin.as_ref().and_then(|admin| admin.socket.as_ref())
-            && socket.path().parent().is_some_and(|folder| !folder.is_dir())
-        {
-            // What is there belongs to services that run: systemd makes their folders and takes them away.
-            if ["/run", "/var/run"].iter().any(|runtime| socket.path().starts_with(runtime)) {
-                let message = "its folder does not exist now: the gateway does not start without it";
-                config.warnings.push(socket.problem(message));
-            } else {
-                problems.push(socket.problem("its folder does not exist"));
-            }
-        }
+        problems.extend(paths::problems(&mut config, Some(&arguments.config)));
         problems.sort_by_key(|problem| (problem.line, problem.column));
         if problems.is_empty() { Ok(config) } else { Err(problems) }
     });

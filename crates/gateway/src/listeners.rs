@@ -269,6 +269,7 @@ mod tests {
             tls: None,
             proxy_protocol: Vec::new(),
             https_redirect: None,
+            socket: None,
         }
     }
 

@@ -28,6 +28,7 @@ mod manual;
 mod notify;
 mod operate;
 mod outbound;
+mod paths;
 mod plane;
 mod reload;
 mod resolver;

@@ -8,9 +8,9 @@ use std::{
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
-        mpsc::{Receiver, Sender, channel},
+        mpsc::{Receiver, RecvTimeoutError, Sender, channel},
     },
-    thread::{self, JoinHandle},
+    thread,
     time::{Duration, Instant, SystemTime},
 };
 
@@ -25,6 +25,7 @@ use crate::{
     logs::Log,
     notify::Notify,
     outbound::Outbound,
+    paths,
     resolver::Resolver,
     secure::{self, Before, Secured},
     shards::Shards,
@@ -35,6 +36,9 @@ const ADOPTION: Duration = Duration::from_secs(10);
 
 /// How often it is looked meanwhile whether the gateway ends.
 const LOOK: Duration = Duration::from_millis(50);
+
+/// How long the end of the gateway waits for a reload that is under way.
+const LAST: Duration = Duration::from_millis(500);
 
 /// The generation that is in force. Clones are the same.
 #[derive(Clone)]
@@ -113,16 +117,23 @@ impl Reloads {
     }
 }
 
-/// The thread that reloads; it ends when nobody can ask any more.
-pub(crate) struct Reloading(JoinHandle<Reload>);
+/// The thread that reloads; it ends when nobody can ask any more, and gives what it worked with.
+pub(crate) struct Reloading(Receiver<Reload>);
 
 impl Reloading {
-    /// Waits for its end, once all [`Reloads`] are gone.
+    /// Waits a little for its end, once all [`Reloads`] are gone. Where it hangs in a file system, it is left behind: what it would
+    /// find there is for nobody any more.
     pub(crate) fn end(self) {
-        // If it panicked, that was told.
-        if let Ok(reload) = self.0.join() {
-            reload.resolver.stop();
-            reload.outbound.stop();
+        match self.0.recv_timeout(LAST) {
+            Ok(reload) => {
+                reload.resolver.stop();
+                reload.outbound.stop();
+            }
+            Err(RecvTimeoutError::Timeout) => {
+                warn!("a reload is left behind that has not come to an end: its files cannot be had");
+            }
+            // It panicked, which was told.
+            Err(RecvTimeoutError::Disconnected) => {}
         }
     }
 }
@@ -134,8 +145,13 @@ impl Reload {
     /// Where no thread can be started.
     pub(crate) fn start(self) -> io::Result<(Reloads, Reloading)> {
         let (ask, wishes) = channel();
-        let thread = thread::Builder::new().name("reload".to_owned()).spawn(move || self.run(&wishes))?;
-        Ok((Reloads(ask), Reloading(thread)))
+        let (give, ended) = channel();
+        let run = move || {
+            // Where it was left behind, nobody wants it.
+            let _ = give.send(self.run(&wishes));
+        };
+        thread::Builder::new().name("reload".to_owned()).spawn(run)?;
+        Ok((Reloads(ask), Reloading(ended)))
     }
 
     fn run(mut self, wishes: &Receiver<Wish>) -> Self {
@@ -167,6 +183,9 @@ impl Reload {
         let begun = Instant::now();
         let before = self.current.plan();
         let prepared = if self.current.ends() { Err(ends().into()) } else { self.prepare(&before) };
+        // Files may have been waited for.
+        let prepared =
+            prepared.and_then(|new| if self.current.ends() { Err(ends().into()) } else { Ok(new) });
         let Prepared { plan, servers, waiting } = match prepared {
             Ok(prepared) => prepared,
             Err(refused) => {
@@ -232,10 +251,15 @@ impl Reload {
 
     /// All that can fail, and changes nothing.
     fn prepare(&self, before: &Plan) -> Result<Prepared, Refused> {
-        let config: Config = self.arguments.config().map_err(|error| match error {
+        let mut config: Config = self.arguments.config().map_err(|error| match error {
             NoConfig::Invalid(problems) => Refused::File(problems),
             NoConfig::Usage(usage) => Refused::Usage(usage),
         })?;
+        // Also where they would only wait for a restart: that would fail.
+        let problems = paths::problems(&mut config, self.arguments.file());
+        if !problems.is_empty() {
+            return Err(Refused::File(problems));
+        }
         let mut succession = before.config().succeeded_by(config).map_err(Refused::Running)?;
         let present = Before { config: before.config(), servers: &self.servers };
         let Secured { servers, clients } =
@@ -328,4 +352,18 @@ impl Refused {
 
 fn ends() -> String {
     "the gateway ends".to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reload_that_hangs_does_not_hold_the_end_up() {
+        let (hangs, ended) = channel();
+        let begun = Instant::now();
+        Reloading(ended).end();
+        assert!(begun.elapsed() < 20 * LAST, "{:?}", begun.elapsed());
+        drop::<Sender<Reload>>(hangs);
+    }
 }

@@ -33,6 +33,7 @@ use crate::{
     logs::{self, Log},
     notify::{Notify, Watchdog},
     outbound::{Errands, Outbound, Waiting},
+    paths,
     plane::Plane,
     reload::{Current, Reload, Reloading},
     resolver::Resolver,
@@ -48,7 +49,13 @@ const RING_PAUSE: Duration = Duration::from_millis(100);
 
 /// Runs the gateway until it is told to end.
 pub(crate) fn run(arguments: &RunArguments) -> Outcome {
-    let config = arguments.config.config();
+    let config = arguments.config.config().and_then(|config| {
+        // Before the log is opened, which may be one of them.
+        match paths::clashes(&config, arguments.config.file()) {
+            clashes if clashes.is_empty() => Ok(config),
+            clashes => Err(NoConfig::Invalid(clashes)),
+        }
+    });
     // What is wrong with a configuration is told where the arguments say.
     let settings =
         config.as_ref().map_or_else(|_| tidegate_config::Log::default(), |config| config.log.clone());
@@ -92,7 +99,7 @@ pub(crate) fn run(arguments: &RunArguments) -> Outcome {
 fn serve(config: Config, secured: Secured, arguments: &ConfigArguments, log: &Arc<Log>) -> Result<(), Fault> {
     let Secured { servers, clients } = secured;
     info!(version = env!("CARGO_PKG_VERSION"), "tidegate starts");
-    let caught = signals::catch(arguments.has_file())
+    let caught = signals::catch(arguments.file().is_some())
         .map_err(|error| Fault::System("signals cannot be caught", error))?;
     let cores = Cores::look().map_err(|error| Fault::System("the cores are not known", error))?;
     let count = cores.shards(&config);

@@ -640,7 +640,7 @@ fn what_is_gone_is_told_of_while_it_has_sessions_and_not_for_ever() {
         let both = up(&[one.url(), two.url()]);
         // Nobody is asked to go while this lasts.
         let drain = "[drain]\nwindow = '167h'\ndeadline = '168h'\n";
-        let scene = Scene::with(io, drain, &format!("{ROUTES}{both}"));
+        let scene = Scene::on(io, 1, drain, &format!("{ROUTES}{both}"));
         let mut clients = [(); 2].map(|()| Client::open(scene.gateway.address(), "/up"));
         let upstream = |what: &str, url: &str| {
             scene.metrics().find(&format!("tidegate_upstream_{what}{{route=\"/up\",upstream=\"{url}\"}}"))

@@ -5,7 +5,10 @@ use std::{
     fs,
     io::{BufRead, BufReader, PipeReader, PipeWriter, Read, Write, pipe},
     net::{SocketAddr, TcpListener, TcpStream},
-    os::unix::{fs::PermissionsExt, net::UnixStream},
+    os::unix::{
+        fs::{PermissionsExt, symlink},
+        net::UnixStream,
+    },
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
     sync::mpsc::{Receiver, channel},
@@ -311,6 +314,48 @@ fn check_looks_whether_the_admin_sockets_folder_is_there_and_what_runs_may_make_
     assert_eq!((code, stdout), (Some(0), valid));
     let why = "its folder does not exist now: the gateway does not start without it";
     assert!(stderr.contains(&headline(runtime, why)), "{stderr}");
+}
+
+#[test]
+fn check_refuses_the_sockets_and_logs_that_run_refuses() {
+    let (folder, path) = folder("");
+    let at = |name: &str| folder.path().join(name).display().to_string();
+    fs::write(at("file"), "precious").unwrap();
+    fs::create_dir(at("sub")).unwrap();
+    symlink(folder.path(), at("link")).unwrap();
+    let listener = |name: &str| format!("[[listener]]\nbind = 'unix:{}'\n", at(name));
+    let admin = |name: &str| format!("[admin]\nbind = 'unix:{}'\n", at(name));
+    let log = |name: &str| format!("[log]\nfile = '{}'\n", at(name));
+    let own = path.file_name().and_then(|name| name.to_str()).unwrap();
+    for (rest, why) in [
+        (listener("none/a.sock"), "none/a.sock: its folder does not exist"),
+        (listener("file"), "file: there is a file that is not a socket"),
+        (listener("sub"), "sub: there is a file that is not a socket"),
+        (admin("file"), "file: there is a file that is not a socket"),
+        (listener("a.sock") + &listener("sub/../a.sock"), "sub/../a.sock: an earlier listener"),
+        (listener("a.sock") + &listener("link/a.sock"), "link/a.sock: an earlier listener"),
+        (listener("a.sock") + &admin("sub/../a.sock"), "sub/../a.sock: an earlier listener"),
+        ("[[listener]]\nbind = '[fe80::1]:8080'\n".to_owned(), "like [fe80::1%2]:8080"),
+        (admin("a.sock") + &log("a.sock"), "a.sock: it is the socket of a listener"),
+        (listener("a.sock") + &log("link/a.sock"), "link/a.sock: it is the socket of a listener"),
+        (log(own), "it is the configuration itself"),
+        (log(&format!("link/{own}")), "it is the configuration itself"),
+    ] {
+        let text = config("") + &rest;
+        fs::write(&path, &text).unwrap();
+        let path = path.to_str().unwrap();
+        let (code, stdout, stderr) = run(&["check", "-c", path]);
+        assert_eq!((code, stdout.as_str()), (Some(78), ""), "{rest}{stderr}");
+        assert!(stderr.contains(why) && stderr.lines().count() == 3, "{rest}{stderr}");
+        let (code, _, stderr) = run(&["run", "-c", path]);
+        assert!(matches!(code, Some(1 | 78)) && stderr.contains("\"ERROR\""), "{rest}{stderr}");
+        assert_eq!((fs::read_to_string(path).unwrap(), Path::new(&at("a.sock")).exists()), (text, false));
+    }
+    assert_eq!(fs::read_to_string(at("file")).unwrap(), "precious");
+    // What is in another folder is another socket.
+    fs::write(&path, config("") + &listener("a.sock") + &admin("sub/a.sock") + &log("sub/log")).unwrap();
+    let (code, _, stderr) = run(&["check", "-c", path.to_str().unwrap()]);
+    assert_eq!((code, stderr.as_str()), (Some(0), ""));
 }
 
 #[test]

@@ -20,7 +20,7 @@ use crate::harness::{
     client::{Client, request},
     eventually,
     frame::{CLOSE, FIN, TEXT, masked},
-    gateway::{Gateway, binary, config_file, run_to_end},
+    gateway::{Gateway, binary, config_file, make_pipe, run_to_end},
 };
 
 const ROUTE: &str = "[[route]]\npath = '/echo'\necho = {}\n";
@@ -318,10 +318,9 @@ fn a_file_that_cannot_be_had_is_told() {
 
 #[test]
 fn a_pipe_is_no_file_for_a_log() {
-    use rustix::fs::{CWD, FileType, Mode, mknodat};
     let folder = TempDir::new().expect("a folder");
     let pipe = folder.path().join("log");
-    mknodat(CWD, &pipe, FileType::Fifo, Mode::from_raw_mode(0o600), 0).expect("a pipe");
+    make_pipe(&pipe);
     let config = config_file(&format!(
         "version = 1\n[[listener]]\nbind = '127.0.0.1:0'\n[log]\nfile = '{}'\n{ROUTE}",
         pipe.display()

@@ -19,7 +19,7 @@ use crate::harness::{
     client::{Client, Received, request},
     eventually,
     frame::{self, BINARY, CLOSE, FIN, TEXT},
-    gateway::{Gateway, raise_descriptor_limit},
+    gateway::{Gateway, make_pipe, raise_descriptor_limit, run_to_end},
     secure::Secure,
     upstream::Upstream,
 };
@@ -73,6 +73,67 @@ fn a_bad_file_changes_nothing_and_says_why() {
         Client::open(gateway.address(), "/more").exchange(TEXT, b"new");
         session.exchange(TEXT, b"still here");
         gateway.stop();
+    }
+}
+
+#[test]
+fn what_run_would_not_start_with_is_not_taken_over_though_it_waits_for_a_restart() {
+    for io in BACKENDS {
+        let folder = tempfile::tempdir().expect("a folder");
+        let at = |name: &str| folder.path().join(name).display().to_string();
+        let sections = |log: &str, admin: &str| {
+            let sections = format!("[log]\nfile = {log:?}\n[admin]\nbind = \"unix:{admin}\"\n");
+            config("1s", &echo("/echo", &sections))
+        };
+        let (log, socket) = (at("log"), at("a.sock"));
+        // The log stays where it is, as it is another one that waits.
+        let good = config("1s", &echo("/echo", &format!("[admin]\nbind = \"unix:{socket}\"\n")));
+        let gateway = Gateway::start(&good, io);
+        let mut session = Client::open(gateway.address(), "/echo");
+        for (bad, why) in [
+            (sections(&at("none/log"), &socket), "none/log: its folder does not exist"),
+            (sections(folder.path().to_str().expect("text"), &socket), "it is a folder"),
+            (sections(&log, &at("none/a.sock")), "none/a.sock: its folder does not exist"),
+            (sections(&socket, &socket), "a.sock: it is the socket of a listener"),
+            (sections(&gateway.file().display().to_string(), &socket), "it is the configuration itself"),
+        ] {
+            let before = gateway.log_len();
+            let told = gateway.reload(&bad);
+            assert!(told.contains("not taken over") && told.contains(why), "{why}: {told}");
+            let waits = gateway.log()[before..].iter().any(|line| line.contains("waits for a restart"));
+            assert!(!waits, "it would not start then: {why}");
+            let (code, _, error) = run_to_end(&["check".as_ref(), "-c".as_ref(), gateway.file().as_os_str()]);
+            assert!(code == Some(78) && error.contains(why), "{code:?} {error}");
+            session.exchange(TEXT, b"still here");
+        }
+        // What could be had waits.
+        let told = gateway.reload(&sections(&log, &socket));
+        assert!(told.contains("configuration taken over"), "{told}");
+        gateway.wait_for_log("what waits", |line| line.contains("[log] has changed"));
+        gateway.stop();
+    }
+}
+
+#[test]
+fn a_pipe_in_the_place_of_the_file_holds_up_neither_reloads_nor_the_end() {
+    for io in BACKENDS {
+        let gateway = Gateway::start(&config("1s", &echo("/echo", "")), io);
+        let mut session = Client::open(gateway.address(), "/echo");
+        let pipe = tempfile::tempdir().expect("a folder");
+        let pipe = pipe.path().join("pipe");
+        make_pipe(&pipe);
+        let (code, _, error) = run_to_end(&["check".as_ref(), "-c".as_ref(), pipe.as_os_str()]);
+        assert!(code == Some(78) && error.contains("is not a regular file"), "{code:?} {error}");
+        fs::rename(&pipe, gateway.file()).expect("within temporary folders");
+        gateway.signal(Signal::HUP);
+        gateway.wait_for_log("why it is not taken over", |line| {
+            line.contains("not taken over") && line.contains("is not a regular file")
+        });
+        session.exchange(TEXT, b"still here");
+        gateway.signal(Signal::TERM);
+        assert_eq!(session.frame().opcode, CLOSE);
+        drop(session);
+        assert!(gateway.wait().0.success());
     }
 }
 

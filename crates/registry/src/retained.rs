@@ -1,4 +1,4 @@
-//! How many bytes wait for slow readers, over the whole process.
+//! How many bytes wait for slow readers, or for the rest of them, over the whole process.
 //!
 //! Invariant: the total is the sum of what each shard's outboxes hold as of its last [`Retained::settle`], and of what
 //! the shard says that it holds for them, plus each living [`crate::Frame`] once, however many outboxes refer to it.
@@ -92,7 +92,7 @@ impl Retained {
         self.settled = self.held;
     }
 
-    /// So many more bytes wait outside of the outboxes: input that cannot be read before they get shorter.
+    /// So many more bytes wait outside of the outboxes: input that cannot be read before they get shorter, or that is not whole.
     pub fn hold(&mut self, bytes: usize) {
         self.held += bytes;
     }

@@ -34,7 +34,7 @@ const ROUTE_FULL: Refusal =
     Refusal::new(503, "too many sessions on this route").with(&[("Retry-After", "5")]);
 
 /// More waits in memory than may.
-const MEMORY_FULL: Refusal =
+pub(crate) const MEMORY_FULL: Refusal =
     Refusal::new(503, "the gateway's memory is used up").with(&[("Retry-After", "5")]);
 
 /// What becomes of a connection that may not come in.

@@ -66,6 +66,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         let rates = route.rates.as_ref().filter(|_| !closing);
         let mut delayed = false;
         let State::Open(open) = &mut session.state else { return bytes.len() };
+        let held = open.decoder.retained_bytes();
         let mut reading = Reading { was_partial: open.decoder.is_partial(), completed: false };
         let messages =
             Content::Messages { linked: open.compression.as_ref().is_some_and(Compression::looks_back) };
@@ -200,6 +201,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             }
         };
         flush(spans, key, messages, place, &mut start, cursor.write);
+        let holds = open.decoder.retained_bytes();
         // Any byte shows that the peer is alive: the ping's pong is as good as there.
         session.marks.pinged = false;
         if let Some(accounts) = accounts {
@@ -209,6 +211,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                 flow.sent_messages += messages;
             });
         }
+        self.recount(held, holds);
         self.finish_reading(key, stop, reading, cursor.read, bytes.len())
     }
 

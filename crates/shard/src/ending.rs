@@ -95,6 +95,10 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             self.plan.route(session.route).leave();
         }
         let state = std::mem::replace(&mut session.state, state);
+        if !planted::is(Bug::LeakIncomplete) {
+            self.recount(state.held_bytes(), 0);
+        }
+        let Some(session) = self.registry.get_mut(key) else { return };
         let is_session = match &state {
             State::Open(_) => true,
             State::Paired(_) => !session.marks.upstream,
@@ -142,6 +146,33 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             | State::Lingering { .. }
             | State::Dead => {}
         }
+    }
+
+    /// Ends both directions at once and frees the slot when nothing is in flight any more.
+    pub(crate) fn abort(&mut self, key: Key, reset: bool) {
+        let Some(session) = self.registry.get_mut(key) else { return };
+        if matches!(session.state, State::Dead) {
+            return;
+        }
+        self.backend.shutdown(&session.socket, reset);
+        self.retire(key);
+    }
+
+    /// Gives back all that a session holds but its socket and slot.
+    pub(crate) fn retire(&mut self, key: Key) {
+        self.release_state(key, State::Dead);
+        let Some(session) = self.registry.get_mut(key) else { return };
+        if planted::is(Bug::LeakRetained) {
+            session.outbox = tidegate_registry::Outbox::new();
+        }
+        session.outbox.clear(&mut self.retained);
+        if session.dirty != 0 {
+            self.turn.drop_chain(session.dirty);
+            self.turn.dirty[session.dirty as usize - 1].from_outbox = false;
+        }
+        self.wheel.cancel(key.index());
+        self.unpark(key);
+        self.freeable.push(key);
     }
 
     /// A Close came to a session that is answered here.

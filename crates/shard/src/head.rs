@@ -62,7 +62,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         let plan = std::sync::Arc::clone(&self.plan);
         let Some(session) = self.registry.get_mut(key) else { return bytes.len() };
         let State::Head(head) = &mut session.state else { return 0 };
-        let before = head.bytes.len();
+        let (before, held) = (head.bytes.len(), head.bytes.capacity());
         if before > 0 {
             head.bytes.extend_from_slice(bytes);
         }
@@ -70,6 +70,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         match head.scanner.scan(so_far, plan.head_limits()) {
             Ok(Scan::Complete(end)) => {
                 let carried = std::mem::take(&mut head.bytes);
+                self.recount(held, 0);
                 let text = if before > 0 { &carried[..end] } else { &bytes[..end] };
                 self.answer(key, text);
                 end - before
@@ -78,9 +79,13 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                 if before == 0 {
                     head.bytes.extend_from_slice(bytes);
                 }
+                let holds = head.bytes.capacity();
+                self.recount(held, holds);
                 bytes.len()
             }
             Err(refusal) => {
+                let holds = head.bytes.capacity();
+                self.recount(held, holds);
                 self.refuse(key, &refusal, false);
                 bytes.len()
             }

@@ -4,7 +4,7 @@ use tidegate_io::Backend;
 
 use crate::{
     environment::Environment,
-    session::{Reading, Session, State},
+    session::{Session, State},
     shard::Shard,
     topics::Stage,
 };
@@ -34,7 +34,7 @@ pub struct Inspection {
     pub paused: u32,
     /// Receive buffers held.
     pub buffers: u32,
-    /// Bytes that outboxes own, and input that waits for them, as counted.
+    /// Bytes that outboxes own, input that waits for them, and what is held of what is not complete, as counted.
     pub retained: usize,
     /// The same, added up now.
     pub retained_sum: usize,
@@ -42,7 +42,7 @@ pub struct Inspection {
     pub outbox_bytes: usize,
     /// Bytes that wait in the fullest outbox.
     pub outbox_most: usize,
-    /// Bytes of incomplete heads and messages, and of early data.
+    /// The heap of incomplete heads, bodies and messages, and of early data.
     pub partial_bytes: usize,
     /// Legs with an entry in the wheel.
     pub wheel: u32,
@@ -162,6 +162,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         }
         let mut open: Vec<i64> =
             self.accounts.as_ref().map_or_else(Vec::new, |accounts| accounts.open_sessions().collect());
+        let mut incomplete_sum = 0;
         for (key, session) in self.registry.iter() {
             let route = session.route;
             let slot = self.plan.slots().get(route.index());
@@ -180,29 +181,28 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                 *open -= 1;
             }
             let closing = session.marks.close_sent || session.marks.close_received;
-            let (state, partial) = match &session.state {
-                State::Head(head) => (&mut seen.legs.head, head.bytes.len()),
-                State::Deciding(deciding) => (&mut seen.legs.deciding, deciding.held_bytes()),
-                State::Waiting(waiting) => (&mut seen.legs.waiting, waiting.early.len()),
-                State::Dialing(dialing) => (&mut seen.legs.dialing, dialing.bytes.len()),
-                State::Open(open) => (
-                    if closing { &mut seen.legs.closing } else { &mut seen.legs.open },
-                    open.decoder.retained_bytes(),
-                ),
-                State::Paired(paired) => {
-                    seen.pairs += u32::from(paired.far.is_some() && !session.marks.upstream);
-                    let partial = match &paired.reading {
-                        Reading::Cut(_) => 0,
-                        Reading::Messages(messages) => messages.decoder.retained_bytes(),
-                    };
-                    (if closing { &mut seen.legs.closing } else { &mut seen.legs.open }, partial)
+            let state = match &session.state {
+                State::Head(_) => &mut seen.legs.head,
+                State::Deciding(_) => &mut seen.legs.deciding,
+                State::Waiting(_) => &mut seen.legs.waiting,
+                State::Dialing(dialing) => {
+                    seen.partial_bytes += dialing.bytes.len();
+                    &mut seen.legs.dialing
                 }
-                State::Exchange(exchange) => (&mut seen.legs.exchanges, exchange.held_bytes()),
-                State::Lingering { .. } => (&mut seen.legs.lingering, 0),
-                State::Dead => (&mut seen.legs.ending, 0),
+                State::Open(_) | State::Paired(_) if closing => &mut seen.legs.closing,
+                State::Open(_) | State::Paired(_) => &mut seen.legs.open,
+                State::Exchange(_) => &mut seen.legs.exchanges,
+                State::Lingering { .. } => &mut seen.legs.lingering,
+                State::Dead => &mut seen.legs.ending,
             };
             *state += 1;
-            seen.partial_bytes += partial;
+            if let State::Paired(paired) = &session.state {
+                seen.pairs += u32::from(paired.far.is_some() && !session.marks.upstream);
+            }
+            let held = session.state.held_bytes();
+            seen.partial_bytes += held;
+            seen.retained_sum += held;
+            incomplete_sum += held;
             seen.receives += u32::from(session.in_flight.receive);
             seen.polls += u32::from(session.in_flight.poll);
             seen.connects += u32::from(session.in_flight.connect);
@@ -218,6 +218,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             }
         }
         seen.miscounted = open.iter().filter(|open| **open != 0).count() as u32;
+        debug_assert_eq!(self.incomplete.bytes, incomplete_sum, "what is not complete is counted");
         // Their sessions will be told behind the bytes that are kept.
         seen.receives -= self.kept_ends();
         seen

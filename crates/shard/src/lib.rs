@@ -28,6 +28,7 @@ mod environment;
 mod generation;
 mod head;
 mod identity;
+mod incomplete;
 mod input;
 mod inspect;
 mod kept;

@@ -206,7 +206,7 @@ impl Plan {
         proxy.upstreams.get(usize::from(upstream)).map(|upstream| upstream.name.as_str())
     }
 
-    /// Bytes that wait to be sent, over all shards.
+    /// Bytes that wait to be sent, and what is held of what has not come whole, over all shards.
     pub fn retained_bytes(&self) -> usize {
         self.shared.total.bytes()
     }
@@ -230,9 +230,18 @@ impl Plan {
 
     /// Whether so much waits in memory that no session may come.
     pub(crate) fn is_out_of_memory(&self) -> bool {
+        self.shared.total.bytes() >= self.memory_bytes()
+    }
+
+    /// How much may wait in memory.
+    pub(crate) fn memory_bytes(&self) -> usize {
         let most = self.config.limits.memory_bytes;
-        let most = most.unwrap_or(DEFAULT_MEMORY_BYTES + self.config.topics.memory_bytes);
-        self.shared.total.bytes() >= most
+        most.unwrap_or(DEFAULT_MEMORY_BYTES + self.config.topics.memory_bytes)
+    }
+
+    /// How many shards there are.
+    pub(crate) fn shards(&self) -> usize {
+        self.shared.shards
     }
 
     /// Counts bytes that wait, as long as what it gives is there.

@@ -33,8 +33,10 @@ pub enum Bug {
     LeakStaleBuffer,
     /// Where the closing handshake begins: no deadline is set for its end.
     ForgetDeadline,
-    /// Where an outbox is cleared or a partial message abandoned: the counter of retained bytes keeps them.
+    /// Where an outbox is cleared: the counter of retained bytes keeps them.
     LeakRetained,
+    /// Where a session ends in the middle of a message, a body or a head: what it held of that counts on.
+    LeakIncomplete,
     /// Where the last bytes were sent: the socket is closed at once, without FIN first and without reading on.
     CloseWithoutLinger,
     /// Where a FIN is wanted: it is sent though the outbox is not empty.
@@ -108,6 +110,7 @@ impl Bug {
         Bug::LeakStaleBuffer,
         Bug::ForgetDeadline,
         Bug::LeakRetained,
+        Bug::LeakIncomplete,
         Bug::CloseWithoutLinger,
         Bug::FinBeforeOutbox,
         Bug::ForgetAccept,

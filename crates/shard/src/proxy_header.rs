@@ -20,21 +20,24 @@ impl<B: Backend, E: Environment> Shard<B, E> {
     pub(crate) fn read_proxy_header(&mut self, key: Key, bytes: &[u8]) -> usize {
         let Some(session) = self.registry.get_mut(key) else { return bytes.len() };
         let State::Head(head) = &mut session.state else { return bytes.len() };
-        let before = head.bytes.len();
+        let (before, held) = (head.bytes.len(), head.bytes.capacity());
         if before > 0 {
             // No more than a header may be long: what is behind it is not to be copied.
             let most = proxy_protocol::V2_BYTES - before;
             head.bytes.extend_from_slice(&bytes[..bytes.len().min(most)]);
         }
-        match proxy_protocol::parse(if before > 0 { &head.bytes } else { bytes }) {
-            Ok(Progress::Partial) => {
-                if before == 0 {
-                    head.bytes.extend_from_slice(bytes);
-                }
-                bytes.len()
-            }
+        let parsed = proxy_protocol::parse(if before > 0 { &head.bytes } else { bytes });
+        match &parsed {
+            Ok(Progress::Partial) if before == 0 => head.bytes.extend_from_slice(bytes),
+            Ok(Progress::Partial) => {}
+            Ok(Progress::Complete(_)) | Err(_) => head.bytes = Vec::new(),
+        }
+        let holds = head.bytes.capacity();
+        self.recount(held, holds);
+        match parsed {
+            Ok(Progress::Partial) => bytes.len(),
             Ok(Progress::Complete(header)) => {
-                head.bytes = Vec::new();
+                let Some(session) = self.registry.get_mut(key) else { return bytes.len() };
                 session.marks.facts.set(Fact::ProxyHeader, false);
                 if let Some(source) = header.source {
                     session.peer = Peer::new(Some(source));

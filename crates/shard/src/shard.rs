@@ -17,6 +17,7 @@ use crate::{
     counters::Counters,
     environment::Environment,
     identity::{Callers, Hooks},
+    incomplete::Incomplete,
     kept::Backlog,
     leaving::{Farewell, Leaving},
     log::{Entry, Level, What},
@@ -82,6 +83,7 @@ pub struct Shard<B: Backend, E: Environment> {
     pub(crate) codecs: Codecs,
     pub(crate) spares: Spares,
     pub(crate) retained: Retained,
+    pub(crate) incomplete: Incomplete,
     pub(crate) upstreams: Upstreams,
     pub(crate) turn: Turn,
     /// What the event at hand sends, until its buffer is in place.
@@ -176,6 +178,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             codecs: Codecs::new(plan.codec_limits()),
             spares: Spares::new(SPARE_BYTES),
             retained: plan.retained(),
+            incomplete: Incomplete::default(),
             upstreams: Upstreams::new(&plan),
             turn: Turn::default(),
             spans: Vec::new(),
@@ -404,6 +407,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
     fn prepare(&mut self) -> io::Result<()> {
         debug_assert!(self.spans.is_empty(), "an event's sends are flushed when it was handled");
         self.hurried = false;
+        self.relieve_incomplete();
         self.run_topics();
         self.go_on();
         self.send_fins();
@@ -723,33 +727,6 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                 self.backend.accept(listening.id);
             }
         }
-    }
-
-    /// Ends both directions at once and frees the slot when nothing is in flight any more.
-    pub(crate) fn abort(&mut self, key: Key, reset: bool) {
-        let Some(session) = self.registry.get_mut(key) else { return };
-        if matches!(session.state, State::Dead) {
-            return;
-        }
-        self.backend.shutdown(&session.socket, reset);
-        self.retire(key);
-    }
-
-    /// Gives back all that a session holds but its socket and slot.
-    pub(crate) fn retire(&mut self, key: Key) {
-        self.release_state(key, State::Dead);
-        let Some(session) = self.registry.get_mut(key) else { return };
-        if planted::is(Bug::LeakRetained) {
-            session.outbox = tidegate_registry::Outbox::new();
-        }
-        session.outbox.clear(&mut self.retained);
-        if session.dirty != 0 {
-            self.turn.drop_chain(session.dirty);
-            self.turn.dirty[session.dirty as usize - 1].from_outbox = false;
-        }
-        self.wheel.cancel(key.index());
-        self.unpark(key);
-        self.freeable.push(key);
     }
 
     fn free_dead(&mut self) {

@@ -201,11 +201,12 @@ fn no_session_comes_while_too_much_waits_and_those_that_are_open_go_on() {
     let slow = stage.open();
     let other = stage.open();
     stage.socket(slow, |kernel| kernel.room = 0);
-    let message = frame(0x82, &vec![7; 600 << 10], true);
-    stage.send(slow, &message);
+    // Whole in their buffers: half ones would be given up.
+    let message = frame(0x82, &vec![7; 15 << 10], true);
+    (0..40).for_each(|_| stage.send(slow, &message));
     let third = stage.open();
     assert!(stage.plan.retained_bytes() < 1 << 20);
-    stage.send(slow, &message);
+    (0..40).for_each(|_| stage.send(slow, &message));
     assert!(stage.plan.retained_bytes() >= 1 << 20);
     let refused = stage.client("");
     assert_eq!(ask(&mut stage, refused), Some(503));

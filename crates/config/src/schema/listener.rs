@@ -9,7 +9,9 @@ pub(super) const LISTENER: &[Key] = &[
         unit: "",
         reason: "`\"0.0.0.0:8080\"`, `\"[::]:8080\"` (IPv6 alone: `IPV6_V6ONLY` is set, so that both can \
                  stand side by side) or `\"unix:/run/tidegate.sock\"`. An address, not a name: a name could \
-                 change under the gateway.",
+                 change under the gateway. `[fe80::1%2]:8080` names the interface of a link-local one. \
+                 The folder of a unix socket must exist, with nothing but a socket at the path: `tidegate \
+                 check` looks, as it does for `[admin]`.",
     },
     Key {
         name: "backlog",

@@ -71,39 +71,3 @@ fn a_file_holds_one_and_may_be_exposed() {
         assert_eq!(exposure, if open { Exposure::Open(mode) } else { Exposure::Private }, "{mode:o}");
     }
 }
-
-#[test]
-fn a_line_is_shown_without_its_secrets() {
-    let shown = |row: &str| {
-        let secrets = secrets(row);
-        let hide = |(at, c)| if secrets.iter().any(|secret| secret.contains(&at)) { '*' } else { c };
-        row.char_indices().map(hide).collect::<String>()
-    };
-    for (row, expected) in [
-        ("key = \"s3cret\" # a", "key = ******** # a"),
-        ("key='s3cret', name = 'a'", "key=********, name = 'a'"),
-        (
-            "{ name = \"a\", \"key\" = \"s3\\\"cret\", publish = [] }",
-            "{ name = \"a\", \"key\" = **********, publish = [] }",
-        ),
-        ("key = \"s3cret", "key = *******"),
-        ("key = s3cret, a", "key = ******, a"),
-        ("key = \"\"\"s3cret\"\"\" # a", "key = ****************"),
-        (
-            "kee = 's3' api_key = 's3' Token = 's3' kye = 's3'",
-            "kee = **** api_key = **** Token = **** kye = ****",
-        ),
-        ("keys = ['s3cret', 'b']", "keys = ***************"),
-        ("keys = 's3cret'", "keys = ********"),
-        ("keys = [{ name = 'a', key = 's3cret' }]", "keys = [{ name = 'a', key = ******** }]"),
-        ("key_file = '/etc/key'", "key_file = '/etc/key'"),
-        ("keys = 10_000", "keys = 10_000"),
-        ("hash_on = \"header:X-Key\"", "hash_on = \"header:X-Key\""),
-        ("head_byte = \"16KiB\"", "head_byte = \"16KiB\""),
-        ("key", "key"),
-        ("key =", "key ="),
-        ("= = 'ü'", "= = 'ü'"),
-    ] {
-        assert_eq!(shown(row), expected, "{row}");
-    }
-}

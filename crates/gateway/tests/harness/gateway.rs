@@ -4,14 +4,17 @@ use std::{
     ffi::OsStr,
     io::{BufRead, BufReader, Write},
     net::SocketAddr,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     sync::{Arc, Mutex},
     thread::JoinHandle,
     time::{Duration, Instant},
 };
 
-use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, prlimit, setrlimit};
+use rustix::{
+    fs::{CWD, FileType, Mode, mknodat},
+    process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, prlimit, setrlimit},
+};
 use tempfile::NamedTempFile;
 
 use super::{PATIENCE, eventually};
@@ -221,7 +224,7 @@ impl Gateway {
     }
 
     /// Its configuration file.
-    pub(crate) fn file(&self) -> &std::path::Path {
+    pub(crate) fn file(&self) -> &Path {
         self.config.as_ref().expect("it was started with a file").path()
     }
 
@@ -284,6 +287,11 @@ pub(crate) fn config_file(text: &str) -> NamedTempFile {
     let mut file = tempfile::Builder::new().suffix(".toml").tempfile().expect("a temporary file");
     file.write_all(text.as_bytes()).expect("write the configuration");
     file
+}
+
+/// Makes a pipe that has a name.
+pub(crate) fn make_pipe(path: &Path) {
+    mknodat(CWD, path, FileType::Fifo, Mode::from_raw_mode(0o600), 0).expect("a pipe");
 }
 
 /// Runs the binary to its end: exit code, standard output, standard error.

@@ -140,9 +140,9 @@ pub(crate) struct Deciding {
 }
 
 impl Deciding {
-    /// Bytes that it holds, for inspection.
+    /// The heap that it holds of what the client has sent.
     pub(crate) fn held_bytes(&self) -> usize {
-        self.head.len() + self.early.len()
+        self.head.capacity() + self.early.capacity()
     }
 }
 
@@ -284,7 +284,9 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         let deciding =
             Deciding { number, identity, _waits: waits, head, early, is_upgrade, manner, deadline_ms };
         let Some(session) = self.registry.get_mut(key) else { return };
+        let holds = deciding.held_bytes();
         session.state = State::Deciding(Box::new(deciding));
+        self.recount(0, holds);
         self.wheel.cancel(key.index());
         self.ensure_deadline(key, deadline_ms);
     }
@@ -293,8 +295,11 @@ impl<B: Backend, E: Environment> Shard<B, E> {
     pub(crate) fn hold_undecided(&mut self, key: Key, bytes: &[u8]) -> usize {
         let Some(session) = self.registry.get_mut(key) else { return bytes.len() };
         let State::Deciding(deciding) = &mut session.state else { return 0 };
+        let held = deciding.held_bytes();
         deciding.early.extend_from_slice(bytes);
-        if deciding.early.len() >= EARLY_BYTES {
+        let (holds, is_full) = (deciding.held_bytes(), deciding.early.len() >= EARLY_BYTES);
+        self.recount(held, holds);
+        if is_full {
             self.pause(key);
         }
         bytes.len()
@@ -339,6 +344,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         let head = self.new_head(self.now_ms, false);
         let Some(session) = self.registry.get_mut(key) else { return };
         let State::Deciding(deciding) = std::mem::replace(&mut session.state, head) else { return };
+        self.recount(deciding.held_bytes(), 0);
         let Deciding { identity, head, early, .. } = *deciding;
         self.hooks.decided = Some((identity, outcome));
         self.answer(key, &head);
@@ -346,7 +352,9 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         let Some(session) = self.registry.get_mut(key) else { return };
         if let State::Deciding(deciding) = &mut session.state {
             // Another hook is asked now.
+            let holds = early.capacity();
             deciding.early = early;
+            self.recount(0, holds);
             return;
         }
         if matches!(session.state, State::Dead) {

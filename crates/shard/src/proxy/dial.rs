@@ -110,8 +110,11 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         let Some(session) = self.registry.get_mut(key) else { return bytes.len() };
         let State::Waiting(waiting) = &mut session.state else { return 0 };
         // A burst may still land behind the pause: it was received and must not be lost.
+        let held = waiting.early.capacity();
         waiting.early.extend_from_slice(bytes);
-        if waiting.early.len() >= EARLY_BYTES {
+        let (holds, is_full) = (waiting.early.capacity(), waiting.early.len() >= EARLY_BYTES);
+        self.recount(held, holds);
+        if is_full {
             self.pause(key);
         }
         bytes.len()
@@ -461,6 +464,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         let Some(session) = self.registry.get_mut(client) else { return };
         let State::Waiting(waiting) = std::mem::replace(&mut session.state, placeholder) else { return };
         let Waiting { client_key, edge, early, .. } = *waiting;
+        self.recount(early.capacity(), 0);
         let rsv1 = agreed.extension.is_some();
         let extension = edge.as_ref().or(agreed.extension.as_ref());
         let mut response = Vec::with_capacity(256);

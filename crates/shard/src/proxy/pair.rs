@@ -64,6 +64,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         }
         let State::Paired(paired) = &mut session.state else { return bytes.len() };
         let was_open = paired.is_mid_message();
+        let held = paired.reading.held_bytes();
         let far = paired.far;
         let mut heard = Heard::default();
         let stop = match paired.reading {
@@ -73,6 +74,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         let Some(session) = self.registry.get_mut(key) else { return bytes.len() };
         if let State::Paired(paired) = &mut session.state {
             let far = paired.far;
+            let holds = paired.reading.held_bytes();
             let begun = match &mut paired.reading {
                 Reading::Cut(inspector) => {
                     heard.messages += inspector.take_ended();
@@ -81,7 +83,9 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                 // Each whole message has set the stamp anew.
                 Reading::Messages(_) => !was_open,
             };
-            if begun && paired.is_mid_message() {
+            let begun = begun && paired.is_mid_message();
+            self.recount(held, holds);
+            if begun && let Some(session) = self.registry.get_mut(key) {
                 session.since = Stamp::at(now_ms);
                 let deadline = now_ms + self.plan.route(session.route).limits.message_timeout_ms;
                 self.ensure_deadline(key, deadline);
@@ -508,6 +512,18 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                 Some(Answer::Echo(code)) => self.tell(leg, code, ""),
                 Some(Answer::Verdict(..)) => self.tell(leg, None, ""),
                 None => self.abort(leg, true),
+            }
+        }
+    }
+
+    /// A leg's half message is given up, and its pair with it.
+    pub(crate) fn pair_given_up(&mut self, key: Key, code: CloseCode, reason: &'static str) {
+        self.log_end(key, self.leg(key), code.into(), reason);
+        let far = self.part(key);
+        for leg in [Some(key), far].into_iter().flatten() {
+            match self.leg(leg) {
+                Leg::Client => self.end_leg(leg, code, reason),
+                Leg::Upstream => self.end_leg(leg, CloseCode::GOING_AWAY, ""),
             }
         }
     }

@@ -60,10 +60,9 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             return bytes.len();
         };
         let mut reading = Reading { was_partial: open.decoder.is_partial(), completed: false };
+        let mut held = open.decoder.retained_bytes();
         let stop = loop {
-            let Self {
-                registry, turn, spans, codecs, spares, plan, counters, accounts, meters, now_ms, ..
-            } = self;
+            let Self { registry, turn, spans, codecs, spares, plan, counters, accounts, now_ms, .. } = self;
             let Some(session) = registry.get_mut(key) else { return bytes.len() };
             let route = plan.route(session.route);
             let closing = session.marks.close_sent;
@@ -115,6 +114,11 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                 Err(violation) => break Stop::Violation(violation),
             };
             if let Said::Message(kind, payload) = said {
+                // What it says may end the session, and behind a whole message nothing is held.
+                self.recount(std::mem::take(&mut held), 0);
+                let Self { registry, plan, meters, counters, now_ms, .. } = self;
+                let Some(session) = registry.get(key) else { return bytes.len() };
+                let route = plan.route(session.route);
                 let rates = route.rates.as_ref().filter(|_| !closing);
                 let pace =
                     rates.map_or(Pace::Within, |rates| meters.take(key, payload.len(), rates, *now_ms));
@@ -141,6 +145,9 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                 }
             }
         };
+        if matches!(self.registry.get(key).map(|session| &session.state), Some(State::Open(_))) {
+            self.recount_session(key, held);
+        }
         self.finish_reading(key, stop, reading, cursor.read, bytes.len())
     }
 

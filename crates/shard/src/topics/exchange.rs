@@ -107,13 +107,13 @@ impl Exchange {
         Self { stage, manner, deadline_ms, early: Vec::new(), first_request, ended: false, stray_bytes: 0 }
     }
 
-    /// Bytes that it holds, for inspection.
+    /// The heap that it holds of what the client has sent.
     pub(crate) fn held_bytes(&self) -> usize {
         let body = match &self.stage {
-            Stage::Body(body) => body.bytes.len(),
+            Stage::Body(body) => body.bytes.capacity(),
             Stage::Publishing(_) | Stage::Asking | Stage::Polling(_) | Stage::Streaming(_) => 0,
         };
-        body + self.early.len()
+        body + self.early.capacity()
     }
 
     /// What is kept for it of its topics' publications.
@@ -226,10 +226,14 @@ impl<B: Backend, E: Environment> Shard<B, E> {
     /// Bytes for a request under way: its body, or what comes behind it.
     pub(crate) fn read_exchange(&mut self, key: Key, bytes: &[u8]) -> usize {
         let Some(exchange) = self.exchange_mut(key) else { return bytes.len() };
+        let held = exchange.held_bytes();
         match &mut exchange.stage {
             Stage::Body(body) => {
                 let taken = body.take(bytes);
-                if body.is_complete() {
+                let is_complete = body.is_complete();
+                let holds = exchange.held_bytes();
+                self.recount(held, holds);
+                if is_complete {
                     self.body_arrived(key);
                 }
                 taken
@@ -246,7 +250,10 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             }
             Stage::Publishing(_) | Stage::Asking | Stage::Polling(_) => {
                 exchange.early.extend_from_slice(bytes);
-                if exchange.early.len() >= EARLY_BYTES {
+                let is_full = exchange.early.len() >= EARLY_BYTES;
+                let holds = exchange.held_bytes();
+                self.recount(held, holds);
+                if is_full {
                     self.pause(key);
                 }
                 bytes.len()
@@ -270,7 +277,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
     }
 
     /// Refuses a request under way.
-    pub(super) fn refuse_exchange(&mut self, key: Key, refusal: &Refusal) {
+    pub(crate) fn refuse_exchange(&mut self, key: Key, refusal: &Refusal) {
         let Some(exchange) = self.exchange_mut(key) else { return };
         let manner = exchange.manner.clone();
         self.refuse_request(key, &manner, refusal);
@@ -340,6 +347,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             self.release_state(key, head);
             self.ensure_deadline(key, self.now_ms + self.plan.limits().head_timeout_ms);
             if let Some(early) = early {
+                self.recount(early.capacity(), 0);
                 self.resume(key);
                 self.keep_early(key, early);
             }

@@ -148,6 +148,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         exchange.deadline_ms = now_ms + ANSWER_MS;
         let stage = std::mem::replace(&mut exchange.stage, Stage::Publishing(Publishing::default()));
         let Stage::Body(body) = stage else { return };
+        self.recount(body.bytes.capacity(), 0);
         let Some(topics) = &mut self.topics else { return };
         let parsed = match &body.topic {
             None => protocol::publications(body.content_type.as_deref(), &body.bytes, &mut topics.scratch),

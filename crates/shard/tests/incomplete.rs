@@ -1,0 +1,276 @@
+//! What is held of what is not complete counts in the process's memory until it is complete or its session ends, and is given up
+//! where that is used up.
+
+mod stage;
+
+use stage::{Socket, Stage, close_frame, frame, request};
+use tidegate_io::{Event, ReceiveEnd};
+use tidegate_wire::deflate::{CodecLimits, Codecs};
+
+const ROUTES: &str = r#"
+[limits]
+message_timeout = "20s"
+head_timeout = "20s"
+[topics]
+memory = "1MiB"
+[[route]]
+path = "/r"
+echo = {}
+[[route]]
+path = "/topics"
+topics = { subscribe = ["**"], publish = ["**"] }
+[[route]]
+path = "/publish"
+publish = { publish = ["**"], body_bytes = "256KiB" }
+[[route]]
+path = "/edge"
+proxy = { upstreams = ["ws://10.0.0.5:9000"], deflate = "edge" }
+"#;
+
+const DEFLATE: &str = "Sec-WebSocket-Extensions: permessage-deflate\r\n";
+
+/// A payload's size: it takes several buffers.
+const LONG: usize = 100 << 10;
+
+/// Bytes that no compression makes much shorter.
+fn noise(len: usize) -> Vec<u8> {
+    let mut state = 1u32;
+    let mut next = || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (state >> 24) as u8
+    };
+    (0..len).map(|_| next()).collect()
+}
+
+fn deflated(payload: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    Codecs::new(CodecLimits::default()).deflate(15, payload, &mut bytes);
+    frame(0xc2, &bytes, true)
+}
+
+/// Something that comes in two halves.
+struct Way {
+    name: &'static str,
+    path: &'static str,
+    fields: &'static str,
+    first: Vec<u8>,
+    rest: Vec<u8>,
+    /// Bytes that are held of it in between, at least.
+    least: usize,
+    /// As much of what has been received, as `message_timeout` and not `head_timeout` ends it.
+    is_session: bool,
+}
+
+fn ways() -> Vec<Way> {
+    let halves = |bytes: &[u8]| {
+        let (first, rest) = bytes.split_at(bytes.len() / 2);
+        (first.to_vec(), rest.to_vec())
+    };
+    let way = |name, path, fields, (first, rest), least, is_session| Way {
+        name,
+        path,
+        fields,
+        first,
+        rest,
+        least,
+        is_session,
+    };
+    let plain = frame(0x82, &vec![7; LONG], true);
+    let fragments = (frame(0x02, &vec![7; LONG], true), frame(0x80, b"the end", true));
+    let text = format!(r#"[{{"type":"ping"}}{}]"#, " ".repeat(LONG));
+    let text = frame(0x81, text.as_bytes(), true);
+    let post = format!(
+        "POST /publish?topic=a HTTP/1.1\r\nHost: gw.test\r\nContent-Type: application/json\r\n\
+         Content-Length: {LONG}\r\n\r\n{}",
+        " ".repeat(LONG)
+    );
+    let head = request("/r", &format!("X-Long: {}\r\n", "x".repeat(6_000)));
+    vec![
+        way("half a frame", "/r", "", halves(&plain), LONG / 2 - 100, true),
+        way("fragments", "/r", "", fragments.clone(), LONG, true),
+        way("half a compressed frame", "/r", DEFLATE, halves(&deflated(&noise(LONG))), LONG / 4, true),
+        way("much out of few bytes", "/r", DEFLATE, halves(&deflated(&vec![0; 900 << 10])), LONG, true),
+        way("half a command", "/topics", "", halves(&text), LONG / 2 - 100, true),
+        way("half a message to an upstream", "/edge", DEFLATE, halves(&plain), LONG / 2 - 100, true),
+        way("fragments to an upstream", "/edge", DEFLATE, fragments, LONG, true),
+        way("half a body", "", "", halves(post.as_bytes()), LONG / 2 - 200, false),
+        way("half a head", "", "", halves(&head), 3_000, false),
+    ]
+}
+
+/// How it ends in the middle.
+const ENDS: [&str; 5] = ["whole", "reset", "fin", "time", "drain"];
+
+/// A connection that has sent the first half, and what counted before that.
+fn half(stage: &mut Stage, way: &Way) -> (Socket, usize) {
+    let socket = match way.path {
+        "" => stage.accept(),
+        path => stage.client_at(path, way.fields),
+    };
+    if way.path == "/edge" {
+        stage.upgrade(socket + 1);
+    }
+    let before = stage.plan.retained_bytes();
+    stage.send(socket, &way.first);
+    (socket, before)
+}
+
+fn end(stage: &mut Stage, socket: Socket, end: ReceiveEnd) {
+    let token = stage.socket(socket, |kernel| kernel.receive.take()).expect("it is read");
+    stage.world.borrow_mut().complete(Event::ReceiveEnded { token, end });
+    stage.turns(4);
+}
+
+#[test]
+fn what_is_not_complete_counts_until_it_is_or_its_session_ends() {
+    for way in ways() {
+        for how in ENDS {
+            let mut stage = Stage::of(ROUTES, 1);
+            let (socket, before) = half(&mut stage, &way);
+            let name = way.name;
+            let held = stage.plan.retained_bytes() - before;
+            assert!(held >= way.least, "{name}: {held} bytes");
+            let seen = stage.shard.inspect();
+            assert_eq!(seen.retained, seen.retained_sum, "{name}");
+            assert!(held <= 2 * seen.partial_bytes, "{name}: {held} of {}", seen.partial_bytes);
+            match how {
+                "whole" => stage.send(socket, &way.rest),
+                "reset" => end(&mut stage, socket, ReceiveEnd::Error(104)),
+                "fin" => end(&mut stage, socket, ReceiveEnd::Eof),
+                "time" => stage.pass(if way.is_session { 22 } else { 31 }),
+                _ => stage.drain(),
+            }
+            if matches!(how, "time" | "drain") {
+                // A session has the time of its closing handshake.
+                stage.pass(12);
+            }
+            stage.turns(4);
+            let seen = stage.shard.inspect();
+            assert_eq!(seen.retained, seen.retained_sum, "{name}, {how}");
+            assert_eq!(stage.plan.retained_bytes(), before, "{name}, {how}: {seen:?}");
+            assert_eq!(seen.inflaters, 0, "{name}, {how}");
+        }
+    }
+}
+
+#[test]
+fn a_close_between_fragments_gives_back_what_was_held() {
+    for path in ["/r", "/edge"] {
+        let mut stage = Stage::of(ROUTES, 1);
+        let way = ways().into_iter().find(|way| way.path == path && way.name.starts_with("fragments"));
+        let (socket, before) = half(&mut stage, &way.expect("there is one"));
+        assert!(stage.plan.retained_bytes() >= before + LONG);
+        stage.send(socket, &frame(0x88, &1000u16.to_be_bytes(), true));
+        assert_eq!(stage.plan.retained_bytes(), before, "{path}");
+    }
+}
+
+/// Memory of 4 MiB.
+fn small() -> Stage {
+    Stage::of(&ROUTES.replace("[topics]", "memory = \"4MiB\"\n[topics]"), 1)
+}
+
+const MEMORY: usize = 4 << 20;
+
+const GIVEN_UP: &str = "the gateway's memory is used up";
+
+#[test]
+fn half_messages_end_where_they_use_memory_up_those_first_that_have_held_the_most_for_long() {
+    for path in ["/r", "/topics", "/edge"] {
+        let mut stage = small();
+        let open = |stage: &mut Stage| {
+            let socket = stage.client_at(path, if path == "/edge" { DEFLATE } else { "" });
+            if path == "/edge" {
+                stage.upgrade(socket + 1);
+            }
+            stage.socket(socket, |kernel| kernel.sent.clear());
+            socket
+        };
+        let message = frame(0x82, &vec![7; 900 << 10], true);
+        // Half a message that is short, and older than all.
+        let modest = open(&mut stage);
+        stage.send(modest, &message[..2_000]);
+        let hogs: Vec<Socket> = (0..12).map(|_| open(&mut stage)).collect();
+        for &hog in &hogs {
+            stage.world.borrow_mut().now_ms += 100;
+            for part in message[..800 << 10].chunks(64 << 10) {
+                if stage.socket(hog, |kernel| kernel.receive.is_some()) {
+                    stage.send(hog, part);
+                }
+                let bytes = stage.plan.retained_bytes();
+                assert!(bytes < MEMORY + (256 << 10), "{path}: {bytes} bytes");
+            }
+        }
+        let gone = close_frame(1013, GIVEN_UP);
+        let ended: Vec<bool> = hogs.iter().map(|&hog| stage.sent(hog).ends_with(&gone)).collect();
+        let count = ended.iter().filter(|&&ended| ended).count();
+        assert!((6..12).contains(&count), "{path}: {ended:?}");
+        assert!(ended[..count].iter().all(|&ended| ended), "{path}: the oldest ones: {ended:?}");
+        assert!(!stage.sent(modest).ends_with(&gone), "{path}");
+        assert_eq!(stage.shard.counters().client_violations, 0);
+        // There is room for new ones again.
+        open(&mut stage);
+        let seen = stage.shard.inspect();
+        assert_eq!(seen.retained, seen.retained_sum);
+    }
+}
+
+#[test]
+fn a_message_that_arrives_as_others_do_outlives_those_that_were_begun_to_stay() {
+    let mut stage = small();
+    let message = frame(0x82, &vec![7; 900 << 10], true);
+    let hogs: Vec<Socket> = (0..5).map(|_| stage.open()).collect();
+    let client = stage.open();
+    for &hog in &hogs {
+        let most = MEMORY - stage.plan.retained_bytes();
+        stage.send(hog, &message[..(800 << 10).min(most - (64 << 10))]);
+    }
+    stage.pass(2);
+    assert!(stage.plan.retained_bytes() < MEMORY);
+    stage.send(client, &message);
+    assert_eq!(stage.sent(client), frame(0x82, &vec![7; 900 << 10], false));
+    let gone = close_frame(1013, GIVEN_UP);
+    assert!(hogs.iter().any(|&hog| stage.sent(hog) == gone));
+}
+
+#[test]
+fn half_messages_go_on_while_others_use_memory_up() {
+    let mut stage = small();
+    let message = frame(0x82, &vec![7; 15 << 10], true);
+    let slow: Vec<Socket> = (0..5).map(|_| stage.open()).collect();
+    let client = stage.open();
+    let long = frame(0x82, &vec![7; 700 << 10], true);
+    stage.send(client, &long[..500 << 10]);
+    for socket in slow {
+        stage.socket(socket, |kernel| kernel.room = 0);
+        for _ in 0..60 {
+            stage.send(socket, &message);
+        }
+    }
+    assert!(stage.plan.retained_bytes() >= MEMORY);
+    stage.send(client, &long[500 << 10..]);
+    assert_eq!(stage.sent(client), frame(0x82, &vec![7; 700 << 10], false));
+}
+
+#[test]
+fn half_bodies_and_heads_are_refused_where_they_use_memory_up() {
+    let routes = ROUTES.replace("256KiB", "1MiB");
+    let mut stage = Stage::of(&routes.replace("[topics]", "memory = \"1MiB\"\n[topics]"), 1);
+    let post = |len: usize| {
+        let head = "POST /publish?topic=a HTTP/1.1\r\nHost: gw.test\r\nContent-Type: application/json\r\n";
+        format!("{head}Content-Length: {}\r\n\r\n{}", 600 << 10, " ".repeat(len)).into_bytes()
+    };
+    let bodies: Vec<Socket> = (0..4)
+        .map(|_| {
+            let socket = stage.accept();
+            stage.send(socket, &post(500 << 10));
+            socket
+        })
+        .collect();
+    let refused = bodies.iter().filter(|&&socket| stage.sent(socket).starts_with(b"HTTP/1.1 503"));
+    let refused: Vec<&Socket> = refused.collect();
+    assert!(refused.len() >= 2, "{}", refused.len());
+    let answer = String::from_utf8_lossy(&stage.sent(*refused[0])).into_owned();
+    assert!(answer.contains("Retry-After") && answer.contains(GIVEN_UP), "{answer}");
+    assert!(stage.plan.retained_bytes() < 1 << 20);
+}
