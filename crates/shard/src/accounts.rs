@@ -66,6 +66,11 @@ impl Accounts {
         &self.sessions[key.index() as usize]
     }
 
+    /// By route how many sessions are open, for inspection.
+    pub(crate) fn open_sessions(&self) -> impl Iterator<Item = i64> {
+        self.routes.iter().map(|route| route.opened as i64 - route.ended as i64)
+    }
+
     pub(crate) fn accepted(&mut self, key: Key, now_ms: u64) {
         self.sessions[key.index() as usize] = Tally { accepted_ms: now_ms.max(1), ..Tally::default() };
     }

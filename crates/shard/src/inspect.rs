@@ -2,7 +2,12 @@
 
 use tidegate_io::Backend;
 
-use crate::{environment::Environment, session::State, shard::Shard};
+use crate::{
+    environment::Environment,
+    session::{Session, State},
+    shard::Shard,
+    topics::Stage,
+};
 
 /// Counts of now.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -59,6 +64,54 @@ pub struct Inspection {
     pub members: u32,
     /// Whether the hub holds anything: members, subscriptions, topics, letters.
     pub topics: bool,
+    /// Those of routes that are no more.
+    pub departing: Departing,
+    /// Legs and requests of routes that are no more whose time to go is over.
+    pub overdue: u32,
+    /// Routes that are said to have other sessions than they have, where that is counted.
+    pub miscounted: u32,
+}
+
+/// Who has to go, as their routes are no more. Who has only its last bytes left does not count.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Departing {
+    /// Waiting for a hook.
+    pub deciding: u32,
+    /// Waiting for an upstream.
+    pub waiting: u32,
+    /// Sessions that are answered here.
+    pub open: u32,
+    /// Clients' legs of pairs.
+    pub paired: u32,
+    /// Streams of events.
+    pub streams: u32,
+    /// Polls that wait.
+    pub polls: u32,
+    /// Requests that publish.
+    pub publications: u32,
+}
+
+impl Departing {
+    /// Counts this one; whether it is one that a departure ends.
+    fn count<S>(&mut self, session: &Session<S>) -> bool {
+        let count = match &session.state {
+            State::Deciding(_) => &mut self.deciding,
+            State::Waiting(_) => &mut self.waiting,
+            State::Open(_) => &mut self.open,
+            State::Paired(_) if session.marks.upstream => return true,
+            State::Paired(_) => &mut self.paired,
+            State::Exchange(exchange) => match exchange.stage {
+                Stage::Streaming(_) => &mut self.streams,
+                Stage::Polling(_) => &mut self.polls,
+                Stage::Body(_) | Stage::Publishing(_) => &mut self.publications,
+                Stage::Asking => return true,
+            },
+            State::Dialing(_) => return true,
+            State::Head(_) | State::Lingering { .. } | State::Dead => return false,
+        };
+        *count += 1;
+        true
+    }
 }
 
 /// Legs by state.
@@ -107,8 +160,26 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             seen.members = topics.hub.members() as u32;
             seen.topics = !topics.hub.is_empty();
         }
+        let mut open: Vec<i64> =
+            self.accounts.as_ref().map_or_else(Vec::new, |accounts| accounts.open_sessions().collect());
         let mut incomplete_sum = 0;
         for (key, session) in self.registry.iter() {
+            let route = session.route;
+            let slot = self.plan.slots().get(route.index());
+            if slot.is_some_and(|slot| slot.retired().is_some()) && seen.departing.count(session) {
+                seen.overdue += u32::from(!self.leaving.asks(route));
+            }
+            let is_session = match &session.state {
+                State::Open(_) => true,
+                State::Paired(_) => !session.marks.upstream,
+                State::Exchange(exchange) => {
+                    matches!(&exchange.stage, Stage::Streaming(stream) if stream.has_begun())
+                }
+                _ => false,
+            };
+            if is_session && let Some(open) = open.get_mut(route.index()) {
+                *open -= 1;
+            }
             let closing = session.marks.close_sent || session.marks.close_received;
             let state = match &session.state {
                 State::Head(_) => &mut seen.legs.head,
@@ -146,6 +217,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                 None => seen.untimed += 1,
             }
         }
+        seen.miscounted = open.iter().filter(|open| **open != 0).count() as u32;
         debug_assert_eq!(self.incomplete.bytes, incomplete_sum, "what is not complete is counted");
         // Their sessions will be told behind the bytes that are kept.
         seen.receives -= self.kept_ends();

@@ -173,6 +173,11 @@ impl Leaving {
         self.departures.iter().any(|departure| departure.terms.ends)
     }
 
+    /// Whether the sessions of a route have time yet to go, for inspection.
+    pub(crate) fn asks(&self, route: RouteId) -> bool {
+        self.departures.iter().any(|departure| departure.has(Whom::Route(route)))
+    }
+
     pub(crate) fn next_deadline_ms(&self) -> Option<u64> {
         let due = self.due.peek().map(|Reverse(due)| due.at_ms);
         let deadlines = self.departures.iter().map(|departure| departure.terms.deadline_ms);

@@ -59,7 +59,7 @@ pub use census::{CENSUS_SLOTS, Census, Counted, Ended, SessionStage, SessionStat
 pub use counters::Counters;
 pub use environment::Environment;
 pub use identity::{Asked, Decision, Denial, Outcome, Question};
-pub use inspect::{Inspection, Legs};
+pub use inspect::{Departing, Inspection, Legs};
 pub use leaving::{Pace, Whom};
 #[doc(hidden)]
 pub use mailbox::mailbox_of;

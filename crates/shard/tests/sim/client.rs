@@ -18,6 +18,7 @@ use super::{
     net::{Actor, ActorId, ConnId, Excuse, Net, PROXIED, SECONDS},
     proxy_header::ProxyHeader,
     random::Random,
+    removals::Seen,
     script::{Act, Asking, Script, Violation},
 };
 
@@ -103,6 +104,8 @@ pub(crate) struct Client {
     gone_anew: bool,
     /// Its own Close was sent before one came.
     closed_first: bool,
+    /// How its route stood when it came.
+    seen: Seen,
     progress: u64,
     moved: u64,
     watched: u64,
@@ -184,6 +187,7 @@ impl Client {
             close_got: None,
             gone_anew: false,
             closed_first: false,
+            seen: Seen::default(),
             progress: start,
             moved: 0,
             watched: 0,
@@ -202,6 +206,16 @@ impl Client {
 
     fn is_excused(&self) -> bool {
         self.facts.excused(self.id).is_some()
+    }
+
+    /// Whether its route may have gone since it came.
+    fn is_departed(&self) -> bool {
+        self.facts.cut(self.route, self.seen).is_some()
+    }
+
+    /// Whether what was left on its route may have been cut off.
+    fn may_be_cut(&self, now: u64) -> bool {
+        self.facts.cut(self.route, self.seen).is_some_and(|cut| cut <= now)
     }
 
     fn link(&mut self) -> &mut Link {
@@ -245,7 +259,7 @@ impl Client {
             }
         }
         if let Some(end) = end {
-            self.judge_end(end);
+            self.judge_end(net.now, end);
             self.cover(net);
             net.close_peer(self.conn(), false);
             self.phase = Phase::Done;
@@ -317,6 +331,7 @@ impl Client {
         self.close_got = Some(code);
         let allowed = match (self.promise(), &self.last) {
             _ if self.is_excused() || self.may_be_closed(code) => true,
+            _ if self.is_departed() && code == Some(1012) => true,
             (Promise::Breaks(codes), _) if code.is_some_and(|code| codes.contains(&code)) => true,
             (Promise::Source { code: own, .. }, _) if code == Some(*own) => true,
             (_, Some(Act::Violate(violation))) => code == Some(violation.code(self.deflater.is_some())),
@@ -368,7 +383,7 @@ impl Client {
         }
         if let Phase::Gone { by } = self.phase {
             let closed = net.conns[self.conn()].gate.is_closed();
-            if closed && net.now < self.kept_until && !self.is_excused() {
+            if closed && net.now < self.kept_until && !self.is_excused() && !self.is_departed() {
                 self.fail("its session was ended for its silence");
             }
             if self.leaves.is_some_and(|time| time <= net.now) && !closed {
@@ -378,7 +393,7 @@ impl Client {
             if closed {
                 net.close_peer(self.conn(), true);
                 net.cover(format!("gone: {:?}", self.script.acts.last()));
-                if self.kept_until > 0 && !self.is_excused() {
+                if self.kept_until > 0 && !self.is_excused() && !self.is_departed() {
                     net.cover("silent: idle for too long".to_string());
                 }
                 self.phase = Phase::Done;

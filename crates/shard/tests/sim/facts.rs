@@ -1,10 +1,18 @@
 //! What all peers of one seed know of it: limits, routes, and who is excused from what.
 
-use std::{cell::RefCell, collections::BTreeMap, net::IpAddr, rc::Rc};
+use std::{
+    cell::{Cell, RefCell},
+    collections::BTreeMap,
+    net::IpAddr,
+    rc::Rc,
+};
+
+use tidegate_config::Drain;
 
 use super::{
     fitting::{Asks, Demands},
     net::Excuse,
+    removals::{Removals, Seen},
 };
 
 pub(crate) type Shared = Rc<Facts>;
@@ -112,12 +120,25 @@ pub(crate) struct Facts {
     clients: RefCell<BTreeMap<u64, Standing>>,
     /// Routes with an upstream that could not be used for a while.
     failed: RefCell<Vec<bool>>,
+    /// By route how often it was taken away, and from when on it is there.
+    departures: RefCell<Vec<(Removals, u64)>>,
+    /// Routes go in this seed.
+    pub(crate) departs: Cell<bool>,
 }
 
 impl Facts {
     pub(crate) fn new(terms: Terms, routes: Vec<RoutePlan>) -> Shared {
         let failed = RefCell::new(vec![false; routes.len()]);
-        Rc::new(Facts { terms, routes, clients: RefCell::default(), failed })
+        let departures = routes.iter().map(|_| Default::default()).collect();
+        let departures = RefCell::new(departures);
+        Rc::new(Facts {
+            terms,
+            routes,
+            clients: RefCell::default(),
+            failed,
+            departures,
+            departs: Cell::default(),
+        })
     }
 
     pub(crate) fn excuse(&self, client: u64, why: Excuse) {
@@ -192,6 +213,29 @@ impl Facts {
 
     pub(crate) fn has_failed(&self, route: usize) -> bool {
         self.failed.borrow()[route]
+    }
+
+    /// A generation comes without a route.
+    pub(crate) fn take_away(&self, route: usize, now: u64, drain: &Drain) {
+        let (removals, here_from) = &mut self.departures.borrow_mut()[route];
+        removals.add(now, drain);
+        *here_from = u64::MAX;
+    }
+
+    /// A generation comes with a route that was taken away.
+    pub(crate) fn bring_back(&self, route: usize, here_from: u64) {
+        self.departures.borrow_mut()[route].1 = here_from;
+    }
+
+    /// How a route stands for who comes now.
+    pub(crate) fn seen(&self, route: usize, now: u64) -> Seen {
+        let (removals, here_from) = &self.departures.borrow()[route];
+        Seen { removals: removals.count(), here: *here_from <= now }
+    }
+
+    /// When those who came when the route stood so may have been cut off, where it may be gone for them.
+    pub(crate) fn cut(&self, route: usize, seen: Seen) -> Option<u64> {
+        self.departures.borrow()[route].0.cut(seen)
     }
 
     pub(crate) fn all_failed(&self) {

@@ -1,6 +1,7 @@
 //! The real shard in the simulator: its configuration, clients and upstreams drawn by seed.
 
 use std::{
+    cell::Cell,
     collections::{BTreeMap, BTreeSet},
     io,
     rc::Rc,
@@ -9,7 +10,7 @@ use std::{
 
 use tidegate_io::{Address, BUFFER_BYTES, Backend, ListenerId};
 use tidegate_shard::{
-    Environment, Mail, Plan, Progress, Question, Sender, Shard,
+    Departing, Environment, Mail, Plan, Progress, Question, Sender, Shard,
     log::{Cause, Entry, What},
     mailbox,
 };
@@ -24,6 +25,7 @@ use super::{
     kernel::Armed,
     net::{Connect, Destination, MILLIS, Net, PROXIED, SECONDS, Trace},
     random::Random,
+    removals,
     upstream::{Mode, Upstream},
     world::{Bounds, Inspection, Outcome, Subject, World},
 };
@@ -74,7 +76,28 @@ impl Environment for Surroundings {
 pub(crate) struct Gateway {
     pub(crate) shard: Shard<SimBackend, Surroundings>,
     /// Without pings an open session may have no deadline.
-    pub(crate) pings: bool,
+    pings: bool,
+    /// The most that there were of each at once.
+    departing: Cell<Departing>,
+}
+
+impl Gateway {
+    pub(crate) fn new(shard: Shard<SimBackend, Surroundings>, pings: bool) -> Gateway {
+        Gateway { shard, pings, departing: Cell::default() }
+    }
+
+    fn note(&self, now: Departing) {
+        let most = self.departing.get();
+        self.departing.set(Departing {
+            deciding: most.deciding.max(now.deciding),
+            waiting: most.waiting.max(now.waiting),
+            open: most.open.max(now.open),
+            paired: most.paired.max(now.paired),
+            streams: most.streams.max(now.streams),
+            polls: most.polls.max(now.polls),
+            publications: most.publications.max(now.publications),
+        });
+    }
 }
 
 impl Subject for Gateway {
@@ -84,6 +107,7 @@ impl Subject for Gateway {
 
     fn inspect(&self) -> Inspection {
         let seen = self.shard.inspect();
+        self.note(seen.departing);
         let legs = seen.legs;
         Inspection {
             slots: seen.slots,
@@ -120,10 +144,26 @@ impl Subject for Gateway {
             turn_bytes: seen.turn_bytes,
             listeners: seen.listeners,
             kept: seen.kept,
+            overdue: seen.overdue,
+            miscounted: seen.miscounted,
         }
     }
 
     fn cover(&self, covered: &mut BTreeMap<String, u64>) {
+        let departing = self.departing.get();
+        for (what, count) in [
+            ("for a hook", departing.deciding),
+            ("for an upstream", departing.waiting),
+            ("sessions", departing.open),
+            ("pairs", departing.paired),
+            ("streams", departing.streams),
+            ("polls", departing.polls),
+            ("publications", departing.publications),
+        ] {
+            if count > 0 {
+                *covered.entry(format!("departing: {what}")).or_default() += u64::from(count);
+            }
+        }
         let counters = self.shard.counters();
         for (what, count) in [
             ("kept for a later turn", counters.kept),
@@ -409,8 +449,9 @@ pub(crate) fn run(seed: u64, trace: Trace) -> Outcome {
     // One seed in four is drained while sessions are open.
     let early = (world.random.below(4) == 0).then(|| world.net.borrow().now + world.random.below(2 * span));
     world.net.borrow_mut().drain_at(early, generations::drain(seed, &letters));
-    generations::come(&mut world.net.borrow_mut(), seed, &plan, span, &letters);
-    stop_early(&world, seed, early, span, &letters);
+    let newest =
+        generations::come(&mut world.net.borrow_mut(), seed, &plan, span, &letters, &facts, &setup.named);
+    let stops = stop_early(&world, seed, early, span, &letters);
     resolve_names(&mut world, &setup, &plan, &facts, &letters);
     let slots = setup.max_sessions as u32 * 2 + 64;
     let bounds = Bounds {
@@ -426,17 +467,20 @@ pub(crate) fn run(seed: u64, trace: Trace) -> Outcome {
         shares: false,
     };
     let pings = setup.terms.ping_interval > 0;
-    let outcome = world.run(Gateway { shard, pings }, &bounds);
+    let outcome = world.run(Gateway::new(shard, pings), &bounds);
+    if !stops {
+        removals::check_end(&newest.borrow());
+    }
     assert!(plan.retained_bytes() == 0, "{} bytes count as retained after the end", plan.retained_bytes());
     outcome
 }
 
-/// One seed in eight is told to end at once: behind the drain that came early, or without one.
-fn stop_early(world: &World, seed: u64, drain: Option<u64>, span: u64, letters: &Sender<SimWaker>) {
+/// One seed in eight is told to end at once: behind the drain that came early, or without one. Gives whether this is one.
+fn stop_early(world: &World, seed: u64, drain: Option<u64>, span: u64, letters: &Sender<SimWaker>) -> bool {
     // Of its own: what else a seed draws must not depend on it.
     let mut random = Random::new(seed ^ 0x7374_6f70);
     if random.below(8) > 0 {
-        return;
+        return false;
     }
     let mut net = world.net.borrow_mut();
     let time = match drain {
@@ -445,6 +489,7 @@ fn stop_early(world: &World, seed: u64, drain: Option<u64>, span: u64, letters: 
     };
     let letters = letters.clone();
     net.stop_at(time, Box::new(move || letters.send(Mail::Stop).expect("the mailbox has room")));
+    true
 }
 
 /// In one seed of eight clients compete for the shard's turns.

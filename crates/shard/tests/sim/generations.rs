@@ -1,39 +1,93 @@
-//! Generations of the configuration that change nothing for any session, and ends that take their time: drawn by seed.
+//! Generations of the configuration, and ends that take their time: drawn by seed. Routes that sessions use are taken away and
+//! come back, at numbers that others had; one that nobody uses comes and goes.
 
-use std::{cell::RefCell, rc::Rc, sync::Arc};
+use std::{
+    cell::{Cell, RefCell},
+    rc::Rc,
+    sync::Arc,
+};
 
-use tidegate_config::{Action, PathPattern};
+use tidegate_config::{Action, PathPattern, Route};
 use tidegate_shard::{Answers, Departure, Generation, Mail, Pace, Plan, Sender, Whom};
 use tidegate_wire::close::CloseCode;
 
-use super::{backend::SimWaker, net::Net, random::Random};
+use super::{
+    backend::SimWaker,
+    facts::Shared,
+    net::{Net, SECONDS},
+    random::Random,
+    removals::{self, Numbers},
+};
 
-/// In half of the seeds other generations come while sessions are open. What sessions have agreed to stays; a route that nobody
-/// uses comes and goes.
-pub(super) fn come(net: &mut Net, seed: u64, plan: &Arc<Plan>, span: u64, letters: &Sender<SimWaker>) {
-    // Of its own: what else a seed draws must not depend on it.
-    let mut random = Random::new(seed ^ 0x6765_6e73);
-    if random.below(2) == 0 {
-        return;
-    }
-    let newest = Rc::new(RefCell::new(Arc::clone(plan)));
-    let mut times: Vec<u64> = (0..1 + random.below(5)).map(|_| net.now + random.below(2 * span)).collect();
-    times.sort_unstable();
-    for time in times {
-        let (newest, letters) = (Rc::clone(&newest), letters.clone());
-        let letter = move || {
-            let mut newest = newest.borrow_mut();
-            let plan = next(&newest);
-            let generation =
-                Generation { plan: Arc::clone(&plan), servers: Arc::new([]), answers: Answers::default() };
-            *newest = plan;
-            letters.send(Mail::Plan(generation)).expect("the mailbox has room");
-        };
-        net.post_at(time, Box::new(letter));
-    }
+/// The page's place among the routes: it always stays.
+const PAGE: usize = 0;
+
+/// What all generations of a seed know.
+struct Course {
+    newest: Rc<RefCell<Arc<Plan>>>,
+    /// Of the first one.
+    all: Vec<Route>,
+    /// By their places there, behind the page.
+    has: RefCell<Vec<bool>>,
+    numbers: RefCell<Numbers>,
+    facts: Shared,
+    random: RefCell<Random>,
+    /// Generations that are still to come.
+    left: Cell<usize>,
 }
 
-fn next(plan: &Plan) -> Arc<Plan> {
+/// In half of the seeds other generations come while sessions are open. Most change nothing for any session: what these have agreed
+/// to stays. In half of these seeds they take routes away and bring them back instead. Gives the newest.
+pub(super) fn come(
+    net: &mut Net,
+    seed: u64,
+    plan: &Arc<Plan>,
+    span: u64,
+    letters: &Sender<SimWaker>,
+    facts: &Shared,
+    named: &[bool],
+) -> Rc<RefCell<Arc<Plan>>> {
+    // Of its own: what else a seed draws must not depend on it.
+    let mut random = Random::new(seed ^ 0x6765_6e73);
+    let newest = Rc::new(RefCell::new(Arc::clone(plan)));
+    if random.below(2) == 0 {
+        return newest;
+    }
+    let mut times: Vec<u64> = (0..1 + random.below(5)).map(|_| net.now + random.below(2 * span)).collect();
+    times.sort_unstable();
+    let departs = random.below(2) == 0 && !facts.terms.contest;
+    facts.departs.set(departs);
+    if departs {
+        let count = 2 + random.below(8);
+        times = removals::draw_times(&mut random, count, span, net.now);
+        // What names are resolved to is said of the first generation's upstreams alone.
+        for (proxy, _) in named.iter().enumerate().filter(|(_, named)| **named) {
+            facts.route_failed(proxy + 1);
+        }
+    }
+    let course = Rc::new(Course {
+        newest: Rc::clone(&newest),
+        all: plan.config().routes.clone(),
+        has: RefCell::new(vec![true; facts.routes.len()]),
+        numbers: RefCell::new(Numbers::of(plan)),
+        facts: Rc::clone(facts),
+        random: RefCell::new(random),
+        left: Cell::new(times.len()),
+    });
+    for time in times {
+        let (course, letters) = (Rc::clone(&course), letters.clone());
+        let letter = move |net: &mut Net| {
+            let plan = if departs { course.next(net) } else { unchanged(&course.newest.borrow()) };
+            *course.newest.borrow_mut() = Arc::clone(&plan);
+            let generation = Generation { plan, servers: Arc::new([]), answers: Answers::default() };
+            letters.send(Mail::Plan(generation)).expect("the mailbox has room");
+        };
+        net.do_at(time, Box::new(letter));
+    }
+    newest
+}
+
+fn unchanged(plan: &Plan) -> Arc<Plan> {
     let mut config = plan.config().clone();
     config.limits.head_fields += 1;
     config.drain.window_ms = 300;
@@ -52,6 +106,40 @@ fn next(plan: &Plan) -> Arc<Plan> {
         config.routes.push(route);
     }
     plan.next(config).expect("nothing stands in its way")
+}
+
+impl Course {
+    fn next(&self, net: &mut Net) -> Arc<Plan> {
+        let mut random = self.random.borrow_mut();
+        self.left.set(self.left.get() - 1);
+        let is_last = self.left.get() == 0;
+        let newest = self.newest.borrow();
+        let mut config = newest.config().clone();
+        config.drain = removals::draw_drain(&mut random);
+        config.limits.head_fields += 1;
+        let mut has = self.has.borrow_mut();
+        config.routes = vec![self.all[PAGE].clone()];
+        for route in removals::draw_order(&mut random, has.len()) {
+            let had = has[route];
+            has[route] = removals::draw_presence(&mut random, had, is_last);
+            if had && !has[route] {
+                self.facts.take_away(route, net.now, &config.drain);
+                net.cover("route: taken away".to_string());
+            }
+            if has[route] {
+                config.routes.push(self.all[PAGE + 1 + route].clone());
+            }
+            if has[route] && !had {
+                // The letter has to be read yet.
+                self.facts.bring_back(route, net.now + SECONDS);
+            }
+        }
+        let plan = newest.next(config).expect("nothing stands in its way");
+        for what in self.numbers.borrow_mut().follow(&newest, &plan) {
+            net.cover(what.to_string());
+        }
+        plan
+    }
 }
 
 /// The letter that drains: at once, or over a while in half of the seeds.

@@ -24,6 +24,7 @@ pub(crate) mod proxy_header;
 pub(crate) mod random;
 pub(crate) mod raw;
 pub(crate) mod record;
+pub(crate) mod removals;
 pub(crate) mod runner;
 pub(crate) mod script;
 pub(crate) mod topics;

@@ -198,6 +198,8 @@ pub(crate) enum Read {
     Reset,
 }
 
+type Letter = Box<dyn FnOnce(&mut Net)>;
+
 /// A queue to another shard, and how many of its letters are on their way.
 pub(crate) type Queue = (Rc<RefCell<Mailbox>>, Rc<Cell<usize>>);
 
@@ -220,7 +222,7 @@ pub(crate) struct Net {
     poked: Vec<bool>,
     pub(crate) unfinished: usize,
     /// Letters to the shard: each is sent when its time has come.
-    letters: Vec<Option<Box<dyn FnOnce()>>>,
+    letters: Vec<Option<Letter>>,
     /// Posted when all actors are done.
     pub(crate) last_letter: Option<usize>,
     pub(crate) stop: Stop,
@@ -380,19 +382,19 @@ impl Net {
             Due::Jump(by) => self.jump(by),
             Due::Letter(index) => {
                 if let Some(letter) = self.letters[index].take() {
-                    letter();
+                    letter(self);
                 }
             }
             Due::Drain(index) => {
                 if let Some(letter) = self.letters[index].take() {
-                    letter();
+                    letter(self);
                     self.ending = true;
                     self.excuse(None, Excuse::Drain);
                 }
             }
             Due::Stop(index) => {
                 if let Some(letter) = self.letters[index].take() {
-                    letter();
+                    letter(self);
                     self.ending = true;
                     self.stop = Stop::Sent;
                     self.excuse(None, Excuse::Stop);
@@ -471,13 +473,18 @@ impl Net {
 
     /// A letter to the shard, to be sent at `time`.
     pub(crate) fn post_at(&mut self, time: u64, letter: Box<dyn FnOnce()>) {
+        self.do_at(time, Box::new(|_| letter()));
+    }
+
+    /// The same where the letter depends on what is so then.
+    pub(crate) fn do_at(&mut self, time: u64, letter: Box<dyn FnOnce(&mut Net)>) {
         self.letters.push(Some(letter));
         self.at(time, Due::Letter(self.letters.len() - 1));
     }
 
     /// The letter that drains the shard, to be sent at `time`; `None`: when all actors are done.
     pub(crate) fn drain_at(&mut self, time: Option<u64>, letter: Box<dyn FnOnce()>) {
-        self.letters.push(Some(letter));
+        self.letters.push(Some(Box::new(|_| letter())));
         let index = self.letters.len() - 1;
         match time {
             Some(time) => self.at(time, Due::Drain(index)),
@@ -487,7 +494,7 @@ impl Net {
 
     /// The letter that ends the shard at once, to be sent at `time`.
     pub(crate) fn stop_at(&mut self, time: u64, letter: Box<dyn FnOnce()>) {
-        self.letters.push(Some(letter));
+        self.letters.push(Some(Box::new(|_| letter())));
         self.at(time, Due::Stop(self.letters.len() - 1));
     }
 

@@ -48,6 +48,10 @@ pub(crate) struct Inspection {
     pub(crate) listeners: u32,
     /// What it could go on with at once.
     pub(crate) kept: u32,
+    /// Legs of routes that are no more whose time to go is over.
+    pub(crate) overdue: u32,
+    /// Routes with other sessions than are counted.
+    pub(crate) miscounted: u32,
 }
 
 /// What must not be exceeded.
@@ -187,6 +191,8 @@ impl World {
             seen.untimed,
             seen.slots
         );
+        assert!(seen.overdue == 0, "{} are left of routes that are no more", seen.overdue);
+        assert!(seen.miscounted == 0, "{} routes have other sessions than are counted", seen.miscounted);
         assert!(seen.slots <= bounds.slots, "{} slots of {}", seen.slots, bounds.slots);
         assert!(seen.inflaters <= bounds.inflaters, "{} inflaters of {}", seen.inflaters, bounds.inflaters);
         assert!(

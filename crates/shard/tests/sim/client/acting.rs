@@ -146,6 +146,8 @@ impl Client {
         let conn = self.conn();
         if self.link().is_flushed()
             && let Some(from) = self.asks_from.take()
+            // What is asked behind the Close of a route that goes is not answered.
+            && !self.facts.departs.get()
         {
             net.ask(conn, from, net.conns[conn].asked.written);
         }

@@ -24,6 +24,7 @@ impl Client {
         }
         self.link = Some(link);
         self.phase = Phase::Asking;
+        self.seen = self.facts.seen(self.route, net.now);
         if let Some(header) = &self.header {
             let bytes = header.bytes.clone();
             self.send(&bytes);
@@ -207,7 +208,9 @@ impl Client {
         };
         let asks = matches!(self.script.asking, Asking::Right | Asking::PageFirst);
         let upstream = gateway && self.facts.has_failed(self.route) && asks && self.unfit.is_none();
-        if !(allowed.contains(&status) || full || upstream || self.is_excused()) {
+        // It is gone, or has gone before it could say anything.
+        let departed = self.is_departed() && matches!(status, 404 | 503);
+        if !(allowed.contains(&status) || departed || full || upstream || self.is_excused()) {
             self.fail(&format!("an answer of {status}, not of {allowed:?}"));
         }
     }

@@ -27,9 +27,11 @@ impl Client {
             || (self.facts.terms.idle_timeout > 0 && code == Some(1001))
     }
 
-    pub(super) fn judge_end(&self, end: End) {
+    pub(super) fn judge_end(&self, now: u64, end: End) {
         if self.is_excused() {
-            self.judge_drained(end);
+            if !self.may_be_cut(now) {
+                self.judge_drained(end);
+            }
             return;
         }
         let reset = end == End::Reset;
@@ -39,6 +41,8 @@ impl Client {
                 _ if self.is_unannounced() && (!reset || much) => {}
                 Asking::Wrong(Mistake::CutOff | Mistake::Endless) => {}
                 _ if self.facts.terms.may_be_full => {}
+                // A session that was cut off before it has read its 101.
+                _ if reset && self.may_be_cut(now) => {}
                 _ if reset && matches!(self.promise(), Promise::Breaks(_)) => {}
                 _ if reset && self.may_be_too_slow() => {}
                 _ if reset && much && matches!(self.promise(), Promise::Source { .. }) => {}
@@ -50,6 +54,7 @@ impl Client {
                     self.fail(&format!("{end:?} with {missing} bytes of the answer missing"));
                 }
             }
+            Phase::Open if self.is_departed() => self.judge_departed(now, end, much),
             Phase::Open => self.judge_session(end, much),
             Phase::Waiting | Phase::Gone { .. } | Phase::Done => self.fail("an end after the end"),
         }
@@ -58,6 +63,16 @@ impl Client {
     /// What it has gone through without an excuse.
     pub(super) fn cover(&self, net: &mut Net) {
         if self.is_excused() {
+            return;
+        }
+        if self.is_departed() {
+            match (self.phase, self.close_got) {
+                (Phase::Answered { status: 404, .. }, _) => net.cover("departed: not found".to_string()),
+                (Phase::Answered { status: 503, .. }, _) => net.cover("departed: refused".to_string()),
+                (Phase::Open, Some(Some(1012))) => net.cover("departed: told".to_string()),
+                (Phase::Open, None) => net.cover("departed: cut off".to_string()),
+                _ => {}
+            }
             return;
         }
         let served = match self.promise() {
@@ -139,6 +154,20 @@ impl Client {
             let clean = end == End::Eof && self.close_got.is_some();
             if !(clean || (end == End::Reset && much)) {
                 self.fail(&format!("{end:?} in a drain"));
+            }
+        }
+    }
+
+    /// Who reads as fast as it can gets its Close from a route that goes, unless the deadline comes before it.
+    fn judge_departed(&self, now: u64, end: End, much: bool) {
+        let fast = self.pace.read.0 == usize::MAX;
+        let reads = !matches!(self.last, Some(Act::HalfClose | Act::Mute));
+        let echo =
+            matches!(self.promise(), Promise::Echo | Promise::Proxied { .. }) && !self.may_be_too_slow();
+        if fast && reads && echo && !self.may_be_cut(now) {
+            let clean = end == End::Eof && self.close_got.is_some();
+            if !(clean || (end == End::Reset && much)) {
+                self.fail(&format!("{end:?}, though its route has time to go"));
             }
         }
     }

@@ -71,6 +71,11 @@ impl Answers {
         self.head.map(|(status, _)| status)
     }
 
+    /// Whether the last chunk was there.
+    pub(crate) fn is_over(&self) -> bool {
+        matches!(self.head, Some((_, Framing::Over)))
+    }
+
     /// A whole answer with a length.
     pub(crate) fn next(&mut self) -> Option<(u16, Vec<u8>)> {
         let (status, Framing::Length(0)) = self.head? else { return None };

@@ -27,12 +27,33 @@ struct Posted {
     payload: Vec<u8>,
 }
 
+/// Who has idempotency keys of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Publisher {
+    /// All clients together: who comes back on another connection tries with the same keys.
+    Clients,
+    /// Who has a route's key. Of a route that was taken away and has come back it is another: one that had been taken away so often
+    /// at least, and at most.
+    Holder { key: u64, from: usize, to: usize },
+}
+
+impl Publisher {
+    fn may_be(self, other: Publisher) -> bool {
+        match (self, other) {
+            (Publisher::Holder { key, from, to }, Publisher::Holder { key: other, from: low, to: high }) => {
+                key == other && from <= high && low <= to
+            }
+            _ => self == other,
+        }
+    }
+}
+
 /// Tries with one idempotency key on one topic.
 #[derive(Debug, Default)]
 struct Once {
-    ids: BTreeSet<u64>,
-    /// Where a duplicate was said to be.
-    duplicates: BTreeSet<(u32, u64)>,
+    ids: BTreeMap<u64, Publisher>,
+    /// Where a duplicate was said to be, and to whom.
+    duplicates: BTreeSet<(u32, u64, Publisher)>,
 }
 
 pub(crate) struct Judge {
@@ -102,11 +123,13 @@ impl Judge {
     /// Whether what was said of duplicates is so, as far as it is known.
     pub(crate) fn check_once(&self) {
         for ((topic, once), tries) in &self.once {
-            for &(epoch, offset) in &tries.duplicates {
+            for &(epoch, offset, publisher) in &tries.duplicates {
                 let first = self.places.get(&(topic.clone(), epoch, offset));
+                let is_own = |first: &u64| tries.ids.get(first).is_some_and(|other| publisher.may_be(*other));
                 assert!(
-                    first.is_none_or(|first| tries.ids.contains(first)),
-                    "{topic}: a duplicate of {once:?} is said to be {offset}, which is {first:?}"
+                    first.is_none_or(is_own),
+                    "{topic}: a duplicate of {once:?} by {publisher:?} is said to be {offset}, which is {first:?} by {:?}",
+                    first.and_then(|first| tries.ids.get(first))
                 );
             }
         }
@@ -169,9 +192,9 @@ impl Judge {
     }
 
     /// An idempotency key goes with it.
-    pub(crate) fn once(&mut self, id: u64, once: &str) {
+    pub(crate) fn once(&mut self, id: u64, once: &str, publisher: Publisher) {
         let topic = self.posted[&id].topic.clone();
-        self.once.entry((topic, once.to_string())).or_default().ids.insert(id);
+        self.once.entry((topic, once.to_string())).or_default().ids.insert(id, publisher);
     }
 
     /// The publisher was told.
@@ -180,7 +203,8 @@ impl Judge {
         if duplicate {
             let once = once.expect("a duplicate, though it has no idempotency key");
             let tries = self.once.get_mut(&(topic, once.to_string())).expect("it was tried");
-            tries.duplicates.insert((position.epoch.0, position.offset));
+            let publisher = tries.ids[&id];
+            tries.duplicates.insert((position.epoch.0, position.offset, publisher));
             self.observe(Event::Refused { id });
         } else {
             self.place(&topic, position, id);

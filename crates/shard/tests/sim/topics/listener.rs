@@ -110,7 +110,8 @@ impl Listener {
             Some(status) => {
                 let few = status == 429 && self.visit.society.setup.few_topics;
                 let excused = status == 503 && self.visit.excused.is_some();
-                if !few && !excused {
+                let departed = matches!(status, 404 | 503) && self.visit.is_departed();
+                if !few && !excused && !departed {
                     self.fail(&format!("an answer of {status}"));
                 }
                 net.cover(format!("listener: status {status}"));
@@ -120,8 +121,14 @@ impl Listener {
         }
         if let Some(end) = end {
             let fit = self.visit.excused.is_some() || self.may_be_slow() || self.visit.society.is_short();
-            if !fit {
+            // All that ends in order has its last chunk.
+            let whole = end == End::Eof && self.begun && (!self.chunked || self.answers.is_over());
+            let departed = self.visit.is_departed() && (whole || self.visit.may_be_cut(net.now));
+            if !fit && !departed {
                 self.fail(&format!("the stream ended: {end:?}"));
+            }
+            if departed && whole {
+                net.cover("listener: departed".to_string());
             }
             net.cover(format!("listener: {}", if end == End::Eof { "ended" } else { "cut" }));
             self.leave(net, false);

@@ -11,6 +11,7 @@ mod judge;
 mod listener;
 pub(crate) mod relief;
 mod requester;
+mod routes;
 mod setup;
 mod society;
 mod socket;
@@ -36,6 +37,7 @@ use super::{
     gateway::{Gateway, Surroundings},
     net::{Actor, SECONDS, Trace},
     random::Random,
+    removals,
     world::{Bounds, Outcome, World},
 };
 
@@ -112,6 +114,9 @@ fn run_as(seed: u64, trace: Trace, draw: fn(&mut Random) -> Setup) -> Outcome {
     ] {
         *outcome.covered.entry(format!("topics: {what}")).or_default() += count;
     }
+    for (what, count) in &society.routes.borrow().covered {
+        *outcome.covered.entry(what.to_string()).or_default() += count;
+    }
     for (what, count) in &judge.gaps {
         *outcome.covered.entry(format!("told: {what}")).or_default() += count;
     }
@@ -124,6 +129,8 @@ struct Life {
     cluster: Cluster,
     plan: Arc<Plan>,
     start: u64,
+    /// Until then other generations come.
+    settled: u64,
 }
 
 impl Life {
@@ -169,12 +176,18 @@ impl Life {
             shard.meet(peers);
             let backlog = *random.pick(&[1, 4, 128]);
             shard.listen(ListenerId(0), SimListener { backlog }).expect("it is the first one");
-            let gateway = Gateway { shard, pings: setup.ping_interval > 0 };
+            // What is counted besides must change nothing.
+            if seed % 2 == 1 {
+                shard.account_to(Arc::default());
+            }
+            let gateway = Gateway::new(shard, setup.ping_interval > 0);
             Place::new(world, gateway, letters, bounds(setup))
         });
         let places = places.collect();
-        let cluster = Cluster { places, ways, random: random.fork(), delay: setup.delay, letters: 0 };
-        Life { society: Rc::clone(society), cluster, plan, start: now }
+        let mut cluster = Cluster { places, ways, random: random.fork(), delay: setup.delay, letters: 0 };
+        society.routes.borrow_mut().begin();
+        let settled = routes::come(&mut cluster, society, &plan, seed, now);
+        Life { society: Rc::clone(society), cluster, plan, start: now, settled }
     }
 
     /// Runs it to its end; who was there is there again afterwards.
@@ -206,6 +219,10 @@ impl Life {
         }
         society.stage.set(Stage::Leaving);
         self.end(ending, &mut people);
+        if ending != Ending::Stopped {
+            let newest = society.routes.borrow_mut().newest.take();
+            removals::check_end(&newest.unwrap_or_else(|| Arc::clone(&self.plan)));
+        }
         assert_eq!(people.len(), count, "somebody is missing");
         self.close(outcome);
         people
@@ -250,7 +267,7 @@ impl Life {
     /// Until nobody has anything left to do.
     fn be_busy(&mut self, people: &mut Vec<Person>) {
         let mut until = self.start;
-        while self.society.busy.get() > 0 {
+        while self.society.busy.get() > 0 || until < self.settled {
             until += SECONDS / 4;
             self.go_on(until, people);
         }

@@ -230,6 +230,7 @@ pub(crate) fn run(shards: usize, worst: usize) {
         message_most: BYTES,
         memory: Some(MEMORY),
         crowd: false,
+        stays: true,
     };
     let society = Society::new(setup, &mut random);
     let mut life = Life::new(&society, 7, Trace::Off, SECONDS, &mut random);

@@ -7,8 +7,9 @@ use tidegate_hub::{Position, delivery::Event};
 use super::{
     super::net::{Actor, ActorId, Excuse, MILLIS, Net, SECONDS},
     body::Answers,
-    judge::Format,
-    setup::{TOPICS, conflates, has_presence},
+    judge::{Format, Publisher},
+    routes::Kind,
+    setup::{PUBLISH_KEYS, TOPICS, conflates, has_presence},
     society::{PATIENCE, Person, Role, Society, Stage, Visit},
     socket::content,
     told::{Told, position_text},
@@ -36,6 +37,8 @@ pub(crate) struct Requester {
     asked: Option<Asked>,
     answers: Answers,
     pause: u64,
+    /// The connection ends behind its last answer.
+    closing: bool,
 }
 
 impl Requester {
@@ -49,6 +52,7 @@ impl Requester {
             asked: None,
             answers: Answers::default(),
             pause: 0,
+            closing: false,
         }
     }
 
@@ -57,6 +61,7 @@ impl Requester {
         let mut probe = Requester::new(society, person, start);
         probe.probe = true;
         probe.left = TOPICS.len() as u32;
+        probe.visit.kind = Kind::Topics;
         probe
     }
 
@@ -66,6 +71,7 @@ impl Requester {
 
     fn ask(&mut self) {
         self.left -= 1;
+        self.visit.look();
         let request = match (self.probe, self.visit.person().role) {
             (true, _) => {
                 let topic = TOPICS[self.next_topic];
@@ -77,6 +83,11 @@ impl Requester {
             (false, _) => self.post(),
         };
         self.visit.send(&request);
+        if self.left == 0 && !self.probe && self.visit.random().below(4) == 0 {
+            // It reads on for its answer.
+            self.visit.finish();
+            self.closing = true;
+        }
     }
 
     fn poll(&mut self) -> Vec<u8> {
@@ -118,6 +129,11 @@ impl Requester {
         let society = Rc::clone(&self.visit.society);
         let session = self.visit.session;
         let most = society.setup.message_most;
+        // Without an answer nobody knows for how long it was under way.
+        let publisher = match self.publisher() {
+            Publisher::Holder { key, from, to } => Publisher::Holder { key, from, to: to + 1 },
+            other => other,
+        };
         let one = self.visit.random().below(2) == 0;
         let count = if one { 1 } else { self.visit.random().size(1..=8) };
         let mut posted = Vec::new();
@@ -134,7 +150,7 @@ impl Requester {
             let mut judge = society.judge.borrow_mut();
             let (id, format, payload) = judge.publish(session, &topic, key.as_deref(), most, &mut own);
             if let Some(once) = &once {
-                judge.once(id, once);
+                judge.once(id, once, publisher);
             }
             drop(judge);
             posted.push((id, once.clone()));
@@ -170,20 +186,49 @@ impl Requester {
         }
         self.asked = Some(Asked::Post(posted));
         let head = format!(
-            "POST {path} HTTP/1.1\r\nHost: gw.test\r\n{fields}Content-Length: {}\r\n\r\n",
+            "POST {path} HTTP/1.1\r\nHost: gw.test\r\nAuthorization: Bearer {}\r\n{fields}Content-Length: {}\r\n\r\n",
+            PUBLISH_KEYS[self.key()],
             body.len()
         );
         [head.as_bytes(), &body].concat()
     }
 
+    /// The place of its key.
+    fn key(&self) -> usize {
+        self.visit.person_ref().name as usize % PUBLISH_KEYS.len()
+    }
+
+    /// Whose idempotency keys it has, as far as it knows which route takes them.
+    fn publisher(&self) -> Publisher {
+        if !self.visit.society.setup.has_publish_keys() {
+            return Publisher::Clients;
+        }
+        let (asked, now) = (self.visit.seen, self.visit.society.routes.borrow().seen(Kind::Publish));
+        let from = asked.removals - usize::from(!asked.here);
+        Publisher::Holder { key: self.key() as u64, from, to: now.removals }
+    }
+
     // ---- answers
 
-    fn answer(&mut self, status: u16, body: &[u8]) {
+    fn answer(&mut self, net: &mut Net, status: u16, body: &[u8]) {
         let Some(asked) = self.asked.take() else { self.fail(&format!("an answer to nothing: {status}")) };
         let few = self.visit.society.setup.few_topics;
+        let departed = self.visit.is_departed();
+        if departed && matches!(asked, Asked::Poll { waits: true, .. }) {
+            net.cover(format!("requester: a departed poll is answered with {status}"));
+        }
+        // Its route is gone, or goes before it can say anything.
+        if self.closing {
+            net.cover(format!("requester: answered with {status} behind its FIN"));
+        }
+        if departed && (status == 404 || status == 503 && !body.starts_with(b"{\"results\"")) {
+            net.cover(format!("requester: departed with {status}"));
+            (self.closing, self.left) = (true, 0);
+            return;
+        }
         match asked {
             // In time, or not: the clock has jumped, or it drains.
-            asked if status == 503 && self.visit.excused.is_some() => drop(asked),
+            asked if matches!(status, 408 | 503) && self.visit.excused.is_some() => drop(asked),
             Asked::Poll { .. } if status == 429 && few => {}
             Asked::Poll { session, topics, .. } if status == 200 => self.polled(session, &topics, body),
             Asked::Post(posted) if matches!(status, 200 | 207 | 429 | 503 | 504) => {
@@ -253,7 +298,13 @@ impl Requester {
         let excused = self.visit.excused.is_some();
         let society = Rc::clone(&self.visit.society);
         let few = society.setup.few_topics;
+        let publisher = self.publisher();
         let mut judge = society.judge.borrow_mut();
+        for (id, once) in posted {
+            if let Some(once) = once {
+                judge.once(*id, once, publisher);
+            }
+        }
         let Some(results) = told.results else { panic!("{status} without results: {told:?}") };
         assert_eq!(results.len(), posted.len(), "{results:?}");
         for (result, (id, once)) in results.iter().zip(posted) {
@@ -323,12 +374,23 @@ impl Actor for Requester {
         let (plain, end) = self.visit.receive(net, me);
         self.answers.push(&plain);
         while let Some((status, body)) = self.answers.next() {
-            self.answer(status, &body);
+            self.answer(net, status, &body);
         }
         if let Some(end) = end {
             // A poll whose news are more than there is memory for ends without an answer.
             let polls = matches!(self.asked, Some(Asked::Poll { .. })) && self.visit.society.is_short();
-            if self.visit.excused.is_none() && !polls {
+            let may_be_cut = match self.asked {
+                Some(Asked::Post(_)) => true,
+                // Where its topics have not answered by then: those of another shard.
+                Some(Asked::Poll { .. }) => self.visit.society.setup.shards > 1,
+                Some(Asked::State(_)) | None => false,
+            };
+            let cut = may_be_cut && self.visit.may_be_cut(net.now);
+            if cut {
+                net.cover("requester: cut off".to_string());
+            }
+            let closing = self.closing && self.asked.is_none();
+            if self.visit.excused.is_none() && !polls && !cut && !closing {
                 self.fail(&format!("the connection ended: {end:?}"));
             }
             return self.leave(net);

@@ -18,6 +18,9 @@ pub(crate) const PATTERNS: [&str; 6] = ["plain/*", "old/**", "kept/**", "*/a", "
 /// A topic that no route allows.
 pub(crate) const SECRET: &str = "secret/x";
 
+/// Of who publishes over HTTP.
+pub(crate) const PUBLISH_KEYS: [&str; 2] = ["0123456789abcdef", "fedcba9876543210"];
+
 /// Limits of one session.
 pub(crate) const MOST_SUBSCRIPTIONS: usize = 8;
 pub(crate) const MOST_PATTERNS: usize = 2;
@@ -75,6 +78,8 @@ pub(crate) struct Setup {
     pub(crate) memory: Option<usize>,
     /// Many who publish much to each other, and nothing is scarce: what strikes seldom is met.
     pub(crate) crowd: bool,
+    /// No generation takes a route away.
+    pub(crate) stays: bool,
 }
 
 impl Setup {
@@ -95,6 +100,7 @@ impl Setup {
             message_most: *random.pick(&[60, 600, 4_000]),
             memory: (random.below(4) == 0).then(|| *random.pick(&[24 << 10, 48 << 10, 200 << 10])),
             crowd: false,
+            stays: false,
         };
         if setup.memory.is_some() {
             // Sessions may hold more than all topics.
@@ -119,8 +125,14 @@ impl Setup {
             message_most: 60,
             memory: None,
             crowd: true,
+            stays: true,
             ..Setup::draw(random)
         }
+    }
+
+    /// Whether who publishes over HTTP must have a key. Of little memory what is remembered for those who have one leaves nothing.
+    pub(crate) fn has_publish_keys(&self) -> bool {
+        self.memory.is_none()
     }
 
     pub(crate) fn text(&self) -> String {
@@ -134,6 +146,9 @@ impl Setup {
             ("conf", format!("slow = \"conflate\"\nkeys = 4\n{kept}")),
             ("sync", "slow = \"resync\"\nhistory = 3\nhistory_age = \"20s\"\n".to_string()),
         ];
+        let [one, other] =
+            PUBLISH_KEYS.map(|key| format!(r#"{{ name = "{key}", key = "{key}", publish = {all} }}"#));
+        let keys = if self.has_publish_keys() { format!(", keys = [{one}, {other}]") } else { String::new() };
         let session = format!("session_bytes = {}", self.session_bytes);
         let mut text = format!(
             "version = 1\n[limits]\nmax_sessions = {}\nmessage_bytes = \"64KiB\"\nping_interval = \"{}ms\"\n\
@@ -151,7 +166,7 @@ impl Setup {
              max_subscriptions = {MOST_SUBSCRIPTIONS}, max_patterns = {MOST_PATTERNS}, {session} }}\n\
              [[route]]\npath = \"/events\"\nevents = {{ subscribe = {all}, presence = {all}, {session} }}\n\
              [[route]]\npath = \"/poll\"\npoll = {{ subscribe = {all}, presence = {all}, {session} }}\n\
-             [[route]]\npath = \"/publish/*\"\npublish = {{ publish = {all}, rate = 100000 }}\n"
+             [[route]]\npath = \"/publish/*\"\npublish = {{ publish = {all}, rate = 100000{keys} }}\n"
         );
         text
     }

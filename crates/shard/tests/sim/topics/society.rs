@@ -13,9 +13,11 @@ use super::{
         link::{Link, Pace},
         net::{ActorId, Excuse, MILLIS, Net, SECONDS},
         random::Random,
+        removals::Seen,
     },
     attendance::Attendance,
     judge::Judge,
+    routes::{Kind, Routes},
     setup::{Setup, TOPICS},
 };
 
@@ -76,6 +78,7 @@ pub(crate) struct Society {
     /// when the last one was.
     pub(crate) refusals: Cell<(u64, u64)>,
     pub(crate) presence: RefCell<Attendance>,
+    pub(crate) routes: RefCell<Routes>,
 }
 
 impl Person {
@@ -139,6 +142,7 @@ impl Society {
             newest: RefCell::default(),
             refusals: Cell::default(),
             presence: RefCell::default(),
+            routes: RefCell::default(),
         })
     }
 
@@ -172,6 +176,9 @@ pub(crate) struct Visit {
     pub(crate) session: u64,
     pub(crate) link: Option<Link>,
     pub(crate) start: u64,
+    pub(crate) kind: Kind,
+    /// How its route stood when it came, or asked.
+    pub(crate) seen: Seen,
     pub(crate) pace: Pace,
     /// Reads nothing until then.
     pub(crate) halted: u64,
@@ -192,10 +199,17 @@ impl Visit {
         let write = *random.pick(&[full, full, full, (300, 500)]);
         Visit {
             society: Rc::clone(society),
+            kind: match person.role {
+                Role::Speaker | Role::Raw => Kind::Topics,
+                Role::Listener => Kind::Events,
+                Role::Poller => Kind::Poll,
+                Role::Poster => Kind::Publish,
+            },
             person: Some(person),
             session,
             link: None,
             start,
+            seen: Seen::default(),
             pace: Pace { read, write },
             halted: 0,
             excused: None,
@@ -238,6 +252,25 @@ impl Visit {
         self.society.stage.get()
     }
 
+    /// Comes to its route, or asks it again.
+    pub(crate) fn look(&mut self) {
+        self.seen = self.society.routes.borrow().seen(self.kind);
+    }
+
+    fn cut(&self) -> Option<u64> {
+        self.society.routes.borrow().cut(self.kind, self.seen)
+    }
+
+    /// Whether its route may have gone since.
+    pub(crate) fn is_departed(&self) -> bool {
+        self.cut().is_some()
+    }
+
+    /// Whether what was left on its route may have been cut off: at the deadline, or as it did not read its end in time.
+    pub(crate) fn may_be_cut(&self, now: u64) -> bool {
+        self.cut().is_some_and(|cut| cut <= now || self.halted > 0)
+    }
+
     /// Connects. Most have small buffers, so that what is behind is behind in the gateway.
     pub(crate) fn dial(&mut self, net: &mut Net, me: ActorId) {
         let conn = net.dial(me, 0);
@@ -245,6 +278,7 @@ impl Visit {
             net.narrow(conn);
         }
         self.link = Some(Link::new(conn, self.pace, false));
+        self.look();
         self.progress = net.now;
     }
 
@@ -252,6 +286,11 @@ impl Visit {
         let Visit { link, person, .. } = self;
         let random = &mut person.as_mut().expect("it is here until it is done").random;
         link.as_mut().expect("it has dialed").send(random, bytes);
+    }
+
+    /// The FIN follows what it has sent.
+    pub(crate) fn finish(&mut self) {
+        self.link.as_mut().expect("it has dialed").finish();
     }
 
     pub(crate) fn flush(&mut self, net: &mut Net, me: ActorId) {
@@ -295,6 +334,8 @@ impl Visit {
             return;
         }
         self.done = true;
+        // Its next visit may be to another shard, whose time must not be past.
+        net.horizon = net.horizon.map(|horizon| horizon.min(net.now));
         self.society.has_gone_on();
         if let Some(link) = &self.link {
             net.close_peer(link.conn, reset);
@@ -332,9 +373,11 @@ impl Visit {
 
     pub(crate) fn describe(&self) -> String {
         format!(
-            "session {} of {:?}, excused {:?}, at rest {}",
+            "session {} of {:?}, saw its route {:?}, may be cut off at {:?}, excused {:?}, at rest {}",
             self.session,
             self.person.as_ref().map(|person| (person.name, person.role)),
+            self.seen,
+            self.cut(),
             self.excused,
             self.at_rest
         )

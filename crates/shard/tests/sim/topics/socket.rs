@@ -14,7 +14,7 @@ use super::{
         link::End,
         net::{Actor, ActorId, Excuse, MILLIS, Net, SECONDS},
     },
-    judge::Format,
+    judge::{Format, Publisher},
     setup::{self, MOST_PATTERNS, MOST_SUBSCRIPTIONS},
     society::{Person, Role, Society, Stage, Visit},
     told::Told,
@@ -114,6 +114,8 @@ pub(crate) struct Socket {
     unacknowledged: bool,
     close_sent: bool,
     close_got: Option<Option<u16>>,
+    /// Its route is gone.
+    refused: bool,
     /// A topic was among its subscriptions that sends slow ones away.
     may_be_slow: bool,
     /// What a raw one has got, and the number of the last of each publisher.
@@ -151,6 +153,7 @@ impl Socket {
             unacknowledged: false,
             close_sent: false,
             close_got: None,
+            refused: false,
             may_be_slow: false,
             got: BTreeSet::new(),
             last: None,
@@ -189,7 +192,8 @@ impl Socket {
         let status = answer.status();
         if status != 101 {
             let drained = status == 503 && self.visit.excused.is_some();
-            if !drained {
+            self.refused = status == 404 && self.visit.is_departed();
+            if !drained && !self.refused {
                 self.fail(&format!("an answer of {status}"));
             }
             return;
@@ -259,7 +263,8 @@ impl Socket {
         let slow = code == Some(1013) && (self.may_be_slow || short);
         // A raw one has no other way to be told that there may be no more topics. Of a full queue it is not told: it waits.
         let refused = code == Some(1013) && self.raw.is_some() && self.visit.society.setup.few_topics;
-        if !(slow || refused || self.close_sent || self.visit.excused.is_some()) {
+        let departed = code == Some(1012) && self.visit.is_departed();
+        if !(slow || refused || departed || self.close_sent || self.visit.excused.is_some()) {
             self.fail(&format!("a Close with {code:?}"));
         }
         if !self.close_sent {
@@ -274,11 +279,14 @@ impl Socket {
     }
 
     fn ended(&mut self, net: &mut Net, end: End) {
+        let cut = self.visit.may_be_cut(net.now);
+        let told = self.close_got == Some(Some(1012)) && self.visit.is_departed();
         let fit = match end {
-            End::Eof => self.close_got.is_some(),
+            End::Eof => self.close_got.is_some() || self.refused || cut,
             // Its Close may have been lost with what lay before it.
             End::Reset | End::Truncated => {
-                self.may_be_slow || self.close_sent || self.raw.is_some() || self.visit.society.is_short()
+                let slow = self.may_be_slow || self.visit.society.is_short();
+                slow || cut || !told && (self.close_sent || self.raw.is_some())
             }
         };
         if !fit && self.visit.excused.is_none() {
@@ -286,6 +294,7 @@ impl Socket {
         }
         let how = match self.close_got {
             Some(Some(1013)) => "sent away",
+            Some(Some(1012)) => "departed",
             Some(_) => "closed",
             None => "cut",
         };

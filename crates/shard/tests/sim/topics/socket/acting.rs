@@ -259,7 +259,7 @@ impl Socket {
         let mut judge = society.judge.borrow_mut();
         let (id, format, payload) = judge.publish(session, &topic, key.as_deref(), most, &mut own);
         if let Some(once) = &once {
-            judge.once(id, once);
+            judge.once(id, once, Publisher::Clients);
         }
         drop(judge);
         let mut text = format!(r#"{{"op":"publish","topic":"{topic}""#);
