@@ -410,6 +410,17 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                 Some(State::Deciding(_) | State::Waiting(_)) => {
                     self.drain_session(key, Farewell::now(departure.terms.code));
                 }
+                Some(State::Exchange(_)) => {
+                    self.drain_exchange(key);
+                    self.limit_linger(key);
+                    // What became of a publication only another shard can say.
+                    if matches!(
+                        self.registry.get(key).map(|session| &session.state),
+                        Some(State::Exchange(_))
+                    ) {
+                        self.abort(key, true);
+                    }
+                }
                 Some(_) => self.abort(key, true),
                 None => {}
             }

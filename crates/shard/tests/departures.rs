@@ -577,3 +577,21 @@ fn who_has_been_let_in_by_the_kernel_is_told_that_the_gateway_ends() {
     }
     assert_eq!(ended, Progress::Ended);
 }
+
+#[test]
+fn who_polls_topics_that_have_not_answered_by_the_deadline_is_told_so() {
+    let text = |rest: &str| {
+        format!("[drain]\nwindow = \"1s\"\ndeadline = \"2s\"\n[[topic]]\nname = \"**\"\n{rest}{}", echo("/b"))
+    };
+    let mut stage = Stage::of(&text(&route("/poll", "poll = { subscribe = [\"**\"] }")), 2);
+    // The other shard never answers.
+    let there = stage::topics_at("t", 1).next().expect("one of them");
+    let poller = stage.accept();
+    stage.send(poller, format!("GET /poll?topic={there} HTTP/1.1\r\nHost: gw.test\r\n\r\n").as_bytes());
+    let next = format!("version = 1\n{}\n[[listener]]\nbind = \"127.0.0.1:1\"\n", text(""));
+    stage.adopt(tidegate_config::parse(&next, "test.toml").expect("a valid configuration"));
+    stage.pass(3);
+    let sent = String::from_utf8(stage.sent(poller)).expect("text");
+    assert!(sent.starts_with("HTTP/1.1 503 ") && sent.contains("\r\nRetry-After: "), "{sent:?}");
+    assert!(stage.socket(poller, |kernel| kernel.fin), "and it ends in order");
+}

@@ -379,12 +379,7 @@ impl Actor for Requester {
         if let Some(end) = end {
             // A poll whose news are more than there is memory for ends without an answer.
             let polls = matches!(self.asked, Some(Asked::Poll { .. })) && self.visit.society.is_short();
-            let may_be_cut = match self.asked {
-                Some(Asked::Post(_)) => true,
-                // Where its topics have not answered by then: those of another shard.
-                Some(Asked::Poll { .. }) => self.visit.society.setup.shards > 1,
-                Some(Asked::State(_)) | None => false,
-            };
+            let may_be_cut = matches!(self.asked, Some(Asked::Post(_)));
             let cut = may_be_cut && self.visit.may_be_cut(net.now);
             if cut {
                 net.cover("requester: cut off".to_string());
