@@ -115,6 +115,10 @@ impl<'t> Source<'t> {
     /// What is not shown of a row that begins there.
     fn secrets(&self, row: &str, start: usize) -> Vec<Range<usize>> {
         let mut found = secrets(row);
+        // A text over several lines has begun above, and nothing on this one says what it is.
+        if ["\"\"\"", "'''"].iter().any(|quotes| self.text[..start].matches(quotes).count() % 2 == 1) {
+            found.push(0..row.len());
+        }
         let hidden = self.hidden.range(..start + row.len()).rev().take_while(|(_, end)| **end > start);
         found.extend(hidden.map(|(from, to)| from.saturating_sub(start)..(to - start).min(row.len())));
         united(found)

@@ -300,15 +300,22 @@ impl<'d> Section<'d> {
         let Some(value) = self.value(key) else { return Vec::new() };
         let wrong =
             |kind| Mistake::suggesting(format!("`{key}` must be a list of tables, not {kind}"), schema.table);
+        // What stands in the place of a table with a secret may be that.
+        let mut other = |report: &mut Report<'_>, span: Range<usize>, value| {
+            if may_be_secret(schema, "") {
+                report.hide(span.clone());
+            }
+            report.wrong(span, wrong(kind(value)));
+        };
         let DeValue::Array(array) = value.value else {
-            report.wrong(value.span, wrong(kind(value.value)));
+            other(report, value.span, value.value);
             return Vec::new();
         };
         let mut sections = Vec::new();
         for item in array.iter() {
             match item.get_ref() {
                 DeValue::Table(table) => sections.push(Section::new(report, schema, table, item.span())),
-                other => report.wrong(item.span(), wrong(kind(other))),
+                value => other(report, item.span(), value),
             }
         }
         sections

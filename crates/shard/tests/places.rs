@@ -10,6 +10,7 @@ use tidegate_shard::{
     Departure, Mail, Pace, Plan, RouteId, Whom,
     report::{Cell, Report, UpstreamState},
 };
+use tidegate_tls::{ClientConfig, ClientOptions, Trust};
 use tidegate_wire::close::CloseCode;
 
 use crate::stage::{Socket, Stage, frame};
@@ -247,4 +248,29 @@ fn a_shard_that_has_not_said_so_may_have_sessions() {
     adopt(&mut stage, &upstreams([1]));
     let plan = adopt(&mut stage, &(upstreams([1, 3]) + &echoes(["/1".to_owned()])));
     assert_eq!((place(&plan, 3), plan.named("/1")), (2, vec![Whom::Route(RouteId(2))]));
+}
+
+/// Whoever is on its way to an upstream that speaks TLS tells it nothing in the clear, whatever the configuration has meanwhile.
+#[test]
+fn an_upstream_over_tls_that_is_gone_is_told_nothing_in_the_clear() {
+    let config = |url: &str| {
+        let route = format!("[[route]]\npath = \"/r\"\nproxy = {{ upstreams = [\"{url}\"], retries = 0 }}\n");
+        let text = format!("version = 1\n{DRAIN}{route}[[listener]]\nbind = \"127.0.0.1:1\"\n");
+        tidegate_config::parse(&text, "test.toml").unwrap_or_else(|problems| panic!("{problems:#?}"))
+    };
+    let options = ClientOptions { trust: Trust::Nothing, alpn: Vec::new(), resumes: false };
+    let tls = ClientConfig::new(&options).expect("a client");
+    let mut stage = Stage::of(&format!("{DRAIN}{}", upstreams([9000])), 1);
+    let plan = stage.plan.next_with_clients(config("wss://127.0.0.1:9001"), &[Some(tls)]);
+    stage.adopt_plan(plan.expect("it can follow"));
+    let client = stage.client("Authorization: Bearer secret\r\n");
+    let upstream = client + 1;
+    // It is being connected to when it goes, and with it all upstreams that speak TLS.
+    let token = stage.socket(upstream, |kernel| kernel.connect.take()).expect("it is dialed");
+    let plan = stage.plan.next_with_clients(config("ws://127.0.0.1:9002"), &[None]);
+    stage.adopt_plan(plan.expect("it can follow"));
+    stage.world.borrow_mut().complete(Event::Connected { token, errno: 0 });
+    stage.turns(3);
+    assert_eq!(stage.sent(upstream), b"");
+    assert!(stage.down(upstream).is_some(), "it is given up");
 }

@@ -265,7 +265,13 @@ impl ProxyPlan {
         }
     }
 
-    /// How TLS is spoken with an upstream, and whose certificate it must show; `None`: it speaks none.
+    /// Whether an upstream is `wss://`. One that is gone stays so where no other is any more: it is told nothing in the clear.
+    pub(crate) fn speaks_tls(&self, upstream: u16) -> bool {
+        self.upstreams[usize::from(upstream)].verified.is_some()
+    }
+
+    /// How TLS is spoken with an upstream, and whose certificate it must show; `None`: it speaks none, or it is gone, and so are all
+    /// that do.
     pub(crate) fn tls(&self, upstream: u16) -> Option<(&ClientConfig, &str)> {
         let verified = self.upstreams[usize::from(upstream)].verified.as_deref()?;
         Some((self.tls.as_ref()?, verified))

@@ -22,7 +22,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         if self.dials_records {
             return true;
         }
-        proxy.tls(upstream).is_some()
+        proxy.speaks_tls(upstream)
     }
 
     /// A connected leg begins to speak TLS, now or in a later turn: to make keys takes as long as to answer a client's handshake.

@@ -448,13 +448,18 @@ impl Stage {
     /// Gives the shard the next generation, and waits until it has it.
     pub(crate) fn adopt(&mut self, config: tidegate_config::Config) -> Arc<Plan> {
         let plan = self.plan.next(config).expect("a configuration that can follow");
+        self.adopt_plan(Arc::clone(&plan));
+        plan
+    }
+
+    /// The same with a plan that follows.
+    pub(crate) fn adopt_plan(&mut self, plan: Arc<Plan>) {
         let answers = Answers::default();
         let generation =
             Generation { plan: Arc::clone(&plan), servers: Arc::new([]), answers: answers.clone() };
         self.deliver(Mail::Plan(generation));
         assert!(answers.wait(1, Duration::ZERO), "the shard has answered");
-        self.plan = Arc::clone(&plan);
-        plan
+        self.plan = plan;
     }
 
     /// A letter that the shard reads at once.
