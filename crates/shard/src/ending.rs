@@ -77,9 +77,11 @@ impl<B: Backend, E: Environment> Shard<B, E> {
     /// The FIN was sent, or there is no time left to wait for it: the peer's is awaited, but not for ever.
     pub(crate) fn limit_linger(&mut self, key: Key) {
         let latest_ms = self.now_ms + self.close_timeout_ms(key);
-        if let Some(State::Lingering { deadline_ms, .. }) = self.registry.get_mut(key).map(|s| &mut s.state) {
-            *deadline_ms = latest_ms.min(*deadline_ms);
-        }
+        let Some(State::Lingering { deadline_ms, .. }) = self.registry.get_mut(key).map(|s| &mut s.state)
+        else {
+            return;
+        };
+        *deadline_ms = latest_ms.min(*deadline_ms);
         if planted::is(Bug::ForgetDeadline) {
             self.wheel.cancel(key.index());
         } else {
@@ -195,14 +197,14 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         self.linger(key);
     }
 
-    /// Ends a connection that has no request under way: behind the answers that it is owed yet.
-    pub(crate) fn end_answered(&mut self, key: Key) {
+    /// Ends a connection that has no request under way, or whose last one is not answered: behind the answers that it is owed yet.
+    pub(crate) fn end_answered(&mut self, key: Key, reset: bool) {
         let Some(session) = self.registry.get(key) else { return };
         let noted = self.spans.iter().any(|span| span.key == key);
         if noted || session.dirty != 0 || !session.outbox.is_empty() {
             self.linger(key);
         } else {
-            self.abort(key, false);
+            self.abort(key, reset);
         }
     }
 
@@ -215,8 +217,11 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             return;
         }
         match &session.state {
-            State::Head(_) | State::Deciding(_) => self.end_answered(key),
-            State::Waiting(_) => self.give_up_waiting(key),
+            State::Head(_) | State::Deciding(_) => self.end_answered(key, false),
+            State::Waiting(_) => {
+                self.end_waiting(key);
+                self.end_answered(key, true);
+            }
             State::Dialing(_) if session.transport.is_handshaking() => {
                 self.dial_failed(key, "closed in the handshake of TLS", 0);
             }
@@ -326,7 +331,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         match &mut session.state {
             State::Head(head) => {
                 if head.bytes.is_empty() || session.marks.facts.has(Fact::ProxyHeader) {
-                    self.end_answered(key);
+                    self.end_answered(key, false);
                 } else {
                     self.refuse(key, leaving, false);
                 }

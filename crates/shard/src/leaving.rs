@@ -390,10 +390,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         let concerned = |(_, session): &(Key, &Session<B::Socket>)| {
             !matches!(session.state, State::Dead) && departure.concerns(session)
         };
-        // With whether it has been told already, and what is left of its time was given it then.
-        let is_told = |session: &Session<B::Socket>| matches!(session.state, State::Lingering { .. });
-        let keys: Vec<(Key, bool)> =
-            self.registry.iter().filter(concerned).map(|(key, session)| (key, is_told(session))).collect();
+        let keys: Vec<Key> = self.registry.iter().filter(concerned).map(|(key, _)| key).collect();
         if !keys.is_empty() {
             self.log(Level::Warn, None, What::CutOff { connections: keys.len() as u64 });
         }
@@ -401,14 +398,20 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             self.stopping = true;
             return;
         }
-        for (key, was_told) in keys {
+        for key in keys {
             match self.registry.get(key).map(|session| &session.state) {
-                Some(State::Paired(_)) => self.end_overdue(key),
-                // It was told just now, with the other leg of its pair.
-                Some(State::Lingering { .. }) if !was_told => self.limit_linger(key),
+                Some(State::Paired(paired)) => {
+                    let legs = [Some(key), paired.far];
+                    self.end_overdue(key);
+                    // Both have been told.
+                    legs.into_iter().flatten().for_each(|leg| self.limit_linger(leg));
+                }
+                // As the other leg of a pair.
+                Some(State::Lingering { .. }) => {}
                 // They have their answer yet, and come back elsewhere.
                 Some(State::Deciding(_) | State::Waiting(_)) => {
                     self.drain_session(key, Farewell::now(departure.terms.code));
+                    self.limit_linger(key);
                 }
                 Some(State::Exchange(_)) => {
                     self.drain_exchange(key);

@@ -558,6 +558,28 @@ fn at_the_deadline_both_legs_of_a_pair_are_told() {
     }
 }
 
+/// Who takes a byte now and then takes all the time that there is, and no more.
+#[test]
+fn a_slow_reader_of_a_pair_stays_no_longer_than_its_closing_handshake_may_take() {
+    let up = route("/p", "proxy = { upstreams = [\"ws://127.0.0.1:9\"] }");
+    let limits = "[limits]\nclose_timeout = \"20s\"\nping_interval = \"0s\"\n";
+    let mut stage = stage(&(limits.to_owned() + &up + &echo("/b")));
+    let client = stage.client_at("/p", "");
+    stage.upgrade(client + 1);
+    stage.socket(client, |kernel| kernel.room = 10);
+    stage.send(client + 1, &frame(0x82, &[7; 900], false));
+    // It has broken a rule, and is told so at the deadline.
+    stage.send(client, &frame(0x81, b"\xff", true));
+    adopt(&mut stage, &(limits.to_owned() + &echo("/b")));
+    stage.pass(13);
+    for second in 0..25 {
+        assert!(stage.down(client).is_none() || second > 15, "{second} s");
+        stage.make_room(client, 10);
+        stage.pass(1);
+    }
+    assert_eq!(stage.down(client), Some(true));
+}
+
 /// The backends empty the queues of listening sockets before they close them.
 #[test]
 fn who_has_been_let_in_by_the_kernel_is_told_that_the_gateway_ends() {

@@ -53,3 +53,23 @@ fn who_has_not_read_all_of_an_answer_when_the_gateway_ends_gets_the_rest() {
     assert_eq!(stage.down(idle), Some(false), "it has its answer, and is not waited for");
     assert_answered(&mut stage, reads);
 }
+
+/// Nor does a request behind it that is not whole, or has to wait.
+#[test]
+fn a_fin_behind_a_request_that_cannot_be_answered_takes_nothing_of_the_answer_before() {
+    let config = "[[topic]]\nname = \"**\"\n[[route]]\npath = \"/r\"\npage = {}\n\
+                  [[route]]\npath = \"/publish\"\npublish = { publish = [\"**\"] }\n\
+                  [[route]]\npath = \"/up\"\nproxy = { upstreams = [\"ws://127.0.0.1:2\"] }\n";
+    let half = b"POST /publish?topic=a HTTP/1.1\r\nHost: gw.test\r\nContent-Length: 9\r\n\r\n{".to_vec();
+    for second in [half, stage::request("/up", "")] {
+        for room in [usize::MAX, 1_000] {
+            let mut stage = Stage::of(config, 1);
+            let client = stage.accept();
+            stage.socket(client, |kernel| kernel.room = room);
+            stage.arrive(client, &[REQUEST, &second].concat());
+            finish(&stage, client);
+            stage.turns(3);
+            assert_answered(&mut stage, client);
+        }
+    }
+}

@@ -42,9 +42,9 @@ impl Resumable {
     /// These certificates of a server were found good at `now`.
     fn found_good(&self, name: &ServerName<'_>, certificates: &[&CertificateDer<'_>], now: UnixTime) {
         let now = Duration::from_secs(now.as_secs());
-        let Some(end) = certificates.iter().filter_map(|certificate| not_after(certificate)).min() else {
-            return;
-        };
+        let ends = certificates.iter().filter_map(|certificate| not_after(certificate));
+        // It was not by those that have ended that it was found good: servers send what they do not need.
+        let Some(end) = ends.filter(|end| *end >= now).min() else { return };
         let mut ends = self.ends.lock().unwrap_or_else(PoisonError::into_inner);
         // Sessions with others of that name, or with its certificate of before, may be there yet.
         let end = match ends.get(name) {

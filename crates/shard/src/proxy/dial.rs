@@ -639,7 +639,8 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         self.abort(key, true);
     }
 
-    fn end_waiting(&mut self, key: Key) {
+    /// Ends what is done for a client that waits; the client itself is seen to by the caller.
+    pub(crate) fn end_waiting(&mut self, key: Key) {
         let Some(session) = self.registry.get_mut(key) else { return };
         let route = session.route;
         let State::Waiting(waiting) = &mut session.state else { return };

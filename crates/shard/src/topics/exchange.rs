@@ -395,7 +395,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         exchange.ended = true;
         match &mut exchange.stage {
             // The rest of it will not come.
-            Stage::Body(_) => self.abort(key, false),
+            Stage::Body(_) => self.end_answered(key, false),
             Stage::Publishing(_) | Stage::Asking => {}
             // Most who close their side are gone, and some read on: all get an end in order, and nobody is waited for.
             Stage::Polling(poll) => {
