@@ -301,7 +301,7 @@ impl<'d> Section<'d> {
         let wrong =
             |kind| Mistake::suggesting(format!("`{key}` must be a list of tables, not {kind}"), schema.table);
         // What stands in the place of a table with a secret may be that.
-        let mut other = |report: &mut Report<'_>, span: Range<usize>, value| {
+        let other = |report: &mut Report<'_>, span: Range<usize>, value| {
             if may_be_secret(schema, "") {
                 report.hide(span.clone());
             }
