@@ -372,7 +372,7 @@ impl Publication {
     }
 
     /// The first offset that it stands for.
-    pub(crate) fn first_offset(&self) -> u64 {
+    pub fn first_offset(&self) -> u64 {
         match self.kind {
             Kind::Gap { from, .. } => from,
             Kind::Message { .. } | Kind::Join { .. } | Kind::Leave { .. } | Kind::PresenceGap => {

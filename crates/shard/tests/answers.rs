@@ -1,6 +1,8 @@
 //! What sessions of topics are owed: what comes first, the answers to their commands, and their turn where others fill it. On
 //! a backend that a test plays by hand.
 
+#[path = "answers/overtaken.rs"]
+mod overtaken;
 #[cfg(feature = "record-transport")]
 #[path = "answers/sealed.rs"]
 mod sealed;
@@ -39,6 +41,9 @@ topics = { subscribe = ["**"], publish = ["**"], presence = ["**"], deflate = "o
 [[route]]
 path = "/poll"
 poll = { subscribe = ["**"], session_bytes = "16KiB" }
+[[route]]
+path = "/events"
+events = { subscribe = ["**"], session_bytes = "16KiB" }
 "#;
 
 /// A session that speaks the protocol, behind its `hello`.

@@ -3,40 +3,11 @@
 
 mod stage;
 
-use std::sync::Arc;
-
-use tidegate_hub::Hub;
+use tidegate_hub::TopicRules;
 use tidegate_io::Event;
-use tidegate_registry::Total;
-use tidegate_shard::{Mail, Mailbox};
+use tidegate_shard::Mail;
 
-use stage::{Socket, Stage, frame, topics_at};
-
-/// The topics of the shard beside the one that is played.
-struct Neighbour {
-    hub: Hub,
-    inbox: Mailbox,
-}
-
-impl Neighbour {
-    fn of(stage: &mut Stage) -> Neighbour {
-        let inbox = stage.others.pop().expect("there is another shard");
-        Neighbour { hub: Hub::new(1, 2, Arc::default(), 7, &Total::default()), inbox }
-    }
-
-    /// It does what it was sent, and its answers go back.
-    fn run(&mut self, stage: &mut Stage) {
-        let now_ms = stage.world.borrow().now_ms;
-        while let Some(Mail::Topics { from, letters }) = self.inbox.take() {
-            self.hub.receive(from, letters, now_ms);
-        }
-        while let Some((_, letters)) = self.hub.poll_letters() {
-            stage.sender.send(Mail::Topics { from: 1, letters }).expect("there is room");
-        }
-        stage.world.borrow_mut().complete(Event::Woken);
-        stage.turns(3);
-    }
-}
+use stage::{Neighbour, Socket, Stage, frame, topics_at};
 
 fn post(topics: &[&str]) -> Vec<u8> {
     let all: Vec<String> = topics.iter().map(|topic| format!(r#"{{"topic":"{topic}","data":1}}"#)).collect();
@@ -58,7 +29,7 @@ const PUBLISH: &str = "[[route]]\npath = \"/r\"\npublish = { publish = [\"**\"] 
 #[test]
 fn an_outcome_that_nobody_knows_is_told_as_unknown() {
     let mut stage = Stage::of(PUBLISH, 2);
-    let mut neighbour = Neighbour::of(&mut stage);
+    let mut neighbour = Neighbour::of(&mut stage, TopicRules::default());
     let (here, there) =
         (topics_at("topic", 0).next().expect("one"), topics_at("topic", 1).next().expect("one"));
     let client = stage.accept();
@@ -85,7 +56,7 @@ fn an_outcome_that_nobody_knows_is_told_as_unknown() {
 #[test]
 fn a_late_answer_is_not_taken_for_that_of_the_next_request() {
     let mut stage = Stage::of(PUBLISH, 2);
-    let mut neighbour = Neighbour::of(&mut stage);
+    let mut neighbour = Neighbour::of(&mut stage, TopicRules::default());
     let mut there = topics_at("topic", 1);
     let (first, second) = (there.next().expect("one"), there.next().expect("another"));
     let client = stage.accept();
@@ -112,7 +83,7 @@ fn a_late_answer_is_not_taken_for_that_of_the_next_request() {
 #[test]
 fn subscriptions_that_end_before_their_answer_are_nobodys_errors() {
     let mut stage = Stage::of("[[route]]\npath = \"/topics/*\"\ntopics = { subscribe = [\"**\"] }", 2);
-    let mut neighbour = Neighbour::of(&mut stage);
+    let mut neighbour = Neighbour::of(&mut stage, TopicRules::default());
     let client = stage.client_at("/topics", "");
     let say = |stage: &mut Stage, op: &str, topic: &str| {
         let command = format!(r#"{{"op":"{op}","topic":"{topic}"}}"#);

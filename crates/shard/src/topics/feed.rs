@@ -4,6 +4,7 @@ use std::{borrow::Cow, collections::VecDeque, sync::Arc};
 
 use tidegate_hub::{
     Ask, Class, ClientId, Envelope, Filter, MemberRules, Position, Publication, Refused, Stay, Ticket,
+    TopicName,
     protocol::{Code, Positions, Standing},
 };
 use tidegate_io::Backend;
@@ -76,6 +77,43 @@ impl Kept {
         self.push(publication);
     }
 
+    /// A topic has answered a subscription to its name, and the answer has overtaken what a pattern has brought of it before, which
+    /// is still here: that goes into what comes first, as in the hub what waits there does. Where the topic has recovered all of
+    /// it stands in that. Gives the offset up to which the pattern has brought everything, where something was overtaken.
+    pub(super) fn overtaken(
+        &mut self,
+        topic: &TopicName,
+        position: Position,
+        recovered: Option<bool>,
+        first: &mut Vec<Arc<Publication>>,
+    ) -> Option<u64> {
+        if self.late_bytes == 0 {
+            return None;
+        }
+        let mut owed = Vec::new();
+        self.publications.retain(|kept| {
+            let is_other = kept.topic() != topic;
+            if !is_other {
+                self.bytes -= written_bytes(kept);
+                owed.push(Arc::clone(kept));
+            }
+            is_other
+        });
+        // It counts as late on: else each answer would make room for as much again.
+        if self.publications.is_empty() {
+            *self = Self::default();
+        }
+        // Of a life that has ended meanwhile nothing is owed: the answer's epoch says it.
+        owed.retain(|kept| !kept.is_presence() && kept.position().epoch == position.epoch);
+        let brought = owed.first().map(|kept| kept.first_offset() - 1);
+        owed.retain(|kept| first.binary_search_by_key(&kept.offset(), |other| other.offset()).is_err());
+        if recovered != Some(true) && !owed.is_empty() {
+            first.append(&mut owed);
+            first.sort_by_key(|publication| publication.offset());
+        }
+        brought
+    }
+
     pub(super) fn pop(&mut self) -> Option<Arc<Publication>> {
         let next = self.publications.pop_front()?;
         self.bytes -= written_bytes(&next);
@@ -131,11 +169,15 @@ impl Feed {
         place: u64,
         position: Position,
         recovered: Option<bool>,
-        first: Vec<Arc<Publication>>,
+        mut first: Vec<Arc<Publication>>,
         most: usize,
     ) {
         let place = usize::try_from(place).ok().and_then(|place| self.topics.get_mut(place));
         let Some(topic) = place else { return };
+        if let Filter::Topic(name) = &topic.filter {
+            // Patterns and names of a stream begin together, so nobody is told how far it was.
+            self.kept.overtaken(name, position, recovered, &mut first);
+        }
         topic.recovered = recovered;
         topic.begin = Some(position);
         // What comes first is told behind it, and moves it up.

@@ -29,7 +29,7 @@ use std::sync::Arc;
 
 pub(crate) use tidegate_hub::arena::{Arenas, Lane};
 use tidegate_hub::{
-    Hub, Letter, Publication, RouteId,
+    Hub, Letter, Position, Publication, RouteId, TopicName,
     arena::Layout,
     protocol::{KeptId, Scratch},
 };
@@ -188,6 +188,23 @@ impl Topics {
         first.into_iter().for_each(|publication| kept.push(publication));
         self.firsts.set(key, true);
         true
+    }
+
+    /// What a pattern has brought of a topic, and is kept, comes with the answer that has overtaken it (`Kept::overtaken`).
+    fn overtake(
+        &mut self,
+        key: Key,
+        topic: &TopicName,
+        position: Position,
+        recovered: Option<bool>,
+        first: &mut Vec<Arc<Publication>>,
+    ) -> Option<u64> {
+        let kept = self.member_mut(key)?.first.as_mut()?;
+        let brought = kept.overtaken(topic, position, recovered, first);
+        if kept.is_empty() {
+            self.end_first(key);
+        }
+        brought
     }
 
     /// All of it was sent.

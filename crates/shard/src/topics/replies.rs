@@ -56,7 +56,13 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         }
         let id = id.as_ref().map(|kept| kept.id());
         match reply {
-            Reply::Subscribed { topic, position: at, recovered, pattern_offset, first, .. } => {
+            Reply::Subscribed { topic, position: at, recovered, pattern_offset, mut first, .. } => {
+                let brought = self
+                    .topics
+                    .as_mut()
+                    .and_then(|topics| topics.overtake(key, &topic, at, recovered, &mut first));
+                // What is kept here came before what waits in the hub.
+                let pattern_offset = brought.or(pattern_offset);
                 if let Some(id) = id {
                     let topic = topic.as_str();
                     let standing = Standing { topic, position: Some(at), recovered, pattern_offset };

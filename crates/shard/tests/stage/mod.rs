@@ -3,6 +3,8 @@
 // Each test binary uses its own part of this module.
 #![allow(dead_code)]
 
+mod neighbour;
+
 use std::{
     cell::{Cell, RefCell},
     collections::{BTreeMap, VecDeque},
@@ -23,6 +25,9 @@ use tidegate_shard::{
     mailbox,
 };
 use tidegate_wire::close::CloseCode;
+
+#[allow(unused_imports)] // As above.
+pub(crate) use self::neighbour::Neighbour;
 
 /// A socket's number: those that were accepted and those that were made to connect, in one row.
 pub(crate) type Socket = usize;
