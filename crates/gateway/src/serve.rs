@@ -51,7 +51,7 @@ const RING_PAUSE: Duration = Duration::from_millis(100);
 
 /// Slices of a shard's thread: less than what the scheduler gives others of its core (0.7 ms and more), so that a shard that has
 /// something to do does not wait for the end of theirs.
-const SLICE: Duration = Duration::from_micros(300);
+const SLICE: Duration = Duration::from_micros(100);
 
 /// Runs the gateway until it is told to end.
 pub(crate) fn run(arguments: &RunArguments) -> Outcome {

@@ -24,7 +24,7 @@ use crate::{
     topics::Manner,
 };
 
-/// How much later than the hook's own time-out a request is given up: whoever asks tells of that in time.
+/// How much later than whoever asks a request is given up, who tells of a hook's time-out by itself.
 const GRACE_MS: u64 = 500;
 
 /// It gave no answer, or none that can be used.
@@ -279,7 +279,8 @@ impl<B: Backend, E: Environment> Shard<B, E> {
     pub(crate) fn await_decision(&mut self, key: Key, asked: Parked, head: &[u8]) {
         let Parked { number, identity, waits, is_upgrade, manner } = asked;
         let timeout_ms = identity.rules().hook().map_or(0, |hook| hook.timeout_ms);
-        let deadline_ms = self.now_ms + timeout_ms + GRACE_MS;
+        // Where the process stands still for less than the time-out, whoever asks has so much longer, and the shard may not notice.
+        let deadline_ms = self.now_ms + 2 * timeout_ms + GRACE_MS;
         let (head, early) = (head.to_vec(), Vec::new());
         let deciding =
             Deciding { number, identity, _waits: waits, head, early, is_upgrade, manner, deadline_ms };
