@@ -1,10 +1,13 @@
-//! TLS in a shard that a test plays by hand: how many handshakes a turn has room for, and who may come by a certificate.
+//! TLS in a shard that a test plays by hand: how many handshakes a turn has room for, who may come by a certificate, and what is
+//! owed to who ends its side.
 
 // Shared with the gateway's tests.
 #[allow(dead_code)]
 #[path = "../../gateway/tests/harness/certificates.rs"]
 mod certificates;
 
+#[path = "tls/owed.rs"]
+mod owed;
 mod stage;
 
 use std::{fs, sync::Arc, time::SystemTime};
@@ -95,22 +98,38 @@ impl Peer {
         Ok(())
     }
 
-    /// The status of the answer to a request with these fields.
-    fn status(stage: &mut Stage, config: &Arc<ClientConfig>, path: &str, fields: &str) -> String {
+    /// One whose handshake is over.
+    fn secured(stage: &mut Stage, config: &Arc<ClientConfig>) -> Peer {
         let mut peer = Peer::connect(stage, config);
         while peer.connection.is_handshaking() {
             let said = peer.said();
             stage.send(peer.socket, &said);
             peer.hear(stage).expect("a handshake");
         }
-        std::io::Write::write_all(&mut peer.connection.writer(), &request(path, fields)).expect("room");
-        let said = peer.said();
-        stage.send(peer.socket, &said);
-        peer.hear(stage).expect("an answer");
+        peer
+    }
+
+    /// These bytes, sealed.
+    fn sealed(&mut self, bytes: &[u8]) -> Vec<u8> {
+        std::io::Write::write_all(&mut self.connection.writer(), bytes).expect("room");
+        self.said()
+    }
+
+    /// What it was sent and has not read yet.
+    fn read(&mut self, stage: &Stage) -> String {
+        self.hear(stage).expect("what can be opened");
         let mut answer = Vec::new();
         // It says that nothing more is there for now.
-        let _ = std::io::Read::read_to_end(&mut peer.connection.reader(), &mut answer);
-        String::from_utf8_lossy(&answer[9..12]).into_owned()
+        let _ = std::io::Read::read_to_end(&mut self.connection.reader(), &mut answer);
+        String::from_utf8_lossy(&answer).into_owned()
+    }
+
+    /// The status of the answer to a request with these fields.
+    fn status(stage: &mut Stage, config: &Arc<ClientConfig>, path: &str, fields: &str) -> String {
+        let mut peer = Peer::secured(stage, config);
+        let said = peer.sealed(&request(path, fields));
+        stage.send(peer.socket, &said);
+        peer.read(stage)[9..12].to_owned()
     }
 }
 
