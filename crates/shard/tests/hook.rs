@@ -300,6 +300,29 @@ fn each_request_on_a_connection_is_asked_about() {
     assert_eq!(status(&stage, other), "HTTP/1.1 404");
 }
 
+#[test]
+fn who_has_sent_all_has_the_answer_to_each_request() {
+    let mut stage = stage("poll = { subscribe = [\"a\"] }");
+    let client = stage.accept();
+    stage.send(client, &b"GET /r?topic=a HTTP/1.1\r\nHost: gw.test\r\n\r\n".repeat(3));
+    let token = stage.socket(client, |kernel| kernel.receive.take()).expect("it is read");
+    stage
+        .world
+        .borrow_mut()
+        .complete(tidegate_io::Event::ReceiveEnded { token, end: tidegate_io::ReceiveEnd::Eof });
+    stage.turns(4);
+    for count in 1..=3 {
+        allow(&mut stage);
+        stage.turns(4);
+        let sent = String::from_utf8_lossy(&stage.sent(client)).into_owned();
+        assert_eq!(sent.matches("HTTP/1.1 200").count(), count, "{sent}");
+    }
+    assert!(
+        stage.socket(client, |kernel| kernel.fin || kernel.down == Some(false)),
+        "it ends behind the last"
+    );
+}
+
 /// Whoever asks stood still as well, and has as long as ever from then on.
 #[test]
 fn a_process_that_stood_still_gives_nobody_up_for_it() {

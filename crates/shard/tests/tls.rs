@@ -1,10 +1,13 @@
-//! TLS in a shard that a test plays by hand: how many handshakes a turn has room for, and who may come by a certificate.
+//! TLS in a shard that a test plays by hand: how many handshakes a turn has room for, who may come by a certificate, and what is
+//! owed to who ends its side.
 
 // Shared with the gateway's tests.
 #[allow(dead_code)]
 #[path = "../../gateway/tests/harness/certificates.rs"]
 mod certificates;
 
+#[path = "tls/owed.rs"]
+mod owed;
 mod stage;
 
 use std::{fs, sync::Arc, time::SystemTime};
@@ -14,8 +17,10 @@ use rustls::{
     pki_types::ServerName,
     version::{TLS12, TLS13},
 };
-use tidegate_io::ListenerId;
+use tidegate_io::{Event, ListenerId};
+use tidegate_shard::{Departure, Mail, Pace, Progress, Whom};
 use tidegate_tls::{Authorities, Clients, Identity, ServerConfig, ServerOptions};
+use tidegate_wire::close::CloseCode;
 
 use crate::{
     certificates::Authority,
@@ -95,22 +100,38 @@ impl Peer {
         Ok(())
     }
 
-    /// The status of the answer to a request with these fields.
-    fn status(stage: &mut Stage, config: &Arc<ClientConfig>, path: &str, fields: &str) -> String {
+    /// One whose handshake is over.
+    fn secured(stage: &mut Stage, config: &Arc<ClientConfig>) -> Peer {
         let mut peer = Peer::connect(stage, config);
         while peer.connection.is_handshaking() {
             let said = peer.said();
             stage.send(peer.socket, &said);
             peer.hear(stage).expect("a handshake");
         }
-        std::io::Write::write_all(&mut peer.connection.writer(), &request(path, fields)).expect("room");
-        let said = peer.said();
-        stage.send(peer.socket, &said);
-        peer.hear(stage).expect("an answer");
+        peer
+    }
+
+    /// These bytes, sealed.
+    fn sealed(&mut self, bytes: &[u8]) -> Vec<u8> {
+        std::io::Write::write_all(&mut self.connection.writer(), bytes).expect("room");
+        self.said()
+    }
+
+    /// What it was sent and has not read yet.
+    fn read(&mut self, stage: &Stage) -> String {
+        self.hear(stage).expect("what can be opened");
         let mut answer = Vec::new();
         // It says that nothing more is there for now.
-        let _ = std::io::Read::read_to_end(&mut peer.connection.reader(), &mut answer);
-        String::from_utf8_lossy(&answer[9..12]).into_owned()
+        let _ = std::io::Read::read_to_end(&mut self.connection.reader(), &mut answer);
+        String::from_utf8_lossy(&answer).into_owned()
+    }
+
+    /// The status of the answer to a request with these fields.
+    fn status(stage: &mut Stage, config: &Arc<ClientConfig>, path: &str, fields: &str) -> String {
+        let mut peer = Peer::secured(stage, config);
+        let said = peer.sealed(&request(path, fields));
+        stage.send(peer.socket, &said);
+        peer.read(stage)[9..12].to_owned()
     }
 }
 
@@ -270,4 +291,52 @@ fn pages_of_other_origins_are_refused_where_a_certificate_counts() {
     assert_eq!(Peer::status(&mut stage, &unknown, "/r", "Origin: https://page.test\r\n"), "101");
     // Who has no origin is no browser.
     assert_eq!(Peer::status(&mut stage, &config, "/wanted", ""), "101");
+}
+
+/// The kernel had let them in when the gateway was told to end; of the rest of a handshake nobody waits longer than of a Close.
+#[test]
+fn who_says_nothing_while_the_gateway_ends_does_not_hold_it_up() {
+    let authority = Authority::new();
+    let server = ServerConfig::new(&ServerOptions::default(), vec![identity(&authority)]).expect("a server");
+    let limits = "[limits]\nhead_timeout = \"1m\"\nclose_timeout = \"2s\"\n";
+    let pace =
+        Pace { code: CloseCode::GOING_AWAY, window_ms: 1_000, deadline_ms: 2_000, reconnect_delay_ms: 0 };
+    let int = || Mail::Drain(CloseCode::GOING_AWAY);
+    let term = || Mail::Depart(Departure { whom: Whom::All, pace: pace.clone() });
+    for (says, order) in [
+        ("nothing", int()),
+        ("a part", int()),
+        ("a hello", int()),
+        ("all", int()),
+        ("nothing", term()),
+        ("a part", term()),
+        ("a hello", term()),
+    ] {
+        let mut stage = Stage::of(&format!("{limits}{ROUTES}{LISTENER}"), 1);
+        stage.shard.listen_tls(TLS, (), server.clone()).expect("it takes all");
+        stage.sender.order(order);
+        stage.world.borrow_mut().complete(Event::Woken);
+        // What was in the queue comes with the next turn.
+        assert_eq!(stage.turn(), Progress::Running);
+        let mut peer = if says == "all" {
+            Peer::secured(&mut stage, &authority.client())
+        } else {
+            Peer::connect(&mut stage, &authority.client())
+        };
+        if matches!(says, "a part" | "a hello") {
+            let hello = peer.said();
+            stage.send(peer.socket, if says == "a part" { &hello[..100] } else { &hello });
+        }
+        if says == "all" {
+            // The end of its handshake.
+            let said = peer.said();
+            stage.send(peer.socket, &said);
+            let answer = peer.read(&stage);
+            assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("shutting down"), "{answer:?}");
+        }
+        assert_eq!(stage.down(peer.socket), None, "{says}: it may go on");
+        stage.pass(3);
+        assert!(stage.down(peer.socket).is_some(), "{says}: it may not take all of head_timeout");
+        assert_eq!(stage.turn(), Progress::Ended, "{says}");
+    }
 }
