@@ -339,18 +339,18 @@ async fn status(State(gateway): State<Arc<Gateway>>) -> Json<Status> {
         })
     });
     let routes: Vec<RouteStatus> = routes.collect();
-    let upstreams = plan.upstreams().filter_map(|(number, place, upstream)| {
+    let upstreams = plan.upstreams().filter_map(|(number, place, _)| {
         // A plan has its names before it is seen here.
-        let route = gateway.names.named(number)?;
-        let states: Vec<UpstreamState> = states_of_upstream(&reports, &route, place).collect();
+        let upstream = gateway.names.named_upstream(number, place)?;
+        let states: Vec<UpstreamState> = states_of_upstream(&reports, &upstream).collect();
         Some(UpstreamStatus {
-            upstream: upstream.to_owned(),
             // Nobody has left out what no shard knows yet.
             up: states.is_empty() || states.iter().any(|state| state.up),
-            sessions: sessions_of_upstream(&reports, &route, place),
+            sessions: sessions_of_upstream(&reports, &upstream),
             failures: states.iter().map(|state| state.failures).sum(),
             drained: plan.is_drained(Whom::Upstream(RouteId(number), place)),
-            route: route.name,
+            upstream: upstream.name,
+            route: upstream.route.name,
         })
     });
     let upstreams = upstreams.collect();

@@ -13,7 +13,7 @@ use tidegate_shard::{
 use crate::{
     gateway::{Gateway, counts_of_route, open, sessions_of_upstream, states_of_upstream},
     metrics::{Format, Kind, Samples, Writer},
-    names::Named,
+    names::{Named, NamedUpstream},
     process::Process,
 };
 
@@ -342,48 +342,51 @@ fn upstreams(out: &mut Writer, gateway: &Gateway, reports: &[Report]) {
         .flat_map(|report| &report.upstreams)
         .map(|state| (state.route, state.upstream))
         .collect();
-    let known = known.into_iter().filter_map(|(route, upstream)| {
-        let name = plan.upstream_name(route, upstream)?.to_owned();
-        let route = gateway.names.named(route)?;
+    let known = known.into_iter().filter_map(|(route, place)| {
+        let upstream = gateway.names.named_upstream(route, place)?;
         // No sample at all before the first shard knows it.
-        states_of_upstream(reports, &route, upstream).next()?;
-        Some((route, upstream, name))
+        states_of_upstream(reports, &upstream).next()?;
+        Some(upstream)
     });
-    let known: Vec<(Named, u16, String)> = known.collect();
+    let known: Vec<NamedUpstream> = known.collect();
     if known.is_empty() {
         return;
     }
     // Of those that are no more only the sessions that they have yet are of interest.
     let present: BTreeSet<(u16, u16)> = plan.upstreams().map(|(route, place, _)| (route, place)).collect();
-    let is_present = |route: &Named, upstream: u16| present.contains(&(route.number, upstream));
-    let each = |samples: &mut Samples<'_>, value: &dyn Fn(&Named, u16) -> u64| {
-        for (route, upstream, name) in known.iter().filter(|(route, place, _)| is_present(route, *place)) {
-            samples.add(&[("route", &route.name), ("upstream", name)], value(route, *upstream));
+    let is_present = |upstream: &NamedUpstream| present.contains(&(upstream.route.number, upstream.place));
+    let add = |samples: &mut Samples<'_>, upstream: &NamedUpstream, value: u64| {
+        samples.add(&[("route", &upstream.route.name), ("upstream", &upstream.name)], value);
+    };
+    let each = |samples: &mut Samples<'_>, value: &dyn Fn(&NamedUpstream) -> u64| {
+        for upstream in known.iter().filter(|upstream| is_present(upstream)) {
+            add(samples, upstream, value(upstream));
         }
     };
-    let of = |route: &Named, upstream: u16| states_of_upstream(reports, route, upstream);
+    let of = |upstream: &NamedUpstream| states_of_upstream(reports, upstream);
     let help = "Whether an upstream is used: not while every shard leaves it out for its failures.";
     out.family(Kind::Gauge, "tidegate_upstream_up", help, |samples| {
-        each(samples, &|route, upstream| u64::from(of(route, upstream).any(|state| state.up)));
+        each(samples, &|upstream| u64::from(of(upstream).any(|state| state.up)));
     });
     let help = "Whether somebody has drained an upstream.";
     out.family(Kind::Gauge, "tidegate_upstream_drained", help, |samples| {
-        each(samples, &|route, upstream| {
-            u64::from(plan.is_drained(Whom::Upstream(RouteId(route.number), upstream)))
+        each(samples, &|upstream| {
+            let whom = Whom::Upstream(RouteId(upstream.route.number), upstream.place);
+            u64::from(plan.is_drained(whom))
         });
     });
     let help = "Legs to an upstream now, those that are being made included.";
     out.family(Kind::Gauge, "tidegate_upstream_sessions", help, |samples| {
-        for (route, upstream, name) in &known {
-            let count = sessions_of_upstream(reports, route, *upstream);
-            if count > 0 || is_present(route, *upstream) {
-                samples.add(&[("route", &route.name), ("upstream", name)], count);
+        for upstream in &known {
+            let count = sessions_of_upstream(reports, upstream);
+            if count > 0 || is_present(upstream) {
+                add(samples, upstream, count);
             }
         }
     });
     let help = "Times that an upstream could not be used.";
     out.family(Kind::Counter, "tidegate_upstream_failures", help, |samples| {
-        each(samples, &|route, upstream| of(route, upstream).map(|state| state.failures).sum());
+        each(samples, &|upstream| of(upstream).map(|state| state.failures).sum());
     });
 }
 

@@ -17,7 +17,7 @@ use tidegate_shard::{
 use tokio::{sync::oneshot, time::timeout_at};
 
 use crate::{
-    names::{Named, RouteNames},
+    names::{Named, NamedUpstream, RouteNames},
     operations::Operations,
     pulse::Pulse,
 };
@@ -182,21 +182,21 @@ pub(crate) fn open(counts: &RouteCounts) -> u64 {
     counts.opened.saturating_sub(counts.ended)
 }
 
-/// What shards know of an upstream of a route; not those that do not know the route yet.
+/// What shards know of an upstream. Not those that do not know it yet: what they have at its place was another's.
 pub(crate) fn states_of_upstream<'r>(
     reports: &'r [Report],
-    route: &Named,
-    upstream: u16,
+    upstream: &NamedUpstream,
 ) -> impl Iterator<Item = UpstreamState> + use<'r> {
-    let (number, since) = (route.number, route.since);
+    let (number, place) = (upstream.route.number, upstream.place);
+    let since = upstream.since.max(upstream.route.since);
     let states =
         reports.iter().filter(move |report| report.generation >= since).flat_map(|report| &report.upstreams);
-    states.filter(move |state| (state.route, state.upstream) == (number, upstream)).copied()
+    states.filter(move |state| (state.route, state.upstream) == (number, place)).copied()
 }
 
 /// Sessions that an upstream has now, those that are being made included.
-pub(crate) fn sessions_of_upstream(reports: &[Report], route: &Named, upstream: u16) -> u64 {
-    states_of_upstream(reports, route, upstream).map(|state| u64::from(state.legs)).sum()
+pub(crate) fn sessions_of_upstream(reports: &[Report], upstream: &NamedUpstream) -> u64 {
+    states_of_upstream(reports, upstream).map(|state| u64::from(state.legs)).sum()
 }
 
 impl ShardWay {
@@ -275,6 +275,43 @@ mod tests {
         for text in [none, one] {
             assert!(!text.contains("route=\"\"") && !text.contains("upstream=\"\""), "{text}");
         }
+    }
+
+    #[test]
+    fn what_a_shard_has_counted_of_an_upstream_is_none_of_the_one_that_has_its_place_now() {
+        let up = |urls: &str| format!("[[route]]\npath = '/u'\nproxy = {{ upstreams = [{urls}] }}\n");
+        let first = Plan::new(config(&up("'ws://one.test', 'ws://two.test'")), 2);
+        let names = RouteNames::new(&first);
+        let gateway = gateway(&first, &names);
+        let second = first.next(config(&up("'ws://one.test'"))).unwrap();
+        names.adopt(&second);
+        // Neither shard has anybody at the second any more, and it is another's.
+        second.say_all_left();
+        let third = second.next(config(&up("'ws://one.test', 'ws://three.test'"))).unwrap();
+        assert_eq!(third.upstream_name(0, 1), Some("ws://three.test"));
+        names.adopt(&third);
+        gateway.expect(third);
+        let report = |generation, failures, legs| {
+            let states =
+                [0, 1].map(|upstream| UpstreamState { upstream, failures, legs, up: false, route: 0 });
+            Report { generation, upstreams: states.to_vec(), ..Report::default() }
+        };
+        let told = |reports: &[Report], family: &str| {
+            let text = families::write(&gateway, reports, Format::Text);
+            let samples = samples(&text, family);
+            samples.into_iter().map(|line| line.replace("route=\"/u\",upstream=", "")).collect::<Vec<_>>()
+        };
+        // None of them has taken it over; then one has, and both.
+        let [none, one, both] = [[2, 2], [3, 2], [3, 3]].map(|generations| {
+            generations.map(|generation| if generation == 2 { report(2, 7, 0) } else { report(3, 1, 4) })
+        });
+        const FAILURES: &str = "tidegate_upstream_failures_total";
+        assert_eq!(told(&none, FAILURES), ["\"ws://one.test\"} 14"]);
+        assert_eq!(told(&one, FAILURES), ["\"ws://one.test\"} 8", "\"ws://three.test\"} 1"]);
+        assert_eq!(told(&both, FAILURES), ["\"ws://one.test\"} 2", "\"ws://three.test\"} 2"]);
+        let mut mended = one.clone();
+        mended[1].upstreams[1].up = true;
+        assert_eq!(told(&mended, "tidegate_upstream_up"), ["\"ws://one.test\"} 0", "\"ws://three.test\"} 0"]);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! What routes are called in answers, metrics and the log, by the numbers that shards give them.
 
-use std::{collections::HashSet, sync::Arc};
+use std::{collections::HashSet, iter, sync::Arc};
 
 use arc_swap::ArcSwap;
 use tidegate_shard::Plan;
@@ -24,9 +24,18 @@ struct Name {
     plain: String,
     /// The same, with a number behind it where that is another's name.
     distinct: String,
-    /// Its upstreams as they are configured, by their places; those that are no more keep theirs.
-    upstreams: Arc<[String]>,
+    /// Its upstreams by their places; those that are no more keep theirs.
+    upstreams: Arc<[Placed]>,
     /// The first generation that has it at this number.
+    since: u64,
+}
+
+/// An upstream at its place in a route.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Placed {
+    /// As it is configured.
+    name: String,
+    /// The first generation that has it at this place of this route.
     since: u64,
 }
 
@@ -36,6 +45,16 @@ pub(crate) struct Named {
     pub(crate) number: u16,
     pub(crate) name: String,
     /// The first generation that has it at this number: what shards have counted there before was another's.
+    pub(crate) since: u64,
+}
+
+/// An upstream by its place in a route, and its name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct NamedUpstream {
+    pub(crate) route: Named,
+    pub(crate) place: u16,
+    pub(crate) name: String,
+    /// The first generation that has it at this place: what shards have counted there before was another's.
     pub(crate) since: u64,
 }
 
@@ -64,10 +83,18 @@ impl RouteNames {
                 all.resize(place + 1, Name::default());
             }
             let distinct = take(&mut taken, &plain);
-            let upstreams = (0..=u16::MAX).map_while(|place| plan.upstream_name(number, place));
-            let upstreams = upstreams.map(str::to_owned).collect();
             // A number is another route's only when it was nobody's for a generation at least.
-            let since = if was_here.contains(&number) { all[place].since } else { plan.generation() };
+            let old = was_here.contains(&number).then(|| &all[place]);
+            let since = old.map_or(plan.generation(), |old| old.since);
+            let known = old.map_or(&[][..], |old| &old.upstreams);
+            let upstreams = (0..=u16::MAX).map_while(|place| plan.upstream_name(number, place));
+            // A place is another upstream's as soon as no shard has a session of the one before.
+            let placed =
+                upstreams.zip(known.iter().map(Some).chain(iter::repeat(None))).map(|(name, old)| {
+                    let since = old.filter(|old| old.name == name).map_or(plan.generation(), |old| old.since);
+                    Placed { name: name.to_owned(), since }
+                });
+            let upstreams = placed.collect();
             all[place] = Name { plain, distinct, upstreams, since };
             present.push(number);
         }
@@ -90,8 +117,15 @@ impl RouteNames {
     /// An upstream as it is configured, by its route's number and its place there.
     #[must_use]
     pub fn upstream(&self, route: u16, place: u16) -> Option<String> {
+        self.named_upstream(route, place).map(|upstream| upstream.name)
+    }
+
+    /// The same with its route, and since when it is there.
+    pub(crate) fn named_upstream(&self, route: u16, place: u16) -> Option<NamedUpstream> {
         let names = self.0.load();
-        names.all.get(usize::from(route))?.upstreams.get(usize::from(place)).cloned()
+        let Placed { name, since } =
+            names.all.get(usize::from(route))?.upstreams.get(usize::from(place))?.clone();
+        Some(NamedUpstream { route: names.named(route)?, place, name, since })
     }
 
     /// A route by its number.

@@ -249,24 +249,19 @@ async fn places(gateway: &Gateway, whom: &[Whom]) -> Vec<Leaving> {
     if whom.is_empty() {
         return Vec::new();
     }
-    let (reports, plan) = (gateway.reports().await, gateway.plan());
-    let place = |whom: &Whom| {
-        let (route, upstream) = match whom {
-            Whom::All => return None,
-            Whom::Route(route) => (route.0, None),
-            Whom::Upstream(route, upstream) => (route.0, Some(*upstream)),
-        };
-        let named = gateway.names.named(route)?;
-        let sessions = match upstream {
-            None => sessions_of_route(&reports, &named),
-            Some(upstream) => sessions_of_upstream(&reports, &named, upstream),
-        };
-        Some(Leaving {
-            route: named.name,
-            upstream: upstream
-                .map(|upstream| plan.upstream_name(route, upstream).unwrap_or_default().to_owned()),
-            sessions,
-        })
+    let reports = gateway.reports().await;
+    let place = |whom: &Whom| match whom {
+        Whom::All => None,
+        Whom::Route(route) => {
+            let route = gateway.names.named(route.0)?;
+            let sessions = sessions_of_route(&reports, &route);
+            Some(Leaving { route: route.name, upstream: None, sessions })
+        }
+        Whom::Upstream(route, place) => {
+            let upstream = gateway.names.named_upstream(route.0, *place)?;
+            let sessions = sessions_of_upstream(&reports, &upstream);
+            Some(Leaving { route: upstream.route.name, upstream: Some(upstream.name), sessions })
+        }
     };
     whom.iter().filter_map(place).collect()
 }

@@ -338,10 +338,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                     self.refuse(key, leaving, false);
                 }
             }
-            State::Deciding(deciding) => match deciding.manner.take() {
-                Some(manner) => self.refuse_request(key, &manner, leaving),
-                None => self.refuse(key, leaving, false),
-            },
+            State::Deciding(_) => self.refuse_deciding(key, leaving),
             State::Waiting(_) => self.refuse_waiting(key, leaving),
             State::Open(open) => {
                 // RFC 6455 §5.5.1: no message follows a Close.

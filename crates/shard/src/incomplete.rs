@@ -5,7 +5,7 @@
 //! arrives as fast as others do outlives those that were begun to stay.
 //!
 //! Invariant: [`Incomplete::bytes`] is the sum of [`State::held_bytes`], and part of what the shard retains, whenever a state
-//! is replaced.
+//! is replaced. Whoever holds some of it has a [burden](Shard::burden) and can be given up: nobody pays for another's bytes.
 
 use tidegate_io::Backend;
 use tidegate_registry::Key;
@@ -14,7 +14,7 @@ use tidegate_wire::close::CloseCode;
 use crate::{
     admission::MEMORY_FULL,
     environment::Environment,
-    log::Leg,
+    log::{Leg, Level, What},
     session::{Fact, Reading, Session, State},
     shard::Shard,
     topics::Stage,
@@ -27,16 +27,17 @@ const OWN_PART: usize = 4;
 /// Where some of it is given up, it is down to less than it may be by this part, so that not every buffer that comes begins a search.
 const SLACK_PART: usize = 8;
 
-/// A search that has found nobody is repeated after this.
+/// A search that has not found enough is repeated after this, or once there is more by a [`SLACK_PART`] of the shard's own part.
 const FRUITLESS_MS: u64 = 100;
 
 /// What a shard holds of what is not complete.
-#[derive(Default)]
+#[derive(Clone, Copy, Default)]
 pub(crate) struct Incomplete {
     /// Bytes of it, which are part of what the shard retains.
     pub(crate) bytes: usize,
-    /// Until then nobody is looked for who could be given up.
+    /// Until then nobody is looked for who could be given up, unless there are more bytes than these.
     fruitless_until_ms: u64,
+    fruitless_bytes: usize,
 }
 
 impl State {
@@ -95,7 +96,8 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         }
         self.retained.settle();
         let total = self.retained.total().bytes();
-        if total < most || self.now_ms < self.incomplete.fruitless_until_ms {
+        let Incomplete { bytes, fruitless_until_ms, fruitless_bytes } = self.incomplete;
+        if total < most || (self.now_ms < fruitless_until_ms && bytes <= fruitless_bytes) {
             return;
         }
         // Each shard its share, so that all of them do not give up what one of them would.
@@ -106,9 +108,6 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         let mut found: Vec<(u128, Key)> =
             (self.registry.iter()).filter_map(|(key, session)| Some((self.burden(session)?, key))).collect();
         found.sort_unstable_by_key(|(burden, _)| std::cmp::Reverse(*burden));
-        if found.is_empty() {
-            self.incomplete.fruitless_until_ms = self.now_ms + FRUITLESS_MS;
-        }
         for (_, key) in found {
             if self.incomplete.bytes <= goal {
                 break;
@@ -116,44 +115,65 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             self.give_up(key);
             self.flush_spans();
         }
-        // The next turn looks whether that was enough.
         self.retained.settle();
+        if self.incomplete.bytes > goal {
+            self.incomplete.fruitless_until_ms = self.now_ms + FRUITLESS_MS;
+            self.incomplete.fruitless_bytes = self.incomplete.bytes + own / SLACK_PART;
+            return;
+        }
+        // The next turn looks whether that was enough.
         self.hurried |= self.incomplete.bytes > own && self.retained.total().bytes() >= most;
     }
 
-    /// What a half message has taken so far: its bytes for its time. Nothing of those that wait for somebody else.
+    /// What is not complete has taken so far: its bytes for its time. Nothing where no bytes are held.
     fn burden(&self, session: &Session<B::Socket>) -> Option<u128> {
-        let limits = &self.plan.limits();
-        let since_ms = match &session.state {
-            State::Open(open) if open.decoder.is_partial() => session.since.ms(self.now_ms),
-            State::Paired(paired) if paired.is_mid_message() => session.since.ms(self.now_ms),
-            State::Exchange(exchange) if matches!(exchange.stage, Stage::Body(_)) => {
-                let timeout_ms = self.plan.route(session.route).limits.message_timeout_ms;
-                exchange.deadline_ms.saturating_sub(timeout_ms)
-            }
-            State::Head(head) if !session.marks.facts.has(Fact::ProxyHeader) => {
-                head.deadline_ms.saturating_sub(limits.head_timeout_ms)
-            }
-            _ => return None,
-        };
         let held = session.state.held_bytes();
+        if held == 0 {
+            return None;
+        }
+        let begun_ms = session.since.ms(self.now_ms);
+        // Of half a header, or half a control frame, it is not noted when it came.
+        let message_ms = |is_message: bool| if is_message { begun_ms } else { session.seen.ms(self.now_ms) };
+        let since_ms = match &session.state {
+            State::Open(open) => message_ms(open.decoder.is_partial()),
+            State::Paired(paired) => message_ms(paired.is_mid_message()),
+            State::Exchange(exchange) => match exchange.stage {
+                Stage::Body(_) => {
+                    let timeout_ms = self.plan.route(session.route).limits.message_timeout_ms;
+                    exchange.deadline_ms.saturating_sub(timeout_ms)
+                }
+                Stage::Publishing(_) | Stage::Asking | Stage::Polling(_) | Stage::Streaming(_) => begun_ms,
+            },
+            State::Waiting(_) => begun_ms,
+            State::Deciding(deciding) => deciding.asked_ms(),
+            State::Head(head) => head.deadline_ms.saturating_sub(self.plan.limits().head_timeout_ms),
+            State::Dialing(_) | State::Lingering { .. } | State::Dead => return None,
+        };
         let age_ms = self.now_ms.saturating_sub(since_ms) + 1;
-        (held > 0).then(|| held as u128 * u128::from(age_ms))
+        Some(held as u128 * u128::from(age_ms))
     }
 
     /// Ends one for what it holds.
     fn give_up(&mut self, key: Key) {
         let code = CloseCode::TRY_AGAIN_LATER;
-        match self.registry.get(key).map(|session| &session.state) {
-            Some(State::Open(_)) => {
+        let Some(session) = self.registry.get(key) else { return };
+        match &session.state {
+            State::Open(_) => {
                 self.log_end(key, Leg::Client, code.into(), MEMORY_FULL.reason);
                 self.send_close(key, Some(code), MEMORY_FULL.reason);
                 self.linger(key);
             }
-            Some(State::Paired(_)) => self.pair_given_up(key, code, MEMORY_FULL.reason),
-            Some(State::Exchange(_)) => self.refuse_exchange(key, &MEMORY_FULL),
-            Some(State::Head(_)) => self.refuse(key, &MEMORY_FULL, false),
-            _ => {}
+            State::Paired(_) => self.pair_given_up(key, code, MEMORY_FULL.reason),
+            State::Exchange(_) => self.refuse_exchange(key, &MEMORY_FULL),
+            State::Waiting(_) => self.refuse_waiting(key, &MEMORY_FULL),
+            State::Deciding(_) => self.refuse_deciding(key, &MEMORY_FULL),
+            State::Head(_) if session.marks.facts.has(Fact::ProxyHeader) => {
+                // In which protocol it could be told is not known yet.
+                self.log(Level::Info, Some(key), What::ConnectionRefused { reason: MEMORY_FULL.reason });
+                self.abort(key, true);
+            }
+            State::Head(_) => self.refuse(key, &MEMORY_FULL, false),
+            State::Dialing(_) | State::Lingering { .. } | State::Dead => {}
         }
     }
 }

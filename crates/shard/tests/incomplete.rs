@@ -4,7 +4,7 @@
 mod stage;
 
 use stage::{Socket, Stage, close_frame, frame, request};
-use tidegate_io::{Event, ReceiveEnd};
+use tidegate_io::{BUFFER_BYTES, Event, ListenerId, ReceiveEnd};
 use tidegate_wire::deflate::{CodecLimits, Codecs};
 
 const ROUTES: &str = r#"
@@ -165,9 +165,27 @@ fn a_close_between_fragments_gives_back_what_was_held() {
     }
 }
 
+/// Where those wait who wait for somebody else.
+const WAITING: &str = r#"
+[[route]]
+path = "/poll"
+poll = { subscribe = ["**"] }
+[[route]]
+path = "/hook"
+identity = "a"
+echo = {}
+[[identity]]
+name = "a"
+hook = { url = "https://a.test/", timeout = "10s", max_in_flight = 100 }
+"#;
+
+fn with_memory(memory: &str) -> String {
+    ROUTES.replace("[topics]", &format!("memory = \"{memory}\"\n[topics]"))
+}
+
 /// Memory of 4 MiB.
 fn small() -> Stage {
-    Stage::of(&ROUTES.replace("[topics]", "memory = \"4MiB\"\n[topics]"), 1)
+    Stage::of(&with_memory("4MiB"), 1)
 }
 
 const MEMORY: usize = 4 << 20;
@@ -273,4 +291,126 @@ fn half_bodies_and_heads_are_refused_where_they_use_memory_up() {
     let answer = String::from_utf8_lossy(&stage.sent(*refused[0])).into_owned();
     assert!(answer.contains("Retry-After") && answer.contains(GIVEN_UP), "{answer}");
     assert!(stage.plan.retained_bytes() < 1 << 20);
+}
+
+/// What a client sends that waits for somebody else: for its upstream, its hook, its poll. It is as much as may come before it is
+/// not read any more.
+fn waiting(stage: &mut Stage, path: &str, target: &str) -> Socket {
+    let request = match path {
+        "/poll" => poll(target),
+        path => request(path, ""),
+    };
+    let socket = stage.accept();
+    stage.send(socket, &request);
+    stage.send(socket, &[b'x'; BUFFER_BYTES]);
+    assert_eq!(stage.sent(socket), b"", "{path}: it waits");
+    socket
+}
+
+fn poll(target: &str) -> Vec<u8> {
+    format!("GET {target} HTTP/1.1\r\nHost: gw.test\r\n\r\n").into_bytes()
+}
+
+/// A poll that waits for the topic's first message.
+fn next_poll(stage: &mut Stage) -> String {
+    let first = stage.accept();
+    stage.send(first, &poll("/poll?topic=a"));
+    let answer = String::from_utf8_lossy(&stage.sent(first)).into_owned();
+    let position = answer.split('"').nth(3).unwrap_or_else(|| panic!("{answer}"));
+    format!("/poll?topic=a&position={position}")
+}
+
+#[test]
+fn who_waits_for_others_and_sends_much_meanwhile_goes_before_those_who_hold_little() {
+    for path in ["/edge", "/hook", "/poll"] {
+        let mut stage = Stage::of(&format!("{}{WAITING}", with_memory("1MiB")), 1);
+        // Half a message, older than all.
+        let modest = stage.open();
+        stage.send(modest, &frame(0x82, &vec![7; 4_000], true)[..2_000]);
+        let target = next_poll(&mut stage);
+        let mut ended = 0;
+        let mut waits = Vec::new();
+        for _ in 0..70 {
+            stage.world.borrow_mut().now_ms += 20;
+            waits.push(waiting(&mut stage, path, &target));
+            let bytes = stage.plan.retained_bytes();
+            assert!(bytes < (1 << 20) + 2 * BUFFER_BYTES, "{path}: {bytes} bytes");
+            let refused = waits.iter().take_while(|&&socket| stage.sent(socket).starts_with(b"HTTP/1.1 503"));
+            ended = refused.count();
+        }
+        assert!((1..60).contains(&ended), "{path}: {ended}, the oldest ones");
+        assert!(waits[ended..].iter().all(|&socket| stage.sent(socket).is_empty()), "{path}");
+        let answer = String::from_utf8_lossy(&stage.sent(waits[0])).into_owned();
+        assert!(answer.contains("Retry-After") && answer.contains(GIVEN_UP), "{path}: {answer}");
+        assert_eq!(stage.sent(modest), b"", "{path}");
+        let seen = stage.shard.inspect();
+        assert_eq!(seen.retained, seen.retained_sum, "{path}");
+    }
+}
+
+#[test]
+fn half_of_a_proxy_header_goes_where_many_use_memory_up() {
+    // Of which a quarter of an eighth is this shard's own.
+    let mut stage = Stage::listening(&with_memory("1MiB"), "proxy_protocol = [\"192.0.2.0/24\"]", 8);
+    let trusted = Some("192.0.2.1:4711".parse().expect("an address"));
+    let header = [&b"\r\n\r\n\0\r\nQUIT\n\x21\x11\x0c\x00"[..], &[0; 3_000]].concat();
+    let halves: Vec<Socket> = (0..60)
+        .map(|_| {
+            stage.world.borrow_mut().now_ms += 20;
+            let socket = stage.accept_from(ListenerId(0), trusted);
+            stage.send(socket, &header);
+            socket
+        })
+        .collect();
+    let held = stage.plan.retained_bytes();
+    assert!(held > 160 << 10, "{held} bytes");
+    // Somebody else uses the rest up.
+    for client in [stage.open(), stage.open()] {
+        stage.socket(client, |kernel| kernel.room = 0);
+        while stage.plan.retained_bytes() < 1 << 20 && stage.socket(client, |kernel| kernel.receive.is_some())
+        {
+            stage.send(client, &frame(0x82, &vec![7; 15 << 10], true));
+        }
+    }
+    let gone = halves.iter().take_while(|&&socket| stage.down(socket).is_some()).count();
+    assert!((1..60).contains(&gone), "{gone}, the oldest ones");
+    assert!(halves[gone..].iter().all(|&socket| stage.down(socket).is_none()));
+    assert!(halves.iter().all(|&socket| stage.sent(socket).is_empty()), "who it is for is not known");
+}
+
+/// A search that does not find enough is not repeated at once.
+#[cfg(feature = "planted-bugs")]
+#[test]
+fn who_comes_behind_a_search_in_vain_does_not_pay_for_it() {
+    use std::time::Duration;
+
+    use tidegate_shard::planted::{self, Bug};
+
+    let mut stage = small();
+    let others: Vec<Socket> = (0..3).map(|_| stage.open()).collect();
+    let hogs: Vec<Socket> = (0..5).map(|_| stage.open()).collect();
+    let message = frame(0x82, &vec![7; 900 << 10], true);
+    // Bytes that count, and that nobody has.
+    planted::set(Some(Bug::LeakIncomplete));
+    for hog in hogs {
+        stage.send(hog, &message[..850 << 10]);
+        if stage.down(hog).is_none() && !stage.sent(hog).ends_with(&close_frame(1013, GIVEN_UP)) {
+            end(&mut stage, hog, ReceiveEnd::Error(104));
+        }
+    }
+    planted::set(None);
+    assert!(stage.plan.retained_bytes() >= MEMORY);
+    let gone = close_frame(1013, GIVEN_UP);
+    stage.pass(1);
+    stage.world.borrow_mut().now_ms += 200;
+    for &other in &others {
+        stage.arrive(other, &message[..1_000]);
+        stage.turn();
+    }
+    stage.turns(2);
+    assert!(stage.sent(others[0]).ends_with(&gone), "a search finds it, and not enough");
+    assert!(others[1..].iter().all(|&other| stage.sent(other).is_empty()));
+    assert_ne!(stage.world.borrow().deadline, Some(Duration::ZERO), "the shard waits for what comes");
+    stage.pass(1);
+    assert!(others.iter().all(|&other| stage.sent(other).ends_with(&gone)), "another search finds them");
 }

@@ -144,6 +144,16 @@ impl Deciding {
     pub(crate) fn held_bytes(&self) -> usize {
         self.head.capacity() + self.early.capacity()
     }
+
+    /// When its hook was asked.
+    pub(crate) fn asked_ms(&self) -> u64 {
+        self.deadline_ms.saturating_sub(self.timeout_ms())
+    }
+
+    /// How long an answer is waited for.
+    fn timeout_ms(&self) -> u64 {
+        self.identity.rules().hook().map_or(0, |hook| hook.timeout_ms) + GRACE_MS
+    }
 }
 
 /// Why a request does not go on at once.
@@ -326,8 +336,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         let Some(session) = self.registry.get_mut(key) else { return };
         if let State::Deciding(deciding) = &mut session.state {
             // Who asks did not run, either, while the process stood still.
-            let timeout_ms = deciding.identity.rules().hook().map_or(0, |hook| hook.timeout_ms);
-            let deadline_ms = woken_ms + timeout_ms + GRACE_MS;
+            let deadline_ms = woken_ms + deciding.timeout_ms();
             if deadline_ms > self.now_ms && woken_ms > 0 {
                 deciding.deadline_ms = deadline_ms;
                 self.ensure_deadline(key, deadline_ms);
@@ -338,6 +347,16 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         let reason = "no answer of it has come";
         self.log(Level::Warn, Some(key), What::HookFailed { route, reason });
         self.take_decision(key, Outcome::Failed);
+    }
+
+    /// Refuses a request that waits, as its route does.
+    pub(crate) fn refuse_deciding(&mut self, key: Key, refusal: &Refusal) {
+        let Some(session) = self.registry.get_mut(key) else { return };
+        let State::Deciding(deciding) = &mut session.state else { return };
+        match deciding.manner.take() {
+            Some(manner) => self.refuse_request(key, &manner, refusal),
+            None => self.refuse(key, refusal, false),
+        }
     }
 
     /// Reads a request again, for which there is an answer now.

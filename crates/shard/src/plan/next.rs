@@ -101,6 +101,15 @@ impl Plan {
         }))
     }
 
+    /// Says for all shards that nobody is left of what this generation does not have any more, for tests.
+    #[doc(hidden)]
+    pub fn say_all_left(&self) {
+        let upstreams = self.slots.iter().flat_map(|slot| &slot.plan().proxy).flat_map(|proxy| &proxy.gone);
+        for retired in self.slots.iter().filter_map(Slot::retired).chain(upstreams.flatten()) {
+            (0..self.shared.shards).for_each(|_| retired.left());
+        }
+    }
+
     fn next_slots(
         &self,
         config: &Config,

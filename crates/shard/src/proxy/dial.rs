@@ -26,6 +26,7 @@ use crate::{
     planted::{self, Bug},
     session::{Messages, Paired, Peer, Reading, Session, State},
     shard::{Shard, token},
+    stamp::Stamp,
 };
 
 /// No upstream took the session.
@@ -107,8 +108,12 @@ fn first_address(proxy: &ProxyPlan, upstream: u16, hash: u64, addresses: &[Addre
 impl<B: Backend, E: Environment> Shard<B, E> {
     /// Takes what a client sends before its upstream is there; past the bound it is not read any more.
     pub(crate) fn hold_early(&mut self, key: Key, bytes: &[u8]) -> usize {
+        let now = Stamp::at(self.now_ms);
         let Some(session) = self.registry.get_mut(key) else { return bytes.len() };
         let State::Waiting(waiting) = &mut session.state else { return 0 };
+        if waiting.early.is_empty() {
+            session.since = now;
+        }
         // A burst may still land behind the pause: it was received and must not be lost.
         let held = waiting.early.capacity();
         waiting.early.extend_from_slice(bytes);

@@ -32,6 +32,7 @@ use crate::{
     output::Content,
     session::State,
     shard::Shard,
+    stamp::Stamp,
 };
 
 /// What is kept of what a client sends behind a request that is not answered yet, about: then it is not read.
@@ -225,7 +226,9 @@ impl<B: Backend, E: Environment> Shard<B, E> {
 
     /// Bytes for a request under way: its body, or what comes behind it.
     pub(crate) fn read_exchange(&mut self, key: Key, bytes: &[u8]) -> usize {
-        let Some(exchange) = self.exchange_mut(key) else { return bytes.len() };
+        let now = Stamp::at(self.now_ms);
+        let Some(session) = self.registry.get_mut(key) else { return bytes.len() };
+        let State::Exchange(exchange) = &mut session.state else { return bytes.len() };
         let held = exchange.held_bytes();
         match &mut exchange.stage {
             Stage::Body(body) => {
@@ -249,6 +252,9 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                 bytes.len()
             }
             Stage::Publishing(_) | Stage::Asking | Stage::Polling(_) => {
+                if exchange.early.is_empty() {
+                    session.since = now;
+                }
                 exchange.early.extend_from_slice(bytes);
                 let is_full = exchange.early.len() >= EARLY_BYTES;
                 let holds = exchange.held_bytes();
