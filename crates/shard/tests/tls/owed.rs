@@ -8,13 +8,14 @@ use tidegate_tls::{Clients, ServerConfig};
 use super::{Peer, TLS, identity, options};
 use crate::{
     certificates::Authority,
-    stage::{Stage, UNIX_SECONDS},
+    stage::{Socket, Stage, UNIX_SECONDS, close_frame, frame, request},
 };
 
 const CONFIG: &str = "[limits]\nping_interval = \"0s\"\n[[topic]]\nname = \"**\"\n[[identity]]\nname = \"a\"\n\
     hook = { url = \"https://a.test/\", timeout = \"2s\" }\n\
     [[route]]\npath = \"/asks\"\nidentity = \"a\"\npoll = { subscribe = [\"**\"] }\n\
     [[route]]\npath = \"/page\"\npage = {}\n\
+    [[route]]\npath = \"/up\"\nproxy = { upstreams = [\"ws://127.0.0.1:9\"] }\n\
     [[listener]]\nbind = \"127.0.0.1:2\"\n[listener.tls]\ncertificate_file = \"/none\"\nkey_file = \"/none\"\n";
 
 /// Between the targets of two requests.
@@ -51,16 +52,20 @@ fn ask(stage: &mut Stage, authority: &Authority, path: &str, end: End, at_once: 
         peer.connection.send_close_notify();
         said.extend(peer.said());
     }
-    let token = stage.tokens[&peer.socket];
-    if !said.is_empty() {
-        stage.arrive(peer.socket, &said);
-    }
-    if end != End::Notify {
-        stage.socket(peer.socket, |kernel| kernel.receive.take()).expect("it is read");
-        stage.world.borrow_mut().complete(Event::ReceiveEnded { token, end: ReceiveEnd::Eof });
-    }
+    arrive_with_end(stage, peer.socket, &said, end);
     stage.turns(4);
     peer
+}
+
+/// What it has said, and the end of its connection behind that, arrive at once.
+fn arrive_with_end(stage: &mut Stage, socket: Socket, said: &[u8], end: End) {
+    if !said.is_empty() {
+        stage.arrive(socket, said);
+    }
+    if end != End::Notify {
+        let token = stage.socket(socket, |kernel| kernel.receive.take()).expect("it is read");
+        stage.world.borrow_mut().complete(Event::ReceiveEnded { token, end: ReceiveEnd::Eof });
+    }
 }
 
 /// What the hook says, by the answer that follows from it.
@@ -161,6 +166,40 @@ fn who_ends_its_side_right_behind_a_request_has_all_of_a_page() {
                 "200",
                 &format!("{end:?} at once: {at_once}, room {room}"),
             );
+        }
+    }
+}
+
+/// Behind its Close, too, whether its upstream answers or fails.
+#[test]
+fn who_ends_its_side_behind_its_close_to_an_upstream_is_answered() {
+    let authority = Authority::new();
+    for end in [End::Notify, End::Both, End::Fin] {
+        for answers in [true, false] {
+            let mut stage = stage(&authority);
+            let mut peer = Peer::secured(&mut stage, &authority.client());
+            let upgrade = peer.sealed(&request("/up", ""));
+            stage.send(peer.socket, &upgrade);
+            let upstream = peer.socket + 1;
+            stage.upgrade(upstream);
+            assert!(peer.read(&stage).starts_with("HTTP/1.1 101 "));
+            let mut said = peer.sealed(&frame(0x88, &1000_u16.to_be_bytes(), true));
+            if end != End::Fin {
+                peer.connection.send_close_notify();
+                said.extend(peer.said());
+            }
+            arrive_with_end(&mut stage, peer.socket, &said, end);
+            stage.turns(4);
+            stage.send(upstream, &frame(0x81, b"last words", false));
+            match answers {
+                true => stage.send(upstream, &close_frame(1000, "")),
+                false => arrive_with_end(&mut stage, upstream, b"", End::Fin),
+            }
+            stage.turns(4);
+            let heard = peer.read(&stage);
+            let expected = [frame(0x81, b"last words", false), close_frame(1000, "")].concat();
+            assert_eq!(heard, String::from_utf8_lossy(&expected), "{end:?}, answers: {answers}");
+            assert!(stage.socket(peer.socket, |kernel| kernel.fin), "{end:?}, answers: {answers}");
         }
     }
 }
