@@ -145,7 +145,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                 Stage::Publishing(_) | Stage::Asking | Stage::Polling(_) | Stage::Streaming(_) => begun_ms,
             },
             State::Waiting(_) => begun_ms,
-            State::Deciding(deciding) => deciding.asked_ms(),
+            State::Deciding(deciding) => deciding.asked_ms,
             State::Head(head) => head.deadline_ms.saturating_sub(self.plan.limits().head_timeout_ms),
             State::Dialing(_) | State::Lingering { .. } | State::Dead => return None,
         };

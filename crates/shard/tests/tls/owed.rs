@@ -106,7 +106,7 @@ fn who_ends_its_side_behind_a_request_that_waits_for_a_hook_has_the_answer() {
                 assert_eq!(stage.shard.inspect().legs.deciding, 1, "{case}: it waits");
                 assert_eq!(stage.down(peer.socket), None, "{case}");
                 let expected = if expected == "late" {
-                    stage.pass(3);
+                    stage.pass(5);
                     "503"
                 } else {
                     let decision = decide(&mut stage, expected);
