@@ -314,7 +314,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         let date = http::http_date(self.environment.unix_seconds());
         let response = Refusal { close: true, ..*refusal }.dated_response(&date, head_only);
         let source = self.turn.keep(response, 0);
-        self.emit(key, source, Content::WHOLE);
+        self.emit(key, source, Content::Opening);
         self.linger(key);
     }
 }

@@ -25,7 +25,7 @@ pub(crate) enum Content {
     Messages { linked: bool },
     /// Part of a stream of which nothing may be dropped, and where it ends.
     Stream(End),
-    /// The answer that opens a session: it is not the session's fault what waits before it.
+    /// The answer that opens a session, or refuses it: it is not the fault of whoever gets it what waits before it.
     Opening,
     /// A whole thing of which it was judged before how much of it may wait.
     Judged,

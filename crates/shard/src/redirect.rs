@@ -40,7 +40,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             http::page_response(status, "text/plain; charset=utf-8", b"", head_only, false, &fields);
         self.counters.redirected += 1;
         let source = self.turn.keep(response, 0);
-        self.emit(key, source, Content::WHOLE);
+        self.emit(key, source, Content::Opening);
         self.linger(key);
         Ok(())
     }

@@ -357,6 +357,30 @@ fn a_process_that_stood_still_for_less_than_the_time_out_gives_nobody_up_for_it(
     assert_eq!(status(&stage, client), "HTTP/1.1 101");
 }
 
+/// It is not the fault of who is refused what still waits before that.
+#[test]
+fn a_refusal_behind_a_page_that_fills_the_outbox_takes_nothing_of_it() {
+    let config = "[limits]\noutbox_soft = \"4KiB\"\noutbox_hard = \"8KiB\"\n\
+                  [[identity]]\nname = \"a\"\nhook = { url = \"https://a.test/\" }\n\
+                  [[route]]\npath = \"/page\"\npage = {}\n\
+                  [[route]]\npath = \"/r\"\nidentity = \"a\"\necho = {}\n";
+    let mut stage = Stage::of(config, 1);
+    let client = stage.accept();
+    stage.socket(client, |kernel| kernel.room = 300);
+    let page = b"GET /page HTTP/1.1\r\nHost: gw.test\r\n\r\n";
+    stage.send(client, &[page, &request("/r", "")[..]].concat());
+    stage.turns(4);
+    assert!(stage.sent(client).len() <= 300);
+    let decision = question(&stage).answered(Outcome::Denied(Denial::Unauthorized));
+    stage.deliver(Mail::Decided(decision));
+    for _ in 0..4 {
+        stage.make_room(client, 100_000);
+    }
+    let sent = String::from_utf8_lossy(&stage.sent(client)).into_owned();
+    let answers = (sent.matches("HTTP/1.1 200 ").count(), sent.matches("HTTP/1.1 401 ").count());
+    assert_eq!((answers, stage.shard.counters().slow), ((1, 1), 0), "{} bytes", sent.len());
+}
+
 /// Anyone can send fields that say who the client is.
 #[test]
 fn a_hook_is_told_who_the_client_is_by_those_alone_who_are_trusted() {

@@ -135,7 +135,7 @@ pub(super) const LIMITS: &[Key] = &[
         unit: "size",
         reason: "Waiting output above which no more is taken: then the route's `full` decides, and \
                  `\"pause\"`, having failed to hold the producer back, closes with 1013. Beyond it go only a \
-                 message of any size into an outbox without data, control frames and the answer that opens a \
+                 message of any size into an outbox without data, control frames and the answer that opens or refuses a \
                  session, and what the kernel did not take of one turn's output, which ends above twice the \
                  larger of `outbox_soft` and 64 KiB with what one received buffer still gives (a compressed \
                  one at most 1 MiB and a message). Where it is not set, it grows with the message: at least \

@@ -518,7 +518,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         let level = if status >= 500 { Level::Warn } else { Level::Info };
         self.log(level, Some(far), What::UpstreamRefused { upstream, route: route.index() as u16, status });
         let source = self.turn.keep(response, 0);
-        self.emit(far, source, Content::WHOLE);
+        self.emit(far, source, Content::Opening);
         self.linger(far);
     }
 

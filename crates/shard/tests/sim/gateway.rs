@@ -488,7 +488,7 @@ fn stop_early(world: &World, seed: u64, drain: Option<u64>, span: u64, letters: 
         None => net.now + random.below(2 * span),
     };
     let letters = letters.clone();
-    net.stop_at(time, Box::new(move || letters.send(Mail::Stop).expect("the mailbox has room")));
+    net.stop_at(time, Box::new(move || letters.order(Mail::Stop)));
     true
 }
 

@@ -80,7 +80,7 @@ pub(super) fn come(
             let plan = if departs { course.next(net) } else { unchanged(&course.newest.borrow()) };
             *course.newest.borrow_mut() = Arc::clone(&plan);
             let generation = Generation { plan, servers: Arc::new([]), answers: Answers::default() };
-            letters.send(Mail::Plan(generation)).expect("the mailbox has room");
+            letters.order(Mail::Plan(generation));
         };
         net.do_at(time, Box::new(letter));
     }
@@ -149,7 +149,7 @@ pub(super) fn drain(seed: u64, letters: &Sender<SimWaker>) -> Box<dyn FnOnce()> 
     let code = CloseCode::GOING_AWAY;
     let letters = letters.clone();
     if random.below(2) == 0 {
-        return Box::new(move || letters.send(Mail::Drain(code)).expect("the mailbox has room"));
+        return Box::new(move || letters.order(Mail::Drain(code)));
     }
     let pace = Pace {
         code,
@@ -159,6 +159,6 @@ pub(super) fn drain(seed: u64, letters: &Sender<SimWaker>) -> Box<dyn FnOnce()> 
         reconnect_delay_ms: *random.pick(&[0, 5_000]),
     };
     Box::new(move || {
-        letters.send(Mail::Depart(Departure { whom: Whom::All, pace })).expect("the mailbox has room");
+        letters.order(Mail::Depart(Departure { whom: Whom::All, pace }));
     })
 }

@@ -358,12 +358,12 @@ impl Life {
             self.cluster.with(index, self.start, |net| match ending {
                 Ending::Stopped => {
                     let time = net.now;
-                    let stop = move || assert!(letters.send(Mail::Stop).is_ok(), "the mailbox has room");
+                    let stop = move || letters.order(Mail::Stop);
                     net.stop_at(time, Box::new(stop));
                 }
                 Ending::Calm | Ending::Drained => {
                     let code = CloseCode::new(1001).expect("a code");
-                    let drain = move || assert!(letters.send(Mail::Drain(code)).is_ok(), "it has room");
+                    let drain = move || letters.order(Mail::Drain(code));
                     let time = net.now;
                     net.drain_at(Some(time), Box::new(drain));
                 }

@@ -150,7 +150,7 @@ pub(crate) fn come(
             let letters = place.letters.clone();
             let letter = move || {
                 let generation: &Generation = generation.get_or_init(|| course.next(&change));
-                assert!(letters.send(Mail::Plan(generation.clone())).is_ok(), "the mailbox has room");
+                letters.order(Mail::Plan(generation.clone()));
             };
             place.world.net.borrow_mut().post_at(*arrival, Box::new(letter));
         }
