@@ -252,7 +252,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             // A leg is known by the client that it serves: a log line about it must lead to somebody.
             let client = self.registry.get(key).map_or(Peer::new(None), |session| session.peer);
             let mut session = Session::new(socket, client, state, now_ms);
-            session.route = route;
+            session.enter_route(route);
             session.marks.upstream = true;
             session.in_flight.connect = true;
             let inserted = self.registry.insert(session);
