@@ -14,12 +14,12 @@ use rustls::{
     pki_types::ServerName,
     version::{TLS12, TLS13},
 };
-use tidegate_io::ListenerId;
+use tidegate_io::{Event, ListenerId, ReceiveEnd};
 use tidegate_tls::{Authorities, Clients, Identity, ServerConfig, ServerOptions};
 
 use crate::{
     certificates::Authority,
-    stage::{Socket, Stage, frame, request},
+    stage::{Socket, Stage, close_frame, frame, request},
 };
 
 /// Where connections speak TLS.
@@ -41,7 +41,13 @@ fn stage(authority: &Authority, clients: Clients) -> Stage {
 }
 
 fn stage_of(server: ServerConfig) -> Stage {
-    let mut stage = Stage::of(&format!("[limits]\nping_interval = \"0s\"\n{ROUTES}{LISTENER}"), 1);
+    stage_with("", server)
+}
+
+/// The same with these lines in its table of limits, and behind that.
+fn stage_with(limits: &str, server: ServerConfig) -> Stage {
+    let config = format!("[limits]\nping_interval = \"0s\"\n{limits}\n{ROUTES}{LISTENER}");
+    let mut stage = Stage::of(&config, 1);
     stage.shard.listen_tls(TLS, (), server).expect("it takes all");
     stage
 }
@@ -97,20 +103,37 @@ impl Peer {
 
     /// The status of the answer to a request with these fields.
     fn status(stage: &mut Stage, config: &Arc<ClientConfig>, path: &str, fields: &str) -> String {
+        Peer::ask(stage, config, path, fields).1
+    }
+
+    /// Asks for a session; the answer's status.
+    fn ask(stage: &mut Stage, config: &Arc<ClientConfig>, path: &str, fields: &str) -> (Peer, String) {
         let mut peer = Peer::connect(stage, config);
         while peer.connection.is_handshaking() {
             let said = peer.said();
             stage.send(peer.socket, &said);
             peer.hear(stage).expect("a handshake");
         }
-        std::io::Write::write_all(&mut peer.connection.writer(), &request(path, fields)).expect("room");
-        let said = peer.said();
-        stage.send(peer.socket, &said);
-        peer.hear(stage).expect("an answer");
-        let mut answer = Vec::new();
+        let sealed = peer.sealed(&request(path, fields));
+        stage.send(peer.socket, &sealed);
+        let answer = peer.heard(stage);
+        let status = String::from_utf8_lossy(&answer[9..12]).into_owned();
+        (peer, status)
+    }
+
+    /// Records with these bytes.
+    fn sealed(&mut self, bytes: &[u8]) -> Vec<u8> {
+        std::io::Write::write_all(&mut self.connection.writer(), bytes).expect("room");
+        self.said()
+    }
+
+    /// The bytes that it was sent.
+    fn heard(&mut self, stage: &Stage) -> Vec<u8> {
+        self.hear(stage).expect("an answer");
+        let mut heard = Vec::new();
         // It says that nothing more is there for now.
-        let _ = std::io::Read::read_to_end(&mut peer.connection.reader(), &mut answer);
-        String::from_utf8_lossy(&answer[9..12]).into_owned()
+        let _ = std::io::Read::read_to_end(&mut self.connection.reader(), &mut heard);
+        heard
     }
 }
 
@@ -270,4 +293,120 @@ fn pages_of_other_origins_are_refused_where_a_certificate_counts() {
     assert_eq!(Peer::status(&mut stage, &unknown, "/r", "Origin: https://page.test\r\n"), "101");
     // Who has no origin is no browser.
     assert_eq!(Peer::status(&mut stage, &config, "/wanted", ""), "101");
+}
+
+/// Bytes of a record that is longer.
+const HALF: usize = 12_000;
+
+/// A connection that has sent half a record: the first one of its handshake, or one with a message.
+fn half(stage: &mut Stage, config: &Arc<ClientConfig>, way: &str) -> (Peer, Vec<u8>) {
+    let (mut peer, bytes) = match way {
+        "hello" => {
+            let hello = [&[22, 3, 1, 0x3f, 0xff][..], &[0; 0x3fff]].concat();
+            (Peer::connect(stage, config), hello)
+        }
+        _ => {
+            let (mut peer, status) = Peer::ask(stage, config, "/r", "");
+            assert_eq!(status, "101");
+            let sealed = peer.sealed(&frame(0x82, &[7; 16_000], true));
+            (peer, sealed)
+        }
+    };
+    let (first, rest) = bytes.split_at(HALF);
+    stage.send(peer.socket, first);
+    // An answer to half a record would be one to nothing.
+    assert_eq!(peer.heard(stage), b"");
+    (peer, rest.to_vec())
+}
+
+#[test]
+fn half_a_record_counts_until_it_is_whole_or_its_connection_ends() {
+    let authority = Authority::new();
+    let config = authority.client_with(&[&TLS13], &[], None);
+    for (way, how) in [
+        ("hello", "whole"),
+        ("hello", "reset"),
+        ("hello", "time"),
+        ("record", "whole"),
+        ("record", "reset"),
+        ("record", "drain"),
+    ] {
+        let mut stage = stage(&authority, Clients::Anyone);
+        let (peer, rest) = half(&mut stage, &config, way);
+        let seen = stage.shard.inspect();
+        assert_eq!(seen.retained, seen.retained_sum, "{way}");
+        let held = stage.plan.retained_bytes();
+        assert!((HALF..2 * HALF).contains(&held), "{way}: {held} bytes");
+        match how {
+            "whole" => stage.send(peer.socket, &rest),
+            "time" => stage.pass(31),
+            "drain" => {
+                stage.drain();
+                stage.pass(12);
+            }
+            _ => {
+                let token = stage.socket(peer.socket, |kernel| kernel.receive.take()).expect("it is read");
+                stage.world.borrow_mut().complete(Event::ReceiveEnded { token, end: ReceiveEnd::Error(104) });
+                stage.turns(4);
+            }
+        }
+        let seen = stage.shard.inspect();
+        assert_eq!((seen.retained, seen.retained_sum), (0, 0), "{way}, {how}");
+        let answered = u64::from((way, how) == ("record", "whole"));
+        assert_eq!(stage.shard.counters().messages, answered, "{way}, {how}");
+    }
+}
+
+#[test]
+fn half_records_end_where_they_use_memory_up_those_first_that_have_held_them_the_longest() {
+    const MEMORY: usize = 1 << 20;
+    let authority = Authority::new();
+    let config = authority.client_with(&[&TLS13], &[], None);
+    for way in ["hello", "record"] {
+        let server = ServerConfig::new(&options(Clients::Anyone), vec![identity(&authority)]);
+        let limits = "memory = \"1MiB\"\n[topics]\nmemory = \"1MiB\"";
+        let mut stage = stage_with(limits, server.expect("a server"));
+        // Half a message, older than all.
+        let modest = stage.open();
+        stage.send(modest, &frame(0x82, &vec![7; 4_000], true)[..2_000]);
+        let mut halves = Vec::new();
+        for _ in 0..95 {
+            stage.world.borrow_mut().now_ms += 20;
+            halves.push(half(&mut stage, &config, way).0.socket);
+            let bytes = stage.plan.retained_bytes();
+            assert!(bytes < MEMORY + 4 * HALF, "{way}: {bytes} bytes");
+        }
+        let ended = halves.iter().take_while(|&&socket| stage.down(socket) == Some(true)).count();
+        assert!((1..60).contains(&ended), "{way}: {ended}, the oldest ones");
+        assert!(halves[ended..].iter().all(|&socket| stage.down(socket).is_none()), "{way}");
+        assert_eq!((stage.sent(modest), stage.down(modest)), (Vec::new(), None), "{way}");
+        let seen = stage.shard.inspect();
+        assert_eq!(seen.retained, seen.retained_sum, "{way}");
+    }
+}
+
+/// Who holds more of a message than of a record is told why it ends.
+#[test]
+fn half_messages_over_tls_end_with_a_close() {
+    let authority = Authority::new();
+    let config = authority.client_with(&[&TLS13], &[], None);
+    let server = ServerConfig::new(&options(Clients::Anyone), vec![identity(&authority)]);
+    let limits = "memory = \"1MiB\"\n[topics]\nmemory = \"1MiB\"";
+    let mut stage = stage_with(limits, server.expect("a server"));
+    let mut peers: Vec<Peer> = (0..3)
+        .map(|_| {
+            stage.world.borrow_mut().now_ms += 20;
+            let (mut peer, _) = Peer::ask(&mut stage, &config, "/r", "");
+            for part in frame(0x82, &vec![7; 900 << 10], true)[..450 << 10].chunks(30 << 10) {
+                let sealed = peer.sealed(part);
+                if stage.socket(peer.socket, |kernel| kernel.receive.is_some()) {
+                    stage.send(peer.socket, &sealed);
+                }
+            }
+            peer
+        })
+        .collect();
+    let closed = close_frame(1013, "the gateway's memory is used up");
+    let ended: Vec<bool> = peers.iter_mut().map(|peer| peer.heard(&stage) == closed).collect();
+    assert!(ended[0] && ended.contains(&false), "{ended:?}");
 }

@@ -488,6 +488,9 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         if let Some(session) = self.registry.get_mut(client) {
             session.marks.paused = false;
         }
+        let sealed = self.registry.get(upstream).map_or(0, |session| session.transport.held_bytes());
+        // From now on it counts.
+        self.recount(0, sealed);
         self.opened(upstream, State::Paired(far));
         self.opened(client, State::Paired(near));
         self.keep_early(client, early);
