@@ -240,7 +240,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             sent_messages: tally.flow.sent_messages,
             duration_ms: self.now_ms.saturating_sub(tally.accepted_ms),
         };
-        let route = session.route.index() as u16;
+        let route = session.own_route().map(|route| route.index() as u16);
         self.log(Level::Info, Some(key), What::Closed { cause, route, totals });
     }
 

@@ -334,3 +334,23 @@ fn who_is_kept_alive_takes_nothing_along_to_the_next_route_of_a_number() {
     assert!(stage.sent(socket).starts_with(b"HTTP/1.1 404"));
     assert_eq!(report(&mut stage, &cell).routes[0], RouteCounts::default());
 }
+
+/// Nor does one that lingers for longer than its route's sessions have time.
+#[test]
+fn who_lingers_takes_nothing_along_to_the_next_route_of_a_number() {
+    let config = |paths: &[&str]| echoes(paths.iter().map(|path| (*path).to_owned()));
+    let mut stage = Stage::of(&format!("{DRAIN}{}", config(&["/0", "/1"])), 1);
+    let cell = Arc::new(Cell::default());
+    stage.shard.account_to(Arc::clone(&cell));
+    let last = stage.client_at("/0", "");
+    adopt(&mut stage, &config(&["/1"]));
+    stage.pass(1);
+    stage.send(last, &frame(0x88, &1000_u16.to_be_bytes(), true));
+    stage.pass(2);
+    assert_eq!((stage.shard.inspect().legs.lingering, stage.down(last)), (1, None), "its end is awaited");
+    let plan = adopt(&mut stage, &config(&["/1", "/2"]));
+    assert_eq!(plan.named("/2"), [Whom::Route(RouteId(0))]);
+    stage.send(last, b"and more");
+    let told = report(&mut stage, &cell);
+    assert_eq!(told.routes[0], RouteCounts::default());
+}
