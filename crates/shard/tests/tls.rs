@@ -10,12 +10,12 @@ mod stage;
 use std::{fs, sync::Arc, time::SystemTime};
 
 use rustls::{
-    AlertDescription, ClientConfig, ClientConnection,
+    AlertDescription, ClientConfig, ClientConnection, ServerConnection,
     pki_types::ServerName,
     version::{TLS12, TLS13},
 };
 use tidegate_io::{Event, ListenerId, ReceiveEnd};
-use tidegate_tls::{Authorities, Clients, Identity, ServerConfig, ServerOptions};
+use tidegate_tls::{Authorities, ClientOptions, Clients, Identity, ServerConfig, ServerOptions, Trust};
 
 use crate::{
     certificates::Authority,
@@ -409,4 +409,64 @@ fn half_messages_over_tls_end_with_a_close() {
     let closed = close_frame(1013, "the gateway's memory is used up");
     let ended: Vec<bool> = peers.iter_mut().map(|peer| peer.heard(&stage) == closed).collect();
     assert!(ended[0] && ended.contains(&false), "{ended:?}");
+}
+
+/// What an upstream sends with its 101 is held of a leg that becomes one of a pair with these bytes.
+#[test]
+fn half_a_record_of_an_upstream_counts_from_its_101_on() {
+    let authority = Authority::new();
+    let own = authority.issue("upstream", &["upstream.test"]);
+    let mut stage =
+        Stage::of("[[route]]\npath = \"/r\"\nproxy = { upstreams = [\"ws://127.0.0.1:1\"] }\n", 1);
+    let wss = "version = 1\n[[listener]]\nbind = \"127.0.0.1:1\"\n[[route]]\npath = \"/r\"\n\
+               proxy = { upstreams = [\"wss://127.0.0.1:1\"], tls = { server_name = \"upstream.test\" } }\n";
+    let wss = tidegate_config::parse(wss, "test.toml").unwrap_or_else(|problems| panic!("{problems:#?}"));
+    let options = ClientOptions { trust: Trust::Nothing, alpn: Vec::new(), resumes: false };
+    let towards = tidegate_tls::ClientConfig::new(&options).expect("a client");
+    let plan = stage.plan.next_with_clients(wss, &[Some(towards)]);
+    stage.adopt_plan(plan.expect("it can follow"));
+    for how in ["whole", "reset"] {
+        let client = stage.client("");
+        let upstream = client + 1;
+        let token = stage.socket(upstream, |kernel| kernel.connect.take()).expect("it is dialed");
+        stage.world.borrow_mut().complete(Event::Connected { token, errno: 0 });
+        stage.turns(3);
+        let mut server = ServerConnection::new(authority.server(&own, false)).expect("a server");
+        let mut asked = Vec::new();
+        while asked.is_empty() {
+            let sent = stage.socket(upstream, |kernel| std::mem::take(&mut kernel.sent));
+            let mut rest = &sent[..];
+            while !rest.is_empty() {
+                server.read_tls(&mut rest).expect("a slice");
+                server.process_new_packets().expect("a client");
+            }
+            let _ = std::io::Read::read_to_end(&mut server.reader(), &mut asked);
+            let mut said = Vec::new();
+            while server.wants_write() {
+                server.write_tls(&mut said).expect("a vector takes all");
+            }
+            stage.send(upstream, &said);
+        }
+        let answer = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+            Sec-WebSocket-Accept: ICX+Yqv66kxgM0FcWaLWlFLwTAI=\r\n\r\n";
+        let mut said = Vec::new();
+        for bytes in [&answer[..], &frame(0x82, &[7; 16_000], false)] {
+            std::io::Write::write_all(&mut server.writer(), bytes).expect("room");
+            server.write_tls(&mut said).expect("a vector takes all");
+        }
+        stage.send(upstream, &said[..HALF]);
+        assert!(stage.sent(client).starts_with(b"HTTP/1.1 101 "));
+        let seen = stage.shard.inspect();
+        assert_eq!((seen.retained, seen.pairs), (seen.retained_sum, 1));
+        assert!(stage.plan.retained_bytes() >= HALF - 1_000, "{}", stage.plan.retained_bytes());
+        if how == "whole" {
+            stage.send(upstream, &said[HALF..]);
+            assert!(stage.sent(client).ends_with(&frame(0x82, &[7; 16_000], false)));
+        }
+        let token = stage.socket(upstream, |kernel| kernel.receive.take()).expect("it is read");
+        stage.world.borrow_mut().complete(Event::ReceiveEnded { token, end: ReceiveEnd::Error(104) });
+        stage.turns(4);
+        let seen = stage.shard.inspect();
+        assert_eq!((seen.retained, seen.retained_sum), (0, 0), "{how}");
+    }
 }
