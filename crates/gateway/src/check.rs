@@ -15,7 +15,7 @@ pub(crate) fn check(arguments: &CheckArguments) -> Outcome {
     let loaded = tidegate_config::load(&arguments.config).and_then(|mut config| {
         let secured = secure::secure(&mut config, None, SystemTime::now());
         let mut problems = secured.err().unwrap_or_default();
-        problems.extend(paths::problems(&mut config, Some(&arguments.config)));
+        problems.extend(paths::problems(&mut config, Some(&arguments.config), None));
         problems.sort_by_key(|problem| (problem.line, problem.column));
         if problems.is_empty() { Ok(config) } else { Err(problems) }
     });

@@ -1,7 +1,7 @@
 //! The log and the sockets that a configuration names: what speaks against their paths, as far as it is seen without making anything.
 
 use std::{
-    fs, io,
+    fmt, fs, io,
     os::unix::fs::FileTypeExt,
     path::{Path, PathBuf},
 };
@@ -11,26 +11,30 @@ use tidegate_config::{Bind, Config, NamedPath, Problem};
 use crate::log_file;
 
 /// What `run` would not start with. What belongs to services that run is a warning of the configuration: systemd makes their folders
-/// and takes them away.
-pub(crate) fn problems(config: &mut Config, file: Option<&Path>) -> Vec<Problem> {
+/// and takes them away. So is what `running` has already, for which nothing is made until the next start.
+pub(crate) fn problems(config: &mut Config, file: Option<&Path>, running: Option<&Config>) -> Vec<Problem> {
+    const AGAIN: &str = ": the gateway would not start again";
     let mut problems = clashes(config, file);
-    let log = config.log.file.as_ref();
-    problems.extend(log.and_then(|log| Some(log.problem(&log_file::obstacle(log.path())?))));
     let mut warnings = Vec::new();
+    if let Some(log) = &config.log.file
+        && let Some(obstacle) = log_file::obstacle(log.path())
+    {
+        let runs = running.and_then(|running| running.log.file.as_ref()).is_some_and(|runs| runs == log);
+        match runs {
+            true => warnings.push(log.problem(&(obstacle + AGAIN))),
+            false => problems.push(log.problem(&obstacle)),
+        }
+    }
     for socket in sockets(config) {
-        match Obstacle::of(socket.path()) {
-            None => {}
-            Some(Obstacle::NoFolder)
-                if ["/run", "/var/run"].iter().any(|run| socket.path().starts_with(run)) =>
-            {
-                let message = "its folder does not exist now: the gateway does not start without it";
-                warnings.push(socket.problem(message));
-            }
-            Some(Obstacle::NoFolder) => problems.push(socket.problem("its folder does not exist")),
-            Some(Obstacle::NoSocket) => problems.push(socket.problem("there is a file that is not a socket")),
-            Some(Obstacle::Other(error)) => {
-                problems.push(socket.problem(&format!("it cannot be had: {error}")));
-            }
+        let Some(obstacle) = Obstacle::of(socket.path()) else { continue };
+        let is_fleeting = ["/run", "/var/run"].iter().any(|run| socket.path().starts_with(run));
+        if running.is_some_and(|running| sockets(running).any(|runs| runs == socket)) {
+            warnings.push(socket.problem(&format!("{obstacle}{AGAIN}")));
+        } else if is_fleeting && matches!(obstacle, Obstacle::NoFolder) {
+            let message = "its folder does not exist now: the gateway does not start without it";
+            warnings.push(socket.problem(message));
+        } else {
+            problems.push(socket.problem(&obstacle.to_string()));
         }
     }
     config.warnings.extend(warnings);
@@ -87,6 +91,16 @@ enum Obstacle {
     NoFolder,
     NoSocket,
     Other(io::Error),
+}
+
+impl fmt::Display for Obstacle {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoFolder => formatter.write_str("its folder does not exist"),
+            Self::NoSocket => formatter.write_str("there is a file that is not a socket"),
+            Self::Other(error) => write!(formatter, "it cannot be had: {error}"),
+        }
+    }
 }
 
 impl Obstacle {

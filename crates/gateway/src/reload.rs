@@ -256,7 +256,7 @@ impl Reload {
             NoConfig::Usage(usage) => Refused::Usage(usage),
         })?;
         // Also where they would only wait for a restart: that would fail.
-        let problems = paths::problems(&mut config, self.arguments.file());
+        let problems = paths::problems(&mut config, self.arguments.file(), Some(before.config()));
         if !problems.is_empty() {
             return Err(Refused::File(problems));
         }

@@ -114,6 +114,33 @@ fn what_run_would_not_start_with_is_not_taken_over_though_it_waits_for_a_restart
     }
 }
 
+/// What is gone is gone for a restart alone: until then certificates are renewed.
+#[test]
+fn a_folder_that_is_taken_from_a_socket_that_runs_is_a_warning() {
+    for io in BACKENDS {
+        let folder = tempfile::tempdir().expect("a folder");
+        let rest = |log: &str| {
+            format!("[admin]\nbind = \"unix:{}\"\n{log}", folder.path().join("in/a.sock").display())
+        };
+        fs::create_dir(folder.path().join("in")).expect("a folder");
+        let gateway = Gateway::start(&config("1s", &echo("/echo", &rest(""))), io);
+        let mut session = Client::open(gateway.address(), "/echo");
+        fs::remove_dir_all(folder.path().join("in")).expect("it is there");
+        let told = gateway.reload(&config("1s", &echo("/echo", &echo("/other", &rest("")))));
+        assert!(told.contains("configuration taken over"), "{told}");
+        gateway.wait_for_log("what a restart would meet", |line| {
+            line.contains("in/a.sock: its folder does not exist: the gateway would not start again")
+        });
+        session.exchange(TEXT, b"still here");
+        Client::open(gateway.address(), "/other").exchange(TEXT, b"it is there");
+        // Another path is judged as ever.
+        let log = format!("[log]\nfile = {:?}\n", folder.path().join("in/log"));
+        let told = gateway.reload(&config("1s", &echo("/echo", &rest(&log))));
+        assert!(told.contains("not taken over") && told.contains("in/log: its folder"), "{told}");
+        gateway.stop();
+    }
+}
+
 #[test]
 fn a_pipe_in_the_place_of_the_file_holds_up_neither_reloads_nor_the_end() {
     for io in BACKENDS {

@@ -43,6 +43,8 @@ pub(crate) enum BadKey {
     Unknown,
     /// RFC 7518 §3.3: an RSA key has 2048 bits or more; beyond 8192 a check takes too long.
     RsaSize,
+    /// RFC 8017 §3.1: it is odd, and 3 or more. With 1 everything is its own signature.
+    RsaExponent,
     /// RFC 7518 §3.2.
     Short(Algorithm),
 }
@@ -57,6 +59,7 @@ impl fmt::Display for BadKey {
             ),
             Self::Unknown => f.write_str("the key is broken, or of a kind that no algorithm here is for"),
             Self::RsaSize => f.write_str("an RSA key has 2048 to 8192 bits"),
+            Self::RsaExponent => f.write_str("the exponent of an RSA key is odd, and 3 or more"),
             Self::Short(algorithm) => {
                 let least = algorithm.least_secret_bytes().unwrap_or_default();
                 write!(f, "a secret for {} has at least {least} bytes", algorithm.name())
@@ -94,6 +97,9 @@ impl Key {
         let bits = n.first().map_or(0, |first| n.len() * 8 - first.leading_zeros() as usize);
         if !(2048..=8192).contains(&bits) {
             return Err(BadKey::RsaSize);
+        }
+        if matches!(*e, [] | [1]) || e.last().is_some_and(|last| last % 2 == 0) {
+            return Err(BadKey::RsaExponent);
         }
         let components = RsaPublicKeyComponents { n, e };
         Self::of(algorithms, |algorithm| {

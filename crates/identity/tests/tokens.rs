@@ -459,6 +459,9 @@ fn what_is_wrong_with_a_file_is_told_with_its_path() {
     let at = |why: &str| format!("FOLDER/t.toml:7:13: FOLDER/jwks: {why}");
     let mut short = rsa.jwk("short");
     short["n"] = json!(short["n"].as_str().unwrap()[..168]);
+    let (mut one, mut even) = (rsa.jwk("one"), rsa.jwk("even"));
+    (one["e"], even["e"]) = (json!("AAE"), json!("AQAA"));
+    let exponent = "the exponent of an RSA key is odd, and 3 or more";
     let mut odd = Signer::p256().jwk("odd");
     odd["y"] = odd["x"].clone();
     let mut bad = Signer::ed25519().jwk("bad");
@@ -470,6 +473,8 @@ fn what_is_wrong_with_a_file_is_told_with_its_path() {
         ("{}", "it is no JSON Web Key Set: an object with a list `keys`"),
         (&set(json!([])), "none of its keys is for any of the algorithms"),
         (&set(json!([short])), "key 1 (\"short\"): an RSA key has 2048 to 8192 bits"),
+        (&set(json!([one])), &format!("key 1 (\"one\"): {exponent}")),
+        (&set(json!([even])), &format!("key 1 (\"even\"): {exponent}")),
         (
             &set(json!([rsa.jwk("a"), odd])),
             "key 2 (\"odd\"): the key is broken, or of a kind that no algorithm here is for",

@@ -85,7 +85,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                     accounts.accepted(key, now_ms);
                 }
                 self.arm_receive(key);
-                self.ensure_deadline(key, self.now_ms + self.plan.limits().head_timeout_ms);
+                self.ensure_deadline(key, self.now_ms + self.head_timeout_ms());
                 match refusal {
                     None => {
                         self.sessions += 1;

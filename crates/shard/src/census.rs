@@ -187,6 +187,8 @@ impl<B: Backend, E: Environment> Shard<B, E> {
 
     /// Ends sessions as a drain does, each at a boundary.
     pub(crate) fn end_sessions(&mut self, Ended { keys, code, reply }: Ended) {
+        // Letters before this one were read already.
+        self.bring_news();
         let mut found = 0;
         for key in keys.into_iter().map(Key::from_bits) {
             let Some(session) = self.registry.get(key).filter(|session| !session.marks.upstream) else {

@@ -235,6 +235,8 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                 }
                 self.linger(key);
             }
+            // What its upstream still says comes through, and its Close is answered behind that, within the deadline of both.
+            State::Paired(_) if self.awaits_close(key) => {}
             State::Paired(_) => self.leg_vanished(key, 0),
             State::Exchange(_) => self.exchange_ended(key),
             State::Lingering { .. } => {

@@ -52,9 +52,19 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         State::Head(Head {
             scanner: HeadScanner::default(),
             bytes: Vec::new(),
-            deadline_ms: now_ms + self.plan.limits().head_timeout_ms,
+            deadline_ms: now_ms + self.head_timeout_ms(),
             kept_alive,
         })
+    }
+
+    /// How long a head may take, with the handshake of TLS before it. Where all sessions were told at once to end nobody is waited
+    /// for longer than for the answer to a Close.
+    pub(crate) fn head_timeout_ms(&self) -> u64 {
+        let limits = self.plan.limits();
+        match self.draining {
+            Some(_) => limits.head_timeout_ms.min(limits.close_timeout_ms),
+            None => limits.head_timeout_ms,
+        }
     }
 
     /// Reads a request's head; gives how many of `bytes` were part of it.

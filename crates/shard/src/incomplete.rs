@@ -175,7 +175,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                 let timeout_ms = self.plan.route(session.route).limits.message_timeout_ms;
                 exchange.deadline_ms.saturating_sub(timeout_ms)
             }
-            State::Deciding(deciding) => deciding.asked_ms(),
+            State::Deciding(deciding) => deciding.asked_ms,
             State::Head(head) => head.deadline_ms.saturating_sub(self.plan.limits().head_timeout_ms),
             State::Open(_) | State::Paired(_) | State::Waiting(_) | State::Exchange(_)
                 if sealed > 0 || session.is_mid_message() =>

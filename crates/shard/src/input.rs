@@ -256,6 +256,9 @@ impl<B: Backend, E: Environment> Shard<B, E> {
 
     /// The peer has said that it sends nothing more, as its FIN does.
     fn sealed_ended(&mut self, key: Key) {
+        if self.keep_sealed_end(key) {
+            return;
+        }
         let Some(session) = self.registry.get_mut(key) else { return };
         session.marks.ended = true;
         if session.transport.is_handshaking() && !session.marks.upstream {

@@ -172,11 +172,8 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                 session.marks.end_kept = true;
                 self.put_back(key, Kept::Ended { key, end }, false);
             }
-            // Who has sent all of a request may still wait for its answer.
             Some(session)
-                if end == ReceiveEnd::Eof
-                    && session.in_flight.receive
-                    && matches!(&session.state, State::Deciding(deciding) if !deciding.is_upgrade) =>
+                if end == ReceiveEnd::Eof && session.in_flight.receive && awaits_answer(session) =>
             {
                 session.marks.paused = true;
                 session.marks.end_kept = true;
@@ -184,6 +181,18 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             }
             _ => self.receive_ended(key, end),
         }
+    }
+
+    /// The peer's transport has said that nothing more comes, which is dealt with as its FIN is: behind what its request waits for.
+    /// Whether it waits.
+    pub(crate) fn keep_sealed_end(&mut self, key: Key) -> bool {
+        let waits = self.registry.get_mut(key).filter(|session| awaits_answer(session));
+        let Some(session) = waits else { return false };
+        session.marks.paused = true;
+        let end = Kept::Owned { key, bytes: Vec::new(), at: 0, opened: Some(Behind::End) };
+        // All that came before it was read.
+        self.put_back(key, end, true);
+        true
     }
 
     /// Before a turn's own events: what is kept, as far as it can go on. Each session in turn has its next buffer read, so
@@ -220,7 +229,8 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                     if let Some(session) = self.registry.get_mut(key) {
                         session.marks.end_kept = false;
                     }
-                    self.receive_ended(key, end);
+                    // What was before it may be a request that waits itself.
+                    self.end_or_keep(key, end);
                 }
             }
             self.flush_spans();
@@ -381,6 +391,11 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             }
         }
     }
+}
+
+/// Whether who has sent all of a request waits for its answer though nothing more will come: a hook is asked.
+fn awaits_answer<S>(session: &Session<S>) -> bool {
+    matches!(&session.state, State::Deciding(deciding) if !deciding.is_upgrade)
 }
 
 /// Whether a session's bytes wait: for the outbox that they would go to, or for an upstream.

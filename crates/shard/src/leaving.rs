@@ -212,9 +212,16 @@ impl Leaving {
         self.due.retain(|Reverse(due)| is_present(due.departure));
     }
 
+    /// Whether somebody's time has come.
+    fn is_due(&self, now_ms: u64) -> bool {
+        self.due.peek().is_some_and(|Reverse(due)| due.at_ms <= now_ms)
+    }
+
     /// The next whose time has come.
     fn pop(&mut self, now_ms: u64) -> Option<Due> {
-        self.due.peek().filter(|Reverse(due)| due.at_ms <= now_ms)?;
+        if !self.is_due(now_ms) {
+            return None;
+        }
         self.due.pop().map(|Reverse(due)| due)
     }
 }
@@ -324,6 +331,9 @@ impl<B: Backend, E: Environment> Shard<B, E> {
     pub(crate) fn run_departures(&mut self) {
         if self.leaving.departures.is_empty() {
             return;
+        }
+        if self.leaving.is_due(self.now_ms) {
+            self.bring_all_news();
         }
         for _ in 0..AT_ONCE {
             let Some(due) = self.leaving.pop(self.now_ms) else { break };

@@ -2,7 +2,7 @@
 //!
 //! Most letters go into a bounded queue, and come back where it is full. Orders (a generation, a departure, the word to stop) go
 //! into another one, which always has room and is read first: whatever other shards write, each shard that lives gets all of them,
-//! in the order in which they were given.
+//! in the order in which they were given. Where one ends sessions, the letters that lie there by then are read before that is done.
 
 use std::{
     fmt,
@@ -178,6 +178,16 @@ impl Mailbox {
     #[doc(hidden)]
     pub fn take(&self) -> Option<Mail> {
         self.waiting.orders.pop().or_else(|| self.waiting.queue.pop())
+    }
+
+    /// The oldest letter, whatever orders wait: what was sent before an order is read behind it.
+    pub(crate) fn take_letter(&self) -> Option<Mail> {
+        self.waiting.queue.pop()
+    }
+
+    /// How many letters wait beside orders.
+    pub(crate) fn letters(&self) -> usize {
+        self.waiting.queue.len()
     }
 
     /// How many letters wait, orders included.

@@ -574,24 +574,37 @@ impl<B: Backend, E: Environment> Shard<B, E> {
 
     pub(crate) fn read_mail(&mut self) {
         while let Some(mail) = self.mailbox.take() {
-            match mail {
-                Mail::Drain(code) => self.drain(code),
-                Mail::Depart(departure) => self.depart(departure),
-                Mail::Withhold(whom) => self.withhold(whom),
-                Mail::Readmit(whom) => self.readmit(whom),
-                Mail::Plan(generation) => self.adopt(generation),
-                Mail::Live(answers) => answers.answer(),
-                Mail::Stop => self.stopping = !planted::is(Bug::IgnoreStop),
-                Mail::Resolved => self.resume_resolving(),
-                Mail::Decided(decision) => self.decided(decision),
-                Mail::Report(reply) => {
-                    self.report();
-                    reply.tell(());
-                }
-                Mail::Census(census) => self.take_census(census),
-                Mail::End(ended) => self.end_sessions(ended),
-                Mail::Topics { from, letters } => self.read_letters(from, letters),
+            self.heed(mail);
+        }
+    }
+
+    /// Reads the letters that lie there, and no order.
+    pub(crate) fn read_letters_there(&mut self) {
+        // Not those that come meanwhile: others may write without end.
+        for _ in 0..self.mailbox.letters() {
+            let Some(mail) = self.mailbox.take_letter() else { break };
+            self.heed(mail);
+        }
+    }
+
+    fn heed(&mut self, mail: Mail) {
+        match mail {
+            Mail::Drain(code) => self.drain(code),
+            Mail::Depart(departure) => self.depart(departure),
+            Mail::Withhold(whom) => self.withhold(whom),
+            Mail::Readmit(whom) => self.readmit(whom),
+            Mail::Plan(generation) => self.adopt(generation),
+            Mail::Live(answers) => answers.answer(),
+            Mail::Stop => self.stopping = !planted::is(Bug::IgnoreStop),
+            Mail::Resolved => self.resume_resolving(),
+            Mail::Decided(decision) => self.decided(decision),
+            Mail::Report(reply) => {
+                self.report();
+                reply.tell(());
             }
+            Mail::Census(census) => self.take_census(census),
+            Mail::End(ended) => self.end_sessions(ended),
+            Mail::Topics { from, letters } => self.read_letters(from, letters),
         }
     }
 
@@ -602,6 +615,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         self.draining = Some(code);
         self.report();
         self.unlisten();
+        self.bring_all_news();
         let keys: Vec<Key> = self.registry.iter().map(|(key, _)| key).collect();
         for key in keys {
             self.drain_session(key, Farewell::now(code));

@@ -101,7 +101,7 @@ fn a_denial_is_told_and_a_failure_too() {
 fn who_asks_and_never_answers_lets_nobody_in_and_later_answers_are_for_nobody() {
     let mut stage = stage("echo = {}");
     let client = stage.client("");
-    stage.pass(2);
+    stage.pass(4);
     assert_eq!(stage.sent(client), b"");
     assert!(!is_abandoned(&mut stage.questions.borrow_mut()[0]));
     stage.pass(1);
@@ -158,7 +158,7 @@ fn a_place_is_taken_until_its_question_is_over() {
     drop(question(&stage));
     let client = stage.client("");
     assert_eq!((stage.sent(client), stage.questions.borrow().len()), (Vec::new(), 3));
-    stage.pass(3);
+    stage.pass(5);
     assert_eq!(status(&stage, clients[0]), "HTTP/1.1 503");
 }
 
@@ -300,6 +300,29 @@ fn each_request_on_a_connection_is_asked_about() {
     assert_eq!(status(&stage, other), "HTTP/1.1 404");
 }
 
+#[test]
+fn who_has_sent_all_has_the_answer_to_each_request() {
+    let mut stage = stage("poll = { subscribe = [\"a\"] }");
+    let client = stage.accept();
+    stage.send(client, &b"GET /r?topic=a HTTP/1.1\r\nHost: gw.test\r\n\r\n".repeat(3));
+    let token = stage.socket(client, |kernel| kernel.receive.take()).expect("it is read");
+    stage
+        .world
+        .borrow_mut()
+        .complete(tidegate_io::Event::ReceiveEnded { token, end: tidegate_io::ReceiveEnd::Eof });
+    stage.turns(4);
+    for count in 1..=3 {
+        allow(&mut stage);
+        stage.turns(4);
+        let sent = String::from_utf8_lossy(&stage.sent(client)).into_owned();
+        assert_eq!(sent.matches("HTTP/1.1 200").count(), count, "{sent}");
+    }
+    assert!(
+        stage.socket(client, |kernel| kernel.fin || kernel.down == Some(false)),
+        "it ends behind the last"
+    );
+}
+
 /// Whoever asks stood still as well, and has as long as ever from then on.
 #[test]
 fn a_process_that_stood_still_gives_nobody_up_for_it() {
@@ -319,6 +342,19 @@ fn a_process_that_stood_still_gives_nobody_up_for_it() {
             assert_eq!(status(&stage, client), "HTTP/1.1 503");
         }
     }
+}
+
+/// The shard wakes before anything of its own is due: whoever asks has lost as much of its time.
+#[test]
+fn a_process_that_stood_still_for_less_than_the_time_out_gives_nobody_up_for_it() {
+    let mut stage = stage("echo = {}");
+    let client = stage.client("");
+    stage.world.borrow_mut().now_ms += 1_900;
+    stage.turns(5);
+    stage.pass(1);
+    assert_eq!(stage.sent(client), b"", "whoever asks has until 3.9 s");
+    allow(&mut stage);
+    assert_eq!(status(&stage, client), "HTTP/1.1 101");
 }
 
 /// Anyone can send fields that say who the client is.

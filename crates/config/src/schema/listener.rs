@@ -11,7 +11,9 @@ pub(super) const LISTENER: &[Key] = &[
                  stand side by side) or `\"unix:/run/tidegate.sock\"`. An address, not a name: a name could \
                  change under the gateway. `[fe80::1%2]:8080` names the interface of a link-local one. \
                  The folder of a unix socket must exist, with nothing but a socket at the path: `tidegate \
-                 check` looks, as it does for `[admin]`.",
+                 check` looks, as it does for `[admin]`. Who may write to the socket may connect, and \
+                 that is as the umask says: with the 0077 of the systemd unit the gateway's own user; \
+                 `UMask=0007` in a drop-in lets its group.",
     },
     Key {
         name: "backlog",

@@ -24,7 +24,7 @@ use crate::{
     topics::Manner,
 };
 
-/// How much later than the hook's own time-out a request is given up: whoever asks tells of that in time.
+/// How much later than whoever asks a request is given up, who tells of a hook's time-out by itself.
 const GRACE_MS: u64 = 500;
 
 /// It gave no answer, or none that can be used.
@@ -136,6 +136,8 @@ pub(crate) struct Deciding {
     pub(crate) is_upgrade: bool,
     /// How it is answered where its route is one of topics: without another look at it, if it comes to nothing.
     pub(crate) manner: Option<Manner>,
+    /// When its hook was asked.
+    pub(crate) asked_ms: u64,
     pub(crate) deadline_ms: u64,
 }
 
@@ -144,16 +146,11 @@ impl Deciding {
     pub(crate) fn held_bytes(&self) -> usize {
         self.head.capacity() + self.early.capacity()
     }
+}
 
-    /// When its hook was asked.
-    pub(crate) fn asked_ms(&self) -> u64 {
-        self.deadline_ms.saturating_sub(self.timeout_ms())
-    }
-
-    /// How long an answer is waited for.
-    fn timeout_ms(&self) -> u64 {
-        self.identity.rules().hook().map_or(0, |hook| hook.timeout_ms) + GRACE_MS
-    }
+/// How long its hook's answer is waited for by whoever asks.
+fn timeout_ms(identity: &Identity) -> u64 {
+    identity.rules().hook().map_or(0, |hook| hook.timeout_ms)
 }
 
 /// Why a request does not go on at once.
@@ -288,11 +285,20 @@ impl<B: Backend, E: Environment> Shard<B, E> {
     /// A request waits from here on.
     pub(crate) fn await_decision(&mut self, key: Key, asked: Parked, head: &[u8]) {
         let Parked { number, identity, waits, is_upgrade, manner } = asked;
-        let timeout_ms = identity.rules().hook().map_or(0, |hook| hook.timeout_ms);
-        let deadline_ms = self.now_ms + timeout_ms + GRACE_MS;
-        let (head, early) = (head.to_vec(), Vec::new());
-        let deciding =
-            Deciding { number, identity, _waits: waits, head, early, is_upgrade, manner, deadline_ms };
+        let asked_ms = self.now_ms;
+        // Where the process stands still for less than the time-out, whoever asks has so much longer, and the shard may not notice.
+        let deadline_ms = asked_ms + 2 * timeout_ms(&identity) + GRACE_MS;
+        let deciding = Deciding {
+            number,
+            identity,
+            _waits: waits,
+            head: head.to_vec(),
+            early: Vec::new(),
+            is_upgrade,
+            manner,
+            asked_ms,
+            deadline_ms,
+        };
         let Some(session) = self.registry.get_mut(key) else { return };
         let holds = deciding.held_bytes();
         session.state = State::Deciding(Box::new(deciding));
@@ -335,7 +341,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         let Some(session) = self.registry.get_mut(key) else { return };
         if let State::Deciding(deciding) = &mut session.state {
             // Who asks did not run, either, while the process stood still.
-            let deadline_ms = woken_ms + deciding.timeout_ms();
+            let deadline_ms = woken_ms + timeout_ms(&deciding.identity) + GRACE_MS;
             if deadline_ms > self.now_ms && woken_ms > 0 {
                 deciding.deadline_ms = deadline_ms;
                 self.ensure_deadline(key, deadline_ms);

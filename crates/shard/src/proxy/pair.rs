@@ -249,9 +249,9 @@ impl<B: Backend, E: Environment> Shard<B, E> {
     }
 
     /// Ends a leg with a Close and a FIN, or by a reset where a frame was cut off.
-    fn end_leg(&mut self, key: Key, code: CloseCode, reason: &str) {
+    fn end_leg(&mut self, key: Key, code: impl Into<Option<CloseCode>>, reason: &str) {
         if self.at_boundary(key) {
-            self.send_close(key, Some(code), reason);
+            self.send_close(key, code.into(), reason);
             self.linger(key);
         } else {
             self.abort(key, true);
@@ -304,16 +304,36 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         self.begin_close(upstream, code, reason);
     }
 
-    /// Tells a leg what it is owed, else this, and ends it.
-    fn tell(&mut self, key: Key, otherwise: Option<CloseCode>, reason: &str) {
+    /// Tells a leg what its far side has answered, unless it gets a verdict, and ends it.
+    fn tell(&mut self, key: Key, answer: Option<CloseCode>, reason: &str) {
         match self.ending(key).and_then(|ending| ending.answer) {
             Some(Answer::Verdict(code, reason)) => self.end_leg(key, code, reason),
-            _ if self.at_boundary(key) => {
-                self.send_close(key, otherwise, reason);
-                self.linger(key);
-            }
-            _ => self.abort(key, true),
+            Some(Answer::Echo(_)) | None => self.end_leg(key, answer, reason),
         }
+    }
+
+    /// Ends a leg whose pair is given up: with what it is owed, else this.
+    fn end_owed(&mut self, key: Key, otherwise: CloseCode, reason: &str) {
+        let (code, reason) = self.owed(key).unwrap_or((Some(otherwise), reason));
+        self.end_leg(key, code, reason);
+    }
+
+    /// The Close that a leg is owed whatever becomes of its far side.
+    fn owed(&self, key: Key) -> Option<(Option<CloseCode>, &'static str)> {
+        let State::Paired(paired) = &self.registry.get(key)?.state else { return None };
+        Some(match paired.ending.as_ref()?.answer? {
+            Answer::Echo(code) => (code, ""),
+            Answer::Verdict(code, reason) => (Some(code), reason),
+        })
+    }
+
+    /// Whether a client has said its last and may have ended its side behind that: it reads on.
+    pub(crate) fn awaits_close(&self, key: Key) -> bool {
+        let has_far = |session: &Session<B::Socket>| match &session.state {
+            State::Paired(paired) => paired.far.is_some(),
+            _ => false,
+        };
+        self.owed(key).is_some() && self.registry.get(key).is_some_and(has_far)
     }
 
     fn pair_close_received(&mut self, key: Key, close: CloseFrame) {
@@ -389,7 +409,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                 self.part(key);
                 self.end_leg(key, code, reason);
                 if let Some(far) = far {
-                    self.tell(far, Some(failure), "upstream failure");
+                    self.end_owed(far, failure, "upstream failure");
                 }
             }
         }
@@ -412,11 +432,10 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             self.abort(key, true);
         }
         let Some(far) = far else { return };
-        match (leg, self.ending(far).and_then(|ending| ending.answer)) {
-            (Leg::Client, _) => self.end_leg(far, CloseCode::GOING_AWAY, ""),
-            // The upstream went away instead of answering the client's Close: the client gets its own code.
-            (Leg::Upstream, Some(Answer::Echo(code))) => self.tell(far, code, ""),
-            (Leg::Upstream, _) => self.tell(far, Some(failure), "upstream failure"),
+        match leg {
+            Leg::Client => self.end_leg(far, CloseCode::GOING_AWAY, ""),
+            // Also instead of answering the client's Close: the client gets its own code then.
+            Leg::Upstream => self.end_owed(far, failure, "upstream failure"),
         }
     }
 
@@ -434,7 +453,9 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                 // It may take its last bytes now; the write deadline ends it where it does not.
                 session.stalled = Stamp::at(now_ms);
             }
-            self.send_close(key, Some(CloseCode::TRY_AGAIN_LATER), "slow consumer");
+            let told = (Some(CloseCode::TRY_AGAIN_LATER), "slow consumer");
+            let (code, reason) = self.owed(key).unwrap_or(told);
+            self.send_close(key, code, reason);
             self.linger(key);
         } else {
             self.abort(key, true);
@@ -442,7 +463,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         if let Some(far) = far {
             match leg {
                 Leg::Client => self.end_leg(far, CloseCode::GOING_AWAY, ""),
-                Leg::Upstream => self.end_leg(far, failure, "upstream failure"),
+                Leg::Upstream => self.end_owed(far, failure, "upstream failure"),
             }
         }
     }
@@ -508,9 +529,8 @@ impl<B: Backend, E: Environment> Shard<B, E> {
     pub(crate) fn end_overdue(&mut self, key: Key) {
         let far = self.part(key);
         for leg in [Some(key), far].into_iter().flatten() {
-            match self.ending(leg).and_then(|ending| ending.answer) {
-                Some(Answer::Echo(code)) => self.tell(leg, code, ""),
-                Some(Answer::Verdict(..)) => self.tell(leg, None, ""),
+            match self.owed(leg) {
+                Some((code, reason)) => self.end_leg(leg, code, reason),
                 None => self.abort(leg, true),
             }
         }
@@ -526,7 +546,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         }
         for leg in [Some(key).filter(|_| !holds_records), far].into_iter().flatten() {
             match self.leg(leg) {
-                Leg::Client => self.end_leg(leg, code, reason),
+                Leg::Client => self.end_owed(leg, code, reason),
                 Leg::Upstream => self.end_leg(leg, CloseCode::GOING_AWAY, ""),
             }
         }

@@ -260,6 +260,23 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         }
     }
 
+    /// Gives members all that lies here for them, before some of them are asked to go: its publishers may have been told that it was
+    /// published. Orders are read before letters, and members are given nothing behind their Close.
+    pub(crate) fn bring_all_news(&mut self) {
+        if self.topics.is_some() {
+            self.read_letters_there();
+            self.bring_news();
+        }
+    }
+
+    /// The same of what the hub has; letters that were not read yet stay where they are.
+    pub(crate) fn bring_news(&mut self) {
+        self.flush_spans();
+        self.answer_tickets();
+        self.fan_out();
+        self.flush_spans();
+    }
+
     /// All that the hub has to say, once in a turn.
     pub(crate) fn run_topics(&mut self) {
         let now_ms = self.now_ms;

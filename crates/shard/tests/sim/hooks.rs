@@ -49,7 +49,7 @@ impl Hooks {
         match fate {
             Fate::Never => {}
             Fate::Late => {
-                let late = now + HOOK_TIMEOUT + random.range(2 * SECONDS..=30 * SECONDS);
+                let late = now + 2 * HOOK_TIMEOUT + random.range(2 * SECONDS..=30 * SECONDS);
                 self.post(late, || question.answered(outcome));
             }
             Fate::Twice => {

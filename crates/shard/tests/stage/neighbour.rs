@@ -32,10 +32,15 @@ impl Neighbour {
 
     /// What it has to say goes there, whatever it was sent meanwhile.
     pub(crate) fn tell(&mut self, stage: &mut Stage) {
+        self.write(stage);
+        stage.world.borrow_mut().complete(Event::Woken);
+        stage.turns(3);
+    }
+
+    /// The same goes into the mailbox, and nobody looks into that yet.
+    pub(crate) fn write(&mut self, stage: &Stage) {
         while let Some((_, letters)) = self.hub.poll_letters() {
             stage.sender.send(Mail::Topics { from: 1, letters }).expect("there is room");
         }
-        stage.world.borrow_mut().complete(Event::Woken);
-        stage.turns(3);
     }
 }
