@@ -72,7 +72,7 @@ pub struct SessionEntry {
     pub id: String,
     /// The client's address; absent over a unix socket.
     pub address: Option<String>,
-    /// The route; absent while its request is being read.
+    /// The route; absent while its request is being read, and where it was refused before one was found.
     pub route: Option<String>,
     /// The user whom its token names; absent where its route asks for none.
     pub user: Option<String>,

@@ -5,12 +5,17 @@ use std::{collections::HashSet, iter, sync::Arc};
 use arc_swap::ArcSwap;
 use tidegate_shard::Plan;
 
+/// Generations whose names are known yet: lines of the log are told with those of their time, and wait for seconds at most.
+const KEPT: usize = 8;
+
 /// The names of all routes, no two alike. Clones are the same.
 #[derive(Clone, Debug)]
-pub struct RouteNames(Arc<ArcSwap<Names>>);
+pub struct RouteNames(Arc<ArcSwap<Vec<Arc<Names>>>>);
 
+/// Those of a generation.
 #[derive(Clone, Debug, Default)]
 struct Names {
+    generation: u64,
     /// By number.
     all: Vec<Name>,
     /// The numbers of the configuration in force, in its order.
@@ -70,7 +75,7 @@ impl RouteNames {
     /// Takes over those of another plan: its routes are called as after a restart, whatever was called so before. A number that no
     /// route has any more keeps its name, unless a route has that now: its last sessions are still told of.
     pub fn adopt(&self, plan: &Plan) {
-        let before = self.0.load();
+        let before = self.newest();
         let was_here: HashSet<u16> = before.present.iter().copied().collect();
         let mut all = before.all.clone();
         let mut present = Vec::new();
@@ -105,7 +110,34 @@ impl RouteNames {
                 name.distinct = take(&mut taken, &name.plain);
             }
         }
-        self.0.store(Arc::new(Names { all, present }));
+        let generation = plan.generation();
+        let kept = self.0.load();
+        let earlier = kept.iter().filter(|names| names.generation < generation);
+        let earlier = earlier.skip(kept.len().saturating_sub(KEPT - 1)).cloned();
+        self.0.store(Arc::new(
+            earlier.chain(iter::once(Arc::new(Names { generation, all, present }))).collect(),
+        ));
+    }
+
+    /// Those of the newest generation.
+    fn newest(&self) -> Arc<Names> {
+        self.0.load().last().cloned().unwrap_or_default()
+    }
+
+    /// What a route was called, and an upstream at a place of it, when a generation was in force; nothing where that is too long ago.
+    #[must_use]
+    pub fn names_at(
+        &self,
+        generation: u64,
+        route: u16,
+        place: Option<u16>,
+    ) -> (Option<String>, Option<String>) {
+        let kept = self.0.load();
+        let Some(names) = kept.iter().rfind(|names| names.generation <= generation) else {
+            return (None, None);
+        };
+        let upstream = place.and_then(|place| names.named_upstream(route, place));
+        (names.named(route).map(|route| route.name), upstream.map(|upstream| upstream.name))
     }
 
     /// A route's name by its number.
@@ -114,34 +146,25 @@ impl RouteNames {
         self.named(number).map(|route| route.name)
     }
 
-    /// An upstream as it is configured, by its route's number and its place there.
-    #[must_use]
-    pub fn upstream(&self, route: u16, place: u16) -> Option<String> {
-        self.named_upstream(route, place).map(|upstream| upstream.name)
-    }
-
-    /// The same with its route, and since when it is there.
+    /// An upstream by its route's number and its place there.
     pub(crate) fn named_upstream(&self, route: u16, place: u16) -> Option<NamedUpstream> {
-        let names = self.0.load();
-        let Placed { name, since } =
-            names.all.get(usize::from(route))?.upstreams.get(usize::from(place))?.clone();
-        Some(NamedUpstream { route: names.named(route)?, place, name, since })
+        self.newest().named_upstream(route, place)
     }
 
     /// A route by its number.
     pub(crate) fn named(&self, number: u16) -> Option<Named> {
-        self.0.load().named(number)
+        self.newest().named(number)
     }
 
     /// All that have been seen.
     pub(crate) fn all(&self) -> Vec<Named> {
-        let names = self.0.load();
+        let names = self.newest();
         (0..=u16::MAX).zip(&names.all).filter_map(|(number, _)| names.named(number)).collect()
     }
 
     /// Those of the configuration in force, in its order.
     pub(crate) fn present(&self) -> Vec<Named> {
-        let names = self.0.load();
+        let names = self.newest();
         names.present.iter().filter_map(|number| names.named(*number)).collect()
     }
 
@@ -161,6 +184,12 @@ impl Names {
     fn named(&self, number: u16) -> Option<Named> {
         let Name { plain, distinct, since, .. } = self.all.get(usize::from(number))?;
         (!plain.is_empty()).then(|| Named { number, name: distinct.clone(), since: *since })
+    }
+
+    fn named_upstream(&self, route: u16, place: u16) -> Option<NamedUpstream> {
+        let upstreams = &self.all.get(usize::from(route))?.upstreams;
+        let Placed { name, since } = upstreams.get(usize::from(place))?.clone();
+        Some(NamedUpstream { route: self.named(route)?, place, name, since })
     }
 }
 
@@ -219,14 +248,47 @@ mod tests {
         let echo = "[[route]]\npath = '/a'\necho = {}\n";
         let first = plan(&format!("{echo}{}", up("'ws://one.test', 'ws://two.test:81'")));
         let names = RouteNames::new(&first);
-        assert_eq!(names.upstream(1, 0).as_deref(), Some("ws://one.test"));
+        let upstream = |route, place| names.named_upstream(route, place).map(|upstream| upstream.name);
+        assert_eq!(upstream(1, 0).as_deref(), Some("ws://one.test"));
         let second = first.next(config(&up("'ws://two.test:81', 'ws://three.test'"))).unwrap();
         names.adopt(&second);
-        let all: Vec<_> = (0..4).map(|place| names.upstream(1, place)).collect();
+        let all: Vec<_> = (0..4).map(|place| upstream(1, place)).collect();
         let told: Vec<_> = all.iter().map(Option::as_deref).collect();
         let wanted = ["ws://one.test", "ws://two.test:81", "ws://three.test"];
         assert_eq!(told, [&wanted.map(Some)[..], &[None]].concat());
-        assert_eq!((names.upstream(0, 0), names.upstream(9, 0)), (None, None));
+        assert_eq!((upstream(0, 0), upstream(9, 0)), (None, None));
+    }
+
+    #[test]
+    fn what_has_happened_is_told_by_the_names_of_its_time() {
+        let up = |path: &str, urls: &str| {
+            format!("[[route]]\npath = '{path}'\nproxy = {{ upstreams = [{urls}] }}\n")
+        };
+        let first = plan(&up("/a", "'ws://one.test', 'ws://two.test'"));
+        let names = RouteNames::new(&first);
+        let mut last = first;
+        let mut next = |routes: &str| {
+            last.say_all_left();
+            last = last.next(config(routes)).unwrap();
+            names.adopt(&last);
+        };
+        next(&up("/a", "'ws://one.test'"));
+        next(&up("/a", "'ws://one.test', 'ws://three.test'"));
+        next("[[route]]\npath = '/b'\necho = {}\n");
+        next("[[route]]\npath = '/b'\necho = {}\n[[route]]\npath = '/c'\necho = {}\n");
+        let told = |generation, place| {
+            let (route, upstream) = names.names_at(generation, 0, place);
+            format!("{} {}", route.unwrap_or_default(), upstream.unwrap_or_default())
+        };
+        assert_eq!([1, 3, 5].map(|generation| told(generation, None)), ["/a ", "/a ", "/c "]);
+        let upstreams = [1, 2, 3, 4, 5].map(|generation| told(generation, Some(1)));
+        assert_eq!(
+            upstreams,
+            ["/a ws://two.test", "/a ws://two.test", "/a ws://three.test", "/a ws://three.test", "/c "]
+        );
+        // It is no history.
+        (0..KEPT).for_each(|_| next("[[route]]\npath = '/d'\necho = {}\n"));
+        assert_eq!(told(5, None), " ");
     }
 
     #[test]

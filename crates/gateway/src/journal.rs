@@ -153,12 +153,17 @@ fn write(receiver: &Receiver<Entry>, mut pace: Pace, lost: &AtomicU64, tell: imp
     }
 }
 
-fn tell(Entry { level, shard, session, peer, what }: Entry, names: &RouteNames) {
+/// The route and the upstream that an entry is about, as they were called when it happened: their numbers may be another's now.
+fn named(entry: &Entry, names: &RouteNames) -> (Option<String>, Option<String>) {
+    let (route, place) = entry.what.place();
+    route.map_or((None, None), |route| names.names_at(entry.generation, route, place))
+}
+
+fn tell(entry: Entry, names: &RouteNames) {
+    let (route, upstream) = named(&entry, names);
+    let Entry { level, shard, session, peer, generation: _, what } = entry;
     let session = session.map(|key| tracing::field::display(format!("{key:x}")));
     let peer = peer.map(tracing::field::display);
-    let (number, place) = what.place();
-    let route = number.and_then(|number| names.name(number));
-    let upstream = number.zip(place).and_then(|(number, place)| names.upstream(number, place));
     // The one line for each session has its numbers as fields.
     if let What::Closed { cause: Cause { leg, code, reason }, route: _, totals } = what {
         let Totals { received_bytes, sent_bytes, received_messages, sent_messages, duration_ms } = totals;
@@ -233,7 +238,8 @@ impl Environment for Surroundings {
         }
         if self.omitted > 0 {
             let what = What::Omitted { entries: self.omitted };
-            let omitted = Entry { level: Level::Warn, shard: self.shard, session: None, peer: None, what };
+            let omitted =
+                Entry { level: Level::Warn, shard: self.shard, session: None, peer: None, what, ..entry };
             if self.sender.try_send(omitted).is_ok() {
                 self.omitted = 0;
             }
@@ -253,6 +259,8 @@ fn fill(out: &mut [u8]) {
 
 #[cfg(test)]
 mod tests {
+    use tidegate_shard::Plan;
+
     use super::*;
 
     fn surroundings(sender: SyncSender<Entry>, least: Option<Level>) -> Surroundings {
@@ -270,7 +278,31 @@ mod tests {
     }
 
     fn entry(level: Level) -> Entry {
-        Entry { level, shard: 7, session: Some(1), peer: None, what: What::SessionsFull }
+        Entry { level, shard: 7, session: Some(1), peer: None, generation: 1, what: What::SessionsFull }
+    }
+
+    #[test]
+    fn an_entry_is_told_with_the_names_of_its_time() {
+        let config = |route: &str| {
+            let text = format!("version = 1\n[[listener]]\nbind = '127.0.0.1:0'\n[[route]]\n{route}\n");
+            tidegate_config::parse(&text, "t.toml").unwrap()
+        };
+        let first = Plan::new(config("path = '/a'\nproxy = { upstreams = ['ws://one.test'] }"), 1);
+        let names = RouteNames::new(&first);
+        let what = What::UpstreamRefused { upstream: 0, route: 0, status: 500 };
+        let entry = Entry { what, ..entry(Level::Info) };
+        // Nobody is left of it, and its number is another's before the line is written.
+        let second = first.next(config("path = '/b'\necho = {}")).unwrap();
+        second.say_all_left();
+        let third = second.next(config("path = '/c'\nproxy = { upstreams = ['ws://two.test'] }")).unwrap();
+        for plan in [&second, &third] {
+            names.adopt(plan);
+        }
+        let told = |entry: &Entry| named(entry, &names);
+        let by = |route: &str, upstream: &str| (Some(route.to_owned()), Some(upstream.to_owned()));
+        assert_eq!(told(&entry), by("/a", "ws://one.test"));
+        assert_eq!(told(&Entry { generation: 3, ..entry }), by("/c", "ws://two.test"));
+        assert_eq!(told(&Entry { what: What::SessionsFull, ..entry }), (None, None));
     }
 
     #[test]

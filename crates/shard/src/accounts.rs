@@ -91,9 +91,8 @@ impl Accounts {
     /// What goes over a session's connection, in its own account and its route's.
     #[inline]
     pub(crate) fn count<S>(&mut self, key: Key, session: &Session<S>, change: impl Fn(&mut Flow)) {
-        // Before the head was read there is no route.
-        if !matches!(session.state, State::Head(_)) {
-            let route = self.route(session.route.index());
+        if let Some(route) = session.own_route() {
+            let route = self.route(route.index());
             change(if session.marks.upstream { &mut route.upstreams } else { &mut route.clients });
         }
         if !session.marks.upstream {
@@ -241,7 +240,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             sent_messages: tally.flow.sent_messages,
             duration_ms: self.now_ms.saturating_sub(tally.accepted_ms),
         };
-        let route = session.route.index() as u16;
+        let route = session.own_route().map(|route| route.index() as u16);
         self.log(Level::Info, Some(key), What::Closed { cause, route, totals });
     }
 

@@ -187,7 +187,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             ROUTE_FULL
         } else {
             if let Some(session) = self.registry.get_mut(key) {
-                session.route = id;
+                session.enter_route(id);
                 session.marks.facts.set(Fact::Routed, true);
             }
             return Ok(());

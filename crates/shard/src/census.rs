@@ -56,7 +56,7 @@ pub struct SessionState {
     pub key: u64,
     /// The client's address, where it is known.
     pub peer: Option<SocketAddr>,
-    /// Its route's number; `None` before its request was read.
+    /// Its route's number; `None` where its request has found none yet, or was refused before.
     pub route: Option<u16>,
     /// The user whom its token names; `None` where its route asks for none.
     pub user: Option<Box<str>>,
@@ -162,7 +162,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             State::Dialing(_) | State::Dead => return None,
             State::Open(_) | State::Paired(_) | State::Lingering { .. } => SessionStage::Closing,
         };
-        let route = (stage != SessionStage::Handshake).then(|| session.route.index() as u16);
+        let route = session.own_route().map(|route| route.index() as u16);
         let tally = self.accounts.as_ref().map(|accounts| *accounts.tally(key)).unwrap_or_default();
         Some(SessionState {
             shard: self.id,

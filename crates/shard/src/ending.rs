@@ -96,9 +96,11 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         if session.marks.facts.take(Fact::Routed) {
             self.plan.route(session.route).leave();
         }
+        let sealed = session.sealed_bytes();
         let state = std::mem::replace(&mut session.state, state);
+        let seals = session.sealed_bytes();
         if !planted::is(Bug::LeakIncomplete) {
-            self.recount(state.held_bytes(), 0);
+            self.recount(state.held_bytes() + sealed, seals);
         }
         let Some(session) = self.registry.get_mut(key) else { return };
         let is_session = match &state {

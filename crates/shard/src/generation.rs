@@ -12,6 +12,7 @@ use crate::{
     mailbox::{Departure, Generation},
     plan::{Plan, Retired, Slot},
     planted::{self, Bug},
+    session::Fact,
     shard::Shard,
     topics::Topics,
 };
@@ -89,6 +90,14 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             }
             if let Some(topics) = &mut self.topics {
                 topics.begin_route(*id);
+            }
+        }
+        if !reused.is_empty() {
+            // Connections of theirs that had all their time, and linger yet, take nothing along.
+            for (_, session) in self.registry.iter_mut() {
+                if session.own_route().is_some_and(|route| reused.contains(&route)) {
+                    session.marks.facts.set(Fact::Placed, false);
+                }
             }
         }
         if !reused.is_empty() || !begun.is_empty() {

@@ -168,7 +168,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
 
     fn set_route(&mut self, key: Key, id: tidegate_hub::RouteId) {
         if let Some(session) = self.registry.get_mut(key) {
-            session.route = id;
+            session.enter_route(id);
         }
     }
 

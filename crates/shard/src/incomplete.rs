@@ -1,11 +1,12 @@
-//! What is held of what is not complete: half messages, bodies and heads, and what clients send before they are let in.
+//! What is held of what is not complete: half messages, bodies, heads and records of TLS, and what clients send before they are
+//! let in.
 //!
 //! It counts in the process's memory as outboxes do. Where that is used up, and a shard's half messages have more than a part of
 //! it that is theirs in any case, some of them are given up: first those that have held the most for the longest time. So one that
 //! arrives as fast as others do outlives those that were begun to stay.
 //!
-//! Invariant: [`Incomplete::bytes`] is the sum of [`State::held_bytes`], and part of what the shard retains, whenever a state
-//! is replaced. Whoever holds some of it has a [burden](Shard::burden) and can be given up: nobody pays for another's bytes.
+//! Invariant: [`Incomplete::bytes`] is the sum of [`State::held_bytes`] and [`Session::sealed_bytes`], and part of what the shard
+//! retains, whenever a state is replaced. Whoever holds some of it has a [burden](Shard::burden) and can be given up: nobody pays for another's bytes.
 
 use tidegate_io::Backend;
 use tidegate_registry::Key;
@@ -69,6 +70,43 @@ impl Reading {
     }
 }
 
+impl<S> Session<S> {
+    /// The heap that its transport holds of a record that is not whole. None while it is dialed, as nobody but an upstream has a say
+    /// in it, and none at its end: no more comes then, and the peer's time is short.
+    #[inline]
+    pub(crate) fn sealed_bytes(&self) -> usize {
+        match &self.state {
+            State::Dialing(_) | State::Lingering { .. } | State::Dead => 0,
+            State::Head(_)
+            | State::Deciding(_)
+            | State::Waiting(_)
+            | State::Open(_)
+            | State::Paired(_)
+            | State::Exchange(_) => self.transport.held_bytes(),
+        }
+    }
+
+    /// Whether most of what it holds is a record that is not whole: it has that until its end, however it is told of it.
+    pub(crate) fn holds_records(&self) -> bool {
+        self.sealed_bytes() > self.state.held_bytes()
+    }
+
+    /// Whether a message is incomplete, of which it is noted when it began.
+    pub(crate) fn is_mid_message(&self) -> bool {
+        match &self.state {
+            State::Open(open) => open.decoder.is_partial(),
+            State::Paired(paired) => paired.is_mid_message(),
+            State::Waiting(waiting) => !waiting.early.is_empty(),
+            State::Exchange(exchange) => !exchange.early.is_empty(),
+            State::Head(_)
+            | State::Deciding(_)
+            | State::Dialing(_)
+            | State::Lingering { .. }
+            | State::Dead => false,
+        }
+    }
+}
+
 impl<B: Backend, E: Environment> Shard<B, E> {
     /// A state that held `before` bytes holds `after`.
     #[inline]
@@ -127,26 +165,27 @@ impl<B: Backend, E: Environment> Shard<B, E> {
 
     /// What is not complete has taken so far: its bytes for its time. Nothing where no bytes are held.
     fn burden(&self, session: &Session<B::Socket>) -> Option<u128> {
-        let held = session.state.held_bytes();
+        let sealed = session.sealed_bytes();
+        let held = session.state.held_bytes() + sealed;
         if held == 0 {
             return None;
         }
-        let begun_ms = session.since.ms(self.now_ms);
-        // Of half a header, or half a control frame, it is not noted when it came.
-        let message_ms = |is_message: bool| if is_message { begun_ms } else { session.seen.ms(self.now_ms) };
         let since_ms = match &session.state {
-            State::Open(open) => message_ms(open.decoder.is_partial()),
-            State::Paired(paired) => message_ms(paired.is_mid_message()),
-            State::Exchange(exchange) => match exchange.stage {
-                Stage::Body(_) => {
-                    let timeout_ms = self.plan.route(session.route).limits.message_timeout_ms;
-                    exchange.deadline_ms.saturating_sub(timeout_ms)
-                }
-                Stage::Publishing(_) | Stage::Asking | Stage::Polling(_) | Stage::Streaming(_) => begun_ms,
-            },
-            State::Waiting(_) => begun_ms,
+            State::Exchange(exchange) if matches!(exchange.stage, Stage::Body(_)) => {
+                let timeout_ms = self.plan.route(session.route).limits.message_timeout_ms;
+                exchange.deadline_ms.saturating_sub(timeout_ms)
+            }
             State::Deciding(deciding) => deciding.asked_ms,
             State::Head(head) => head.deadline_ms.saturating_sub(self.plan.limits().head_timeout_ms),
+            State::Open(_) | State::Paired(_) | State::Waiting(_) | State::Exchange(_)
+                if sealed > 0 || session.is_mid_message() =>
+            {
+                session.since.ms(self.now_ms)
+            }
+            // Of half a header, or half a control frame, it is not noted when it came.
+            State::Open(_) | State::Paired(_) | State::Waiting(_) | State::Exchange(_) => {
+                session.seen.ms(self.now_ms)
+            }
             State::Dialing(_) | State::Lingering { .. } | State::Dead => return None,
         };
         let age_ms = self.now_ms.saturating_sub(since_ms) + 1;
@@ -155,23 +194,36 @@ impl<B: Backend, E: Environment> Shard<B, E> {
 
     /// Ends one for what it holds.
     fn give_up(&mut self, key: Key) {
-        let code = CloseCode::TRY_AGAIN_LATER;
+        let (code, reason) = (CloseCode::TRY_AGAIN_LATER, MEMORY_FULL.reason);
         let Some(session) = self.registry.get(key) else { return };
+        let holds_records = session.holds_records();
         match &session.state {
+            State::Paired(_) => self.pair_given_up(key, code, reason),
             State::Open(_) => {
-                self.log_end(key, Leg::Client, code.into(), MEMORY_FULL.reason);
-                self.send_close(key, Some(code), MEMORY_FULL.reason);
+                self.log_end(key, Leg::Client, code.into(), reason);
+                if holds_records {
+                    self.abort(key, true);
+                    return;
+                }
+                self.send_close(key, Some(code), reason);
                 self.linger(key);
             }
-            State::Paired(_) => self.pair_given_up(key, code, MEMORY_FULL.reason),
+            State::Head(_) if session.transport.is_handshaking() => {
+                self.counters.tls_failed += 1;
+                self.log(Level::Info, Some(key), What::TlsFailed { reason });
+                self.abort(key, true);
+            }
+            // In which protocol one could be told that has sent half a PROXY header is not known yet.
+            State::Head(_) | State::Deciding(_) | State::Exchange(_) | State::Waiting(_)
+                if holds_records || session.marks.facts.has(Fact::ProxyHeader) =>
+            {
+                self.log(Level::Info, Some(key), What::ConnectionRefused { reason });
+                self.end_waiting(key);
+                self.abort(key, true);
+            }
             State::Exchange(_) => self.refuse_exchange(key, &MEMORY_FULL),
             State::Waiting(_) => self.refuse_waiting(key, &MEMORY_FULL),
             State::Deciding(_) => self.refuse_deciding(key, &MEMORY_FULL),
-            State::Head(_) if session.marks.facts.has(Fact::ProxyHeader) => {
-                // In which protocol it could be told is not known yet.
-                self.log(Level::Info, Some(key), What::ConnectionRefused { reason: MEMORY_FULL.reason });
-                self.abort(key, true);
-            }
             State::Head(_) => self.refuse(key, &MEMORY_FULL, false),
             State::Dialing(_) | State::Lingering { .. } | State::Dead => {}
         }

@@ -156,8 +156,15 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             return;
         }
         let shaking = session.transport.is_handshaking();
-        let had = session.transport.waiting_bytes() + bytes.len();
+        let (waited, held) = (session.transport.waiting_bytes(), session.sealed_bytes());
+        let had = waited + bytes.len();
         let (plain, behind) = session.transport.open(bytes, self.spares.take_brief(bytes.len()));
+        let (waits, holds) = (session.transport.waiting_bytes(), session.sealed_bytes());
+        if waits > 0 && (waited == 0 || waits < had) && !session.is_mid_message() {
+            // The record that is not whole has begun with these bytes.
+            session.since = Stamp::at(self.now_ms);
+        }
+        self.recount(held, holds);
         self.say_sealed(key);
         if shaking {
             self.has_shaken(key, had);

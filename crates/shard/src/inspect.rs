@@ -199,7 +199,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             if let State::Paired(paired) = &session.state {
                 seen.pairs += u32::from(paired.far.is_some() && !session.marks.upstream);
             }
-            let held = session.state.held_bytes();
+            let held = session.state.held_bytes() + session.sealed_bytes();
             seen.partial_bytes += held;
             seen.retained_sum += held;
             incomplete_sum += held;

@@ -275,21 +275,21 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             return has_somebody;
         }
         for (_, session) in self.registry.iter() {
+            let Some(route) = session.own_route() else { continue };
             let upstreams = match &session.state {
-                // What it had before has nothing to do with what it has next.
-                State::Head(_) => continue,
                 State::Paired(paired) => std::slice::from_ref(&paired.upstream),
                 State::Dialing(dialing) => std::slice::from_ref(&dialing.upstream),
                 // The one at hand, and those that it has tried.
                 State::Waiting(waiting) => &waiting.tried,
-                State::Deciding(_)
+                State::Head(_)
+                | State::Deciding(_)
                 | State::Open(_)
                 | State::Exchange(_)
                 | State::Lingering { .. }
                 | State::Dead => &[],
             };
-            let upstreams = upstreams.iter().map(|place| Whom::Upstream(session.route, *place));
-            for one in std::iter::once(Whom::Route(session.route)).chain(upstreams) {
+            let upstreams = upstreams.iter().map(|place| Whom::Upstream(route, *place));
+            for one in std::iter::once(Whom::Route(route)).chain(upstreams) {
                 if whom.contains(&one) {
                     has_somebody.insert(one);
                 }

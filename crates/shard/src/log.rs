@@ -30,6 +30,8 @@ pub struct Entry {
     pub session: Option<u64>,
     /// The client's address, where it is known.
     pub peer: Option<SocketAddr>,
+    /// The generation of the configuration that its shard has: [`What::place`] is one of its routes and upstreams.
+    pub generation: u64,
     /// What happened.
     pub what: What,
 }
@@ -123,8 +125,8 @@ pub enum What {
     Closed {
         /// Why.
         cause: Cause,
-        /// The route's number.
-        route: u16,
+        /// The route's number; `None` where that is another's by now.
+        route: Option<u16>,
         /// What it has done.
         totals: Totals,
     },
@@ -190,7 +192,8 @@ impl What {
     #[must_use]
     pub fn place(&self) -> (Option<u16>, Option<u16>) {
         match *self {
-            What::HookFailed { route, .. } | What::Closed { route, .. } => (Some(route), None),
+            What::HookFailed { route, .. } => (Some(route), None),
+            What::Closed { route, .. } => (route, None),
             What::UpstreamFailed { upstream, route, .. }
             | What::LocalFault { upstream, route, .. }
             | What::UpstreamRefused { upstream, route, .. } => (Some(route), Some(upstream)),

@@ -92,6 +92,8 @@ pub(crate) enum Fact {
     Delayed = 32,
     /// Its listener only redirects.
     Redirects = 64,
+    /// Its request has found a route.
+    Placed = 128,
 }
 
 /// A set of them.
@@ -169,6 +171,7 @@ pub(crate) struct Session<S> {
     pub(crate) peer: Peer,
     /// Place in the turn's list plus one; 0: not in it.
     pub(crate) dirty: u32,
+    /// The first one where there is none yet: whose limits and numbers it has says [`Session::own_route`].
     pub(crate) route: RouteId,
     pub(crate) in_flight: InFlight,
     pub(crate) marks: Marks,
@@ -290,6 +293,19 @@ impl<S> Session<S> {
             in_flight: InFlight::default(),
             marks: Marks::default(),
         }
+    }
+
+    /// Its request has found this route.
+    pub(crate) fn enter_route(&mut self, route: RouteId) {
+        self.route = route;
+        self.marks.facts.set(Fact::Placed, true);
+    }
+
+    /// The route that its request has found; none before that, behind a page or an answer that is the last of its request, and where
+    /// it was refused before.
+    #[inline]
+    pub(crate) fn own_route(&self) -> Option<RouteId> {
+        self.marks.facts.has(Fact::Placed).then_some(self.route)
     }
 
     /// Whether the gateway itself keeps the peer from being heard, or from hearing.

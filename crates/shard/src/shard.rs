@@ -771,7 +771,9 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         if !self.throttle.lets_through(level, &what, self.now_ms) {
             return;
         }
-        self.environment.log(Entry { level, shard: self.id, session: key.map(Key::to_bits), peer, what });
+        let generation = self.plan.generation();
+        let session = key.map(Key::to_bits);
+        self.environment.log(Entry { level, shard: self.id, session, peer, generation, what });
     }
 }
 

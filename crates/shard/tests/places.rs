@@ -3,12 +3,12 @@
 
 mod stage;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use tidegate_io::{Event, ReceiveEnd};
 use tidegate_shard::{
-    Departure, Mail, Pace, Plan, RouteId, Whom,
-    report::{Cell, Report, UpstreamState},
+    Census, Counted, Departure, Mail, Pace, Plan, RouteId, SessionState, Whom,
+    report::{Cell, Reply, Report, RouteCounts, UpstreamState},
 };
 use tidegate_tls::{ClientConfig, ClientOptions, Trust};
 use tidegate_wire::close::CloseCode;
@@ -273,4 +273,84 @@ fn an_upstream_over_tls_that_is_gone_is_told_nothing_in_the_clear() {
     stage.turns(3);
     assert_eq!(stage.sent(upstream), b"");
     assert!(stage.down(upstream).is_some(), "it is given up");
+}
+
+/// Whoever is refused, or gets a page, has no route: the lowest number is not its own.
+#[test]
+fn the_lowest_number_is_free_as_soon_as_any_other() {
+    let pages = |names: &[&str]| {
+        let page = "[[route]]\npath = \"/page\"\npage = {}\n";
+        echoes(names.iter().map(|name| (*name).to_owned())) + page
+    };
+    let mut stage = Stage::of(&format!("{DRAIN}{}", pages(&["/0", "/1"])), 1);
+    let cell = Arc::new(Cell::default());
+    stage.shard.account_to(Arc::clone(&cell));
+    let strangers = ["/none", "/page"].map(|path| {
+        let socket = stage.accept();
+        let request = format!("GET {path} HTTP/1.1\r\nHost: gw.test\r\nConnection: close\r\n\r\n");
+        stage.send(socket, request.as_bytes());
+        assert!(stage.socket(socket, |kernel| kernel.fin && !kernel.sent.is_empty()), "{path}");
+        socket
+    });
+    assert_eq!(stage.shard.inspect().legs.lingering, 2, "their ends are awaited");
+    let told = report(&mut stage, &cell);
+    assert!(told.routes.iter().all(|counts| *counts == RouteCounts::default()), "{:?}", told.routes);
+    let routes = Arc::new(Mutex::new(Vec::new()));
+    let seen = Arc::clone(&routes);
+    let reply = Reply::new(move |counted: Counted| {
+        seen.lock().unwrap().extend(counted.sessions.iter().map(|session| session.route));
+    });
+    let wanted = Arc::new(|_: &SessionState| true);
+    stage.deliver(Mail::Census(Census { from: 0, most: 10, with_subjects: false, wanted, reply }));
+    assert_eq!(*routes.lock().unwrap(), [None, None]);
+    adopt(&mut stage, &pages(&[]));
+    let plan = adopt(&mut stage, &pages(&["/2", "/3"]));
+    assert_eq!(["/2", "/3"].map(|name| plan.named(name)), [0, 1].map(|id| vec![Whom::Route(RouteId(id))]));
+    assert!(strangers.iter().all(|socket| stage.down(*socket).is_none()));
+    // One that lingers behind a session of it has it until it is gone.
+    let last = stage.client_at("/2", "");
+    stage.send(last, &frame(0x88, &1000_u16.to_be_bytes(), true));
+    assert_eq!(stage.shard.inspect().legs.lingering, 3);
+    adopt(&mut stage, &pages(&["/3"]));
+    let plan = adopt(&mut stage, &pages(&["/3", "/4"]));
+    assert_eq!(plan.named("/4"), [Whom::Route(RouteId(3))]);
+}
+
+/// A connection that is kept alive behind a request has no route either, until it asks for something again.
+#[test]
+fn who_is_kept_alive_takes_nothing_along_to_the_next_route_of_a_number() {
+    let poll = |path: &str| format!("[[route]]\npath = \"{path}\"\npoll = {{ subscribe = [\"**\"] }}\n");
+    let mut stage = Stage::of(&format!("{DRAIN}{}{}", poll("/0"), poll("/1")), 1);
+    let cell = Arc::new(Cell::default());
+    stage.shard.account_to(Arc::clone(&cell));
+    let socket = stage.accept();
+    stage.send(socket, b"GET /0?topic=a HTTP/1.1\r\nHost: gw.test\r\n\r\n");
+    assert!(stage.sent(socket).starts_with(b"HTTP/1.1 200"));
+    adopt(&mut stage, &poll("/1"));
+    let plan = adopt(&mut stage, &(poll("/1") + &poll("/2")));
+    assert_eq!(plan.named("/2"), [Whom::Route(RouteId(0))]);
+    stage.socket(socket, |kernel| kernel.sent.clear());
+    stage.send(socket, b"GET /none HTTP/1.1\r\nHost: gw.test\r\n\r\n");
+    assert!(stage.sent(socket).starts_with(b"HTTP/1.1 404"));
+    assert_eq!(report(&mut stage, &cell).routes[0], RouteCounts::default());
+}
+
+/// Nor does one that lingers for longer than its route's sessions have time.
+#[test]
+fn who_lingers_takes_nothing_along_to_the_next_route_of_a_number() {
+    let config = |paths: &[&str]| echoes(paths.iter().map(|path| (*path).to_owned()));
+    let mut stage = Stage::of(&format!("{DRAIN}{}", config(&["/0", "/1"])), 1);
+    let cell = Arc::new(Cell::default());
+    stage.shard.account_to(Arc::clone(&cell));
+    let last = stage.client_at("/0", "");
+    adopt(&mut stage, &config(&["/1"]));
+    stage.pass(1);
+    stage.send(last, &frame(0x88, &1000_u16.to_be_bytes(), true));
+    stage.pass(2);
+    assert_eq!((stage.shard.inspect().legs.lingering, stage.down(last)), (1, None), "its end is awaited");
+    let plan = adopt(&mut stage, &config(&["/1", "/2"]));
+    assert_eq!(plan.named("/2"), [Whom::Route(RouteId(0))]);
+    stage.send(last, b"and more");
+    let told = report(&mut stage, &cell);
+    assert_eq!(told.routes[0], RouteCounts::default());
 }

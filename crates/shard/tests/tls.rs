@@ -1,11 +1,13 @@
-//! TLS in a shard that a test plays by hand: how many handshakes a turn has room for, who may come by a certificate, and what is
-//! owed to who ends its side.
+//! TLS in a shard that a test plays by hand: how many handshakes a turn has room for, who may come by a certificate, what is
+//! owed to who ends its side, and what half records take.
 
 // Shared with the gateway's tests.
 #[allow(dead_code)]
 #[path = "../../gateway/tests/harness/certificates.rs"]
 mod certificates;
 
+#[path = "tls/halves.rs"]
+mod halves;
 #[path = "tls/owed.rs"]
 mod owed;
 mod stage;
@@ -46,7 +48,13 @@ fn stage(authority: &Authority, clients: Clients) -> Stage {
 }
 
 fn stage_of(server: ServerConfig) -> Stage {
-    let mut stage = Stage::of(&format!("[limits]\nping_interval = \"0s\"\n{ROUTES}{LISTENER}"), 1);
+    stage_with("", server)
+}
+
+/// The same with these lines in its table of limits, and behind that.
+fn stage_with(limits: &str, server: ServerConfig) -> Stage {
+    let config = format!("[limits]\nping_interval = \"0s\"\n{limits}\n{ROUTES}{LISTENER}");
+    let mut stage = Stage::of(&config, 1);
     stage.shard.listen_tls(TLS, (), server).expect("it takes all");
     stage
 }
@@ -118,20 +126,31 @@ impl Peer {
     }
 
     /// What it was sent and has not read yet.
-    fn read(&mut self, stage: &Stage) -> String {
+    fn heard(&mut self, stage: &Stage) -> Vec<u8> {
         self.hear(stage).expect("what can be opened");
-        let mut answer = Vec::new();
+        let mut heard = Vec::new();
         // It says that nothing more is there for now.
-        let _ = std::io::Read::read_to_end(&mut self.connection.reader(), &mut answer);
-        String::from_utf8_lossy(&answer).into_owned()
+        let _ = std::io::Read::read_to_end(&mut self.connection.reader(), &mut heard);
+        heard
+    }
+
+    /// The same as text.
+    fn read(&mut self, stage: &Stage) -> String {
+        String::from_utf8_lossy(&self.heard(stage)).into_owned()
     }
 
     /// The status of the answer to a request with these fields.
     fn status(stage: &mut Stage, config: &Arc<ClientConfig>, path: &str, fields: &str) -> String {
+        Peer::ask(stage, config, path, fields).1
+    }
+
+    /// Asks for a session; the answer's status.
+    fn ask(stage: &mut Stage, config: &Arc<ClientConfig>, path: &str, fields: &str) -> (Peer, String) {
         let mut peer = Peer::secured(stage, config);
         let said = peer.sealed(&request(path, fields));
         stage.send(peer.socket, &said);
-        peer.read(stage)[9..12].to_owned()
+        let status = peer.read(stage)[9..12].to_owned();
+        (peer, status)
     }
 }
 

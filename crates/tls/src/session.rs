@@ -163,6 +163,12 @@ impl Session {
         self.incoming.len()
     }
 
+    /// Heap bytes held here for [them](Self::waiting_bytes).
+    #[must_use]
+    pub fn held_bytes(&self) -> usize {
+        self.incoming.capacity()
+    }
+
     /// Heap bytes held here for ciphertext of either direction.
     #[must_use]
     pub fn buffered_bytes(&self) -> usize {

@@ -18,15 +18,15 @@ pub(super) const LIMITS: &[Key] = &[
         default: "1 GiB, and what topics may take",
         unit: "size",
         reason: "Output that waits for slow readers, input that waits for it, what is held of messages, \
-                 bodies and heads that have not come whole, and what topics hold, over the whole process. \
-                 Beyond it new sessions are refused with 503 and `Retry-After`, before any upstream hears of \
-                 them; those that are open, and requests without a session, go on. Only where what has not \
-                 come whole takes more than a quarter of it (of a shard's part of it) does some of that end, \
-                 until an eighth of `memory` is free or the quarter is kept to: sessions with Close 1013, \
-                 requests with 503. First go those that have held the most bytes for the longest time, so \
-                 that a message that arrives as fast as others do outlives those that were begun to stay. No \
-                 allocator's count: what sessions, buffers and codecs take is bounded by their own numbers. \
-                 At least `memory` of [`[topics]`](#topics), up to 1 TiB.",
+                 bodies, heads and records of TLS that have not come whole, and what topics hold, over the \
+                 whole process. Beyond it new sessions are refused with 503 and `Retry-After`, before any \
+                 upstream hears of them; those that are open, and requests without a session, go on. Only \
+                 where what has not come whole takes more than a quarter of it (of a shard's part of it) does \
+                 some of that end, until an eighth of `memory` is free or the quarter is kept to: sessions \
+                 with Close 1013, requests with 503, and with a reset where most of it is half a record. \
+                 First go those that have held the most bytes for the longest time, so that a message that \
+                 arrives as fast as others do outlives those that were begun to stay. No allocator's count: \
+                 what sessions, buffers and codecs take is bounded by their own numbers. At least `memory` of [`[topics]`](#topics), up to 1 TiB.",
     },
     Key {
         name: "sessions_per_address",

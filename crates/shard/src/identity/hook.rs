@@ -277,7 +277,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         self.environment.ask(Question { identity, asked, shard, session, number, _place: place, waits });
         // Its limits are those that hold for it while it waits.
         if let Some(session) = self.registry.get_mut(key) {
-            session.route = id;
+            session.enter_route(id);
         }
         Ok(parked)
     }

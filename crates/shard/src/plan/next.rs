@@ -105,8 +105,10 @@ impl Plan {
     #[doc(hidden)]
     pub fn say_all_left(&self) {
         let upstreams = self.slots.iter().flat_map(|slot| &slot.plan().proxy).flat_map(|proxy| &proxy.gone);
-        for retired in self.slots.iter().filter_map(Slot::retired).chain(upstreams.flatten()) {
-            (0..self.shared.shards).for_each(|_| retired.left());
+        let retired = self.slots.iter().filter_map(Slot::retired).chain(upstreams.flatten());
+        let shards = self.shared.shards;
+        for retired in retired.filter(|retired| !retired.is_empty(shards)) {
+            (0..shards).for_each(|_| retired.left());
         }
     }
 

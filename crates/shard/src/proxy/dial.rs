@@ -252,7 +252,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             // A leg is known by the client that it serves: a log line about it must lead to somebody.
             let client = self.registry.get(key).map_or(Peer::new(None), |session| session.peer);
             let mut session = Session::new(socket, client, state, now_ms);
-            session.route = route;
+            session.enter_route(route);
             session.marks.upstream = true;
             session.in_flight.connect = true;
             let inserted = self.registry.insert(session);
@@ -488,6 +488,9 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         if let Some(session) = self.registry.get_mut(client) {
             session.marks.paused = false;
         }
+        let sealed = self.registry.get(upstream).map_or(0, |session| session.transport.held_bytes());
+        // From now on it counts.
+        self.recount(0, sealed);
         self.opened(upstream, State::Paired(far));
         self.opened(client, State::Paired(near));
         self.keep_early(client, early);

@@ -539,8 +539,12 @@ impl<B: Backend, E: Environment> Shard<B, E> {
     /// A leg's half message is given up, and its pair with it.
     pub(crate) fn pair_given_up(&mut self, key: Key, code: CloseCode, reason: &'static str) {
         self.log_end(key, self.leg(key), code.into(), reason);
+        let holds_records = self.registry.get(key).is_some_and(Session::holds_records);
         let far = self.part(key);
-        for leg in [Some(key), far].into_iter().flatten() {
+        if holds_records {
+            self.abort(key, true);
+        }
+        for leg in [Some(key).filter(|_| !holds_records), far].into_iter().flatten() {
             match self.leg(leg) {
                 Leg::Client => self.end_owed(leg, code, reason),
                 Leg::Upstream => self.end_leg(leg, CloseCode::GOING_AWAY, ""),

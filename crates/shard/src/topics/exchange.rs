@@ -30,7 +30,7 @@ use crate::{
     identity::{BAD_TOKEN, Halt},
     log::{Level, What},
     output::Content,
-    session::State,
+    session::{Fact, State},
     shard::Shard,
     stamp::Stamp,
 };
@@ -351,6 +351,10 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             let early = self.exchange_mut(key).map(|exchange| std::mem::take(&mut exchange.early));
             let head = self.new_head(self.now_ms, true);
             self.release_state(key, head);
+            if let Some(session) = self.registry.get_mut(key) {
+                // What it had has nothing to do with what it has next.
+                session.marks.facts.set(Fact::Placed, false);
+            }
             self.ensure_deadline(key, self.now_ms + self.plan.limits().head_timeout_ms);
             if let Some(early) = early {
                 self.recount(early.capacity(), 0);

@@ -68,6 +68,17 @@ impl Transport {
         }
     }
 
+    /// The heap that those bytes take.
+    #[inline]
+    pub(crate) fn held_bytes(&self) -> usize {
+        match self {
+            Transport::Plain => 0,
+            Transport::Tls(tls) => tls.held_bytes(),
+            #[cfg(feature = "record-transport")]
+            Transport::Record(_) => 0,
+        }
+    }
+
     /// Whether this end speaks TLS with the peer.
     #[inline]
     pub(crate) fn is_tls(&self) -> bool {

@@ -39,6 +39,11 @@ impl Tls {
         self.session.waiting_bytes()
     }
 
+    #[inline]
+    pub(super) fn held_bytes(&self) -> usize {
+        self.session.held_bytes()
+    }
+
     /// Whether what has ended the handshake took long here.
     pub(crate) fn is_end_costly(&self) -> bool {
         self.session.is_end_costly()
