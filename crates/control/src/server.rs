@@ -1,6 +1,6 @@
 //! Connections of the admin listener: few at a time, each for one request.
 
-use std::{future::poll_fn, io, pin::pin, sync::Arc, thread, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 
 use axum::Router;
 use hyper::{
@@ -86,18 +86,18 @@ pub(crate) async fn serve(listening: Listening, gateway: Arc<Gateway>) {
             Listening::Unix(listener) => listener.accept().await.map(|(stream, _)| {
                 let uid = stream.peer_cred().ok().map(|peer| peer.uid());
                 if may_ask(&gateway, uid) {
-                    tokio::spawn(in_steps(attend(stream, allowed.clone(), places.take())));
+                    tokio::spawn(attend(stream, allowed.clone(), places.take()));
                 } else if let Ok(permit) = Arc::clone(&strangers).try_acquire_owned() {
                     let router = refused.clone();
-                    tokio::spawn(in_steps(async move {
+                    tokio::spawn(async move {
                         answer(stream, router, None).await;
                         drop(permit);
-                    }));
+                    });
                 }
                 // Who has no permit is closed by being dropped.
             }),
             Listening::Tcp(listener) => listener.accept().await.map(|(stream, _)| {
-                tokio::spawn(in_steps(attend(stream, allowed.clone(), places.take())));
+                tokio::spawn(attend(stream, allowed.clone(), places.take()));
             }),
         };
         if let Err(error) = accepted {
@@ -114,17 +114,6 @@ fn may_ask(gateway: &Gateway, uid: Option<u32>) -> bool {
     let plan = gateway.plan();
     let named = plan.config().admin.as_ref().map_or(&[][..], |admin| &admin.allow_uids);
     uid.is_some_and(|uid| uid == 0 || uid == rustix::process::geteuid().as_raw() || named.contains(&uid))
-}
-
-/// Does `work`, and offers the core to whoever waits for it after each step: that may be a shard, whose sessions wait, too.
-async fn in_steps(work: impl Future<Output = ()>) {
-    let mut work = pin!(work);
-    poll_fn(|context| {
-        let done = work.as_mut().poll(context);
-        thread::yield_now();
-        done
-    })
-    .await;
 }
 
 /// One request and its answer, as long as no other connection has got the place.

@@ -221,6 +221,9 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                 self.end_waiting(key);
                 self.abort(key, true);
             }
+            State::Exchange(exchange) if matches!(exchange.stage, Stage::Publishing(_)) => {
+                self.give_up_publishing(key);
+            }
             State::Exchange(_) => self.refuse_exchange(key, &MEMORY_FULL),
             State::Waiting(_) => self.refuse_waiting(key, &MEMORY_FULL),
             State::Deciding(_) => self.refuse_deciding(key, &MEMORY_FULL),

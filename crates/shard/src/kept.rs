@@ -166,8 +166,9 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                 if last
                     && session.marks.held
                     && session.in_flight.receive
-                    // Who leaves while its upstream is dialed needs none.
-                    && !matches!(session.state, State::Waiting(_) | State::Dead) =>
+                    // Who leaves while its upstream is dialed needs none, nor does one that hears no answer.
+                    && !matches!(session.state, State::Waiting(_) | State::Dead)
+                    && !(matches!(session.state, State::Deciding(_)) && end != ReceiveEnd::Eof) =>
             {
                 session.marks.end_kept = true;
                 self.put_back(key, Kept::Ended { key, end }, false);

@@ -151,8 +151,6 @@ pub struct Shard<B: Backend, E: Environment> {
     pub(crate) peers: Vec<Sender<B::Waker>>,
     /// Until then nobody is judged as long as something comes; 0: the process did not stand still lately.
     catches_up_until_ms: u64,
-    /// When the process last went on that had stood still; 0: it never did.
-    pub(crate) woken_ms: u64,
     pub(crate) throttle: Throttle,
     pub(crate) full_logged_ms: u64,
 }
@@ -219,7 +217,6 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             hooks: Hooks::default(),
             peers: Vec::new(),
             catches_up_until_ms: 0,
-            woken_ms: 0,
             throttle: Throttle::new(plan.limits().log_entries),
             full_logged_ms: 0,
             backend,
@@ -365,9 +362,6 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             0 => late_ms > LAG_MS,
             until_ms => had_events && self.now_ms < until_ms,
         };
-        if late_ms > LAG_MS {
-            self.woken_ms = self.now_ms;
-        }
         self.catches_up_until_ms = match (goes_on, self.catches_up_until_ms) {
             (false, _) => 0,
             (true, 0) => self.now_ms + CATCH_UP_MS,

@@ -104,7 +104,7 @@ fn who_asks_and_never_answers_lets_nobody_in_and_later_answers_are_for_nobody() 
     stage.pass(4);
     assert_eq!(stage.sent(client), b"");
     assert!(!is_abandoned(&mut stage.questions.borrow_mut()[0]));
-    stage.pass(1);
+    stage.pass(2);
     assert_eq!(status(&stage, client), "HTTP/1.1 503");
     assert!(is_abandoned(&mut stage.questions.borrow_mut()[0]), "it was told that it is in vain");
     let sent = stage.sent(client);
@@ -158,7 +158,7 @@ fn a_place_is_taken_until_its_question_is_over() {
     drop(question(&stage));
     let client = stage.client("");
     assert_eq!((stage.sent(client), stage.questions.borrow().len()), (Vec::new(), 3));
-    stage.pass(5);
+    stage.pass(6);
     assert_eq!(status(&stage, clients[0]), "HTTP/1.1 503");
 }
 

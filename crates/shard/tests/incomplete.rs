@@ -3,7 +3,8 @@
 
 mod stage;
 
-use stage::{Socket, Stage, close_frame, frame, request};
+use stage::{Neighbour, Socket, Stage, close_frame, frame, request, topics_at};
+use tidegate_hub::TopicRules;
 use tidegate_io::{BUFFER_BYTES, Event, ListenerId, ReceiveEnd};
 use tidegate_wire::deflate::{CodecLimits, Codecs};
 
@@ -413,4 +414,34 @@ fn who_comes_behind_a_search_in_vain_does_not_pay_for_it() {
     assert_ne!(stage.world.borrow().deadline, Some(Duration::ZERO), "the shard waits for what comes");
     stage.pass(1);
     assert!(others.iter().all(|&other| stage.sent(other).ends_with(&gone)), "another search finds them");
+}
+
+/// With 503 nothing was done, and it is sent again.
+#[test]
+fn who_publishes_and_is_given_up_is_told_that_it_is_not_known() {
+    let mut stage = Stage::of(&format!("{}[[topic]]\nname = \"**\"\n", with_memory("1MiB")), 2);
+    let mut neighbour = Neighbour::of(&mut stage, TopicRules::default());
+    let topic = topics_at("topic", 1).next().expect("one that lives there");
+    let body = format!("{{\"topic\":\"{topic}\",\"data\":1}}");
+    let head = "POST /publish HTTP/1.1\r\nHost: gw.test\r\nContent-Type: application/json\r\n";
+    let post = format!("{head}Content-Length: {}\r\n\r\n{body}", body.len());
+    let publishers: Vec<Socket> = (0..70)
+        .map(|_| {
+            stage.world.borrow_mut().now_ms += 20;
+            let socket = stage.accept();
+            stage.send(socket, post.as_bytes());
+            stage.send(socket, &[b'x'; BUFFER_BYTES]);
+            socket
+        })
+        .collect();
+    let told = |stage: &Stage, beginning: &[u8]| {
+        publishers.iter().filter(|&&socket| stage.sent(socket).starts_with(beginning)).count()
+    };
+    let unknown = told(&stage, b"HTTP/1.1 504 ");
+    assert!((1..60).contains(&unknown), "{unknown}");
+    assert_eq!(told(&stage, b"HTTP/1.1 "), unknown, "nobody is told that nothing was done");
+    neighbour.run(&mut stage);
+    stage.turns(4);
+    assert_eq!(told(&stage, b"HTTP/1.1 200 "), publishers.len() - unknown);
+    assert_eq!(neighbour.hub.counts().published, publishers.len() as u64);
 }

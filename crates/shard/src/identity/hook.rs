@@ -24,7 +24,7 @@ use crate::{
     topics::Manner,
 };
 
-/// How much later than whoever asks a request is given up, who tells of a hook's time-out by itself.
+/// How much later than the hook's own time-out a request is looked at: whoever asks tells of that in time.
 const GRACE_MS: u64 = 500;
 
 /// It gave no answer, or none that can be used.
@@ -138,7 +138,9 @@ pub(crate) struct Deciding {
     pub(crate) manner: Option<Manner>,
     /// When its hook was asked.
     pub(crate) asked_ms: u64,
+    /// When it is looked at, and given up where that was done before.
     pub(crate) deadline_ms: u64,
+    was_looked_at: bool,
 }
 
 impl Deciding {
@@ -286,8 +288,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
     pub(crate) fn await_decision(&mut self, key: Key, asked: Parked, head: &[u8]) {
         let Parked { number, identity, waits, is_upgrade, manner } = asked;
         let asked_ms = self.now_ms;
-        // Where the process stands still for less than the time-out, whoever asks has so much longer, and the shard may not notice.
-        let deadline_ms = asked_ms + 2 * timeout_ms(&identity) + GRACE_MS;
+        let deadline_ms = asked_ms + timeout_ms(&identity) + GRACE_MS;
         let deciding = Deciding {
             number,
             identity,
@@ -298,6 +299,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             manner,
             asked_ms,
             deadline_ms,
+            was_looked_at: false,
         };
         let Some(session) = self.registry.get_mut(key) else { return };
         let holds = deciding.held_bytes();
@@ -337,16 +339,17 @@ impl<B: Backend, E: Environment> Shard<B, E> {
 
     /// Whoever asks has not said anything in time, not even that it was in vain.
     pub(crate) fn decision_timed_out(&mut self, key: Key) {
-        let woken_ms = self.woken_ms;
+        let now_ms = self.now_ms;
         let Some(session) = self.registry.get_mut(key) else { return };
-        if let State::Deciding(deciding) = &mut session.state {
-            // Who asks did not run, either, while the process stood still.
-            let deadline_ms = woken_ms + timeout_ms(&deciding.identity) + GRACE_MS;
-            if deadline_ms > self.now_ms && woken_ms > 0 {
-                deciding.deadline_ms = deadline_ms;
-                self.ensure_deadline(key, deadline_ms);
-                return;
-            }
+        if let State::Deciding(deciding) = &mut session.state
+            && !std::mem::replace(&mut deciding.was_looked_at, true)
+        {
+            // Where the process stood still meanwhile, however long, whoever asks did not run, either, and may have its whole time
+            // before it.
+            let deadline_ms = now_ms + timeout_ms(&deciding.identity) + GRACE_MS;
+            deciding.deadline_ms = deadline_ms;
+            self.ensure_deadline(key, deadline_ms);
+            return;
         }
         let route = session.route.index() as u16;
         let reason = "no answer of it has come";

@@ -251,6 +251,13 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         self.finish_publishing(key);
     }
 
+    /// It is not waited for any more, for what its client has sent behind it. That it was refused cannot be said.
+    pub(crate) fn give_up_publishing(&mut self, key: Key) {
+        let Some(exchange) = self.exchange_mut(key) else { return };
+        exchange.manner.keep_alive = false;
+        self.publishing_timed_out(key);
+    }
+
     fn finish_publishing(&mut self, key: Key) {
         let Some(exchange) = self.exchange_mut(key) else { return };
         let Stage::Publishing(publishing) = &exchange.stage else { return };

@@ -106,7 +106,7 @@ fn who_ends_its_side_behind_a_request_that_waits_for_a_hook_has_the_answer() {
                 assert_eq!(stage.shard.inspect().legs.deciding, 1, "{case}: it waits");
                 assert_eq!(stage.down(peer.socket), None, "{case}");
                 let expected = if expected == "late" {
-                    stage.pass(5);
+                    stage.pass(6);
                     "503"
                 } else {
                     let decision = decide(&mut stage, expected);
@@ -201,5 +201,28 @@ fn who_ends_its_side_behind_its_close_to_an_upstream_is_answered() {
             assert_eq!(heard, String::from_utf8_lossy(&expected), "{end:?}, answers: {answers}");
             assert!(stage.socket(peer.socket, |kernel| kernel.fin), "{end:?}, answers: {answers}");
         }
+    }
+}
+
+/// It hears no answer: its hook has room for others at once.
+#[test]
+fn who_is_gone_behind_its_end_waits_for_no_hook() {
+    let authority = Authority::new();
+    for notify in [false, true] {
+        let mut stage = stage(&authority);
+        let mut peer = Peer::secured(&mut stage, &authority.client());
+        let mut said = peer.sealed(b"GET /asks?topic=a HTTP/1.1\r\nHost: gw.test\r\n\r\n");
+        if notify {
+            peer.connection.send_close_notify();
+            said.extend(peer.said());
+        }
+        stage.send(peer.socket, &said);
+        stage.turns(4);
+        assert_eq!(stage.shard.inspect().legs.deciding, 1);
+        let token = stage.socket(peer.socket, |kernel| kernel.receive.take()).expect("it is read");
+        // ECONNRESET.
+        stage.world.borrow_mut().complete(Event::ReceiveEnded { token, end: ReceiveEnd::Error(104) });
+        stage.turns(4);
+        assert_eq!(stage.shard.inspect().legs.deciding, 0, "close_notify before: {notify}");
     }
 }
