@@ -501,6 +501,25 @@ fn who_waits_for_a_hook_while_the_process_stands_still_gets_its_answer() {
     }
 }
 
+/// The time-out is over as it goes on, and the answers have come before that.
+#[test]
+fn who_waits_as_the_process_stands_still_at_the_end_of_the_time_gets_its_answer() {
+    let (web, gate) = gated();
+    let scene = Scene::start("epoll", &hook(&web, "timeout = \"8s\""));
+    let begun = Instant::now();
+    let waiting = parked(&scene, &web, 5);
+    thread::sleep(Duration::from_millis(7_300).saturating_sub(begun.elapsed()));
+    scene.gateway.signal(Signal::STOP);
+    (0..5).for_each(|number| gate.release(number));
+    thread::sleep(Duration::from_millis(8_500).saturating_sub(begun.elapsed()));
+    scene.gateway.signal(Signal::CONT);
+    for mut client in waiting {
+        assert_eq!(client.response().expect("an answer").status, 101);
+        client.exchange(BINARY, b"hello");
+    }
+    scene.stop();
+}
+
 #[test]
 fn a_session_ends_when_its_hook_has_said() {
     let web = Web::start(by_cookie);

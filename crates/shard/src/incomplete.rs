@@ -129,44 +129,64 @@ impl<B: Backend, E: Environment> Shard<B, E> {
     pub(crate) fn relieve_incomplete(&mut self) {
         let most = self.plan.memory_bytes();
         let own = most / OWN_PART / self.plan.shards();
-        if self.incomplete.bytes <= own {
+        if self.incomplete.bytes <= own && self.backlog.is_empty() {
             return;
         }
         self.retained.settle();
         let total = self.retained.total().bytes();
-        let Incomplete { bytes, fruitless_until_ms, fruitless_bytes } = self.incomplete;
-        if total < most || (self.now_ms < fruitless_until_ms && bytes <= fruitless_bytes) {
+        if total < most {
+            return;
+        }
+        let bytes =
+            self.incomplete.bytes + self.backlog.keys().map(|key| self.kept_early(key)).sum::<usize>();
+        let Incomplete { fruitless_until_ms, fruitless_bytes, .. } = self.incomplete;
+        if bytes <= own || (self.now_ms < fruitless_until_ms && bytes <= fruitless_bytes) {
             return;
         }
         // Each shard its share, so that all of them do not give up what one of them would.
         let excess = total - (most - most / SLACK_PART);
-        let share = (excess as u128 * self.incomplete.bytes as u128 / total as u128) as usize + 1;
-        let share = share.min(self.incomplete.bytes - (own - own / SLACK_PART));
-        let goal = self.incomplete.bytes.saturating_sub(share);
-        let mut found: Vec<(u128, Key)> =
-            (self.registry.iter()).filter_map(|(key, session)| Some((self.burden(session)?, key))).collect();
+        let share = (excess as u128 * bytes as u128 / total as u128) as usize + 1;
+        let share = share.min(bytes - (own - own / SLACK_PART));
+        let goal = bytes.saturating_sub(share);
+        let burdens =
+            self.registry.iter().filter_map(|(key, session)| Some((self.burden(key, session)?, key)));
+        let mut found: Vec<(u128, Key)> = burdens.collect();
         found.sort_unstable_by_key(|(burden, _)| std::cmp::Reverse(*burden));
+        let mut left = bytes;
         for (_, key) in found {
-            if self.incomplete.bytes <= goal {
+            if left <= goal {
                 break;
             }
+            let before = self.incomplete.bytes + self.kept_early(key);
             self.give_up(key);
             self.flush_spans();
+            left = (left + self.incomplete.bytes).saturating_sub(before);
         }
         self.retained.settle();
-        if self.incomplete.bytes > goal {
+        if left > goal {
             self.incomplete.fruitless_until_ms = self.now_ms + FRUITLESS_MS;
-            self.incomplete.fruitless_bytes = self.incomplete.bytes + own / SLACK_PART;
+            self.incomplete.fruitless_bytes = left + own / SLACK_PART;
             return;
         }
         // The next turn looks whether that was enough.
-        self.hurried |= self.incomplete.bytes > own && self.retained.total().bytes() >= most;
+        self.hurried |= left > own && self.retained.total().bytes() >= most;
+    }
+
+    /// The heap of what a client that waits for somebody else has sent, beyond what its state holds: it was on its way when it was
+    /// not read any more.
+    fn kept_early(&self, key: Key) -> usize {
+        match self.registry.get(key).map(|session| &session.state) {
+            Some(State::Deciding(_) | State::Waiting(_) | State::Exchange(_)) => {
+                self.backlog.owned_bytes_of(key)
+            }
+            _ => 0,
+        }
     }
 
     /// What is not complete has taken so far: its bytes for its time. Nothing where no bytes are held.
-    fn burden(&self, session: &Session<B::Socket>) -> Option<u128> {
+    fn burden(&self, key: Key, session: &Session<B::Socket>) -> Option<u128> {
         let sealed = session.sealed_bytes();
-        let held = session.state.held_bytes() + sealed;
+        let held = session.state.held_bytes() + sealed + self.kept_early(key);
         if held == 0 {
             return None;
         }
@@ -194,6 +214,11 @@ impl<B: Backend, E: Environment> Shard<B, E> {
 
     /// Ends one for what it holds.
     fn give_up(&mut self, key: Key) {
+        self.end_incomplete(key);
+        self.forget_kept(key);
+    }
+
+    fn end_incomplete(&mut self, key: Key) {
         let (code, reason) = (CloseCode::TRY_AGAIN_LATER, MEMORY_FULL.reason);
         let Some(session) = self.registry.get(key) else { return };
         let holds_records = session.holds_records();

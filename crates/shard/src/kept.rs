@@ -97,6 +97,21 @@ impl Backlog {
         self.all().map(Kept::owned_bytes).sum()
     }
 
+    /// The heap that it holds of one session.
+    pub(crate) fn owned_bytes_of(&self, key: Key) -> usize {
+        let waiting = self.sessions.get(&key).into_iter();
+        waiting.flat_map(|waiting| &waiting.entries).map(Kept::owned_bytes).sum()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.sessions.is_empty()
+    }
+
+    /// The sessions of which something waits.
+    pub(crate) fn keys(&self) -> impl Iterator<Item = Key> {
+        self.sessions.keys().copied()
+    }
+
     fn all(&self) -> impl Iterator<Item = &Kept> {
         self.sessions.values().flat_map(|waiting| &waiting.entries)
     }
@@ -293,6 +308,23 @@ impl<B: Backend, E: Environment> Shard<B, E> {
     /// Whether something kept can go on with the next turn.
     pub(crate) fn can_take_up(&self) -> bool {
         !(self.backlog.ring.is_empty() && self.backlog.handshakes.is_empty())
+    }
+
+    /// Lets go of bytes that are kept of a session that is over: nobody reads them any more. Not of sealed ones, which must be opened
+    /// for what comes behind them.
+    pub(crate) fn forget_kept(&mut self, key: Key) {
+        if self.registry.get(key).is_some_and(|session| session.transport.is_tls()) {
+            return;
+        }
+        let Some(waiting) = self.backlog.sessions.get_mut(&key) else { return };
+        let mut bytes = 0;
+        for kept in &mut waiting.entries {
+            bytes += kept.owned_bytes();
+            if let Kept::Owned { bytes, at, .. } = kept {
+                (*bytes, *at) = (Vec::new(), 0);
+            }
+        }
+        self.retained.release(bytes);
     }
 
     /// Gives back what is kept, at the shard's end.

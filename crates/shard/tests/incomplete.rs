@@ -297,15 +297,18 @@ fn half_bodies_and_heads_are_refused_where_they_use_memory_up() {
 /// What a client sends that waits for somebody else: for its upstream, its hook, its poll. It is as much as may come before it is
 /// not read any more.
 fn waiting(stage: &mut Stage, path: &str, target: &str) -> Socket {
-    let request = match path {
-        "/poll" => poll(target),
-        path => request(path, ""),
-    };
     let socket = stage.accept();
-    stage.send(socket, &request);
+    stage.send(socket, &waiting_request(path, target));
     stage.send(socket, &[b'x'; BUFFER_BYTES]);
     assert_eq!(stage.sent(socket), b"", "{path}: it waits");
     socket
+}
+
+fn waiting_request(path: &str, target: &str) -> Vec<u8> {
+    match path {
+        "/poll" => poll(target),
+        path => request(path, ""),
+    }
 }
 
 fn poll(target: &str) -> Vec<u8> {
@@ -343,6 +346,35 @@ fn who_waits_for_others_and_sends_much_meanwhile_goes_before_those_who_hold_litt
         assert!(waits[ended..].iter().all(|&socket| stage.sent(socket).is_empty()), "{path}");
         let answer = String::from_utf8_lossy(&stage.sent(waits[0])).into_owned();
         assert!(answer.contains("Retry-After") && answer.contains(GIVEN_UP), "{path}: {answer}");
+        assert_eq!(stage.sent(modest), b"", "{path}");
+        let seen = stage.shard.inspect();
+        assert_eq!(seen.retained, seen.retained_sum, "{path}");
+    }
+}
+
+/// What is on its way when a client is not read any more comes all the same.
+#[test]
+fn what_comes_behind_the_pause_of_who_waits_is_its_own() {
+    for path in ["/edge", "/hook", "/poll"] {
+        let mut stage = Stage::of(&format!("{}{WAITING}", with_memory("1MiB")), 1);
+        let modest = stage.open();
+        stage.send(modest, &frame(0x82, &vec![7; 4_000], true)[..2_000]);
+        let target = next_poll(&mut stage);
+        let waits: Vec<Socket> = (0..12)
+            .map(|_| {
+                stage.world.borrow_mut().now_ms += 20;
+                let socket = stage.accept();
+                stage.send(socket, &waiting_request(path, &target));
+                (0..20).for_each(|_| stage.arrive(socket, &[b'x'; BUFFER_BYTES]));
+                stage.turns(4);
+                let bytes = stage.plan.retained_bytes();
+                assert!(bytes < (1 << 20) + 22 * BUFFER_BYTES, "{path}: {bytes} bytes");
+                socket
+            })
+            .collect();
+        let ended = waits.iter().filter(|&&socket| stage.sent(socket).starts_with(b"HTTP/1.1 503")).count();
+        assert!((6..12).contains(&ended), "{path}: {ended}");
+        assert!(stage.plan.retained_bytes() < 1 << 20, "{path}");
         assert_eq!(stage.sent(modest), b"", "{path}");
         let seen = stage.shard.inspect();
         assert_eq!(seen.retained, seen.retained_sum, "{path}");
