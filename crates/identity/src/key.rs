@@ -43,8 +43,10 @@ pub(crate) enum BadKey {
     Unknown,
     /// RFC 7518 §3.3: an RSA key has 2048 bits or more; beyond 8192 a check takes too long.
     RsaSize,
-    /// RFC 8017 §3.1: it is odd, and 3 or more. With 1 everything is its own signature.
+    /// RFC 8017 §3.1: it is odd, and 3 or more: with 1 everything is its own signature. With more than 33 bits none is ever checked.
     RsaExponent,
+    /// A point of Ed25519 under which anybody can sign, or that is not encoded as RFC 8032 §5.1.3 has it.
+    WeakPoint,
     /// RFC 7518 §3.2.
     Short(Algorithm),
 }
@@ -59,7 +61,10 @@ impl fmt::Display for BadKey {
             ),
             Self::Unknown => f.write_str("the key is broken, or of a kind that no algorithm here is for"),
             Self::RsaSize => f.write_str("an RSA key has 2048 to 8192 bits"),
-            Self::RsaExponent => f.write_str("the exponent of an RSA key is odd, and 3 or more"),
+            Self::RsaExponent => {
+                f.write_str("the exponent of an RSA key is odd, 3 or more, and has at most 33 bits")
+            }
+            Self::WeakPoint => f.write_str("the key is no point under which one alone can sign"),
             Self::Short(algorithm) => {
                 let least = algorithm.least_secret_bytes().unwrap_or_default();
                 write!(f, "a secret for {} has at least {least} bytes", algorithm.name())
@@ -94,12 +99,18 @@ impl Key {
             bytes[zeros..].to_vec()
         };
         let (n, e) = (strip(n), strip(e));
-        let bits = n.first().map_or(0, |first| n.len() * 8 - first.leading_zeros() as usize);
-        if !(2048..=8192).contains(&bits) {
+        let bits_of = |number: &[u8]| {
+            number.first().map_or(0, |first| number.len() * 8 - first.leading_zeros() as usize)
+        };
+        let is_even = |number: &[u8]| number.last().is_none_or(|last| last % 2 == 0);
+        if !(2048..=8192).contains(&bits_of(&n)) {
             return Err(BadKey::RsaSize);
         }
-        if matches!(*e, [] | [1]) || e.last().is_some_and(|last| last % 2 == 0) {
+        if *e == [1] || is_even(&e) || bits_of(&e) > 33 {
             return Err(BadKey::RsaExponent);
+        }
+        if is_even(&n) {
+            return Err(BadKey::Unknown);
         }
         let components = RsaPublicKeyComponents { n, e };
         Self::of(algorithms, |algorithm| {
@@ -123,6 +134,9 @@ impl Key {
 
     /// A key of Ed25519: 32 bytes, or as it stands in a SubjectPublicKeyInfo.
     pub(crate) fn edwards(bytes: &[u8], algorithms: &[Algorithm]) -> Result<Self, BadKey> {
+        if bytes.last_chunk().is_some_and(is_weak_point) {
+            return Err(BadKey::WeakPoint);
+        }
         Self::of(algorithms, |algorithm| match algorithm {
             Algorithm::EdDsa => Some(ParsedPublicKey::new(&ED25519, bytes).map_err(|_| BadKey::Unknown)),
             _ => None,
@@ -191,6 +205,38 @@ impl Key {
         };
         if valid { Ok(()) } else { Err(Invalid::Signature) }
     }
+}
+
+/// Whether a point of Ed25519 has an order of 8 or less, so that a signature made without any key can fit, or its y is not below the
+/// prime (RFC 8032 §5.1.3). The library checks neither.
+fn is_weak_point(point: &[u8; 32]) -> bool {
+    /// The y of all points of such an order, the least significant byte first: 0, 1, those two of order 8, and -1.
+    const Y: [[u8; 32]; 5] = [
+        [0; 32],
+        {
+            let mut one = [0; 32];
+            one[0] = 1;
+            one
+        },
+        [
+            0x26, 0xe8, 0x95, 0x8f, 0xc2, 0xb2, 0x27, 0xb0, 0x45, 0xc3, 0xf4, 0x89, 0xf2, 0xef, 0x98, 0xf0,
+            0xd5, 0xdf, 0xac, 0x05, 0xd3, 0xc6, 0x33, 0x39, 0xb1, 0x38, 0x02, 0x88, 0x6d, 0x53, 0xfc, 0x05,
+        ],
+        [
+            0xc7, 0x17, 0x6a, 0x70, 0x3d, 0x4d, 0xd8, 0x4f, 0xba, 0x3c, 0x0b, 0x76, 0x0d, 0x10, 0x67, 0x0f,
+            0x2a, 0x20, 0x53, 0xfa, 0x2c, 0x39, 0xcc, 0xc6, 0x4e, 0xc7, 0xfd, 0x77, 0x92, 0xac, 0x03, 0x7a,
+        ],
+        {
+            let mut minus_one = [0xff; 32];
+            (minus_one[0], minus_one[31]) = (0xec, 0x7f);
+            minus_one
+        },
+    ];
+    let mut y = *point;
+    // The sign of x.
+    y[31] &= 0x7f;
+    let is_too_large = y[0] >= 0xed && y[31] == 0x7f && y[1..31].iter().all(|byte| *byte == 0xff);
+    is_too_large || Y.contains(&y)
 }
 
 fn rsa_parameters(algorithm: Algorithm) -> Option<&'static RsaParameters> {

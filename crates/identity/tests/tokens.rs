@@ -5,6 +5,7 @@
 #[path = "../../gateway/tests/harness/tokens.rs"]
 mod tokens;
 
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use std::{fs, path::Path, sync::Arc};
 
 use proptest::prelude::*;
@@ -461,7 +462,27 @@ fn what_is_wrong_with_a_file_is_told_with_its_path() {
     short["n"] = json!(short["n"].as_str().unwrap()[..168]);
     let (mut one, mut even) = (rsa.jwk("one"), rsa.jwk("even"));
     (one["e"], even["e"]) = (json!("AAE"), json!("AQAA"));
-    let exponent = "the exponent of an RSA key is odd, and 3 or more";
+    let exponent = "the exponent of an RSA key is odd, 3 or more, and has at most 33 bits";
+    let mut long = rsa.jwk("long");
+    long["e"] = json!("AQAAAAAAAAAB");
+    let mut halved = rsa.jwk("halved");
+    let all = halved["n"].as_str().unwrap();
+    halved["n"] = json!(format!("{}A", &all[..all.len() - 1]));
+    // Neutral, of order 8, and 1 written as more than the prime; each with either sign.
+    let weak = ["01", "26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc85", "ee"];
+    let weak = weak.map(|hex| {
+        let mut point = [if hex == "ee" { 0xff } else { 0 }; 32];
+        for (byte, digits) in point.iter_mut().zip(hex.as_bytes().chunks(2)) {
+            *byte = u8::from_str_radix(std::str::from_utf8(digits).unwrap(), 16).unwrap();
+        }
+        let mut key = Signer::ed25519().jwk("weak");
+        key["x"] = json!(URL_SAFE_NO_PAD.encode(point));
+        set(json!([key]))
+    });
+    for key in &weak {
+        let why = "key 1 (\"weak\"): the key is no point under which one alone can sign";
+        assert_eq!(says("'EdDSA'", key), at(why));
+    }
     let mut odd = Signer::p256().jwk("odd");
     odd["y"] = odd["x"].clone();
     let mut bad = Signer::ed25519().jwk("bad");
@@ -474,6 +495,11 @@ fn what_is_wrong_with_a_file_is_told_with_its_path() {
         (&set(json!([])), "none of its keys is for any of the algorithms"),
         (&set(json!([short])), "key 1 (\"short\"): an RSA key has 2048 to 8192 bits"),
         (&set(json!([one])), &format!("key 1 (\"one\"): {exponent}")),
+        (&set(json!([long])), &format!("key 1 (\"long\"): {exponent}")),
+        (
+            &set(json!([halved])),
+            "key 1 (\"halved\"): the key is broken, or of a kind that no algorithm here is for",
+        ),
         (&set(json!([even])), &format!("key 1 (\"even\"): {exponent}")),
         (
             &set(json!([rsa.jwk("a"), odd])),
