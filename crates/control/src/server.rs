@@ -1,6 +1,14 @@
 //! Connections of the admin listener: few at a time, each for one request.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{
+    cell::Cell,
+    future::poll_fn,
+    io,
+    pin::pin,
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
+};
 
 use axum::Router;
 use hyper::{
@@ -45,6 +53,9 @@ const HEAD_BYTES: usize = 16 << 10;
 /// How long accepting pauses where the system has no descriptor left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// How long connections have the core before others of it may.
+const TURN: Duration = Duration::from_micros(100);
+
 /// A bound socket that listens.
 #[derive(Debug)]
 pub enum Listener {
@@ -86,18 +97,18 @@ pub(crate) async fn serve(listening: Listening, gateway: Arc<Gateway>) {
             Listening::Unix(listener) => listener.accept().await.map(|(stream, _)| {
                 let uid = stream.peer_cred().ok().map(|peer| peer.uid());
                 if may_ask(&gateway, uid) {
-                    tokio::spawn(attend(stream, allowed.clone(), places.take()));
+                    tokio::spawn(in_steps(attend(stream, allowed.clone(), places.take())));
                 } else if let Ok(permit) = Arc::clone(&strangers).try_acquire_owned() {
                     let router = refused.clone();
-                    tokio::spawn(async move {
+                    tokio::spawn(in_steps(async move {
                         answer(stream, router, None).await;
                         drop(permit);
-                    });
+                    }));
                 }
                 // Who has no permit is closed by being dropped.
             }),
             Listening::Tcp(listener) => listener.accept().await.map(|(stream, _)| {
-                tokio::spawn(attend(stream, allowed.clone(), places.take()));
+                tokio::spawn(in_steps(attend(stream, allowed.clone(), places.take())));
             }),
         };
         if let Err(error) = accepted {
@@ -114,6 +125,23 @@ fn may_ask(gateway: &Gateway, uid: Option<u32>) -> bool {
     let plan = gateway.plan();
     let named = plan.config().admin.as_ref().map_or(&[][..], |admin| &admin.allow_uids);
     uid.is_some_and(|uid| uid == 0 || uid == rustix::process::geteuid().as_raw() || named.contains(&uid))
+}
+
+/// Does `work`, and offers the core to whoever waits for it, once this thread has had it for [`TURN`]: that may be a shard.
+async fn in_steps(work: impl Future<Output = ()>) {
+    thread_local! {
+        static OFFERED: Cell<Option<Instant>> = const { Cell::new(None) };
+    }
+    let mut work = pin!(work);
+    poll_fn(|context| {
+        let done = work.as_mut().poll(context);
+        if OFFERED.get().is_none_or(|offered| offered.elapsed() >= TURN) {
+            thread::yield_now();
+            OFFERED.set(Some(Instant::now()));
+        }
+        done
+    })
+    .await;
 }
 
 /// One request and its answer, as long as no other connection has got the place.
