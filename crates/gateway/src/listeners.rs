@@ -26,7 +26,7 @@ use tidegate_config::{Admin, Bind, Listener};
 const NOTSENT_LOWAT_BYTES: u32 = 128 << 10;
 
 /// Connections that may wait for the admin listener, which takes a few at a time.
-const ADMIN_BACKLOG: u32 = 128;
+const ADMIN_BACKLOG: u32 = 1024;
 
 /// How long an address may still be in use after the gateway that had it was killed: the kernel ends a ring, and with it
 /// the sockets that it holds, in the background when its process is gone (measured: some 50 ms).
