@@ -25,7 +25,8 @@ use tidegate_config::{Admin, Bind, Listener};
 /// times what fits into a turn's send, so that it does not starve a fast one.
 const NOTSENT_LOWAT_BYTES: u32 = 128 << 10;
 
-/// Connections that may wait for the admin listener, which takes a few at a time.
+/// Connections that may wait for the admin listener. It takes a few at a time, and makes way for shards between them: where this is
+/// full, the kernel leaves a client to try again after a second.
 const ADMIN_BACKLOG: u32 = 1024;
 
 /// How long an address may still be in use after the gateway that had it was killed: the kernel ends a ring, and with it

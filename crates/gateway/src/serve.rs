@@ -17,9 +17,7 @@ use std::{
 use rustix::process::Resource;
 use tidegate_config::{Action, Bind, Config, IoChoice, Page, SESSION_TAKEOVER_BYTES};
 use tidegate_control::{Gateway, RouteNames};
-use tidegate_io::{
-    Backend, Choice, Epoll, EpollOptions, Kind, ListenerId, Uring, Waker, choose, shorten_slice,
-};
+use tidegate_io::{Backend, Choice, Epoll, EpollOptions, Kind, ListenerId, Uring, Waker, choose};
 use tidegate_shard::{self as shard, EndBarrier, Mail, Plan, Shard, mailbox, report::Cell};
 use tidegate_tls::ServerConfig;
 use tracing::{debug, error, info, warn};
@@ -48,10 +46,6 @@ use crate::{
 /// that this one takes over from. So often is waited for that, before the rings get shorter queues.
 const RING_PAUSES: u32 = 3;
 const RING_PAUSE: Duration = Duration::from_millis(100);
-
-/// Slices of a shard's thread: less than what the scheduler gives others of its core (0.7 ms and more), so that a shard that has
-/// something to do does not wait for the end of theirs.
-const SLICE: Duration = Duration::from_micros(100);
 
 /// Runs the gateway until it is told to end.
 pub(crate) fn run(arguments: &RunArguments) -> Outcome {
@@ -418,9 +412,6 @@ impl ShardThread {
             && let Err(error) = cores::pin(core)
         {
             warn!(shard = id, core, "the shard is not pinned: {error}");
-        }
-        if let Err(error) = shorten_slice(SLICE) {
-            debug!(shard = id, "the shard has the usual slices of its core: {error}");
         }
         let backend = match open() {
             Ok(backend) => backend,

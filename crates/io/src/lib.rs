@@ -8,7 +8,6 @@ mod buffer;
 mod choose;
 mod clock;
 mod epoll;
-mod slice;
 mod socket;
 mod uring;
 mod waker;
@@ -22,6 +21,5 @@ pub use choose::{
     Choice, Chosen, Diagnosis, Failure, Kind, Mismatch, Refused, Rung, Surroundings, choose, diagnose,
 };
 pub use epoll::{Epoll, EpollOptions};
-pub use slice::shorten_slice;
 pub use uring::{Uring, UringOptions};
 pub use waker::Waker;
