@@ -116,6 +116,7 @@ pub(crate) async fn serve(listening: Listening, gateway: Arc<Gateway>) {
             sleep(ACCEPT_PAUSE).await;
         }
         // Those that are there are read, and closed where they have lost their places, before the next one is accepted.
+        offer_core();
         yield_now().await;
     }
 }
@@ -127,21 +128,26 @@ fn may_ask(gateway: &Gateway, uid: Option<u32>) -> bool {
     uid.is_some_and(|uid| uid == 0 || uid == rustix::process::geteuid().as_raw() || named.contains(&uid))
 }
 
-/// Does `work`, and offers the core to whoever waits for it, once this thread has had it for [`TURN`]: that may be a shard.
+/// Does `work`, and offers the core to whoever waits for it after each of its steps.
 async fn in_steps(work: impl Future<Output = ()>) {
-    thread_local! {
-        static OFFERED: Cell<Option<Instant>> = const { Cell::new(None) };
-    }
     let mut work = pin!(work);
     poll_fn(|context| {
         let done = work.as_mut().poll(context);
-        if OFFERED.get().is_none_or(|offered| offered.elapsed() >= TURN) {
-            thread::yield_now();
-            OFFERED.set(Some(Instant::now()));
-        }
+        offer_core();
         done
     })
     .await;
+}
+
+/// Lets whoever waits for this core have it, once this thread has had it for [`TURN`]: that may be a shard.
+fn offer_core() {
+    thread_local! {
+        static OFFERED: Cell<Option<Instant>> = const { Cell::new(None) };
+    }
+    if OFFERED.get().is_none_or(|offered| offered.elapsed() >= TURN) {
+        thread::yield_now();
+        OFFERED.set(Some(Instant::now()));
+    }
 }
 
 /// One request and its answer, as long as no other connection has got the place.

@@ -21,7 +21,7 @@ use crate::{
     log::{Level, What},
     output::Content,
     pages,
-    session::{Head, Open, State},
+    session::{Head, Open, Session, State},
     shard::Shard,
     stamp::Stamp,
 };
@@ -124,9 +124,14 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         let plan = std::sync::Arc::clone(&self.plan);
         // Who has asked before on this connection need not be who asks now.
         self.callers.forget(key);
+        let found_before = self.registry.get_mut(key).and_then(Session::leave_route);
         let protocols = request.fields.list("sec-websocket-protocol");
         let (id, route) =
             plan.routes().lookup(request.host, request.target.path, protocols).ok_or(NOT_FOUND)?;
+        if found_before == Some(id) && !matches!(route.action, Action::Page(_)) {
+            // It has waited for its hook. Another one, or none, may have its path now.
+            self.set_route(key, id);
+        }
         let below = route.path.below(request.target.path);
         let is_request = match &route.action {
             Action::Topics(_) => below.is_some() && !request.is_upgrade(),

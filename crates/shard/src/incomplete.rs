@@ -233,7 +233,16 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                 self.send_close(key, Some(code), reason);
                 self.linger(key);
             }
-            State::Head(_) if session.transport.is_handshaking() => {
+            State::Exchange(exchange) if exchange.has_begun() => {
+                self.log_end(key, Leg::Client, code.into(), reason);
+                match holds_records {
+                    true => self.abort(key, true),
+                    false => self.end_stream(key),
+                }
+            }
+            State::Head(_)
+                if session.transport.is_handshaking() && !session.marks.facts.has(Fact::ProxyHeader) =>
+            {
                 self.counters.tls_failed += 1;
                 self.log(Level::Info, Some(key), What::TlsFailed { reason });
                 self.abort(key, true);

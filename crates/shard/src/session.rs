@@ -301,6 +301,11 @@ impl<S> Session<S> {
         self.marks.facts.set(Fact::Placed, true);
     }
 
+    /// What it was is not its route any more; gives which one it had.
+    pub(crate) fn leave_route(&mut self) -> Option<RouteId> {
+        self.marks.facts.take(Fact::Placed).then_some(self.route)
+    }
+
     /// The route that its request has found; none before that, behind a page or an answer that is the last of its request, and where
     /// it was refused before.
     #[inline]

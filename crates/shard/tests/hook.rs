@@ -5,11 +5,15 @@ mod stage;
 
 use std::{
     pin::pin,
+    sync::Arc,
     task::{Context, Waker},
 };
 
 use tidegate_identity::Answer;
-use tidegate_shard::{Decision, Denial, Ended, Mail, Outcome, Question, report::Reply};
+use tidegate_shard::{
+    Decision, Denial, Ended, Mail, Outcome, Question,
+    report::{Cell, Reply},
+};
 use tidegate_wire::close::CloseCode;
 
 use stage::{Socket, Stage, close_frame, frame, request};
@@ -355,6 +359,40 @@ fn a_process_that_stood_still_for_less_than_the_time_out_gives_nobody_up_for_it(
     assert_eq!(stage.sent(client), b"", "whoever asks has until 3.9 s");
     allow(&mut stage);
     assert_eq!(status(&stage, client), "HTTP/1.1 101");
+}
+
+/// Its path is another route's when its hook has said.
+#[test]
+fn who_has_waited_takes_nothing_of_a_route_that_is_gone_along() {
+    let config = |routes: &str| {
+        format!(
+            "[drain]\nwindow = \"30s\"\ndeadline = \"60s\"\n\
+             [[topic]]\nname = \"a\"\n[[identity]]\nname = \"a\"\nhook = {{ url = \"https://a.test/\" }}\n{routes}"
+        )
+    };
+    let parse = |routes: &str| {
+        let text = format!("version = 1\n{}[[listener]]\nbind = \"127.0.0.1:1\"\n", config(routes));
+        tidegate_config::parse(&text, "test.toml").expect("it is valid")
+    };
+    let poll = "[[route]]\npath = \"/x\"\nidentity = \"a\"\npoll = { subscribe = [\"a\"] }\n";
+    let page = "[[route]]\npath = \"/x\"\npage = {}\n";
+    let mut stage = Stage::of(&config(poll), 1);
+    let cell = Arc::new(Cell::default());
+    stage.shard.account_to(Arc::clone(&cell));
+    let client = stage.accept();
+    stage.send(client, b"GET /x?topic=a HTTP/1.1\r\nHost: gw.test\r\n\r\n");
+    assert_eq!(stage.questions.borrow().len(), 1);
+    stage.adopt(parse(page));
+    allow(&mut stage);
+    assert_eq!(status(&stage, client), "HTTP/1.1 200");
+    let counts = |stage: &mut Stage| {
+        stage.pass(2);
+        cell.read().routes[0]
+    };
+    let before = counts(&mut stage);
+    stage.send(client, b"GET /x HTTP/1.1\r\nHost: gw.test\r\n\r\n");
+    assert_eq!(String::from_utf8_lossy(&stage.sent(client)).matches("HTTP/1.1 200").count(), 2);
+    assert_eq!(counts(&mut stage), before, "it is none of its own");
 }
 
 /// It is not the fault of who is refused what still waits before that.

@@ -381,6 +381,47 @@ fn what_comes_behind_the_pause_of_who_waits_is_its_own() {
     }
 }
 
+/// No answer fits behind what it has had.
+#[test]
+fn a_stream_that_is_given_up_ends_in_order() {
+    let events =
+        "[[route]]\npath = \"/events\"\nevents = { subscribe = [\"**\"] }\n[[topic]]\nname = \"**\"\n";
+    let config = with_memory("1MiB").replace("[limits]", "[limits]\noutbox_soft = \"16KiB\"");
+    let mut stage = Stage::of(&(config + events), 1);
+    let stream = stage.accept();
+    stage.send(stream, &poll("/events?topic=a"));
+    assert!(stage.sent(stream).starts_with(b"HTTP/1.1 200 "));
+    let token = stage.tokens[&stream];
+    stage.socket(stream, |kernel| kernel.room = 0);
+    let publisher = stage.client_at("/topics", "");
+    let publish = format!("{{\"op\":\"publish\",\"topic\":\"a\",\"data\":\"{}\"}}", "x".repeat(10_000));
+    while stage.socket(stream, |kernel| kernel.receive.is_some()) {
+        stage.send(publisher, &frame(0x81, publish.as_bytes(), true));
+        assert_eq!(stage.down(stream), None, "it reads too slowly, and lives");
+    }
+    // They had been received before.
+    for _ in 0..20 {
+        let world = &mut *stage.world.borrow_mut();
+        let mut buffer = world.pool.take().expect("there are enough");
+        buffer.fill(&[b'x'; BUFFER_BYTES]);
+        world.complete(Event::Received { token, buffer });
+    }
+    stage.turns(3);
+    stage.pass(1);
+    let hogs = [stage.open(), stage.open(), stage.open(), stage.open()];
+    for hog in hogs {
+        stage.send(hog, &frame(0x82, &vec![7; 900 << 10], true)[..200 << 10]);
+    }
+    stage.turns(3);
+    assert!(hogs.iter().all(|&hog| stage.sent(hog).is_empty()), "it has held more, and for longer");
+    for _ in 0..10 {
+        stage.make_room(stream, 1 << 20);
+    }
+    let sent = String::from_utf8_lossy(&stage.sent(stream)).into_owned();
+    assert_eq!(sent.matches("HTTP/1.1 ").count(), 1, "{sent}");
+    assert!(sent.ends_with("\r\n0\r\n\r\n"), "{}", &sent[sent.len() - 100..]);
+}
+
 #[test]
 fn half_of_a_proxy_header_goes_where_many_use_memory_up() {
     // Of which a quarter of an eighth is this shard's own.

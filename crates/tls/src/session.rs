@@ -199,6 +199,8 @@ impl Session {
             return Ok(());
         }
         let mut incoming = mem::take(&mut self.incoming);
+        // What is held counts: not more than there is.
+        incoming.reserve_exact(input.len());
         incoming.extend_from_slice(input);
         match self.process(&mut incoming, plaintext)? {
             0 => self.incoming = incoming,

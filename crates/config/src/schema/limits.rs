@@ -23,7 +23,7 @@ pub(super) const LIMITS: &[Key] = &[
                  upstream hears of them; those that are open, and requests without a session, go on. Only \
                  where what has not come whole takes more than a quarter of it (of a shard's part of it) does \
                  some of that end, until an eighth of `memory` is free or the quarter is kept to: sessions \
-                 with Close 1013, requests with 503, and with a reset where most of it is half a record. \
+                 with Close 1013, requests with 503 (publications under way with 504), and with a reset where most of it is half a record. \
                  First go those that have held the most bytes for the longest time, so that a message that \
                  arrives as fast as others do outlives those that were begun to stay. No allocator's count: \
                  what sessions, buffers and codecs take is bounded by their own numbers. At least `memory` of [`[topics]`](#topics), up to 1 TiB.",

@@ -108,6 +108,11 @@ impl Exchange {
         Self { stage, manner, deadline_ms, early: Vec::new(), first_request, ended: false, stray_bytes: 0 }
     }
 
+    /// Whether it is a stream whose head has gone: no other answer fits behind that.
+    pub(crate) fn has_begun(&self) -> bool {
+        matches!(&self.stage, Stage::Streaming(stream) if stream.has_begun())
+    }
+
     /// The heap that it holds of what the client has sent.
     pub(crate) fn held_bytes(&self) -> usize {
         let body = match &self.stage {

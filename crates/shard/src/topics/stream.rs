@@ -233,7 +233,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
     }
 
     /// The stream ends in order: a browser comes back.
-    pub(super) fn end_stream(&mut self, key: Key) {
+    pub(crate) fn end_stream(&mut self, key: Key) {
         let Some(exchange) = self.exchange_mut(key) else { return };
         let Stage::Streaming(stream) = &exchange.stage else { return };
         if !stream.begun {
