@@ -23,7 +23,7 @@ pub use date::http_date;
 pub use fields::Fields;
 pub use grammar::{bearer, is_token};
 pub use refusal::{Refusal, page_response, stream_head};
-pub use request::{Request, Version};
+pub use request::{Request, Version, asks_for_head};
 pub use response::{BadResponse, Framing, ResponseHead};
 pub use scan::{HeadScanner, Scan};
 pub use target::{Authority, Target};

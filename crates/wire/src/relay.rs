@@ -247,11 +247,8 @@ impl Inspector {
                     key.rotate_left(taken & 3);
                     break None;
                 }
-                if *fin {
-                    self.sequence = Sequence::IDLE;
-                    self.ended = self.ended.saturating_add(1);
-                }
-                self.stage = Stage::BOUNDARY;
+                let fin = *fin;
+                self.end_frame(fin);
             }
 
             if self.sequence.open().is_none() {
@@ -385,6 +382,10 @@ impl Inspector {
             return segment;
         }
         self.start(&head, messages);
+        if head.len == 0 {
+            // Its header is all of it.
+            self.end_frame(head.fin);
+        }
         // At most 14.
         held.len = len as u8;
         Ok(Some(Segment::Held(held)))
@@ -438,6 +439,15 @@ impl Inspector {
             key: head.mask.unwrap_or_default(),
             fin: head.fin,
         };
+    }
+
+    /// All of a data frame was forwarded.
+    fn end_frame(&mut self, fin: bool) {
+        if fin {
+            self.sequence = Sequence::IDLE;
+            self.ended = self.ended.saturating_add(1);
+        }
+        self.stage = Stage::BOUNDARY;
     }
 
     /// An empty frame may not end a text within a character: its header alone would complete the message.

@@ -197,6 +197,29 @@ fn an_empty_frame_ends_with_its_header() {
     }
 }
 
+/// As soon as it was forwarded: a Close may follow it at once.
+#[test]
+fn an_empty_frame_whose_header_came_in_parts_ends_with_it() {
+    for role in ROLES {
+        for first in [0x01, 0x81] {
+            let before = frame(role, first, b"ab", [1, 2, 3, 4]);
+            let empty = frame(role, 0x80 | if first == 0x01 { 0 } else { 2 }, b"", [5, 6, 7, 8]);
+            for cut in 1..empty.len() {
+                let mut inspector = Inspector::new(role);
+                let (input, rest) = ([&before[..], &empty[..cut]].concat(), &empty[cut..]);
+                let mut read = 0;
+                while inspector.next(&input, &mut read, &RULES).expect("it is right").is_some() {}
+                inspector.take_ended();
+                let mut read = 0;
+                let held = inspector.next(rest, &mut read, &RULES);
+                assert!(matches!(&held, Ok(Some(Segment::Held(held))) if **held == *empty), "{held:?}");
+                assert!(inspector.at_boundary() && !inspector.message_open(), "cut at {cut}");
+                assert_eq!(inspector.take_ended(), 1);
+            }
+        }
+    }
+}
+
 #[test]
 fn a_bad_header_is_not_forwarded_and_what_lies_before_it_is() {
     let good = frame(Role::Server, 0x81, b"good", [1, 2, 3, 4]);

@@ -32,6 +32,13 @@ pub struct Request<'b> {
     has_transfer_encoding: bool,
 }
 
+/// Whether what has come of a request, from its first byte on, asks with HEAD: then no answer has content, whatever becomes of the
+/// rest of it (RFC 9110 §9.3.2).
+#[must_use]
+pub fn asks_for_head(bytes: &[u8]) -> bool {
+    bytes.strip_prefix(b"\r\n").unwrap_or(bytes).starts_with(b"HEAD ")
+}
+
 impl<'b> Request<'b> {
     /// Parses exactly one head, its closing empty line included. `secure` says whether the connection is TLS.
     ///

@@ -132,7 +132,7 @@ impl<'b> ResponseHead<'b> {
         }
     }
 
-    /// Writes this head for the client of a refused upgrade: the end-to-end fields, the framing as it came, and
+    /// Writes this head for the client of a refused upgrade: the end-to-end fields, the framing as it came (no length with 204), and
     /// `Connection: close`, and `date` where it has none of its own ([`http_date`](super::http_date)). The body follows as
     /// the upstream sends it.
     ///
@@ -149,8 +149,12 @@ impl<'b> ResponseHead<'b> {
         if self.fields.all("date").next().is_none() {
             push_field(out, "Date", date.as_bytes());
         }
+        // RFC 9110 §8.6: with 204 no length may stand. That of a 304 is what a 200 would have had.
+        let has_length = self.status != 204;
         for (name, value) in self.fields.iter() {
-            if !is_hop_by_hop(name, self.fields.list("connection")) {
+            if (has_length || !name.eq_ignore_ascii_case("content-length"))
+                && !is_hop_by_hop(name, self.fields.list("connection"))
+            {
                 push_field(out, name, value);
             }
         }
@@ -263,6 +267,20 @@ mod tests {
             )
             .into_bytes()
         );
+    }
+
+    #[test]
+    fn rfc9110_8_6_a_204_is_relayed_without_a_length() {
+        for (status, length) in [("204", ""), ("304", "content-length: 5\r\n")] {
+            let head = format!("HTTP/1.1 {status} No\r\nDate: {DATE}\r\ncontent-length: 5\r\nX-A: 1\r\n\r\n");
+            let mut out = Vec::new();
+            let answer = ResponseHead::parse(head.as_bytes(), &HeadLimits::default()).unwrap();
+            assert_eq!(answer.relay(&mut out, DATE), Ok(Framing::Empty), "{status}");
+            let expected = format!(
+                "HTTP/1.1 {status} No\r\nDate: {DATE}\r\n{length}X-A: 1\r\nConnection: close\r\n\r\n"
+            );
+            assert_eq!(String::from_utf8(out).unwrap(), expected);
+        }
     }
 
     #[test]
