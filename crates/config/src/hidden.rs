@@ -1,6 +1,11 @@
 //! What is not shown of a file: what may be a secret on a line, and in what is said of it.
+//!
+//! Invariant: of a line nothing is shown that is not known to be harmless ([`unknown`]), nor what may be a secret though it stands where none
+//! should ([`secrets`]).
 
 use std::{iter, ops::Range};
+
+use toml::de::DeValue;
 
 use crate::schema::{NAMES, Names};
 
@@ -10,6 +15,73 @@ pub(crate) fn secrets(row: &str) -> Vec<Range<usize>> {
     let mut found = values(row);
     found.extend(pieces(row, ['"', '\'']).flat_map(of_url));
     united(found)
+}
+
+/// What of a line may be shown only where it is known to be no secret: texts, comments and whatever else is neither a mark nor a key's
+/// name. `is_harmless` tells that of what stands there, as far as the whole file could be read; of a line that could not, the values behind
+/// `name =` are known by the name alone. In order, and none over another.
+pub(crate) fn unknown(row: &str, is_harmless: impl Fn(&Range<usize>) -> bool) -> Vec<Range<usize>> {
+    const MARKS: [char; 11] = ['=', ',', '.', ':', '[', ']', '{', '}', ' ', '\t', '\r'];
+    let mut found = Vec::new();
+    // The last name, while nothing but spaces stands behind it; and whether a value of a harmless one comes next.
+    let (mut name, mut known, mut at) = ("", false, 0);
+    while let Some(c) = row[at..].chars().next() {
+        if MARKS.contains(&c) {
+            match c {
+                '=' => known = has_harmless_values(name),
+                ' ' | '\t' => {}
+                _ => known = false,
+            }
+            if !matches!(c, ' ' | '\t') {
+                name = "";
+            }
+            at += c.len_utf8();
+            continue;
+        }
+        let text = &row[at..];
+        let length = match c {
+            '"' | '\'' => value_length(text),
+            '#' => text.len(),
+            _ if known => text.find([',', ']', '}', '#', ' ', '\t', '"', '\'']).unwrap_or(text.len()),
+            _ => text.find(|c| MARKS.contains(&c) || matches!(c, '"' | '\'' | '#')).unwrap_or(text.len()),
+        };
+        let token = at..at + length;
+        // What is said in a comment is nobody's key, and its mark stays where it is.
+        let shown = match c {
+            '#' => false,
+            '"' | '\'' => known || is_harmless(&token),
+            _ => known || is_known(&row[token.clone()]) || is_harmless(&token),
+        };
+        if !shown {
+            found.push(if c == '#' { at + 1..token.end } else { token.clone() });
+        }
+        (name, known, at) = (row[token.clone()].trim_matches(['"', '\'']), false, token.end);
+    }
+    found
+}
+
+fn is_known(name: &str) -> bool {
+    NAMES.iter().any(|names| names.keys.contains(&name))
+}
+
+/// Whether no secret stands behind a name, whatever does.
+fn has_harmless_values(name: &str) -> bool {
+    is_known(name) && !is_secret(name) && !names_file(name) && !matches!(name, "keys" | "token")
+}
+
+/// Whether what stands behind a key that its table has is no secret, and may be shown.
+pub(crate) fn is_harmless(name: &str, value: &DeValue<'_>) -> bool {
+    match value {
+        DeValue::Table(_) => false,
+        DeValue::Array(list) => {
+            let is_plain = |item: &DeValue<'_>| item.as_table().is_none() && item.as_array().is_none();
+            (has_harmless_values(name) || name == "token") && list.iter().all(|item| is_plain(item.get_ref()))
+        }
+        DeValue::String(text) => has_harmless_values(name) || (names_file(name) && is_path(text)),
+        DeValue::Integer(_) | DeValue::Float(_) | DeValue::Boolean(_) | DeValue::Datetime(_) => {
+            has_harmless_values(name)
+        }
+    }
 }
 
 /// In order, and none over another.
@@ -72,7 +144,7 @@ fn may_be_key(name: &str) -> bool {
 }
 
 /// Whether a name that is not known sounds like a secret's. What is hidden needlessly does no harm.
-fn looks_secret(name: &str) -> bool {
+pub(crate) fn looks_secret(name: &str) -> bool {
     const WORDS: [&str; 8] =
         ["key", "secret", "token", "password", "passwd", "passphrase", "credential", "bearer"];
     let name = name.to_lowercase();

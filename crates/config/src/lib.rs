@@ -2,8 +2,8 @@
 //!
 //! [`parse`] finds every mistake that one pass can find, each with its line, its column and what was probably meant.
 //! What it gives back needs no further check: ranges hold, nothing contradicts anything else, every route can be
-//! reached. It resolves no name and opens nothing but, in [`load`], the file itself and those of keys and certificates
-//! that it names. What is in a certificate is not judged here: [`PemFile::problem`] tells what others find wrong with it,
+//! reached. It resolves no name and opens nothing but, in [`load`] and [`load_admin`], the file itself and those of keys and
+//! certificates that it names. What is in a certificate is not judged here: [`PemFile::problem`] tells what others find wrong with it,
 //! where the file names it.
 //!
 //! ```text
@@ -78,7 +78,7 @@ pub use self::{
     proxy::{Balance, Deflate, HashKey, Proxy, Target, Upstream, UpstreamTls, Utf8},
     rates::{AddressLimits, Excess, SessionRates},
     reach::hiding,
-    read::{load, parse},
+    read::{load, load_admin, parse},
     route::{Action, Echo, EchoDeflate, FullAction, Page, Route},
     schema::{Key, SCHEMA, Table},
     secret::Secret,

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, fmt, ops::Range, path::Path};
 
 use crate::{
-    hidden::{secrets, united, without_secrets},
+    hidden::{secrets, united, unknown, without_secrets},
     section::cut,
 };
 
@@ -94,12 +94,14 @@ pub(crate) struct Source<'t> {
     starts: Vec<usize>,
     /// Where values begin and end that are not shown; none is in another.
     hidden: BTreeMap<usize, usize>,
+    /// Where keys and values begin and end that may be shown; none is in another.
+    harmless: BTreeMap<usize, usize>,
 }
 
 impl<'t> Source<'t> {
     pub(crate) fn new(text: &'t str, name: &'t str) -> Self {
         let starts = std::iter::once(0).chain(text.match_indices('\n').map(|(at, _)| at + 1)).collect();
-        Self { name, text, starts, hidden: BTreeMap::new() }
+        Self { name, text, starts, hidden: BTreeMap::new(), harmless: BTreeMap::new() }
     }
 
     /// A problem somewhere in the text.
@@ -112,9 +114,19 @@ impl<'t> Source<'t> {
         self.hidden.insert(span.start, span.end);
     }
 
+    /// This may be shown.
+    pub(crate) fn show(&mut self, span: Range<usize>) {
+        self.harmless.insert(span.start, span.end);
+    }
+
+    fn may_show(&self, span: Range<usize>) -> bool {
+        self.harmless.range(..=span.start).next_back().is_some_and(|(_, end)| *end >= span.end)
+    }
+
     /// What is not shown of a row that begins there.
     fn secrets(&self, row: &str, start: usize) -> Vec<Range<usize>> {
         let mut found = secrets(row);
+        found.extend(unknown(row, |token| self.may_show(start + token.start..start + token.end)));
         // A text over several lines has begun above, and nothing on this one says what it is.
         if ["\"\"\"", "'''"].iter().any(|quotes| self.text[..start].matches(quotes).count() % 2 == 1) {
             found.push(0..row.len());

@@ -27,8 +27,8 @@ use toml::de::DeTable;
 
 use self::limits::ProcessLimits;
 use crate::{
-    Bind, Config, DEFAULT_BACKLOG, HostPattern, HttpsRedirect, Identity, IoChoice, Listener, MAX_LISTENERS,
-    MAX_ROUTES, MAX_SHARDS, NamedPath, Problem, Route, Topics, address, file,
+    Admin, Bind, Config, DEFAULT_BACKLOG, HostPattern, HttpsRedirect, Identity, IoChoice, Listener,
+    MAX_LISTENERS, MAX_ROUTES, MAX_SHARDS, NamedPath, Problem, Route, Topics, address, file,
     name::Host,
     problem::{Place, Source},
     reach,
@@ -95,7 +95,29 @@ fn read(text: &str, name: &str, files: Files) -> Result<Config, Vec<Problem>> {
 /// # Errors
 /// As [`parse`]; one problem where the file cannot be read, without a line unless one of its bytes is the cause.
 pub fn load(path: impl AsRef<Path>) -> Result<Config, Vec<Problem>> {
-    let path = path.as_ref();
+    let File { name, text, exposure } = contents(path.as_ref())?;
+    read(&text, &name, Files::Open(exposure))
+}
+
+/// Reads `[admin]` of a configuration file, and its token's file, whatever is wrong with the rest: who asks a running gateway need
+/// not have a file that it would start with. `None` where a file without mistakes has none.
+///
+/// # Errors
+/// As [`load`], where `[admin]` itself has mistakes, or mistakes elsewhere may be why it is not found.
+pub fn load_admin(path: impl AsRef<Path>) -> Result<Option<Admin>, Vec<Problem>> {
+    let File { name, text, exposure } = contents(path.as_ref())?;
+    admin::alone(&text, &name, Files::Open(exposure))
+}
+
+/// What a configuration is read from.
+struct File {
+    /// As problems name it.
+    name: String,
+    text: String,
+    exposure: Exposure,
+}
+
+fn contents(path: &Path) -> Result<File, Vec<Problem>> {
     let name = path.display().to_string();
     let whole = |message: String| vec![Problem::whole_file(&name, message)];
     let unreadable = |error: io::Error| match error.kind() {
@@ -111,9 +133,12 @@ pub fn load(path: impl AsRef<Path>) -> Result<Config, Vec<Problem>> {
     if bytes.len() as u64 > MAX_FILE_BYTES {
         return Err(whole(format!("is longer than {} MiB", MAX_FILE_BYTES >> 20)));
     }
-    match std::str::from_utf8(&bytes) {
-        Ok(text) => read(text, &name, Files::Open(exposure)),
-        Err(error) => Err(vec![not_utf8(&bytes, error.valid_up_to(), &name)]),
+    match String::from_utf8(bytes) {
+        Ok(text) => Ok(File { name, text, exposure }),
+        Err(error) => {
+            let at = error.utf8_error().valid_up_to();
+            Err(vec![not_utf8(error.as_bytes(), at, &name)])
+        }
     }
 }
 

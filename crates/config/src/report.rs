@@ -1,6 +1,6 @@
 //! Collects what is wrong with a file, or hardly meant, in one pass.
 
-use std::ops::Range;
+use std::{collections::BTreeSet, ops::Range};
 
 use crate::problem::{Place, Problem, Source, printable};
 
@@ -39,6 +39,8 @@ pub(crate) struct Report<'t> {
     warnings: Vec<(Range<usize>, String)>,
     /// Syntax errors whose place the parser does not tell.
     somewhere: Vec<String>,
+    /// Lines with syntax errors.
+    broken: BTreeSet<usize>,
 }
 
 /// What a problem is about; it decides what is told besides a syntax error.
@@ -57,7 +59,13 @@ enum Class {
 
 impl<'t> Report<'t> {
     pub(crate) fn new(source: Source<'t>) -> Self {
-        Self { source, problems: Vec::new(), warnings: Vec::new(), somewhere: Vec::new() }
+        Self {
+            source,
+            problems: Vec::new(),
+            warnings: Vec::new(),
+            somewhere: Vec::new(),
+            broken: BTreeSet::new(),
+        }
     }
 
     pub(crate) fn line(&self, span: &Range<usize>) -> usize {
@@ -65,6 +73,7 @@ impl<'t> Report<'t> {
     }
 
     pub(crate) fn syntax(&mut self, span: Range<usize>, message: &str) {
+        self.broken.insert(self.line(&span));
         self.add(Class::Syntax, span, Mistake::new(message));
     }
 
@@ -76,6 +85,14 @@ impl<'t> Report<'t> {
     /// From now on what stands there is not shown.
     pub(crate) fn hide(&mut self, span: Range<usize>) {
         self.source.hide(span);
+    }
+
+    /// What stands there may be shown, unless something on its lines is not TOML: then it need not be what the parser takes it for.
+    pub(crate) fn show(&mut self, span: Range<usize>) {
+        let lines = self.source.line(span.start)..=self.source.line(span.end);
+        if self.somewhere.is_empty() && self.broken.range(lines).next().is_none() {
+            self.source.show(span);
+        }
     }
 
     pub(crate) fn unknown(&mut self, span: Range<usize>, mistake: Mistake) {
@@ -112,7 +129,7 @@ impl<'t> Report<'t> {
     /// The problems in the order of the file. Besides syntax errors, one a line, only that is reported which cannot be
     /// their consequence. Those without a place come first.
     pub(crate) fn into_problems(self) -> Vec<Problem> {
-        let Self { source, mut problems, warnings: _, somewhere } = self;
+        let Self { source, mut problems, warnings: _, somewhere, broken: _ } = self;
         let line = |span: &Range<usize>| source.line(span.start);
         problems.sort_by_key(|(span, ..)| (span.start, span.end));
         let mut broken = Vec::new();

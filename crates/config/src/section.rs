@@ -8,9 +8,10 @@ use std::{
 use toml::de::{DeInteger, DeTable, DeValue};
 
 use crate::{
-    hidden::may_be_secret,
+    hidden::{is_harmless, looks_secret, may_be_secret},
     report::{At, Mistake, Report},
     schema::{LATER, NAMES, Names, TOPIC, TOPICS},
+    secret::LEAST_BYTES,
     units,
 };
 
@@ -39,7 +40,18 @@ impl<'d> Section<'d> {
     ) -> Self {
         for (key, value) in table.iter() {
             let name = key.get_ref().as_ref();
-            if !schema.keys.contains(&name) {
+            let is_known = schema.keys.contains(&name);
+            report.show(key.span());
+            let may_show = match value.get_ref() {
+                _ if is_known => is_harmless(name, value.get_ref()),
+                // Too short for a secret.
+                DeValue::Integer(_) | DeValue::Boolean(_) => value.span().len() < LEAST_BYTES,
+                _ => false,
+            };
+            if may_show {
+                report.show(value.span());
+            }
+            if !is_known {
                 if may_be_secret(schema, name) {
                     report.hide(value.span());
                 }
@@ -287,6 +299,10 @@ impl<'d> Section<'d> {
                     None => report.wrong(item.span(), unlike(item.get_ref())),
                 }
             }
+            if !looks_secret(name.get_ref()) {
+                texts.iter().for_each(|text| report.show(text.span.clone()));
+            }
+            report.show(name.span());
             let has_texts = items.is_empty() || !texts.is_empty();
             let name = At { value: name.get_ref().as_ref(), span: name.span() };
             lists.push((name, has_texts.then_some(At { value: texts, span: value.span() })));

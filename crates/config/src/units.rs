@@ -2,11 +2,12 @@
 
 use crate::{report::Mistake, section::shown};
 
-const SIZES: [(&str, u64); 4] = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("B", 1)];
+const SIZES: [(&str, u64); 5] =
+    [("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("B", 1)];
 const DURATIONS: [(&str, u64); 4] = [("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];
 
 /// Other spellings of units, and the one that was probably meant.
-const SIZE_HINTS: [(&str, &str); 14] = [
+const SIZE_HINTS: [(&str, &str); 18] = [
     ("k", "KiB"),
     ("kb", "KiB"),
     ("ki", "KiB"),
@@ -19,6 +20,10 @@ const SIZE_HINTS: [(&str, &str); 14] = [
     ("gb", "GiB"),
     ("gi", "GiB"),
     ("gib", "GiB"),
+    ("t", "TiB"),
+    ("tb", "TiB"),
+    ("ti", "TiB"),
+    ("tib", "TiB"),
     ("b", "B"),
     ("bytes", "B"),
 ];
@@ -42,7 +47,7 @@ const DURATION_HINTS: [(&str, &str); 15] = [
 
 /// Bytes of a size like `16KiB`.
 pub(crate) fn size(text: &str) -> Result<u64, Mistake> {
-    scaled(text, &SIZES, &SIZE_HINTS, "a size is a whole number with B, KiB, MiB or GiB, like \"16KiB\"")
+    scaled(text, &SIZES, &SIZE_HINTS, "a size is a whole number with B, KiB, MiB, GiB or TiB, like \"16KiB\"")
 }
 
 /// Milliseconds of a duration like `250ms`.
@@ -95,7 +100,9 @@ mod tests {
 
     #[test]
     fn sizes() {
-        for (text, bytes) in [("0B", 0), ("1B", 1), ("16KiB", 16_384), ("1MiB", 1 << 20), ("3GiB", 3 << 30)] {
+        for (text, bytes) in
+            [("0B", 0), ("1B", 1), ("16KiB", 16_384), ("1MiB", 1 << 20), ("3GiB", 3 << 30), ("1TiB", 1 << 40)]
+        {
             assert_eq!(size(text).unwrap(), bytes, "{text}");
         }
     }
@@ -117,14 +124,16 @@ mod tests {
 
     #[test]
     fn other_spellings_are_named() {
-        for (text, meant) in [("16kb", "16KiB"), ("16 KiB", "16KiB"), ("1M", "1MiB"), ("7Bytes", "7B")] {
+        for (text, meant) in
+            [("16kb", "16KiB"), ("16 KiB", "16KiB"), ("1M", "1MiB"), ("7Bytes", "7B"), ("2tb", "2TiB")]
+        {
             assert_eq!(size(text).unwrap_err().suggestion.as_deref(), Some(meant), "{text}");
         }
         for (text, meant) in [("10", "10s"), ("10 s", "10s"), ("10sec", "10s"), ("5min", "5m"), ("3H", "3h")]
         {
             assert_eq!(duration(text).unwrap_err().suggestion.as_deref(), Some(meant), "{text}");
         }
-        for text in ["", "KiB", "-1KiB", "1.5MiB", "1TiB", "0x10B", "１KiB", "1KiB1"] {
+        for text in ["", "KiB", "-1KiB", "1.5MiB", "1PiB", "0x10B", "１KiB", "1KiB1"] {
             let mistake = size(text).unwrap_err();
             assert!(mistake.suggestion.is_none(), "{text}");
         }

@@ -1,8 +1,11 @@
 //! `[admin]`.
 
+use toml::de::DeTable;
+
 use super::Files;
 use crate::{
-    Admin, Bind, Listener, NamedPath, Secret, address,
+    Admin, Bind, Listener, NamedPath, Problem, Secret, address,
+    problem::Source,
     report::{At, Mistake, Report},
     schema,
     secret::Exposure,
@@ -47,6 +50,37 @@ pub(super) fn read(
     let uids = section.integers(report, "allow_uids", 0..=u64::from(u32::MAX));
     let allow_uids = uids.into_iter().map(|uid| u32::try_from(uid).expect("in range")).collect();
     Some(Admin { bind, token, socket, allow_uids })
+}
+
+/// The admin listener of a file whose other sections are not judged. Where there is none, or the file is torn there, all mistakes are
+/// told: one of them may be why.
+pub(super) fn alone(text: &str, name: &str, files: Files) -> Result<Option<Admin>, Vec<Problem>> {
+    let (document, errors) = DeTable::parse_recoverable(text);
+    let mut of_others = Report::new(Source::new(text, name));
+    let top = Section::new(&mut of_others, schema::TOP, document.get_ref(), 0..0);
+    let mut report = Report::new(Source::new(text, name));
+    let admin = read(&mut report, &top, &[], files);
+    let torn = errors.iter().any(|error| error.span().is_none_or(|span| is_in_section(text, span.start)));
+    match admin {
+        _ if errors.is_empty() && !report.is_empty() => Err(report.into_problems()),
+        Some(admin) if !torn && report.is_empty() => Ok(Some(admin)),
+        // Where there are no mistakes, there is no section.
+        _ => super::read(text, name, Files::Closed).map(|config| config.admin),
+    }
+}
+
+/// Whether the line of a place belongs to `[admin]`, as far as lines tell that: where a file is no TOML, nothing else does.
+fn is_in_section(text: &str, place: usize) -> bool {
+    let before = text.bytes().take(place).filter(|byte| *byte == b'\n').count();
+    let (mut inside, mut is_top) = (false, true);
+    for line in text.lines().take(before + 1).map(str::trim_start) {
+        let is_header = line.starts_with('[');
+        is_top &= !is_header;
+        if is_header || is_top {
+            inside = line.trim_start_matches(['[', ' ', '"', '\'']).starts_with("admin");
+        }
+    }
+    inside
 }
 
 fn token(report: &mut Report<'_>, section: &Section<'_>, files: Files) -> Option<Secret> {

@@ -15,13 +15,16 @@ const LONGEST_DELAY_MS: u64 = 3_600_000;
 pub(super) fn read(report: &mut Report<'_>, top: &Section<'_>) -> Drain {
     let mut drain = Drain::default();
     let Some(section) = top.table(report, "drain", schema::DRAIN) else { return drain };
-    if let Some(window) = section.duration(report, "window", 0) {
+    let window = section.duration(report, "window", 0);
+    if let Some(window) = &window {
         drain.window_ms = window.value;
         drain.deadline_ms = window.value + GRACE_MS;
     }
+    // A window that is wrong has been told, and the default in its place was not meant.
+    let has_window = window.is_some() || !section.has("window");
     if let Some(deadline) = section.duration(report, "deadline", 0) {
         drain.deadline_ms = deadline.value;
-        if deadline.value < drain.window_ms {
+        if has_window && deadline.value < drain.window_ms {
             let (deadline_text, window) = (duration_text(deadline.value), duration_text(drain.window_ms));
             let message = format!("deadline ({deadline_text}) is before the end of the window ({window})");
             report.relation(deadline.span, message);

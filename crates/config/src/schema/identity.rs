@@ -173,7 +173,8 @@ pub(super) const HOOK: &[Key] = &[
         name: "forward",
         default: r#"`["authorization", "cookie"]`"#,
         unit: "fields",
-        reason: "Fields of the request that it is told. Up to 64. `Forwarded`, `X-Forwarded-*` and `X-Real-IP` only as `trusted` networks send them: the client's address is in `address`.",
+        reason: "Fields of the request that it is told. Up to 64. `Forwarded`, `X-Forwarded-*` and \
+                 `X-Real-IP` only as `trusted` networks send them: the client's address is in `address`.",
     },
     Key {
         name: "secret",

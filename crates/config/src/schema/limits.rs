@@ -23,10 +23,11 @@ pub(super) const LIMITS: &[Key] = &[
                  upstream hears of them; those that are open, and requests without a session, go on. Only \
                  where what has not come whole takes more than a quarter of it (of a shard's part of it) does \
                  some of that end, until an eighth of `memory` is free or the quarter is kept to: sessions \
-                 with Close 1013, requests with 503 (publications under way with 504), and with a reset where most of it is half a record. \
-                 First go those that have held the most bytes for the longest time, so that a message that \
+                 with Close 1013, requests with 503 (publications under way with 504), and with a reset where \
+                 most of it is half a record. First go those that have held the most bytes for the longest time, so that a message that \
                  arrives as fast as others do outlives those that were begun to stay. No allocator's count: \
-                 what sessions, buffers and codecs take is bounded by their own numbers. At least `memory` of [`[topics]`](#topics), up to 1 TiB.",
+                 what sessions, buffers and codecs take is bounded by their own numbers. At least `memory` of \
+                 [`[topics]`](#topics), up to 1 TiB.",
     },
     Key {
         name: "sessions_per_address",
@@ -117,7 +118,8 @@ pub(super) const LIMITS: &[Key] = &[
         default: "`100`",
         unit: "frames",
         reason: "Most pings, pongs and such that a peer may send within `control_window`: each wants an \
-                 answer. Beyond it Close 1008. Answers to an upstream's pings do not count; those that have waited while a client was delayed (`excess`) count when they are read. Up to 65535.",
+                 answer. Beyond it Close 1008. Answers to an upstream's pings do not count; those that have waited while \
+                 a client was delayed (`excess`) count when they are read. Up to 65535.",
     },
     Key { name: "control_window", default: r#"`"10s"`"#, unit: "duration", reason: "See `control_frames`." },
     Key {

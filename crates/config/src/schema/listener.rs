@@ -37,10 +37,9 @@ pub(super) const LISTENER: &[Key] = &[
                  that forward TCP. From these it is required, within `head_timeout` and before TLS, and the \
                  address in it is the client's, for limits, logs, `balance`, forwarded fields and `trusted`. \
                  One that names none (`UNKNOWN`, `LOCAL`, a unix socket) leaves the connection's. What is \
-                 not exactly a header, or longer than 4 KiB, ends the connection without an answer; TLVs of version 2 are \
-                 passed over, a checksum among them as well. From \
-                 everyone else none is read: there it is a bad request (400), since anyone can send one. Not \
-                 for unix sockets.",
+                 not exactly a header, or longer than 4 KiB, ends the connection without an answer; TLVs of \
+                 version 2 are passed over, a checksum among them as well. From everyone else none is read: \
+                 there it is a bad request (400), since anyone can send one. Not for unix sockets.",
     },
     Key {
         name: "https_redirect",

@@ -143,8 +143,9 @@ pub(super) const LOG: &[Key] = &[
         name: "file",
         default: "standard error",
         unit: "",
-        reason: "An absolute path of a regular file or a character device, which is neither the configuration nor a listener's socket; what is written is added to it. USR1 opens it anew, for those who move it \
-                 away (logrotate: `postrotate kill -USR1 PID`). `check` says where it could not be written, \
+        reason: "An absolute path of a regular file or a character device, which is neither the \
+                 configuration nor a listener's socket; what is written is added to it. USR1 opens it anew, \
+                 for those who move it away (logrotate: `postrotate kill -USR1 PID`). `check` says where it could not be written, \
                  and writes nothing.",
     },
     Key {
