@@ -526,6 +526,7 @@ impl<S: Store> Hub<S> {
             Note::Unsubscribe { topic, watched, attended } => {
                 self.unsubscribe_here(from, &topic, watched, attended);
             }
+            Note::Absent { topic, client } => self.absent_here(&topic, client),
             Note::Interest { pattern, number } => self.interest_here(from, pattern, number),
             Note::Disinterest(pattern) => self.disinterest_here(from, &pattern),
             Note::Publish(note) => {

@@ -211,6 +211,11 @@ pub(crate) enum Note {
         watched: bool,
         attended: Option<ClientId>,
     },
+    /// Who is subscribed goes on, and is not present any more.
+    Absent {
+        topic: TopicName,
+        client: ClientId,
+    },
     /// A shard wants what a pattern stands for; the number comes back when the home has noted it.
     Interest {
         pattern: Pattern,
@@ -319,6 +324,7 @@ impl Note {
             Self::Subscribe(note) => note.ask.bytes(),
             Self::Depart(note) => note.client.len(),
             Self::Unsubscribe { .. }
+            | Self::Absent { .. }
             | Self::Interest { .. }
             | Self::Disinterest(_)
             | Self::Ask(_)

@@ -472,6 +472,58 @@ fn who_is_there_is_told_to_those_who_watch() {
     assert!(hub.is_empty());
 }
 
+/// Who may not be present any more stays subscribed, also where its topic's home has not answered yet.
+#[test]
+fn who_ends_its_presence_leaves_once_and_stays_subscribed() {
+    let settings = TopicSettings { presence: true, ..TopicSettings::default() };
+    let filter = Filter::Pattern(Pattern::parse("**").unwrap());
+    let rules = vec![Rule { filter, settings }];
+    let rules = Arc::new(TopicRules::new(rules, TopicSettings::default(), Limits::default()));
+    let total = Total::default();
+    let new = |shard| Hub::new(shard, 2, Arc::clone(&rules), 1, &total);
+    let (mut home, mut away) = (new(0), new(1));
+    let topic = (0..).map(|n| name(&format!("t/{n}"))).find(|name| name.home(2) == 0).unwrap();
+    let pass = |from: &mut Hub, number, to: &mut Hub| {
+        while let Some((_, letters)) = from.poll_letters() {
+            to.receive(number, letters, 0);
+        }
+    };
+    let attends = || Ask { attends: true, ..Ask::default() };
+    let watcher = enter(&mut home, 9);
+    subscribe(&mut home, watcher, &topic, Ask { watches: true, ..Ask::default() });
+    let members = [1, 2, 3].map(|number| enter(&mut away, number));
+    let [live, asked, stays] = members;
+    for member in [live, stays] {
+        away.subscribe(member, TICKET, &topic, attends(), 0).unwrap();
+    }
+    pass(&mut away, 1, &mut home);
+    pass(&mut home, 0, &mut away);
+    away.subscribe(asked, TICKET, &topic, attends(), 0).unwrap();
+    for _ in 0..2 {
+        away.end_presence(live, &topic);
+        away.end_presence(asked, &topic);
+        away.end_presence(asked, &name("another"));
+    }
+    pass(&mut away, 1, &mut home);
+    pass(&mut home, 0, &mut away);
+    assert_eq!(present(&mut home, &topic), 1);
+    // Three joins and two leaves, to the one that watches.
+    assert_eq!(fan_out(&mut home), (5, 1));
+    while away.poll_reply().is_some() {}
+    publish(&mut home, &topic, b"news", 0);
+    pass(&mut home, 0, &mut away);
+    fan_out(&mut home);
+    assert_eq!(fan_out(&mut away), (1, 3), "all of them get it");
+    for member in members {
+        away.leave(member);
+    }
+    pass(&mut away, 1, &mut home);
+    assert_eq!(present(&mut home, &topic), 0);
+    assert_eq!(fan_out(&mut home), (1, 1), "who had left does not leave again");
+    home.leave(watcher);
+    assert!(home.is_empty());
+}
+
 #[test]
 fn a_new_subscriber_gets_the_newest_of_each_key_and_the_history_once() {
     let settings = TopicSettings { history: 2, slow: Slow::Conflate, keys: 2, ..TopicSettings::default() };

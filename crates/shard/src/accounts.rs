@@ -6,6 +6,7 @@ use std::sync::Arc;
 use tidegate_hub::RouteId;
 use tidegate_io::Backend;
 use tidegate_registry::Key;
+use tidegate_wire::close::CloseCode;
 
 use crate::{
     environment::Environment,
@@ -18,6 +19,9 @@ use crate::{
 
 /// Causes that are counted apart; further ones are counted as one.
 const CAUSES: usize = 256;
+
+/// Why sessions end behind TERM or INT.
+const ENDS: &str = "the gateway ends";
 
 /// What a shard counts.
 pub(crate) struct Accounts {
@@ -43,8 +47,12 @@ pub(crate) struct Tally {
     pub(crate) accepted_ms: u64,
     /// Its handshake has ended in a session.
     opened: bool,
+    /// What went over it before its first request had found a route has been counted there.
+    placed: bool,
     /// Why it ends, where that is known.
     cause: Option<Cause>,
+    /// That is what it was asked to do: whatever else ends it counts instead.
+    is_asked: bool,
 }
 
 impl Accounts {
@@ -100,6 +108,19 @@ impl Accounts {
         }
     }
 
+    /// A request has found its route. The first of a connection brings along what came and went before: a handshake of TLS, and the
+    /// request's own head, as the answer's is counted, too.
+    pub(crate) fn placed(&mut self, key: Key, id: RouteId) {
+        let tally = &mut self.sessions[key.index() as usize];
+        if std::mem::replace(&mut tally.placed, true) {
+            return;
+        }
+        let before = tally.flow;
+        let clients = &mut self.route(id.index()).clients;
+        clients.received_bytes += before.received_bytes;
+        clients.sent_bytes += before.sent_bytes;
+    }
+
     pub(crate) fn opened<S>(&mut self, key: Key, session: &Session<S>) {
         if session.marks.upstream {
             return;
@@ -115,11 +136,21 @@ impl Accounts {
     /// Why a session ends: the first cause is the one that counts.
     fn caused(&mut self, key: Key, cause: Cause) {
         let tally = &mut self.sessions[key.index() as usize];
-        if tally.cause.is_some() {
+        if tally.cause.is_some() && !tally.is_asked {
             return;
         }
         tally.cause = Some(cause);
+        tally.is_asked = false;
         self.count_close(cause);
+    }
+
+    /// Why a session ends where nothing else does it: counted at its end.
+    fn asked(&mut self, key: Key, cause: Cause) {
+        let tally = &mut self.sessions[key.index() as usize];
+        if tally.cause.is_none() {
+            tally.cause = Some(cause);
+            tally.is_asked = true;
+        }
     }
 
     fn count_close(&mut self, Cause { leg, code, reason }: Cause) {
@@ -208,6 +239,15 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         accounts.tells
     }
 
+    /// Notes that a session is asked to go, as others are: that is why it ends, unless something else comes first.
+    pub(crate) fn note_farewell(&mut self, key: Key, code: CloseCode) {
+        let reason = if self.is_ending() { ENDS } else { "its route or upstream is drained or has changed" };
+        let Some(accounts) = &mut self.accounts else { return };
+        if self.registry.get(key).is_some_and(|session| !session.marks.upstream) {
+            accounts.asked(key, Cause { leg: Leg::Client, code: code.into(), reason });
+        }
+    }
+
     /// A slot is about to be free: its session has had its last byte.
     pub(crate) fn close_account(&mut self, key: Key) {
         let Some(accounts) = &mut self.accounts else { return };
@@ -220,16 +260,16 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             return;
         }
         let cause = tally.cause.unwrap_or_else(|| {
-            let cause = match self.draining {
-                Some(code) => Cause { leg: Leg::Client, code: code.into(), reason: "the gateway ends" },
-                None if self.leaving.is_all() => {
-                    Cause { leg: Leg::Client, code: ABNORMAL, reason: "the gateway ends" }
-                }
-                None => Cause { leg: Leg::Client, code: ABNORMAL, reason: "ended" },
+            let (code, reason) = match self.draining {
+                Some(code) => (code.into(), ENDS),
+                None if self.leaving.is_all() => (ABNORMAL, ENDS),
+                None => (ABNORMAL, "ended"),
             };
-            accounts.count_close(cause);
-            cause
+            Cause { leg: Leg::Client, code, reason }
         });
+        if tally.cause.is_none() || tally.is_asked {
+            accounts.count_close(cause);
+        }
         if !accounts.tells {
             return;
         }
@@ -242,6 +282,14 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         };
         let route = session.own_route().map(|route| route.index() as u16);
         self.log(Level::Info, Some(key), What::Closed { cause, route, totals });
+    }
+
+    /// The shard ends: so do the sessions that are there yet.
+    pub(crate) fn close_accounts(&mut self) {
+        if self.accounts.is_some() {
+            let keys: Vec<Key> = self.registry.iter().map(|(key, _)| key).collect();
+            keys.into_iter().for_each(|key| self.close_account(key));
+        }
     }
 
     /// Behind a turn: how long its work took, and the numbers where it is time.

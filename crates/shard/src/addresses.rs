@@ -72,6 +72,10 @@ pub(crate) struct AddressTable {
 struct Part {
     entries: HashMap<Origin, Entry>,
     swept_ms: u64,
+    /// The latest generation of the configuration that anybody came by.
+    generation: u64,
+    /// What handshakes are counted by, which is that one's.
+    rate: Option<Rate>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -91,19 +95,22 @@ impl AddressTable {
         AddressTable { parts: (0..PARTS).map(|_| Mutex::default()).collect(), hashes: RandomState::new() }
     }
 
-    /// A connection comes. Where it may not, it does not count; a handshake that comes too fast does not make it worse.
+    /// A connection comes, by the limits of this generation of the configuration. Where it may not, it does not count; a handshake that
+    /// comes too fast does not make it worse.
     pub(crate) fn enter(
         &self,
         origin: Origin,
         limits: &AddressLimits,
+        generation: u64,
         now_ms: u64,
     ) -> Result<Counted, Excessive> {
         let mut part = self.part(origin);
+        part.follow(limits, generation, now_ms);
+        let rate = part.rate;
         if !part.has_room_for(origin, now_ms) {
             return Ok(Counted::No);
         }
         let entry = part.entries.entry(origin).or_default();
-        let rate = Rate::per_second(limits.handshakes_per_second.into(), limits.burst_handshakes.into());
         if rate.is_some_and(|rate| !entry.handshakes.spend(1, &rate, now_ms)) {
             return Err(Excessive::Handshakes);
         }
@@ -139,6 +146,22 @@ impl AddressTable {
 }
 
 impl Part {
+    /// Counts handshakes by the rate of the latest generation. Shards that have not taken it over yet count by that, too: nothing is
+    /// counted by one rate and then by the other in turns.
+    fn follow(&mut self, limits: &AddressLimits, generation: u64, now_ms: u64) {
+        if generation <= self.generation {
+            return;
+        }
+        self.generation = generation;
+        let rate = Rate::per_second(limits.handshakes_per_second.into(), limits.burst_handshakes.into());
+        if rate != self.rate {
+            for entry in self.entries.values_mut() {
+                entry.handshakes.change_rate(self.rate.as_ref(), rate.as_ref(), now_ms);
+            }
+            self.rate = rate;
+        }
+    }
+
     /// Whether an address is here or can be. Of a full part those are forgotten of which nothing has to be known.
     fn has_room_for(&mut self, origin: Origin, now_ms: u64) -> bool {
         if self.entries.len() < PART_MOST || self.entries.contains_key(&origin) {
@@ -178,12 +201,12 @@ mod tests {
         let table = AddressTable::new();
         let one = origin("192.0.2.1");
         for _ in 0..3 {
-            assert_eq!(table.enter(one, &LIMITS, 5_000), Ok(Counted::Yes));
+            assert_eq!(table.enter(one, &LIMITS, 1, 5_000), Ok(Counted::Yes));
         }
-        assert_eq!(table.enter(one, &LIMITS, 5_000), Err(Excessive::Sessions));
-        assert_eq!(table.enter(origin("192.0.2.2"), &LIMITS, 5_000), Ok(Counted::Yes));
+        assert_eq!(table.enter(one, &LIMITS, 1, 5_000), Err(Excessive::Sessions));
+        assert_eq!(table.enter(origin("192.0.2.2"), &LIMITS, 1, 5_000), Ok(Counted::Yes));
         table.leave(one, 5_000);
-        assert_eq!(table.enter(one, &LIMITS, 5_000), Ok(Counted::Yes));
+        assert_eq!(table.enter(one, &LIMITS, 1, 5_000), Ok(Counted::Yes));
         assert_eq!(table.connections(), 4);
     }
 
@@ -192,7 +215,7 @@ mod tests {
         let table = AddressTable::new();
         let one = origin("192.0.2.1");
         let come = |from_ms: u64, to_ms: u64| {
-            let come = (from_ms..to_ms).filter(|now_ms| match table.enter(one, &LIMITS, *now_ms) {
+            let come = (from_ms..to_ms).filter(|now_ms| match table.enter(one, &LIMITS, 1, *now_ms) {
                 Ok(counted) => {
                     assert_eq!(counted, Counted::Yes);
                     table.leave(one, *now_ms);
@@ -213,7 +236,7 @@ mod tests {
     fn nothing_is_kept_of_who_has_nothing() {
         let table = AddressTable::new();
         let one = origin("192.0.2.1");
-        assert_eq!(table.enter(one, &LIMITS, 5_000), Ok(Counted::Yes));
+        assert_eq!(table.enter(one, &LIMITS, 1, 5_000), Ok(Counted::Yes));
         table.leave(one, 6_000);
         assert!(table.parts.iter().all(|part| part.lock().expect("whole").entries.is_empty()));
     }
@@ -223,13 +246,13 @@ mod tests {
         let table = AddressTable::new();
         let busy = origin("192.0.2.1");
         for _ in 0..3 {
-            assert_eq!(table.enter(busy, &LIMITS, 5_000), Ok(Counted::Yes));
+            assert_eq!(table.enter(busy, &LIMITS, 1, 5_000), Ok(Counted::Yes));
         }
         // As many as there are places, and more: what they owe is little, but it is known.
         let others = 0..(PARTS * PART_MOST * 5 / 4) as u64;
         let (mut counted, mut uncounted) = (0, 0);
         for net in others.clone() {
-            match table.enter(Origin::V6(net), &LIMITS, 5_000) {
+            match table.enter(Origin::V6(net), &LIMITS, 1, 5_000) {
                 Ok(Counted::Yes) => {
                     table.leave(Origin::V6(net), 5_000);
                     counted += 1;
@@ -239,12 +262,12 @@ mod tests {
             }
         }
         assert!(counted < PARTS * PART_MOST && uncounted > 0, "{counted} {uncounted}");
-        assert_eq!(table.enter(busy, &LIMITS, 5_000), Err(Excessive::Sessions));
+        assert_eq!(table.enter(busy, &LIMITS, 1, 5_000), Err(Excessive::Sessions));
         // A second later nobody else owes anything: there is room again.
-        let again =
-            others.filter(|net| table.enter(Origin::V6(net + (1 << 40)), &LIMITS, 6_000) == Ok(Counted::Yes));
+        let again = others
+            .filter(|net| table.enter(Origin::V6(net + (1 << 40)), &LIMITS, 1, 6_000) == Ok(Counted::Yes));
         assert!(again.count() > PARTS * PART_MOST / 2);
-        assert_eq!(table.enter(busy, &LIMITS, 60_000), Err(Excessive::Sessions));
+        assert_eq!(table.enter(busy, &LIMITS, 1, 60_000), Err(Excessive::Sessions));
         let most = table.parts.iter().map(|part| part.lock().expect("whole").entries.len()).max();
         assert!(most <= Some(PART_MOST), "{most:?}");
     }

@@ -49,11 +49,11 @@ pub(crate) enum Door {
 impl<B: Backend, E: Environment> Shard<B, E> {
     /// A connection that was accepted gets a slot: a session's, or a spare one in which it is told why it gets none.
     pub(crate) fn take_in(&mut self, mut session: Session<B::Socket>) {
-        let is_full = self.sessions >= self.max_sessions;
+        let (is_full, is_draining) = (self.sessions >= self.max_sessions, self.draining.is_some());
         let (peer, is_tls) = (session.peer, session.transport.is_tls());
         let door = match session.marks.facts.has(Fact::ProxyHeader) {
             // It waited in the kernel's queue. Where sessions end within a window it is let in, and goes with them.
-            _ if self.draining.is_some() => Err(Door::Answer(&DRAINING)),
+            _ if is_draining => Err(Door::Answer(&DRAINING)),
             _ if is_full => Err(Door::Answer(&FULL)),
             // Who it is will be known behind its header.
             true => Ok(Counted::No),
@@ -62,14 +62,20 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         if is_full {
             self.log_full();
         }
+        if door.is_err() {
+            match is_draining {
+                true => self.counters.refused_draining += 1,
+                // Others were counted where their address was looked at.
+                false => self.counters.refused_full += u64::from(is_full),
+            }
+        }
         let refusal = match door {
             Ok(counted) => {
                 session.marks.facts.set(Fact::Counted, counted == Counted::Yes);
                 None
             }
             Err(Door::Answer(refusal)) if self.spare < SPARE_SLOTS => Some(refusal),
-            Err(door) => {
-                self.counters.refused_full += u64::from(matches!(door, Door::Answer(_)));
+            Err(_) => {
                 self.cast_out(session);
                 return;
             }
@@ -102,7 +108,8 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             }
             Err(full) => {
                 self.log_full();
-                self.counters.refused_full += 1;
+                // Who is refused for something else is counted already.
+                self.counters.refused_full += u64::from(refusal.is_none());
                 self.cast_out(full.0);
             }
         }
@@ -141,7 +148,8 @@ impl<B: Backend, E: Environment> Shard<B, E> {
     /// What becomes of it where there are too many.
     fn enter(&mut self, peer: Peer, is_tls: bool) -> Result<Counted, Door> {
         let Some(origin) = self.limited_origin(peer) else { return Ok(Counted::No) };
-        let why = match self.plan.addresses().enter(origin, &self.plan.limits().addresses, self.now_ms) {
+        let (limits, generation) = (&self.plan.limits().addresses, self.plan.generation());
+        let why = match self.plan.addresses().enter(origin, limits, generation, self.now_ms) {
             Ok(counted) => return Ok(counted),
             Err(why) => why,
         };
@@ -186,8 +194,8 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             self.counters.refused_route_full += 1;
             ROUTE_FULL
         } else {
+            self.set_route(key, id);
             if let Some(session) = self.registry.get_mut(key) {
-                session.enter_route(id);
                 session.marks.facts.set(Fact::Routed, true);
             }
             return Ok(());

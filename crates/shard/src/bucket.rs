@@ -74,6 +74,34 @@ impl Bucket {
         self.full_ns.saturating_sub(now_ms * 1_000_000) > rate.burst_ns
     }
 
+    /// The rate becomes another one. Whoever kept to the one before may go on doing so: as many tokens are left as there were, and the
+    /// next one does not come later than it would have. Nor does it give any: what is spent stays spent.
+    pub(crate) fn change_rate(&mut self, before: Option<&Rate>, rate: Option<&Rate>, now_ms: u64) {
+        if before == rate {
+            return;
+        }
+        let (Some(before), Some(rate)) = (before, rate) else {
+            // Nothing is spent where there is no rate.
+            *self = Bucket::default();
+            return;
+        };
+        let now_ns = now_ms * 1_000_000;
+        let spent_ns = self.full_ns.saturating_sub(now_ns);
+        // In the time of so many tokens now.
+        let scaled = |before_ns: u64| {
+            u128::from(before_ns) * u128::from(before.per_second) / u128::from(rate.per_second)
+        };
+        let left_ns = scaled(before.burst_ns.saturating_sub(spent_ns));
+        let due_ns = spent_ns
+            .saturating_sub(before.burst_ns - time_ns(1, before.per_second))
+            .saturating_add(rate.burst_ns - time_ns(1, rate.per_second));
+        let spent_ns =
+            scaled(spent_ns).min(u128::from(rate.burst_ns).saturating_sub(left_ns)).min(due_ns.into());
+        // Whole steps of the clock: single tokens' times are rounded up, and as many of them are left as before.
+        let spent_ms = (spent_ns / 1_000_000) as u64;
+        self.full_ns = now_ns.saturating_add(spent_ms * 1_000_000);
+    }
+
     /// Whether nothing of it is spent.
     pub(crate) fn is_full(&self, now_ms: u64) -> bool {
         self.full_ns <= now_ms * 1_000_000
@@ -120,6 +148,42 @@ mod tests {
     }
 
     #[test]
+    fn another_rate_takes_nothing_away_and_gives_nothing_back() {
+        const NOW_MS: u64 = 5_000;
+        let left = |bucket: Bucket, rate: &Rate| {
+            let (mut bucket, mut left) = (bucket, 0);
+            while bucket.spend(1, rate, NOW_MS) {
+                left += 1;
+            }
+            left
+        };
+        let rates = [(1, 60), (3, 7), (10, 10), (1_000, 1_000), (1_000, 40), (7, 1), (1_000_000, 500)];
+        for (before, burst) in rates {
+            for (after, next_burst) in rates {
+                for spent in [0, 1, 2, 5, 30, 59, 600, 5_000] {
+                    let case = format!("{before}/{burst} -> {after}/{next_burst}, {spent} spent");
+                    let old = Rate::per_second(before, burst).expect("a rate");
+                    let new = Rate::per_second(after, next_burst).expect("a rate");
+                    let mut bucket = Bucket::default();
+                    bucket.owe(spent, &old, NOW_MS);
+                    let (had, was_due_ms) = (left(bucket, &old), bucket.ready_ms(1, &old));
+                    bucket.change_rate(Some(&old), Some(&new), NOW_MS);
+                    let has = left(bucket, &new);
+                    assert!(has >= had.min(next_burst), "{case}: {has} of {had}");
+                    // What is there beyond that is what the larger burst has more than was spent, or the next one, which is due; and what comes in a millisecond.
+                    let most =
+                        had.max(next_burst.saturating_sub(spent)).max(1).min(next_burst) + after / 1_000;
+                    assert!(has <= most, "{case}: {has} of {most}");
+                    assert!(bucket.ready_ms(1, &new) <= was_due_ms.max(NOW_MS), "{case}");
+                    if (before, burst) == (after, next_burst) {
+                        assert_eq!(had, has, "{case}: nothing changed");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
     fn nothing_overflows() {
         let rate = Rate::per_second(1, u64::MAX).expect("a rate");
         let mut bucket = Bucket::default();
@@ -128,5 +192,10 @@ mod tests {
         }
         assert!(!bucket.spend(u64::MAX, &rate, 1 << 40));
         assert!(bucket.ready_ms(u64::MAX, &rate) > 1 << 40);
+        let fast = Rate::per_second(u64::MAX, u64::MAX).expect("a rate");
+        for (before, after) in [(rate, fast), (fast, rate)] {
+            bucket.owe(u64::MAX, &before, 1 << 40);
+            bucket.change_rate(Some(&before), Some(&after), 1 << 40);
+        }
     }
 }

@@ -119,7 +119,7 @@ pub struct Ended {
     pub keys: Vec<u64>,
     /// What they are told.
     pub code: CloseCode,
-    /// How many were there.
+    /// How many were there and did not end already.
     pub reply: Reply<usize>,
 }
 
@@ -199,7 +199,9 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                 State::Paired(paired) => paired.far,
                 _ => None,
             };
-            found += 1;
+            // Who has asked for it to end, or was asked, was there before this letter.
+            let is_ending = matches!(&session.state, State::Paired(paired) if paired.ending.is_some());
+            found += usize::from(!is_ending && !session.marks.close_sent && !session.marks.close_received);
             if matches!(session.state, State::Open(_) | State::Paired(_)) && !session.marks.close_sent {
                 self.log_end(key, Leg::Client, code.into(), REASON);
             } else {

@@ -5,15 +5,18 @@
 pub struct Counters {
     /// Connections accepted.
     pub accepted: u64,
-    /// Connections reset at once: no slot was free, not even a spare one for an answer.
+    /// Connections refused because all sessions' slots were taken. Of these counts of refusals each connection is in one at most,
+    /// whether it is told why or not.
     pub refused_full: u64,
+    /// Connections refused because the gateway ends.
+    pub refused_draining: u64,
     /// Connections refused because their address had too many.
     pub refused_address_full: u64,
     /// Connections refused because their address began them too fast.
     pub refused_address_rate: u64,
     /// Requests refused because their route had too many sessions.
     pub refused_route_full: u64,
-    /// Requests refused because too much waited in memory.
+    /// Requests refused, and connections ended before they were sessions, because too much waited in memory.
     pub refused_memory: u64,
     /// Connections ended because their PROXY header was not right, or not there.
     pub proxy_headers_refused: u64,

@@ -19,7 +19,6 @@ use crate::{
     planted::{self, Bug},
     session::{Fact, Reading, State},
     shard::Shard,
-    topics::Stage,
 };
 
 impl<B: Backend, E: Environment> Shard<B, E> {
@@ -103,15 +102,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             self.recount(state.held_bytes() + sealed, seals);
         }
         let Some(session) = self.registry.get_mut(key) else { return };
-        let is_session = match &state {
-            State::Open(_) => true,
-            State::Paired(_) => !session.marks.upstream,
-            State::Exchange(exchange) => {
-                matches!(&exchange.stage, Stage::Streaming(stream) if stream.has_begun())
-            }
-            _ => false,
-        };
-        if is_session {
+        if state.is_session(&session.marks) {
             self.counters.ended += 1;
             if let Some(accounts) = &mut self.accounts {
                 accounts.ended(session);
@@ -337,7 +328,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                 if head.bytes.is_empty() || session.marks.facts.has(Fact::ProxyHeader) {
                     self.end_answered(key, false);
                 } else {
-                    self.refuse(key, leaving, false);
+                    self.refuse_early(key, leaving);
                 }
             }
             State::Deciding(_) => self.refuse_deciding(key, leaving),
@@ -352,13 +343,19 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                 if !session.marks.close_sent {
                     open.close_deadline_ms = self.now_ms + timeout_ms;
                     let deadline_ms = open.close_deadline_ms;
+                    self.note_farewell(key, farewell.code);
                     self.send_close(key, Some(farewell.code), &farewell.reason());
                     self.ensure_deadline(key, deadline_ms);
                     self.resume(key);
                 }
             }
             State::Paired(_) => self.drain_leg(key, farewell),
-            State::Exchange(_) => self.drain_exchange(key),
+            State::Exchange(exchange) => {
+                if exchange.has_begun() {
+                    self.note_farewell(key, farewell.code);
+                }
+                self.drain_exchange(key);
+            }
             // Until now a reader that takes a byte now and then could have as long as it liked.
             State::Lingering { .. } => self.limit_linger(key),
             State::Dialing(_) | State::Dead => {}

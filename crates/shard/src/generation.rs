@@ -5,6 +5,7 @@ use std::{collections::BTreeSet, sync::Arc};
 use tidegate_hub::RouteId;
 use tidegate_io::Backend;
 use tidegate_registry::Key;
+use tidegate_tls::ServerConfig;
 
 use crate::{
     environment::Environment,
@@ -12,9 +13,9 @@ use crate::{
     mailbox::{Departure, Generation},
     plan::{Plan, Retired, Slot},
     planted::{self, Bug},
-    session::Fact,
     shard::Shard,
     topics::Topics,
+    transport::Transport,
 };
 
 /// What sessions of routes and upstreams that are no more are told.
@@ -27,18 +28,35 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         let before = std::mem::replace(&mut self.plan, Arc::clone(&plan));
         self.begin_routes(&plan.reused_since(&before), &plan.upstreams_begun_since(&before));
         self.throttle.set_most(plan.limits().log_entries);
-        for listening in &mut self.listening {
-            if let Some(Some(server)) = servers.get(usize::from(listening.id.0)) {
-                listening.tls = Some(server.clone());
-            }
-        }
+        self.adopt_servers(&servers);
         self.adopt_topics(&plan);
         self.look_at_changed(&before);
         self.let_empty_go();
-        self.retire_routes(&before);
+        let asked = self.retire_routes(&before);
         // Those that wait for a name may have it now.
         self.resume_resolving();
-        answers.answer();
+        answers.answer(asked);
+    }
+
+    /// Connections that come from now on are let in by these. Those that are there and came by other rules have their next request
+    /// looked at: a handshake is all that tells who a client is, and it is not repeated.
+    fn adopt_servers(&mut self, servers: &[Option<ServerConfig>]) {
+        let mut outdated = Vec::new();
+        for listening in &mut self.listening {
+            let Some(Some(server)) = servers.get(usize::from(listening.id.0)) else { continue };
+            let before = listening.tls.replace(server.clone());
+            if before.is_some_and(|before| !before.shares_trust_with(server)) {
+                outdated.push(listening.id);
+            }
+        }
+        if outdated.is_empty() {
+            return;
+        }
+        for (_, session) in self.registry.iter_mut() {
+            if let Transport::Tls(tls) = &mut session.transport {
+                tls.outdate(&outdated);
+            }
+        }
     }
 
     /// Asks sessions to go.
@@ -57,6 +75,10 @@ impl<B: Backend, E: Environment> Shard<B, E> {
 
     /// A route or an upstream gets no new sessions, and those that it has stay.
     pub(crate) fn withhold(&mut self, whom: Whom) {
+        if planted::is(Bug::AskTheKept) {
+            let pace = Pace::of_some(&self.plan.config().drain);
+            return self.depart(Departure { whom, pace });
+        }
         self.leaving.forget(whom);
         self.set_drained(whom, true);
     }
@@ -64,7 +86,9 @@ impl<B: Backend, E: Environment> Shard<B, E> {
     /// New sessions of a route or an upstream that was drained are taken again; those that were not asked to go yet stay.
     pub(crate) fn readmit(&mut self, whom: Whom) {
         self.leaving.forget(whom);
-        self.set_drained(whom, false);
+        if !planted::is(Bug::ForgetReadmit) {
+            self.set_drained(whom, false);
+        }
     }
 
     fn set_drained(&mut self, whom: Whom, drained: bool) {
@@ -96,7 +120,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             // Connections of theirs that had all their time, and linger yet, take nothing along.
             for (_, session) in self.registry.iter_mut() {
                 if session.own_route().is_some_and(|route| reused.contains(&route)) {
-                    session.marks.facts.set(Fact::Placed, false);
+                    session.leave_route();
                 }
             }
         }
@@ -138,16 +162,18 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         let keys: Vec<Key> = concerned.map(|(key, _)| key).collect();
         for key in keys {
             let Some(session) = self.registry.get(key) else { continue };
-            let has_rates = |plan: &Plan| plan.route(session.route).rates.is_some();
-            if has_rates(&self.plan) && !has_rates(before) {
-                self.meters.begin(key);
-            }
+            let [old, new] = [before, &self.plan].map(|plan| plan.route(session.route).rates.as_ref());
+            self.meters.change_rule(key, old, new, self.now_ms);
             self.look_again(key);
+            if self.is_delayed(key) {
+                // By the new rule it may be in time already.
+                self.ensure_deadline(key, self.now_ms);
+            }
         }
     }
 
-    /// Sessions of routes and upstreams that are no more are asked to go.
-    fn retire_routes(&mut self, before: &Plan) {
+    /// Sessions of routes and upstreams that are no more are asked to go; gives how many.
+    fn retire_routes(&mut self, before: &Plan) -> usize {
         let (mut whom, mut retired) = (BTreeSet::new(), Vec::new());
         for (place, slot) in (0..=u16::MAX).zip(self.plan.slots()) {
             let old = before.slots().get(usize::from(place));
@@ -192,9 +218,9 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             stays
         });
         if whom.is_empty() {
-            return;
+            return 0;
         }
         let pace = Pace::of_some(self.plan.drain());
-        self.begin_departure(whom, &pace, CHANGED, retired);
+        self.begin_departure(whom, &pace, CHANGED, retired)
     }
 }

@@ -95,8 +95,9 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             }
             Err(refusal) => {
                 let holds = head.bytes.capacity();
+                let head_only = http::asks_for_head(so_far);
                 self.recount(held, holds);
-                self.refuse(key, &refusal, false);
+                self.refuse(key, &refusal, head_only);
                 bytes.len()
             }
         }
@@ -105,13 +106,16 @@ impl<B: Backend, E: Environment> Shard<B, E> {
     /// Answers a request, or has somebody asked whether it may come in.
     pub(crate) fn answer(&mut self, key: Key, head: &[u8]) {
         let plan = std::sync::Arc::clone(&self.plan);
-        let head_only = head.starts_with(b"HEAD ");
+        let head_only = http::asks_for_head(head);
         let by_tls = self.came_by_tls(key);
         let redirect = self.redirect_of(key, &plan);
         let parsed = Request::parse(head, plan.head_limits(), by_tls).map_err(Halt::from);
         let outcome = parsed.and_then(|request| match redirect {
             Some(redirect) => self.redirect(key, &request, redirect).map_err(Halt::from),
-            None => self.dispatch(key, &request),
+            None => {
+                self.look_at_certificate(key)?;
+                self.dispatch(key, &request)
+            }
         });
         match outcome {
             Ok(()) => {}
@@ -171,9 +175,12 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         }
     }
 
-    fn set_route(&mut self, key: Key, id: tidegate_hub::RouteId) {
+    pub(crate) fn set_route(&mut self, key: Key, id: tidegate_hub::RouteId) {
         if let Some(session) = self.registry.get_mut(key) {
             session.enter_route(id);
+            if let Some(accounts) = &mut self.accounts {
+                accounts.placed(key, id);
+            }
         }
     }
 
@@ -248,7 +255,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             if let Some(session) = self.registry.get_mut(key) {
                 session.state = head;
             }
-            self.ensure_deadline(key, self.now_ms + self.plan.limits().head_timeout_ms);
+            self.ensure_deadline(key, self.now_ms + self.head_timeout_ms());
         } else {
             self.linger(key);
         }
@@ -310,6 +317,13 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             Some(code) => self.drain_session(key, Farewell::now(code)),
             None => self.join_departure(key),
         }
+    }
+
+    /// Answers a request whose head has not come whole, if any of it has.
+    pub(crate) fn refuse_early(&mut self, key: Key, refusal: &Refusal) {
+        let state = self.registry.get(key).map(|session| &session.state);
+        let head_only = matches!(state, Some(State::Head(head)) if http::asks_for_head(&head.bytes));
+        self.refuse(key, refusal, head_only);
     }
 
     /// Answers with a refusal and ends the connection behind it.

@@ -6,7 +6,8 @@
 //! arrives as fast as others do outlives those that were begun to stay.
 //!
 //! Invariant: [`Incomplete::bytes`] is the sum of [`State::held_bytes`] and [`Session::sealed_bytes`], and part of what the shard
-//! retains, whenever a state is replaced. Whoever holds some of it has a [burden](Shard::burden) and can be given up: nobody pays for another's bytes.
+//! retains, whenever a state is replaced. Whoever holds some of it has a [burden](Shard::burden) and can be given up:
+//! nobody pays for another's bytes.
 
 use tidegate_io::Backend;
 use tidegate_registry::Key;
@@ -50,7 +51,7 @@ impl State {
             State::Paired(paired) => paired.reading.held_bytes(),
             State::Head(head) => head.bytes.capacity(),
             State::Deciding(deciding) => deciding.held_bytes(),
-            State::Waiting(waiting) => waiting.early.capacity(),
+            State::Waiting(waiting) => waiting.held_bytes(),
             State::Exchange(exchange) => exchange.held_bytes(),
             // An upstream's answer is bounded, and no client has a say in it.
             State::Dialing(_) | State::Lingering { .. } | State::Dead => 0,
@@ -196,7 +197,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                 exchange.deadline_ms.saturating_sub(timeout_ms)
             }
             State::Deciding(deciding) => deciding.asked_ms,
-            State::Head(head) => head.deadline_ms.saturating_sub(self.plan.limits().head_timeout_ms),
+            State::Head(head) => head.deadline_ms.saturating_sub(self.head_timeout_ms()),
             State::Open(_) | State::Paired(_) | State::Waiting(_) | State::Exchange(_)
                 if sealed > 0 || session.is_mid_message() =>
             {
@@ -222,6 +223,15 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         let (code, reason) = (CloseCode::TRY_AGAIN_LATER, MEMORY_FULL.reason);
         let Some(session) = self.registry.get(key) else { return };
         let holds_records = session.holds_records();
+        let is_refused = match &session.state {
+            State::Head(_) | State::Deciding(_) | State::Waiting(_) => true,
+            State::Exchange(exchange) => !exchange.has_begun(),
+            State::Open(_) | State::Paired(_) | State::Dialing(_) | State::Lingering { .. } | State::Dead => {
+                false
+            }
+        };
+        // One in a spare slot was refused before, and is counted.
+        self.counters.refused_memory += u64::from(is_refused && !session.marks.facts.has(Fact::Spare));
         match &session.state {
             State::Paired(_) => self.pair_given_up(key, code, reason),
             State::Open(_) => {
@@ -261,7 +271,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             State::Exchange(_) => self.refuse_exchange(key, &MEMORY_FULL),
             State::Waiting(_) => self.refuse_waiting(key, &MEMORY_FULL),
             State::Deciding(_) => self.refuse_deciding(key, &MEMORY_FULL),
-            State::Head(_) => self.refuse(key, &MEMORY_FULL, false),
+            State::Head(_) => self.refuse_early(key, &MEMORY_FULL),
             State::Dialing(_) | State::Lingering { .. } | State::Dead => {}
         }
     }

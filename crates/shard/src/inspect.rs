@@ -169,15 +169,9 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             if slot.is_some_and(|slot| slot.retired().is_some()) && seen.departing.count(session) {
                 seen.overdue += u32::from(!self.leaving.asks(route));
             }
-            let is_session = match &session.state {
-                State::Open(_) => true,
-                State::Paired(_) => !session.marks.upstream,
-                State::Exchange(exchange) => {
-                    matches!(&exchange.stage, Stage::Streaming(stream) if stream.has_begun())
-                }
-                _ => false,
-            };
-            if is_session && let Some(open) = open.get_mut(route.index()) {
+            if session.state.is_session(&session.marks)
+                && let Some(open) = open.get_mut(route.index())
+            {
                 *open -= 1;
             }
             let closing = session.marks.close_sent || session.marks.close_received;

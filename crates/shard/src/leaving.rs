@@ -18,7 +18,7 @@ use tidegate_wire::close::CloseCode;
 
 use crate::{
     environment::Environment,
-    log::{Level, What},
+    log::{ABNORMAL, Cause, Leg, Level, What},
     plan::Retired,
     session::{Session, State},
     shard::Shard,
@@ -29,6 +29,9 @@ const RETRY_MS: u64 = 250;
 
 /// Sessions that are asked in one turn at most, so that others are served meanwhile.
 const AT_ONCE: usize = 512;
+
+/// Why a session ends that was asked in vain.
+const CUT_OFF: &str = "cut off at the deadline of a drain";
 
 /// Whose sessions are to go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -227,14 +230,15 @@ impl Leaving {
 }
 
 impl<B: Backend, E: Environment> Shard<B, E> {
-    /// Asks sessions to go, at times spread over the window. `retired`: routes and upstreams whose last sessions these are.
+    /// Asks sessions to go, at times spread over the window. `retired`: routes and upstreams whose last sessions these are. Gives how
+    /// many are asked.
     pub(crate) fn begin_departure(
         &mut self,
         whom: BTreeSet<Whom>,
         pace: &Pace,
         why: &'static str,
         retired: Vec<(Whom, Arc<Retired>)>,
-    ) {
+    ) -> usize {
         let now_ms = self.now_ms;
         let terms = Terms {
             code: pace.code,
@@ -256,9 +260,10 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         for place in (1..keys.len()).rev() {
             keys.swap(place, draws.below(place as u64 + 1) as usize);
         }
-        let count = keys.len() as u128;
+        let count = keys.len();
         for (place, key) in (0_u128..).zip(keys) {
-            let at = (place << 16 | u128::from(draws.below(1 << 16))) * u128::from(pace.window_ms) / count;
+            let at =
+                (place << 16 | u128::from(draws.below(1 << 16))) * u128::from(pace.window_ms) / count as u128;
             self.leaving.plan(now_ms + (at >> 16) as u64, key, number);
         }
         self.leaving.departures.push(departure);
@@ -266,6 +271,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             // Who asks whether the gateway is ready is to know at once.
             self.report();
         }
+        count
     }
 
     /// Those of these routes and upstreams that somebody still knows by their numbers, in whichever state.
@@ -363,7 +369,10 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         let later_ms = match &session.state {
             State::Deciding(_) | State::Waiting(_) => Some(end_ms.unwrap_or(self.now_ms + RETRY_MS)),
             State::Head(head) => end_ms.filter(|_| !head.kept_alive),
-            State::Exchange(_) => {
+            State::Exchange(exchange) => {
+                if exchange.has_begun() {
+                    self.note_farewell(key, terms.code);
+                }
                 let departs = self.depart_exchange(key);
                 // A poll has its answer; what else is asked on its connection may be of another route.
                 if self.registry.get(key).is_some_and(|session| matches!(session.state, State::Head(_))) {
@@ -403,6 +412,13 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         let keys: Vec<Key> = self.registry.iter().filter(concerned).map(|(key, _)| key).collect();
         if !keys.is_empty() {
             self.log(Level::Warn, None, What::CutOff { connections: keys.len() as u64 });
+        }
+        for key in &keys {
+            // Who lingers has been told, and had all but the end.
+            let lingers = |session: &Session<B::Socket>| matches!(session.state, State::Lingering { .. });
+            if self.registry.get(*key).is_some_and(|session| !session.marks.upstream && !lingers(session)) {
+                self.note_cause(*key, Cause { leg: Leg::Client, code: ABNORMAL, reason: CUT_OFF });
+            }
         }
         if departure.terms.ends {
             self.stopping = true;

@@ -233,62 +233,113 @@ impl What {
     }
 }
 
-/// Without the numbers of [`What::place`]: whoever writes it knows the names.
-impl fmt::Display for What {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+/// What an entry has besides its words, under the names that the log gives it. Its route and upstream are told by [`What::place`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Fields {
+    /// Which leg.
+    pub leg: Option<Leg>,
+    /// The code of a Close.
+    pub code: Option<u16>,
+    /// The status of an answer.
+    pub status: Option<u16>,
+    /// Why.
+    pub reason: Option<&'static str>,
+    /// The system's error number.
+    pub errno: Option<i32>,
+    /// How many connections.
+    pub connections: Option<u64>,
+    /// How many entries.
+    pub entries: Option<u64>,
+    /// What a session has done.
+    pub totals: Option<Totals>,
+}
+
+impl What {
+    /// What it says, the same for all entries of its kind.
+    #[must_use]
+    pub fn message(&self) -> &'static str {
         match self {
-            What::Refused { status, reason } => {
-                write!(f, "request refused status={status} reason={reason:?}")
-            }
-            What::TokenRefused { reason } => write!(f, "token refused reason={reason:?}"),
-            What::HookFailed { route: _, reason } => {
-                write!(f, "authorization hook failed reason={reason:?}")
-            }
-            What::ConnectionRefused { reason } => write!(f, "connection refused reason={reason:?}"),
-            What::TlsFailed { reason } => write!(f, "TLS failed reason={reason:?}"),
+            What::Refused { .. } => "request refused",
+            What::TokenRefused { .. } => "token refused",
+            What::HookFailed { .. } => "authorization hook failed",
+            What::ConnectionRefused { .. } => "connection refused",
+            What::TlsFailed { .. } => "TLS failed",
+            What::Ended { .. } | What::Closed { .. } => "session ended",
+            What::UpstreamFailed { .. } => "upstream failed",
+            What::LocalFault { .. } => "cannot connect to an upstream for a fault of this machine",
+            What::UpstreamRefused { .. } => "request refused by the upstream",
+            What::AcceptPaused { .. } => "accept paused",
+            What::SessionsFull => "all session slots are taken: connections are refused",
+            What::CutOff { .. } => "cut off at the deadline of a drain",
+            What::LeftOut { .. } | What::Omitted { .. } => "log entries left out",
+        }
+    }
+
+    /// What it says it of.
+    #[must_use]
+    pub fn fields(&self) -> Fields {
+        let none = Fields::default();
+        match *self {
+            What::Refused { status, reason } => Fields { status: Some(status), reason: Some(reason), ..none },
+            What::TokenRefused { reason }
+            | What::HookFailed { route: _, reason }
+            | What::ConnectionRefused { reason }
+            | What::TlsFailed { reason } => Fields { reason: Some(reason), ..none },
             What::Ended { leg, code, reason } => {
-                write!(f, "session ended leg={leg} code={code} reason={reason:?}")
+                Fields { leg: Some(leg), code: Some(code), reason: Some(reason), ..none }
             }
-            What::Closed { cause: Cause { leg, code, reason }, route: _, totals } => {
-                let Totals { received_bytes, sent_bytes, received_messages, sent_messages, duration_ms } =
-                    totals;
-                write!(
-                    f,
-                    "session ended leg={leg} code={code} reason={reason:?} \
-                     received_bytes={received_bytes} sent_bytes={sent_bytes} \
-                     received_messages={received_messages} sent_messages={sent_messages} duration_ms={duration_ms}"
-                )
+            What::Closed { cause: Cause { leg, code, reason }, route: _, totals } => Fields {
+                leg: Some(leg),
+                code: Some(code),
+                reason: Some(reason),
+                totals: Some(totals),
+                ..none
+            },
+            What::UpstreamFailed { reason, errno, .. } | What::LocalFault { reason, errno, .. } => {
+                Fields { reason: Some(reason), errno: (errno != 0).then_some(errno), ..none }
             }
-            What::UpstreamFailed { reason, errno, .. } => {
-                write!(f, "upstream failed reason={reason:?}")?;
-                write_error(f, *errno)
-            }
-            What::LocalFault { reason, errno, .. } => {
-                write!(f, "cannot connect to an upstream for a fault of this machine reason={reason:?}")?;
-                write_error(f, *errno)
-            }
-            What::UpstreamRefused { status, .. } => {
-                write!(f, "request refused by the upstream status={status}")
-            }
-            What::AcceptPaused { errno } => {
-                write!(f, "accept paused error={:?}", std::io::Error::from_raw_os_error(*errno).to_string())
-            }
-            What::SessionsFull => f.write_str("all session slots are taken: connections are refused"),
-            What::CutOff { connections } => {
-                write!(f, "cut off at the deadline of a drain connections={connections}")
-            }
+            What::UpstreamRefused { status, .. } => Fields { status: Some(status), ..none },
+            What::AcceptPaused { errno } => Fields { errno: Some(errno), ..none },
+            What::SessionsFull => none,
+            What::CutOff { connections } => Fields { connections: Some(connections), ..none },
             What::LeftOut { entries, reason } => {
-                write!(f, "log entries left out entries={entries} reason={reason:?}")
+                Fields { entries: Some(entries), reason: Some(reason), ..none }
             }
-            What::Omitted { entries } => write!(f, "log entries left out entries={entries}"),
+            What::Omitted { entries } => Fields { entries: Some(entries), ..none },
         }
     }
 }
 
-/// The system's error, where there is one.
-fn write_error(f: &mut fmt::Formatter<'_>, errno: i32) -> fmt::Result {
-    match errno {
-        0 => Ok(()),
-        errno => write!(f, " error={:?}", std::io::Error::from_raw_os_error(errno).to_string()),
+/// In one line: the words, and the fields with their names.
+impl fmt::Display for What {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Fields { leg, code, status, reason, errno, connections, entries, totals } = self.fields();
+        f.write_str(self.message())?;
+        let mut field = |name: &str, value: Option<&dyn fmt::Display>| match value {
+            Some(value) => write!(f, " {name}={value}"),
+            None => Ok(()),
+        };
+        let quoted = |text: String| format!("{text:?}");
+        let error = |errno| quoted(std::io::Error::from_raw_os_error(errno).to_string());
+        let (reason, error) = (reason.map(str::to_owned).map(quoted), errno.map(error));
+        field("leg", leg.as_ref().map(|leg| leg as _))?;
+        field("code", code.as_ref().map(|code| code as _))?;
+        field("status", status.as_ref().map(|status| status as _))?;
+        field("connections", connections.as_ref().map(|count| count as _))?;
+        field("entries", entries.as_ref().map(|count| count as _))?;
+        field("reason", reason.as_ref().map(|reason| reason as _))?;
+        field("error", error.as_ref().map(|error| error as _))?;
+        let Some(totals) = totals else { return Ok(()) };
+        let Totals { received_bytes, sent_bytes, received_messages, sent_messages, duration_ms } = totals;
+        for (name, value) in [
+            ("received_bytes", received_bytes),
+            ("sent_bytes", sent_bytes),
+            ("received_messages", received_messages),
+            ("sent_messages", sent_messages),
+            ("duration_ms", duration_ms),
+        ] {
+            field(name, Some(&value))?;
+        }
+        Ok(())
     }
 }

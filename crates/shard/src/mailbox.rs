@@ -87,25 +87,39 @@ impl fmt::Debug for Generation {
     }
 }
 
-/// How many shards have answered. Clones are the same.
+/// How many shards have answered, and how many sessions they ask to go for it. Clones are the same.
 #[derive(Clone, Debug, Default)]
-pub struct Answers(Arc<(Mutex<usize>, Condvar)>);
+pub struct Answers(Arc<(Mutex<Answered>, Condvar)>);
+
+#[derive(Debug, Default)]
+struct Answered {
+    shards: usize,
+    sessions: usize,
+}
 
 impl Answers {
-    /// One more has.
-    pub fn answer(&self) {
-        let (count, bell) = &*self.0;
-        *count.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+    /// One more has, and asks so many sessions to go.
+    pub fn answer(&self, sessions: usize) {
+        let (answered, bell) = &*self.0;
+        let mut answered = answered.lock().unwrap_or_else(PoisonError::into_inner);
+        answered.shards += 1;
+        answered.sessions += sessions;
         bell.notify_all();
+    }
+
+    /// Sessions that are asked to go, of the shards that have answered.
+    #[must_use]
+    pub fn sessions(&self) -> usize {
+        self.0.0.lock().unwrap_or_else(PoisonError::into_inner).sessions
     }
 
     /// Waits until so many have answered; false where they have not in that time.
     #[must_use]
     pub fn wait(&self, shards: usize, most: Duration) -> bool {
-        let (count, bell) = &*self.0;
-        let count = count.lock().unwrap_or_else(PoisonError::into_inner);
-        let waited = bell.wait_timeout_while(count, most, |count| *count < shards);
-        *waited.unwrap_or_else(PoisonError::into_inner).0 >= shards
+        let (answered, bell) = &*self.0;
+        let answered = answered.lock().unwrap_or_else(PoisonError::into_inner);
+        let waited = bell.wait_timeout_while(answered, most, |answered| answered.shards < shards);
+        waited.unwrap_or_else(PoisonError::into_inner).0.shards >= shards
     }
 }
 

@@ -65,6 +65,22 @@ impl Meters {
         self.0[place] = Meter::default();
     }
 
+    /// A session's route has another rule: what is spent goes on by that.
+    pub(crate) fn change_rule(
+        &mut self,
+        key: Key,
+        before: Option<&RateRule>,
+        rule: Option<&RateRule>,
+        now_ms: u64,
+    ) {
+        let Some(rule) = rule else { return };
+        let Some(before) = before else { return self.begin(key) };
+        if let Some(meter) = self.0.get_mut(key.index() as usize) {
+            meter.messages.change_rate(before.messages.as_ref(), rule.messages.as_ref(), now_ms);
+            meter.bytes.change_rate(before.bytes.as_ref(), rule.bytes.as_ref(), now_ms);
+        }
+    }
+
     /// Counts a message of `len` bytes that came whole.
     pub(crate) fn take(&mut self, key: Key, len: usize, rule: &RateRule, now_ms: u64) -> Pace {
         let Some(meter) = self.0.get_mut(key.index() as usize) else { return Pace::Within };

@@ -206,9 +206,17 @@ impl Plan {
         proxy.upstreams.get(usize::from(upstream)).map(|upstream| upstream.name.as_str())
     }
 
-    /// Bytes that wait to be sent, and what is held of what has not come whole, over all shards.
+    /// Bytes that wait to be sent, what is held of what has not come whole, and what topics hold, over all shards: what the setting
+    /// `memory` bounds.
     pub fn retained_bytes(&self) -> usize {
         self.shared.total.bytes()
+    }
+
+    /// The same without what topics hold, be it that some of it waits for subscribers: histories are no sign of who is slow.
+    pub fn buffered_bytes(&self) -> usize {
+        let (_, _, topics_bytes) = self.topics_held();
+        // Shards count on meanwhile.
+        self.retained_bytes().saturating_sub(topics_bytes)
     }
 
     /// Connections that are counted for their addresses now.

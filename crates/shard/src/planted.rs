@@ -71,6 +71,10 @@ pub enum Bug {
     LoseSharedFrames,
     /// Where a generation comes: sessions of routes that go on are asked to go, too.
     AskEverybody,
+    /// Where what was drained takes sessions again: it takes none.
+    ForgetReadmit,
+    /// Where a drain keeps the sessions that are there: they are asked to go.
+    AskTheKept,
     /// Where a batch is given to a subscriber that is behind: it gets it twice.
     BatchTwice,
     /// Where a batch is given to a subscriber that came in its middle: it gets all of it.
@@ -124,6 +128,8 @@ impl Bug {
         Bug::ForgetParked,
         Bug::ForgetSheltered,
         Bug::AskEverybody,
+        Bug::ForgetReadmit,
+        Bug::AskTheKept,
     ];
 
     /// Those of topics.

@@ -55,7 +55,9 @@ impl<B: Backend, E: Environment> Shard<B, E> {
     /// Ends a connection whose header is not right or not there. It is told nothing: what would have to be said, and in which
     /// protocol, is not known.
     pub(crate) fn refuse_proxy_header(&mut self, key: Key, reason: &'static str) {
-        self.counters.proxy_headers_refused += 1;
+        // One in a spare slot was refused before, and is counted.
+        let is_refused = self.registry.get(key).is_some_and(|session| session.marks.facts.has(Fact::Spare));
+        self.counters.proxy_headers_refused += u64::from(!is_refused);
         self.log(Level::Info, Some(key), What::ConnectionRefused { reason });
         self.linger(key);
     }

@@ -117,12 +117,28 @@ pub struct UpstreamState {
     pub route: u16,
     /// Its place among the route's upstreams.
     pub upstream: u16,
-    /// It is not left out.
-    pub up: bool,
+    /// The shard leaves it out for its failures, for now.
+    pub left_out: bool,
+    /// When it last could not be used, by the clock that all shards have in common, in milliseconds; 0: never.
+    pub failed_ms: u64,
+    /// When it last could; 0: never.
+    pub succeeded_ms: u64,
     /// Legs dialing or open now.
     pub legs: u32,
     /// Times that it could not be used.
     pub failures: u64,
+}
+
+impl UpstreamState {
+    /// Whether an upstream is up by what all shards know of it: the last try to use it, whose ever that was, has not failed. It does
+    /// not depend on who leaves it out now, and for how long: without requests nobody would know for longer than `fail_timeout`.
+    pub fn is_up(states: impl IntoIterator<Item = Self>) -> bool {
+        let (failed_ms, succeeded_ms) =
+            states.into_iter().fold((0, 0), |(failed_ms, succeeded_ms), state| {
+                (state.failed_ms.max(failed_ms), state.succeeded_ms.max(succeeded_ms))
+            });
+        failed_ms <= succeeded_ms
+    }
 }
 
 /// How many sessions have ended for one cause.
@@ -201,6 +217,22 @@ mod tests {
         let mut both = histogram;
         both.merge(&histogram);
         assert_eq!((both.counts[0], both.sum_us), (4, 40_000_404));
+    }
+
+    #[test]
+    fn an_upstream_is_up_by_the_last_try_of_all_shards() {
+        let state = |failed_ms, succeeded_ms| UpstreamState { failed_ms, succeeded_ms, ..Default::default() };
+        assert!(
+            UpstreamState::is_up([]) && UpstreamState::is_up([state(0, 0), state(0, 0)]),
+            "nobody has tried"
+        );
+        assert!(
+            !UpstreamState::is_up([state(5, 0), state(0, 0)]),
+            "one has failed, and the others know nothing"
+        );
+        assert!(!UpstreamState::is_up([state(5, 4), state(0, 3)]));
+        assert!(UpstreamState::is_up([state(5, 4), state(0, 6)]), "another one has come through since");
+        assert!(UpstreamState::is_up([state(5, 6), state(4, 0)]));
     }
 
     #[test]

@@ -206,6 +206,23 @@ pub(crate) enum State {
     Dead,
 }
 
+impl State {
+    /// Whether it is what counts as a session: one of WebSocket, for a proxied pair its client's leg, or a stream that has begun.
+    pub(crate) fn is_session(&self, marks: &Marks) -> bool {
+        match self {
+            State::Open(_) => true,
+            State::Paired(_) => !marks.upstream,
+            State::Exchange(exchange) => exchange.has_begun(),
+            State::Head(_)
+            | State::Deciding(_)
+            | State::Waiting(_)
+            | State::Dialing(_)
+            | State::Lingering { .. }
+            | State::Dead => false,
+        }
+    }
+}
+
 /// Reading a request.
 pub(crate) struct Head {
     pub(crate) scanner: HeadScanner,

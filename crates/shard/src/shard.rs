@@ -321,6 +321,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         self.prepare()?;
         if self.is_over() {
             self.drop_kept();
+            self.close_accounts();
             return Ok(Progress::Ended);
         }
         self.end_turn();
@@ -527,7 +528,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
     fn accepted(&mut self, listener: ListenerId, socket: B::Socket, peer: Peer) {
         self.counters.accepted += 1;
         let listening = self.listening.iter().chain(&self.closed).find(|l| l.id == listener);
-        let tls = listening.and_then(|l| l.tls.as_ref()).map(Tls::new);
+        let tls = listening.and_then(|l| l.tls.as_ref()).map(|server| Tls::new(server, listener));
         if listening.is_none() {
             self.backend.shutdown(&socket, false);
             self.backend.close(socket);
@@ -588,7 +589,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             Mail::Withhold(whom) => self.withhold(whom),
             Mail::Readmit(whom) => self.readmit(whom),
             Mail::Plan(generation) => self.adopt(generation),
-            Mail::Live(answers) => answers.answer(),
+            Mail::Live(answers) => answers.answer(0),
             Mail::Stop => self.stopping = !planted::is(Bug::IgnoreStop),
             Mail::Resolved => self.resume_resolving(),
             Mail::Decided(decision) => self.decided(decision),

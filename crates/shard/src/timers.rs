@@ -215,7 +215,8 @@ impl<B: Backend, E: Environment> Shard<B, E> {
     /// A session is held no more, or less: its times count from now on. Not that of its message, which is held only while
     /// its reader is paused.
     pub(crate) fn count_anew(&mut self, key: Key) {
-        let now = Stamp::at(self.now_ms);
+        let (now_ms, head_timeout_ms) = (self.now_ms, self.head_timeout_ms());
+        let now = Stamp::at(now_ms);
         let Some(session) = self.registry.get_mut(key) else { return };
         session.seen = now;
         session.spoke = now;
@@ -225,7 +226,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         if let State::Head(head) = &mut session.state
             && head.kept_alive
         {
-            head.deadline_ms = self.now_ms + self.plan.limits().head_timeout_ms;
+            head.deadline_ms = now_ms + head_timeout_ms;
         }
         self.look_again(key);
     }
@@ -294,7 +295,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                 if idle {
                     self.abort(key, false);
                 } else {
-                    self.refuse(key, &HEAD_TIMEOUT, false);
+                    self.refuse_early(key, &HEAD_TIMEOUT);
                 }
             }
             Timer::Handshake => match &session.state {

@@ -10,6 +10,7 @@ use std::{
 };
 
 use tidegate_identity::Answer;
+use tidegate_io::ReceiveEnd;
 use tidegate_shard::{
     Decision, Denial, Ended, Mail, Outcome, Question,
     report::{Cell, Reply},
@@ -136,11 +137,7 @@ fn an_answer_that_comes_twice_counts_once() {
 fn a_client_that_went_away_leaves_its_answer_to_nobody() {
     let mut stage = stage("echo = {}");
     let gone = stage.client("");
-    let token = stage.socket(gone, |kernel| kernel.receive.take()).expect("it is read");
-    stage
-        .world
-        .borrow_mut()
-        .complete(tidegate_io::Event::ReceiveEnded { token, end: tidegate_io::ReceiveEnd::Error(104) });
+    stage.end(gone, ReceiveEnd::Error(104));
     stage.turns(3);
     assert_eq!(stage.shard.inspect().legs.deciding, 0);
     assert!(is_abandoned(&mut stage.questions.borrow_mut()[0]), "nobody needs to ask on");
@@ -288,11 +285,7 @@ fn each_request_on_a_connection_is_asked_about() {
     }
     // Who has sent all still gets an answer.
     stage.send(client, post);
-    let token = stage.socket(client, |kernel| kernel.receive.take()).expect("it is read");
-    stage
-        .world
-        .borrow_mut()
-        .complete(tidegate_io::Event::ReceiveEnded { token, end: tidegate_io::ReceiveEnd::Eof });
+    stage.end(client, ReceiveEnd::Eof);
     stage.turns(4);
     allow(&mut stage);
     stage.turns(4);
@@ -309,11 +302,7 @@ fn who_has_sent_all_has_the_answer_to_each_request() {
     let mut stage = stage("poll = { subscribe = [\"a\"] }");
     let client = stage.accept();
     stage.send(client, &b"GET /r?topic=a HTTP/1.1\r\nHost: gw.test\r\n\r\n".repeat(3));
-    let token = stage.socket(client, |kernel| kernel.receive.take()).expect("it is read");
-    stage
-        .world
-        .borrow_mut()
-        .complete(tidegate_io::Event::ReceiveEnded { token, end: tidegate_io::ReceiveEnd::Eof });
+    stage.end(client, ReceiveEnd::Eof);
     stage.turns(4);
     for count in 1..=3 {
         allow(&mut stage);

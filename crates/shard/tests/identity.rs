@@ -249,6 +249,48 @@ fn a_newer_token_without_the_claims_of_the_route_leaves_the_old_one_in_force() {
     assert!(stage.sent(client).ends_with(&close_frame(4401, EXPIRED)));
 }
 
+/// Presence is seen and taken part in where the newest token says so.
+#[test]
+fn a_newer_token_that_allows_no_presence_ends_it() {
+    let config = format!(
+        "[limits]\nping_interval = \"0s\"\n[[topic]]\nname = \"**\"\npresence = true\n[[identity]]\nname = \"a\"\n\
+         secret = \"{SECRET}\"\nalgorithms = [\"HS256\"]\npermissions = {{ presence = \"sees\" }}\n\
+         [[route]]\npath = \"/r\"\nidentity = \"a\"\ntopics = {{ subscribe = [\"**\"], presence = [\"**\"] }}\n"
+    );
+    let token =
+        |user: &str, sees: &[&str]| signed(&json!({ "sub": user, "exp": UNIX_SECONDS + 600, "sees": sees }));
+    let mut stage = Stage::of(&config, 1);
+    let [watcher, ada, bob] =
+        ["eve", "ada", "bob"].map(|user| stage.open_with(&token(user, &["room", "hall"])));
+    let mut say = |who: Socket, message: Value| {
+        stage.socket(who, |kernel| kernel.sent.clear());
+        stage.send(who, &frame(0x81, message.to_string().as_bytes(), true));
+        stage.turns(3);
+        String::from_utf8_lossy(&stage.sent(who)).into_owned()
+    };
+    let subscribe = |topic: &str, watches: bool| json!({ "op": "subscribe", "id": 1, "topic": topic, "presence": watches, "info": "here" });
+    let count = json!({ "op": "presence", "id": 2, "topic": "room" });
+    for topic in ["room", "hall"] {
+        say(watcher, subscribe(topic, true));
+        say(ada, subscribe(topic, false));
+    }
+    say(bob, subscribe("room", true));
+    assert!(say(watcher, count.clone()).contains("\"count\":3"));
+    for (who, user, left) in [(ada, "ada", 2), (bob, "bob", 1)] {
+        let field = token(user, &["hall"]);
+        let newer = field.trim_end().rsplit_once(' ').expect("a token").1;
+        let answer = say(who, json!({ "op": "auth", "id": 3, "token": newer }));
+        assert!(answer.contains("\"authenticated\""), "{answer}");
+        // Whoever sees others by its subscription has that no more; who only subscribes is still subscribed.
+        assert_eq!(answer.contains("\"unsubscribed\""), who == bob, "{answer}");
+        assert!(say(watcher, count.clone()).contains(&format!("\"count\":{left}")), "{user}");
+        assert!(say(who, count.clone()).contains("not_allowed"));
+    }
+    assert!(say(ada, subscribe("room", false)).contains("already_subscribed"));
+    let hall = say(watcher, json!({ "op": "presence", "id": 4, "topic": "hall" }));
+    assert!(hall.contains("\"count\":2"), "where it may it is present as before: {hall}");
+}
+
 /// Sessions stay where those of the route before are let in by it, too.
 #[test]
 fn a_route_that_demands_more_is_another_one() {

@@ -117,8 +117,7 @@ fn half(stage: &mut Stage, way: &Way) -> (Socket, usize) {
 }
 
 fn end(stage: &mut Stage, socket: Socket, end: ReceiveEnd) {
-    let token = stage.socket(socket, |kernel| kernel.receive.take()).expect("it is read");
-    stage.world.borrow_mut().complete(Event::ReceiveEnded { token, end });
+    stage.end(socket, end);
     stage.turns(4);
 }
 
@@ -352,6 +351,43 @@ fn who_waits_for_others_and_sends_much_meanwhile_goes_before_those_who_hold_litt
     }
 }
 
+/// It has sent no byte too many: its request is what is kept, for every upstream that is tried.
+#[test]
+fn a_request_that_waits_for_its_upstream_counts() {
+    let long = request("/edge", &format!("X-Long: {}\r\n", "x".repeat(12_000)));
+    for how in ["whole", "reset", "refused"] {
+        let mut stage = Stage::of(&with_memory("1MiB"), 1);
+        let before = stage.plan.retained_bytes();
+        let socket = stage.accept();
+        stage.send(socket, &long);
+        let held = stage.plan.retained_bytes() - before;
+        assert!((12_000..32_000).contains(&held), "{how}: {held} bytes");
+        let seen = stage.shard.inspect();
+        assert_eq!(seen.retained, seen.retained_sum, "{how}");
+        match how {
+            "whole" => stage.upgrade(socket + 1),
+            "reset" => end(&mut stage, socket, ReceiveEnd::Error(104)),
+            // Of those who hold as much the first has held it longest.
+            _ => {
+                let waits: Vec<Socket> = (0..60)
+                    .map(|_| {
+                        stage.world.borrow_mut().now_ms += 1;
+                        let socket = stage.accept();
+                        stage.send(socket, &long);
+                        socket
+                    })
+                    .collect();
+                assert!(stage.sent(socket).starts_with(b"HTTP/1.1 503"), "the first goes first");
+                let last = waits.last().expect("there are some");
+                assert_eq!(stage.sent(*last), b"");
+                assert!(stage.plan.retained_bytes() < (1 << 20) + 32_000, "{how}");
+                continue;
+            }
+        }
+        assert_eq!(stage.plan.retained_bytes(), before, "{how}");
+    }
+}
+
 /// What is on its way when a client is not read any more comes all the same.
 #[test]
 fn what_comes_behind_the_pause_of_who_waits_is_its_own() {
@@ -450,6 +486,7 @@ fn half_of_a_proxy_header_goes_where_many_use_memory_up() {
     assert!((1..60).contains(&gone), "{gone}, the oldest ones");
     assert!(halves[gone..].iter().all(|&socket| stage.down(socket).is_none()));
     assert!(halves.iter().all(|&socket| stage.sent(socket).is_empty()), "who it is for is not known");
+    assert_eq!(stage.shard.counters().refused_memory, gone as u64);
 }
 
 /// A search that does not find enough is not repeated at once.

@@ -34,9 +34,7 @@ fn ask(stage: &mut Stage, client: Socket) -> Option<u16> {
 
 /// The peer ends.
 fn leave(stage: &mut Stage, client: Socket) {
-    let token = stage.socket(client, |kernel| kernel.receive.take()).expect("a receive is armed");
-    let end = tidegate_io::ReceiveEnd::Eof;
-    stage.world.borrow_mut().complete(tidegate_io::Event::ReceiveEnded { token, end });
+    stage.end(client, tidegate_io::ReceiveEnd::Eof);
     stage.turns(3);
 }
 
@@ -136,17 +134,34 @@ fn who_is_turned_away_takes_no_sessions_slot() {
     assert_eq!(ask(&mut stage, flood[0]), Some(101));
     let told = flood[1..].iter().filter(|client| stage.sent(**client).starts_with(b"HTTP/1.1 429")).count();
     assert_eq!(told, SPARE_SLOTS, "and the others are reset");
-    assert_eq!(stage.shard.counters().refused_full, 49);
+    let refused = |stage: &Stage| {
+        let counters = stage.shard.counters();
+        (counters.refused_address_full, counters.refused_full)
+    };
+    assert_eq!(refused(&stage), (SPARE_SLOTS as u64 + 49, 0), "each once, told or not");
     for place in 0..99 {
         let client = from(&mut stage, &format!("198.51.100.{place}"));
         assert_eq!(ask(&mut stage, client), Some(101), "{place}");
     }
     let one_more = from(&mut stage, "203.0.113.1");
     assert_eq!(stage.down(one_more), Some(true), "the spare ones are taken");
+    assert_eq!(refused(&stage), (SPARE_SLOTS as u64 + 49, 1));
     stage.pass(6);
     assert_eq!(stage.shard.inspect().slots, 100, "those that were turned away are gone");
     let one_more = from(&mut stage, "203.0.113.1");
     assert_eq!(ask(&mut stage, one_more), Some(503));
+    assert_eq!(refused(&stage), (SPARE_SLOTS as u64 + 49, 2));
+}
+
+#[test]
+fn who_waited_in_the_kernels_queue_while_the_gateway_ends_is_refused_for_that_alone() {
+    let mut stage = Stage::new("", "echo = {}");
+    let _open = stage.open();
+    stage.drain();
+    let late = stage.accept();
+    assert!(stage.sent(late).starts_with(b"HTTP/1.1 503"));
+    let counters = stage.shard.counters();
+    assert_eq!((counters.refused_draining, counters.refused_full), (1, 0));
 }
 
 #[test]

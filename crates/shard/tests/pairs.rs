@@ -3,7 +3,7 @@
 
 mod stage;
 
-use tidegate_io::{Event, ReceiveEnd};
+use tidegate_io::ReceiveEnd;
 
 use crate::stage::{Socket, Stage, close_frame, frame};
 
@@ -41,8 +41,7 @@ fn close(code: u16, reason: &str) -> Vec<u8> {
 }
 
 fn end(stage: &mut Stage, socket: Socket, end: ReceiveEnd) {
-    let token = stage.socket(socket, |kernel| kernel.receive.take()).expect("it is read");
-    stage.world.borrow_mut().complete(Event::ReceiveEnded { token, end });
+    stage.end(socket, end);
     stage.turns(4);
 }
 
@@ -101,14 +100,11 @@ fn a_client_that_ends_its_side_behind_its_last_words_has_all_that_it_would_have_
             for at_once in [true, false] {
                 let mut stage = Stage::new(LIMITS, PROXY);
                 let (client, upstream) = stage.pair();
-                let token = stage.tokens[&client];
                 stage.arrive(client, &said);
                 if !at_once {
                     stage.turns(3);
                 }
-                stage.socket(client, |kernel| kernel.receive.take()).expect("it is read");
-                stage.world.borrow_mut().complete(Event::ReceiveEnded { token, end: ReceiveEnd::Eof });
-                stage.turns(4);
+                end(&mut stage, client, ReceiveEnd::Eof);
                 let case = format!("{said:?}, answers: {answers}, at once: {at_once}");
                 let message = frame(0x82, b"on its way", false);
                 stage.send(upstream, &message);

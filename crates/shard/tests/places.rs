@@ -122,7 +122,7 @@ fn an_upstream_at_the_place_of_another_begins_anew() {
     fail(&mut stage, client + 1);
     let two = Arc::clone(&stage.plan);
     let state = known(&report(&mut stage, &cell), &two, 2);
-    assert_eq!((state.up, state.failures, state.legs), (false, 1, 1));
+    assert_eq!((UpstreamState::is_up([state]), state.failures, state.legs), (false, 1, 1));
     two.set_drained(&[depart(&mut stage, 2)], true);
     // It goes; its session has its time, and so long its place is its own.
     adopt(&mut stage, &upstreams([1]));
@@ -134,7 +134,7 @@ fn an_upstream_at_the_place_of_another_begins_anew() {
     assert_eq!(place(&plan, 4), 1);
     let state = known(&cell.read(), &plan, 4);
     assert_eq!(
-        (state.up, state.failures, state.legs),
+        (UpstreamState::is_up([state]), state.failures, state.legs),
         (true, 0, 0),
         "told before anybody asks for the new one"
     );
@@ -230,8 +230,7 @@ fn numbers_and_places_without_sessions_are_free_at_once() {
     };
     assert_eq!(has(&adopt(&mut stage, &(upstreams([1]) + &routes(9)))), [false, false]);
     stage.send(early, &frame(0x88, &1000_u16.to_be_bytes(), true));
-    let token = stage.socket(early, |kernel| kernel.receive.take()).expect("the client's end is awaited");
-    stage.world.borrow_mut().complete(Event::ReceiveEnded { token, end: ReceiveEnd::Eof });
+    stage.end(early, ReceiveEnd::Eof);
     stage.turns(3);
     let more = echoes(["/more".to_owned(), "/other".to_owned()]);
     adopt(&mut stage, &(upstreams([1]) + &routes(9) + &echoes(["/more".to_owned()])));
@@ -353,4 +352,51 @@ fn who_lingers_takes_nothing_along_to_the_next_route_of_a_number() {
     stage.send(last, b"and more");
     let told = report(&mut stage, &cell);
     assert_eq!(told.routes[0], RouteCounts::default());
+}
+
+/// How long an upstream is left out, and after how many failures, is what the configuration says now.
+#[test]
+fn an_upstream_is_left_out_for_as_long_as_the_rule_of_now_says() {
+    let with = |settings: &str| upstreams([1, 2]).replace("retries = 0", &format!("retries = 0, {settings}"));
+    let stage_of = |settings: &str| {
+        let mut stage = Stage::of(&format!("{DRAIN}{}", with(settings)), 1);
+        let cell = Arc::new(Cell::default());
+        stage.shard.account_to(Arc::clone(&cell));
+        let client = stage.client("");
+        fail(&mut stage, client + 1);
+        (stage, cell)
+    };
+    let is_used = |stage: &mut Stage, cell: &Cell| {
+        let plan = Arc::clone(&stage.plan);
+        !known(&report(stage, cell), &plan, 1).left_out
+    };
+    // (after, the seconds until it is back)
+    for (after, back) in [
+        ("fail_timeout = \"0s\"", 0),
+        ("fail_timeout = \"1h\", max_fails = 2", 0),
+        ("fail_timeout = \"60s\"", 60),
+        ("fail_timeout = \"2h\"", 7_200),
+        ("fail_timeout = \"1h\"", 3_600),
+    ] {
+        let (mut stage, cell) = stage_of("fail_timeout = \"1h\"");
+        assert!(!is_used(&mut stage, &cell), "it has failed");
+        adopt(&mut stage, &with(after));
+        if back > 0 {
+            // Some seconds are over already.
+            stage.pass(back - 20);
+            assert!(!is_used(&mut stage, &cell), "{after}");
+            stage.pass(20);
+        }
+        assert!(is_used(&mut stage, &cell), "{after}");
+        // It gets sessions again: every other one, or the probe.
+        let taken = [(); 2].map(|()| paired(&mut stage));
+        assert_eq!(known(&report(&mut stage, &cell), &Arc::clone(&stage.plan), 1).legs, 1, "{after}");
+        assert!(taken.iter().all(|client| stage.down(*client).is_none()));
+        assert!(is_used(&mut stage, &cell), "{after}");
+    }
+    // A failure that was none too many may be with the rule of now.
+    let (mut stage, cell) = stage_of("max_fails = 2");
+    assert!(is_used(&mut stage, &cell));
+    adopt(&mut stage, &with("max_fails = 1, fail_timeout = \"1h\""));
+    assert!(!is_used(&mut stage, &cell));
 }

@@ -86,6 +86,8 @@ fn unmet(summary: &Summary) -> Vec<String> {
             ],
         ),
         ("route", &["taken away", "back at its number", "back at another's number", "back at a new number"]),
+        ("route", &["drained", "readmitted"]),
+        ("upstream", &["drained", "readmitted"]),
         ("departing", &["sessions", "pairs", "for a hook", "for an upstream"]),
         ("departed", &["told", "cut off", "not found", "refused"]),
         ("silent", &["kept", "idle for too long"]),

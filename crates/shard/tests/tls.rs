@@ -10,6 +10,8 @@ mod certificates;
 mod halves;
 #[path = "tls/owed.rs"]
 mod owed;
+#[path = "tls/past.rs"]
+mod past;
 mod stage;
 
 use std::{fs, sync::Arc, time::SystemTime};

@@ -116,6 +116,13 @@ impl ServerConfig {
         Self::with_tickets(options, identities, tickets, clock)
     }
 
+    /// Whether one of the two has [succeeded](Self::succeeded_by) the other, at whatever remove: who was let in by one of them may
+    /// stay with the other.
+    #[must_use]
+    pub fn shares_trust_with(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0.tls.ticketer, &other.0.tls.ticketer)
+    }
+
     /// What rustls makes sessions of.
     pub(crate) fn tls(&self) -> &Arc<rustls::ServerConfig> {
         &self.0.tls
@@ -130,6 +137,20 @@ impl ServerConfig {
         let (Some(verifier), [first, others @ ..]) = (&self.0.verifier, chain) else { return Ok(()) };
         let now = self.0.tls.time_provider.current_time().ok_or(rustls::Error::FailedToGetCurrentTime)?;
         verifier.verify_client_cert(first, others, now).map(|_| ())
+    }
+
+    /// Judges what a client of another server has shown: whether this one would take it, and as what it stands.
+    ///
+    /// # Errors
+    /// As a full handshake with it would fail; and where this server asks for no certificate, so that nobody has one.
+    pub(crate) fn judge_shown(&self, chain: &[CertificateDer<'_>]) -> Result<(), rustls::Error> {
+        match &self.0.verifier {
+            None if !chain.is_empty() => Err(rustls::CertificateError::UnknownIssuer.into()),
+            Some(verifier) if chain.is_empty() && verifier.client_auth_mandatory() => {
+                Err(rustls::Error::NoCertificatesPresented)
+            }
+            None | Some(_) => self.judge(chain),
+        }
     }
 
     fn with_tickets(

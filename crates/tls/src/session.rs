@@ -21,7 +21,7 @@ use rustls::{
     },
 };
 
-use crate::{ClientConfig, Error, ServerConfig, Subject};
+use crate::{ClientConfig, Error, ServerConfig, Subject, identity::not_after};
 
 /// What a record adds at most to the up to 16 KiB in it: its header, a nonce and a tag of TLS 1.2 are 29 bytes.
 const RECORD_EXTRA: usize = 32;
@@ -146,6 +146,23 @@ impl Session {
             return None;
         }
         Subject::of(self.connection.common()?.peer_certificates()?.first()?)
+    }
+
+    /// Until when the certificates that the peer has shown are good, all of them, in seconds since 1970; `None` where it has shown none
+    /// that ends.
+    #[must_use]
+    pub fn peer_good_until(&self) -> Option<u64> {
+        let shown = self.connection.common()?.peer_certificates()?;
+        shown.iter().filter_map(not_after).min().map(|end| end.as_secs())
+    }
+
+    /// Judges what the client has shown once more, as `config` would now in a handshake.
+    ///
+    /// # Errors
+    /// Where it would not get in there.
+    pub fn judge_peer(&self, config: &ServerConfig) -> Result<(), Error> {
+        let shown = self.connection.common().and_then(|common| common.peer_certificates());
+        Ok(config.judge_shown(shown.unwrap_or_default())?)
     }
 
     /// Whether the last step of a server's handshake took work with public keys: the client's certificates and its signature, or

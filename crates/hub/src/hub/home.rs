@@ -179,11 +179,8 @@ impl<S: Store> Hub<S> {
         };
         let topic = self.homes.topic_mut(id);
         topic.remove_interest(from, watched);
-        if let Some(client) = attended
-            && let Some(presence) = &mut topic.presence
-            && presence.leave(client.as_str())
-        {
-            self.announce(id, Kind::Leave { client: client.as_str().into() });
+        if let Some(client) = attended {
+            self.go(id, client);
         }
         let topic = self.homes.topic(id);
         if topic.interests.is_empty()
@@ -193,6 +190,22 @@ impl<S: Store> Hub<S> {
             self.settle(other);
         }
         self.settle(id);
+    }
+
+    /// A connection of a client's is not present any more.
+    fn go(&mut self, id: u32, client: ClientId) {
+        if let Some(presence) = &mut self.homes.topic_mut(id).presence
+            && presence.leave(client.as_str())
+        {
+            self.announce(id, Kind::Leave { client: client.as_str().into() });
+        }
+    }
+
+    pub(super) fn absent_here(&mut self, name: &TopicName, client: ClientId) {
+        // Where its subscription was refused, nobody needs to know the topic.
+        if let Some(id) = self.homes.find(name) {
+            self.go(id, client);
+        }
     }
 
     pub(super) fn interest_here(&mut self, from: u16, pattern: Pattern, number: u64) {

@@ -125,6 +125,27 @@ impl<S: Store> Hub<S> {
         self.members.of(member.0).map(|own| (filter(own), own.watches)).collect()
     }
 
+    /// A member is not present in a topic any more, where it was, and stays subscribed.
+    ///
+    /// # Panics
+    /// If there is no such member.
+    pub fn end_presence(&mut self, member: MemberId, topic: &TopicName) {
+        let MemberId(member) = member;
+        let Some(local) = self.locals.find(topic) else { return };
+        let Some(found) = self.members.find_topic(member, local) else { return };
+        let own = self.members.subscription_mut(found);
+        if !std::mem::take(&mut own.attends) {
+            return;
+        }
+        if own.state == State::Asked {
+            // The home hears of both in their order, and need not be told once more when it has answered.
+            let asked = own.place as usize;
+            self.asked[asked].attends = None;
+        }
+        let client = self.members.member(member).client;
+        self.send(topic.home(self.shards), Note::Absent { topic: topic.clone(), client });
+    }
+
     /// Ends a subscription. Nothing of it comes any more, also of what was published before. One that its home has not answered
     /// yet is answered as refused then: [`Refused::Withdrawn`].
     ///

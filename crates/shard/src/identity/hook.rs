@@ -278,9 +278,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         let shard = self.id;
         self.environment.ask(Question { identity, asked, shard, session, number, _place: place, waits });
         // Its limits are those that hold for it while it waits.
-        if let Some(session) = self.registry.get_mut(key) {
-            session.enter_route(id);
-        }
+        self.set_route(key, id);
         Ok(parked)
     }
 

@@ -4,6 +4,7 @@
 //! Invariant: nothing of a token leaves this module but to an upstream, where the configuration says so; not into a log either.
 
 mod callers;
+mod certificate;
 mod hook;
 mod place;
 mod renewal;
@@ -32,13 +33,6 @@ use crate::{
     session::{Session, State},
     shard::Shard,
 };
-
-/// A client cannot be asked again in this connection (RFC 8446 §4.6.2 is not for HTTP with upgrades): no 401.
-const NO_CERTIFICATE: Refusal =
-    Refusal { status: 403, reason: "this route wants a client certificate", close: true, fields: &[] };
-
-const FOREIGN_CERTIFICATE: Refusal =
-    Refusal { status: 403, reason: "this certificate may not come here", close: true, fields: &[] };
 
 /// RFC 6750 §3.1: who shows nothing is told nothing more.
 const NO_TOKEN: Refusal = Refusal {
@@ -120,19 +114,6 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         has
     }
 
-    /// Lets those through whose certificate the route takes, and of others who show none where it wants none.
-    fn admit_certificate(&self, key: Key, id: RouteId) -> Result<(), Refusal> {
-        let Some(rule) = &self.plan.route(id).route.client_certificate else { return Ok(()) };
-        let subject = self.registry.get(key).and_then(|session| session.transport.subject());
-        match subject {
-            None if rule.required => Err(NO_CERTIFICATE),
-            Some(subject) if !rule.takes(subject.dns_names(), subject.other_names()) => {
-                Err(FOREIGN_CERTIFICATE)
-            }
-            None | Some(_) => Ok(()),
-        }
-    }
-
     /// Who calls, by this token, and until when in the shard's time. The system's clock is read here alone: what is set
     /// afterwards ends nobody by mistake.
     ///
@@ -179,7 +160,8 @@ impl<B: Backend, E: Environment> Shard<B, E> {
     /// Whether what a session sends next may take long to judge, so that a turn has room for a few alone.
     pub(crate) fn is_costly(&self, session: &Session<B::Socket>) -> bool {
         session.transport.is_handshaking()
-            || (self.plan.has_costly_identities() && matches!(session.state, State::Head(_)))
+            || ((self.plan.has_costly_identities() || session.transport.is_outdated())
+                && matches!(session.state, State::Head(_)))
     }
 
     /// A session's token is over.

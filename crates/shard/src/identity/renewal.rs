@@ -61,7 +61,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         super::ends_ms(&self.callers, key).map(|ends_ms| ends_ms.saturating_sub(self.now_ms) / 1_000)
     }
 
-    /// Ends a session's subscriptions that its token does not allow any more.
+    /// Ends a session's subscriptions that its token does not allow any more, and its presence.
     fn end_forbidden(&mut self, key: Key) {
         let plan = std::sync::Arc::clone(&self.plan);
         let Some(session) = self.registry.get(key) else { return };
@@ -74,8 +74,11 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         let mut ended = Vec::new();
         for (filter, watches) in topics.hub.subscriptions_of(member) {
             let is_allowed = match &filter {
+                Filter::Topic(topic) if presence.matches(topic.as_str()) => subscribe.matches(topic.as_str()),
                 Filter::Topic(topic) => {
-                    subscribe.matches(topic.as_str()) && (!watches || presence.matches(topic.as_str()))
+                    // Who only subscribes needs none, and is where it may not be present as if it had come with this token.
+                    topics.hub.end_presence(member, topic);
+                    !watches && subscribe.matches(topic.as_str())
                 }
                 Filter::Pattern(pattern) => allows_pattern(subscribe, pattern),
             };

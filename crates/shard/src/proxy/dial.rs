@@ -115,9 +115,9 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             session.since = now;
         }
         // A burst may still land behind the pause: it was received and must not be lost.
-        let held = waiting.early.capacity();
+        let held = waiting.held_bytes();
         waiting.early.extend_from_slice(bytes);
-        let (holds, is_full) = (waiting.early.capacity(), waiting.early.len() >= EARLY_BYTES);
+        let (holds, is_full) = (waiting.held_bytes(), waiting.early.len() >= EARLY_BYTES);
         self.recount(held, holds);
         if is_full {
             self.pause(key);
@@ -209,7 +209,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                         0 => "its name has no address",
                         _ => "all of its addresses failed",
                     };
-                    self.upstreams.failed(route, upstream, key, proxy, now_ms);
+                    self.upstreams.failed(route, upstream, key, now_ms);
                     self.log_upstream(key, upstream, reason, 0);
                 }
                 continue;
@@ -465,11 +465,11 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         let route = session.route;
         let State::Dialing(dialing) = &session.state else { return };
         let place = dialing.upstream;
-        self.upstreams.succeeded(route, place);
+        self.upstreams.succeeded(route, place, self.now_ms);
         let Some(session) = self.registry.get_mut(client) else { return };
         let State::Waiting(waiting) = std::mem::replace(&mut session.state, placeholder) else { return };
+        self.recount(waiting.held_bytes(), 0);
         let Waiting { client_key, edge, early, .. } = *waiting;
-        self.recount(early.capacity(), 0);
         let rsv1 = agreed.extension.is_some();
         let extension = edge.as_ref().or(agreed.extension.as_ref());
         let mut response = Vec::with_capacity(256);
@@ -500,8 +500,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
     /// The upstream's answer is no answer: nothing of it reaches the client.
     fn answer_bad(&mut self, key: Key, reason: &'static str) {
         let Some((far, upstream)) = self.end_dial(key, reason, 0) else { return };
-        let plan = std::sync::Arc::clone(&self.plan);
-        self.mark_failed(&plan, far, upstream);
+        self.mark_failed(far, upstream);
         self.refuse_waiting(far, &BAD_GATEWAY);
     }
 
@@ -515,7 +514,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         let Phase::Refusal { status, answer, .. } = &mut dialing.phase else { return };
         let (status, response) = (*status, std::mem::take(answer));
         let Some(route) = self.registry.get(far).map(|session| session.route) else { return };
-        self.upstreams.succeeded(route, upstream);
+        self.upstreams.succeeded(route, upstream, self.now_ms);
         self.abort(key, false);
         self.count_refused(status);
         let level = if status >= 500 { Level::Warn } else { Level::Info };
@@ -559,12 +558,11 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             Phase::Connecting => self.dial_failed(key, "cannot connect", ETIMEDOUT),
             Phase::Securing => self.dial_failed(key, "no handshake of TLS in time", ETIMEDOUT),
             Phase::Handshake | Phase::Refusal { .. } => {
-                let plan = std::sync::Arc::clone(&self.plan);
                 let Some((far, upstream)) = self.end_dial(key, "no answer to the handshake in time", 0)
                 else {
                     return;
                 };
-                self.mark_failed(&plan, far, upstream);
+                self.mark_failed(far, upstream);
                 self.refuse_waiting(far, &GATEWAY_TIMEOUT);
             }
         }
@@ -594,16 +592,14 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         }
     }
 
-    fn mark_failed(&mut self, plan: &crate::plan::Plan, client: Key, upstream: u16) {
-        let Some(route) = self.registry.get(client).map(|session| session.route) else { return };
-        if let Some(proxy) = &plan.route(route).proxy {
-            self.upstreams.failed(route, upstream, client, proxy, self.now_ms);
+    fn mark_failed(&mut self, client: Key, upstream: u16) {
+        if let Some(route) = self.registry.get(client).map(|session| session.route) {
+            self.upstreams.failed(route, upstream, client, self.now_ms);
         }
     }
 
     /// A client has waited for long enough: for a name, or for all that was tried.
     pub(crate) fn wait_timed_out(&mut self, key: Key) {
-        let plan = std::sync::Arc::clone(&self.plan);
         let Some(State::Waiting(waiting)) = self.registry.get(key).map(|session| &session.state) else {
             return;
         };
@@ -614,7 +610,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             } else {
                 // It had its chance where one of its addresses has had it.
                 if attempt.failed && !attempt.spared {
-                    self.mark_failed(&plan, key, upstream);
+                    self.mark_failed(key, upstream);
                 }
                 self.log_upstream(
                     key,

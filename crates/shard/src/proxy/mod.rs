@@ -59,6 +59,13 @@ pub(crate) struct Waiting {
     pub(crate) deadline_ms: u64,
 }
 
+impl Waiting {
+    /// The heap that it holds of what the client has sent: its request, and what came behind that.
+    pub(crate) fn held_bytes(&self) -> usize {
+        self.request.capacity() + self.early.capacity()
+    }
+}
+
 /// One upstream's turn to take a session.
 pub(crate) struct Attempt {
     pub(crate) upstream: u16,

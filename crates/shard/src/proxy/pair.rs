@@ -329,11 +329,8 @@ impl<B: Backend, E: Environment> Shard<B, E> {
 
     /// Whether a client has said its last and may have ended its side behind that: it reads on.
     pub(crate) fn awaits_close(&self, key: Key) -> bool {
-        let has_far = |session: &Session<B::Socket>| match &session.state {
-            State::Paired(paired) => paired.far.is_some(),
-            _ => false,
-        };
-        self.owed(key).is_some() && self.registry.get(key).is_some_and(has_far)
+        let Some(session) = self.registry.get(key) else { return false };
+        matches!(&session.state, State::Paired(Paired { far: Some(_), .. })) && self.owed(key).is_some()
     }
 
     fn pair_close_received(&mut self, key: Key, close: CloseFrame) {
@@ -473,6 +470,9 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         let Some(session) = self.registry.get(key) else { return };
         // Whatever becomes of the client, its upstream only loses it.
         let farewell = if session.marks.upstream { Farewell::now(CloseCode::GOING_AWAY) } else { farewell };
+        if !session.marks.close_sent {
+            self.note_farewell(key, farewell.code);
+        }
         self.end_at_boundary(key, farewell.code, farewell.reason());
     }
 
@@ -541,14 +541,19 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         self.log_end(key, self.leg(key), code.into(), reason);
         let holds_records = self.registry.get(key).is_some_and(Session::holds_records);
         let far = self.part(key);
-        if holds_records {
-            self.abort(key, true);
+        match holds_records {
+            true => self.abort(key, true),
+            false => self.end_given_up(key, code, reason),
         }
-        for leg in [Some(key).filter(|_| !holds_records), far].into_iter().flatten() {
-            match self.leg(leg) {
-                Leg::Client => self.end_owed(leg, code, reason),
-                Leg::Upstream => self.end_leg(leg, CloseCode::GOING_AWAY, ""),
-            }
+        if let Some(far) = far {
+            self.end_given_up(far, code, reason);
+        }
+    }
+
+    fn end_given_up(&mut self, key: Key, code: CloseCode, reason: &str) {
+        match self.leg(key) {
+            Leg::Client => self.end_owed(key, code, reason),
+            Leg::Upstream => self.end_leg(key, CloseCode::GOING_AWAY, ""),
         }
     }
 

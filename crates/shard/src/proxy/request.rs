@@ -135,7 +135,9 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             deadline_ms: u64::MAX,
         };
         let Some(session) = self.registry.get_mut(key) else { return Ok(()) };
+        let holds = waiting.held_bytes();
         session.state = State::Waiting(Box::new(waiting));
+        self.recount(0, holds);
         self.begin_dial(key);
         Ok(())
     }

@@ -27,6 +27,16 @@ struct Group {
     resolving: Vec<Key>,
     /// The route is to get no sessions, whatever it does with them.
     drained: bool,
+    rule: Failing,
+}
+
+/// When an upstream is left out.
+#[derive(Clone, Copy, Default)]
+struct Failing {
+    /// After so many failures in a row.
+    max_fails: u32,
+    /// For so long after the last of them; 0: never.
+    timeout_ms: u64,
 }
 
 /// One upstream.
@@ -38,12 +48,22 @@ struct Upstream {
     failures: u32,
     /// Failures since the start.
     failed: u64,
-    /// Left out until then, and from then on until a probe succeeds; 0: it is not left out.
-    out_until_ms: u64,
+    /// When the last of them was; 0: there was none.
+    failed_ms: u64,
+    /// When it last did not fail; 0: never.
+    succeeded_ms: u64,
     /// The client whose request is finding out whether it is back.
     probe: Option<Key>,
     /// It is to get no sessions.
     drained: bool,
+}
+
+impl Upstream {
+    /// Until when it is left out by the rule of now, and from then on until a probe succeeds; `None`: it is not left out.
+    fn out_until_ms(&self, rule: Failing) -> Option<u64> {
+        let is_out = self.failures > 0 && self.failures >= rule.max_fails && rule.timeout_ms > 0;
+        is_out.then(|| self.failed_ms + rule.timeout_ms)
+    }
 }
 
 impl Upstreams {
@@ -77,7 +97,13 @@ impl Upstreams {
                 self.groups.push(Group::default());
             }
             let group = &mut self.groups[place];
-            let count = slot.plan().proxy.as_ref().map_or(0, |proxy| proxy.upstreams.len());
+            let proxy = slot.plan().proxy.as_ref();
+            // What is known of failures is judged by this from now on.
+            group.rule = proxy.map_or_else(Failing::default, |proxy| Failing {
+                max_fails: proxy.settings.max_fails,
+                timeout_ms: proxy.settings.fail_timeout_ms,
+            });
+            let count = proxy.map_or(0, |proxy| proxy.upstreams.len());
             group.states.resize(count, Upstream::default());
             // What is drained may be at another place than before.
             let id = RouteId(place as u16);
@@ -95,7 +121,9 @@ impl Upstreams {
             out.extend(group.states.iter().enumerate().map(|(upstream, state)| UpstreamState {
                 route: route as u16,
                 upstream: upstream as u16,
-                up: state.out_until_ms <= now_ms,
+                left_out: state.out_until_ms(group.rule).is_some_and(|until_ms| until_ms > now_ms),
+                failed_ms: state.failed_ms,
+                succeeded_ms: state.succeeded_ms,
                 legs: state.active,
                 failures: state.failed,
             }));
@@ -118,7 +146,8 @@ impl Upstreams {
         let present = |place: &usize| proxy.gone[*place].is_none() && !group.states[*place].drained;
         let usable = |place: &usize| {
             let state = &group.states[*place];
-            state.out_until_ms == 0 || (state.out_until_ms <= now_ms && state.probe.is_none())
+            let until_ms = state.out_until_ms(group.rule);
+            until_ms.is_none_or(|until_ms| until_ms <= now_ms && state.probe.is_none())
         };
         let count = group.states.len();
         let from = group.cursor;
@@ -131,7 +160,7 @@ impl Upstreams {
         let place = pick(&mut order().filter(usable)).or_else(|| pick(&mut order()))?;
         group.cursor = (place + 1) % count;
         let state = &mut group.states[place];
-        if state.out_until_ms != 0 && state.out_until_ms <= now_ms {
+        if state.out_until_ms(group.rule).is_some_and(|until_ms| until_ms <= now_ms) {
             state.probe.get_or_insert(client);
         }
         Some(place as u16)
@@ -169,32 +198,26 @@ impl Upstreams {
         self.groups[route.index()].states[usize::from(upstream)].active -= 1;
     }
 
-    pub(crate) fn succeeded(&mut self, route: RouteId, upstream: u16) {
+    pub(crate) fn succeeded(&mut self, route: RouteId, upstream: u16, now_ms: u64) {
         let state = &mut self.groups[route.index()].states[usize::from(upstream)];
         *state = Upstream {
             active: state.active,
             drained: state.drained,
             failed: state.failed,
+            failed_ms: state.failed_ms,
+            succeeded_ms: now_ms.max(state.failed_ms),
             ..Upstream::default()
         };
     }
 
     /// The upstream is left out for a while once it has failed often enough in a row.
-    pub(crate) fn failed(
-        &mut self,
-        route: RouteId,
-        upstream: u16,
-        client: Key,
-        proxy: &ProxyPlan,
-        now_ms: u64,
-    ) {
+    pub(crate) fn failed(&mut self, route: RouteId, upstream: u16, client: Key, now_ms: u64) {
         self.forget_probe(route, upstream, client);
         let state = &mut self.groups[route.index()].states[usize::from(upstream)];
         state.failures = state.failures.saturating_add(1);
         state.failed += 1;
-        if state.failures >= proxy.settings.max_fails && proxy.settings.fail_timeout_ms > 0 {
-            state.out_until_ms = now_ms + proxy.settings.fail_timeout_ms;
-        }
+        // Which of both came last is to be seen within one turn, too.
+        state.failed_ms = now_ms.max(state.succeeded_ms + 1);
     }
 
     /// A client leaves an upstream without a verdict: where it was the probe, another may be.
@@ -280,9 +303,7 @@ mod tests {
         }
 
         fn failed(&mut self, upstream: u16, client: u64) {
-            let plan = std::sync::Arc::clone(&self.plan);
-            let proxy = plan.route(ROUTE).proxy.as_ref().unwrap();
-            self.upstreams.failed(ROUTE, upstream, key(client), proxy, self.now_ms);
+            self.upstreams.failed(ROUTE, upstream, key(client), self.now_ms);
         }
     }
 
@@ -338,7 +359,7 @@ mod tests {
         assert_eq!([9, 10].map(|client| scene.choose(client, &[])), [1, 1].map(Some));
         scene.now_ms += 1_000;
         assert_eq!(scene.choose(11, &[]), Some(0));
-        scene.upstreams.succeeded(ROUTE, 0);
+        scene.upstreams.succeeded(ROUTE, 0, scene.now_ms);
         let both = [scene.choose(12, &[]), scene.choose(13, &[]), scene.choose(14, &[])];
         assert_eq!(both, [1, 0, 1].map(Some), "it is back");
     }

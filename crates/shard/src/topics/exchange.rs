@@ -30,7 +30,7 @@ use crate::{
     identity::{BAD_TOKEN, Halt},
     log::{Level, What},
     output::Content,
-    session::{Fact, State},
+    session::State,
     shard::Shard,
     stamp::Stamp,
 };
@@ -333,7 +333,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         if matches!(status, 429 | 503) && !more.iter().any(|(name, _)| *name == "Retry-After") {
             fields.push(("Retry-After", "1"));
         }
-        let keep_alive = manner.keep_alive && !self.is_ending();
+        let keep_alive = manner.keep_alive && !self.is_ending() && !self.has_past_certificate(key);
         let (bytes, apart) = match body {
             Answer::Own(bytes) => (bytes, false),
             Answer::Shared(frame) => (&**frame, true),
@@ -358,9 +358,9 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             self.release_state(key, head);
             if let Some(session) = self.registry.get_mut(key) {
                 // What it had has nothing to do with what it has next.
-                session.marks.facts.set(Fact::Placed, false);
+                session.leave_route();
             }
-            self.ensure_deadline(key, self.now_ms + self.plan.limits().head_timeout_ms);
+            self.ensure_deadline(key, self.now_ms + self.head_timeout_ms());
             if let Some(early) = early {
                 self.recount(early.capacity(), 0);
                 self.resume(key);

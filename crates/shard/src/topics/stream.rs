@@ -51,7 +51,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             self.answer_preflight(key, manner, "GET");
             return Ok(());
         }
-        let last = request.fields.one("last-event-id")?;
+        let last = last_event_id(request)?;
         let query = match EventsQuery::parse(request.target.query.unwrap_or_default(), last) {
             Ok(query) => query,
             Err(problem) => {
@@ -275,5 +275,22 @@ fn write_body(out: &mut Vec<u8>, publication: &Publication) {
         }
         Kind::Gap { from, reason } => events::gap(out, &gap(publication, *from, *reason)),
         Kind::Join { .. } | Kind::Leave { .. } | Kind::PresenceGap => {}
+    }
+}
+
+/// The id that a browser sends when it comes back.
+///
+/// # Errors
+/// 400 where there are several.
+fn last_event_id<'b>(request: &Request<'b>) -> Result<Option<&'b str>, Refusal> {
+    const NAME: &str = "last-event-id";
+    /// No position is written like this.
+    const UNFIT: &str = "?";
+    let mut ids = request.fields.all(NAME);
+    match (ids.next(), ids.next()) {
+        // A page may have it from another server, which may write what it likes: it does not fit, and the browser must not be kept away
+        // for that.
+        (Some(id), None) if !id.is_ascii() => Ok(Some(UNFIT)),
+        _ => request.fields.one(NAME),
     }
 }

@@ -57,6 +57,17 @@ impl Transport {
         }
     }
 
+    /// Whether the peer's next request has its certificates judged anew.
+    #[inline]
+    pub(crate) fn is_outdated(&self) -> bool {
+        match self {
+            Transport::Plain => false,
+            Transport::Tls(tls) => tls.is_outdated(),
+            #[cfg(feature = "record-transport")]
+            Transport::Record(_) => false,
+        }
+    }
+
     /// Bytes of the peer's that came and are not whole enough to be opened.
     #[inline]
     pub(crate) fn waiting_bytes(&self) -> usize {

@@ -3,6 +3,7 @@
 //! A client's state stands at the head of a request while the handshake goes on, and has its deadline; that of a leg is being
 //! dialed.
 
+use tidegate_io::ListenerId;
 use tidegate_tls::{Cause, ClientConfig, ServerConfig, Session, Subject};
 use tidegate_wire::http::Refusal;
 
@@ -15,18 +16,35 @@ pub(crate) struct Tls {
     pub(crate) unwelcome: Option<&'static Refusal>,
     /// The handshake goes on behind this end's answer.
     pub(crate) has_answered: bool,
+    /// Where the client came in; nothing towards upstreams.
+    listener: Option<ListenerId>,
+    /// Its listener lets clients in by other rules than when this one came.
+    is_outdated: bool,
+    /// Until when the client's certificates are good, in seconds since 1970, once somebody has asked.
+    good_until: Option<u64>,
 }
 
 impl Tls {
     /// The server's side.
-    pub(crate) fn new(config: &ServerConfig) -> Tls {
-        Tls { session: Session::server(config), unwelcome: None, has_answered: false }
+    pub(crate) fn new(config: &ServerConfig, listener: ListenerId) -> Tls {
+        Tls { listener: Some(listener), ..Tls::of(Session::server(config)) }
+    }
+
+    fn of(session: Session) -> Tls {
+        Tls {
+            session,
+            unwelcome: None,
+            has_answered: false,
+            listener: None,
+            is_outdated: false,
+            good_until: None,
+        }
     }
 
     /// The client's side, towards a server whose certificate must be for `name`. Nothing where the configuration or the name cannot
     /// be used.
     pub(crate) fn client(config: &ClientConfig, name: &str) -> Option<Tls> {
-        Some(Tls { session: Session::client(config, name).ok()?, unwelcome: None, has_answered: false })
+        Some(Tls::of(Session::client(config, name).ok()?))
     }
 
     #[inline]
@@ -61,6 +79,36 @@ impl Tls {
 
     pub(super) fn subject(&self) -> Option<Subject> {
         self.session.peer_subject()
+    }
+
+    /// Some listeners let clients in by other rules from now on.
+    pub(crate) fn outdate(&mut self, listeners: &[ListenerId]) {
+        self.is_outdated |= self.listener.is_some_and(|own| listeners.contains(&own));
+    }
+
+    /// Whether the client came in by rules that are none any more.
+    #[inline]
+    pub(super) fn is_outdated(&self) -> bool {
+        self.is_outdated
+    }
+
+    /// Whether some certificate that the client has shown is over. `unix_seconds` is asked where it has shown any.
+    pub(crate) fn is_over(&mut self, unix_seconds: impl FnOnce() -> u64) -> bool {
+        let session = &self.session;
+        let until = *self.good_until.get_or_insert_with(|| session.peer_good_until().unwrap_or(u64::MAX));
+        until != u64::MAX && unix_seconds() > until
+    }
+
+    /// The listener by whose rules the client has to be judged anew; nothing where it is as good as it was.
+    pub(crate) fn doubtful(&mut self, unix_seconds: impl FnOnce() -> u64) -> Option<ListenerId> {
+        self.listener.filter(|_| self.is_outdated || self.is_over(unix_seconds))
+    }
+
+    /// Judges the client anew; whether it is as good as those who come now.
+    pub(crate) fn judge_anew(&mut self, config: &ServerConfig) -> bool {
+        let is_good = self.session.judge_peer(config).is_ok();
+        self.is_outdated &= !is_good;
+        is_good
     }
 
     pub(super) fn peer_has_closed(&self) -> bool {

@@ -210,12 +210,16 @@ impl Client {
 
     /// Whether its route may have gone since it came.
     fn is_departed(&self) -> bool {
-        self.facts.cut(self.route, self.seen).is_some()
+        self.cut().is_some()
     }
 
     /// Whether what was left on its route may have been cut off.
     fn may_be_cut(&self, now: u64) -> bool {
-        self.facts.cut(self.route, self.seen).is_some_and(|cut| cut <= now)
+        self.cut().is_some_and(|cut| cut <= now)
+    }
+
+    fn cut(&self) -> Option<u64> {
+        self.facts.cut(self.route, self.seen, matches!(self.phase, Phase::Open))
     }
 
     fn link(&mut self) -> &mut Link {

@@ -215,10 +215,20 @@ impl Facts {
         self.failed.borrow()[route]
     }
 
-    /// A generation comes without a route.
+    /// A generation comes without a route, or an operator drains it.
     pub(crate) fn take_away(&self, route: usize, now: u64, drain: &Drain) {
         let (removals, here_from) = &mut self.departures.borrow_mut()[route];
-        removals.add(now, drain);
+        match *here_from {
+            u64::MAX => removals.hasten(now, drain),
+            _ => removals.add(now, drain),
+        }
+        *here_from = u64::MAX;
+    }
+
+    /// A route gets no new sessions, and keeps those that it has.
+    pub(crate) fn withhold(&self, route: usize) {
+        let (removals, here_from) = &mut self.departures.borrow_mut()[route];
+        removals.keep();
         *here_from = u64::MAX;
     }
 
@@ -234,8 +244,8 @@ impl Facts {
     }
 
     /// When those who came when the route stood so may have been cut off, where it may be gone for them.
-    pub(crate) fn cut(&self, route: usize, seen: Seen) -> Option<u64> {
-        self.departures.borrow()[route].0.cut(seen)
+    pub(crate) fn cut(&self, route: usize, seen: Seen, is_in: bool) -> Option<u64> {
+        self.departures.borrow()[route].0.cut(seen, is_in)
     }
 
     pub(crate) fn all_failed(&self) {

@@ -30,6 +30,8 @@ struct Course {
     /// By their places there, behind the page.
     has: RefCell<Vec<bool>>,
     numbers: RefCell<Numbers>,
+    /// Of those that are there, which an operator has drained, or upstreams of them.
+    drained: RefCell<Vec<Vec<Whom>>>,
     facts: Shared,
     random: RefCell<Random>,
     /// Generations that are still to come.
@@ -69,6 +71,7 @@ pub(super) fn come(
         newest: Rc::clone(&newest),
         all: plan.config().routes.clone(),
         has: RefCell::new(vec![true; facts.routes.len()]),
+        drained: RefCell::new(vec![Vec::new(); facts.routes.len()]),
         numbers: RefCell::new(Numbers::of(plan)),
         facts: Rc::clone(facts),
         random: RefCell::new(random),
@@ -84,7 +87,26 @@ pub(super) fn come(
         };
         net.do_at(time, Box::new(letter));
     }
+    if departs {
+        operate(net, &course, seed, span, letters);
+    }
     newest
+}
+
+/// An operator drains routes and upstreams meanwhile, and readmits them. In the end nothing is drained.
+fn operate(net: &mut Net, course: &Rc<Course>, seed: u64, span: u64, letters: &Sender<SimWaker>) {
+    // Of its own: what else a seed draws must not depend on it.
+    let mut random = Random::new(seed ^ 0x6472_6169_6e73);
+    let count = 2 + random.below(8);
+    let times = removals::draw_times(&mut random, count, span, net.now);
+    let random = Rc::new(RefCell::new(random));
+    for (number, time) in (1..).zip(times) {
+        let (course, letters, random) = (Rc::clone(course), letters.clone(), Rc::clone(&random));
+        let act = move |net: &mut Net| {
+            course.operate(net, &letters, &mut random.borrow_mut(), number == count);
+        };
+        net.do_at(time, Box::new(act));
+    }
 }
 
 fn unchanged(plan: &Plan) -> Arc<Plan> {
@@ -124,6 +146,8 @@ impl Course {
             has[route] = removals::draw_presence(&mut random, had, is_last);
             if had && !has[route] {
                 self.facts.take_away(route, net.now, &config.drain);
+                // What is gone is not drained when it is back.
+                self.drained.borrow_mut()[route].clear();
                 net.cover("route: taken away".to_string());
             }
             if has[route] {
@@ -135,10 +159,66 @@ impl Course {
             }
         }
         let plan = newest.next(config).expect("nothing stands in its way");
+        plan.forget_drains();
         for what in self.numbers.borrow_mut().follow(&newest, &plan) {
             net.cover(what.to_string());
         }
         plan
+    }
+    /// An operator drains some of the routes that are there, or an upstream of theirs, and readmits others.
+    fn operate(&self, net: &mut Net, letters: &Sender<SimWaker>, random: &mut Random, is_last: bool) {
+        let plan = self.newest.borrow();
+        let has = self.has.borrow();
+        for (route, drained) in self.drained.borrow_mut().iter_mut().enumerate() {
+            let (begins, ends) = (random.below(4) == 0, random.below(2) == 0);
+            let (keeps, drain) = (random.below(3) == 0, removals::draw_drain(random));
+            if !has[route] {
+                continue;
+            }
+            if drained.is_empty() && begins && !is_last {
+                *drained = self.draw_drained(random, &plan, route);
+                plan.set_drained(drained, true);
+                for whom in drained.iter().copied() {
+                    net.cover(format!("{}: drained", kind(whom)));
+                    letters.order(match keeps {
+                        true => Mail::Withhold(whom),
+                        false => Mail::Depart(Departure { whom, pace: Pace::of_some(&drain) }),
+                    });
+                }
+                match keeps {
+                    true => self.facts.withhold(route),
+                    false => self.facts.take_away(route, net.now, &drain),
+                }
+            } else if !drained.is_empty() && (ends || is_last) {
+                plan.set_drained(drained, false);
+                for whom in drained.drain(..) {
+                    net.cover(format!("{}: readmitted", kind(whom)));
+                    letters.order(Mail::Readmit(whom));
+                }
+                // The letter has to be read yet.
+                self.facts.bring_back(route, net.now + SECONDS);
+            }
+        }
+    }
+
+    /// The route, or one of its upstreams.
+    fn draw_drained(&self, random: &mut Random, plan: &Plan, route: usize) -> Vec<Whom> {
+        let configured = &self.all[PAGE + 1 + route];
+        match &configured.action {
+            Action::Proxy(proxy) if random.below(2) == 0 => {
+                // Those that are left may be the ones that fail.
+                self.facts.route_failed(route);
+                plan.named(&random.pick(&proxy.upstreams).text)
+            }
+            _ => plan.named(&configured.path.to_string()),
+        }
+    }
+}
+
+fn kind(whom: Whom) -> &'static str {
+    match whom {
+        Whom::Upstream(..) => "upstream",
+        Whom::Route(_) | Whom::All => "route",
     }
 }
 

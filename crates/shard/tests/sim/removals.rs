@@ -19,33 +19,54 @@ pub(crate) struct Seen {
     pub(crate) here: bool,
 }
 
-/// How often a route was taken away: for each time when what is left of its sessions is cut off, at the earliest.
+/// How often a route was taken away: for each time when what is left of its sessions is cut off, at the earliest. Where an operator
+/// lets it have no more sessions, and keeps those that it has, `None`.
 #[derive(Debug, Default)]
-pub(crate) struct Removals(Vec<u64>);
+pub(crate) struct Removals(Vec<Option<u64>>);
 
 impl Removals {
     /// It is taken away now.
     pub(crate) fn add(&mut self, now: u64, drain: &Drain) {
-        // The shard's time has steps of a millisecond.
-        self.0.push((now / MILLIS + drain.deadline_ms) * MILLIS);
+        self.0.push(Some(end(now, drain)));
+    }
+
+    /// It is taken away now, and nobody could come in since it was the last time: those that are left may have been in before that.
+    pub(crate) fn hasten(&mut self, now: u64, drain: &Drain) {
+        let last = self.0.last_mut().expect("it was taken away");
+        let end = end(now, drain);
+        *last = Some(last.map_or(end, |last| last.min(end)));
+    }
+
+    /// Nobody new comes in from now on, and who is in stays.
+    pub(crate) fn keep(&mut self) {
+        self.0.push(None);
     }
 
     /// All that was before is over.
     pub(crate) fn begin(&mut self) {
-        self.0.push(0);
+        self.0.push(Some(0));
     }
 
     pub(crate) fn count(&self) -> usize {
         self.0.len()
     }
 
-    /// When those who came when the route stood so may have been cut off, where it may be gone for them.
-    pub(crate) fn cut(&self, seen: Seen) -> Option<u64> {
+    /// When those who came when the route stood so may have been cut off, where it may be gone for them. Who is in already stays
+    /// where sessions are kept; who is not may be refused there, and is never cut off.
+    pub(crate) fn cut(&self, seen: Seen, is_in: bool) -> Option<u64> {
         // A shard may have let them in before it heard that the route is gone, or when it was back there already.
-        let before = seen.removals.checked_sub(1).filter(|_| !seen.here);
-        let places = before.into_iter().chain([seen.removals]);
-        places.filter_map(|place| self.0.get(place)).min().copied()
+        let before = seen.removals.checked_sub(1).filter(|_| !seen.here).and_then(|place| self.0.get(place));
+        let behind = &self.0[seen.removals..];
+        let mut concern = before.into_iter().chain(behind);
+        // A later one may leave less time, also to those who were asked by an earlier one, or came in between.
+        let cut = concern.clone().flatten().min().copied();
+        cut.or_else(|| (!is_in && concern.any(Option::is_none)).then_some(u64::MAX))
     }
+}
+
+fn end(now: u64, drain: &Drain) -> u64 {
+    // The shard's time has steps of a millisecond.
+    (now / MILLIS + drain.deadline_ms) * MILLIS
 }
 
 /// Whether a route is there in the next generation, as it is in this one or not.

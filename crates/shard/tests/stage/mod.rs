@@ -24,6 +24,7 @@ use tidegate_shard::{
     Answers, Environment, Generation, Mail, Mailbox, Plan, Progress, Question, Sender, Shard, log::Entry,
     mailbox,
 };
+use tidegate_tls::ServerConfig;
 use tidegate_wire::close::CloseCode;
 
 #[allow(unused_imports)] // As above.
@@ -374,6 +375,13 @@ impl Stage {
         }
     }
 
+    /// The peer's end, which the next turn hears of: nothing more is received.
+    pub(crate) fn end(&mut self, socket: Socket, end: ReceiveEnd) {
+        let world = &mut *self.world.borrow_mut();
+        let token = world.sockets[socket].receive.take().expect("a receive is armed");
+        world.complete(Event::ReceiveEnded { token, end });
+    }
+
     /// The kernel has room for so many bytes again.
     pub(crate) fn make_room(&mut self, socket: Socket, room: usize) {
         {
@@ -459,9 +467,17 @@ impl Stage {
 
     /// The same with a plan that follows.
     pub(crate) fn adopt_plan(&mut self, plan: Arc<Plan>) {
+        self.adopt_all(plan, Arc::new([]));
+    }
+
+    /// The same configuration once more, with other files of its listeners.
+    pub(crate) fn adopt_servers(&mut self, servers: Vec<Option<ServerConfig>>) {
+        self.adopt_all(Arc::clone(&self.plan), servers.into());
+    }
+
+    fn adopt_all(&mut self, plan: Arc<Plan>, servers: Arc<[Option<ServerConfig>]>) {
         let answers = Answers::default();
-        let generation =
-            Generation { plan: Arc::clone(&plan), servers: Arc::new([]), answers: answers.clone() };
+        let generation = Generation { plan: Arc::clone(&plan), servers, answers: answers.clone() };
         self.deliver(Mail::Plan(generation));
         assert!(answers.wait(1, Duration::ZERO), "the shard has answered");
         self.plan = plan;

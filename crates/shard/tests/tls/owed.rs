@@ -63,8 +63,7 @@ fn arrive_with_end(stage: &mut Stage, socket: Socket, said: &[u8], end: End) {
         stage.arrive(socket, said);
     }
     if end != End::Notify {
-        let token = stage.socket(socket, |kernel| kernel.receive.take()).expect("it is read");
-        stage.world.borrow_mut().complete(Event::ReceiveEnded { token, end: ReceiveEnd::Eof });
+        stage.end(socket, ReceiveEnd::Eof);
     }
 }
 

@@ -199,9 +199,11 @@ impl Net {
             What::Received(conn, _, ref buffer) => self.told_bytes(conn, buffer.len(), before),
             What::ReceiveEnded(conn, _, end) => {
                 let recycled = self.recycled;
+                let is_empty = self.lent().lent == self.lent().total;
                 let gate = self.gate(conn);
                 let receive = gate.receive.take();
-                gate.starved = (end == ReceiveEnd::Starved).then_some(recycled);
+                // Where there are buffers, it may be armed at once.
+                gate.starved = (end == ReceiveEnd::Starved && is_empty).then_some(recycled);
                 if receive.is_some_and(|receive| receive.cancel.is_some()) && end != ReceiveEnd::Cancelled {
                     self.fired.count(Fault::CancelRace);
                 }

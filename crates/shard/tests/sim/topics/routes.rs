@@ -91,7 +91,7 @@ impl Routes {
 
     /// When those who came when the route stood so may have been cut off, where it may be gone for them.
     pub(crate) fn cut(&self, kind: Kind, seen: Seen) -> Option<u64> {
-        self.standings[kind as usize].removals.cut(seen)
+        self.standings[kind as usize].removals.cut(seen, true)
     }
 
     pub(crate) fn cover(&mut self, what: &'static str) {
