@@ -134,6 +134,8 @@ packaging() {
   packages promtool=prometheus
   promtool check rules packaging/prometheus/alerts.yml
   promtool test rules packaging/prometheus/alerts.test.yml
+  # The files that it names are not here.
+  promtool check config --syntax-only packaging/prometheus/prometheus.yml
   if command -v systemd-analyze >/dev/null; then
     release
     local unit

@@ -207,7 +207,7 @@ pub struct Status {
     pub connections: u64,
     /// Sessions now.
     pub sessions: u64,
-    /// Bytes that wait to be sent, and what is held of what has not come whole.
+    /// Bytes that wait to be sent, and what is held of what has not come whole, without what topics hold.
     pub buffered_bytes: u64,
     /// The shards, by number.
     pub shards: Vec<ShardHealth>,
@@ -241,7 +241,7 @@ pub struct UpstreamStatus {
     pub route: String,
     /// Its URL.
     pub upstream: String,
-    /// It is not left out for its failures.
+    /// The last try to use it, whichever shard's, has not failed; true before the first.
     pub up: bool,
     /// Sessions now, those that are being made included.
     pub sessions: u64,
@@ -344,8 +344,7 @@ async fn status(State(gateway): State<Arc<Gateway>>) -> Json<Status> {
         let upstream = gateway.names.named_upstream(number, place)?;
         let states: Vec<UpstreamState> = states_of_upstream(&reports, &upstream).collect();
         Some(UpstreamStatus {
-            // Nobody has left out what no shard knows yet.
-            up: states.is_empty() || states.iter().any(|state| state.up),
+            up: UpstreamState::is_up(states.iter().copied()),
             sessions: sessions_of_upstream(&reports, &upstream),
             failures: states.iter().map(|state| state.failures).sum(),
             drained: plan.is_drained(Whom::Upstream(RouteId(number), place)),
@@ -364,7 +363,7 @@ async fn status(State(gateway): State<Arc<Gateway>>) -> Json<Status> {
         live: live(&shards).to_owned(),
         connections: reports.iter().map(|report| report.connections).sum(),
         sessions: routes.iter().map(|route| route.sessions).sum(),
-        buffered_bytes: plan.retained_bytes() as u64,
+        buffered_bytes: plan.buffered_bytes() as u64,
         shards,
         routes,
         upstreams,

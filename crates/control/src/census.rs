@@ -1,6 +1,6 @@
 //! Sessions, listed page by page and ended at a pace, by letters to their shards.
 
-use std::{net::IpAddr, sync::Arc, time::Duration};
+use std::{collections::HashSet, net::IpAddr, sync::Arc, time::Duration};
 
 use axum::http::StatusCode;
 use ipnet::IpNet;
@@ -191,9 +191,10 @@ fn cursor(text: Option<&str>) -> Result<(usize, u32), Problem> {
     parts.ok_or_else(|| Problem::bad(format!("{text:?} is not what a page called `next`")))
 }
 
-/// A session's name: its shard, and its key there as logs have it.
-fn id(session: &SessionState) -> String {
-    format!("{}-{:x}", session.shard, session.key)
+/// A session's name, here and in the log: its shard, and its key there.
+#[must_use]
+pub fn session_id(shard: u16, key: u64) -> String {
+    format!("{shard}-{key:x}")
 }
 
 fn parse_id(text: &str) -> Option<(usize, u64)> {
@@ -247,7 +248,7 @@ pub(crate) async fn list(gateway: &Gateway, query: &SessionsQuery) -> Result<Ses
 
 fn entry(gateway: &Gateway, session: &SessionState) -> SessionEntry {
     SessionEntry {
-        id: id(session),
+        id: session_id(session.shard, session.key),
         address: session.peer.map(|peer| peer.to_string()),
         route: session.route.and_then(|route| gateway.names.name(route)),
         user: session.user.as_deref().map(str::to_owned),
@@ -272,12 +273,15 @@ pub(crate) async fn kill(gateway: Arc<Gateway>, request: KillRequest) -> Result<
     if per_second == 0 {
         return Err(Problem::bad("`per_second` is at least 1"));
     }
-    let mut found = Vec::new();
+    let (mut found, mut known) = (Vec::new(), HashSet::new());
     for text in &request.ids {
         let Some((shard, key)) = parse_id(text).filter(|(shard, _)| *shard < gateway.shards.len()) else {
             return Err(Problem::bad(format!("{text:?} is no session's id")));
         };
-        found.push((shard, key));
+        // Whoever names one twice means one.
+        if known.insert((shard, key)) {
+            found.push((shard, key));
+        }
     }
     if request.route.is_some() || request.address.is_some() || request.user.is_some() {
         if !request.ids.is_empty() {

@@ -7,7 +7,7 @@ use std::{
 
 use tidegate_shard::{
     Counters, RouteId, Slow, Whom,
-    report::{Flow, Histogram, Report, RouteCounts},
+    report::{Flow, Histogram, Report, RouteCounts, UpstreamState},
 };
 
 use crate::{
@@ -19,6 +19,9 @@ use crate::{
 
 /// A family's name, what it tells, and its number.
 type Described<T> = (&'static str, &'static str, fn(&T) -> u64);
+
+/// A reason's name, and how often it was one.
+type Reason = (&'static str, fn(&Counters) -> u64);
 
 /// All of it as text.
 pub(crate) fn write(gateway: &Gateway, reports: &[Report], format: Format) -> String {
@@ -48,7 +51,8 @@ fn process(out: &mut Writer, gateway: &Gateway) {
     out.single(Kind::Gauge, "tidegate_ready", "Whether new connections are welcome.", ready);
     let help = "Lines of the log that were left out, or could not be written.";
     out.single(Kind::Counter, "tidegate_log_lines_lost", help, gateway.lost_lines());
-    let help = "Until when a certificate that is served is valid, in seconds since 1970.";
+    let help =
+        "Until when a certificate that is served, or shown to upstreams, is valid, in seconds since 1970.";
     out.family(Kind::Gauge, "tidegate_certificate_expiry_timestamp_seconds", help, |samples| {
         for certificate in gateway.certificates().iter() {
             samples.add(&[("file", &certificate.file)], seconds(certificate.not_after));
@@ -94,9 +98,22 @@ fn sessions(out: &mut Writer, gateway: &Gateway, reports: &[Report]) {
     out.single(Kind::Gauge, "tidegate_connections", help, sum(reports, |report| report.connections));
     let accepted = sum(reports, |report| report.counters.accepted);
     out.single(Kind::Counter, "tidegate_connections_accepted", "Connections accepted.", accepted);
-    let refused = sum(reports, |report| report.counters.refused_full);
-    let help = "Connections closed at once, as there was no slot for them.";
-    out.single(Kind::Counter, "tidegate_connections_refused", help, refused);
+    let help = "Connections that were turned away for a limit or a PROXY header, or as the gateway ends, by the reason, \
+                whether they were told (then tidegate_handshakes_total has them, too) or not.";
+    let reasons: [Reason; 7] = [
+        ("sessions", |counters| counters.refused_full),
+        ("address_sessions", |counters| counters.refused_address_full),
+        ("address_rate", |counters| counters.refused_address_rate),
+        ("route_sessions", |counters| counters.refused_route_full),
+        ("memory", |counters| counters.refused_memory),
+        ("proxy_header", |counters| counters.proxy_headers_refused),
+        ("draining", |counters| counters.refused_draining),
+    ];
+    out.family(Kind::Counter, "tidegate_connections_refused", help, |samples| {
+        for (reason, count) in reasons {
+            samples.add(&[("reason", reason)], sum(reports, |report| count(&report.counters)));
+        }
+    });
     let routes = told(gateway, reports);
     out.family(Kind::Gauge, "tidegate_sessions", "Sessions now.", |samples| {
         for route in &routes {
@@ -180,10 +197,24 @@ fn sessions(out: &mut Writer, gateway: &Gateway, reports: &[Report]) {
 fn flows(out: &mut Writer, gateway: &Gateway, reports: &[Report]) {
     let (plan, routes) = (gateway.plan(), told(gateway, reports));
     let flows: [Described<Flow>; 4] = [
-        ("tidegate_received_bytes", "Bytes that came, as they came.", |flow| flow.received_bytes),
-        ("tidegate_sent_bytes", "Bytes that the kernel has taken.", |flow| flow.sent_bytes),
-        ("tidegate_received_messages", "Messages that came whole.", |flow| flow.received_messages),
-        ("tidegate_sent_messages", "Messages that were given to peers.", |flow| flow.sent_messages),
+        (
+            "tidegate_received_bytes",
+            "Bytes that came, as they came; of sessions all of their connections.",
+            |flow| flow.received_bytes,
+        ),
+        (
+            "tidegate_sent_bytes",
+            "Bytes that the kernel has taken; of sessions all of their connections.",
+            |flow| flow.sent_bytes,
+        ),
+        ("tidegate_received_messages", "Messages that came whole; on topics all commands.", |flow| {
+            flow.received_messages
+        }),
+        (
+            "tidegate_sent_messages",
+            "Messages that were given to peers; on topics publications alone, no answers to commands.",
+            |flow| flow.sent_messages,
+        ),
     ];
     for (name, help, value) in flows {
         out.family(Kind::Counter, name, help, |samples| {
@@ -197,8 +228,8 @@ fn flows(out: &mut Writer, gateway: &Gateway, reports: &[Report]) {
             }
         });
     }
-    let help = "Bytes that wait to be sent, and what is held of what has not come whole, over all sessions.";
-    out.single(Kind::Gauge, "tidegate_buffered_bytes", help, plan.retained_bytes());
+    let help = "Bytes that wait to be sent, and what is held of what has not come whole, over all sessions, without what topics hold (tidegate_topics_bytes).";
+    out.single(Kind::Gauge, "tidegate_buffered_bytes", help, plan.buffered_bytes());
     let compressed = sum(reports, |report| report.inflation.compressed_bytes);
     let help =
         "Bytes of compressed messages that were inflated, before, and nine more of each, which end it.";
@@ -316,7 +347,12 @@ fn topics(out: &mut Writer, gateway: &Gateway, reports: &[Report]) {
     let (topics, subscriptions, bytes) = gateway.plan().topics_held();
     out.single(Kind::Gauge, "tidegate_topics", "Topics now.", topics);
     out.single(Kind::Gauge, "tidegate_subscriptions", "Subscriptions now.", subscriptions);
-    out.single(Kind::Gauge, "tidegate_topics_bytes", "Memory of what topics keep.", bytes);
+    out.single(
+        Kind::Gauge,
+        "tidegate_topics_bytes",
+        "Memory of what topics hold: what they keep, and what of that waits for subscribers.",
+        bytes,
+    );
     out.single(Kind::Counter, "tidegate_published", "Publications taken.", counts(|counts| counts.published));
     let help = "Publications refused, as a queue or the memory was full.";
     out.single(Kind::Counter, "tidegate_publications_refused", help, counts(|counts| counts.refused_busy));
@@ -364,9 +400,9 @@ fn upstreams(out: &mut Writer, gateway: &Gateway, reports: &[Report]) {
         }
     };
     let of = |upstream: &NamedUpstream| states_of_upstream(reports, upstream);
-    let help = "Whether an upstream is used: not while every shard leaves it out for its failures.";
+    let help = "Whether the last try to use an upstream has not failed; 1 before the first.";
     out.family(Kind::Gauge, "tidegate_upstream_up", help, |samples| {
-        each(samples, &|upstream| u64::from(of(upstream).any(|state| state.up)));
+        each(samples, &|upstream| u64::from(UpstreamState::is_up(of(upstream))));
     });
     let help = "Whether somebody has drained an upstream.";
     out.family(Kind::Gauge, "tidegate_upstream_drained", help, |samples| {

@@ -39,7 +39,7 @@ impl fmt::Debug for ShardWay {
     }
 }
 
-/// A certificate that is served.
+/// A certificate that is served, or shown to upstreams.
 #[derive(Clone, Debug)]
 pub struct Certificate {
     /// The file that it was read from.
@@ -235,9 +235,8 @@ mod tests {
         let upstreams = upstreams.iter().map(|(route, upstream, legs)| UpstreamState {
             route: *route,
             upstream: *upstream,
-            up: true,
             legs: *legs,
-            failures: 0,
+            ..UpstreamState::default()
         });
         let counts = RouteCounts { opened, ..RouteCounts::default() };
         Report { generation, routes: vec![counts; 2], upstreams: upstreams.collect(), ..Report::default() }
@@ -292,8 +291,13 @@ mod tests {
         names.adopt(&third);
         gateway.expect(third);
         let report = |generation, failures, legs| {
-            let states =
-                [0, 1].map(|upstream| UpstreamState { upstream, failures, legs, up: false, route: 0 });
+            let states = [0, 1].map(|upstream| UpstreamState {
+                upstream,
+                failures,
+                legs,
+                failed_ms: 5,
+                ..Default::default()
+            });
             Report { generation, upstreams: states.to_vec(), ..Report::default() }
         };
         let told = |reports: &[Report], family: &str| {
@@ -310,8 +314,10 @@ mod tests {
         assert_eq!(told(&one, FAILURES), ["\"ws://one.test\"} 8", "\"ws://three.test\"} 1"]);
         assert_eq!(told(&both, FAILURES), ["\"ws://one.test\"} 2", "\"ws://three.test\"} 2"]);
         let mut mended = one.clone();
-        mended[1].upstreams[1].up = true;
+        mended[1].upstreams[1].succeeded_ms = 6;
         assert_eq!(told(&mended, "tidegate_upstream_up"), ["\"ws://one.test\"} 0", "\"ws://three.test\"} 0"]);
+        mended[0].upstreams[0].succeeded_ms = 6;
+        assert_eq!(told(&mended, "tidegate_upstream_up"), ["\"ws://one.test\"} 1", "\"ws://three.test\"} 0"]);
     }
 
     #[test]

@@ -27,9 +27,10 @@ mod pulse;
 mod runtime;
 mod server;
 
+pub use census::session_id;
 pub use gateway::{Certificate, Gateway, ShardWay};
 pub use names::RouteNames;
 pub use openapi::document;
-pub use operations::{Meant, NotTaken, Operations, Outcome, Taken};
+pub use operations::{Meant, NotTaken, Operations, Outcome, Taken, changed_routes};
 pub use runtime::{Control, start};
 pub use server::{CONNECTIONS, Listener, REQUEST_SECONDS};

@@ -16,6 +16,7 @@ use tokio::{sync::oneshot, time::timeout};
 use crate::{
     api::Problem,
     gateway::{Gateway, sessions_of_route, sessions_of_upstream},
+    names::RouteNames,
     server::REQUEST_SECONDS,
 };
 
@@ -154,12 +155,15 @@ pub struct DrainRequest {
 /// What is drained, or takes sessions again.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Drained {
-    /// It gets no new sessions now.
+    /// `places` get no new sessions now.
     pub drained: bool,
-    /// Its sessions stay until they end by themselves.
+    /// Their sessions stay until they end by themselves.
     pub keep: bool,
     /// What was meant, with the sessions that it has.
     pub places: Vec<Leaving>,
+    /// What was meant as well, and takes no sessions yet behind an `undo`: a route whose upstreams are all drained, an upstream whose
+    /// route is.
+    pub withheld: Vec<Leaving>,
 }
 
 impl From<&Mistake> for Finding {
@@ -190,26 +194,32 @@ pub(crate) async fn reload(gateway: &Arc<Gateway>) -> Result<Response, Problem> 
             return Ok((StatusCode::UNPROCESSABLE_ENTITY, Json(answer)).into_response());
         }
     };
-    let Changes { added, changed, replaced, removed, left } = changes;
-    let of = |numbers: Vec<u16>, change: &'static str| {
-        numbers.into_iter().map(move |number| RouteChange {
-            route: gateway.names.name(number).unwrap_or_default(),
-            change: change.to_owned(),
-        })
-    };
+    let routes = changed_routes(&changes, &gateway.names);
+    let Changes { replaced, removed, left, .. } = changes;
     let old = replaced.iter().map(|(old, _)| *old).chain(removed.iter().copied());
     let route = |number: u16| Whom::Route(tidegate_shard::RouteId(number));
     let upstream = |(number, place)| Whom::Upstream(tidegate_shard::RouteId(number), place);
     let whom: Vec<Whom> = old.map(route).chain(left.into_iter().map(upstream)).collect();
-    let routes = of(added, "added")
-        .chain(of(changed, "changed"))
-        // Both have the same host and path, and the new one has the name: what is left of the other has a number behind it.
-        .chain(of(replaced.into_iter().map(|(_, new)| new).collect(), "replaced"))
-        .chain(of(removed, "removed"))
-        .collect();
     let draining = places(gateway, &whom).await;
     let warnings = findings(&warnings);
     Ok(Json(Reloaded { generation, adopted, routes, settings, draining, waiting, warnings }).into_response())
+}
+
+/// Routes that are not what they were, as they are called now.
+#[must_use]
+pub fn changed_routes(changes: &Changes, names: &RouteNames) -> Vec<RouteChange> {
+    let Changes { added, changed, replaced, removed, left: _ } = changes;
+    // Both have the same host and path, and the new one has the name: what is left of the other has a number behind it.
+    let replaced: Vec<u16> = replaced.iter().map(|(_, new)| *new).collect();
+    let all = [(added, "added"), (changed, "changed"), (&replaced, "replaced"), (removed, "removed")];
+    let numbered =
+        all.into_iter().flat_map(|(numbers, change)| numbers.iter().map(move |number| (*number, change)));
+    numbered
+        .map(|(number, change)| RouteChange {
+            route: names.name(number).unwrap_or_default(),
+            change: change.to_owned(),
+        })
+        .collect()
 }
 
 pub(crate) async fn drain(gateway: &Arc<Gateway>, request: DrainRequest) -> Result<Json<Drained>, Problem> {
@@ -220,7 +230,16 @@ pub(crate) async fn drain(gateway: &Arc<Gateway>, request: DrainRequest) -> Resu
     let whom = ask(gateway, |operations, reply| (operations.drain)(request, reply)).await?;
     let whom = whom.map_err(Problem::bad)?;
     // Shards read orders first: when they have said what they have, they know of the drain.
-    Ok(Json(Drained { drained, keep, places: places(gateway, &whom).await }))
+    let plan = gateway.plan();
+    let is_withheld = |whom: &Whom| match whom {
+        Whom::All => false,
+        Whom::Route(_) => plan.is_drained(*whom),
+        Whom::Upstream(route, _) => plan.is_drained(Whom::Route(*route)),
+    };
+    let (withheld, whom): (Vec<Whom>, Vec<Whom>) =
+        whom.into_iter().partition(|whom| !drained && is_withheld(whom));
+    let (places, withheld) = (places(gateway, &whom).await, places(gateway, &withheld).await);
+    Ok(Json(Drained { drained, keep, places, withheld }))
 }
 
 /// Asks whoever does it.

@@ -89,13 +89,13 @@ pub(crate) fn client(arguments: &AdminArguments) -> Result<Client, Fault> {
     let configured = match &arguments.config {
         // Where both are given the file is not needed, and may be another user's.
         Some(path) if arguments.admin.is_none() => {
-            let config = tidegate_config::load(path).map_err(|problems| {
+            let admin = tidegate_config::load_admin(path).map_err(|problems| {
                 logs::print_problems(&problems);
                 Fault::Told(Outcome::BadConfig)
             })?;
             let without =
                 || Fault::Usage(format!("{} has no `[admin]`: that gateway cannot be asked", path.display()));
-            Some(config.admin.ok_or_else(without)?)
+            Some(admin.ok_or_else(without)?)
         }
         _ => None,
     };
@@ -181,10 +181,18 @@ pub(crate) fn json(answer: &impl Serialize) -> Outcome {
     show(&(text + "\n"))
 }
 
+/// Writes to standard output. Where nobody reads to the end that is no fault, but nobody must take a file for whole that is cut off.
 pub(crate) fn show(text: &str) -> Outcome {
-    // Where standard output is closed, nobody reads it.
-    let _ = io::stdout().lock().write_all(text.as_bytes());
-    Outcome::Clean
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Ok(()) => Outcome::Clean,
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Outcome::Clean,
+        Err(error) => {
+            // Where standard error is gone, there is nobody to tell.
+            let _ = writeln!(io::stderr(), "tidegate: standard output cannot be written: {error}");
+            Outcome::Fault
+        }
+    }
 }
 
 fn status_text(status: &Status) -> String {
@@ -222,7 +230,7 @@ fn status_text(status: &Status) -> String {
                 upstream.route.clone(),
                 upstream.sessions.to_string(),
                 upstream.failures.to_string(),
-                [(upstream.drained, "drained"), (!upstream.up, "left out")]
+                [(upstream.drained, "drained"), (!upstream.up, "failing")]
                     .into_iter()
                     .find_map(|(is, state)| is.then_some(state))
                     .unwrap_or_default()

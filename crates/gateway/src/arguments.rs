@@ -6,7 +6,7 @@ use std::{
 };
 
 use clap::{
-    Arg, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum, builder::Resettable,
+    Arg, ArgGroup, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum, builder::Resettable,
     error::ErrorKind,
 };
 use tidegate_config::{
@@ -163,13 +163,14 @@ pub(crate) struct ListArguments {
 }
 
 #[derive(Args, Clone, Debug)]
+#[command(group = ArgGroup::new("whose").args(["ids", "route", "address", "user"]).required(true).multiple(true))]
 pub(crate) struct KillArguments {
     #[command(flatten)]
     pub(crate) gateway: AdminArguments,
     #[command(flatten)]
     pub(crate) which: WhichArguments,
-    /// Their ids, as `tidegate sessions list` shows them
-    #[arg(value_name = "ID", conflicts_with_all = ["route", "address", "user"], required_unless_present_any = ["route", "address", "user"])]
+    /// Their ids, as `tidegate sessions list` shows them; without any, one of --route, --address and --user is needed
+    #[arg(value_name = "ID", conflicts_with_all = ["route", "address", "user"])]
     pub(crate) ids: Vec<String>,
     /// The code of their Close [default: 1001]
     #[arg(long, value_name = "CODE")]

@@ -1,9 +1,6 @@
 //! `tidegate doctor`: what this machine offers, and what that allows.
 
-use std::{
-    fmt, fs,
-    io::{self, Write},
-};
+use std::{fmt, fs};
 
 use rustix::process::{Resource, Rlimit, getrlimit};
 use tidegate_config::{Config, DEFAULT_MAX_SESSIONS, IoChoice};
@@ -11,6 +8,7 @@ use tidegate_io::{Kind, diagnose};
 
 use crate::{
     Outcome,
+    admin::show,
     arguments::{ConfigArguments, NoConfig},
     cores::Cores,
     limits::{self, Lockable, Need},
@@ -41,9 +39,8 @@ pub(crate) fn doctor(arguments: &ConfigArguments) -> Outcome {
     }
     buffers(&mut report, &config, shards);
     network(&mut report);
-    // Where standard output is closed, nobody reads it.
-    let _ = io::stdout().lock().write_all(report.text.as_bytes());
-    if suffices && kind.is_some() { Outcome::Clean } else { Outcome::Fault }
+    let told = show(&report.text);
+    if suffices && kind.is_some() { told } else { Outcome::Fault }
 }
 
 /// Lines of a name and what is to be said about it.

@@ -12,13 +12,13 @@ use std::{
 };
 
 use tidegate_config::Config;
-use tidegate_control::RouteNames;
+use tidegate_control::{RouteNames, session_id};
 use tidegate_identity::FetchedKeys;
 use tidegate_shard::{
     Environment, Question,
-    log::{Cause, Entry, Level, Totals, What},
+    log::{Entry, Fields, Level, What},
 };
-use tracing::{debug, info, level_filters::LevelFilter, warn};
+use tracing::{debug, field::display, info, level_filters::LevelFilter, warn};
 
 use crate::outbound::{self, Errands};
 
@@ -131,7 +131,7 @@ impl Pace {
 fn write(receiver: &Receiver<Entry>, mut pace: Pace, lost: &AtomicU64, tell: impl Fn(Entry)) {
     let left_out = |entries| {
         lost.fetch_add(entries, Ordering::Relaxed);
-        warn!("{}", What::Omitted { entries });
+        warn!(entries, "{}", What::Omitted { entries }.message());
     };
     loop {
         let entry = match pace.omitted {
@@ -162,32 +162,41 @@ fn named(entry: &Entry, names: &RouteNames) -> (Option<String>, Option<String>) 
 fn tell(entry: Entry, names: &RouteNames) {
     let (route, upstream) = named(&entry, names);
     let Entry { level, shard, session, peer, generation: _, what } = entry;
-    let session = session.map(|key| tracing::field::display(format!("{key:x}")));
-    let peer = peer.map(tracing::field::display);
-    // The one line for each session has its numbers as fields.
-    if let What::Closed { cause: Cause { leg, code, reason }, route: _, totals } = what {
-        let Totals { received_bytes, sent_bytes, received_messages, sent_messages, duration_ms } = totals;
-        info!(
-            shard,
-            session,
-            peer,
-            route,
-            leg = %leg,
-            code,
-            reason,
-            received_bytes,
-            sent_bytes,
-            received_messages,
-            sent_messages,
-            duration_ms,
-            "session ended"
-        );
-        return;
+    // As `tidegate sessions` calls it.
+    let session = session.map(|key| display(session_id(shard, key)));
+    let peer = peer.map(display);
+    let Fields { leg, code, status, reason, errno, connections, entries, totals } = what.fields();
+    let (leg, error) = (leg.map(display), errno.map(|errno| display(io::Error::from_raw_os_error(errno))));
+    let message = what.message();
+    // The level is a constant of the place that writes; fields that are not there are not written.
+    macro_rules! write {
+        ($level:ident) => {
+            $level!(
+                leg,
+                code,
+                status,
+                connections,
+                entries,
+                reason,
+                error,
+                received_bytes = totals.map(|totals| totals.received_bytes),
+                sent_bytes = totals.map(|totals| totals.sent_bytes),
+                received_messages = totals.map(|totals| totals.received_messages),
+                sent_messages = totals.map(|totals| totals.sent_messages),
+                duration_ms = totals.map(|totals| totals.duration_ms),
+                shard,
+                session,
+                peer,
+                route,
+                upstream,
+                "{message}"
+            )
+        };
     }
     match level {
-        Level::Debug => debug!(shard, session, peer, route, upstream, "{what}"),
-        Level::Info => info!(shard, session, peer, route, upstream, "{what}"),
-        Level::Warn => warn!(shard, session, peer, route, upstream, "{what}"),
+        Level::Debug => write!(debug),
+        Level::Info => write!(info),
+        Level::Warn => write!(warn),
     }
 }
 

@@ -1,9 +1,6 @@
 //! `tidegate reload` and `tidegate drain`: having a running gateway do something, over its admin listener.
 
-use std::{
-    fmt::Write as _,
-    io::{self, Write as _},
-};
+use std::io::{self, Write as _};
 
 use tidegate_control::{
     api::{DrainRequest, Drained, Leaving, NotReloaded, Reloaded},
@@ -101,11 +98,19 @@ fn drained_text(drained: &Drained) -> String {
         (true, true) => "takes no new sessions",
         (true, false) => "takes no new sessions, and asks those to go that it has",
     };
-    drained.places.iter().fold(String::new(), |mut text, place| {
-        // Writing to a String never fails.
-        let _ = write!(text, "{}", printed(&format!("{says}: {}", sessions(place))));
-        text
-    })
+    let mut text = String::new();
+    let mut line = |line: String| text.push_str(&printed(&line));
+    for place in &drained.places {
+        line(format!("{says}: {}", sessions(place)));
+    }
+    for place in &drained.withheld {
+        let why = match place.upstream {
+            Some(_) => "its route is drained",
+            None => "all of its upstreams are drained",
+        };
+        line(format!("takes no new sessions yet, as {why}: {}", sessions(place)));
+    }
+    text
 }
 
 fn sessions(Leaving { route, upstream, sessions }: &Leaving) -> String {

@@ -19,8 +19,7 @@ pub(crate) fn problems(config: &mut Config, file: Option<&Path>, running: Option
     if let Some(log) = &config.log.file
         && let Some(obstacle) = log_file::obstacle(log.path())
     {
-        let runs = running.and_then(|running| running.log.file.as_ref()).is_some_and(|runs| runs == log);
-        match runs {
+        match running.is_some_and(|running| running.log.file.as_ref() == Some(log)) {
             true => warnings.push(log.problem(&(obstacle + AGAIN))),
             false => problems.push(log.problem(&obstacle)),
         }

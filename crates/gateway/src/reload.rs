@@ -15,8 +15,14 @@ use std::{
 };
 
 use tidegate_config::{Config, Problem};
-use tidegate_control::{Gateway, Meant, NotTaken, Operations, Outcome, RouteNames, Taken, api::DrainRequest};
-use tidegate_shard::{Answers, Departure, Generation, Mail, Pace, Plan, RouteId, Whom, report::Reply};
+use tidegate_control::{
+    Gateway, Meant, NotTaken, Operations, Outcome, RouteNames, Taken,
+    api::{DrainRequest, RouteChange},
+    changed_routes,
+};
+use tidegate_shard::{
+    Answers, Changes, Departure, Generation, Mail, Pace, Plan, RouteId, Whom, report::Reply,
+};
 use tidegate_tls::ServerConfig;
 use tracing::{error, info, warn};
 
@@ -39,6 +45,9 @@ const LOOK: Duration = Duration::from_millis(50);
 
 /// How long the end of the gateway waits for a reload that is under way.
 const LAST: Duration = Duration::from_millis(500);
+
+/// Most routes that a reload names in the log, one a line.
+const ROUTES: usize = 20;
 
 /// The generation that is in force. Clones are the same.
 #[derive(Clone)]
@@ -230,23 +239,52 @@ impl Reload {
         for what in plan.forget_drains() {
             info!(what, "no longer drained, as the configuration does not have it any more");
         }
-        let took_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
-        if adopted {
-            info!(generation, took_ms, "configuration taken over");
-        } else {
-            warn!(
-                generation,
-                took_ms, "configuration given to the shards, but not all of them have answered yet"
-            );
-        }
-        Ok(Taken {
+        let taken = Taken {
             generation,
             adopted,
             changes: plan.changes_since(&before),
             settings: plan.config().differences(before.config()),
             waiting,
             warnings: plan.config().warnings.clone(),
-        })
+        };
+        self.tell_taken(&taken, begun.elapsed(), answers.sessions());
+        Ok(taken)
+    }
+
+    /// Logs what has changed: who sends HUP is told nowhere else.
+    fn tell_taken(&self, taken: &Taken, took: Duration, asked_to_go: usize) {
+        let Taken { generation, changes, settings, .. } = taken;
+        let routes = changed_routes(changes, &self.names);
+        let (told, rest) = routes.split_at(routes.len().min(ROUTES));
+        for RouteChange { route, change } in told {
+            info!(generation, route, "route {change}");
+        }
+        if !rest.is_empty() {
+            info!(generation, routes = rest.len(), "more routes have changed");
+        }
+        let Changes { added, changed, replaced, removed, left: _ } = changes;
+        let [added, replaced] = [added.len(), replaced.len()];
+        let [changed, removed] = [changed.len(), removed.len()];
+        let settings = (!settings.is_empty()).then(|| settings.join(", "));
+        let took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+        if taken.adopted {
+            info!(
+                generation,
+                took_ms, added, changed, replaced, removed, settings, asked_to_go, "configuration taken over"
+            );
+        } else {
+            warn!(
+                generation,
+                took_ms,
+                added,
+                changed,
+                replaced,
+                removed,
+                settings,
+                asked_to_go,
+                "configuration given to the shards, but not all of them have answered yet"
+            );
+        }
     }
 
     /// All that can fail, and changes nothing.

@@ -242,7 +242,7 @@ impl State {
                 self.failures = self.failures.saturating_add(1);
                 let kept = self.known.as_ref().map_or(0, Vec::len);
                 if self.failures == 1 {
-                    warn!(name = host, kept, "upstream name cannot be resolved: {error}");
+                    warn!(name = host, kept, %error, "upstream name cannot be resolved");
                 }
                 // Those who wait for a first answer get it; known addresses stay.
                 if self.known.is_some() {

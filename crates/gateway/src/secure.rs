@@ -97,15 +97,20 @@ fn client(
         .ok()
 }
 
-/// The certificates that a configuration's listeners serve: their files, and until when they are valid. They were judged before.
+/// The certificates that a configuration's listeners serve, and those that are shown to upstreams: their files, and until when they
+/// are valid. They were judged before.
 pub(crate) fn certificates(config: &Config, now: SystemTime) -> Vec<Certificate> {
-    let files = config
+    let served = config
         .listeners
         .iter()
         .filter_map(|listener| listener.tls.as_ref())
         .flat_map(|tls| &tls.certificates);
+    let shown = config.routes.iter().filter_map(|route| match &route.action {
+        Action::Proxy(proxy) => proxy.tls.certificate.as_ref(),
+        _ => None,
+    });
     let mut certificates = Vec::<Certificate>::new();
-    for files in files {
+    for files in served.chain(shown) {
         let file = files.certificate.path().display().to_string();
         if certificates.iter().any(|known| known.file == file) {
             continue;

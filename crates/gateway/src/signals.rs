@@ -4,7 +4,7 @@
 //! while, so that what they come back to is not overrun. A later one of either ends at once.
 
 use std::{
-    io,
+    io::{self, IsTerminal},
     sync::Arc,
     thread::{self, JoinHandle},
     time::{Duration, Instant},
@@ -25,7 +25,10 @@ use crate::{
 };
 
 /// Signals that have been asked for, and are kept until somebody looks after them.
-pub(crate) struct Caught(SignalsInfo);
+pub(crate) struct Caught {
+    signals: SignalsInfo,
+    hangup: Hangup,
+}
 
 /// The thread that looks after them.
 pub(crate) struct Watch {
@@ -61,14 +64,34 @@ impl Meaning {
     }
 }
 
-/// From now on the signals do not end the process by themselves. HUP is only caught where there is a file to read again: without
-/// one the gateway ends with its terminal.
+/// What HUP means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Hangup {
+    /// The file is to be read again.
+    Reload,
+    /// The terminal is gone, and who had the gateway there with it.
+    End,
+    /// A service manager or an operator means a file, and there is none.
+    Nothing,
+}
+
+impl Hangup {
+    fn of(has_file: bool, on_terminal: bool) -> Self {
+        match (has_file, on_terminal) {
+            (true, _) => Self::Reload,
+            (false, true) => Self::End,
+            (false, false) => Self::Nothing,
+        }
+    }
+}
+
+/// From now on the signals do not end the process by themselves. HUP has the file read again, where the gateway `has_file`.
 ///
 /// # Errors
 /// Where the system refuses.
 pub(crate) fn catch(has_file: bool) -> io::Result<Caught> {
-    let hangup = has_file.then_some(SIGHUP);
-    Ok(Caught(Signals::new([SIGINT, SIGTERM].into_iter().chain(hangup))?))
+    let hangup = Hangup::of(has_file, io::stderr().is_terminal());
+    Ok(Caught { signals: Signals::new([SIGINT, SIGTERM, SIGHUP])?, hangup })
 }
 
 impl Caught {
@@ -77,18 +100,27 @@ impl Caught {
     /// # Errors
     /// Where no thread can be started.
     pub(crate) fn watch(mut self, concerned: Concerned) -> io::Result<Watch> {
-        let handle = self.0.handle();
+        let handle = self.signals.handle();
         let run = move || {
             let mut first = None;
-            for signal in self.0.forever() {
+            for signal in self.signals.forever() {
                 let now = Instant::now();
-                if signal == SIGHUP {
-                    match first {
-                        None => concerned.reloads.ask(),
-                        Some(_) => info!("the gateway ends: its configuration is not read again"),
+                let signal = match (signal, self.hangup) {
+                    // Nobody is there any more who would wait for a drain.
+                    (SIGHUP, Hangup::End) => SIGINT,
+                    (SIGHUP, Hangup::Reload) => {
+                        match first {
+                            None => concerned.reloads.ask(),
+                            Some(_) => info!("the gateway ends: its configuration is not read again"),
+                        }
+                        continue;
                     }
-                    continue;
-                }
+                    (SIGHUP, Hangup::Nothing) => {
+                        warn!("HUP, and there is no configuration file to read again: nothing changes (-c)");
+                        continue;
+                    }
+                    (signal, _) => signal,
+                };
                 match Meaning::of(first.map(|first: Instant| now.duration_since(first))) {
                     Meaning::Drain => {
                         first = Some(now);
@@ -144,6 +176,13 @@ impl Watch {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_hangup_ends_the_gateway_only_where_its_terminal_is_what_is_gone() {
+        assert_eq!([true, false].map(|terminal| Hangup::of(true, terminal)), [Hangup::Reload; 2]);
+        assert_eq!(Hangup::of(false, true), Hangup::End);
+        assert_eq!(Hangup::of(false, false), Hangup::Nothing);
+    }
 
     #[test]
     fn a_signal_that_comes_twice_is_one() {

@@ -135,13 +135,18 @@ fn sessions_are_listed_while_they_are_open_and_end_when_killed() {
 
         // One by its id, with a code.
         let id = entry["id"].clone();
-        let killed: Value =
-            scene.asker().post("/sessions/kill", &json!({ "ids": [id], "code": 4000 })).expect("an answer");
-        assert_eq!((&killed["matched"], &killed["ended"]), (&json!(1), &json!(1)), "{io}");
-        let close = echo.remove(0).frame();
+        let request = json!({ "ids": [id, id, id], "code": 4000 });
+        let killed: Value = scene.asker().post("/sessions/kill", &request).expect("an answer");
+        assert_eq!((&killed["matched"], &killed["ended"]), (&json!(1), &json!(1)), "{io}: one session");
+        let mut closing = echo.remove(0);
+        let close = closing.frame();
         assert_eq!((close.opcode, &close.payload[..2]), (CLOSE, &4000_u16.to_be_bytes()[..]));
-        let again: Value = scene.asker().post("/sessions/kill", &json!({ "ids": [id] })).expect("an answer");
-        assert_eq!(again["ended"], json!(0), "{io}: it is ending already, or gone");
+        for state in ["it has not answered its Close", "it is gone, or about to be"] {
+            let again: Value =
+                scene.asker().post("/sessions/kill", &json!({ "ids": [id] })).expect("an answer");
+            assert_eq!(again["ended"], json!(0), "{io}: {state}");
+            closing.finish();
+        }
         // Those of a route, at a pace: the first at once, the last three tenths of a second later.
         let began = Instant::now();
         let killed: Value = scene
@@ -511,6 +516,15 @@ fn the_command_line_asks_a_running_gateway() {
     let (code, _, error) = scene.run(&["sessions", "list", "--route", "/nothing"]);
     assert_eq!(code, Some(2), "{error}");
     assert!(error.contains("there is no route"), "{error}");
+    let admin = format!("unix:{}", scene.socket());
+    for arguments in [&["status"][..], &["status", "--json"], &["sessions", "list"]] {
+        let mut full = std::process::Command::new("sh");
+        full.args(["-c", "exec \"$0\" \"$@\" > /dev/full"]).arg(harness::gateway::binary());
+        full.args(arguments).args(["--admin", &admin]);
+        let (code, _, error) = output_of(full);
+        assert_eq!(code, Some(1), "{arguments:?}: what is written there is lost");
+        assert!(error.contains("standard output cannot be written"), "{error}");
+    }
     let (code, out, error) = scene.run(&["sessions", "kill", &id]);
     assert_eq!((code, out.as_str()), (Some(0), "ended 1 of 1\n"), "{error}");
     assert_eq!(client.frame().opcode, CLOSE);
@@ -519,7 +533,6 @@ fn the_command_line_asks_a_running_gateway() {
     let (code, out, _) = scene.run(&["sessions", "kill", &id]);
     assert_eq!((code, out.as_str()), (Some(1), "ended 0 of 1\n"));
     assert_eq!(scene.run(&["sessions", "kill"]).0, Some(2), "nobody is meant");
-    let admin = format!("unix:{}", scene.socket());
     scene.gateway.stop();
     let mut command = std::process::Command::new(harness::gateway::binary());
     command.args(["status", "--admin", &admin]);

@@ -238,6 +238,8 @@ fn usage_is_exit_code_2() {
         (&["check"], "--config <FILE>"),
         (&["-t"], "-c FILE"),
         (&["run", "--nonsense"], "--nonsense"),
+        (&["sessions", "kill"], "<ID|--route <ROUTE>|--address <ADDRESS>|--user <NAME>>"),
+        (&["sessions", "kill", "0-1", "--user", "ada"], "cannot be used with"),
     ] {
         let (code, stdout, stderr) = run(arguments);
         assert_eq!((code, stdout.as_str()), (Some(2), ""), "{arguments:?}: {stderr}");
@@ -496,6 +498,21 @@ fn the_embedded_default_serves_page_and_echo_until_a_signal() {
         assert_eq!((code, stdout.as_str()), (Some(0), ""), "{log:#?}");
         assert_eq!(log.last().unwrap(), "tidegate has ended");
     }
+}
+
+#[test]
+fn a_hangup_without_a_file_is_told_and_changes_nothing() {
+    let mut gateway = Gateway::start(command(&["--bind", "127.0.0.1:0"]));
+    let mut session = open(connect(gateway.address()), "/echo");
+    gateway.signal(Signal::HUP);
+    let told = gateway.wait_for("HUP, and there is no configuration file");
+    assert_eq!(told["level"], "WARN");
+    echo(&mut session);
+    echo(&mut open(connect(gateway.address()), "/echo"));
+    gateway.signal(Signal::INT);
+    assert_eq!(read_close(&mut session), 1001);
+    drop(session);
+    assert_eq!(gateway.end().0, Some(0));
 }
 
 #[test]
@@ -866,6 +883,17 @@ fn doctor_judges_what_would_run() {
     let (code, stdout, _) = finish(ringless);
     assert_eq!(code, Some(1), "{stdout}");
     assert!(stdout.contains("\n  asked for       uring, which cannot be used: "), "{stdout}");
+}
+
+#[test]
+fn a_report_that_cannot_be_written_is_a_fault_and_one_that_is_not_read_is_none() {
+    for (target, expected) in [("/dev/full", Some(1)), ("/dev/null", Some(0))] {
+        let mut command = Command::new("sh");
+        command.args(["-c", "exec \"$0\" doctor --io epoll > \"$1\"", BINARY, target]);
+        let (code, _, stderr) = finish(command);
+        assert_eq!(code, expected, "{target}: {stderr}");
+        assert_eq!(stderr.contains("standard output cannot be written"), expected == Some(1), "{stderr}");
+    }
 }
 
 #[test]

@@ -48,7 +48,7 @@ impl World {
     fn config(authority: &Authority, upstream: &Upstream, mode: &str, routes: &str) -> String {
         let own = authority.issue("gateway", &["localhost"]);
         format!(
-            "version = 1\n[drain]\nwindow = '100ms'\n[[listener]]\nbind = '127.0.0.1:0'\n[listener.tls]\n{}\
+            "version = 1\n[drain]\nwindow = '100ms'\n[limits]\nhead_timeout = '1m'\n[[listener]]\nbind = '127.0.0.1:0'\n[listener.tls]\n{}\
              client_ca_file = {:?}\nclient_certificate = {mode:?}\n[[listener]]\nbind = '127.0.0.1:0'\n{routes}\
              [[route]]\npath = '/p'\nproxy = {{ upstreams = [{:?}] }}\n\
              client_certificate = {{ required = false, header = 'X-Client-Subject' }}\n",
@@ -164,6 +164,19 @@ fn a_session_that_is_resumed_has_the_certificate_of_the_one_before() {
     }
 }
 
+/// A poll over a connection that is kept alive; its answer's head.
+fn poll(client: &mut Secure) -> String {
+    client.send(b"GET /poll?topic=a HTTP/1.1\r\nHost: gw.test\r\n\r\n");
+    let head = client.head().expect("a response");
+    let (_, length) = head.split_once("Content-Length: ").expect("a length");
+    let length = length.split("\r\n").next().and_then(|length| length.parse().ok()).expect("a number");
+    eventually("its body", || {
+        let has_come = client.inbox.bytes.len() >= length || !client.is_silent(Duration::from_millis(10));
+        (has_come && client.inbox.bytes.len() >= length).then(|| client.inbox.bytes.drain(..length).count())
+    });
+    head
+}
+
 /// RFC 8446 §4.6.1: how long an old session is good for depends on how long its peer's certificate is.
 #[test]
 fn rfc8446_4_6_1_a_session_is_resumed_no_longer_than_its_certificate_is_good() {
@@ -182,6 +195,15 @@ fn rfc8446_4_6_1_a_session_is_resumed_no_longer_than_its_certificate_is_good() {
         client.exchange(TEXT, b"it is me");
         client.close();
     }
+    // What is kept alive is asked over once more, and what has begun goes on.
+    let mut kept: Vec<_> = clients
+        .iter()
+        .map(|(world, config)| {
+            let mut polls = Secure::connect(world.address(), config, "localhost");
+            assert!(poll(&mut polls).starts_with("HTTP/1.1 200 "));
+            (polls, Secure::open(world.address(), config, "localhost", "/listed"))
+        })
+        .collect();
     eventually("its end", || (SystemTime::now() > end + Duration::from_secs(1)).then_some(()));
     for (world, config) in &clients {
         let mut client = Secure::connect(world.address(), config, "localhost");
@@ -189,6 +211,11 @@ fn rfc8446_4_6_1_a_session_is_resumed_no_longer_than_its_certificate_is_good() {
         let expired = rustls::Error::AlertReceived(AlertDescription::CertificateExpired);
         assert_eq!(fault, Err(expired), "{:?}", client.connection.handshake_kind());
         assert!(client.end().is_some());
+    }
+    for (polls, session) in &mut kept {
+        let answer = poll(polls);
+        assert!(answer.starts_with("HTTP/1.1 403 ") && answer.contains("Connection: close"), "{answer}");
+        session.exchange(TEXT, b"it is still me");
     }
     for world in worlds {
         let log = world.gateway.stop();
@@ -217,6 +244,43 @@ fn a_reload_that_wants_certificates_believes_no_ticket_of_before() {
         let own = world.authority.issue_to("own", "device 7", &["client.test"]);
         assert_eq!(world.status(&world.client(Some(&own)), "/any"), 101);
         world.gateway.stop();
+    }
+}
+
+/// Who could not come any more begins nothing new over the connection that he has; what he has begun goes on.
+#[test]
+fn a_reload_that_takes_an_authority_away_holds_for_connections_that_are_kept_alive() {
+    for io in BACKENDS {
+        let (world, other) = (World::start(io), Authority::new());
+        let own = world.authority.issue_to("own", "device 7", &["client.test"]);
+        let client = world.client(Some(&own));
+        let mut session = Secure::open(world.address(), &client, "localhost", "/listed");
+        let [mut polls, mut upgrades] = [(); 2].map(|()| {
+            let mut kept = Secure::connect(world.address(), &client, "localhost");
+            assert!(poll(&mut kept).starts_with("HTTP/1.1 200 "));
+            kept
+        });
+        let config = |mode: &str| World::config(&world.authority, &world.upstream, mode, ROUTES);
+        // Another rule, by which this client may come as well.
+        assert!(world.gateway.reload(&config("required")).contains("configuration taken over"));
+        for kept in [&mut polls, &mut upgrades] {
+            assert!(poll(kept).starts_with("HTTP/1.1 200 "));
+        }
+        let [ca, other_ca] = [&world.authority, &other].map(|authority| format!("{:?}", authority.ca()));
+        let without = config("required").replace(&ca, &other_ca);
+        assert!(world.gateway.reload(&without).contains("configuration taken over"));
+        let answer = poll(&mut polls);
+        assert!(answer.starts_with("HTTP/1.1 403 ") && answer.contains("Connection: close"), "{answer}");
+        upgrades.send(&request("/wanted", ""));
+        assert!(upgrades.head().is_some_and(|head| head.starts_with("HTTP/1.1 403 ")));
+        for mut kept in [polls, upgrades] {
+            kept.finish();
+            assert!(kept.end().is_some());
+        }
+        session.exchange(TEXT, b"still here");
+        let log = world.gateway.stop();
+        let told = log.iter().filter(|line| line.contains("the certificate of this connection"));
+        assert_eq!(told.count(), 2, "{log:?}");
     }
 }
 

@@ -172,8 +172,7 @@ fn the_line_of_each_session_is_there_without_an_admin_listener_or_not_there_with
             assert_eq!(other.frame().opcode, CLOSE);
             drop(other);
             let is_end = |line: &str, code: u16| {
-                let ways = [format!("code={code} "), format!("\"code\":{code},")];
-                line.contains("session ended") && ways.iter().any(|way| line.contains(way))
+                line.contains("\"session ended\"") && line.contains(&format!("\"code\":{code},"))
             };
             let unusual = gateway.wait_for_log("the other one's end", |line| is_end(line, 1002));
             let log = gateway.log();
@@ -185,6 +184,64 @@ fn the_line_of_each_session_is_there_without_an_admin_listener_or_not_there_with
             }
             gateway.stop();
         }
+    }
+}
+
+#[test]
+fn what_lines_say_of_peers_is_in_fields() {
+    for io in BACKENDS {
+        let folder = TempDir::new().expect("a folder");
+        let (socket, gone) = (folder.path().join("admin.sock"), folder.path().join("gone.sock"));
+        let config = format!(
+            "version = 1\n[log]\nsessions = false\n[admin]\nbind = 'unix:{}'\n\
+             [[listener]]\nbind = '127.0.0.1:0'\n[[listener]]\nbind = '127.0.0.1:0'\nproxy_protocol = ['127.0.0.0/8']\n\
+             {ROUTE}[[route]]\npath = '/up'\nproxy = {{ upstreams = ['unix:{}'] }}\n\
+             [[identity]]\nname = 'i'\nsecret = '0123456789abcdef0123456789abcdef'\nalgorithms = ['HS256']\n\
+             [[route]]\npath = '/private'\nidentity = 'i'\necho = {{}}\n",
+            socket.display(),
+            gone.display()
+        );
+        let arguments = ["--io", io, "--shards", "1", "--log-level", "debug"];
+        let gateway = Gateway::start_with(&config, &arguments);
+        let [address, proxied] = gateway.addresses() else { panic!("two listeners") };
+        let line = |message: &str| -> Value {
+            let wanted = format!("\"message\":\"{message}\"");
+            serde_json::from_str(&gateway.wait_for_log(message, |line| line.contains(&wanted))).expect("JSON")
+        };
+        let refused = |path: &str, fields: &str, status: u16| {
+            let mut client = Client::connect(*address);
+            client.send(&request(path, fields));
+            assert_eq!(client.response().expect("an answer").status, status, "{io} {path}");
+        };
+
+        let mut session = Client::open(*address, "/echo");
+        let asker = Asker { bind: Bind::Unix(socket.clone()), token: None };
+        let listed: Value = asker.get("/sessions", &[]).expect("sessions");
+        let id = listed["sessions"][0]["id"].as_str().expect("its name").to_owned();
+        session.send(&masked(FIN | 3, b"no such opcode"));
+        assert_eq!(session.frame().opcode, CLOSE, "{io}");
+        drop(session);
+        let ended = line("session ended");
+        assert_eq!(
+            (&ended["leg"], &ended["code"], &ended["session"], &ended["shard"]),
+            (&"client".into(), &1002.into(), &id.into(), &0.into()),
+            "{io}: {ended}"
+        );
+        assert!(ended["reason"].is_string() && ended.get("received_bytes").is_none(), "{ended}");
+
+        refused("/up", "", 502);
+        let failed = line("upstream failed");
+        assert!(failed["error"].as_str().is_some_and(|error| error.contains("No such file")), "{failed}");
+        assert!(failed["reason"].is_string() && failed.get("status").is_none(), "{failed}");
+        assert_eq!(line("request refused")["status"], 502, "{io}");
+
+        refused("/private", "Authorization: Bearer e30.e30.e30\r\n", 401);
+        assert!(line("token refused")["reason"].is_string(), "{io}");
+
+        Client::connect(*proxied).send(b"GET / HTTP/1.1\r\n\r\n");
+        let refused = line("connection refused");
+        assert!(refused["reason"].is_string() && refused["peer"].is_string(), "{refused}");
+        gateway.stop();
     }
 }
 

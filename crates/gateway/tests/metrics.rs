@@ -3,7 +3,17 @@
 
 mod harness;
 
-use std::{collections::BTreeSet, fs, net::TcpListener, path::Path};
+use std::{
+    collections::BTreeSet,
+    fs,
+    net::TcpListener,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
 
 use serde_json::{Value, json};
 
@@ -13,8 +23,9 @@ use crate::harness::{
     client::{Client, request},
     eventually,
     frame::{CLOSE, FIN, RSV1, TEXT, close, masked},
-    request::ask,
+    request::{AS_JSON, ask, post},
     scene::Scene,
+    secure::Secure,
     tokens::Signer,
     unix_seconds,
     upstream::Upstream,
@@ -44,7 +55,7 @@ struct World {
     /// An upstream that nobody answers for.
     down: String,
     certificate: String,
-    _authority: Authority,
+    authority: Authority,
     _upstream: Upstream,
     _keys: Web,
 }
@@ -76,7 +87,7 @@ impl World {
         ];
         let scene = Scene::on(io, 2, "", &routes.concat());
         let certificate = authority.path("gw.pem").display().to_string();
-        World { scene, signer, down, certificate, _authority: authority, _upstream: upstream, _keys: keys }
+        World { scene, signer, down, certificate, authority, _upstream: upstream, _keys: keys }
     }
 
     fn value(&self, name: &str) -> f64 {
@@ -122,6 +133,14 @@ fn family(sample: &str) -> &str {
     endings.iter().find_map(|ending| sample.strip_suffix(ending)).unwrap_or(sample)
 }
 
+/// What the panels of Grafana's dashboard ask for.
+fn queries(dashboard: &str) -> Vec<String> {
+    let dashboard: Value = serde_json::from_str(dashboard).expect("JSON");
+    let panels = dashboard["panels"].as_array().expect("panels").iter();
+    let targets = panels.flat_map(|panel| panel["targets"].as_array().expect("queries"));
+    targets.map(|target| target["expr"].as_str().expect("a query").to_owned()).collect()
+}
+
 #[test]
 fn what_the_documentation_and_the_alerts_name_is_there_and_what_is_there_is_documented() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
@@ -130,6 +149,16 @@ fn what_the_documentation_and_the_alerts_name_is_there_and_what_is_there_is_docu
     let (page, alerts) = (read("docs/OPERATIONS.md"), read("packaging/prometheus/alerts.yml"));
     let (_, section) = page.split_once("\n## Metrics\n").expect("a part about metrics");
     let (section, _) = section.split_once("\n## ").expect("a part behind it");
+    let dashboard = queries(&read("packaging/grafana/tidegate.json"));
+    let (_, panels) = section.split_once("\n### Dashboards\n").expect("a part about dashboards");
+    for query in panels
+        .lines()
+        .filter(|line| line.starts_with("| "))
+        .flat_map(|line| line.split('`').skip(1).step_by(2))
+    {
+        let is_query = query.contains("tidegate_") || query.contains("process_");
+        assert!(!is_query || dashboard.iter().any(|has| has == query), "{query} is on no panel");
+    }
     let documented = named(section);
     assert!(documented.len() > 50 && named(&alerts).len() > 5, "{documented:?}");
     for io in BACKENDS {
@@ -137,7 +166,9 @@ fn what_the_documentation_and_the_alerts_name_is_there_and_what_is_there_is_docu
         assert_eq!(world.status("/echo", &json!({})), 101);
         let samples = world.samples();
         let families: BTreeSet<&str> = samples.iter().map(|sample| family(sample)).collect();
-        for name in documented.iter().chain(&named(&alerts)).filter(|name| !name.ends_with('_')) {
+        let shown = dashboard.iter().flat_map(|query| named(query));
+        let others: Vec<&str> = named(&alerts).into_iter().chain(shown).collect();
+        for name in documented.iter().chain(&others).filter(|name| !name.ends_with('_')) {
             assert!(families.contains(name) || samples.contains(*name), "{io}: no {name} in {samples:#?}");
         }
         let told: BTreeSet<&str> = documented.iter().map(|name| family(name)).collect();
@@ -260,6 +291,172 @@ fn certificates_and_generations_are_told() {
             assert_eq!(world.value("tidegate_config_generation"), generation, "{io}");
             world.scene.gateway.reload(&format!("{}\n", world.scene.config()));
         }
+        world.scene.gateway.stop();
+    }
+}
+
+/// The value of a family's sample with one label.
+fn labelled(scene: &Scene, family: &str, label: &str, value: &str) -> f64 {
+    scene.metrics().value(&format!("{family}{{{label}=\"{value}\"}}"))
+}
+
+#[test]
+fn who_is_turned_away_is_counted_once_by_its_reason_whether_it_was_told_or_not() {
+    for io in BACKENDS {
+        let authority = Authority::new();
+        let tls = authority.issue("gw", &["gw.test"]).setting();
+        let limits = "[limits]\nhandshakes_per_second = 1\nburst_handshakes = 4\nexempt_addresses = []";
+        let rest = format!(
+            "[[listener]]\nbind = '127.0.0.1:0'\n[listener.tls]\n{tls}\
+             [[listener]]\nbind = '127.0.0.1:0'\nproxy_protocol = ['127.0.0.0/8']\n\
+             [[route]]\npath = '/one'\necho = {{}}\nlimits = {{ max_sessions = 1 }}\n"
+        );
+        let scene = Scene::with(io, limits, &rest);
+        let refused = |reason: &str| labelled(&scene, "tidegate_connections_refused_total", "reason", reason);
+        let reasons = || {
+            [
+                "sessions",
+                "address_sessions",
+                "address_rate",
+                "route_sessions",
+                "memory",
+                "proxy_header",
+                "draining",
+            ]
+            .map(refused)
+        };
+        let [plain, secure, proxied] = scene.gateway.addresses() else { panic!("three listeners") };
+        assert_eq!(reasons(), [0.0; 7], "{io}");
+        for _ in 0..3 {
+            let mut headless = Client::connect(*proxied);
+            headless.send(&request("/one", ""));
+            assert!(headless.end_within(PATIENCE).is_some(), "{io}");
+        }
+        assert_eq!(reasons(), [0.0, 0.0, 0.0, 0.0, 0.0, 3.0, 0.0], "{io}");
+        let _open = Client::open(*plain, "/one");
+        assert_eq!(ask(&scene.gateway, &request("/one", "")).status, 503);
+        assert_eq!(reasons(), [0.0, 0.0, 0.0, 1.0, 0.0, 3.0, 0.0], "{io}: told");
+        let client = authority.client();
+        let shake = |_| Secure::connect(*secure, &client, "gw.test").shake().is_err();
+        let reset = (0..20).map(shake).filter(|is_reset| *is_reset).count();
+        assert!(reset > 0, "{io}");
+        let told = reasons();
+        assert_eq!(told, [0.0, 0.0, reset as f64, 1.0, 0.0, 3.0, 0.0], "{io}: not told");
+        let accepted = scene.metrics().value("tidegate_connections_accepted_total");
+        assert_eq!(accepted, (3 + 2 + 20) as f64, "{io}");
+        scene.gateway.stop();
+    }
+}
+
+#[test]
+fn an_upstream_is_down_from_a_failure_until_somebody_comes_through() {
+    for io in BACKENDS {
+        let works = Arc::new(AtomicBool::new(false));
+        let seen = Arc::clone(&works);
+        let upstream = Upstream::start(move |mut connection| {
+            // Else it hangs up without an answer.
+            if seen.load(Ordering::Relaxed) && connection.upgrade() {
+                connection.echo();
+            }
+        });
+        let route = format!(
+            "[[route]]\npath = '/a'\nproxy = {{ upstreams = ['{}'], fail_timeout = '50ms' }}\n",
+            upstream.url()
+        );
+        let scene = Scene::with(io, "", &route);
+        let name = format!("tidegate_upstream_up{{route=\"/a\",upstream=\"{}\"}}", upstream.url());
+        let up = || (scene.metrics().value(&name), scene.get("/status")["upstreams"][0]["up"] == true);
+        assert_eq!(up(), (1.0, true), "{io}: nobody has tried");
+        for _ in 0..3 {
+            assert_eq!(ask(&scene.gateway, &request("/a", "")).status, 502, "{io}");
+            // As long as nobody comes, nobody knows better: neither of both shards, and not behind `fail_timeout`.
+            let until = Instant::now() + Duration::from_millis(400);
+            while Instant::now() < until {
+                assert_eq!(up(), (0.0, false), "{io}");
+            }
+        }
+        works.store(true, Ordering::Relaxed);
+        assert_eq!(ask(&scene.gateway, &request("/a", "")).status, 101, "{io}");
+        assert_eq!(up(), (1.0, true), "{io}: whichever shard has come through");
+        scene.gateway.stop();
+    }
+}
+
+#[test]
+fn what_topics_keep_waits_for_nobody() {
+    for io in BACKENDS {
+        let rest = "[[topic]]\nname = 'kept/**'\nhistory = 100\nhistory_bytes = '8MiB'\n\
+                    [[route]]\npath = '/publish/*'\npublish = { publish = ['kept/**'] }\n";
+        let scene = Scene::with(io, "", rest);
+        let body = json!("x".repeat(50_000)).to_string();
+        for _ in 0..20 {
+            let answer = ask(&scene.gateway, &post("/publish/kept/a", AS_JSON, body.as_bytes()));
+            assert_eq!(answer.status, 200, "{io}: {}", answer.head);
+        }
+        eventually("all who have asked are gone", || {
+            let metrics = scene.metrics();
+            assert!(metrics.value("tidegate_topics_bytes") > 1_000_000.0, "{io}");
+            (metrics.value("tidegate_buffered_bytes") == 0.0).then_some(())
+        });
+        assert_eq!(scene.get("/status")["buffered_bytes"], 0, "{io}");
+        scene.gateway.stop();
+    }
+}
+
+#[test]
+fn the_certificate_that_upstreams_are_shown_has_an_end_too() {
+    let (listening, own) = (Authority::new(), Authority::new());
+    let served = listening.issue("gw", &["gw.test"]);
+    let shown = own.issue("as_client", &["gw.test"]);
+    let rest = format!(
+        "[[listener]]\nbind = '127.0.0.1:0'\n[listener.tls]\n{}\
+         [[route]]\npath = '/m'\n[route.proxy]\nupstreams = ['wss://{}']\n[route.proxy.tls]\nca_file = {:?}\n{}",
+        served.setting(),
+        nobody(),
+        own.ca(),
+        shown.setting()
+    );
+    let scene = Scene::with("epoll", "", &rest);
+    for file in [served.chain, shown.chain] {
+        let file = file.display().to_string();
+        let end = labelled(&scene, "tidegate_certificate_expiry_timestamp_seconds", "file", &file);
+        assert!(end > unix_seconds() as f64 + 86_400.0, "{file}: {end}");
+    }
+    scene.gateway.stop();
+}
+
+/// Both directions have all of a session's connection: handshakes, of TLS too, frames, and what ends it.
+#[test]
+fn the_bytes_of_a_session_are_the_same_in_metrics_and_in_its_line_of_the_log() {
+    for io in BACKENDS {
+        let world = World::start(io);
+        let [plain, secure] = world.scene.gateway.addresses() else { panic!("two listeners") };
+        let counted = || {
+            ["received", "sent"].map(|way| {
+                let name = format!("tidegate_{way}_bytes_total{{route=\"/echo\",leg=\"client\"}}");
+                world.value(&name) as u64
+            })
+        };
+        let is_as_logged = |way: &str, session: &dyn Fn()| {
+            let (before, lines) = (counted(), world.scene.gateway.log_len());
+            session();
+            let is_end = |line: &str| line.contains("session ended");
+            let line = world.scene.gateway.wait_for_log_behind(lines, way, is_end);
+            let line: Value = serde_json::from_str(&line).expect("JSON");
+            let logged = ["received_bytes", "sent_bytes"].map(|name| line[name].as_u64().expect("a number"));
+            let now = counted();
+            assert_eq!([now[0] - before[0], now[1] - before[1]], logged, "{io} {way}");
+        };
+        is_as_logged("plain", &|| {
+            let mut client = Client::open(*plain, "/echo");
+            client.exchange(TEXT, b"hello");
+            client.close(1000);
+        });
+        is_as_logged("over TLS", &|| {
+            let mut client = Secure::open(*secure, &world.authority.client(), "gw.test", "/echo");
+            client.exchange(TEXT, b"hello");
+            client.close();
+        });
         world.scene.gateway.stop();
     }
 }

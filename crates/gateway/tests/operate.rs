@@ -158,6 +158,98 @@ fn a_bad_file_is_told_as_check_tells_it() {
 }
 
 #[test]
+fn who_is_asked_to_go_is_counted_and_logged_as_that() {
+    const DRAIN: &str = "[drain]\nwindow = '100ms'\ndeadline = '2s'\nreconnect_delay = '2s'\n";
+    const ASKED: &str = "its route or upstream is drained or has changed";
+    const LATE: &str = "cut off at the deadline of a drain";
+    for io in BACKENDS {
+        let one = Upstream::echo();
+        let events = "[[topic]]\nname = 'a'\n[[route]]\npath = '/events'\nevents = { subscribe = ['a'] }\n";
+        let routes =
+            echo("/r", "") + &echo("/late", "") + &proxy("/p", &[&one]) + events + &echo("/left", "");
+        let scene = Scene::with(io, DRAIN, &routes);
+        let address = scene.gateway.address();
+        let mut going = ["/r", "/p"].map(|path| Client::open(address, path));
+        let mut stream = Client::connect(address);
+        stream.send(b"GET /events?topic=a HTTP/1.1\r\nHost: gw.test\r\n\r\n");
+        assert_eq!(stream.response().expect("an answer").status, 200);
+        let late = Client::open(address, "/late");
+        let closes = |code: u16, reason: &str| {
+            let name =
+                format!("tidegate_closes_total{{side=\"client\",code=\"{code}\",reason=\"{reason}\"}}");
+            scene.metrics().find(&name).unwrap_or(0.0)
+        };
+        for route in ["/r", "/p", "/events", "/late"] {
+            assert_eq!(scene.run(&["drain", route]).0, Some(0), "{io} {route}");
+        }
+        for client in &mut going {
+            assert_eq!(asked_to_go(client).0, 1012);
+        }
+        eventually("the end of those that were asked", || (closes(1012, ASKED) == 3.0).then_some(()));
+        eventually("the end of who does not answer", || (closes(1006, LATE) == 1.0).then_some(()));
+        assert_eq!(closes(1006, "ended"), 0.0, "{io}");
+        drop((going, stream, late));
+        let mut left = Client::open(address, "/left");
+        scene.gateway.signal(Signal::TERM);
+        assert_eq!(asked_to_go(&mut left).0, 1001);
+        let (status, log) = scene.gateway.wait();
+        assert!(status.success(), "{io}: {status}");
+        let end = |route: &str| {
+            let route = format!("\"route\":\"{route}\"");
+            let found = log.iter().find(|line| line.contains("session ended") && line.contains(&route));
+            let line: Value =
+                serde_json::from_str(found.unwrap_or_else(|| panic!("{route} in {log:?}"))).expect("JSON");
+            (line["code"].as_u64().expect("a code"), line["reason"].as_str().expect("a reason").to_owned())
+        };
+        for route in ["/r", "/p", "/events"] {
+            assert_eq!(end(route), (1012, ASKED.to_owned()), "{io} {route}");
+        }
+        assert_eq!(end("/late"), (1006, LATE.to_owned()), "{io}");
+        assert_eq!(end("/left"), (1001, "the gateway ends".to_owned()), "{io}");
+    }
+}
+
+#[test]
+fn mistakes_elsewhere_in_the_file_keep_nobody_from_asking() {
+    for io in BACKENDS {
+        let scene = Scene::with(io, "", &echo("/echo", ""));
+        let file = scene.gateway.file().to_str().expect("a path").to_owned();
+        let run = |arguments: &[&str]| run_to_end(&[arguments, &["-c", &file]].concat());
+        let (good, address) = (scene.config().to_owned(), scene.gateway.address());
+        for bad in [good.replace("path =", "pth ="), good.replace("path = '/echo'", "path = /echo")] {
+            let mut session = Client::open(address, "/echo");
+            scene.gateway.rewrite(&bad);
+            let (code, _, error) = run(&["reload"]);
+            assert_eq!(code, Some(1), "{io}: {error}");
+            assert!(error.contains("tidegate: not taken over, number 1 stays: "), "{error}");
+            let (code, out, _) = run(&["reload", "--json"]);
+            let told: Value = serde_json::from_str(&out).expect("JSON");
+            assert_eq!((code, &told["generation"]), (Some(1), &json!(1)), "{told}");
+            let (code, out, error) = run(&["sessions", "list", "--json"]);
+            assert_eq!((code, error.as_str()), (Some(0), ""), "{io}");
+            let told: Value = serde_json::from_str(&out).expect("JSON");
+            let id = told["sessions"][0]["id"].as_str().expect("a session").to_owned();
+            for arguments in [&["status"][..], &["drain", "/echo", "--keep"], &["drain", "/echo", "--undo"]] {
+                let (code, out, error) = run(arguments);
+                assert_eq!((code, error.as_str()), (Some(0), ""), "{io} {arguments:?}");
+                assert!(out.contains("/echo"), "{out}");
+            }
+            assert_eq!(run(&["sessions", "kill", &id]).0, Some(0), "{io}");
+            assert_eq!(session.frame().close_code(), 1001, "{io}");
+        }
+        // Where that cannot be read, nobody knows whom to ask.
+        scene.gateway.rewrite(&good.replace("bind = 'unix:", "bnd = 'unix:"));
+        for arguments in [&["status"][..], &["reload", "--json"], &["sessions", "list"], &["drain", "/echo"]]
+        {
+            let (code, out, error) = run(arguments);
+            assert_eq!((code, out.as_str()), (Some(78), ""), "{io} {arguments:?}");
+            assert!(error.contains("did you mean `bind`"), "{error}");
+        }
+        scene.gateway.stop();
+    }
+}
+
+#[test]
 fn a_drained_route_takes_nobody_over_reloads_until_that_is_undone() {
     for io in BACKENDS {
         let scene = Scene::with(io, DRAIN, &(echo("/r", "") + &echo("/b", "")));
@@ -258,7 +350,20 @@ fn sessions_of_a_drained_upstream_go_to_others_or_stay_where_that_is_asked_for()
         assert_eq!(scene.run(&["drain", "--keep", &two.url()]).0, Some(0));
         let refused = refusal(&scene, "/p");
         assert_eq!((refused.status, refused.field("retry-after")), (503, Some("30")), "{io}: {refused:?}");
-        assert_eq!(scene.run(&["drain", "--undo", &one.url()]).0, Some(0));
+        let (code, out, _) = scene.run(&["drain", "--undo", "/p"]);
+        assert_eq!(code, Some(0));
+        assert!(
+            out.starts_with("takes no new sessions yet, as all of its upstreams are drained: /p ("),
+            "{out}"
+        );
+        assert_eq!(refusal(&scene, "/p").status, 503);
+        assert_eq!(scene.run(&["drain", "--keep", "/p"]).0, Some(0));
+        let (code, out, _) = scene.run(&["drain", "--undo", &one.url()]);
+        assert_eq!(code, Some(0));
+        assert!(out.starts_with("takes no new sessions yet, as its route is drained: ws://"), "{out}");
+        let (code, out, _) = scene.run(&["drain", "--undo", "/p"]);
+        assert_eq!(code, Some(0));
+        assert!(out.starts_with("takes sessions again: /p ("), "{out}");
         let before = one.accepted();
         Client::open(address, "/p").exchange(TEXT, b"again");
         assert_eq!(one.accepted(), before + 1, "{io}");

@@ -12,6 +12,7 @@ use std::{
 };
 
 use rustix::process::Signal;
+use serde_json::Value;
 
 use crate::harness::{
     BACKENDS, PATIENCE,
@@ -44,7 +45,7 @@ fn close_of(client: &mut Client) -> (u16, String) {
 
 /// The delay that a reason tells, in ms.
 fn delay_ms(reason: &str) -> u64 {
-    let told: serde_json::Value = serde_json::from_str(reason).unwrap_or_else(|_| panic!("{reason:?}"));
+    let told: Value = serde_json::from_str(reason).unwrap_or_else(|_| panic!("{reason:?}"));
     told["retry_ms"].as_u64().unwrap_or_else(|| panic!("no delay in {reason:?}"))
 }
 
@@ -72,6 +73,74 @@ fn a_bad_file_changes_nothing_and_says_why() {
         assert!(told.contains("configuration taken over") && told.contains("\"generation\":2"), "{told}");
         Client::open(gateway.address(), "/more").exchange(TEXT, b"new");
         session.exchange(TEXT, b"still here");
+        gateway.stop();
+    }
+}
+
+#[test]
+fn the_log_says_which_routes_have_changed_and_how_many_sessions_are_asked_to_go() {
+    for io in BACKENDS {
+        let up = |path: &str| {
+            format!("[[route]]\npath = '{path}'\nproxy = {{ upstreams = ['ws://127.0.0.1:1'] }}\n")
+        };
+        let routes = ["/kept", "/limits", "/other", "/gone"].map(|path| echo(path, "")).concat();
+        let gateway = Gateway::start(&config("100ms", &routes), io);
+        let mut going: Vec<Client> =
+            ["/other", "/gone", "/gone"].map(|path| Client::open(gateway.address(), path)).into();
+        let mut kept = Client::open(gateway.address(), "/kept");
+        let before = gateway.log_len();
+        let next = echo("/kept", "")
+            + &echo("/limits", "[route.limits]\nmessage_bytes = 99999")
+            + &up("/other")
+            + &echo("/new", "");
+        let line = gateway.reload(&config("120ms", &next));
+        let told: Value = serde_json::from_str(&line).expect("JSON");
+        for (field, expected) in [
+            ("added", 1),
+            ("changed", 1),
+            ("replaced", 1),
+            ("removed", 1),
+            ("asked_to_go", 3),
+            ("generation", 2),
+        ] {
+            assert_eq!(told[field], expected, "{io} {field}: {told}");
+        }
+        assert_eq!(told["settings"], "[drain]", "{told}");
+        let changes = || -> Vec<(String, String)> {
+            let log = gateway.log();
+            let lines = log[before..].iter().map(|line| serde_json::from_str::<Value>(line).expect("JSON"));
+            let text = |value: &Value| value.as_str().expect("text").to_owned();
+            lines
+                .filter(|line| line["generation"] == 2 && line["route"].is_string())
+                .map(|line| (text(&line["message"]), text(&line["route"])))
+                .collect()
+        };
+        let expected = [
+            ("route added", "/new"),
+            ("route changed", "/limits"),
+            ("route replaced", "/other"),
+            ("route removed", "/gone"),
+        ];
+        assert_eq!(
+            changes(),
+            expected.map(|(message, route)| (message.to_owned(), route.to_owned())),
+            "{io}"
+        );
+        for client in &mut going {
+            assert_eq!(close_of(client).0, 1012, "{io}");
+        }
+        kept.exchange(TEXT, b"still here");
+        // Of many some are named.
+        let many: String = (0..30).map(|number| echo(&format!("/many/{number}"), "")).collect();
+        let before = gateway.log_len();
+        let told: Value =
+            serde_json::from_str(&gateway.reload(&config("120ms", &(next + &many)))).expect("JSON");
+        assert_eq!((&told["added"], &told["asked_to_go"]), (&30.into(), &0.into()), "{told}");
+        assert!(told.get("settings").is_none(), "{told}");
+        let log = gateway.log()[before..].join("\n");
+        assert_eq!(log.matches("\"route added\"").count(), 20, "{log}");
+        assert!(log.contains("\"more routes have changed\"") && log.contains("\"routes\":10"), "{log}");
+        drop((going, kept));
         gateway.stop();
     }
 }

@@ -52,7 +52,7 @@ impl Failures {
     fn tell(&self, identity: &str, url: &str, why: &str) {
         let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(untold) = told.entry(identity.to_owned()).or_default().tell(TOLD, Instant::now()) {
-            warn!(identity, url, untold, "authorization hook failed: {why}");
+            warn!(identity, url, reason = why, untold, "authorization hook failed");
         }
     }
 }

@@ -186,7 +186,7 @@ impl Fetching {
                 self.failures = self.failures.saturating_add(1);
                 let kept = self.keys.fetches().keys;
                 if let Some(untold) = self.sparing.tell(TOLD, Instant::now()) {
-                    warn!(identity, url, kept, untold, "key set cannot be fetched: {why}");
+                    warn!(identity, url, reason = why, kept, untold, "key set cannot be fetched");
                 }
             }
         }
