@@ -233,7 +233,7 @@ fn output_that_cannot_be_written_is_a_fault_and_one_that_nobody_reads_is_none() 
         let (code, _, stderr) = finish(unwritten);
         assert_eq!(code, Some(1), "{arguments:?}: {stderr}");
         assert!(stderr.starts_with("tidegate: standard output cannot be written: No space"), "{stderr}");
-        let (reader, writer) = std::io::pipe().unwrap();
+        let (reader, writer) = pipe().unwrap();
         drop(reader);
         let mut unread = command(arguments);
         unread.stdout(writer);

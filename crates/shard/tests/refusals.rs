@@ -49,7 +49,8 @@ fn rfc9110_9_3_2_an_answer_to_head_has_no_content() {
 /// Nor has the one that the gateway gives of itself, before a head has come whole: as it ends, and as its memory is used up.
 #[test]
 fn rfc9110_9_3_2_an_answer_to_half_a_head_has_no_content_for_head() {
-    let memory = ROUTES.replace("[limits]\n", "[limits]\nmemory = \"1MiB\"\nhead_bytes = \"64KiB\"\n");
+    let limits = "[limits]\nmemory = \"1MiB\"\nhead_bytes = \"64KiB\"\n";
+    let memory = ROUTES.replace("[limits]\n", limits) + "[topics]\nmemory = \"1MiB\"\n";
     for (method, has_content) in [("GET", true), ("HEAD", false)] {
         let half = format!("{method} /r HTTP/1.1\r\nHost: gw");
         let mut stage = Stage::of(ROUTES, 1);
