@@ -238,7 +238,10 @@ fn usage_is_exit_code_2() {
         (&["check"], "--config <FILE>"),
         (&["-t"], "-c FILE"),
         (&["run", "--nonsense"], "--nonsense"),
-        (&["sessions", "kill"], "<ID|--route <ROUTE>|--address <ADDRESS>|--user <NAME>>"),
+        (
+            &["sessions", "kill"],
+            "<ID|--route <ROUTE>|--upstream <UPSTREAM>|--address <ADDRESS>|--user <NAME>>",
+        ),
         (&["sessions", "kill", "0-1", "--user", "ada"], "cannot be used with"),
     ] {
         let (code, stdout, stderr) = run(arguments);

@@ -122,6 +122,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             Err(Halt::Refused(refusal)) => self.refuse(key, &refusal, head_only),
             Err(Halt::Asked(asked)) => self.await_decision(key, asked, head),
         }
+        self.judged = None;
     }
 
     fn dispatch(&mut self, key: Key, request: &Request<'_>) -> Result<(), Halt> {
@@ -132,6 +133,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         let protocols = request.fields.list("sec-websocket-protocol");
         let (id, route) =
             plan.routes().lookup(request.host, request.target.path, protocols).ok_or(NOT_FOUND)?;
+        self.judged = Some((key, id));
         if found_before == Some(id) && !matches!(route.action, Action::Page(_)) {
             // It has waited for its hook. Another one, or none, may have its path now.
             self.set_route(key, id);
@@ -305,7 +307,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         session.seen = Stamp::at(now_ms);
         session.spoke = session.seen;
         if let Some(accounts) = &mut self.accounts {
-            accounts.opened(key, session);
+            accounts.opened(key, session, &self.upstreams);
         }
         if self.plan.route(session.route).rates.is_some() {
             self.meters.begin(key);

@@ -56,7 +56,13 @@ struct Upstream {
     probe: Option<Key>,
     /// It is to get no sessions.
     drained: bool,
+    /// Counts who has had its place, so that one who is gone is not taken for who came behind it.
+    tenancy: Tenancy,
 }
+
+/// Which of those that have had a place an upstream is; around after 256 of them, each of which was there until nobody was left of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Tenancy(u8);
 
 impl Upstream {
     /// Until when it is left out by the rule of now, and from then on until a probe succeeds; `None`: it is not left out.
@@ -88,7 +94,8 @@ impl Upstreams {
             let group = self.groups.get_mut(id.index());
             if let Some(state) = group.and_then(|group| group.states.get_mut(usize::from(*upstream))) {
                 debug_assert_eq!(state.active, 0, "nobody is left of the one before");
-                *state = Upstream::default();
+                let tenancy = Tenancy(state.tenancy.0.wrapping_add(1));
+                *state = Upstream { tenancy, ..Upstream::default() };
             }
         }
         let drained = plan.drained();
@@ -190,6 +197,12 @@ impl Upstreams {
         }
     }
 
+    /// Which of those that have had its place it is.
+    pub(crate) fn tenancy(&self, route: RouteId, upstream: u16) -> Option<Tenancy> {
+        let states = &self.groups.get(route.index())?.states;
+        states.get(usize::from(upstream)).map(|state| state.tenancy)
+    }
+
     pub(crate) fn began(&mut self, route: RouteId, upstream: u16) {
         self.groups[route.index()].states[usize::from(upstream)].active += 1;
     }
@@ -203,6 +216,7 @@ impl Upstreams {
         *state = Upstream {
             active: state.active,
             drained: state.drained,
+            tenancy: state.tenancy,
             failed: state.failed,
             failed_ms: state.failed_ms,
             succeeded_ms: now_ms.max(state.failed_ms),
