@@ -254,6 +254,27 @@ fn what_lines_say_of_peers_is_in_fields() {
             assert_eq!((&told["status"], &told["route"]), (&status.into(), &route), "{io}: {told}");
         }
 
+        // What is another protocol is called so, at once: it need not have lines at all.
+        for (bytes, reason) in [
+            (
+                &b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"[..],
+                "this is TLS, and this listener has no `tls`",
+            ),
+            (
+                b"PROXY TCP4 192.0.2.7 192.0.2.1 4711 80\r\nGET",
+                "this is a PROXY header, and `proxy_protocol` does not name who sent it",
+            ),
+            (
+                b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c",
+                "this is a PROXY header, and `proxy_protocol` does not name who sent it",
+            ),
+        ] {
+            let mut client = Client::connect(*address);
+            client.send(bytes);
+            assert_eq!(client.response().expect("an answer").status, 400, "{io} {reason}");
+            gateway.wait_for_log(reason, |line| line.contains("request refused") && line.contains(reason));
+        }
+
         Client::connect(*proxied).send(b"GET / HTTP/1.1\r\n\r\n");
         let refused = line("connection refused");
         assert!(refused["reason"].is_string() && refused["peer"].is_string(), "{refused}");

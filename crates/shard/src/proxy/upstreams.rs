@@ -344,6 +344,21 @@ mod tests {
     }
 
     #[test]
+    fn who_comes_to_have_a_place_is_not_taken_for_who_had_it() {
+        let Scene { plan, mut upstreams, .. } = Scene::new("max_fails = 1");
+        let both = |upstreams: &Upstreams| [0, 1].map(|place| upstreams.tenancy(ROUTE, place));
+        let before = both(&upstreams);
+        upstreams.failed(ROUTE, 0, key(1), 1);
+        upstreams.succeeded(ROUTE, 0, 2);
+        upstreams.adopt(&plan, &[], &[]);
+        assert_eq!(both(&upstreams), before, "whatever becomes of it");
+        upstreams.adopt(&plan, &[], &[(ROUTE, 1)]);
+        let after = both(&upstreams);
+        assert!(after[0] == before[0] && after[1].is_some() && after[1] != before[1]);
+        assert_eq!(upstreams.tenancy(ROUTE, 2), None);
+    }
+
+    #[test]
     fn below_max_fails_an_upstream_is_used_as_ever() {
         let mut scene = Scene::new("max_fails = 2");
         assert_eq!(scene.proxy().settings.max_fails, 2);
