@@ -36,6 +36,9 @@ pub struct SessionsQuery {
     /// Those of the route of this name, as `/config` lists them; `/x (2)`: what is left of one that was replaced.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub route: Option<String>,
+    /// Those of the upstream of this name, as `/status` lists it, of whichever route.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub upstream: Option<String>,
     /// Those from this address, or of this network.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub address: Option<String>,
@@ -74,6 +77,8 @@ pub struct SessionEntry {
     pub address: Option<String>,
     /// The route; absent while its request is being read, and where it was refused before one was found.
     pub route: Option<String>,
+    /// The upstream that it goes to, or that is tried for it; absent where it goes to none.
+    pub upstream: Option<String>,
     /// The user whom its token names; absent where its route asks for none.
     pub user: Option<String>,
     /// Whom its certificate names (RFC 4514); absent where it has shown none.
@@ -108,7 +113,10 @@ pub struct KillRequest {
     /// Those of this route.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub route: Option<String>,
-    /// Those from this address, or of this network. With a route or a user: those that are all of it.
+    /// Those of this upstream, of whichever route.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub upstream: Option<String>,
+    /// Those from this address, or of this network. With a route, an upstream or a user: those that are all of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub address: Option<String>,
     /// Those of this user, as their tokens name it.
@@ -137,6 +145,8 @@ pub struct Killed {
 #[derive(Clone, Debug, Default)]
 struct Filter {
     route: Option<u16>,
+    /// Routes and places in them: any of these.
+    upstream: Option<Arc<[(u16, u16)]>>,
     network: Option<IpNet>,
     user: Option<Box<str>>,
     stage: Option<SessionStage>,
@@ -149,7 +159,13 @@ impl Filter {
             gateway
                 .names
                 .number(name)
-                .ok_or_else(|| Problem::bad(format!("there is no route {name:?}: GET /config")))
+                .ok_or_else(|| Problem::bad(format!("there is no route {name:?}: tidegate status")))
+        });
+        let upstream = query.upstream.as_ref().map(|name| {
+            let places = gateway.names.places_of(name);
+            let is_none = places.is_empty();
+            let none = || Problem::bad(format!("there is no upstream {name:?}: tidegate status"));
+            (!is_none).then(|| places.into()).ok_or_else(none)
         });
         let network = query.address.as_ref().map(|text| {
             let network = text.parse::<IpNet>().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
@@ -166,6 +182,7 @@ impl Filter {
         });
         Ok(Self {
             route: route.transpose()?,
+            upstream: upstream.transpose()?,
             network: network.transpose()?,
             user: query.user.clone().map(String::into_boxed_str),
             stage: stage.transpose()?,
@@ -175,7 +192,10 @@ impl Filter {
 
     fn takes(&self, session: &SessionState) -> bool {
         let network = |network: &IpNet| session.peer.is_some_and(|peer| network.contains(&peer.ip()));
+        let place = session.route.zip(session.upstream);
+        let upstream = |places: &Arc<[(u16, u16)]>| place.is_some_and(|place| places.contains(&place));
         self.route.is_none_or(|route| session.route == Some(route))
+            && self.upstream.as_ref().is_none_or(upstream)
             && self.network.as_ref().is_none_or(network)
             && (self.user.is_none() || self.user == session.user)
             && self.stage.is_none_or(|stage| session.stage == stage)
@@ -251,6 +271,9 @@ fn entry(gateway: &Gateway, session: &SessionState) -> SessionEntry {
         id: session_id(session.shard, session.key),
         address: session.peer.map(|peer| peer.to_string()),
         route: session.route.and_then(|route| gateway.names.name(route)),
+        upstream: session.route.zip(session.upstream).and_then(|(route, place)| {
+            gateway.names.named_upstream(route, place).map(|upstream| upstream.name)
+        }),
         user: session.user.as_deref().map(str::to_owned),
         subject: session.subject.as_deref().map(str::to_owned),
         state: session.stage.as_str().to_owned(),
@@ -283,12 +306,12 @@ pub(crate) async fn kill(gateway: Arc<Gateway>, request: KillRequest) -> Result<
             found.push((shard, key));
         }
     }
-    if request.route.is_some() || request.address.is_some() || request.user.is_some() {
-        if !request.ids.is_empty() {
-            return Err(Problem::bad("either `ids`, or `route`, `address` and `user`"));
+    let KillRequest { ids, route, upstream, address, user, .. } = request;
+    if [&route, &upstream, &address, &user].iter().any(|which| which.is_some()) {
+        if !ids.is_empty() {
+            return Err(Problem::bad("either `ids`, or `route`, `upstream`, `address` and `user`"));
         }
-        let KillRequest { route, address, user, .. } = request;
-        let query = SessionsQuery { route, address, user, ..SessionsQuery::default() };
+        let query = SessionsQuery { route, upstream, address, user, ..SessionsQuery::default() };
         let filter = Filter::new(&gateway, &query)?;
         for shard in 0..gateway.shards.len() {
             let mut next = Some(0);
@@ -298,8 +321,8 @@ pub(crate) async fn kill(gateway: Arc<Gateway>, request: KillRequest) -> Result<
                 next = counted.next;
             }
         }
-    } else if request.ids.is_empty() {
-        return Err(Problem::bad("which sessions? `ids`, `route`, `address` or `user`"));
+    } else if ids.is_empty() {
+        return Err(Problem::bad("which sessions? `ids`, `route`, `upstream`, `address` or `user`"));
     }
     let matched = found.len();
     info!(matched, per_second, code = u16::from(code), "asked to end sessions");

@@ -151,6 +151,19 @@ impl RouteNames {
         self.newest().named_upstream(route, place)
     }
 
+    /// Where an upstream of this name is: numbers of routes, and its places there.
+    pub(crate) fn places_of(&self, upstream: &str) -> Vec<(u16, u16)> {
+        let names = self.newest();
+        let routes = (0..=u16::MAX).zip(&names.all);
+        let placed = routes.flat_map(|(route, name)| {
+            (0..=u16::MAX).zip(&*name.upstreams).map(move |(place, placed)| (route, place, placed))
+        });
+        placed
+            .filter(|(.., placed)| placed.name == upstream)
+            .map(|(route, place, _)| (route, place))
+            .collect()
+    }
+
     /// A route by its number.
     pub(crate) fn named(&self, number: u16) -> Option<Named> {
         self.newest().named(number)

@@ -122,6 +122,7 @@ fn list(arguments: &ListArguments) -> Result<Outcome, Fault> {
         let limit = (arguments.limit - all.sessions.len()).min(PAGE).to_string();
         let wanted = [
             ("route", arguments.which.route.as_deref()),
+            ("upstream", arguments.which.upstream.as_deref()),
             ("address", arguments.which.address.as_deref()),
             ("user", arguments.which.user.as_deref()),
             ("state", arguments.state.as_deref()),
@@ -154,6 +155,7 @@ fn kill(arguments: &KillArguments) -> Result<Outcome, Fault> {
     let request = KillRequest {
         ids: arguments.ids.clone(),
         route: arguments.which.route.clone(),
+        upstream: arguments.which.upstream.clone(),
         address: arguments.which.address.clone(),
         user: arguments.which.user.clone(),
         code: arguments.code,
@@ -236,6 +238,7 @@ fn table(sessions: &[SessionEntry]) -> String {
             session.id.clone(),
             session.state.clone(),
             session.route.clone().unwrap_or_else(|| "-".to_owned()),
+            session.upstream.clone().unwrap_or_else(|| "-".to_owned()),
             session.address.clone().unwrap_or_else(|| "-".to_owned()),
             session.user.clone().unwrap_or_else(|| "-".to_owned()),
             duration(session.age_seconds),
@@ -245,7 +248,9 @@ fn table(sessions: &[SessionEntry]) -> String {
             bytes(session.buffered_bytes),
         ]
     });
-    columns(["ID", "STATE", "ROUTE", "ADDRESS", "USER", "AGE", "SILENT", "IN", "OUT", "WAITING"], rows)
+    let heads =
+        ["ID", "STATE", "ROUTE", "UPSTREAM", "ADDRESS", "USER", "AGE", "SILENT", "IN", "OUT", "WAITING"];
+    columns(heads, rows)
 }
 
 /// Some lines as they are, each printable.

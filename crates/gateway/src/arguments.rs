@@ -130,16 +130,19 @@ pub(crate) struct SessionsArguments {
 pub(crate) enum SessionsCommand {
     /// List sessions
     List(ListArguments),
-    /// End sessions: by id, or those of a route, address or user
+    /// End sessions: by id, or those of a route, upstream, address or user
     Kill(KillArguments),
 }
 
-/// Sessions of a route, address or user.
+/// Sessions of a route, upstream, address or user.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct WhichArguments {
     /// Those of this route: its host and path, as `tidegate status` shows them
     #[arg(long, value_name = "ROUTE")]
     pub(crate) route: Option<String>,
+    /// Those of this upstream, as `tidegate status` shows it, of whichever route
+    #[arg(long, value_name = "UPSTREAM")]
+    pub(crate) upstream: Option<String>,
     /// Those from this address or network, like 192.0.2.7 or 10.0.0.0/8
     #[arg(long, value_name = "ADDRESS")]
     pub(crate) address: Option<String>,
@@ -163,14 +166,14 @@ pub(crate) struct ListArguments {
 }
 
 #[derive(Args, Clone, Debug)]
-#[command(group = ArgGroup::new("whose").args(["ids", "route", "address", "user"]).required(true).multiple(true))]
+#[command(group = ArgGroup::new("whose").args(["ids", "route", "upstream", "address", "user"]).required(true).multiple(true))]
 pub(crate) struct KillArguments {
     #[command(flatten)]
     pub(crate) gateway: AdminArguments,
     #[command(flatten)]
     pub(crate) which: WhichArguments,
-    /// Their ids, as `tidegate sessions list` shows them; without any, one of --route, --address and --user is needed
-    #[arg(value_name = "ID", conflicts_with_all = ["route", "address", "user"])]
+    /// Their ids, as `tidegate sessions list` shows them; without any, one of --route, --upstream, --address and --user is needed
+    #[arg(value_name = "ID", conflicts_with_all = ["route", "upstream", "address", "user"])]
     pub(crate) ids: Vec<String>,
     /// The code of their Close [default: 1001]
     #[arg(long, value_name = "CODE")]

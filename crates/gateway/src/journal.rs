@@ -156,16 +156,17 @@ fn write(receiver: &Receiver<Entry>, mut pace: Pace, lost: &AtomicU64, tell: imp
 /// The route and the upstream that an entry is about, as they were called when it happened: their numbers may be another's now.
 fn named(entry: &Entry, names: &RouteNames) -> (Option<String>, Option<String>) {
     let (route, place) = entry.what.place();
-    route.map_or((None, None), |route| names.names_at(entry.generation, route, place))
+    route.or(entry.route).map_or((None, None), |route| names.names_at(entry.generation, route, place))
 }
 
 fn tell(entry: Entry, names: &RouteNames) {
     let (route, upstream) = named(&entry, names);
-    let Entry { level, shard, session, peer, generation: _, what } = entry;
+    let Entry { level, shard, session, peer, route: _, generation: _, what } = entry;
     // As `tidegate sessions` calls it.
     let session = session.map(|key| display(session_id(shard, key)));
     let peer = peer.map(display);
-    let Fields { leg, code, status, reason, errno, connections, entries, totals } = what.fields();
+    let Fields { leg, code, status, reason, errno, address, connections, entries, totals } = what.fields();
+    let address = address.map(display);
     let (leg, error) = (leg.map(display), errno.map(|errno| display(io::Error::from_raw_os_error(errno))));
     let message = what.message();
     // The level is a constant of the place that writes; fields that are not there are not written.
@@ -189,6 +190,7 @@ fn tell(entry: Entry, names: &RouteNames) {
                 peer,
                 route,
                 upstream,
+                address,
                 "{message}"
             )
         };
@@ -247,8 +249,8 @@ impl Environment for Surroundings {
         }
         if self.omitted > 0 {
             let what = What::Omitted { entries: self.omitted };
-            let omitted =
-                Entry { level: Level::Warn, shard: self.shard, session: None, peer: None, what, ..entry };
+            let (level, shard) = (Level::Warn, self.shard);
+            let omitted = Entry { level, shard, session: None, peer: None, route: None, what, ..entry };
             if self.sender.try_send(omitted).is_ok() {
                 self.omitted = 0;
             }
@@ -287,7 +289,8 @@ mod tests {
     }
 
     fn entry(level: Level) -> Entry {
-        Entry { level, shard: 7, session: Some(1), peer: None, generation: 1, what: What::SessionsFull }
+        let (session, what) = (Some(1), What::SessionsFull);
+        Entry { level, shard: 7, session, peer: None, route: None, generation: 1, what }
     }
 
     #[test]

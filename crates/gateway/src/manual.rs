@@ -5,7 +5,9 @@ use std::{
     path::Path,
 };
 
+use clap::Command;
 use clap_complete::Shell;
+use clap_mangen::Man;
 
 use crate::{Outcome, arguments::Arguments, output::shown};
 
@@ -19,7 +21,9 @@ pub(crate) fn completions(shell: Shell) -> Outcome {
 
 /// Writes the man pages: `tidegate.1`, and one for each command.
 pub(crate) fn pages(folder: &Path) -> Outcome {
-    let written = clap_mangen::generate_to(Arguments::definition(), folder);
+    let mut definition = Arguments::definition().disable_help_subcommand(true);
+    definition.build();
+    let written = page(definition, folder);
     match written {
         Ok(()) => Outcome::Clean,
         Err(error) => {
@@ -29,4 +33,14 @@ pub(crate) fn pages(folder: &Path) -> Outcome {
             Outcome::Fault
         }
     }
+}
+
+/// The page of a command, and those of its own commands.
+fn page(command: Command, folder: &Path) -> io::Result<()> {
+    for part in command.get_subcommands().filter(|part| !part.is_hide_set()).cloned() {
+        page(part, folder)?;
+    }
+    // An empty date would be left out, and the version stand in its place; a real one would make each build another.
+    let page = Man::new(command).date("\"\"").source(concat!("tidegate ", env!("CARGO_PKG_VERSION")));
+    page.manual("Tidegate").generate_to(folder).map(drop)
 }

@@ -269,7 +269,10 @@ fn usage_is_exit_code_2() {
         (&["check"], "--config <FILE>"),
         (&["-t"], "-c FILE"),
         (&["run", "--nonsense"], "--nonsense"),
-        (&["sessions", "kill"], "<ID|--route <ROUTE>|--address <ADDRESS>|--user <NAME>>"),
+        (
+            &["sessions", "kill"],
+            "<ID|--route <ROUTE>|--upstream <UPSTREAM>|--address <ADDRESS>|--user <NAME>>",
+        ),
         (&["sessions", "kill", "0-1", "--user", "ada"], "cannot be used with"),
     ] {
         let (code, stdout, stderr) = run(arguments);
@@ -940,9 +943,13 @@ fn packages_get_completions_and_man_pages() {
     let page = |name: &str| {
         fs::read_to_string(folder.path().join(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
     };
-    assert!(
-        page("tidegate.1").contains(".TH tidegate 1") && page("tidegate-run.1").contains("TIDEGATE_CONFIG")
-    );
+    assert!(page("tidegate-run.1").contains("TIDEGATE_CONFIG"));
+    for name in ["tidegate", "tidegate-run", "tidegate-sessions-kill"] {
+        // What stands below and above each page: no date, the program and its version, and whose manual it is.
+        let title = format!("\n.TH {name} 1 \"\" \"tidegate {}\" Tidegate", env!("CARGO_PKG_VERSION"));
+        let page = page(&format!("{name}.1"));
+        assert!(page.contains(&title), "{page}");
+    }
     let (code, _, stderr) = run(&["man", folder.path().join("none").to_str().unwrap()]);
     assert_eq!(code, Some(1));
     assert!(stderr.contains("cannot be written"), "{stderr}");

@@ -233,10 +233,47 @@ fn what_lines_say_of_peers_is_in_fields() {
         let failed = line("upstream failed");
         assert!(failed["error"].as_str().is_some_and(|error| error.contains("No such file")), "{failed}");
         assert!(failed["reason"].is_string() && failed.get("status").is_none(), "{failed}");
-        assert_eq!(line("request refused")["status"], 502, "{io}");
+        let refused_there = line("request refused");
+        assert_eq!((&refused_there["status"], &refused_there["route"]), (&502.into(), &"/up".into()), "{io}");
 
         refused("/private", "Authorization: Bearer e30.e30.e30\r\n", 401);
-        assert!(line("token refused")["reason"].is_string(), "{io}");
+        let token = line("token refused");
+        assert!(token["reason"].is_string() && token["route"] == "/private", "{io}: {token}");
+        // A refusal of each kind names the route that its request has found, and none where it has found none.
+        for (path, status, route) in
+            [("/private", 401, "/private".into()), ("/echo", 426, "/echo".into()), ("/no", 404, Value::Null)]
+        {
+            let mut client = Client::connect(*address);
+            let plain = format!("GET {path} HTTP/1.1\r\nHost: gw.test\r\n\r\n");
+            client.send(&if status == 426 { plain.into_bytes() } else { request(path, "") });
+            assert_eq!(client.response().expect("an answer").status, status, "{io} {path}");
+            let peer = format!("\"peer\":\"{}\"", client.local());
+            let told = gateway
+                .wait_for_log("its refusal", |line| line.contains("request refused") && line.contains(&peer));
+            let told: Value = serde_json::from_str(&told).expect("JSON");
+            assert_eq!((&told["status"], &told["route"]), (&status.into(), &route), "{io}: {told}");
+        }
+
+        // What is another protocol is called so, at once: it need not have lines at all.
+        for (bytes, reason) in [
+            (
+                &b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"[..],
+                "this is TLS, and this listener has no `tls`",
+            ),
+            (
+                b"PROXY TCP4 192.0.2.7 192.0.2.1 4711 80\r\nGET",
+                "this is a PROXY header, and `proxy_protocol` does not name who sent it",
+            ),
+            (
+                b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c",
+                "this is a PROXY header, and `proxy_protocol` does not name who sent it",
+            ),
+        ] {
+            let mut client = Client::connect(*address);
+            client.send(bytes);
+            assert_eq!(client.response().expect("an answer").status, 400, "{io} {reason}");
+            gateway.wait_for_log(reason, |line| line.contains("request refused") && line.contains(reason));
+        }
 
         Client::connect(*proxied).send(b"GET / HTTP/1.1\r\n\r\n");
         let refused = line("connection refused");
@@ -276,8 +313,8 @@ fn lines_name_routes_and_upstreams_as_operators_know_them() {
             });
             let line: Value = serde_json::from_str(&line).expect("JSON");
             assert_eq!(
-                (&line["route"], &line["upstream"]),
-                (&"gw.test/up/*".into(), &upstream.into()),
+                (&line["route"], &line["upstream"], &line["address"]),
+                (&"gw.test/up/*".into(), &upstream.into(), &upstream["ws://".len()..].into()),
                 "{io}"
             );
         };

@@ -412,6 +412,66 @@ fn sessions_of_a_user_are_listed_and_end_at_the_pace() {
 }
 
 #[test]
+fn sessions_of_an_upstream_are_told_of_and_end_and_no_others() {
+    for io in BACKENDS {
+        let (one, two) = (Upstream::echo(), Upstream::echo());
+        let routes = echo("/echo", "") + &proxy("/p", &[&one, &two]) + &proxy("/q", &[&one]);
+        let scene = Scene::with(io, "", &routes);
+        let address = scene.gateway.address();
+        let mut here = Client::open(address, "/echo");
+        let mut all: Vec<Client> = (0..4).map(|_| Client::open(address, "/p")).collect();
+        all.push(Client::open(address, "/q"));
+        // Shards take their turns each for itself.
+        while two.accepted() == 0 {
+            all.push(Client::open(address, "/p"));
+        }
+        let of = |url: &str| scene.sessions(&[("upstream", url)]);
+        let (ones, twos) = (of(&one.url()), of(&two.url()));
+        assert_eq!((ones.len(), twos.len()), (one.accepted(), two.accepted()), "{io}");
+        assert!(ones.iter().all(|session| session["upstream"] == json!(one.url())), "{io}: {ones:#?}");
+        assert_eq!(scene.sessions(&[("upstream", &one.url()), ("route", "/q")]).len(), 1, "{io}");
+        let none = scene.sessions(&[("route", "/echo")]);
+        assert_eq!((none.len(), &none[0]["upstream"]), (1, &Value::Null), "{io}");
+        let (_, out, _) = scene.run(&["sessions", "list", "--upstream", &two.url()]);
+        assert_eq!(out.lines().filter(|line| line.contains(&two.url())).count(), twos.len(), "{io}: {out}");
+        for arguments in [&["sessions", "list"][..], &["sessions", "kill"]] {
+            let (code, _, error) = scene.run(&[arguments, &["--upstream", "ws://192.0.2.1:1"]].concat());
+            let told = error.contains("there is no upstream \"ws://192.0.2.1:1\": tidegate status");
+            assert!(code == Some(2) && told, "{io}: {error}");
+        }
+        let (code, out, _) = scene.run(&["sessions", "kill", "--upstream", &one.url()]);
+        assert_eq!((code, out), (Some(0), format!("ended {0} of {0}\n", ones.len())), "{io}");
+        let local = |client: &Client| client.local().to_string();
+        let is_of_two = |client: &Client| twos.iter().any(|own| own["address"] == local(client).as_str());
+        for client in &mut all {
+            match is_of_two(client) {
+                true => client.exchange(TEXT, b"still here"),
+                false => assert_eq!(client.frame().close_code(), 1001, "{io}"),
+            }
+        }
+        here.exchange(TEXT, b"still here");
+        let own = here.local().to_string();
+        here.close(1000);
+        let (of_two, of_one): (Vec<Client>, Vec<Client>) = all.into_iter().partition(is_of_two);
+        let peers = |clients: &[Client]| clients.iter().map(local).collect::<Vec<_>>();
+        let (ones, twos) = (peers(&of_one), peers(&of_two));
+        drop((of_one, of_two));
+        let end = |peer: &String| -> Value {
+            let line = scene.gateway.wait_for_log("its end", |line| {
+                line.contains("session ended") && line.contains(&format!("\"peer\":\"{peer}\""))
+            });
+            serde_json::from_str(&line).expect("JSON")
+        };
+        for (peers, upstream) in [(ones, Some(one.url())), (twos, Some(two.url())), (vec![own], None)] {
+            for peer in &peers {
+                assert_eq!(end(peer)["upstream"].as_str(), upstream.as_deref(), "{io}");
+            }
+        }
+        scene.gateway.stop();
+    }
+}
+
+#[test]
 fn sessions_from_an_address_end_and_no_others() {
     for io in BACKENDS {
         let scene = Scene::with(io, "", &(echo("/r", "") + &echo("/b", "")));

@@ -37,7 +37,8 @@ pub struct ConnectOptions {
 /// What happened. Errors are `errno` values as the kernel gives them (positive).
 #[derive(Debug)]
 pub enum Event<S> {
-    /// A connection was accepted. `peer` is `None` where it was gone before it could be asked, or is a unix socket.
+    /// A connection was accepted. `peer` is `None` where it is a unix socket: a client of TCP that has reset its connection before its
+    /// address could be asked for is not told of.
     Accepted {
         /// Where.
         listener: ListenerId,

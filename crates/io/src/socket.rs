@@ -112,16 +112,24 @@ pub(crate) fn connect_error(socket: BorrowedFd<'_>) -> i32 {
     }
 }
 
-/// The remote address where there is one to give: not on a unix socket, nor where the peer has gone.
+/// The far end of a connection.
+pub(crate) enum Peer {
+    /// At this address; one of a unix socket has none.
+    Here(Option<SocketAddr>),
+    /// It has reset the connection, and its address is not to be had any more.
+    Gone,
+}
+
+/// Who is at the far end of a connection that was accepted.
 ///
 /// # Errors
-/// Where the descriptor is not a connected socket at all.
-pub(crate) fn peer(socket: BorrowedFd<'_>) -> Result<Option<SocketAddr>, Errno> {
+/// Where the descriptor is no socket at all.
+pub(crate) fn peer(socket: BorrowedFd<'_>) -> Result<Peer, Errno> {
     match net::getpeername(socket) {
-        Ok(address) => Ok(address.and_then(internet)),
+        Ok(address) => Ok(Peer::Here(address.and_then(internet))),
         Err(Errno::BADF) => Err(Errno::BADF),
         Err(Errno::NOTSOCK) => Err(Errno::NOTSOCK),
-        Err(_) => Ok(None),
+        Err(_) => Ok(Peer::Gone),
     }
 }
 

@@ -17,6 +17,7 @@ use tidegate_io::{Event, ListenerId, MAX_PIECES, ReceiveEnd, Remainder, Token, U
 use self::rig::{Out, Rig, Subject, pattern, read_exactly};
 
 on_both!(
+    a_client_that_has_gone_has_an_address_or_is_not_accepted,
     a_reset_is_an_error,
     a_shutdown_ends_a_receive_and_a_poll,
     a_shutdown_with_reset_sends_a_reset_and_no_fin,
@@ -94,6 +95,37 @@ fn accepts_from_a_unix_socket<B: Subject>() {
     drop(far);
     assert_eq!(rig.ended(Token(1)), ReceiveEnd::Eof);
     rig.backend.close(socket);
+    // Here nobody has an address, also who has gone already: what it has said is heard.
+    let mut gone = UnixStream::connect(&path).unwrap();
+    gone.write_all(b"last words").unwrap();
+    drop(gone);
+    let (socket, _) = rig.accepted();
+    rig.backend.receive(&socket, Token(2));
+    assert_eq!(rig.received(Token(2)), b"last words");
+    assert_eq!(rig.ended(Token(2)), ReceiveEnd::Eof);
+    rig.backend.close(socket);
+    rig.finish();
+}
+
+/// Whose address nobody knows, no limit of addresses would hold.
+fn a_client_that_has_gone_has_an_address_or_is_not_accepted<B: Subject>() {
+    let mut rig = Rig::<B>::new();
+    let address = rig.listen();
+    for _ in 0..10 {
+        let mut gone = TcpStream::connect(address).unwrap();
+        gone.write_all(b"do this").unwrap();
+        // It is reset, and what it has said can be read nonetheless.
+        sockopt::set_socket_linger(&gone, Some(Duration::ZERO)).unwrap();
+    }
+    let far = TcpStream::connect(address).unwrap();
+    loop {
+        let (socket, peer) = rig.accepted();
+        assert!(peer.is_some(), "a connection of nobody");
+        rig.backend.close(socket);
+        if peer == Some(far.local_addr().unwrap()) {
+            break;
+        }
+    }
     rig.finish();
 }
 

@@ -12,6 +12,7 @@ use crate::{
     environment::Environment,
     log::{ABNORMAL, Cause, Leg, Level, Totals, What},
     plan::Plan,
+    proxy::{Tenancy, Upstreams},
     report::{Cell, CloseCount, Flow, Histogram, INTERVAL_MS, Inflation, Report, RouteCounts},
     session::{Session, State},
     shard::Shard,
@@ -53,6 +54,18 @@ pub(crate) struct Tally {
     cause: Option<Cause>,
     /// That is what it was asked to do: whatever else ends it counts instead.
     is_asked: bool,
+    /// Which of those that have had its upstream's place that upstream is.
+    tenancy: Tenancy,
+    /// The place of its upstream among its route's.
+    upstream: Option<u16>,
+}
+
+impl Tally {
+    /// The place of its upstream among its route's; `None` where it has none, or that is another's by now.
+    pub(crate) fn upstream(&self, route: Option<RouteId>, upstreams: &Upstreams) -> Option<u16> {
+        let place = self.upstream?;
+        (upstreams.tenancy(route?, place) == Some(self.tenancy)).then_some(place)
+    }
 }
 
 impl Accounts {
@@ -121,11 +134,16 @@ impl Accounts {
         clients.sent_bytes += before.sent_bytes;
     }
 
-    pub(crate) fn opened<S>(&mut self, key: Key, session: &Session<S>) {
+    pub(crate) fn opened<S>(&mut self, key: Key, session: &Session<S>, upstreams: &Upstreams) {
         if session.marks.upstream {
             return;
         }
-        self.sessions[key.index() as usize].opened = true;
+        let tally = &mut self.sessions[key.index() as usize];
+        tally.opened = true;
+        if let State::Paired(paired) = &session.state {
+            tally.upstream = Some(paired.upstream);
+            tally.tenancy = upstreams.tenancy(session.route, paired.upstream).unwrap_or_default();
+        }
         self.route(session.route.index()).opened += 1;
     }
 
@@ -280,8 +298,10 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             sent_messages: tally.flow.sent_messages,
             duration_ms: self.now_ms.saturating_sub(tally.accepted_ms),
         };
-        let route = session.own_route().map(|route| route.index() as u16);
-        self.log(Level::Info, Some(key), What::Closed { cause, route, totals });
+        let route = session.own_route();
+        let upstream = tally.upstream(route, &self.upstreams);
+        let route = route.map(|route| route.index() as u16);
+        self.log(Level::Info, Some(key), What::Closed { cause, route, upstream, totals });
     }
 
     /// The shard ends: so do the sessions that are there yet.

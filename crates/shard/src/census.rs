@@ -58,6 +58,8 @@ pub struct SessionState {
     pub peer: Option<SocketAddr>,
     /// Its route's number; `None` where its request has found none yet, or was refused before.
     pub route: Option<u16>,
+    /// The place of its upstream among its route's, or of the one that is tried; `None` where it has none.
+    pub upstream: Option<u16>,
     /// The user whom its token names; `None` where its route asks for none.
     pub user: Option<Box<str>>,
     /// Whom its certificate names (RFC 4514), where that was asked for; not yet there for `wanted`.
@@ -162,13 +164,18 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             State::Dialing(_) | State::Dead => return None,
             State::Open(_) | State::Paired(_) | State::Lingering { .. } => SessionStage::Closing,
         };
-        let route = session.own_route().map(|route| route.index() as u16);
+        let route = session.own_route();
         let tally = self.accounts.as_ref().map(|accounts| *accounts.tally(key)).unwrap_or_default();
+        let upstream = match &session.state {
+            State::Waiting(waiting) => waiting.current.as_ref().map(|attempt| attempt.upstream),
+            _ => tally.upstream(route, &self.upstreams),
+        };
         Some(SessionState {
             shard: self.id,
             key: key.to_bits(),
             peer: session.peer.address(),
-            route,
+            route: route.map(|route| route.index() as u16),
+            upstream,
             user: self.callers.get(key).and_then(|known| known.user.clone()),
             subject: None,
             stage,

@@ -46,6 +46,25 @@ pub(crate) const FOREIGN_ORIGIN: Refusal =
 const PAGE_BODY: Refusal =
     Refusal { status: 400, reason: "this request takes no body", close: true, fields: &[] };
 
+/// A handshake of TLS (RFC 8446 §5.1), which may have no line for as long as its client waits.
+const TLS_HERE: Refusal = Refusal::new(400, "this is TLS, and this listener has no `tls`");
+
+/// From whom none is read: its own proxy's address is wrong in the file, or missing.
+const PROXY_HEADER_HERE: Refusal =
+    Refusal::new(400, "this is a PROXY header, and `proxy_protocol` does not name who sent it");
+
+/// What is no request of HTTP, but something that is sent here by a mistake in somebody's configuration: that one is to be told.
+fn other_protocol(bytes: &[u8]) -> Option<&'static Refusal> {
+    match bytes {
+        [0x16, 3, ..] => Some(&TLS_HERE),
+        [b'P', b'R', rest @ ..] if rest.starts_with(b"OXY TCP") || rest.starts_with(b"OXY UNKNOWN") => {
+            Some(&PROXY_HEADER_HERE)
+        }
+        [b'\r', rest @ ..] if rest.starts_with(b"\n\r\n\0\r\nQUIT\n") => Some(&PROXY_HEADER_HERE),
+        _ => None,
+    }
+}
+
 impl<B: Backend, E: Environment> Shard<B, E> {
     /// The state of a new connection, or of one kept alive behind a page.
     pub(crate) fn new_head(&self, now_ms: u64, kept_alive: bool) -> State {
@@ -77,7 +96,11 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             head.bytes.extend_from_slice(bytes);
         }
         let so_far = if before > 0 { &head.bytes[..] } else { bytes };
-        match head.scanner.scan(so_far, plan.head_limits()) {
+        let scanned = match other_protocol(so_far) {
+            Some(refusal) => Err(*refusal),
+            None => head.scanner.scan(so_far, plan.head_limits()),
+        };
+        match scanned {
             Ok(Scan::Complete(end)) => {
                 let carried = std::mem::take(&mut head.bytes);
                 self.recount(held, 0);
@@ -122,6 +145,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             Err(Halt::Refused(refusal)) => self.refuse(key, &refusal, head_only),
             Err(Halt::Asked(asked)) => self.await_decision(key, asked, head),
         }
+        self.judged = None;
     }
 
     fn dispatch(&mut self, key: Key, request: &Request<'_>) -> Result<(), Halt> {
@@ -132,6 +156,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         let protocols = request.fields.list("sec-websocket-protocol");
         let (id, route) =
             plan.routes().lookup(request.host, request.target.path, protocols).ok_or(NOT_FOUND)?;
+        self.judged = Some((key, id));
         if found_before == Some(id) && !matches!(route.action, Action::Page(_)) {
             // It has waited for its hook. Another one, or none, may have its path now.
             self.set_route(key, id);
@@ -305,7 +330,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         session.seen = Stamp::at(now_ms);
         session.spoke = session.seen;
         if let Some(accounts) = &mut self.accounts {
-            accounts.opened(key, session);
+            accounts.opened(key, session, &self.upstreams);
         }
         if self.plan.route(session.route).rates.is_some() {
             self.meters.begin(key);

@@ -30,7 +30,9 @@ pub struct Entry {
     pub session: Option<u64>,
     /// The client's address, where it is known.
     pub peer: Option<SocketAddr>,
-    /// The generation of the configuration that its shard has: [`What::place`] is one of its routes and upstreams.
+    /// The number of the route that the session has found, where it has found one.
+    pub route: Option<u16>,
+    /// The generation of the configuration that its shard has: `route` and [`What::place`] are of its routes and upstreams.
     pub generation: u64,
     /// What happened.
     pub what: What,
@@ -127,6 +129,8 @@ pub enum What {
         cause: Cause,
         /// The route's number; `None` where that is another's by now.
         route: Option<u16>,
+        /// The place of its upstream there; `None` where it had none, or that is another's by now.
+        upstream: Option<u16>,
         /// What it has done.
         totals: Totals,
     },
@@ -136,6 +140,8 @@ pub enum What {
         upstream: u16,
         /// The route's number.
         route: u16,
+        /// Which of its addresses was at hand: a name may have many.
+        address: Option<SocketAddr>,
         /// Why.
         reason: &'static str,
         /// The system's error number, 0 where there is none.
@@ -193,7 +199,7 @@ impl What {
     pub fn place(&self) -> (Option<u16>, Option<u16>) {
         match *self {
             What::HookFailed { route, .. } => (Some(route), None),
-            What::Closed { route, .. } => (route, None),
+            What::Closed { route, upstream, .. } => (route, upstream),
             What::UpstreamFailed { upstream, route, .. }
             | What::LocalFault { upstream, route, .. }
             | What::UpstreamRefused { upstream, route, .. } => (Some(route), Some(upstream)),
@@ -246,6 +252,8 @@ pub struct Fields {
     pub reason: Option<&'static str>,
     /// The system's error number.
     pub errno: Option<i32>,
+    /// An upstream's address.
+    pub address: Option<SocketAddr>,
     /// How many connections.
     pub connections: Option<u64>,
     /// How many entries.
@@ -288,14 +296,17 @@ impl What {
             What::Ended { leg, code, reason } => {
                 Fields { leg: Some(leg), code: Some(code), reason: Some(reason), ..none }
             }
-            What::Closed { cause: Cause { leg, code, reason }, route: _, totals } => Fields {
+            What::Closed { cause: Cause { leg, code, reason }, totals, .. } => Fields {
                 leg: Some(leg),
                 code: Some(code),
                 reason: Some(reason),
                 totals: Some(totals),
                 ..none
             },
-            What::UpstreamFailed { reason, errno, .. } | What::LocalFault { reason, errno, .. } => {
+            What::UpstreamFailed { address, reason, errno, .. } => {
+                Fields { reason: Some(reason), errno: (errno != 0).then_some(errno), address, ..none }
+            }
+            What::LocalFault { reason, errno, .. } => {
                 Fields { reason: Some(reason), errno: (errno != 0).then_some(errno), ..none }
             }
             What::UpstreamRefused { status, .. } => Fields { status: Some(status), ..none },

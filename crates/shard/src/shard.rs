@@ -5,7 +5,7 @@
 
 use std::{collections::VecDeque, io, net::SocketAddr, sync::Arc, time::Duration};
 
-use tidegate_hub::Letter;
+use tidegate_hub::{Letter, RouteId};
 use tidegate_io::{Backend, Event, ListenerId, ReceiveEnd, Remainder, Token};
 use tidegate_registry::{Batch, Key, Registry, Retained, Wheel};
 use tidegate_tls::ServerConfig;
@@ -85,6 +85,8 @@ pub struct Shard<B: Backend, E: Environment> {
     pub(crate) retained: Retained,
     pub(crate) incomplete: Incomplete,
     pub(crate) upstreams: Upstreams,
+    /// The route that a request has found which is being judged, for the log: it is not its session's before it is let in.
+    pub(crate) judged: Option<(Key, RouteId)>,
     pub(crate) turn: Turn,
     /// What the event at hand sends, until its buffer is in place.
     pub(crate) spans: Vec<Span>,
@@ -178,6 +180,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             retained: plan.retained(),
             incomplete: Incomplete::default(),
             upstreams: Upstreams::new(&plan),
+            judged: None,
             turn: Turn::default(),
             spans: Vec::new(),
             cut: Vec::new(),
@@ -767,8 +770,11 @@ impl<B: Backend, E: Environment> Shard<B, E> {
             return;
         }
         let generation = self.plan.generation();
+        let own = key.and_then(|key| self.registry.get(key)).and_then(Session::own_route);
+        let judged = self.judged.filter(|(judged, _)| key == Some(*judged)).map(|(_, route)| route);
+        let route = own.or(judged).map(|route| route.index() as u16);
         let session = key.map(Key::to_bits);
-        self.environment.log(Entry { level, shard: self.id, session, peer, generation, what });
+        self.environment.log(Entry { level, shard: self.id, session, peer, route, generation, what });
     }
 }
 

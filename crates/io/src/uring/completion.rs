@@ -240,9 +240,13 @@ impl Uring {
                 let socket = unsafe { BorrowedFd::borrow_raw(descriptor) };
                 match socket::peer(socket) {
                     Ok(peer) => {
-                        // SAFETY: as above: open, for it has a peer, and nobody else's.
+                        // SAFETY: as above: open, for it is a socket, and nobody else's.
                         let socket = unsafe { OwnedFd::from_raw_fd(descriptor) };
-                        events.push(Event::Accepted { listener: id, socket, peer });
+                        // Who has reset it before it could be asked for its address is served as little as who did so in the
+                        // queue: what it has said could be read yet, and no limit of addresses would hold for it.
+                        if let socket::Peer::Here(peer) = peer {
+                            events.push(Event::Accepted { listener: id, socket, peer });
+                        }
                     }
                     // No socket: not ours to close.
                     Err(error) => {

@@ -279,10 +279,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         let fault = Fault::of(errno);
         if fault == Fault::Source {
             attempt.sources += 1;
-            let address = match attempt.addresses.as_deref() {
-                Some(Addresses::Known(all)) => all.get((attempt.first + attempt.tried) % all.len().max(1)),
-                Some(Addresses::Unresolved) | None => None,
-            };
+            let address = attempt.address();
             if address.is_some_and(|address| attempt.sources < proxy.sources(address).len()) {
                 return;
             }
@@ -672,7 +669,16 @@ impl<B: Backend, E: Environment> Shard<B, E> {
     }
 
     pub(super) fn log_upstream(&mut self, key: Key, upstream: u16, reason: &'static str, errno: i32) {
-        let route = self.registry.get(key).map_or(0, |session| session.route.index() as u16);
-        self.log(Level::Warn, Some(key), What::UpstreamFailed { upstream, route, reason, errno });
+        let session = self.registry.get(key);
+        let route = session.map_or(0, |session| session.route.index() as u16);
+        let address = match session.map(|session| &session.state) {
+            Some(State::Waiting(waiting)) => waiting.current.as_ref().and_then(Attempt::address),
+            _ => None,
+        };
+        let address = address.and_then(|address| match address {
+            Address::Tcp(address) => Some(*address),
+            Address::Unix(_) => None,
+        });
+        self.log(Level::Warn, Some(key), What::UpstreamFailed { upstream, route, address, reason, errno });
     }
 }

@@ -17,6 +17,7 @@ mod upstreams;
 
 use std::sync::Arc;
 
+use tidegate_io::Address;
 use tidegate_registry::Key;
 use tidegate_wire::{extension::DeflateParams, http::HeadScanner};
 
@@ -24,7 +25,7 @@ use crate::plan::Addresses;
 
 pub(crate) use self::{
     request::{client_address, is_claim},
-    upstreams::Upstreams,
+    upstreams::{Tenancy, Upstreams},
 };
 
 /// A client that waits for its upstream.
@@ -96,6 +97,14 @@ impl Attempt {
             sources: 0,
             failed: false,
             spared: false,
+        }
+    }
+
+    /// The address that is tried, or is to be tried next; `None` where its name is awaited.
+    fn address(&self) -> Option<&Address> {
+        match self.addresses.as_deref()? {
+            Addresses::Known(all) => all.get((self.first + self.tried) % all.len().max(1)),
+            Addresses::Unresolved => None,
         }
     }
 }

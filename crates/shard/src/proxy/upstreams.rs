@@ -56,7 +56,13 @@ struct Upstream {
     probe: Option<Key>,
     /// It is to get no sessions.
     drained: bool,
+    /// Counts who has had its place, so that one who is gone is not taken for who came behind it.
+    tenancy: Tenancy,
 }
+
+/// Which of those that have had a place an upstream is; around after 256 of them, each of which was there until nobody was left of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Tenancy(u8);
 
 impl Upstream {
     /// Until when it is left out by the rule of now, and from then on until a probe succeeds; `None`: it is not left out.
@@ -88,7 +94,8 @@ impl Upstreams {
             let group = self.groups.get_mut(id.index());
             if let Some(state) = group.and_then(|group| group.states.get_mut(usize::from(*upstream))) {
                 debug_assert_eq!(state.active, 0, "nobody is left of the one before");
-                *state = Upstream::default();
+                let tenancy = Tenancy(state.tenancy.0.wrapping_add(1));
+                *state = Upstream { tenancy, ..Upstream::default() };
             }
         }
         let drained = plan.drained();
@@ -189,6 +196,12 @@ impl Upstreams {
         }
     }
 
+    /// Which of those that have had its place it is.
+    pub(crate) fn tenancy(&self, route: RouteId, upstream: u16) -> Option<Tenancy> {
+        let states = &self.groups.get(route.index())?.states;
+        states.get(usize::from(upstream)).map(|state| state.tenancy)
+    }
+
     pub(crate) fn began(&mut self, route: RouteId, upstream: u16) {
         self.groups[route.index()].states[usize::from(upstream)].active += 1;
     }
@@ -202,6 +215,7 @@ impl Upstreams {
         *state = Upstream {
             active: state.active,
             drained: state.drained,
+            tenancy: state.tenancy,
             failed: state.failed,
             failed_ms: state.failed_ms,
             succeeded_ms: now_ms.max(state.failed_ms),
@@ -326,6 +340,21 @@ mod tests {
             scene.upstreams.await_name(ROUTE, key(client), |_| true);
         }
         assert_eq!(scene.upstreams.take_resolving().len(), 1_000);
+    }
+
+    #[test]
+    fn who_comes_to_have_a_place_is_not_taken_for_who_had_it() {
+        let Scene { plan, mut upstreams, .. } = Scene::new("max_fails = 1");
+        let both = |upstreams: &Upstreams| [0, 1].map(|place| upstreams.tenancy(ROUTE, place));
+        let before = both(&upstreams);
+        upstreams.failed(ROUTE, 0, key(1), 1);
+        upstreams.succeeded(ROUTE, 0, 2);
+        upstreams.adopt(&plan, &[], &[]);
+        assert_eq!(both(&upstreams), before, "whatever becomes of it");
+        upstreams.adopt(&plan, &[], &[(ROUTE, 1)]);
+        let after = both(&upstreams);
+        assert!(after[0] == before[0] && after[1].is_some() && after[1] != before[1]);
+        assert_eq!(upstreams.tenancy(ROUTE, 2), None);
     }
 
     #[test]

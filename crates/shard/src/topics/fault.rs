@@ -15,7 +15,8 @@ pub(crate) struct Fault {
 }
 
 impl Fault {
-    pub(crate) const NOT_ALLOWED: Fault = Fault::new(Code::NotAllowed, "this route does not allow it");
+    pub(crate) const NOT_ALLOWED: Fault =
+        Fault::new(Code::NotAllowed, "the route, the key or the token does not allow it");
 
     /// What was sent to a topic's home may be done yet, or was done.
     pub(crate) const UNKNOWN: Fault =

@@ -129,7 +129,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         if let Some(accounts) = &mut self.accounts
             && let Some(session) = self.registry.get(key)
         {
-            accounts.opened(key, session);
+            accounts.opened(key, session, &self.upstreams);
         }
         self.wheel.cancel(key.index());
         if let Some(session) = self.registry.get_mut(key) {

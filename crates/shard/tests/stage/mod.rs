@@ -232,7 +232,7 @@ impl Environment for Surroundings {
 
 /// An entry in one line: the words, and the fields with their names.
 fn line(what: &What) -> String {
-    let Fields { leg, code, status, reason, errno, connections, entries, totals } = what.fields();
+    let Fields { leg, code, status, reason, errno, address, connections, entries, totals } = what.fields();
     let reason = reason.map(|reason| format!("{reason:?}"));
     let error = errno.map(|errno| format!("{:?}", io::Error::from_raw_os_error(errno).to_string()));
     let mut line = what.message().to_owned();
@@ -246,6 +246,7 @@ fn line(what: &What) -> String {
     field("entries", entries.map(|count| count.to_string()));
     field("reason", reason);
     field("error", error);
+    field("address", address.map(|address| address.to_string()));
     if let Some(totals) = totals {
         field("received_bytes", Some(totals.received_bytes.to_string()));
         field("sent_bytes", Some(totals.sent_bytes.to_string()));
