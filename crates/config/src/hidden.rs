@@ -207,7 +207,13 @@ fn quoted(row: &str) -> impl Iterator<Item = (usize, &str)> {
     })
 }
 
-/// What may be secret in a URL that begins at `at`: whom it names before its host, and all behind `?` or `#`. It need not be a valid one.
+/// Whether somebody may have meant this as a port, even if it is none.
+pub(crate) fn may_be_port(text: &str) -> bool {
+    text.len() <= 6 && text.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+/// What may be secret in a URL that begins at `at`: whom it names before its host, and all behind `?` or `#`. It need not be a valid one:
+/// where there is no `@`, what stands in a port's place may be a password.
 fn of_url((at, text): (usize, &str)) -> impl Iterator<Item = Range<usize>> {
     let begin =
         text.find("//").or_else(|| text.find(":/").filter(|_| !text.starts_with("unix:"))).map(|at| at + 2);
@@ -220,7 +226,15 @@ fn of_url((at, text): (usize, &str)) -> impl Iterator<Item = Range<usize>> {
         None => rest[..*user].contains(':') && !rest[..*user].contains([' ', '/']),
         Some(_) => *user < slash || rest[..slash].contains(':'),
     });
-    let user = user.map(|user| 0..user);
+    let host = &rest[..rest.find(['/', '?', '#']).unwrap_or(rest.len())];
+    // An address has colons in brackets.
+    let colon = if host.starts_with('[') { host.rfind(':') } else { host.find(':') };
+    let port = colon.filter(|colon| {
+        // Behind it a sentence may go on.
+        let port = host[colon + 1..].trim_end_matches([',', '.', ';', ')']);
+        begin.is_some() && !host.ends_with(']') && !may_be_port(port)
+    });
+    let user = user.map(|user| 0..user).or(port.map(|colon| colon + 1..host.len()));
     let query = query.map(|query| query + 1..rest.len());
     user.into_iter().chain(query).map(move |range| at + authority + range.start..at + authority + range.end)
 }
@@ -238,7 +252,9 @@ pub(crate) fn without_secrets(text: &str) -> String {
 
 /// The same of what could stand in a file.
 pub(crate) fn value_without_secrets(value: &str) -> String {
-    without(value, pieces(value, ['"', '"']).flat_map(of_url).collect())
+    // Where it is no list its quotes may be those of a password.
+    let whole = (!value.starts_with('[')).then_some((0, value));
+    without(value, pieces(value, ['"', '"']).chain(whole).flat_map(of_url).collect())
 }
 
 fn without(text: &str, found: Vec<Range<usize>>) -> String {
@@ -294,6 +310,9 @@ mod tests {
             ("url = \"https://a.test/k?s3=4 5@6\", b = 1", "url = \"https://a.test/k?********\", b = 1"),
             ("url = 'htps:/a.test/?s3", "url = 'htps:/a.test/?**"),
             ("a = ['b'], url = \"https://u:s'3@h/?k='4'\"", "a = ['b'], url = \"https://*****@h/?*****\""),
+            ("a = 'ws://u:s3.test/', b = \"ws://u:s3", "a = 'ws://u:*******/', b = \"ws://u:**"),
+            ("a = 'ws://u:1234567', b = 'ws://[::1]:8x/'", "a = 'ws://u:*******', b = 'ws://[::1]:**/'"),
+            ("a = 'ws://[::ab]/', b = 'ws://h:80/a:b'", "a = 'ws://[::ab]/', b = 'ws://h:80/a:b'"),
             ("url = 'https://u:s\"3@h/' # don't", "url = 'https://*****@h/' # don't"),
             (
                 "a = 'https://a.test/@b', c = 'unix:/d@e', f = 'g@h'",

@@ -5,7 +5,7 @@ use std::{
     path::PathBuf,
 };
 
-use crate::{report::Mistake, section::shown};
+use crate::{hidden::may_be_port, report::Mistake, section::shown};
 
 /// The host of an authority in a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,7 +75,11 @@ pub(crate) fn host_name(text: &str) -> Result<String, Mistake> {
             return Err(wrong("a label begins or ends with a hyphen"));
         }
         if let Some(odd) = label.chars().find(|c| !c.is_ascii_alphanumeric() && !matches!(c, '-' | '_')) {
-            return Err(wrong(&format!("it has a {}", shown(&odd.to_string()))));
+            return Err(match odd {
+                // In a URL without its `@` what is behind it is a password.
+                ':' if !text.contains("://") => Mistake::new("a host name has no `:`"),
+                _ => wrong(&format!("it has a {}", shown(&odd.to_string()))),
+            });
         }
     }
     Ok(name.to_ascii_lowercase())
@@ -104,7 +108,11 @@ pub(crate) fn authority(text: &str) -> Result<(Host, Option<u16>), Mistake> {
 pub(crate) fn port(text: &str) -> Result<u16, Mistake> {
     let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) && !text.starts_with('0');
     let port = if digits { text.parse::<u16>().ok() } else { None };
-    port.ok_or_else(|| Mistake::new(format!("{} is not a port: 1 to 65535", shown(text))))
+    port.ok_or_else(|| match may_be_port(text) {
+        true => Mistake::new(format!("{} is not a port: 1 to 65535", shown(text))),
+        // In a URL without its `@` it is a password.
+        false => Mistake::new("a port is a number: 1 to 65535"),
+    })
 }
 
 /// RFC 9110 §5.6.2: `token`.

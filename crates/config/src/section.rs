@@ -439,11 +439,12 @@ pub(crate) fn shown(text: &str) -> String {
     format!("`{escaped}`")
 }
 
-/// As much of a text of the file as a message has room for: a value may be as long as the file.
+/// As much of a text of the file as a message has room for: a value may be as long as the file. Nor is more than a line of it shown: three
+/// quotes take all that follows for a part of the text, whoever's value that is.
 pub(crate) fn cut(text: &str) -> Cow<'_, str> {
     const MOST: usize = 80;
-    match text.char_indices().nth(MOST) {
-        Some((end, _)) => Cow::Owned(format!("{}…", &text[..end])),
+    match text.char_indices().enumerate().find(|(number, (_, c))| *number == MOST || *c == '\n') {
+        Some((_, (end, _))) => Cow::Owned(format!("{}…", &text[..end])),
         None => Cow::Borrowed(text),
     }
 }

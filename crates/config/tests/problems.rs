@@ -291,6 +291,13 @@ fn no_mistake_is_told_with_what_may_be_a_secret() {
         identity("jwks_url = 'https://a.test/#%'"),
         route("proxy = { upstreams = ['ws://u:%@h:1', 'http://u:%@h', 'u:%@h:1', 'wss://%@h'] }"),
         route("proxy = { upstreams = 'ws://u:%@h:1' }"),
+        // Whatever is in a password, and where its `@` is missing or its text ends in it.
+        route("proxy = { upstreams = [\"ws://u:a'%@h:1/\", 'ws://u:a\"%@h:1/', 'ws://u:a %@h:1/'] }"),
+        route("proxy = { upstreams = ['ws://u:%', 'ws://u:%:1', 'ws://u:%.h:1/', 'ws://u:%/'] }"),
+        route("proxy = { upstreams = [\"ws://u:%\"a@h:1\"] }"),
+        identity("jwks_url = 'https://u:%.test/'"),
+        identity("hook = { url = 'https://u:%"),
+        identity("issuer = 7\nidentity = 1\n[[route]]\npath = '/b'\nidentity = '''u'\nsecret = '%'\n'''"),
         route("publish = { publish = ['**'], keys = [{ name = 'a', kye = '%', publsh = '%' }] }"),
         route("publish = { publish = ['**'], keys = [\n '%',\n 7, '%' ] }"),
         route("publish = { publish = ['**'], keys = \"\"\"\n%\n\"\"\" }"),

@@ -348,7 +348,7 @@ impl Reload {
             });
         }
         match undo {
-            true => info!(what, "takes sessions again"),
+            true => info!(what, "no longer drained"),
             false => info!(what, keep, "drained"),
         }
         Ok(whom)

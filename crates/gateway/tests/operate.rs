@@ -357,6 +357,9 @@ fn sessions_of_a_drained_upstream_go_to_others_or_stay_where_that_is_asked_for()
             "{out}"
         );
         assert_eq!(refusal(&scene, "/p").status, 503);
+        // Nor does the log say that it takes any.
+        let undone = |line: &str| line.contains("no longer drained") && line.contains("/p");
+        scene.gateway.wait_for_log_behind(0, "the undone drain", undone);
         assert_eq!(scene.run(&["drain", "--keep", "/p"]).0, Some(0));
         let (code, out, _) = scene.run(&["drain", "--undo", &one.url()]);
         assert_eq!(code, Some(0));
