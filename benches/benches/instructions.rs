@@ -16,7 +16,10 @@ use std::{hint::black_box, sync::Arc, time::SystemTime};
 use gungraun::{
     Callgrind, EventKind, LibraryBenchmarkConfig, library_benchmark, library_benchmark_group, main,
 };
-use tidegate_benches::paths::{Echo, HEAD, inflate, json, push, switch};
+use tidegate_benches::{
+    paths::{Echo, HEAD, inflate, json, push, switch},
+    whole::{Whole, With},
+};
 use tidegate_hub::{
     Ask, Class, ClientId, Envelope, Hub, Kind, MemberRules, Publication, Publish, Ticket, TopicName,
     arena::{Arenas, Lane, Layout},
@@ -387,10 +390,25 @@ fn answer_sealed(echo: (Session, Vec<u8>, Vec<u8>)) -> (Session, Vec<u8>, Vec<u8
     open_and_seal(echo)
 }
 
+// A message of 64 bytes from each of 64 sessions, through a whole shard on epoll, and what it takes with the edge's parts.
+#[library_benchmark]
+#[bench::plain(args = (With::Nothing), setup = Whole::new, teardown = Whole::check, config = about(104_236))]
+#[bench::limits(args = (With::Limits), setup = Whole::new, teardown = Whole::check, config = about(118_060))]
+#[bench::identity(args = (With::Identity), setup = Whole::new, teardown = Whole::check, config = about(104_236))]
+#[bench::metrics(args = (With::Metrics), setup = Whole::new, teardown = Whole::check, config = about(114_819))]
+#[bench::all(args = (With::All), setup = Whole::new, teardown = Whole::check, config = about(128_640))]
+fn whole_shard(mut whole: Whole) -> Whole {
+    whole.turn();
+    whole
+}
+
 library_benchmark_group!(
     name = wire,
     benchmarks = [unmask, parse, answer, answer_sealed, handshake, deflate, inflate_message]
 );
-library_benchmark_group!(name = sessions, benchmarks = [touch, reschedule, due, publish, append]);
+library_benchmark_group!(
+    name = sessions,
+    benchmarks = [whole_shard, touch, reschedule, due, publish, append]
+);
 library_benchmark_group!(name = topics, benchmarks = [publish_to_topic, parse_command]);
 main!(library_benchmark_groups = [wire, sessions, topics]);

@@ -1,6 +1,7 @@
 //! What the benchmarks beside this folder share.
 
 pub mod paths;
+pub mod whole;
 
 use std::time::Duration;
 

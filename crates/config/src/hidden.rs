@@ -13,7 +13,7 @@ use crate::schema::{NAMES, Names};
 /// of the tables of `keys`, and parts of URLs. It need not be a line that can be read otherwise. In order, and none over another.
 pub(crate) fn secrets(row: &str) -> Vec<Range<usize>> {
     let mut found = values(row);
-    found.extend(pieces(row, ['"', '\'']).flat_map(of_url));
+    found.extend(pieces(row, ['"', '\'']).chain(quoted(row)).flat_map(of_url));
     united(found)
 }
 
@@ -196,6 +196,17 @@ fn pieces(text: &str, between: [char; 2]) -> impl Iterator<Item = (usize, &str)>
     })
 }
 
+/// The texts in quotes, each with where it begins. The other quote is a part of them, as it may be one of a password.
+fn quoted(row: &str) -> impl Iterator<Item = (usize, &str)> {
+    let mut at = 0;
+    iter::from_fn(move || {
+        let begin = at + row[at..].find(['"', '\''])?;
+        at = begin + value_length(&row[begin..]);
+        let (quote, text) = row[begin..at].split_at(1);
+        Some((begin + 1, text.strip_suffix(quote).unwrap_or(text)))
+    })
+}
+
 /// What may be secret in a URL that begins at `at`: whom it names before its host, and all behind `?` or `#`. It need not be a valid one.
 fn of_url((at, text): (usize, &str)) -> impl Iterator<Item = Range<usize>> {
     let begin =
@@ -222,6 +233,15 @@ pub(crate) fn without_secrets(text: &str) -> String {
         let inner = if of_file { ['"', '"'] } else { [' ', '"'] };
         found.extend(pieces(piece, inner).map(|(begin, piece)| (at + begin, piece)).flat_map(of_url));
     }
+    without(text, found)
+}
+
+/// The same of what could stand in a file.
+pub(crate) fn value_without_secrets(value: &str) -> String {
+    without(value, pieces(value, ['"', '"']).flat_map(of_url).collect())
+}
+
+fn without(text: &str, found: Vec<Range<usize>>) -> String {
     let (mut shown, mut reached) = (String::with_capacity(text.len()), 0);
     for secret in united(found) {
         if !secret.is_empty() {
@@ -273,6 +293,8 @@ mod tests {
             ("url = 'https://u:s/3?4@h/'", "url = 'https://**********'"),
             ("url = \"https://a.test/k?s3=4 5@6\", b = 1", "url = \"https://a.test/k?********\", b = 1"),
             ("url = 'htps:/a.test/?s3", "url = 'htps:/a.test/?**"),
+            ("a = ['b'], url = \"https://u:s'3@h/?k='4'\"", "a = ['b'], url = \"https://*****@h/?*****\""),
+            ("url = 'https://u:s\"3@h/' # don't", "url = 'https://*****@h/' # don't"),
             (
                 "a = 'https://a.test/@b', c = 'unix:/d@e', f = 'g@h'",
                 "a = 'https://a.test/@b', c = 'unix:/d@e', f = 'g@h'",
@@ -301,5 +323,7 @@ mod tests {
         ] {
             assert_eq!(without_secrets(text), expected);
         }
+        assert_eq!(value_without_secrets("ws://u:s 3@h:1"), "ws://***@h:1");
+        assert_eq!(value_without_secrets("[\"ws://u:s 3@h:1\", \"a b\"]"), "[\"ws://***@h:1\", \"a b\"]");
     }
 }

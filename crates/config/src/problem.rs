@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, fmt, ops::Range, path::Path};
 
 use crate::{
-    hidden::{secrets, united, unknown, without_secrets},
+    hidden::{secrets, united, unknown, value_without_secrets, without_secrets},
     section::cut,
 };
 
@@ -96,12 +96,15 @@ pub(crate) struct Source<'t> {
     hidden: BTreeMap<usize, usize>,
     /// Where keys and values begin and end that may be shown; none is in another.
     harmless: BTreeMap<usize, usize>,
+    /// Where texts over several lines begin and end, by their quotes.
+    quotes: [Vec<usize>; 2],
 }
 
 impl<'t> Source<'t> {
     pub(crate) fn new(text: &'t str, name: &'t str) -> Self {
         let starts = std::iter::once(0).chain(text.match_indices('\n').map(|(at, _)| at + 1)).collect();
-        Self { name, text, starts, hidden: BTreeMap::new(), harmless: BTreeMap::new() }
+        let quotes = ["\"\"\"", "'''"].map(|quotes| text.match_indices(quotes).map(|(at, _)| at).collect());
+        Self { name, text, starts, hidden: BTreeMap::new(), harmless: BTreeMap::new(), quotes }
     }
 
     /// A problem somewhere in the text.
@@ -128,7 +131,7 @@ impl<'t> Source<'t> {
         let mut found = secrets(row);
         found.extend(unknown(row, |token| self.may_show(start + token.start..start + token.end)));
         // A text over several lines has begun above, and nothing on this one says what it is.
-        if ["\"\"\"", "'''"].iter().any(|quotes| self.text[..start].matches(quotes).count() % 2 == 1) {
+        if self.quotes.iter().any(|quotes| quotes.partition_point(|at| *at < start) % 2 == 1) {
             found.push(0..row.len());
         }
         let hidden = self.hidden.range(..start + row.len()).rev().take_while(|(_, end)| **end > start);
@@ -163,7 +166,7 @@ impl<'t> Source<'t> {
         let excerpt = Some(Excerpt::new(row, from..to, reached));
         let (file, column) = (self.name.to_owned(), reached.chars + 1);
         let message = without_secrets(&message);
-        let suggestion = suggestion.as_deref().map(without_secrets);
+        let suggestion = suggestion.as_deref().map(value_without_secrets);
         Problem { file, line, column, message, suggestion, excerpt }
     }
 }

@@ -10,7 +10,10 @@ use axum::{
 };
 use serde::{Deserialize, Serialize};
 use tidegate_config::Problem as Mistake;
-use tidegate_shard::{Changes, Whom, report::Reply};
+use tidegate_shard::{
+    Changes, Whom,
+    report::{Reply, Report},
+};
 use tokio::{sync::oneshot, time::timeout};
 
 use crate::{
@@ -238,7 +241,8 @@ pub(crate) async fn drain(gateway: &Arc<Gateway>, request: DrainRequest) -> Resu
     };
     let (withheld, whom): (Vec<Whom>, Vec<Whom>) =
         whom.into_iter().partition(|whom| !drained && is_withheld(whom));
-    let (places, withheld) = (places(gateway, &whom).await, places(gateway, &withheld).await);
+    let reports = gateway.reports().await;
+    let [places, withheld] = [whom, withheld].map(|whom| leaving(gateway, &reports, &whom));
     Ok(Json(Drained { drained, keep, places, withheld }))
 }
 
@@ -268,19 +272,64 @@ async fn places(gateway: &Gateway, whom: &[Whom]) -> Vec<Leaving> {
     if whom.is_empty() {
         return Vec::new();
     }
-    let reports = gateway.reports().await;
+    leaving(gateway, &gateway.reports().await, whom)
+}
+
+/// The same by what the shards have said.
+fn leaving(gateway: &Gateway, reports: &[Report], whom: &[Whom]) -> Vec<Leaving> {
     let place = |whom: &Whom| match whom {
         Whom::All => None,
         Whom::Route(route) => {
             let route = gateway.names.named(route.0)?;
-            let sessions = sessions_of_route(&reports, &route);
+            let sessions = sessions_of_route(reports, &route);
             Some(Leaving { route: route.name, upstream: None, sessions })
         }
         Whom::Upstream(route, place) => {
             let upstream = gateway.names.named_upstream(route.0, *place)?;
-            let sessions = sessions_of_upstream(&reports, &upstream);
+            let sessions = sessions_of_upstream(reports, &upstream);
             Some(Leaving { route: upstream.route.name, upstream: Some(upstream.name), sessions })
         }
     };
     whom.iter().filter_map(place).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use tidegate_shard::{Mail, Plan};
+
+    use super::*;
+    use crate::gateway::ShardWay;
+
+    #[tokio::test]
+    async fn shards_are_asked_once_whatever_is_drained_or_not_any_more() {
+        let text = "version = 1\n[[listener]]\nbind = '127.0.0.1:0'\n\
+                    [[route]]\npath = '/a'\nproxy = { upstreams = ['ws://one.test'] }\n\
+                    [[route]]\npath = '/b'\nproxy = { upstreams = ['ws://one.test', 'ws://two.test'] }\n";
+        let plan = Plan::new(tidegate_config::parse(text, "t.toml").unwrap(), 1);
+        let asked = Arc::new(AtomicUsize::new(0));
+        let asks = Arc::clone(&asked);
+        let send = move |mail| {
+            asks.fetch_add(usize::from(matches!(mail, Mail::Report(_))), Ordering::Relaxed);
+            true
+        };
+        let ways = vec![ShardWay { cell: Arc::default(), send: Box::new(send) }];
+        let (names, lost) = (RouteNames::new(&plan), Arc::default());
+        let gateway = Gateway::new("1", String::new(), Arc::clone(&plan), names, ways, Vec::new(), lost);
+        let gateway = Arc::new(gateway);
+        plan.set_drained(&plan.named("/b"), true);
+        gateway.set_operations(Some(Operations {
+            reload: Box::new(|_| {}),
+            drain: Box::new(move |request, reply| reply.tell(Ok(plan.named(&request.what)))),
+        }));
+        // Drained it is one kind of places, and behind an undo both.
+        for (undo, expected) in [(false, (2, 0)), (true, (1, 1))] {
+            asked.store(0, Ordering::Relaxed);
+            let request = DrainRequest { what: "ws://one.test".to_owned(), keep: false, undo };
+            let Ok(Json(drained)) = drain(&gateway, request).await else { panic!("it is not drained") };
+            assert_eq!((drained.places.len(), drained.withheld.len()), expected);
+            assert_eq!(asked.load(Ordering::Relaxed), 1, "undo: {undo}");
+        }
+    }
 }

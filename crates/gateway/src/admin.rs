@@ -18,6 +18,7 @@ use crate::{
     Outcome,
     arguments::{AdminArguments, KillArguments, ListArguments, SessionsArguments, SessionsCommand},
     logs,
+    output::show,
 };
 
 /// Most sessions that one answer holds.
@@ -181,20 +182,6 @@ fn kill(arguments: &KillArguments) -> Result<Outcome, Fault> {
 pub(crate) fn json(answer: &impl Serialize) -> Outcome {
     let text = serde_json::to_string(answer).unwrap_or_default();
     show(&(text + "\n"))
-}
-
-/// Writes to standard output. Where nobody reads to the end that is no fault, but nobody must take a file for whole that is cut off.
-pub(crate) fn show(text: &str) -> Outcome {
-    let mut out = io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Ok(()) => Outcome::Clean,
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Outcome::Clean,
-        Err(error) => {
-            // Where standard error is gone, there is nobody to tell.
-            let _ = writeln!(io::stderr(), "tidegate: standard output cannot be written: {error}");
-            Outcome::Fault
-        }
-    }
 }
 
 fn status_text(status: &Status) -> String {

@@ -258,10 +258,12 @@ pub(crate) enum NoConfig {
 }
 
 impl Arguments {
-    /// Those of this process. Ends it where they are not known, or ask for help.
-    pub(crate) fn read() -> Self {
-        let matches = without_empty_variables(Self::definition()).get_matches();
-        Self::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
+    /// Those of this process.
+    ///
+    /// # Errors
+    /// Where they are not known, or ask for help.
+    pub(crate) fn read() -> Result<Self, clap::Error> {
+        Self::from_arg_matches(&without_empty_variables(Self::definition()).try_get_matches()?)
     }
 
     /// What to do.

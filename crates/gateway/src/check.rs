@@ -1,13 +1,10 @@
 //! `tidegate check`: every mistake of a file at once, and nothing bound or started.
 
-use std::{
-    io::{self, Write},
-    time::SystemTime,
-};
+use std::time::SystemTime;
 
 use tidegate_config::printable;
 
-use crate::{Outcome, arguments::CheckArguments, logs, paths, secure};
+use crate::{Outcome, arguments::CheckArguments, logs, output::show, paths, secure};
 
 /// Problems and warnings go to standard error; what is valid is said on standard output.
 pub(crate) fn check(arguments: &CheckArguments) -> Outcome {
@@ -26,9 +23,7 @@ pub(crate) fn check(arguments: &CheckArguments) -> Outcome {
                 |number: usize, what: &str| format!("{number} {what}{}", if number == 1 { "" } else { "s" });
             let (listeners, routes) = (config.listeners.len(), config.routes.len());
             let counts = format!("{}, {}", count(listeners, "listener"), count(routes, "route"));
-            // Where standard output is closed, the exit code says it all.
-            let _ = writeln!(io::stdout().lock(), "{file} is valid: {counts}");
-            Outcome::Clean
+            show(&format!("{file} is valid: {counts}\n"))
         }
         Err(problems) => {
             logs::print_problems(&problems);

@@ -8,11 +8,11 @@ use tidegate_io::{Kind, diagnose};
 
 use crate::{
     Outcome,
-    admin::show,
     arguments::{ConfigArguments, NoConfig},
     cores::Cores,
     limits::{self, Lockable, Need},
     logs,
+    output::show,
 };
 
 /// Writes the report to standard output. What keeps the configuration from being run is a fault.

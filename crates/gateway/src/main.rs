@@ -28,6 +28,7 @@ mod manual;
 mod notify;
 mod operate;
 mod outbound;
+mod output;
 mod paths;
 mod plane;
 mod reload;
@@ -69,7 +70,7 @@ impl From<Outcome> for ExitCode {
 }
 
 fn main() -> ExitCode {
-    let outcome = match Arguments::read().command() {
+    let outcome = match Arguments::read().and_then(Arguments::command) {
         Ok(Command::Run(arguments)) => serve::run(&arguments),
         Ok(Command::Check(arguments)) => check::check(&arguments),
         Ok(Command::Doctor(arguments)) => doctor::doctor(&arguments),
@@ -80,9 +81,12 @@ fn main() -> ExitCode {
         Ok(Command::Completions { shell }) => manual::completions(shell),
         Ok(Command::Man { folder }) => manual::pages(&folder),
         Err(error) => {
-            // Where standard error is gone, there is nobody to tell.
-            let _ = error.print();
-            Outcome::Usage
+            let printed = error.print();
+            match error.use_stderr() {
+                // Where standard error is gone, there is nobody to tell.
+                true => Outcome::Usage,
+                false => output::shown(printed),
+            }
         }
     };
     outcome.into()

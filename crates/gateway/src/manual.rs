@@ -9,21 +9,29 @@ use clap::Command;
 use clap_complete::Shell;
 use clap_mangen::Man;
 
-use crate::{Outcome, arguments::Arguments};
+use crate::{Outcome, arguments::Arguments, output::shown};
 
 /// Prints a shell's completions.
 pub(crate) fn completions(shell: Shell) -> Outcome {
     // In memory first: the generator panics where it cannot write, as when nobody reads to the end.
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut Arguments::definition(), "tidegate", &mut script);
-    told("the completions", io::stdout().lock().write_all(&script))
+    shown(io::stdout().lock().write_all(&script))
 }
 
 /// Writes the man pages: `tidegate.1`, and one for each command.
 pub(crate) fn pages(folder: &Path) -> Outcome {
     let mut definition = Arguments::definition().disable_help_subcommand(true);
     definition.build();
-    told(&format!("the man pages in {}", folder.display()), page(definition, folder))
+    match page(definition, folder) {
+        Ok(()) => Outcome::Clean,
+        Err(error) => {
+            let folder = folder.display();
+            // Where standard error is gone, there is nobody to tell.
+            let _ = writeln!(io::stderr(), "tidegate: the man pages in {folder} cannot be written: {error}");
+            Outcome::Fault
+        }
+    }
 }
 
 /// The page of a command, and those of its own commands.
@@ -34,15 +42,4 @@ fn page(command: Command, folder: &Path) -> io::Result<()> {
     // An empty date would be left out, and the version stand in its place; a real one would make each build another.
     let page = Man::new(command).date("\"\"").source(concat!("tidegate ", env!("CARGO_PKG_VERSION")));
     page.manual("Tidegate").generate_to(folder).map(drop)
-}
-
-fn told(what: &str, written: io::Result<()>) -> Outcome {
-    match written {
-        Ok(()) => Outcome::Clean,
-        Err(error) => {
-            // Where standard error is gone, there is nobody to tell.
-            let _ = writeln!(io::stderr().lock(), "tidegate: {what} cannot be written: {error}");
-            Outcome::Fault
-        }
-    }
 }

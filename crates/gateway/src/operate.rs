@@ -9,8 +9,9 @@ use tidegate_control::{
 
 use crate::{
     Outcome,
-    admin::{Fault, client, json, outcome, printed, show},
+    admin::{Fault, client, json, outcome, printed},
     arguments::{AdminArguments, DrainArguments},
+    output::show,
 };
 
 /// The status of a configuration that is not taken over.

@@ -213,6 +213,37 @@ fn help_and_version_are_data() {
     }
 }
 
+/// Nobody must take what is cut off for whole, nor a check for one that was told.
+#[test]
+fn output_that_cannot_be_written_is_a_fault_and_one_that_nobody_reads_is_none() {
+    let (_folder, path) = folder(&config(""));
+    let path = path.to_str().unwrap();
+    let full = || fs::File::options().write(true).open("/dev/full").unwrap();
+    for arguments in [
+        &["check", "-c", path][..],
+        &["-t", "-c", path],
+        &["doctor"],
+        &["completions", "bash"],
+        &["--help"],
+        &["help", "run"],
+        &["--version"],
+    ] {
+        let mut unwritten = command(arguments);
+        unwritten.stdout(full());
+        let (code, _, stderr) = finish(unwritten);
+        assert_eq!(code, Some(1), "{arguments:?}: {stderr}");
+        assert!(stderr.starts_with("tidegate: standard output cannot be written: No space"), "{stderr}");
+        let (reader, writer) = pipe().unwrap();
+        drop(reader);
+        let mut unread = command(arguments);
+        unread.stdout(writer);
+        let (code, _, stderr) = finish(unread);
+        // What the machine lacks is a fault of its own.
+        assert!(code == Some(0) || arguments == ["doctor"], "{arguments:?}: {code:?} {stderr}");
+        assert_eq!(stderr, "", "{arguments:?}");
+    }
+}
+
 #[test]
 fn every_flag_is_documented() {
     let document = include_str!("../../../docs/CONFIG.md");

@@ -16,7 +16,7 @@ use aws_lc_rs::{
 use rustls_pki_types::{SubjectPublicKeyInfoDer, pem::PemObject};
 use tidegate_config::Algorithm;
 
-use crate::{Invalid, token::Token};
+use crate::{Invalid, point, token::Token};
 
 /// One key, ready for use with some algorithms.
 pub(crate) struct Key {
@@ -47,6 +47,8 @@ pub(crate) enum BadKey {
     RsaExponent,
     /// A point of Ed25519 under which anybody can sign, or that is not encoded as RFC 8032 §5.1.3 has it.
     WeakPoint,
+    /// A key of Ed25519 that is no point of its curve: no signature is ever right.
+    NoPoint,
     /// RFC 7518 §3.2.
     Short(Algorithm),
 }
@@ -65,6 +67,7 @@ impl fmt::Display for BadKey {
                 f.write_str("the exponent of an RSA key is odd, 3 or more, and has at most 33 bits")
             }
             Self::WeakPoint => f.write_str("the key is no point under which one alone can sign"),
+            Self::NoPoint => f.write_str("the key is no point of the curve of Ed25519"),
             Self::Short(algorithm) => {
                 let least = algorithm.least_secret_bytes().unwrap_or_default();
                 write!(f, "a secret for {} has at least {least} bytes", algorithm.name())
@@ -134,13 +137,15 @@ impl Key {
 
     /// A key of Ed25519: 32 bytes, or as it stands in a SubjectPublicKeyInfo.
     pub(crate) fn edwards(bytes: &[u8], algorithms: &[Algorithm]) -> Result<Self, BadKey> {
-        if bytes.last_chunk().is_some_and(is_weak_point) {
-            return Err(BadKey::WeakPoint);
-        }
-        Self::of(algorithms, |algorithm| match algorithm {
+        let key = Self::of(algorithms, |algorithm| match algorithm {
             Algorithm::EdDsa => Some(ParsedPublicKey::new(&ED25519, bytes).map_err(|_| BadKey::Unknown)),
             _ => None,
-        })
+        })?;
+        match bytes.last_chunk() {
+            Some(y) if point::is_weak(y) => Err(BadKey::WeakPoint),
+            Some(y) if !point::is_on_curve(y) => Err(BadKey::NoPoint),
+            _ => Ok(key),
+        }
     }
 
     /// The one public key of a PEM file, with those of the algorithms that it is for; at least one.
@@ -205,38 +210,6 @@ impl Key {
         };
         if valid { Ok(()) } else { Err(Invalid::Signature) }
     }
-}
-
-/// Whether a point of Ed25519 has an order of 8 or less, so that a signature made without any key can fit, or its y is not below the
-/// prime (RFC 8032 §5.1.3). The library checks neither.
-fn is_weak_point(point: &[u8; 32]) -> bool {
-    /// The y of all points of such an order, the least significant byte first: 0, 1, those two of order 8, and -1.
-    const Y: [[u8; 32]; 5] = [
-        [0; 32],
-        {
-            let mut one = [0; 32];
-            one[0] = 1;
-            one
-        },
-        [
-            0x26, 0xe8, 0x95, 0x8f, 0xc2, 0xb2, 0x27, 0xb0, 0x45, 0xc3, 0xf4, 0x89, 0xf2, 0xef, 0x98, 0xf0,
-            0xd5, 0xdf, 0xac, 0x05, 0xd3, 0xc6, 0x33, 0x39, 0xb1, 0x38, 0x02, 0x88, 0x6d, 0x53, 0xfc, 0x05,
-        ],
-        [
-            0xc7, 0x17, 0x6a, 0x70, 0x3d, 0x4d, 0xd8, 0x4f, 0xba, 0x3c, 0x0b, 0x76, 0x0d, 0x10, 0x67, 0x0f,
-            0x2a, 0x20, 0x53, 0xfa, 0x2c, 0x39, 0xcc, 0xc6, 0x4e, 0xc7, 0xfd, 0x77, 0x92, 0xac, 0x03, 0x7a,
-        ],
-        {
-            let mut minus_one = [0xff; 32];
-            (minus_one[0], minus_one[31]) = (0xec, 0x7f);
-            minus_one
-        },
-    ];
-    let mut y = *point;
-    // The sign of x.
-    y[31] &= 0x7f;
-    let is_too_large = y[0] >= 0xed && y[31] == 0x7f && y[1..31].iter().all(|byte| *byte == 0xff);
-    is_too_large || Y.contains(&y)
 }
 
 fn rsa_parameters(algorithm: Algorithm) -> Option<&'static RsaParameters> {

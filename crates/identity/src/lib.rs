@@ -31,6 +31,7 @@ mod identity;
 mod invalid;
 mod jwk;
 mod key;
+mod point;
 mod token;
 
 pub use self::{

@@ -483,6 +483,11 @@ fn what_is_wrong_with_a_file_is_told_with_its_path() {
         let why = "key 1 (\"weak\"): the key is no point under which one alone can sign";
         assert_eq!(says("'EdDSA'", key), at(why));
     }
+    // There is no point with the y 2.
+    let (mut off, two) = (Signer::ed25519().jwk("off"), [&[2][..], &[0; 31]].concat());
+    off["x"] = json!(URL_SAFE_NO_PAD.encode(&two));
+    let why = "key 1 (\"off\"): the key is no point of the curve of Ed25519";
+    assert_eq!(says("'EdDSA'", &set(json!([off]))), at(why));
     let mut odd = Signer::p256().jwk("odd");
     odd["y"] = odd["x"].clone();
     let mut bad = Signer::ed25519().jwk("bad");
@@ -541,6 +546,10 @@ fn what_is_wrong_with_a_file_is_told_with_its_path() {
         assert_eq!(says("'RS256'", content), at(why), "{content:.80}");
     }
     assert_eq!(says("'RS256', 'ES256'", &rsa.pem()), at("the key is not for ES256"));
+    let info = [&b"\x30\x2a\x30\x05\x06\x03\x2b\x65\x70\x03\x21\x00"[..], &two].concat();
+    let body = base64::engine::general_purpose::STANDARD.encode(info);
+    let pem = format!("-----BEGIN PUBLIC KEY-----\n{body}\n-----END PUBLIC KEY-----\n");
+    assert_eq!(says("'EdDSA'", &pem), at("the key is no point of the curve of Ed25519"));
 }
 
 #[test]

@@ -360,7 +360,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                 deflated_bytes: stats.deflated_bytes,
             };
             routes.clone_from(&accounts.routes);
-            self.upstreams.report(upstreams, self.now_ms);
+            self.upstreams.report(upstreams);
             closes.clone_from(&accounts.closes);
             refusals.clone_from(&accounts.refusals);
             *round_trips = accounts.round_trips;

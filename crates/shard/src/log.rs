@@ -320,39 +320,3 @@ impl What {
         }
     }
 }
-
-/// In one line: the words, and the fields with their names.
-impl fmt::Display for What {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Fields { leg, code, status, reason, errno, address, connections, entries, totals } =
-            self.fields();
-        f.write_str(self.message())?;
-        let mut field = |name: &str, value: Option<&dyn fmt::Display>| match value {
-            Some(value) => write!(f, " {name}={value}"),
-            None => Ok(()),
-        };
-        let quoted = |text: String| format!("{text:?}");
-        let error = |errno| quoted(std::io::Error::from_raw_os_error(errno).to_string());
-        let (reason, error) = (reason.map(str::to_owned).map(quoted), errno.map(error));
-        field("leg", leg.as_ref().map(|leg| leg as _))?;
-        field("code", code.as_ref().map(|code| code as _))?;
-        field("status", status.as_ref().map(|status| status as _))?;
-        field("connections", connections.as_ref().map(|count| count as _))?;
-        field("entries", entries.as_ref().map(|count| count as _))?;
-        field("reason", reason.as_ref().map(|reason| reason as _))?;
-        field("error", error.as_ref().map(|error| error as _))?;
-        field("address", address.as_ref().map(|address| address as _))?;
-        let Some(totals) = totals else { return Ok(()) };
-        let Totals { received_bytes, sent_bytes, received_messages, sent_messages, duration_ms } = totals;
-        for (name, value) in [
-            ("received_bytes", received_bytes),
-            ("sent_bytes", sent_bytes),
-            ("received_messages", received_messages),
-            ("sent_messages", sent_messages),
-            ("duration_ms", duration_ms),
-        ] {
-            field(name, Some(&value))?;
-        }
-        Ok(())
-    }
-}

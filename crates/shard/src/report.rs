@@ -117,8 +117,6 @@ pub struct UpstreamState {
     pub route: u16,
     /// Its place among the route's upstreams.
     pub upstream: u16,
-    /// The shard leaves it out for its failures, for now.
-    pub left_out: bool,
     /// When it last could not be used, by the clock that all shards have in common, in milliseconds; 0: never.
     pub failed_ms: u64,
     /// When it last could; 0: never.

@@ -46,6 +46,38 @@ fn rfc9110_9_3_2_an_answer_to_head_has_no_content() {
     }
 }
 
+/// Nor has the one that the gateway gives of itself, before a head has come whole: as it ends, and as its memory is used up.
+#[test]
+fn rfc9110_9_3_2_an_answer_to_half_a_head_has_no_content_for_head() {
+    let limits = "[limits]\nmemory = \"1MiB\"\nhead_bytes = \"64KiB\"\n";
+    let memory = ROUTES.replace("[limits]\n", limits) + "[topics]\nmemory = \"1MiB\"\n";
+    for (method, has_content) in [("GET", true), ("HEAD", false)] {
+        let half = format!("{method} /r HTTP/1.1\r\nHost: gw");
+        let mut stage = Stage::of(ROUTES, 1);
+        let client = stage.accept();
+        stage.send(client, half.as_bytes());
+        stage.drain();
+        let (head, content) = answered(&stage, client);
+        assert!(head.starts_with("HTTP/1.1 503 "), "{head}");
+        assert_eq!(!content.is_empty(), has_content, "{method} {head} {content}");
+
+        let mut stage = Stage::of(&memory, 1);
+        let long = format!("{half}\r\nX-Long: {}", "x".repeat(32 << 10));
+        let clients: Vec<Socket> = (0..60)
+            .map(|_| {
+                stage.world.borrow_mut().now_ms += 1;
+                let client = stage.accept();
+                long.as_bytes().chunks(8 << 10).for_each(|part| stage.send(client, part));
+                client
+            })
+            .collect();
+        // The first has held it longest.
+        let (head, content) = answered(&stage, clients[0]);
+        assert!(head.starts_with("HTTP/1.1 503 "), "{head}");
+        assert_eq!(!content.is_empty(), has_content, "{method} {head} {content}");
+    }
+}
+
 /// An upstream's 204 has no content (RFC 9110 §15.3.5), and what it sends as such is nobody's.
 #[test]
 fn rfc9110_8_6_no_length_comes_with_an_upstreams_204() {

@@ -148,12 +148,12 @@ impl Session {
         Subject::of(self.connection.common()?.peer_certificates()?.first()?)
     }
 
-    /// Until when the certificates that the peer has shown are good, all of them, in seconds since 1970; `None` where it has shown none
-    /// that ends.
+    /// Until when the certificates that the peer has shown are good, all of them that are at `from`, in seconds since 1970; `None` where
+    /// it has shown none that ends from then on.
     #[must_use]
-    pub fn peer_good_until(&self) -> Option<u64> {
+    pub fn peer_good_until(&self, from: u64) -> Option<u64> {
         let shown = self.connection.common()?.peer_certificates()?;
-        shown.iter().filter_map(not_after).min().map(|end| end.as_secs())
+        shown.iter().filter_map(not_after).map(|end| end.as_secs()).filter(|end| *end >= from).min()
     }
 
     /// Judges what the client has shown once more, as `config` would now in a handshake.

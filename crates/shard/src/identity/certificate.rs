@@ -32,7 +32,8 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         // It takes as long as a part of a handshake does.
         turn.handshakes += 1;
         let server = listening.iter().chain(&*closed).find(|l| l.id == listener).and_then(|l| l.tls.as_ref());
-        if server.is_some_and(|server| tls.judge_anew(server)) { Ok(()) } else { Err(PAST_CERTIFICATE) }
+        let now = environment.unix_seconds();
+        if server.is_some_and(|server| tls.judge_anew(server, now)) { Ok(()) } else { Err(PAST_CERTIFICATE) }
     }
 
     /// Whether the certificate of a connection has expired: then an answer is its last.

@@ -122,13 +122,12 @@ impl Upstreams {
     }
 
     /// What is known of all of them, in order.
-    pub(crate) fn report(&self, out: &mut Vec<UpstreamState>, now_ms: u64) {
+    pub(crate) fn report(&self, out: &mut Vec<UpstreamState>) {
         out.clear();
         for (route, group) in self.groups.iter().enumerate() {
             out.extend(group.states.iter().enumerate().map(|(upstream, state)| UpstreamState {
                 route: route as u16,
                 upstream: upstream as u16,
-                left_out: state.out_until_ms(group.rule).is_some_and(|until_ms| until_ms > now_ms),
                 failed_ms: state.failed_ms,
                 succeeded_ms: state.succeeded_ms,
                 legs: state.active,

@@ -95,7 +95,7 @@ impl Tls {
     /// Whether some certificate that the client has shown is over. `unix_seconds` is asked where it has shown any.
     pub(crate) fn is_over(&mut self, unix_seconds: impl FnOnce() -> u64) -> bool {
         let session = &self.session;
-        let until = *self.good_until.get_or_insert_with(|| session.peer_good_until().unwrap_or(u64::MAX));
+        let until = *self.good_until.get_or_insert_with(|| session.peer_good_until(0).unwrap_or(u64::MAX));
         until != u64::MAX && unix_seconds() > until
     }
 
@@ -105,9 +105,13 @@ impl Tls {
     }
 
     /// Judges the client anew; whether it is as good as those who come now.
-    pub(crate) fn judge_anew(&mut self, config: &ServerConfig) -> bool {
+    pub(crate) fn judge_anew(&mut self, config: &ServerConfig, unix_seconds: u64) -> bool {
         let is_good = self.session.judge_peer(config).is_ok();
-        self.is_outdated &= !is_good;
+        if is_good {
+            self.is_outdated = false;
+            // What is over by now of its chain was not needed: another way leads to an authority.
+            self.good_until = Some(self.session.peer_good_until(unix_seconds).unwrap_or(u64::MAX));
+        }
         is_good
     }
 

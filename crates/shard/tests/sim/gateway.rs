@@ -61,7 +61,7 @@ impl Environment for Surroundings {
 
     fn log(&mut self, entry: Entry) {
         if self.trace == Trace::Print {
-            println!("              log: {:?} {:x?} {}", entry.level, entry.session, entry.what);
+            println!("              log: {:?} {:x?} {:?}", entry.level, entry.session, entry.what);
         }
         if let What::Ended { reason, .. } | What::Closed { cause: Cause { reason, .. }, .. } = entry.what
             && reason.starts_with("slow consumer")

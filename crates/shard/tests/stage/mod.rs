@@ -21,7 +21,8 @@ use tidegate_io::{
     ReceiveEnd, Remainder, Sends, Token, Wake,
 };
 use tidegate_shard::{
-    Answers, Environment, Generation, Mail, Mailbox, Plan, Progress, Question, Sender, Shard, log::Entry,
+    Answers, Environment, Generation, Mail, Mailbox, Plan, Progress, Question, Sender, Shard,
+    log::{Entry, Fields, What},
     mailbox,
 };
 use tidegate_tls::ServerConfig;
@@ -221,12 +222,39 @@ impl Environment for Surroundings {
     }
 
     fn log(&mut self, entry: Entry) {
-        self.0.borrow_mut().push(entry.what.to_string());
+        self.0.borrow_mut().push(line(&entry.what));
     }
 
     fn ask(&mut self, question: Question) {
         self.3.borrow_mut().push_back(question);
     }
+}
+
+/// An entry in one line: the words, and the fields with their names.
+fn line(what: &What) -> String {
+    let Fields { leg, code, status, reason, errno, address, connections, entries, totals } = what.fields();
+    let reason = reason.map(|reason| format!("{reason:?}"));
+    let error = errno.map(|errno| format!("{:?}", io::Error::from_raw_os_error(errno).to_string()));
+    let mut line = what.message().to_owned();
+    let mut field = |name: &str, value: Option<String>| {
+        line.extend(value.map(|value| format!(" {name}={value}")));
+    };
+    field("leg", leg.map(|leg| leg.to_string()));
+    field("code", code.map(|code| code.to_string()));
+    field("status", status.map(|status| status.to_string()));
+    field("connections", connections.map(|count| count.to_string()));
+    field("entries", entries.map(|count| count.to_string()));
+    field("reason", reason);
+    field("error", error);
+    field("address", address.map(|address| address.to_string()));
+    if let Some(totals) = totals {
+        field("received_bytes", Some(totals.received_bytes.to_string()));
+        field("sent_bytes", Some(totals.sent_bytes.to_string()));
+        field("received_messages", Some(totals.received_messages.to_string()));
+        field("sent_messages", Some(totals.sent_messages.to_string()));
+        field("duration_ms", Some(totals.duration_ms.to_string()));
+    }
+    line
 }
 
 /// A shard and the hand that plays its kernel.

@@ -2,7 +2,13 @@
 
 use std::{fs, sync::Arc};
 
-use rustls::{ClientConfig, version::TLS13};
+use rustls::{
+    ClientConfig,
+    crypto::aws_lc_rs::sign::any_supported_type,
+    pki_types::PrivateKeyDer,
+    sign::{CertifiedKey, SingleCertAndKey},
+    version::TLS13,
+};
 use tidegate_tls::{Authorities, Clients, ServerConfig};
 
 use super::{CROWD, LISTENER, Peer, Storm, TLS, identity, options, signed};
@@ -144,6 +150,28 @@ fn the_answer_behind_a_certificates_end_is_the_last() {
         let answer = peer.read(&stage);
         assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
         assert_eq!(answer.contains("Connection: close"), is_last, "{answer}");
+    }
+}
+
+/// As that of an authority that another one has vouched for until lately.
+#[test]
+fn a_certificate_that_nobody_needs_ends_no_connection() {
+    /// In June 2025: some certificates of tests have expired by then.
+    const LATELY: u64 = 1_750_000_000;
+    let authority = Authority::new();
+    let own = authority.issue("client", &["client.test"]);
+    let beside = authority.issue_expired("beside", &["beside.test"]);
+    let key = PrivateKeyDer::try_from(own.key_der).expect("a key");
+    let key = any_supported_type(&key).expect("a key");
+    let own = CertifiedKey::new(vec![own.certificate, beside.certificate], key);
+    let mut client = ClientConfig::clone(&authority.client_with(&[&TLS13], &[], None));
+    client.client_auth_cert_resolver = Arc::new(SingleCertAndKey::from(own));
+    let mut stage = stage(&server(&authority, signed(&authority)));
+    stage.unix_seconds.set(LATELY);
+    let mut peer = kept(&mut stage, &Arc::new(client), "/wanted");
+    for _ in 0..2 {
+        let answer = peer.asks(&mut stage, &get("/wanted"));
+        assert!(answer.starts_with("HTTP/1.1 200 ") && !answer.contains("Connection: close"), "{answer}");
     }
 }
 
