@@ -10,7 +10,7 @@ use std::{
     os::{
         fd::OwnedFd,
         unix::fs::{FileTypeExt, MetadataExt, PermissionsExt},
-        unix::net::{UnixListener, UnixStream},
+        unix::net::UnixListener,
     },
     path::{Path, PathBuf},
     thread,
@@ -236,7 +236,7 @@ fn unix(path: &Path, backlog: u32, shards: usize) -> io::Result<(Vec<OwnedFd>, (
     Ok((sockets, identity))
 }
 
-/// Removes a socket that nobody listens on any more, as a killed process leaves it.
+/// Removes a socket that nobody listens on any more, as a killed process leaves it. Whoever listens may be such a process, for a while.
 fn remove_stale(path: &Path) -> io::Result<()> {
     match fs::symlink_metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -246,10 +246,30 @@ fn remove_stale(path: &Path) -> io::Result<()> {
         }
         Ok(_) => {}
     }
-    match UnixStream::connect(path) {
-        Ok(_) => Err(io::Error::new(io::ErrorKind::AddrInUse, "another process listens there already")),
-        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => fs::remove_file(path),
-        Err(error) => Err(error),
+    let until = Instant::now() + RELEASE;
+    while is_listened_on(path)? {
+        if Instant::now() >= until {
+            return Err(io::Error::new(io::ErrorKind::AddrInUse, "another process listens there already"));
+        }
+        thread::sleep(RELEASE_STEP);
+    }
+    match fs::remove_file(path) {
+        // It was at its end, and has done it.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        result => result,
+    }
+}
+
+/// Whether somebody listens on a unix socket. Its queue may be full: nobody waits for room there.
+fn is_listened_on(path: &Path) -> io::Result<bool> {
+    let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)?;
+    match socket.connect(&SockAddr::unix(path)?) {
+        Ok(()) => Ok(true),
+        Err(error) => match error.kind() {
+            io::ErrorKind::WouldBlock => Ok(true),
+            io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound => Ok(false),
+            _ => Err(error),
+        },
     }
 }
 
@@ -259,7 +279,10 @@ fn identity_of(path: &Path) -> io::Result<(u64, u64)> {
 
 #[cfg(test)]
 mod tests {
-    use std::{net::TcpStream, os::fd::AsFd};
+    use std::{
+        net::TcpStream,
+        os::{fd::AsFd, unix::net::UnixStream},
+    };
 
     use super::*;
 
@@ -372,6 +395,36 @@ mod tests {
         let message = open(&format!("unix:{}", file.display()), 1).unwrap_err().to_string();
         assert!(message.contains("not a socket"), "{message}");
         assert_eq!(fs::read_to_string(&file).unwrap(), "precious");
+    }
+
+    #[test]
+    fn a_unix_path_of_one_who_was_killed_is_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("gateway.sock");
+        let bind = format!("unix:{}", path.display());
+        let ending = UnixListener::bind(&path).unwrap();
+        let end = thread::spawn(move || {
+            thread::sleep(RELEASE / 5);
+            drop(ending);
+        });
+        let listeners = open(&bind, 2).unwrap();
+        end.join().unwrap();
+        drop(UnixStream::connect(&path).unwrap());
+        drop(listeners);
+    }
+
+    #[test]
+    fn who_stands_still_behind_a_full_queue_keeps_its_unix_path_and_nobody_waits_for_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("gateway.sock");
+        let still = UnixListener::bind(&path).unwrap();
+        SockRef::from(&still).listen(0).unwrap();
+        let _first = UnixStream::connect(&path).unwrap();
+        let (tell, told) = std::sync::mpsc::channel();
+        let bind = format!("unix:{}", path.display());
+        thread::spawn(move || tell.send(open(&bind, 1).map(drop).unwrap_err().to_string()));
+        let message = told.recv_timeout(RELEASE * 20).expect("it does not wait for room in the queue");
+        assert!(message.contains("listens there already"), "{message}");
     }
 
     #[test]

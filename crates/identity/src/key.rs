@@ -141,11 +141,8 @@ impl Key {
             Algorithm::EdDsa => Some(ParsedPublicKey::new(&ED25519, bytes).map_err(|_| BadKey::Unknown)),
             _ => None,
         })?;
-        match bytes.last_chunk() {
-            Some(y) if point::is_weak(y) => Err(BadKey::WeakPoint),
-            Some(y) if !point::is_on_curve(y) => Err(BadKey::NoPoint),
-            _ => Ok(key),
-        }
+        bytes.last_chunk().map_or(Err(BadKey::Unknown), point::check)?;
+        Ok(key)
     }
 
     /// The one public key of a PEM file, with those of the algorithms that it is for; at least one.

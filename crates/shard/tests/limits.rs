@@ -504,3 +504,23 @@ fn a_drain_does_not_wait_for_what_is_delayed() {
         assert!(out >= client);
     }
 }
+
+#[test]
+fn upstreams_that_answer_late_give_nobody_more_than_the_memory_for_takeover() {
+    // Room for one session.
+    let mut stage = Stage::new(
+        "takeover_bytes = \"512KiB\"",
+        "proxy = { upstreams = [\"ws://127.0.0.1:9\"], context_takeover = true }",
+    );
+    let offer = "Sec-WebSocket-Extensions: permessage-deflate\r\n";
+    let clients: Vec<Socket> = (0..3).map(|_| stage.client(offer)).collect();
+    for client in &clients {
+        stage.upgrade(client + 1);
+    }
+    let forgets = |client: &Socket| {
+        let sent = String::from_utf8(stage.sent(*client)).expect("a head");
+        assert!(sent.contains("\r\nSec-WebSocket-Extensions: permessage-deflate"), "{sent}");
+        sent.contains("server_no_context_takeover; client_no_context_takeover")
+    };
+    assert_eq!(clients.iter().map(forgets).collect::<Vec<_>>(), [false, true, true]);
+}

@@ -98,6 +98,47 @@ fn rfc9110_8_6_no_length_comes_with_an_upstreams_204() {
     }
 }
 
+/// RFC 9110 §15.5.2, §15.4: what a refusal asks of its client stands in its fields, and these come through whatever becomes of its
+/// body. What they say of the body does not.
+#[test]
+fn rfc9110_15_5_2_a_refusal_whose_body_is_left_out_keeps_its_fields() {
+    let long = "x".repeat(70_000);
+    for (framing, body) in [
+        ("Transfer-Encoding: chunked\r\nTrailer: X-T\r\n", "5\r\nhello\r\n0\r\nX-T: 1\r\n\r\n"),
+        ("Content-Length: 70000\r\n", &long[..]),
+        ("", &long[..]),
+    ] {
+        let mut stage = Stage::of(ROUTES, 1);
+        let client = stage.client("");
+        let upstream = client + 1;
+        let token = stage.socket(upstream, |kernel| kernel.connect.take()).expect("it is dialed");
+        stage.world.borrow_mut().complete(Event::Connected { token, errno: 0 });
+        stage.turns(3);
+        let answer = format!(
+            "HTTP/1.1 401 Who Are You\r\nWWW-Authenticate: Bearer\r\nRetry-After: 7\r\nContent-Type: text/html\r\n\
+             Content-Encoding: gzip\r\nETag: \"a\"\r\nCache-Control: max-age=600\r\nConnection: X-Hop\r\nX-Hop: 1\r\n\
+             {framing}\r\n{body}"
+        );
+        for part in answer.as_bytes().chunks(10_000) {
+            if stage.socket(upstream, |kernel| kernel.receive.is_some()) {
+                stage.send(upstream, part);
+            }
+        }
+        let (head, content) = answered(&stage, client);
+        let mut fields: Vec<&str> = head.split("\r\n").filter(|line| !line.starts_with("Date: ")).collect();
+        fields[1..].sort_unstable();
+        let expected = [
+            "HTTP/1.1 401 Who Are You",
+            "Cache-Control: no-store",
+            "Connection: close",
+            "Content-Length: 0",
+            "Retry-After: 7",
+            "WWW-Authenticate: Bearer",
+        ];
+        assert_eq!((&fields[..], &content[..]), (&expected[..], ""), "{framing}");
+    }
+}
+
 /// An id that does not fit is not an error, whatever it is: a browser would never come back from one.
 #[test]
 fn an_id_of_another_server_is_one_that_does_not_fit() {

@@ -38,6 +38,14 @@ pub struct DeflateParams {
     pub server_max_window_bits_named: bool,
 }
 
+impl DeflateParams {
+    /// The same without context takeover, which a server may answer whatever was offered (RFC 7692 §7.1.1).
+    #[must_use]
+    pub fn without_takeover(self) -> Self {
+        Self { server_no_context_takeover: true, client_no_context_takeover: true, ..self }
+    }
+}
+
 /// No context takeover in either direction, the largest windows.
 impl Default for DeflateParams {
     fn default() -> Self {

@@ -11,7 +11,7 @@ use tidegate_wire::{
     Role,
     deflate::Compression,
     handshake::{self, Accepted, Agreed, Offer},
-    http::{Framing, HeadScanner, Refusal, ResponseHead, Scan, http_date, page_response},
+    http::{Framing, HeadScanner, Refusal, ResponseHead, Scan, http_date},
     message::Decoder,
     relay::Inspector,
 };
@@ -362,7 +362,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         let plan = std::sync::Arc::clone(&self.plan);
         let Some(session) = self.registry.get_mut(key) else { return bytes.len() };
         let State::Dialing(dialing) = &mut session.state else { return 0 };
-        if let Phase::Refusal { answer, missing, status } = &mut dialing.phase {
+        if let Phase::Refusal { answer, bare, missing, .. } = &mut dialing.phase {
             match missing {
                 Some(missing) => {
                     let taken = bytes.len().min(*missing);
@@ -374,7 +374,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                 }
                 None if answer.len() + bytes.len() <= REFUSAL_BYTES => answer.extend_from_slice(bytes),
                 None => {
-                    *answer = status_alone(*status, &http_date(self.environment.unix_seconds()));
+                    *answer = std::mem::take(bare);
                     self.relay_refusal(key);
                 }
             }
@@ -411,16 +411,20 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                 return bytes.len();
             }
             _ => {
-                let mut relayed = Vec::with_capacity(512);
+                let (mut relayed, mut bare) = (Vec::with_capacity(512), Vec::new());
                 let date = http_date(self.environment.unix_seconds());
                 let framing = answer.relay(&mut relayed, &date);
                 let missing = match framing {
                     Ok(Framing::Empty) => Some(0),
                     Ok(Framing::Length(length)) if length <= REFUSAL_BYTES as u64 => Some(length as usize),
-                    Ok(Framing::UntilClose) => None,
-                    // A body that is long or in chunks is left out: the status is what matters.
+                    Ok(Framing::UntilClose) => {
+                        answer.relay_without_body(&mut bare, &date);
+                        None
+                    }
+                    // A body that is long or in chunks is left out: the status and its fields are what matters.
                     Ok(Framing::Length(_) | Framing::Chunked) => {
-                        relayed = status_alone(answer.status, &date);
+                        relayed.clear();
+                        answer.relay_without_body(&mut relayed, &date);
                         Some(0)
                     }
                     Err(bad) => {
@@ -428,7 +432,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
                         return bytes.len();
                     }
                 };
-                dialing.phase = Phase::Refusal { status: answer.status, answer: relayed, missing };
+                dialing.phase = Phase::Refusal { status: answer.status, answer: relayed, bare, missing };
                 if missing == Some(0) {
                     self.relay_refusal(key);
                 }
@@ -467,6 +471,11 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         let State::Waiting(waiting) = std::mem::replace(&mut session.state, placeholder) else { return };
         self.recount(waiting.held_bytes(), 0);
         let Waiting { client_key, edge, early, .. } = *waiting;
+        // Only now: many may have waited together for what is there once.
+        let edge = edge.map(|params| match self.codecs.takeover_available() {
+            true => params,
+            false => params.without_takeover(),
+        });
         let rsv1 = agreed.extension.is_some();
         let extension = edge.as_ref().or(agreed.extension.as_ref());
         let mut response = Vec::with_capacity(256);
@@ -672,9 +681,4 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         });
         self.log(Level::Warn, Some(key), What::UpstreamFailed { upstream, route, address, reason, errno });
     }
-}
-
-/// What a client is told of an upstream's refusal whose body is not relayed.
-fn status_alone(status: u16, date: &str) -> Vec<u8> {
-    page_response(status, "text/plain; charset=utf-8", b"", false, false, &[("Date", date)])
 }

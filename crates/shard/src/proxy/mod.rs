@@ -40,7 +40,7 @@ pub(crate) struct Waiting {
     pub(crate) client_key: String,
     /// The subprotocols that the client offers.
     pub(crate) protocols: Vec<String>,
-    /// What the gateway itself has agreed with the client (`deflate = "edge"`).
+    /// What the gateway itself agrees to with the client (`deflate = "edge"`), if there is memory for it when the upstream has answered.
     pub(crate) edge: Option<DeflateParams>,
     /// The client's offers as forwarded (`deflate = "pass"`); empty where none.
     pub(crate) passed_offers: String,
@@ -135,6 +135,8 @@ pub(crate) enum Phase {
         status: u16,
         /// The answer as the client gets it, its body as far as it came.
         answer: Vec<u8>,
+        /// The same where its body is too long: it is not known before it ends where that is the end of the connection.
+        bare: Vec<u8>,
         /// Bytes of the body that are still to come; `None`: to the end of the connection.
         missing: Option<usize>,
     },

@@ -68,11 +68,7 @@ impl<B: Backend, E: Environment> Shard<B, E> {
         let mut edge = None;
         match proxy.settings.deflate {
             Deflate::Edge => {
-                edge = route.deflate.as_ref().and_then(|policy| {
-                    let mut policy = *policy;
-                    policy.context_takeover &= self.codecs.takeover_available();
-                    negotiate(&upgrade.offers, &policy)
-                });
+                edge = route.deflate.as_ref().and_then(|policy| negotiate(&upgrade.offers, policy));
             }
             Deflate::Pass => {
                 // Other extensions are nobody's here: the gateway could not check their frames.

@@ -142,25 +142,46 @@ impl<'b> ResponseHead<'b> {
     /// # Panics
     /// If the status is 1xx: those are not final, and a 101 is never relayed.
     pub fn relay(&self, out: &mut Vec<u8>, date: &str) -> Result<Framing, BadResponse> {
-        assert!(self.status >= 200, "only a final response is relayed");
         let framing = self.framing()?;
+        // RFC 9110 §8.6: with 204 no length may stand. That of a 304 is what a 200 would have had.
+        let has_length = self.status != 204;
+        self.relay_fields(out, date, |name| has_length || !name.eq_ignore_ascii_case("content-length"));
+        if framing == Framing::Chunked {
+            push_field(out, "Transfer-Encoding", b"chunked");
+        }
+        self.end_relayed(out);
+        Ok(framing)
+    }
+
+    /// The same where the body is left out: what says something of that goes with it, and nobody keeps the answer. What the status
+    /// needs (`WWW-Authenticate`, `Location`, `Retry-After`) stays.
+    ///
+    /// # Panics
+    /// As [`relay`](Self::relay).
+    pub fn relay_without_body(&self, out: &mut Vec<u8>, date: &str) {
+        self.relay_fields(out, date, |name| !tells_of_body(name));
+        push_field(out, "Content-Length", b"0");
+        push_field(out, "Cache-Control", b"no-store");
+        self.end_relayed(out);
+    }
+
+    /// The status line and the end-to-end fields that `keeps` lets through.
+    fn relay_fields(&self, out: &mut Vec<u8>, date: &str, keeps: impl Fn(&str) -> bool) {
+        assert!(self.status >= 200, "only a final response is relayed");
         push_status_line(out, self.status, self.reason.as_bytes());
         // RFC 9110 §6.6.1: who forwards an answer without a date adds it.
         if self.fields.all("date").next().is_none() {
             push_field(out, "Date", date.as_bytes());
         }
-        // RFC 9110 §8.6: with 204 no length may stand. That of a 304 is what a 200 would have had.
-        let has_length = self.status != 204;
         for (name, value) in self.fields.iter() {
-            if (has_length || !name.eq_ignore_ascii_case("content-length"))
-                && !is_hop_by_hop(name, self.fields.list("connection"))
-            {
+            if keeps(name) && !is_hop_by_hop(name, self.fields.list("connection")) {
                 push_field(out, name, value);
             }
         }
-        if framing == Framing::Chunked {
-            push_field(out, "Transfer-Encoding", b"chunked");
-        }
+    }
+
+    /// What becomes of the connection, and the end of the head.
+    fn end_relayed(&self, out: &mut Vec<u8>) {
         // RFC 9110 §15.5.22: a 426 MUST say to what; nothing but websocket is ever spoken here.
         if self.status == 426 {
             push_field(out, "Upgrade", b"websocket");
@@ -169,8 +190,24 @@ impl<'b> ResponseHead<'b> {
             push_field(out, "Connection", b"close");
         }
         out.extend_from_slice(b"\r\n");
-        Ok(framing)
     }
+}
+
+/// Whether a field describes the body, or says how long the whole may be kept.
+fn tells_of_body(name: &str) -> bool {
+    const PREFIX: &str = "content-";
+    const OTHERS: [&str; 8] = [
+        "accept-ranges",
+        "age",
+        "cache-control",
+        "etag",
+        "expires",
+        "last-modified",
+        "pragma",
+        "repr-digest",
+    ];
+    name.get(..PREFIX.len()).is_some_and(|start| start.eq_ignore_ascii_case(PREFIX))
+        || OTHERS.iter().any(|known| name.eq_ignore_ascii_case(known))
 }
 
 /// RFC 9112 §4: `HTTP-version SP status-code SP [ reason-phrase ]`; the last space may be missing, as many servers
