@@ -23,8 +23,7 @@ pub(crate) fn completions(shell: Shell) -> Outcome {
 pub(crate) fn pages(folder: &Path) -> Outcome {
     let mut definition = Arguments::definition().disable_help_subcommand(true);
     definition.build();
-    let written = page(definition, folder);
-    match written {
+    match page(definition, folder) {
         Ok(()) => Outcome::Clean,
         Err(error) => {
             let folder = folder.display();

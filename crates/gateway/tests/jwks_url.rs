@@ -118,6 +118,10 @@ fn keys_change_under_open_sessions_and_what_is_wrong_changes_nothing() {
     until(&gateway, "/a", &old, 101);
     let (mut session, _) =
         Client::open_with(gateway.address(), "/a", &format!("Authorization: Bearer {old}\r\n"));
+    let same = reply.lock().expect("a lock").clone();
+    put(same);
+    let told = gateway.log().iter().filter(|line| line.contains("key set fetched")).count();
+    assert_eq!(told, 1, "the same again is no news");
     for wrong in [
         Reply::Status(500, String::new()),
         Reply::Status(200, "{\"keys\":[]}".to_owned()),
@@ -153,6 +157,9 @@ fn a_key_that_is_not_known_is_looked_for_and_a_storm_of_them_is_not() {
         assert_eq!(ask(&gateway, "/a", &token(&two, &format!("odd-{number}"))).status, 401);
     }
     until(&gateway, "/a", &token(&two, "two"), 101);
+    gateway.wait_for_log("that they are others", |line| {
+        line.contains("key set fetched") && line.contains("\"keys\":2")
+    });
     // One in ten seconds, and the first was at the start.
     let most = 2 + begun.elapsed().as_secs() as usize / 10;
     assert!((2..=most).contains(&web.asked().len()), "{} fetches", web.asked().len());

@@ -3,6 +3,7 @@
 //! What fails leaves the keys of before in force. Where there are none yet nobody is believed.
 
 use std::{
+    hash::{DefaultHasher, Hash, Hasher},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -91,6 +92,7 @@ impl Fetchers {
             failures: 0,
             sparing: Sparing::default(),
             warned: Vec::new(),
+            told: None,
         };
         let task = tokio::spawn(fetching.go_on(Arc::clone(&bell))).abort_handle();
         Fetcher { keys: Arc::clone(keys), settings: settings.clone(), bell, task }
@@ -138,6 +140,8 @@ struct Fetching {
     sparing: Sparing,
     /// What was said of the keys that came last.
     warned: Vec<String>,
+    /// What stands for the key set that was taken over last: another one is told of, the same again is not.
+    told: Option<u64>,
 }
 
 impl Fetching {
@@ -166,12 +170,14 @@ impl Fetching {
     async fn fetch(&mut self) {
         let (identity, url) = (&self.identity, self.settings.url.origin());
         let put = self.answer().await.and_then(|body| {
-            self.keys.put(&body, unix_seconds()).map_err(|why| format!("it is not taken over: {why}"))
+            let put = self.keys.put(&body, unix_seconds());
+            let mut hasher = DefaultHasher::new();
+            body.hash(&mut hasher);
+            put.map(|put| (put, hasher.finish())).map_err(|why| format!("it is not taken over: {why}"))
         });
         match put {
-            Ok(put) => {
-                let first = self.keys.fetches().fetched == 1;
-                if first || self.failures > 0 {
+            Ok((put, set)) => {
+                if self.told.replace(set) != Some(set) || self.failures > 0 {
                     info!(identity, url, keys = put.keys, "key set fetched");
                 }
                 if self.warned != put.warnings {
