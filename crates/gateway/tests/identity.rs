@@ -26,7 +26,8 @@ const SECRET: &str = "0123456789abcdef0123456789abcdef";
 const CONFIG: &str = r#"
 version = 1
 [limits]
-close_timeout = "1s"
+# Longer than the second within which each session ends at a time of its own behind its token's end.
+close_timeout = "5s"
 [[listener]]
 bind = "127.0.0.1:0"
 [[topic]]
