@@ -466,9 +466,7 @@ fn of_a_refusal_that_is_too_long_the_status_alone_is_relayed() {
         let mut stage = Stage::new("", PROXY);
         let client = stage.client("");
         let upstream = client + 1;
-        let token = stage.socket(upstream, |kernel| kernel.connect.take()).expect("it is dialed");
-        stage.world.borrow_mut().complete(Event::Connected { token, errno: 0 });
-        stage.turns(3);
+        stage.connect(upstream);
         let answer = [b"HTTP/1.1 403 No\r\n\r\n", &vec![b'x'; body][..]].concat();
         for part in answer.chunks(10_000) {
             if stage.socket(upstream, |kernel| kernel.receive.is_some()) {

@@ -52,9 +52,7 @@ fn the_address_in_it_is_the_clients_for_upstreams_and_for_trust() {
         let request = String::from_utf8_lossy(REQUEST).replacen("\r\n\r\n", &format!("\r\n{claim}"), 1);
         stage.send(client, &[line, request.as_bytes()].concat());
         let upstream = client + 1;
-        let token = stage.socket(upstream, |kernel| kernel.connect.take()).expect("it is dialed");
-        stage.world.borrow_mut().complete(tidegate_io::Event::Connected { token, errno: 0 });
-        stage.turns(3);
+        stage.connect(upstream);
         let request = String::from_utf8(stage.sent(upstream)).expect("text");
         heard
             .push(request.lines().find_map(|line| line.strip_prefix("X-Forwarded-For: ")).map(str::to_owned));

@@ -3,7 +3,6 @@
 mod stage;
 
 use stage::{Socket, Stage};
-use tidegate_io::Event;
 
 const ROUTES: &str = "[limits]\nhead_timeout = \"2s\"\n[[topic]]\nname = \"**\"\n\
     [[route]]\npath = \"/events\"\nevents = { subscribe = [\"**\"] }\n\
@@ -85,9 +84,7 @@ fn rfc9110_8_6_no_length_comes_with_an_upstreams_204() {
         let mut stage = Stage::of(ROUTES, 1);
         let client = stage.client("");
         let upstream = client + 1;
-        let token = stage.socket(upstream, |kernel| kernel.connect.take()).expect("it is dialed");
-        stage.world.borrow_mut().complete(Event::Connected { token, errno: 0 });
-        stage.turns(3);
+        stage.connect(upstream);
         let answer = format!("HTTP/1.1 204 No\r\nContent-Length: 5\r\nX-A: 1\r\n\r\n{behind}");
         stage.send(upstream, answer.as_bytes());
         let (head, content) = answered(&stage, client);
@@ -111,9 +108,7 @@ fn rfc9110_15_5_2_a_refusal_whose_body_is_left_out_keeps_its_fields() {
         let mut stage = Stage::of(ROUTES, 1);
         let client = stage.client("");
         let upstream = client + 1;
-        let token = stage.socket(upstream, |kernel| kernel.connect.take()).expect("it is dialed");
-        stage.world.borrow_mut().complete(Event::Connected { token, errno: 0 });
-        stage.turns(3);
+        stage.connect(upstream);
         let answer = format!(
             "HTTP/1.1 401 Who Are You\r\nWWW-Authenticate: Bearer\r\nRetry-After: 7\r\nContent-Type: text/html\r\n\
              Content-Encoding: gzip\r\nETag: \"a\"\r\nCache-Control: max-age=600\r\nConnection: X-Hop\r\nX-Hop: 1\r\n\

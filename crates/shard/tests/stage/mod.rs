@@ -445,11 +445,16 @@ impl Stage {
         socket
     }
 
-    /// An upstream that is dialed takes the session.
-    pub(crate) fn upgrade(&mut self, upstream: Socket) {
+    /// An upstream that is dialed is reached.
+    pub(crate) fn connect(&mut self, upstream: Socket) {
         let token = self.socket(upstream, |kernel| kernel.connect.take()).expect("it is dialed");
         self.world.borrow_mut().complete(Event::Connected { token, errno: 0 });
         self.turns(3);
+    }
+
+    /// An upstream that is dialed takes the session.
+    pub(crate) fn upgrade(&mut self, upstream: Socket) {
+        self.connect(upstream);
         // The nonce is of zeros here.
         self.send(
             upstream,

@@ -147,9 +147,7 @@ fn half_a_record_of_an_upstream_counts_from_its_101_on() {
     for how in ["whole", "reset"] {
         let client = stage.client("");
         let upstream = client + 1;
-        let token = stage.socket(upstream, |kernel| kernel.connect.take()).expect("it is dialed");
-        stage.world.borrow_mut().complete(Event::Connected { token, errno: 0 });
-        stage.turns(3);
+        stage.connect(upstream);
         let mut server = ServerConnection::new(authority.server(&own, false)).expect("a server");
         let mut asked = Vec::new();
         while asked.is_empty() {
