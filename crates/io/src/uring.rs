@@ -10,6 +10,7 @@
 
 mod completion;
 mod ending;
+mod gathering;
 mod pieces;
 mod provided;
 mod ring;
@@ -32,6 +33,7 @@ use io_uring::{opcode, squeue, types};
 use self::{
     completion::{Operation, user_data},
     ending::Turn,
+    gathering::{Gathering, MOMENT},
     pieces::Pieces,
     provided::Provided,
     ring::{Ring, Wait, silent},
@@ -73,6 +75,7 @@ pub struct Uring {
     provided: Provided,
     pieces: Pieces,
     timer: Timer,
+    gathering: Gathering,
     waker: Waker,
     is_waker_armed: bool,
     listeners: Vec<Option<Listener>>,
@@ -154,11 +157,14 @@ impl Uring {
     fn with(ring: Ring, options: &UringOptions) -> io::Result<Self> {
         let waker = Waker::new()?;
         let provided = Provided::new(&ring, options.buffers)?;
+        // Each event may hold a buffer, and those of the turn before are not back yet.
+        let most = if ring.can_gather() { (options.buffers / 8).min(options.cq_entries / 8) } else { 1 };
         Ok(Self {
             ring,
             provided,
             pieces: Pieces::new(),
             timer: Timer::default(),
+            gathering: Gathering::new(most),
             waker,
             is_waker_armed: false,
             listeners: Vec::new(),
@@ -296,8 +302,13 @@ impl Uring {
             if self.ring.has_set_aside() {
                 wait = Wait::Poll;
             }
-            self.enter(wait)?;
+            let want = self.gathering.want();
+            self.enter(if wait == Wait::One && want > 1 { Wait::Many(want, MOMENT) } else { wait })?;
+            let seen = self.counters.events;
             let is_due = self.complete(sends, deadline, events, remainders)?;
+            if wait == Wait::One {
+                self.gathering.ended((self.counters.events - seen) as u32);
+            }
             if !self.ring.is_submitted() {
                 wait = Wait::Poll;
             } else if self.ring.has_overflown() {

@@ -7,6 +7,7 @@ use std::{
     io,
     os::fd::{AsRawFd, RawFd},
     ptr::NonNull,
+    time::Duration,
 };
 
 use io_uring::{
@@ -30,6 +31,8 @@ pub(super) struct Ring {
     /// Dropped last.
     owner: Owner,
     fruitless: u32,
+    /// Whether the kernel knows [`Wait::Many`].
+    can_gather: bool,
 }
 
 /// Whether the ring is told to run what was deferred, and to wait for it.
@@ -41,6 +44,21 @@ pub(super) enum Wait {
     Poll,
     /// Wait until at least one completion is there.
     One,
+    /// Wait until so many are there, at most for so long. It may come back with none.
+    Many(u32, Duration),
+}
+
+/// `struct io_uring_getevents_arg` of `linux/io_uring.h`.
+#[repr(C)]
+#[derive(Default)]
+struct WaitArgument {
+    /// 0: signals stay as they are.
+    signal_mask: u64,
+    signal_mask_bytes: u32,
+    /// From Linux 6.12 on (`IORING_FEAT_MIN_TIMEOUT`); before it had to be 0.
+    min_wait_usec: u32,
+    /// 0: no other time-out.
+    timespec: u64,
 }
 
 impl Ring {
@@ -72,7 +90,18 @@ impl Ring {
         let (mut submitter, submissions, completions) = ring.split();
         // An enter then need not look the descriptor up (5.18). A limit on them is no reason to do without.
         let _ = submitter.register_ring_fd();
-        Ok(Self { submitter, submissions, completions, aside: VecDeque::new(), owner, fruitless: 0 })
+        let aside = VecDeque::new();
+        let mut ring =
+            Self { submitter, submissions, completions, aside, owner, fruitless: 0, can_gather: false };
+        // Nothing can come yet, so a kernel that knows of such a wait ends it in vain.
+        let vain = ring.wait(0, Wait::Many(1, Duration::from_micros(1)));
+        ring.can_gather = vain.is_err_and(|error| error.raw_os_error() == Some(libc::ETIME));
+        Ok(ring)
+    }
+
+    /// Whether an enter can wait for more than one completion with a limit of time ([`Wait::Many`]).
+    pub(super) fn can_gather(&self) -> bool {
+        self.can_gather
     }
 
     pub(super) fn descriptor(&self) -> RawFd {
@@ -118,19 +147,14 @@ impl Ring {
     pub(super) fn enter(&mut self, wait: Wait) -> io::Result<()> {
         self.submissions.sync();
         let queued = self.submissions.len() as u32;
-        let (want, flags) = match wait {
-            Wait::No => (0, EnterFlags::empty()),
-            Wait::Poll => (0, EnterFlags::GETEVENTS),
-            Wait::One => (1, EnterFlags::GETEVENTS),
-        };
-        // SAFETY: there is no argument structure; the memory that entries name is in the promise of `push`.
-        let result = unsafe { self.submitter.enter::<libc::sigset_t>(queued, want, flags.bits(), None) };
+        let result = self.wait(queued, wait);
         self.submissions.sync();
         self.completions.sync();
         match result {
             Ok(_) => self.fruitless = 0,
             Err(error) => match error.raw_os_error() {
-                Some(libc::EINTR) => {}
+                // A signal; or none came in the time that it was to wait for many.
+                Some(libc::EINTR | libc::ETIME) => {}
                 // No memory for a request, or too many completions wait: the caller takes those and tries again.
                 Some(libc::EAGAIN | libc::EBUSY) if self.fruitless < FRUITLESS_MAX => {
                     self.fruitless += 1;
@@ -140,6 +164,25 @@ impl Ring {
             },
         }
         Ok(())
+    }
+
+    /// One `io_uring_enter`.
+    fn wait(&self, queued: u32, wait: Wait) -> io::Result<usize> {
+        let (want, flags) = match wait {
+            Wait::No => (0, EnterFlags::empty()),
+            Wait::Poll => (0, EnterFlags::GETEVENTS),
+            Wait::One => (1, EnterFlags::GETEVENTS),
+            Wait::Many(want, time) => {
+                let min_wait_usec = u32::try_from(time.as_micros()).unwrap_or(u32::MAX);
+                let argument = WaitArgument { min_wait_usec, ..WaitArgument::default() };
+                let flags = EnterFlags::GETEVENTS | EnterFlags::EXT_ARG;
+                // SAFETY: the argument is of the form that the flag announces, and lives until the call returns;
+                // the memory that entries name is in the promise of `push`.
+                return unsafe { self.submitter.enter(queued, want, flags.bits(), Some(&argument)) };
+            }
+        };
+        // SAFETY: there is no argument structure; the memory that entries name is in the promise of `push`.
+        unsafe { self.submitter.enter::<libc::sigset_t>(queued, want, flags.bits(), None) }
     }
 
     /// The next completion of those that were there after the last [`Ring::enter`].
