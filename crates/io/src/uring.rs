@@ -157,7 +157,7 @@ impl Uring {
     fn with(ring: Ring, options: &UringOptions) -> io::Result<Self> {
         let waker = Waker::new()?;
         let provided = Provided::new(&ring, options.buffers)?;
-        // Each event may hold a buffer, and those of the turn before are not back yet.
+        // A turn may have two passes with a buffer for each event, and those of the turn before are not back yet.
         let most = if ring.can_gather() { (options.buffers / 8).min(options.cq_entries / 8) } else { 1 };
         Ok(Self {
             ring,

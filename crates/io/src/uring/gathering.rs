@@ -1,22 +1,27 @@
 //! How many completions a turn waits for.
 //!
-//! From 6.13 on Linux runs about twenty deferred items in a pass, so a shard that is behind gets its events in small
-//! turns, and pays for each the enter and what comes with it. Where turns come back full the next one asks for twice as
-//! many, and gives the kernel [`MOMENT`] for those that are not there yet. A turn that did not get them is followed by
-//! ones that wait for one event as always, each time for longer: who has few sessions pays next to nothing for the try.
+//! From 6.13 on Linux runs about twenty deferred items in a pass, and a turn that also submits has two passes. So a
+//! shard that is behind gets its events in small turns, and pays for each the enter and what comes with it. Where turns
+//! come back full the next one asks for twice as many, and gives the kernel [`MOMENT`] for those that are not there yet.
+//! A turn that did not get them is followed by a pause, in which turns wait for one event as always; each pause in a
+//! row is longer. So who has few sessions pays next to nothing for the tries.
 
 use std::time::Duration;
 
 /// A turn with so many completions was full, or nearly so.
 const FULL: u32 = 16;
 
-/// The most completions that a turn waits for. Of 32, 64, 128 and 256 this was the cheapest.
-const MOST: u32 = 128;
+/// The most completions that a turn waits for: two passes of as many find buffers in the smallest window
+/// (`provided.rs`).
+const MOST: u32 = 64;
 
-/// The longest wait for more than one completion.
+/// What a turn may have at least for this to be of use: about as much comes anyway.
+const LEAST: u32 = 32;
+
+/// The longest wait for more than one completion, where the kernel has timers as fine as this.
 pub(super) const MOMENT: Duration = Duration::from_micros(20);
 
-/// Turns that nothing is tried in after many tries in a row that got too little.
+/// The longest pause, in turns.
 const PAUSE_MAX: u32 = 1023;
 
 /// Says for each turn how many completions to wait for.
@@ -26,14 +31,15 @@ pub(super) struct Gathering {
     want: u32,
     /// Turns until the next try.
     pause: u32,
-    /// How long the pause was after the last try: 0 where that got what it wanted.
+    /// The pause after the last try: 0 where that got what it wanted.
     last_pause: u32,
 }
 
 impl Gathering {
-    /// `most`: the completions that a turn may have without harm to the pool of buffers and the completion queue.
+    /// `most`: what a pass may bring without harm to the pool of buffers and the completion queue.
     pub(super) fn new(most: u32) -> Self {
-        Self { most: most.min(MOST), want: 1, pause: 0, last_pause: 0 }
+        let most = if most < LEAST { 1 } else { most.min(MOST) };
+        Self { most, want: 1, pause: 0, last_pause: 0 }
     }
 
     /// Completions that the turn waits for, at least 1.
@@ -49,8 +55,7 @@ impl Gathering {
         } else {
             self.pause = self.pause.saturating_sub(1);
         }
-        let more = if seen >= FULL && self.pause == 0 { (seen * 2).min(self.most) } else { 1 };
-        self.want = more.max(1);
+        self.want = if seen >= FULL && self.pause == 0 { seen.saturating_mul(2).min(self.most) } else { 1 };
     }
 }
 
@@ -62,7 +67,7 @@ mod tests {
     fn full_turns_are_followed_by_larger_ones() {
         let mut gathering = Gathering::new(u32::MAX);
         assert_eq!(gathering.want(), 1);
-        for (seen, want) in [(15, 1), (16, 32), (40, 80), (80, 128), (200, 128), (128, 128)] {
+        for (seen, want) in [(15, 1), (16, 32), (30, 1), (30, 60), (200, 64), (64, 64), (1, 1)] {
             gathering.ended(seen);
             assert_eq!(gathering.want(), want, "after {seen}");
         }
@@ -85,14 +90,14 @@ mod tests {
         gathering.ended(gathering.want());
         assert_eq!(
             (gathering.last_pause, gathering.want()),
-            (0, 80),
+            (0, 64),
             "one that was enough forgets all pauses"
         );
     }
 
     #[test]
     fn no_turn_waits_for_more_than_it_may_have() {
-        for most in [0, 1, 8] {
+        for most in [0, 1, 8, 40] {
             let mut gathering = Gathering::new(most);
             for _ in 0..100 {
                 gathering.ended(64);

@@ -26,7 +26,7 @@ use crate::{
 const ENTRIES_MAX: u32 = 1 << 15;
 /// The group that receives pick their buffers from.
 pub(super) const GROUP: u16 = 0;
-/// The window at first and at least: a pass of the kernel takes some 20 buffers, unless peers flood.
+/// The window at first and at least: what a turn brings at most (`gathering.rs`), unless peers flood.
 const WINDOW_MIN: u32 = 128;
 /// Turns after which a window that was never empty is halved.
 const WINDOW_TURNS: u32 = 4096;

@@ -13,6 +13,7 @@ use std::{
 use io_uring::{
     CompletionQueue, EnterFlags, IoUring, Probe, SubmissionQueue, Submitter, cqueue, opcode,
     squeue::{self, Entry},
+    types::SubmitArgs,
 };
 
 use super::UringOptions;
@@ -31,8 +32,6 @@ pub(super) struct Ring {
     /// Dropped last.
     owner: Owner,
     fruitless: u32,
-    /// Whether the kernel knows [`Wait::Many`].
-    can_gather: bool,
 }
 
 /// Whether the ring is told to run what was deferred, and to wait for it.
@@ -46,19 +45,6 @@ pub(super) enum Wait {
     One,
     /// Wait until so many are there, at most for so long. It may come back with none.
     Many(u32, Duration),
-}
-
-/// `struct io_uring_getevents_arg` of `linux/io_uring.h`.
-#[repr(C)]
-#[derive(Default)]
-struct WaitArgument {
-    /// 0: signals stay as they are.
-    signal_mask: u64,
-    signal_mask_bytes: u32,
-    /// From Linux 6.12 on (`IORING_FEAT_MIN_TIMEOUT`); before it had to be 0.
-    min_wait_usec: u32,
-    /// 0: no other time-out.
-    timespec: u64,
 }
 
 impl Ring {
@@ -90,18 +76,12 @@ impl Ring {
         let (mut submitter, submissions, completions) = ring.split();
         // An enter then need not look the descriptor up (5.18). A limit on them is no reason to do without.
         let _ = submitter.register_ring_fd();
-        let aside = VecDeque::new();
-        let mut ring =
-            Self { submitter, submissions, completions, aside, owner, fruitless: 0, can_gather: false };
-        // Nothing can come yet, so a kernel that knows of such a wait ends it in vain.
-        let vain = ring.wait(0, Wait::Many(1, Duration::from_micros(1)));
-        ring.can_gather = vain.is_err_and(|error| error.raw_os_error() == Some(libc::ETIME));
-        Ok(ring)
+        Ok(Self { submitter, submissions, completions, aside: VecDeque::new(), owner, fruitless: 0 })
     }
 
-    /// Whether an enter can wait for more than one completion with a limit of time ([`Wait::Many`]).
+    /// Whether the kernel knows [`Wait::Many`] (6.12).
     pub(super) fn can_gather(&self) -> bool {
-        self.can_gather
+        self.shared().params().is_feature_min_timeout()
     }
 
     pub(super) fn descriptor(&self) -> RawFd {
@@ -173,12 +153,11 @@ impl Ring {
             Wait::Poll => (0, EnterFlags::GETEVENTS),
             Wait::One => (1, EnterFlags::GETEVENTS),
             Wait::Many(want, time) => {
-                let min_wait_usec = u32::try_from(time.as_micros()).unwrap_or(u32::MAX);
-                let argument = WaitArgument { min_wait_usec, ..WaitArgument::default() };
-                let flags = EnterFlags::GETEVENTS | EnterFlags::EXT_ARG;
-                // SAFETY: the argument is of the form that the flag announces, and lives until the call returns;
-                // the memory that entries name is in the promise of `push`.
-                return unsafe { self.submitter.enter(queued, want, flags.bits(), Some(&argument)) };
+                // No other time-out: with one, kernels of 6.12 and later may go on waiting for all of them
+                // (axboe/liburing#1477).
+                let time = u32::try_from(time.as_micros()).unwrap_or(u32::MAX);
+                let arguments = SubmitArgs::new().min_wait_usec(time);
+                return self.submitter.submit_with_args(want as usize, &arguments);
             }
         };
         // SAFETY: there is no argument structure; the memory that entries name is in the promise of `push`.
