@@ -33,7 +33,7 @@ use io_uring::{opcode, squeue, types};
 use self::{
     completion::{Operation, user_data},
     ending::Turn,
-    gathering::{Gathering, MOMENT},
+    gathering::Gathering,
     pieces::Pieces,
     provided::Provided,
     ring::{Ring, Wait, silent},
@@ -158,7 +158,7 @@ impl Uring {
         let waker = Waker::new()?;
         let provided = Provided::new(&ring, options.buffers)?;
         // A turn may have two passes with a buffer for each event, and those of the turn before are not back yet.
-        let most = if ring.can_gather() { (options.buffers / 8).min(options.cq_entries / 8) } else { 1 };
+        let most = if ring.can_gather() { options.buffers.min(options.cq_entries) / 8 } else { 1 };
         Ok(Self {
             ring,
             provided,
@@ -303,7 +303,7 @@ impl Uring {
                 wait = Wait::Poll;
             }
             let want = self.gathering.want();
-            self.enter(if wait == Wait::One && want > 1 { Wait::Many(want, MOMENT) } else { wait })?;
+            self.enter(if wait == Wait::One && want > 1 { Wait::Many(want) } else { wait })?;
             let seen = self.counters.events;
             let is_due = self.complete(sends, deadline, events, remainders)?;
             if wait == Wait::One {

@@ -16,7 +16,7 @@ use std::{
 
 use io_uring::types::BufRingEntry;
 
-use super::ring::Ring;
+use super::{gathering::MOST, ring::Ring};
 use crate::{
     BUFFER_BYTES, Buffer, Lent,
     buffer::{Slots, map, unmap},
@@ -26,8 +26,8 @@ use crate::{
 const ENTRIES_MAX: u32 = 1 << 15;
 /// The group that receives pick their buffers from.
 pub(super) const GROUP: u16 = 0;
-/// The window at first and at least: what a turn brings at most (`gathering.rs`), unless peers flood.
-const WINDOW_MIN: u32 = 128;
+/// The window at first and at least: what a turn brings at most, in two passes of the kernel, unless peers flood.
+const WINDOW_MIN: u32 = 2 * MOST;
 /// Turns after which a window that was never empty is halved.
 const WINDOW_TURNS: u32 = 4096;
 

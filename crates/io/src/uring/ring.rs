@@ -7,7 +7,6 @@ use std::{
     io,
     os::fd::{AsRawFd, RawFd},
     ptr::NonNull,
-    time::Duration,
 };
 
 use io_uring::{
@@ -16,7 +15,7 @@ use io_uring::{
     types::SubmitArgs,
 };
 
-use super::UringOptions;
+use super::{UringOptions, gathering::MOMENT_MICROS};
 
 /// Times that an enter may achieve nothing (`EAGAIN`, `EBUSY`) before the ring is given up: the kernel is then
 /// out of memory for requests, and has been for a while.
@@ -43,8 +42,8 @@ pub(super) enum Wait {
     Poll,
     /// Wait until at least one completion is there.
     One,
-    /// Wait until so many are there, at most for so long. It may come back with none.
-    Many(u32, Duration),
+    /// Wait until so many are there, at most for [`MOMENT_MICROS`]. It may come back with none.
+    Many(u32),
 }
 
 impl Ring {
@@ -152,11 +151,10 @@ impl Ring {
             Wait::No => (0, EnterFlags::empty()),
             Wait::Poll => (0, EnterFlags::GETEVENTS),
             Wait::One => (1, EnterFlags::GETEVENTS),
-            Wait::Many(want, time) => {
+            Wait::Many(want) => {
                 // No other time-out: with one, kernels of 6.12 and later may go on waiting for all of them
                 // (axboe/liburing#1477).
-                let time = u32::try_from(time.as_micros()).unwrap_or(u32::MAX);
-                let arguments = SubmitArgs::new().min_wait_usec(time);
+                let arguments = SubmitArgs::new().min_wait_usec(MOMENT_MICROS);
                 return self.submitter.submit_with_args(want as usize, &arguments);
             }
         };
